@@ -1,0 +1,83 @@
+#include <cstdlib>
+#include <string>
+
+#include "../common/pool.h"
+#include "../cpu/cpu.h"
+#include "../ring/ring.h"
+#include "check.h"
+
+namespace py = pybind11;
+using namespace mipp;
+
+namespace mipp {
+Level prf_tier();
+Level galois_tier();
+}  // namespace mipp
+
+namespace {
+
+std::string level_list() {
+    std::string text;
+    for (int i = 0; i < level_count; ++i) text += std::string(i == 0 ? "" : ", ") + level_name(static_cast<Level>(i));
+    return text;
+}
+
+py::tuple features() {
+    int count;
+    const CpuFeature* all = cpu_features(&count);
+    py::list names;
+    for (int i = 0; i < count; ++i) {
+        if (all[i].present) names.append(all[i].name);
+    }
+    return py::tuple(names);
+}
+
+py::tuple levels() {
+    py::list names;
+    for (int i = 0; i <= static_cast<int>(cpu_best_level()); ++i) names.append(level_name(static_cast<Level>(i)));
+    return py::tuple(names);
+}
+
+void set_level(const py::object& name) {
+    if (!PyUnicode_Check(name.ptr())) bind::raise_dtype("a level is a str");
+    const std::string text = py::cast<std::string>(name);
+    Level level;
+    if (!level_from_name(text.c_str(), &level)) bind::raise_cpu("unknown level; expected one of " + level_list());
+    if (cpu_set_level(level) != Status::ok) {
+        bind::raise_cpu("this machine lacks level " + text + "; its best is " + level_name(cpu_best_level()));
+    }
+}
+
+void check_environment() {
+    if (cpu_environment() == Environment::unknown_level) {
+        bind::raise_cpu("MIPP_CPU must be one of " + level_list());
+    }
+    if (cpu_environment() == Environment::unavailable_level) {
+        bind::raise_cpu(std::string("MIPP_CPU asks for a level above this machine's best, ") +
+                        level_name(cpu_best_level()));
+    }
+}
+
+py::dict active() {
+    py::dict tiers;
+    tiers["ring"] = level_name(ring_tier());
+#if __has_include("bind_prf.cpp")
+    tiers["prf"] = level_name(prf_tier());
+#endif
+#if __has_include("bind_galois.cpp")
+    tiers["galois"] = level_name(galois_tier());
+#endif
+    return tiers;
+}
+
+}  // namespace
+
+void bind_cpu(py::module_& m) {
+    m.def("cpu_features", &features);
+    m.def("cpu_levels", &levels);
+    m.def("cpu_level", [] { return level_name(cpu_level()); });
+    m.def("cpu_set_level", &set_level, py::arg("name"));
+    m.def("cpu_check_environment", &check_environment);
+    m.def("cpu_active", &active);
+    m.def("default_threads", [] { return bind::require_threads(py::none()); });
+}

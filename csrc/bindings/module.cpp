@@ -1,0 +1,21 @@
+// The extension module mipp._native._core: each family binds itself.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void bind_cpu(py::module_& m);
+void bind_ring(py::module_& m);
+void bind_prf(py::module_& m);
+void bind_galois(py::module_& m);
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Native kernels of mipp.";
+    bind_cpu(m);
+    bind_ring(m);
+#if __has_include("bind_prf.cpp")
+    bind_prf(m);
+#endif
+#if __has_include("bind_galois.cpp")
+    bind_galois(m);
+#endif
+}

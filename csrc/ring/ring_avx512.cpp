@@ -1,0 +1,112 @@
+// Two rows by up to four columns in registers, tails by masks; rows are prefetched 4 KiB ahead.
+#include <immintrin.h>
+
+#include "ring_kernels.h"
+
+namespace {
+
+// Each Lanes type: Word, multiply_add on 64 bytes of words, the wrapped sum of an accumulator, masked loads.
+struct Lanes16 {
+    using Word = uint16_t;
+    // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
+    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(_mm512_reduce_add_epi32(v)); }
+    static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i load_tail(const uint16_t* p, size_t n) {
+        return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
+    }
+};
+
+struct Lanes32 {
+    using Word = uint32_t;
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
+        return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
+    }
+    static inline uint32_t total(__m512i v) { return static_cast<uint32_t>(_mm512_reduce_add_epi32(v)); }
+    static inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i load_tail(const uint32_t* p, size_t n) {
+        return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
+    }
+};
+
+struct Lanes64 {
+    using Word = uint64_t;
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
+        return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
+    }
+    static inline uint64_t total(__m512i v) { return static_cast<uint64_t>(_mm512_reduce_add_epi64(v)); }
+    static inline __m512i load(const uint64_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i load_tail(const uint64_t* p, size_t n) {
+        return _mm512_maskz_loadu_epi64(static_cast<__mmask8>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
+    }
+};
+
+// By address, not pointer: it may lie behind the end of the array, where a prefetch does nothing.
+inline void prefetch(const void* p, size_t ahead) {
+    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + ahead), _MM_HINT_T0);
+}
+
+template <class Lanes, int R, int C>
+inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes::Word* y, typename Lanes::Word* out,
+                 size_t out_stride, bool stream) {
+    using Word = typename Lanes::Word;
+    constexpr size_t width = 64 / sizeof(Word);
+    __m512i sum[R][C];
+    for (int r = 0; r < R; ++r) {
+        for (int c = 0; c < C; ++c) sum[r][c] = _mm512_setzero_si512();
+    }
+    size_t d = 0;
+    for (; d + width <= dim; d += width) {
+        __m512i row[R];
+        for (int r = 0; r < R; ++r) {
+            row[r] = Lanes::load(x + r * dim + d);
+            if (stream) prefetch(x + r * dim + d, 4096);
+        }
+        for (int c = 0; c < C; ++c) {
+            const __m512i column = Lanes::load(y + c * dim + d);
+            for (int r = 0; r < R; ++r) sum[r][c] = Lanes::multiply_add(sum[r][c], row[r], column);
+        }
+    }
+    if (d < dim) {
+        __m512i row[R];
+        for (int r = 0; r < R; ++r) {
+            row[r] = Lanes::load_tail(x + r * dim + d, dim - d);
+            if (stream) prefetch(x + r * dim + d, 4096);
+        }
+        for (int c = 0; c < C; ++c) {
+            const __m512i column = Lanes::load_tail(y + c * dim + d, dim - d);
+            for (int r = 0; r < R; ++r) sum[r][c] = Lanes::multiply_add(sum[r][c], row[r], column);
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        for (int c = 0; c < C; ++c) out[c * out_stride + r] = Lanes::total(sum[r][c]);
+    }
+}
+
+template <class Lanes, int R>
+inline void row_tile(const typename Lanes::Word* x, size_t dim, const typename Lanes::Word* columns,
+                     size_t column_count, typename Lanes::Word* out, size_t out_stride) {
+    size_t b = 0;
+    for (; b + 4 <= column_count; b += 4) {
+        tile<Lanes, R, 4>(x, dim, columns + b * dim, out + b * out_stride, out_stride, b == 0);
+    }
+    for (; b < column_count; ++b) {
+        tile<Lanes, R, 1>(x, dim, columns + b * dim, out + b * out_stride, out_stride, b == 0);
+    }
+}
+
+template <class Lanes>
+inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t dim, const typename Lanes::Word* columns,
+                   size_t column_count, typename Lanes::Word* out, size_t out_stride) {
+    size_t r = 0;
+    for (; r + 2 <= row_count; r += 2) {
+        row_tile<Lanes, 2>(rows + r * dim, dim, columns, column_count, out + r, out_stride);
+    }
+    if (r < row_count) row_tile<Lanes, 1>(rows + r * dim, dim, columns, column_count, out + r, out_stride);
+}
+
+}  // namespace
+
+MIPP_RING_MATMUL(16, avx512) { matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(32, avx512) { matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(64, avx512) { matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride); }

@@ -1,0 +1,33 @@
+"""mipp: search over encrypted image features of many owners, at the speed of a plaintext search.
+
+Owners share their features between two clouds and a key centre under their own keys; an authorised user searches by
+example; no server learns an image, a feature, a query or a similarity. See the README for whom you must trust.
+"""
+
+from . import cpu, errors, ring, sharing
+from .deployment import Deployment
+from .encoding import Encoding
+from .params import Params
+from .roles.cloud import CloudServer
+from .roles.key_centre import KeyCentre
+from .roles.owner import ImageOwner
+from .roles.user import Hit, SearchResult, User
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CloudServer",
+    "Deployment",
+    "Encoding",
+    "Hit",
+    "ImageOwner",
+    "KeyCentre",
+    "Params",
+    "SearchResult",
+    "User",
+    "__version__",
+    "cpu",
+    "errors",
+    "ring",
+    "sharing",
+]

@@ -1,0 +1,1 @@
+"""Keys, seals and signatures, over the `cryptography` package; no primitive is implemented here."""

@@ -1,0 +1,142 @@
+"""Key files: JSON, mode 0600, the secrets optionally under a passphrase (scrypt and AES-256-GCM)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from ..errors import KeyFileError
+from .schedule import random_bytes
+
+__all__ = ["load_key_file", "read_public", "save_key_file"]
+
+_VERSION = 1
+_SCRYPT = {"n": 1 << 15, "r": 8, "p": 1}
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _stretch(passphrase: str, salt: bytes) -> bytes:
+    return Scrypt(salt=salt, length=32, **_SCRYPT).derive(passphrase.encode())
+
+
+def save_key_file(
+    path: Path, kind: str, public: dict[str, str], secrets: dict[str, bytes], passphrase: str | None = None
+) -> None:
+    """Write a new key file, never over an existing one.
+
+    Parameters
+    ----------
+    path : where; created with mode 0600 and synced to disk before this returns
+    kind : ``owner``, ``user`` or ``server``; checked when read
+    public : values stored in the clear, authenticated when there is a passphrase
+    secrets : named secret byte strings
+    passphrase : None stores the secrets in the clear, readable by the file's owner only
+
+    Raises
+    ------
+    KeyFileError
+        When the file exists or cannot be written.
+    """
+    clear: dict[str, Any] = {"format": "mipp key", "version": _VERSION, "kind": kind, "public": public}
+    plain = json.dumps({name: _b64(value) for name, value in secrets.items()}).encode()
+    if passphrase is None:
+        body = {"secret": _b64(plain)}
+    else:
+        if not passphrase:
+            raise KeyFileError("the passphrase is empty")
+        salt, nonce = random_bytes(16), random_bytes(12)
+        bound = json.dumps(clear, sort_keys=True).encode()
+        sealed = AESGCM(_stretch(passphrase, salt)).encrypt(nonce, plain, bound)
+        body = {"scrypt_salt": _b64(salt), "nonce": _b64(nonce), "sealed": _b64(sealed)}
+    text = json.dumps({**clear, **body}, indent=1).encode() + b"\n"
+    temporary = path.with_name(f".{path.name}.{random_bytes(4).hex()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)  # fails if the name is taken, unlike rename
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    except FileExistsError:
+        raise KeyFileError(f"key file {path} exists; keys are never overwritten") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot write key file {path}: {error.strerror}") from None
+
+
+def load_key_file(path: Path, kind: str, passphrase: str | None = None) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Public values and secrets of a key file.
+
+    Raises
+    ------
+    KeyFileError
+        Missing, readable by others, corrupt, of another kind or version, or the passphrase is missing or wrong. The
+        text never holds content of the file.
+    """
+    data = _read(path, kind)
+    try:
+        public = data["public"]
+        if "sealed" in data:
+            if passphrase is None:
+                raise KeyFileError(f"key file {path} needs its passphrase")
+            bound = json.dumps({name: data[name] for name in ("format", "version", "kind", "public")}, sort_keys=True)
+            key = _stretch(passphrase, base64.b64decode(data["scrypt_salt"], validate=True))
+            nonce, sealed = (base64.b64decode(data[name], validate=True) for name in ("nonce", "sealed"))
+            plain = AESGCM(key).decrypt(nonce, sealed, bound.encode())
+        else:
+            plain = base64.b64decode(data["secret"], validate=True)
+        secrets = {name: base64.b64decode(value, validate=True) for name, value in json.loads(plain).items()}
+        if not isinstance(public, dict):
+            raise KeyFileError(f"key file {path} is corrupt")
+        return public, secrets
+    except InvalidTag:
+        raise KeyFileError(f"wrong passphrase for key file {path}, or the file is corrupt") from None
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        if isinstance(error, KeyFileError):
+            raise
+        raise KeyFileError(f"key file {path} is corrupt") from None
+
+
+def read_public(path: Path, kind: str) -> dict[str, str]:
+    """Public values of a key file, without its passphrase. KeyFileError as for :func:`load_key_file`."""
+    public = _read(path, kind).get("public")
+    if not isinstance(public, dict):
+        raise KeyFileError(f"key file {path} is corrupt")
+    return public
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+                raise KeyFileError(f"key file {path} is readable by others; run: chmod 600 {path}")
+            raw = file.read(1 << 20)
+    except OSError as error:
+        raise KeyFileError(f"cannot read key file {path}: {error.strerror}") from None
+    try:
+        data: Any = json.loads(raw)
+        found = data["format"], data["version"], data["kind"]
+    except (ValueError, KeyError, TypeError):
+        raise KeyFileError(f"key file {path} is corrupt") from None
+    if found[:2] != ("mipp key", _VERSION):
+        raise KeyFileError(f"{path} is no key file of version {_VERSION}")
+    if found[2] != kind:
+        raise KeyFileError(f"{path} is a key file of kind {found[2]!r}, expected {kind!r}")
+    return dict(data)

@@ -1,0 +1,318 @@
+"""All parties in one process and one folder: for demos, tests and benchmarks.
+
+It protects nothing from whoever reads the folder: the keys of all parties lie there. What it keeps is everything else:
+roles exchange messages only, every check and every byte on the wire is as in a deployment over a network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..crypto import box, schedule, signing
+from ..crypto.keyfile import load_key_file, read_public, save_key_file
+from ..encoding import Encoding
+from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
+from ..params import Params
+from ..protocol import messages as m
+from ..protocol.channel import LocalChannel, request
+from ..protocol.wire import encode, unpack_frames
+from ..roles.client import check_name
+from ..roles.cloud import CloudServer
+from ..roles.config import DeploymentConfig, ServerKeys
+from ..roles.key_centre import KeyCentre
+from ..roles.owner import ImageOwner
+from ..roles.server import Server
+from ..roles.user import User
+from ..store.files import sync_folder
+from ..store.journal import Journal
+from .sessions import Session
+
+__all__ = ["Deployment"]
+
+CONFIG_NAME = "deployment.json"
+
+
+class Deployment:
+    """An embedded deployment. Make one with :meth:`create`, open one with :meth:`open`; use as a context manager.
+
+    Attributes
+    ----------
+    config : public description
+    channel : counts bytes by message kind, and rounds
+    servers : the servers of this process by number
+
+    Several processes may have one folder open at once.
+    """
+
+    def __init__(self, folder: Path, config: DeploymentConfig, servers: dict[int, Server], session: Session) -> None:
+        self.folder, self.config, self.servers = folder, config, servers
+        self._session = session
+        self.channel = LocalChannel({i: s.handle for i, s in servers.items()})
+        self._journals: list[Journal] = []
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Deployment({str(self.folder)!r})"
+
+    # --- making, opening, closing -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, folder: str | os.PathLike[str], encoding: Encoding, *, descriptor: str = "", threads: int | None = None
+    ) -> Deployment:
+        """Make a new deployment in ``folder`` (made if missing), with two clouds and a key centre (n=3, t=1).
+
+        Parameters
+        ----------
+        folder : must not hold a deployment
+        encoding : fixed for the index's life
+        descriptor : spec of the features of images, or empty for vectors
+        """
+        path = Path(folder)
+        params = Params(3, 1, encoding.ring_bits)
+        if not encoding.score_range[1]:
+            raise ParameterError("the encoding gives every score the value 0")
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if (path / CONFIG_NAME).exists() or (path / "servers").exists():
+                raise DeploymentError(f"{path} already holds a deployment")
+            for name in ("servers", "owners", "users"):
+                (path / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise DeploymentError(f"cannot make a deployment in {path}: {error.strerror}") from None
+        keys, public = {}, {}
+        for i in range(1, params.n + 1):
+            keys[i] = {"box": schedule.random_bytes(32), "pair": schedule.random_bytes(32)}
+            raw = {name: box.box_private(k).public_key().public_bytes_raw() for name, k in keys[i].items()}
+            public[i] = ServerKeys(**raw)
+        config = DeploymentConfig(schedule.random_bytes(16), params, encoding, descriptor, public)
+        for i, secret in keys.items():
+            home = path / "servers" / str(i)
+            server = _server_class(params, i)(config, i, home, secret["box"], secret["pair"], create=True)
+            server.close()
+            save_key_file(home / "server.key", "server", {"server": str(i)}, secret)
+        temporary = path / f".{CONFIG_NAME}"
+        temporary.write_text(config.to_json())
+        os.rename(temporary, path / CONFIG_NAME)  # last: a folder without it is no deployment
+        sync_folder(path)
+        return cls.open(path, threads=threads)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, threads: int | None = None, check: bool = True) -> Deployment:
+        """Open a deployment and complete or undo what a process that died left half-way.
+
+        Parameters
+        ----------
+        folder : made by :meth:`create`
+        threads : native threads of all parties, default all cores
+        check : compare the checksum of each share file when it is first used (reads it once)
+
+        Raises
+        ------
+        DeploymentError
+            No deployment, or of another format.
+        """
+        path = Path(folder)
+        try:
+            text = (path / CONFIG_NAME).read_text()
+        except (OSError, UnicodeDecodeError):
+            raise DeploymentError(f"{path} is no deployment; make one with: mipp init --deployment {path}") from None
+        config = DeploymentConfig.from_json(text)
+        session = Session(path / "sessions")
+        servers: dict[int, Server] = {}
+        try:
+            for i in config.servers:
+                home = path / "servers" / str(i)
+                _, secret = load_key_file(home / "server.key", "server")
+                kind = _server_class(config.params, i)
+                servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
+            deployment = cls(path, config, servers, session)
+            deployment._recover()
+            session.ready()
+        except BaseException:
+            for server in servers.values():
+                server.close()
+            session.close()
+            raise
+        return deployment
+
+    def close(self) -> None:
+        """Close all files. Nothing is lost without it."""
+        if not self._closed:
+            self._closed = True
+            for server in self.servers.values():
+                server.close()
+            for journal in self._journals:
+                journal.close()
+            self._session.close()
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _recover(self) -> None:
+        """What one server has committed, commit on all; undo what only dead processes prepared; pass signed grants on."""
+        lists = {i: request(self.channel, i, m.ListOps()) for i in self.servers}
+        commits = {op: c for reply in lists.values() for op, c in zip(reply.committed, reply.commits, strict=True)}
+        for i, reply in lists.items():
+            for op, session in zip(reply.prepared, reply.sessions, strict=True):
+                if op in commits:
+                    self.channel.gather({i: unpack_frames(commits[op])})
+                elif not self._session.alive(session):
+                    self.channel.gather({i: encode(m.AbortOp(op))})
+        signed = {packed for reply in lists.values() for packed in reply.forgets}
+        for i, reply in lists.items():
+            for packed in signed - set(reply.forgets):
+                with contextlib.suppress(AccessDeniedError, NotFoundError):  # older than what the server has
+                    self.channel.gather({i: unpack_frames(packed)})
+        if self._session.alone:
+            if commits:
+                for i in self.servers:
+                    request(self.channel, i, m.PruneOps(list(commits)))
+            if self._session.crashed:
+                for server in self.servers.values():
+                    server.store.sweep()
+        self.channel.bytes_sent.clear()
+        self.channel.rounds = 0
+
+    # --- parties ------------------------------------------------------------------------------------------------
+
+    def create_owner(self, name: str, passphrase: str | None = None) -> ImageOwner:
+        """Make an owner: a key file (mode 0600) in ``owners/``, and its registration with all servers.
+
+        Raises
+        ------
+        KeyFileError
+            The name is taken.
+        """
+        secrets = {"root": schedule.random_bytes(32), "sign": schedule.random_bytes(32)}
+        registration = schedule.random_bytes(16)
+        public = {"name": check_name(name), "registration": registration.hex(), "deployment": self.config.id.hex()}
+        public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
+        save_key_file(self._key_path("owners", name), "owner", public, secrets, passphrase)
+        return self.owner(name, passphrase)
+
+    def owner(self, name: str, passphrase: str | None = None) -> ImageOwner:
+        """The owner of a key file in ``owners/``, registered with all servers if a crash kept it from that.
+
+        Raises
+        ------
+        NotFoundError, KeyFileError
+            No such owner, or it was forgotten; the key file or its passphrase is wrong.
+        """
+        path = self._party_path("owners", name)
+        public, secrets = load_key_file(path, "owner", passphrase)
+        self._check_public(path, public)
+        journal = Journal(path.with_suffix(".journal"))
+        self._journals.append(journal)
+        try:
+            owner = ImageOwner(
+                name, self.config, self.channel, secrets["root"], secrets["sign"], bytes.fromhex(public["registration"]),
+                session=self._session.token, journal=journal,
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        known = [request(self.channel, i, m.StatusRequest(owner.id)) for i in self.servers]
+        if any(True in status.forgotten for status in known):
+            raise NotFoundError(f"owner {name} was forgotten; create one with another name")
+        if not all(status.owners for status in known):
+            owner.register()
+        journal.settle(b.id for b in owner.batches())
+        return owner
+
+    def create_user(self, name: str, passphrase: str | None = None) -> User:
+        """Make a user: a key file (mode 0600) in ``users/``, and its registration with all servers."""
+        secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
+        public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
+        identity = signing.party_id(signing.sign_public(secrets["sign"]), public_box)
+        public = {"name": check_name(name), "id": identity.hex(), "deployment": self.config.id.hex()}
+        save_key_file(self._key_path("users", name), "user", public, secrets, passphrase)
+        return self.user(name, passphrase)
+
+    def user(self, name: str, passphrase: str | None = None) -> User:
+        """The user of a key file in ``users/``."""
+        path = self._party_path("users", name)
+        public, secrets = load_key_file(path, "user", passphrase)
+        self._check_public(path, public)
+        try:
+            user = User(name, self.config, self.channel, secrets["sign"], secrets["box"])
+        except (KeyError, ValueError) as error:
+            raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        user.register()
+        return user
+
+    def user_id(self, name: str) -> bytes:
+        """Id of the user called ``name`` here; what owners grant to. Needs no passphrase."""
+        path = self._party_path("users", name)
+        public = read_public(path, "user")
+        self._check_public(path, public)
+        return bytes.fromhex(public["id"])
+
+    def owners(self) -> list[str]:
+        """Names that have a key file here, sorted."""
+        return sorted(p.stem for p in (self.folder / "owners").glob("*.key"))
+
+    def users(self) -> list[str]:
+        """Names that have a key file here, sorted."""
+        return sorted(p.stem for p in (self.folder / "users").glob("*.key"))
+
+    def _key_path(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{check_name(name)}.key"
+
+    def _party_path(self, kind: str, name: str) -> Path:
+        path = self._key_path(kind, name)
+        if not path.exists():
+            raise NotFoundError(f"unknown {kind[:-1]} {name!r}; there is no {path}")
+        return path
+
+    def _check_public(self, path: Path, public: dict[str, str]) -> None:
+        try:
+            mine = bytes.fromhex(public["deployment"]) == self.config.id
+            bytes.fromhex(public["id"])
+        except (KeyError, ValueError, TypeError):
+            raise KeyFileError(f"key file {path} is corrupt") from None
+        if not mine:
+            raise KeyFileError(f"key file {path} belongs to another deployment")
+
+    # --- operation ----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Owners with batches, rows and bytes; users; whether all servers have the same. Public facts."""
+        replies = {i: request(self.channel, i, m.StatusRequest(b"")) for i in self.servers}
+        clouds = [replies[i] for i in self.config.params.storage_servers]
+        first = clouds[0]
+        owners = []
+        for number, (owner, name, gone) in enumerate(zip(first.owners, first.names, first.forgotten, strict=True)):
+            of = first.batch_owner == number
+            owners.append({
+                "name": name, "id": owner.hex(), "forgotten": gone, "batches": int(of.sum()),
+                "rows": int(first.rows[of].sum()), "live": int(first.live[of].sum()),
+                "share_bytes": int(first.sizes[of].sum()), "image_bytes": int(first.image_bytes[of].sum()),
+            })  # fmt: skip
+        facts = [(r.owners, r.forgotten, r.batches.tobytes(), r.live.tolist(), r.generation.tolist()) for r in replies.values()]
+        p = self.config.params
+        return {
+            "deployment": self.config.id.hex(), "descriptor": self.config.descriptor,
+            "params": {"n": p.n, "t": p.t, "k": p.k}, "encoding": self.config.encoding.to_dict(),
+            "servers": {i: type(s).__name__ for i, s in self.servers.items()}, "owners": owners,
+            "users": [{"name": n, "id": u.hex()} for u, n in zip(first.users, first.user_names, strict=True)],
+            "images": sum(o["live"] for o in owners), "servers_agree": all(f == facts[0] for f in facts),
+        }  # fmt: skip
+
+    def verify(self) -> dict[str, Any]:
+        """Read all files of all servers: ``files``, and ``problems``, a line each, naming the file."""
+        reports = {i: request(self.channel, i, m.VerifyRequest()) for i in self.servers}
+        problems = [line for report in reports.values() for line in report.problems]
+        if not self.status()["servers_agree"]:
+            problems.append("the servers do not hold the same batches")
+        return {"files": sum(r.files for r in reports.values()), "problems": problems}
+
+
+def _server_class(params: Params, index: int) -> type[Server]:
+    return CloudServer if index in params.storage_servers else KeyCentre

@@ -1,0 +1,73 @@
+"""Which processes use an embedded deployment at this moment: file locks, released by the kernel when a process dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from ..crypto.schedule import random_bytes
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One open deployment of one process.
+
+    ``alone``: no other process had the deployment open when this one came, and ``crashed``: one ended without closing
+    it. While ``alone`` cleaning is safe: call :meth:`ready` when it is done, others wait until then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True, mode=0o700)
+        self._folder = folder
+        self.token = random_bytes(16)
+        self._all = os.open(folder / "all.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._all, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.alone = True
+        except OSError:
+            fcntl.flock(self._all, fcntl.LOCK_SH)
+            self.alone = False
+        stale = [p for p in folder.glob("*.session") if not self._locked(p)]
+        self.crashed = bool(stale)
+        # locked under a temporary name first, so that nobody ever sees it unlocked
+        self._path = folder / f"{self.token.hex()}.session"
+        temporary = folder / f"{self.token.hex()}.new"
+        self._own = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        fcntl.flock(self._own, fcntl.LOCK_EX)
+        os.rename(temporary, self._path)
+        self._stale = stale
+
+    def ready(self) -> None:
+        """Recovery is over; other processes may come in."""
+        if self.alone:
+            for path in self._stale:
+                path.unlink(missing_ok=True)
+            fcntl.flock(self._all, fcntl.LOCK_SH)
+
+    def alive(self, token: bytes) -> bool:
+        """Whether the process of this session still runs."""
+        return token == self.token or self._locked(self._folder / f"{token.hex()}.session")
+
+    @staticmethod
+    def _locked(path: Path) -> bool:
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        for fd in (self._own, self._all):
+            with contextlib.suppress(OSError):
+                os.close(fd)

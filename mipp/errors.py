@@ -1,0 +1,127 @@
+"""Typed errors of mipp.
+
+Every error inherits :class:`MippError` and the built-in type that fits, so that callers can catch either.
+Messages say what was expected; they never hold keys, features, queries or scores.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDeniedError",
+    "AuthenticationError",
+    "CpuError",
+    "DTypeError",
+    "DeploymentError",
+    "EncodingError",
+    "ImageError",
+    "IntegrityError",
+    "KeyFileError",
+    "MessageError",
+    "MippError",
+    "NativeError",
+    "NativeMemoryError",
+    "NonceReuseError",
+    "NotFoundError",
+    "ParameterError",
+    "ScoreRangeError",
+    "ShapeError",
+    "StaleSnapshotError",
+    "StoreError",
+    "error_from_wire",
+    "error_to_wire",
+]
+
+
+class MippError(Exception):
+    """Base of all errors that mipp raises on purpose."""
+
+
+class ParameterError(MippError, ValueError):
+    """A value outside its allowed range, or parameters that do not fit together."""
+
+
+class DTypeError(MippError, TypeError):
+    """An array or argument of the wrong type."""
+
+
+class ShapeError(MippError, ValueError):
+    """An array of the wrong rank, length or memory layout."""
+
+
+class EncodingError(MippError, ValueError):
+    """Features that cannot be encoded: NaN, infinities, a norm beyond the bound."""
+
+
+class ScoreRangeError(EncodingError):
+    """A score could leave the ring: the encoding, the row or the query is refused."""
+
+
+class CpuError(MippError, RuntimeError):
+    """A processor level was forced that this machine, or this build, lacks."""
+
+
+class NativeError(MippError, RuntimeError):
+    """A native kernel failed for a reason that is a bug in mipp."""
+
+
+class NativeMemoryError(MippError, MemoryError):
+    """A native kernel could not get memory."""
+
+
+class KeyFileError(MippError, ValueError):
+    """A key file that is missing, corrupt, readable by others, or whose passphrase is wrong."""
+
+
+class AuthenticationError(MippError, PermissionError):
+    """A signature, seal or authenticated ciphertext that does not verify."""
+
+
+class AccessDeniedError(MippError, PermissionError):
+    """A server refuses: no grant, a stale or exhausted grant, or a query that its rules forbid."""
+
+
+class StaleSnapshotError(MippError, RuntimeError):
+    """The index changed since the snapshot that a query names; ask for a new one and retry."""
+
+
+class IntegrityError(MippError, ValueError):
+    """A stored file whose content is not what was written."""
+
+
+class StoreError(MippError, OSError):
+    """The store could not read or write; nothing of the operation is visible."""
+
+
+class NonceReuseError(StoreError):
+    """A batch nonce that this server has seen with other content."""
+
+
+class NotFoundError(MippError, LookupError):
+    """An unknown owner, user, batch or image."""
+
+
+class DeploymentError(MippError, ValueError):
+    """A folder that is no deployment, or one of another format or parameters."""
+
+
+class MessageError(MippError, ValueError):
+    """A malformed message, or one of another format version."""
+
+
+class ImageError(MippError, ValueError):
+    """A file that is no readable image."""
+
+
+def error_to_wire(error: Exception) -> tuple[str, str]:
+    """Name and text of an error for an answer to another party; unexpected ones give no detail away."""
+    if isinstance(error, MippError):
+        return type(error).__name__, str(error)
+    return "MippError", "internal error of the server"
+
+
+def error_from_wire(name: str, text: str) -> MippError:
+    """The error that a server answered with."""
+    kind = globals().get(name) if name in __all__ else None
+    if isinstance(kind, type) and issubclass(kind, MippError):
+        return kind(text)
+    return MippError(text)

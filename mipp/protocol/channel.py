@@ -1,0 +1,81 @@
+"""The channel between a client (owner, user, coordinator) and the servers.
+
+A role sees only this interface; a network channel needs no change in a role.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from ..errors import MessageError, error_from_wire
+from . import messages as m
+from .wire import Frames, decode, encode, frames_size
+
+__all__ = ["Channel", "LocalChannel"]
+
+Handler = Callable[[Frames], Frames]
+
+
+class Channel(Protocol):
+    """Carries requests to servers and counts what was sent."""
+
+    def gather(self, requests: Mapping[int, Frames]) -> dict[int, Any]:
+        """Send one request to each named server, one round; replies by server. The first refusal is raised."""
+
+    @property
+    def servers(self) -> tuple[int, ...]:
+        """Servers that can be reached."""
+
+
+class LocalChannel:
+    """All servers in this process. Messages are encoded and decoded as on a wire, so no object is shared.
+
+    ``bytes_sent`` counts by message kind (``Query``, ``Answer``, ...), ``rounds`` the calls of :meth:`gather`.
+    """
+
+    def __init__(self, handlers: Mapping[int, Handler]) -> None:
+        self._handlers = dict(handlers)
+        self._lock = threading.Lock()
+        self.bytes_sent: Counter[str] = Counter()
+        self.rounds = 0
+
+    @property
+    def servers(self) -> tuple[int, ...]:
+        return tuple(sorted(self._handlers))
+
+    def gather(self, requests: Mapping[int, Frames]) -> dict[int, Any]:
+        replies = {}
+        sent: Counter[str] = Counter()
+        try:
+            for server, frames in requests.items():
+                sent[_kind(frames)] += frames_size(frames)
+                reply_frames = self._handlers[server](frames)
+                reply: Any = decode(reply_frames)
+                sent[type(reply).__name__] += frames_size(reply_frames)
+                if isinstance(reply, m.Failure):
+                    raise error_from_wire(reply.name, reply.text)
+                replies[server] = reply
+        finally:
+            with self._lock:
+                self.bytes_sent.update(sent)
+                self.rounds += 1
+        return replies
+
+
+def _kind(frames: Frames) -> str:
+    """Kind of a request, by the content of the envelope if it is signed."""
+    msg: Any = decode(frames)
+    if isinstance(msg, m.Signed):
+        msg = decode([f.data for f in msg.frames])
+    return type(msg).__name__
+
+
+def request(channel: Channel, server: int, msg: Any) -> Any:
+    """One unsigned request to one server."""
+    replies = channel.gather({server: encode(msg)})
+    if server not in replies:
+        raise MessageError(f"server {server} did not answer")
+    return replies[server]

@@ -1,0 +1,368 @@
+"""All messages between roles, with who sends them to whom. Ids are 16 bytes unless said; `u8` arrays are bytes.
+
+``Signed`` wraps what an owner or a user asks for; the signature covers deployment, purpose (the content's kind) and
+the hash of the content's frames. Servers check it before they look at anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from .wire import array, message
+
+__all__ = [
+    "AbortOp",
+    "Answer",
+    "CommitOp",
+    "CompactOp",
+    "DeleteOp",
+    "Failure",
+    "FetchImages",
+    "FetchShares",
+    "ForgetOwner",
+    "Grant",
+    "GrantList",
+    "Images",
+    "ListGrants",
+    "ListOps",
+    "Ok",
+    "OpList",
+    "OwnerSnapshot",
+    "PruneOps",
+    "Query",
+    "QueryHeader",
+    "RegisterOwner",
+    "RegisterUser",
+    "Shares",
+    "Signed",
+    "Snapshot",
+    "SnapshotRequest",
+    "Status",
+    "StatusRequest",
+    "UploadOp",
+    "VerifyReport",
+    "VerifyRequest",
+    "grant_id",
+]
+
+
+@message
+class Signed:
+    """Envelope around a request: the content's frames follow as byte arrays."""
+
+    deployment: bytes
+    signer: bytes
+    signature: bytes  # Ed25519, 64 bytes
+    frames: list[np.ndarray] = array("u1")
+
+
+@message
+class Ok:
+    """Done, durably."""
+
+
+@message
+class Failure:
+    """A typed refusal; ``name`` is a class of mipp.errors."""
+
+    name: str
+    text: str
+
+
+# --- registration: owner or user -> every server; signed by the key inside ---------------------------------------
+
+
+@message
+class RegisterOwner:
+    """``sealed``: HPKE to this server. Key server: 32-byte server key | 32-byte image part; storage server: image part."""
+
+    name: str
+    sign_key: bytes
+    registration: bytes
+    sealed: bytes
+
+
+@message
+class RegisterUser:
+    name: str
+    sign_key: bytes
+    box_key: bytes
+
+
+@message
+class ForgetOwner:
+    """Owner -> every server: drop keys, shares, images; final."""
+
+    owner: bytes
+
+
+@message
+class Grant:
+    """Owner -> every server: what a user may do. The highest version per owner and user is in force.
+
+    expiry: Unix seconds, 0 never. rankings: "user", "server". max_k: largest k. scores: whether server-side ranking
+    gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's live rows that a query may
+    cover, 0 any. revoked: nothing is allowed any more.
+    """
+
+    owner: bytes
+    user: bytes
+    version: int
+    expiry: int
+    rankings: list[str]
+    max_k: int
+    scores: bool
+    quota: int
+    min_rows: int
+    revoked: bool
+
+
+def grant_id(content_hash: bytes) -> bytes:
+    """Id of a grant from the hash of its signed content."""
+    return hashlib.sha256(b"mipp v1 grant" + content_hash).digest()[:16]
+
+
+@message
+class ListGrants:
+    """Owner -> server."""
+
+    owner: bytes
+
+
+@message
+class GrantList:
+    """Server -> owner: signed grants in force, as packed frames."""
+
+    grants: list[bytes]
+
+
+# --- changes in two phases: an op is prepared on every server, then committed on every server --------------------
+
+
+@message
+class UploadOp:
+    """Owner -> every server: one batch. Key servers get no share (0 rows) and no images.
+
+    op = batch nonce = batch id. seq orders an owner's batches. replaces: batches that vanish with the commit.
+    image_offsets (rows+1): image r is images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row:
+    (rows, 16) and (rows,) image ids that the rows' images were encrypted under, or (0, 16) and (0,) for their own.
+    """
+
+    op: bytes
+    session: bytes
+    seq: int
+    rows: int
+    dim: int
+    encoding: bytes
+    replaces: list[bytes]
+    share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    images: np.ndarray = array("u1")
+    image_offsets: np.ndarray = array("i8")
+    origin_batch: np.ndarray = array("u1", ndim=2)
+    origin_row: np.ndarray = array("i8")
+
+
+@message
+class DeleteOp:
+    """Owner -> every server: rows[i] of batches[i] become tombstones."""
+
+    op: bytes
+    session: bytes
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+
+
+@message
+class CompactOp:
+    """Owner -> every server: remove exactly the tombstoned ``rows`` of a batch from storage; ordinals stay."""
+
+    op: bytes
+    session: bytes
+    batch: bytes
+    generation: int
+    rows: np.ndarray = array("i8")
+
+
+@message
+class CommitOp:
+    op: bytes
+
+
+@message
+class AbortOp:
+    """Undo a prepared op. From the owner, or by the coordinator when the owner's process is gone."""
+
+    op: bytes
+
+
+@message
+class ListOps:
+    """Coordinator -> server."""
+
+
+@message
+class OpList:
+    """prepared: op ids, with their sessions; signed: packed signed commits, forgets, grants and registrations."""
+
+    prepared: list[bytes]
+    sessions: list[bytes]
+    committed: list[bytes]
+    commits: list[bytes]
+    forgets: list[bytes]
+
+
+@message
+class PruneOps:
+    """Coordinator -> server: every server has committed these."""
+
+    ops: list[bytes]
+
+
+# --- queries ------------------------------------------------------------------------------------------------------
+
+
+@message
+class SnapshotRequest:
+    """User -> server. owners: empty for all that granted. known: hash of the snapshot that the user has, or empty."""
+
+    owners: list[bytes]
+    known: bytes
+
+
+@message
+class OwnerSnapshot:
+    """One owner's batches in row order. live: per batch with deletions, indices of live rows; those without are not listed."""
+
+    owner: bytes
+    name: str
+    grant: bytes
+    hash: bytes
+    rows: np.ndarray = array("i8")
+    dead_batch: np.ndarray = array("i8")
+    dead_row: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class Snapshot:
+    """Server -> user. hash: of the whole; owners: encoded OwnerSnapshot messages, none if ``known`` is still right."""
+
+    hash: bytes
+    unchanged: bool
+    owners: list[bytes]
+
+
+@message
+class QueryHeader:
+    """What a query is bound to; identical bytes go to every server, H = SHA-256 of them."""
+
+    deployment: bytes
+    user: bytes
+    nonce: bytes
+    ranking: str
+    k: int
+    queries: int
+    servers: list[int]
+    encoding: bytes
+    snapshot: bytes
+    grants: list[bytes]
+    commitments: list[bytes]  # SHA-256(salt_i | u_i), in the order of servers
+    batches: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class Query:
+    """User -> server i, signed: header bytes, its salt (32 bytes) and column (B, D)."""
+
+    header: list[np.ndarray] = array("u1")
+    salt: bytes
+    column: np.ndarray = array("u2", "u4", "u8", ndim=2)
+
+
+@message
+class Answer:
+    """Server -> user: (B, live rows) words, uniformly random without the other servers' answers."""
+
+    values: np.ndarray = array("u2", "u4", "u8", ndim=2)
+
+
+@message
+class FetchImages:
+    """User -> server, signed: images by batch and row."""
+
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+
+
+@message
+class Images:
+    """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key servers do not.
+
+    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under.
+    """
+
+    sealed: bytes
+    owners: np.ndarray = array("u1", ndim=2)
+    image_ids: np.ndarray = array("u1", ndim=2)
+    files: np.ndarray = array("u1")
+    offsets: np.ndarray = array("i8")
+
+
+@message
+class FetchShares:
+    """Owner -> storage server, signed: its own batch back."""
+
+    batch: bytes
+
+
+@message
+class Shares:
+    """Stored rows with their original row numbers, live ones only, and the image ids of those rows."""
+
+    rows: int
+    dim: int
+    ordinals: np.ndarray = array("i8")
+    share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    origin_batch: np.ndarray = array("u1", ndim=2)
+    origin_row: np.ndarray = array("i8")
+
+
+# --- operation ----------------------------------------------------------------------------------------------------
+
+
+@message
+class StatusRequest:
+    """Anyone in the deployment -> server. owner: only this one, or empty."""
+
+    owner: bytes
+
+
+@message
+class Status:
+    """Per owner and batch: public facts. Parallel lists."""
+
+    owners: list[bytes]
+    names: list[str]
+    forgotten: list[bool]
+    users: list[bytes]
+    user_names: list[str]
+    batch_owner: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+    live: np.ndarray = array("i8")
+    generation: np.ndarray = array("i8")
+    sizes: np.ndarray = array("i8")
+    image_bytes: np.ndarray = array("i8")
+
+
+@message
+class VerifyRequest:
+    """Coordinator -> server: read every file and compare checksums."""
+
+
+@message
+class VerifyReport:
+    files: int
+    problems: list[str]

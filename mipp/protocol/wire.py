@@ -1,0 +1,160 @@
+"""Encoding of messages: dataclasses of ints, strings, bytes, lists of those, and arrays.
+
+A message is a list of frames. Frame 0 is ``b"MIPP"``, a format version byte, then msgpack of ``[kind, fields]``; each
+array is replaced there by its dtype, shape and frame number, and its little-endian C-order bytes are a frame of their
+own, so that large arrays travel without a copy. Decoding checks every field's type, length and the arrays' sizes; what
+does not fit is a MessageError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgpack
+import numpy as np
+
+from ..errors import MessageError
+
+__all__ = ["Frames", "Id", "array", "decode", "encode", "frames_hash", "frames_size", "message", "pack_frames", "unpack_frames"]
+
+Frames = list[bytes | memoryview]
+Id = bytes
+_MAGIC = b"MIPP"
+_VERSION = 1
+_ARRAY = 1  # msgpack extension code
+_DTYPES = {np.dtype(c).str: np.dtype(c) for c in ("<u2", "<u4", "<u8", "<i8", "|u1")}
+
+_KINDS: dict[str, type] = {}
+T = TypeVar("T")
+
+
+def message(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass that travels. Its repr shows the kind only: fields may be secret."""
+    made = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+    made.__repr__ = lambda self: f"<message {type(self).__name__}>"  # type: ignore[method-assign]
+    _KINDS[made.__name__] = made
+    return made
+
+
+def array(*dtypes: str, ndim: int = 1) -> Any:
+    """Field of an array with one of these dtypes and this rank."""
+    return dataclasses.field(metadata={"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim})
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def encode(msg: Any) -> Frames:
+    """Frames of a message; arrays are not copied."""
+    frames: Frames = [b""]
+
+    def pack_array(value: Any) -> msgpack.ExtType:
+        if not isinstance(value, np.ndarray) or value.dtype.str not in _DTYPES:
+            raise MessageError(f"{type(msg).__name__}: value of type {type(value).__name__} does not travel")
+        value = np.ascontiguousarray(value)
+        frames.append(memoryview(value.reshape(-1)).cast("B").toreadonly() if value.size else b"")
+        return msgpack.ExtType(_ARRAY, msgpack.packb([value.dtype.str, list(value.shape), len(frames) - 1]))
+
+    fields = [getattr(msg, f.name) for f in dataclasses.fields(msg)]
+    frames[0] = _MAGIC + bytes([_VERSION]) + msgpack.packb([type(msg).__name__, fields], default=pack_array)
+    return frames
+
+
+def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None) -> T:
+    """The message in ``frames``; arrays are read-only views of them. MessageError unless everything fits."""
+    try:
+        head = bytes(frames[0])
+    except (IndexError, TypeError):
+        raise MessageError("empty message") from None
+    if head[:4] != _MAGIC or head[4:5] != bytes([_VERSION]):
+        raise MessageError("not a mipp message of this format version")
+    used = []
+
+    def unpack_array(code: int, data: bytes) -> np.ndarray:
+        if code != _ARRAY:
+            raise MessageError("unknown extension in a message")
+        name, shape, index = msgpack.unpackb(data)
+        dtype = _DTYPES.get(name) if isinstance(name, str) else None
+        ok = (
+            dtype is not None
+            and isinstance(shape, list)
+            and 1 <= len(shape) <= 3
+            and all(type(s) is int and 0 <= s < 1 << 48 for s in shape)
+            and type(index) is int
+            and 0 < index < len(frames)
+        )
+        if not ok or dtype is None:
+            raise MessageError("malformed array in a message")
+        raw = memoryview(frames[index])
+        if raw.nbytes != math.prod(shape) * dtype.itemsize:
+            raise MessageError("an array's size does not match its shape")
+        used.append(index)
+        out = np.frombuffer(raw, dtype).reshape(shape)
+        out.flags.writeable = False
+        return out
+
+    try:
+        kind, fields = msgpack.unpackb(head[5:], ext_hook=unpack_array)
+        cls = _KINDS[kind]
+        specs = dataclasses.fields(cls)
+    except MessageError:
+        raise
+    except Exception:
+        raise MessageError("malformed message") from None
+    if expected is not None and cls is not expected:
+        raise MessageError(f"expected a message {expected.__name__}, got {kind}")
+    if not isinstance(fields, list) or len(fields) != len(specs) or sorted(used) != list(range(1, len(frames))):
+        raise MessageError(f"{kind}: wrong number of fields or frames")
+    hints = _hints(cls)
+    for spec, value in zip(specs, fields, strict=True):
+        if not _fits(value, hints[spec.name], spec.metadata):
+            raise MessageError(f"{kind}.{spec.name}: wrong type or size")
+    return typing.cast(T, cls(*fields))
+
+
+def _fits(value: Any, hint: Any, metadata: typing.Mapping[str, Any]) -> bool:
+    if hint is np.ndarray:
+        return (
+            isinstance(value, np.ndarray) and value.dtype.str in metadata["dtypes"] and value.ndim == metadata["ndim"]
+        )
+    if typing.get_origin(hint) is list:
+        (item,) = typing.get_args(hint)
+        return isinstance(value, list) and all(_fits(v, item, metadata) for v in value)
+    if hint is Any:
+        return True
+    return type(value) is hint
+
+
+def frames_size(frames: Sequence[bytes | memoryview]) -> int:
+    """Bytes that the frames take on a wire, each with an 8-byte length."""
+    return sum(memoryview(f).nbytes + 8 for f in frames)
+
+
+def frames_hash(frames: Sequence[bytes | memoryview]) -> bytes:
+    """SHA-256 over the frames, each preceded by its length: what signatures cover."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(memoryview(frame).nbytes.to_bytes(8, "big"))
+        digest.update(frame)
+    return digest.digest()
+
+
+def pack_frames(frames: Sequence[bytes | memoryview]) -> bytes:
+    """Frames as one byte string, to keep a small signed message in a catalog."""
+    return msgpack.packb([bytes(f) for f in frames])
+
+
+def unpack_frames(data: bytes) -> Frames:
+    """Inverse of :func:`pack_frames`."""
+    frames = msgpack.unpackb(data)
+    if not isinstance(frames, list) or not all(isinstance(f, bytes) for f in frames):
+        raise MessageError("malformed frames")
+    return frames

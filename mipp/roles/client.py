@@ -1,0 +1,69 @@
+"""What owners and users share: an identity, signed requests, a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..crypto import signing
+from ..errors import ParameterError
+from ..protocol import messages as m
+from ..protocol.channel import Channel
+from ..protocol.wire import Frames, encode, frames_hash
+from .config import DeploymentConfig
+
+__all__ = ["Client", "check_name", "image_rows"]
+
+
+class Client:
+    """Base of :class:`~mipp.roles.owner.ImageOwner` and :class:`~mipp.roles.user.User`; holds secret keys."""
+
+    id: bytes
+
+    def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
+        self.name, self.config, self.channel = check_name(name), config, channel
+        self._seed = sign_seed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, id={self.id.hex()})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("owners and users hold secret keys and do not pickle")
+
+    def _sign(self, msg: Any) -> Frames:
+        frames = encode(msg)
+        signature = signing.sign(self._seed, self.config.id, type(msg).__name__, frames_hash(frames))
+        return encode(m.Signed(self.config.id, self.id, signature, [np.frombuffer(f, np.uint8) for f in frames]))
+
+    def _ask(self, msgs: dict[int, Any]) -> dict[int, Any]:
+        return self.channel.gather({server: self._sign(msg) for server, msg in msgs.items()})
+
+    def _tell(self, msg: Any, servers: Iterable[int] | None = None) -> dict[int, Any]:
+        """The same signed message to all servers (or those named), in one round."""
+        frames = self._sign(msg)
+        return self.channel.gather(dict.fromkeys(servers if servers is not None else sorted(self.config.servers), frames))
+
+
+def check_name(name: str) -> str:
+    """A party's public name: 1 to 64 printable characters that are a safe file name."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 64 or name[0] == ".":
+        raise ParameterError("a name has 1 to 64 characters and does not begin with a dot")
+    if not all(c.isalnum() or c in "._-@" for c in name):
+        raise ParameterError(f"a name is made of letters, digits and . _ - @, not {name!r}")
+    return name
+
+
+def image_rows(ids: Iterable[tuple[bytes, int] | str]) -> list[tuple[bytes, int]]:
+    """Image ids, as (batch id, row) or text ``batchhex:row``, as pairs."""
+    out = []
+    for i in ids:
+        try:
+            batch, row = (bytes.fromhex(i.split(":")[0]), int(i.split(":")[1])) if isinstance(i, str) else (bytes(i[0]), int(i[1]))
+        except (ValueError, IndexError, TypeError):
+            raise ParameterError("an image id is (batch id, row), or text of 32 hex digits, a colon and the row") from None
+        if len(batch) != 16 or not 0 <= row < 1 << 48:
+            raise ParameterError("an image id is (batch id of 16 bytes, row), or text of 32 hex digits, a colon and the row")
+        out.append((batch, row))
+    return out

@@ -1,0 +1,79 @@
+"""What every party knows of a deployment: public."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from ..encoding import Encoding
+from ..errors import DeploymentError, ParameterError
+from ..params import Params
+
+__all__ = ["DeploymentConfig", "ServerKeys"]
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerKeys:
+    """Public X25519 keys of a server: ``box`` for sealed secrets, ``pair`` for the pairwise keys."""
+
+    box: bytes
+    pair: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class DeploymentConfig:
+    """Public description of a deployment: id, parameters, encoding, descriptor, servers' public keys.
+
+    ``descriptor`` is a spec such as ``cld+ehd``, or empty when users bring vectors.
+    """
+
+    id: bytes
+    params: Params
+    encoding: Encoding
+    descriptor: str
+    servers: dict[int, ServerKeys]
+
+    @property
+    def params_hash(self) -> bytes:
+        """SHA-256 that every stored file carries: deployment, parameters and encoding."""
+        p = self.params
+        return hashlib.sha256(b"mipp v1 params" + self.id + bytes([p.n, p.t, p.k]) + self.encoding.hash).digest()
+
+    def to_json(self) -> str:
+        p = self.params
+        data = {
+            "format": "mipp deployment",
+            "version": FORMAT,
+            "id": self.id.hex(),
+            "params": {"n": p.n, "t": p.t, "k": p.k},
+            "descriptor": self.descriptor,
+            "encoding": self.encoding.to_dict(),
+            "servers": {str(i): {"box": s.box.hex(), "pair": s.pair.hex()} for i, s in self.servers.items()},
+        }
+        return json.dumps(data, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> DeploymentConfig:
+        """Inverse of :meth:`to_json`; DeploymentError for anything else."""
+        try:
+            data: Any = json.loads(text)
+            if data["format"] != "mipp deployment" or data["version"] != FORMAT:
+                raise DeploymentError("the deployment is of another format version")
+            config = cls(
+                bytes.fromhex(data["id"]),
+                Params(**data["params"]),
+                Encoding.from_dict(data["encoding"]),
+                str(data["descriptor"]),
+                {int(i): ServerKeys(bytes.fromhex(s["box"]), bytes.fromhex(s["pair"])) for i, s in data["servers"].items()},
+            )
+        except DeploymentError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, ParameterError):
+            raise DeploymentError("the description of the deployment is corrupt") from None
+        if len(config.id) != 16 or sorted(config.servers) != list(range(1, config.params.n + 1)):
+            raise DeploymentError("the description of the deployment is corrupt")
+        return config

@@ -1,0 +1,56 @@
+"""The key server: 32 bytes per owner, and the same product from keys alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..sharing import batch_schedules, key_server_product
+from .plan import Plan
+from .server import Server
+
+__all__ = ["KeyCentre"]
+
+
+class KeyCentre(Server):
+    """The key management centre. Stores no share; learns what a cloud learns, and which image keys are asked for.
+
+    Semi-honest; together with one cloud it rebuilds all features of all owners.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._schedules: dict[bytes, tuple[bytes, Any]] = {}
+
+    def close(self) -> None:
+        super().close()
+        self._schedules.clear()
+
+    def _product(self, plan: Plan, column: np.ndarray) -> np.ndarray:
+        out = np.empty((len(column), plan.total), column.dtype)
+        for part in plan.parts:
+            if part.batches:
+                secret = self._owner_secret(part.view.owner)  # not kept beyond a forget: asks the catalog
+                schedules = self._keyed(part, secret[:32])
+                key_server_product(schedules, part.run, column, out[:, part.start : part.stop], threads=self.threads)
+        return out
+
+    def _keyed(self, part: Any, key: bytes) -> Any:
+        """AES schedules of all the owner's batches, cached until the owner's batches change."""
+        view = part.view
+        cached = self._schedules.get(view.owner)
+        if cached is None or cached[0] != view.hash:
+            cached = (view.hash, batch_schedules(
+                key, [b.id for b in view.batches], [b.dim for b in view.batches], [b.rows for b in view.batches],
+                self.config.params.k, threads=self.threads,
+            ))  # fmt: skip
+            self._schedules[view.owner] = cached
+        return cached[1]
+
+    def _forget(self, signer: bytes, *args: Any) -> Any:
+        self._schedules.pop(signer, None)
+        return super()._forget(signer, *args)
+
+    def _image_part(self, owner: bytes) -> bytes:
+        return self._owner_secret(owner)[32:]

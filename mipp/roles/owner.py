@@ -1,0 +1,314 @@
+"""The image owner: encrypts under its own keys, uploads, grants, deletes, forgets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..crypto import box, schedule, signing
+from ..errors import MippError, NotFoundError, ParameterError, ShapeError
+from ..protocol import messages as m
+from ..protocol.channel import Channel
+from ..protocol.wire import Frames, decode, encode, unpack_frames
+from ..sharing import OwnerKeys, open_share, share_rows
+from ..store.journal import Journal
+from .client import Client, image_rows
+from .config import DeploymentConfig
+from .server import owner_seal_info
+
+__all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
+
+_NO_OFFSETS = np.empty(0, "<i8")
+_NO_IDS = np.empty((0, 16), np.uint8)
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """One batch as the servers have it: id, rows as uploaded, live rows, generation of its file."""
+
+    id: bytes
+    rows: int
+    live: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class GrantInfo:
+    """A grant in force, see :meth:`ImageOwner.grant`."""
+
+    user: bytes
+    version: int
+    expiry: int
+    rankings: tuple[str, ...]
+    max_k: int
+    scores: bool
+    quota: int
+    min_rows: int
+    revoked: bool
+
+
+class ImageOwner(Client):
+    """An owner of images in one deployment.
+
+    Parameters
+    ----------
+    name : public
+    config, channel : the deployment and the way to its servers
+    root : 32 secret bytes from which all keys of this owner come
+    sign_seed : 32 secret bytes (Ed25519)
+    registration : 16 random bytes, public, new for each registration
+    session : 16 bytes, names this process to the deployment's recovery; public
+    journal : the owner's own record of which files went into which batch, or None
+
+    Learns nothing about other owners' images. What it uploads is masked by keystream that never repeats.
+    """
+
+    def __init__(
+        self, name: str, config: DeploymentConfig, channel: Channel, root: bytes, sign_seed: bytes, registration: bytes,
+        *, session: bytes = b"\0" * 16, threads: int | None = None, journal: Journal | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name, config, channel, sign_seed)
+        self.journal = journal
+        self.id = signing.party_id(signing.sign_public(sign_seed), registration)
+        self._root, self._session, self.threads = root, session, threads
+        self.keys = OwnerKeys(root, config.id, registration, config.params)
+
+    # --- registration -------------------------------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Hand the key servers their keys and all servers their image parts, sealed. Again is harmless."""
+        registration = self.keys.registration
+        public = signing.sign_public(self._seed)
+        key_part = schedule.key_centre_image_part(self._root, self.config.id, registration)
+        cloud_part = schedule.cloud_image_part(self._root, self.config.id, registration)
+        msgs = {}
+        for server, keys in self.config.servers.items():
+            is_key = server in self.config.params.key_servers
+            secret = self.keys.server_key(server) + key_part if is_key else cloud_part
+            sealed = box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server))
+            msgs[server] = m.RegisterOwner(self.name, public, registration, sealed)
+        self._ask(msgs)
+
+    # --- adding -------------------------------------------------------------------------------------------------
+
+    def add_vectors(
+        self, vectors: np.ndarray, images: Sequence[tuple[str, bytes] | None] | None = None, *, labels: Sequence[str] = ()
+    ) -> list[tuple[bytes, int]]:
+        """Encode, encrypt and upload one batch; returns when every server has it for good.
+
+        Parameters
+        ----------
+        vectors : (N, dim) features as the index's encoding wants them; secret
+        images : per row the file's name and bytes, stored encrypted; or None
+        labels : what the journal remembers the rows by: one for each row, or one for the whole batch
+
+        Returns
+        -------
+        list of (batch id, row)
+
+        Raises
+        ------
+        DTypeError, ShapeError, EncodingError, ScoreRangeError
+            Bad features; nothing was sent.
+        StoreError
+            A server could not keep the batch (disk full); it is on none then.
+        """
+        rows = self.config.encoding.encode_rows(vectors)
+        if not len(rows):
+            raise ShapeError("there are no rows to add")
+        if images is not None and len(images) != len(rows):
+            raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
+        if labels and len(labels) not in (1, len(rows)):
+            raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
+        return self._upload(rows, images=images, labels=labels)
+
+    def _upload(
+        self, rows: np.ndarray, *, images: Sequence[tuple[str, bytes] | None] | None = None,
+        replaces: Sequence[bytes] = (), origin: tuple[np.ndarray, np.ndarray] | None = None, labels: Sequence[str] = (),
+    ) -> list[tuple[bytes, int]]:  # fmt: skip
+        p = self.config.params
+        shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
+        files, offsets = self._seal_images(shared.nonce, images, len(rows))
+        none = np.zeros(len(rows) + 1, "<i8")
+        batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
+        seq = time.time_ns()
+        msgs = {}
+        for server in sorted(self.config.servers):
+            cloud = server in p.storage_servers
+            msgs[server] = m.UploadOp(
+                shared.nonce, self._session, seq, len(rows), self.config.encoding.encoded_dim, self.config.encoding.hash,
+                list(replaces), shared.shares[server] if cloud else np.empty((0, 0), p.dtype),
+                files if cloud else np.empty(0, np.uint8), offsets if cloud else none, batch_ids, row_ids,
+            )  # fmt: skip
+        if self.journal is not None and labels:
+            self.journal.begin(shared.nonce, labels)
+        self._two_phase(shared.nonce, {s: self._sign(msg) for s, msg in msgs.items()})
+        return [(shared.nonce, r) for r in range(len(rows))]
+
+    def _seal_images(self, batch: bytes, images: Sequence[tuple[str, bytes] | None] | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        offsets = np.zeros(rows + 1, "<i8")
+        if images is None:
+            return np.empty(0, np.uint8), offsets
+        registration = self.keys.registration
+        key_part = schedule.key_centre_image_part(self._root, self.config.id, registration)
+        cloud_part = schedule.cloud_image_part(self._root, self.config.id, registration)
+        blobs = []
+        for row, image in enumerate(images):
+            if image is not None:
+                name, content = image
+                head = json.dumps({"name": name}).encode()
+                image_id = batch + row.to_bytes(8, "big")
+                parts = schedule.image_part(key_part, image_id), schedule.image_part(cloud_part, image_id)
+                plain = len(head).to_bytes(4, "big") + head + content
+                blobs.append(box.seal_image(*parts, self.config.id, self.id, image_id, plain))
+            offsets[row + 1] = offsets[row] + (len(blobs[-1]) if image is not None else 0)
+        return np.frombuffer(b"".join(blobs), np.uint8), offsets
+
+    def _two_phase(self, op: bytes, frames: dict[int, Frames]) -> None:
+        """Prepare on all servers in order, then commit on all; an op that one refuses is undone on the others."""
+        done: list[int] = []
+        try:
+            for server in sorted(frames):
+                done.append(server)
+                self.channel.gather({server: frames[server]})
+        except BaseException:
+            abort = encode(m.AbortOp(op))
+            for server in done:
+                with contextlib.suppress(MippError):  # what cannot be undone now, recovery will undo
+                    self.channel.gather({server: abort})
+            raise
+        self._tell(m.CommitOp(op))
+
+    # --- removing -----------------------------------------------------------------------------------------------
+
+    def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> None:
+        """Delete images by id; they are in no later answer. NotFoundError if one does not exist, none is deleted then."""
+        pairs = image_rows(ids)
+        if not pairs:
+            raise ParameterError("no image ids to delete")
+        op = schedule.random_bytes(16)
+        batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
+        rows = np.array([r for _, r in pairs], "<i8")
+        frames = self._sign(m.DeleteOp(op, self._session, batches, rows))
+        self._two_phase(op, dict.fromkeys(self.config.servers, frames))
+        if self.journal is not None:
+            self.journal.deleted(pairs)
+
+    def batches(self) -> list[StoredBatch]:
+        """This owner's batches, in row order."""
+        server = self.config.params.storage_servers[0]
+        status = self.channel.gather({server: encode(m.StatusRequest(self.id))})[server]
+        return [
+            StoredBatch(b.tobytes(), int(rows), int(live), int(generation))
+            for b, rows, live, generation in zip(status.batches, status.rows, status.live, status.generation, strict=True)
+        ]
+
+    def compact(self, *, merge_below: int = 1 << 16) -> int:
+        """Make storage tight again; returns the number of batches that went.
+
+        Batches with fewer than ``merge_below`` live rows (and those at least half deleted) are fetched, decrypted with
+        the owner's own keys and encrypted again as one, under fresh keystream: image ids change, old ids are gone with
+        the same step. Larger batches with deletions are rewritten by the servers without the deleted rows: ids stay.
+        """
+        batches = self.batches()
+        small = [b for b in batches if b.live < merge_below or 2 * b.live <= b.rows]
+        gone = 0
+        if len(small) > 1 or any(b.live < b.rows for b in small):
+            gone = self._merge(small)
+        for b in batches:
+            if b not in small and b.live < b.rows:
+                self._compact_one(b)
+        return gone
+
+    def _merge(self, batches: Sequence[StoredBatch]) -> int:
+        server = self.config.params.storage_servers[0]
+        rows, ids, numbers = [], [], []
+        old: list[tuple[bytes, int]] = []
+        for b in batches:
+            got = self._ask({server: m.FetchShares(b.id)})[server]
+            if len(got.share):
+                rows.append(
+                    open_share(got.share, server, b.id, got.dim, self.keys, rows=got.rows, ordinals=got.ordinals)
+                )
+                old += [(b.id, int(r)) for r in got.ordinals]
+                ids.append(got.origin_batch)
+                numbers.append(got.origin_row)
+        replaced = [b.id for b in batches]
+        if rows:
+            origin = np.concatenate(ids), np.concatenate(numbers)
+            new = self._upload(np.concatenate(rows), replaces=replaced, origin=origin)
+            if self.journal is not None:
+                self.journal.moved(dict(zip(old, new, strict=True)))
+            return len(replaced) - 1
+        return 0
+
+    def _compact_one(self, batch: StoredBatch) -> None:
+        server = self.config.params.storage_servers[0]
+        got = self._ask({server: m.FetchShares(batch.id)})[server]
+        dead = np.setdiff1d(np.arange(got.rows, dtype="<i8"), got.ordinals).astype("<i8")
+        op = schedule.random_bytes(16)
+        frames = self._sign(m.CompactOp(op, self._session, batch.id, batch.generation + 1, dead))
+        self._two_phase(op, dict.fromkeys(self.config.servers, frames))
+
+    def forget(self) -> None:
+        """Delete this owner's keys, image parts, shares and files on all servers; queries over them stop at once.
+
+        The features are gone for good once the keys, their backups and this owner's root are destroyed **and** at most
+        t stored share files survive anywhere. An owner that was forgotten never comes back; create a new one.
+        """
+        self._tell(m.ForgetOwner(self.id))
+
+    # --- grants -------------------------------------------------------------------------------------------------
+
+    def grant(
+        self, user: bytes, *, expiry: int = 0, rankings: Sequence[str] = ("user", "server"), max_k: int = 0,
+        scores: bool = True, quota: int = 0, min_rows: int = 0,
+    ) -> None:  # fmt: skip
+        """Let a user search and fetch this owner's images; every server enforces it.
+
+        Parameters
+        ----------
+        user : the user's id, 16 bytes
+        expiry : Unix seconds, 0 never
+        rankings : ``"user"`` hands out all scores, from which features can be solved; ``"server"`` only the k nearest
+        max_k : largest k, 0 any
+        scores : whether server-side ranking gives scores
+        quota : number of queries in all, 0 any; counted anew with each grant
+        min_rows : fewest of this owner's live rows that a query may cover
+
+        Replaces an earlier grant to the same user.
+        """
+        if not rankings or any(r not in ("user", "server") for r in rankings):
+            raise ParameterError('rankings are "user", "server" or both')
+        if min(expiry, max_k, quota, min_rows) < 0:
+            raise ParameterError("limits of a grant are not negative; 0 means none")
+        version = self._next_version(user)
+        self._tell(m.Grant(self.id, bytes(user), version, expiry, list(rankings), max_k, scores, quota, min_rows, False))
+
+    def revoke(self, user: bytes) -> None:
+        """Take a user's grant back, from the next query on. What the user already has, it keeps."""
+        if not any(g.user == user and not g.revoked for g in self.grants()):
+            raise NotFoundError("this user has no grant of this owner")
+        self._tell(m.Grant(self.id, bytes(user), self._next_version(user), 0, [], 0, False, 0, 0, True))
+
+    def grants(self) -> list[GrantInfo]:
+        """Grants on record, the highest version that any server has for each user."""
+        best: dict[bytes, GrantInfo] = {}
+        for reply in self._tell(m.ListGrants(self.id)).values():
+            for packed in reply.grants:
+                signed = decode(unpack_frames(packed), m.Signed)
+                g: Any = decode([f.data for f in signed.frames], m.Grant)
+                if g.user not in best or best[g.user].version < g.version:
+                    best[g.user] = GrantInfo(
+                        g.user, g.version, g.expiry, tuple(g.rankings), g.max_k, g.scores, g.quota, g.min_rows, g.revoked
+                    )
+        return sorted(best.values(), key=lambda g: g.user)
+
+    def _next_version(self, user: bytes) -> int:
+        return max((g.version for g in self.grants() if g.user == user), default=0) + 1

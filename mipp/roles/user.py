@@ -1,0 +1,313 @@
+"""The user: shares its query, adds the answers, ranks, fetches and decrypts images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..crypto import box, schedule, signing
+from ..errors import AccessDeniedError, AuthenticationError, MessageError, NotFoundError, ParameterError, StaleSnapshotError
+from ..protocol import messages as m
+from ..protocol.channel import Channel
+from ..protocol.wire import decode, encode, frames_hash, unpack_frames
+from ..sharing import query_columns, reconstruct, top_k
+from ..store.views import snapshot_hash
+from .client import Client, image_rows
+from .config import DeploymentConfig
+from .server import MAX_QUERIES, column_commitment, image_seal_info
+
+__all__ = ["FetchedImage", "Hit", "Index", "SearchResult", "User"]
+
+_ATTEMPTS = 8
+_ANSWER_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image found: its id (batch, row), owner, exact integer score, and the score in the metric's unit."""
+
+    batch: bytes
+    row: int
+    owner: bytes
+    owner_name: str
+    score: int
+    value: float
+
+    @property
+    def id(self) -> str:
+        """``batchhex:row``"""
+        return f"{self.batch.hex()}:{self.row}"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Hits best first, and ``seconds`` spent scoring (servers) and ranking (user)."""
+
+    hits: list[Hit]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FetchedImage:
+    """A decrypted image: the file's name and bytes as the owner added them."""
+
+    batch: bytes
+    row: int
+    name: str
+    content: bytes
+
+
+class Index:
+    """What a user may search at one moment: owners and batches in row order. Public facts.
+
+    ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
+    """
+
+    def __init__(self, hash_: bytes, owners: Sequence[m.OwnerSnapshot]) -> None:
+        self.hash = hash_
+        self.owners = list(owners)
+        self.snapshot = snapshot_hash([(o.owner, o.hash) for o in owners])
+        self.batches = np.concatenate([o.batches for o in owners])
+        self.owner_of_batch = np.repeat(np.arange(len(owners)), [len(o.batches) for o in owners])
+        rows = np.concatenate([o.rows for o in owners])
+        self._starts = np.concatenate([[0], np.cumsum(rows)])
+        alive = None
+        batch_base = 0
+        for o in owners:
+            if len(o.dead_row):
+                alive = np.ones(int(self._starts[-1]), bool) if alive is None else alive
+                alive[self._starts[batch_base + o.dead_batch] + o.dead_row] = False
+            batch_base += len(o.batches)
+        self._live = None if alive is None else np.flatnonzero(alive)
+        self.total = int(self._starts[-1]) if self._live is None else len(self._live)
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Batch numbers (into ``batches``) and rows of live row numbers."""
+        original = positions if self._live is None else self._live[positions]
+        batch = np.searchsorted(self._starts, original, side="right") - 1
+        return batch, original - self._starts[batch]
+
+    def ids(self) -> list[tuple[bytes, int]]:
+        """Ids of all live rows in row order."""
+        batch, row = self.locate(np.arange(self.total))
+        names = [b.tobytes() for b in self.batches]
+        return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
+
+
+class User(Client):
+    """An authorised user.
+
+    Parameters
+    ----------
+    name : public
+    config, channel : the deployment and the way to its servers
+    sign_seed, box_key : 32 secret bytes each (Ed25519, X25519)
+    servers : the servers to query, default all key servers and the first t+1 storage servers
+
+    With ``ranking="user"`` the user learns all exact scores, and could solve for features with a few dozen queries
+    per collection; servers learn who asks, over which owners, when, and k.
+    """
+
+    def __init__(
+        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
+        servers: Sequence[int] | None = None, threads: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name, config, channel, sign_seed)
+        self._box_key = box_key
+        public = box.box_private(box_key).public_key().public_bytes_raw()
+        self._public = signing.sign_public(sign_seed), public
+        self.id = signing.party_id(*self._public)
+        p = config.params
+        self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
+        self.threads = threads
+        self._known: dict[tuple[bytes, ...], Index] = {}
+
+    def register(self) -> None:
+        """Make this user's public keys known to all servers. Again is harmless."""
+        self._tell(m.RegisterUser(self.name, *self._public))
+
+    # --- search -------------------------------------------------------------------------------------------------
+
+    def index(self, owners: Sequence[bytes] = ()) -> Index:
+        """What may be searched now, of all owners that granted this user or of those named.
+
+        Raises
+        ------
+        AccessDeniedError
+            No grant (of an owner that was named).
+        """
+        key = tuple(sorted(set(owners)))
+        known = self._known.get(key)
+        server = self.servers[0]
+        reply = self._ask({server: m.SnapshotRequest(list(key), known.hash if known else b"")})[server]
+        if reply.unchanged and known is not None:
+            return known
+        found = [decode(unpack_frames(o), m.OwnerSnapshot) for o in reply.owners]
+        for o in found:
+            if o.batches.shape != (len(o.rows), 16) or o.dead_batch.shape != o.dead_row.shape:
+                raise MessageError("a server sent a snapshot that does not fit together")
+        self._known[key] = Index(reply.hash, found)
+        return self._known[key]
+
+    def search(self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user") -> SearchResult:
+        """The k nearest images of all owners that granted this user (or of those named).
+
+        Parameters
+        ----------
+        query : (dim,) features; secret, no server learns it
+        k : 1 to the number of images
+        owners : owner ids, default all
+        ranking : ``"user"``: the user ranks all scores
+
+        Raises
+        ------
+        AccessDeniedError, ParameterError, EncodingError, ShapeError
+            No grant; k out of range; a bad query. No score was computed.
+
+        Costs one round of messages (two if the index changed): D words to and N words from each server.
+        """
+        query = np.asarray(query)
+        return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
+
+    def search_batch(
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user"
+    ) -> list[SearchResult]:
+        """As :meth:`search` for (B, dim) queries; large batches are split so that answers fit in memory."""
+        encoded = self._encoded(queries, k, ranking)
+        results: list[SearchResult] = []
+        start = 0
+        while start < len(encoded):
+            index, answers, seconds, taken = self._score(encoded[start:], k, owners, ranking)
+            began = time.perf_counter()
+            positions, scores = top_k(answers, k, threads=self.threads)
+            values = self.config.encoding.values(scores, queries[start : start + taken])
+            batch, row = index.locate(positions)
+            rank_seconds = time.perf_counter() - began
+            for q in range(taken):
+                hits = [self._hit(index, b, r, s, v) for b, r, s, v in zip(batch[q], row[q], scores[q], values[q], strict=True)]
+                results.append(SearchResult(hits, {"score": seconds / taken, "rank": rank_seconds / taken}))
+            start += taken
+        return results
+
+    def scores(self, queries: np.ndarray, *, owners: Sequence[bytes] = ()) -> tuple[Index, np.ndarray]:
+        """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
+        encoded = self._encoded(queries, 1, "user")
+        parts: list[np.ndarray] = []
+        first: Index | None = None
+        done = 0
+        while done < len(encoded):
+            index, answers, _, taken = self._score(encoded[done:], 1, owners, "user")
+            if first is not None and index is not first:
+                raise StaleSnapshotError("the index changed between parts of a large batch; ask again")
+            first = index
+            parts.append(reconstruct(answers, threads=self.threads))
+            done += taken
+        if first is None:
+            raise ParameterError("no queries")
+        return first, np.concatenate(parts)
+
+    def _encoded(self, queries: np.ndarray, k: int, ranking: str) -> np.ndarray:
+        if ranking != "user":
+            raise ParameterError(f'ranking must be "user", not {ranking!r}')
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ParameterError(f"k must be a positive integer, not {k!r}")
+        encoded = self.config.encoding.encode_queries(queries)
+        if not len(encoded):
+            raise ParameterError("no queries")
+        return encoded
+
+    def _score(
+        self, encoded: np.ndarray, k: int, owners: Sequence[bytes], ranking: str
+    ) -> tuple[Index, list[np.ndarray], float, int]:
+        """Answers to as many queries as fit; asks anew when the index or a grant changed meanwhile."""
+        key = tuple(sorted(set(owners)))
+        index = self._known.get(key) or self.index(key)
+        for attempt in range(_ATTEMPTS):
+            if k > index.total:
+                index = self.index(key)
+            if k > index.total:
+                raise ParameterError(f"k={k} is larger than the index, which has {index.total} images for this user")
+            per_query = max(1, index.total * self.config.params.k // 8)
+            taken = min(len(encoded), MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
+            began = time.perf_counter()
+            try:
+                return index, self._answers(index, encoded[:taken], k, ranking), time.perf_counter() - began, taken
+            except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
+                newer = self.index(key)  # raises if nothing is granted any more
+                if newer is index and (not isinstance(error, StaleSnapshotError) or attempt == _ATTEMPTS - 1):
+                    raise
+                if newer is index:
+                    time.sleep(0.02 * 2**attempt)  # a change is on its way through the servers
+                index = newer
+        raise StaleSnapshotError("the index keeps changing; try again")
+
+    def _answers(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> list[np.ndarray]:
+        p = self.config.params
+        columns = query_columns(encoded, p, self.servers)
+        salts = {s: schedule.random_bytes(32) for s in self.servers}
+        header = encode(
+            m.QueryHeader(
+                self.config.id, self.id, schedule.random_bytes(16), ranking, int(k), len(encoded), list(self.servers),
+                self.config.encoding.hash, index.snapshot, [o.grant for o in index.owners],
+                [column_commitment(salts[s], columns[s]) for s in self.servers], index.batches,
+            )  # fmt: skip
+        )
+        frames = [np.frombuffer(f, np.uint8) for f in header]
+        replies = self._ask({s: m.Query(frames, salts[s], columns[s]) for s in self.servers})
+        answers = [replies[s].values for s in self.servers]
+        if any(a.shape != (len(encoded), index.total) or a.dtype != p.dtype for a in answers):
+            raise MessageError("a server's answer has the wrong shape")
+        return answers
+
+    def _hit(self, index: Index, batch: int, row: int, score: int, value: float) -> Hit:
+        owner = index.owners[int(index.owner_of_batch[batch])]
+        return Hit(index.batches[batch].tobytes(), int(row), owner.owner, owner.name, int(score), float(value))
+
+    # --- images -------------------------------------------------------------------------------------------------
+
+    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[FetchedImage]:
+        """Fetch and decrypt images; in the order of ``hits``.
+
+        They are asked for in row order, so that a cloud does not see the ranking; it does see which are asked for.
+
+        Raises
+        ------
+        AccessDeniedError, NotFoundError
+            Not granted; deleted, or stored without an image.
+        AuthenticationError
+            A file that was tampered with.
+        """
+        pairs = image_rows([(h.batch, h.row) if isinstance(h, Hit) else h for h in hits])
+        if not pairs:
+            return []
+        wanted = sorted(set(pairs))
+        batches = np.frombuffer(b"".join(b for b, _ in wanted), np.uint8).reshape(-1, 16)
+        msg = m.FetchImages(batches, np.array([r for _, r in wanted], "<i8"))
+        key_server, cloud = self.config.params.key_servers[0], self.servers[0]
+        replies = self._tell(msg, (cloud, key_server))
+        parts = {s: self._parts(replies[s], s, len(wanted)) for s in replies}
+        reply = replies[cloud]
+        if (replies[key_server].image_ids != reply.image_ids).any() or len(reply.offsets) != len(wanted) + 1:
+            raise AuthenticationError("the servers disagree on which images these are")
+        out = {}
+        for i, pair in enumerate(wanted):
+            blob = reply.files[int(reply.offsets[i]) : int(reply.offsets[i + 1])].tobytes()
+            owner, image = reply.owners[i].tobytes(), reply.image_ids[i].tobytes()
+            plain = box.open_image(parts[key_server][i], parts[cloud][i], self.config.id, owner, image, blob)
+            size = int.from_bytes(plain[:4], "big")
+            out[pair] = FetchedImage(*pair, json.loads(plain[4 : 4 + size])["name"], plain[4 + size :])
+        return [out[pair] for pair in pairs]
+
+    def _parts(self, reply: Any, server: int, count: int) -> list[bytes]:
+        ids = [i.tobytes() for i in reply.image_ids]
+        raw = box.open_sealed(self._box_key, reply.sealed, image_seal_info(self.config.id, self.id, server, ids))
+        if len(raw) != 32 * count or len(ids) != count:
+            raise MessageError("a server sent the wrong number of image keys")
+        return [raw[i : i + 32] for i in range(0, len(raw), 32)]

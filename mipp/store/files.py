@@ -1,0 +1,182 @@
+"""Immutable files of a server: shares of a batch, and packs of encrypted images.
+
+Both begin with a 256-byte header (all integers little-endian)::
+
+    0  magic, 8 bytes: "mippshr1" or "mippimp1"
+    8  format version u32 | k u32 | dim u32 | words per row D u32 | generation u32 | zero u32
+    32 rows as uploaded u64 | rows stored u64 | zero, 16 bytes
+    64 parameter hash, 32 bytes | owner, 16 | batch, 16 | zero to 256
+
+A share file goes on with ``stored x D`` words, so rows are 64-byte aligned in the file; then, for generation > 0, the
+original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files. Both
+end with the SHA-256 of everything before. They are written under a temporary name, synced, renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import IntegrityError, StoreError
+from ..params import RING_DTYPES
+
+__all__ = ["FileInfo", "ImagePack", "ShareFile", "check_file", "sync_folder", "write_images", "write_share"]
+
+_SHARE, _IMAGES = b"mippshr1", b"mippimp1"
+_VERSION = 1
+_HEADER = 256
+_DIGEST = 32
+_FIXED = struct.Struct("<8sIIIIIIQQ16x32s16s16s")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file is about; the same facts are in the catalog and must agree."""
+
+    params: bytes
+    owner: bytes
+    batch: bytes
+    k: int
+    dim: int
+    width: int
+    generation: int
+    rows: int
+    stored: int
+
+    def header(self, magic: bytes) -> bytes:
+        fixed = _FIXED.pack(
+            magic, _VERSION, self.k, self.dim, self.width, self.generation, 0, self.rows, self.stored,
+            self.params, self.owner, self.batch,
+        )  # fmt: skip
+        return fixed.ljust(_HEADER, b"\0")
+
+
+def write_share(path: Path, info: FileInfo, share: np.ndarray, ordinals: np.ndarray | None) -> tuple[int, bytes]:
+    """Write a share file durably; returns its size and SHA-256. ``ordinals`` for generation > 0 only."""
+    parts: list[bytes | np.ndarray] = [info.header(_SHARE), share]
+    if ordinals is not None:
+        parts.append(np.ascontiguousarray(ordinals, "<i8"))
+    return _write(path, parts)
+
+
+def write_images(path: Path, info: FileInfo, offsets: np.ndarray, files: Iterable[np.ndarray]) -> tuple[int, bytes]:
+    """Write an image pack durably; returns its size and SHA-256."""
+    return _write(path, [info.header(_IMAGES), np.ascontiguousarray(offsets, "<i8"), *files])
+
+
+def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]:
+    digest, size = hashlib.sha256(), 0
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                for part in parts:
+                    view = memoryview(part.reshape(-1) if isinstance(part, np.ndarray) else part)
+                    view = view.cast("B") if view.nbytes else memoryview(b"")
+                    for start in range(0, view.nbytes, _CHUNK):
+                        chunk = view[start : start + _CHUNK]
+                        digest.update(chunk)
+                        _write_all(file.fileno(), chunk)
+                    size += view.nbytes
+                _write_all(file.fileno(), memoryview(digest.digest()))
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise StoreError(f"cannot write {path.name}: {error.strerror}") from error
+    return size + _DIGEST, digest.digest()
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_file(path: Path, size: int, digest: bytes) -> str | None:
+    """What is wrong with a file, in words that name it, or None. Reads all of it."""
+    try:
+        actual = path.stat().st_size
+        if actual != size:
+            return f"{path}: {actual} bytes, expected {size}"
+        found, left = hashlib.sha256(), size - _DIGEST
+        with open(path, "rb") as file:
+            while left:
+                chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    return f"{path}: cannot be read to its end"
+                found.update(chunk)
+                left -= len(chunk)
+            tail = file.read(_DIGEST)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None if found.digest() == tail == digest else f"{path}: checksum differs, the file is damaged"
+
+
+def _map(path: Path, magic: bytes, expected: FileInfo, size: int, digest: bytes, check: bool) -> np.ndarray:
+    """Bytes of a checked file, mapped read-only (small ones are read instead: maps are few on a machine)."""
+    if check and (problem := check_file(path, size, digest)) is not None:
+        raise IntegrityError(problem)
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                raise IntegrityError(f"{path}: size differs, the file is damaged")
+            if size < 1 << 20:
+                data = np.frombuffer(file.read(), np.uint8)
+            else:
+                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) != size or data[:_HEADER].tobytes() != expected.header(magic):
+        raise IntegrityError(f"{path}: not the file that the catalog describes")
+    return data
+
+
+class ShareFile:
+    """A share file, open: ``words`` (stored, D) and ``ordinals`` (stored,) or None; read-only."""
+
+    def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
+        data = _map(path, _SHARE, info, size, digest, check)
+        dtype = RING_DTYPES[info.k]
+        end = _HEADER + info.stored * info.width * dtype.itemsize
+        self.words = data[_HEADER:end].view(dtype).reshape(info.stored, info.width)
+        self.ordinals = data[end : end + 8 * info.stored].view("<i8") if info.generation else None
+
+
+class ImagePack:
+    """An image pack, open: ``file(i)`` is row i's encrypted file, None if it has none."""
+
+    def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
+        data = _map(path, _IMAGES, info, size, digest, check)
+        start = _HEADER + 8 * (info.stored + 1)
+        self.offsets = data[_HEADER:start].view("<i8")
+        self._files = data[start:-_DIGEST]
+        if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] != len(self._files):
+            raise IntegrityError(f"{path}: offsets are damaged")
+
+    def file(self, row: int) -> np.ndarray | None:
+        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        return self._files[start:end] if end > start else None

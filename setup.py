@@ -1,0 +1,130 @@
+"""Builds mipp._native._core: one static library per processor tier, and one extension that links them.
+
+A source named ``csrc/<family>/*_<tier>.cpp`` belongs to that tier's library and is compiled with its flags; every
+other source under ``csrc`` is compiled for the oldest supported processor. ``MIPP_SANITIZE=1`` builds with address and
+undefined-behaviour checks, into its own build folder; ``MIPP_BUILD_JOBS`` sets the number of compiler processes.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pybind11
+from pybind11.setup_helpers import ParallelCompile
+from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
+
+os.chdir(Path(__file__).resolve().parent)
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+SANITIZE = os.environ.get("MIPP_SANITIZE", "0") not in ("", "0")
+
+TIER_FLAGS = {"portable": []}
+if X86:
+    TIER_FLAGS["avx2"] = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
+    TIER_FLAGS["avx512"] = [
+        *TIER_FLAGS["avx2"],
+        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),
+        "-mvaes",
+        "-mvpclmulqdq",
+        "-mprefer-vector-width=512",
+        # gcc 12 warns about its own <avx512fintrin.h> (bug 105593)
+        "-Wno-uninitialized",
+        "-Wno-maybe-uninitialized",
+    ]
+# every file name that marks a tier, also those this processor family has no library for
+ALL_TIERS = ("portable", "avx2", "avx512", "amx")
+
+FLAGS = ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
+LINK_FLAGS = ["-pthread"]
+if X86:
+    FLAGS += ["-march=x86-64-v2", "-DMIPP_X86=1"]
+if SANITIZE:
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    # -fwrapv, which Python's own flags bring in, would hide signed overflow
+    FLAGS += [*sanitizers, "-fno-wrapv", "-fno-omit-frame-pointer", "-O1", "-g"]
+    LINK_FLAGS += sanitizers
+else:
+    FLAGS += ["-O3", "-g0"]
+# no exceptions, no run-time types: nothing in a tier's objects that the linker could merge with another's
+LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
+
+SOURCES = sorted(str(p) for p in Path("csrc").glob("*/*.cpp"))
+HEADERS = sorted(str(p) for p in Path("csrc").glob("*/*.h"))
+TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in ALL_TIERS}
+COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER_SOURCES.values())]
+
+
+def stale(obj, source):
+    """Whether an object file is older than its source, any header or this file."""
+    newest = max(os.path.getmtime(path) for path in [source, "setup.py", "csrc/bindings", *HEADERS])
+    return not os.path.exists(obj) or os.path.getmtime(obj) <= newest
+
+
+class BuildLibraries(build_clib):
+    """Also keeps sanitized objects apart."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if SANITIZE:
+            self.build_temp += "-sanitize"
+            self.build_clib = self.build_temp
+
+
+class BuildExtension(build_ext):
+    """Builds the static libraries first, also in place, and relinks when the kind of build changed."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if SANITIZE:
+            self.build_temp += "-sanitize"
+
+    def run(self):
+        libraries = self.get_finalized_command("build_clib")
+        libraries.build_clib = libraries.build_temp = self.build_temp
+        libraries.force = libraries.force or self.force
+        self.run_command("build_clib")
+        super().run()
+
+    def build_extension(self, ext):
+        # An in-place module of the other kind would look up to date.
+        stamp = Path("build", f"kind-{sys.implementation.cache_tag}")
+        kind = "sanitized" if SANITIZE else "plain"
+        if not stamp.exists() or stamp.read_text() != kind:
+            self.force = True
+        archives = [Path(self.build_temp, f"lib{name}.a") for name in ext.libraries if name.startswith("mipp_")]
+        ext.depends = [*ext.depends, *(str(archive) for archive in archives)]
+        super().build_extension(ext)
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(kind)
+
+
+ParallelCompile("MIPP_BUILD_JOBS", default=0, needs_recompile=stale).install()
+
+setup(
+    cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
+    libraries=[
+        (
+            f"mipp_{tier}",
+            {
+                "sources": TIER_SOURCES[tier],
+                "cflags": [*FLAGS, *LIBRARY_FLAGS, *flags],
+                "obj_deps": {"": [*HEADERS, "setup.py"]},
+            },
+        )
+        for tier, flags in TIER_FLAGS.items()
+    ],
+    ext_modules=[
+        Extension(
+            "mipp._native._core",
+            sources=COMMON_SOURCES,
+            depends=[*HEADERS, "setup.py"],
+            include_dirs=[pybind11.get_include()],
+            extra_compile_args=FLAGS,
+            extra_link_args=LINK_FLAGS,
+            language="c++",
+        )
+    ],
+)
