@@ -7,7 +7,6 @@ undefined-behaviour checks, into its own build folder; ``MIPP_BUILD_JOBS`` sets 
 
 import os
 import platform
-import sys
 from pathlib import Path
 
 import pybind11
@@ -59,46 +58,35 @@ COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER
 
 def stale(obj, source):
     """Whether an object file is older than its source, any header or this file."""
-    newest = max(os.path.getmtime(path) for path in [source, "setup.py", "csrc/bindings", *HEADERS])
+    newest = max(os.path.getmtime(path) for path in [source, "setup.py", *HEADERS])
     return not os.path.exists(obj) or os.path.getmtime(obj) <= newest
 
 
 class BuildLibraries(build_clib):
-    """Also keeps sanitized objects apart."""
+    """Builds next to build_ext. Archives are made anew, else they would keep the objects of sources that are gone."""
 
     def finalize_options(self):
         super().finalize_options()
-        if SANITIZE:
-            self.build_temp += "-sanitize"
-            self.build_clib = self.build_temp
+        self.build_clib = self.build_temp = self.get_finalized_command("build_ext").build_temp
+
+    def build_libraries(self, libraries):
+        for name, _ in libraries:
+            Path(self.build_clib, f"lib{name}.a").unlink(missing_ok=True)
+        super().build_libraries(libraries)
 
 
 class BuildExtension(build_ext):
-    """Builds the static libraries first, also in place, and relinks when the kind of build changed."""
+    """Builds the static libraries first, also in place, and always links; only stale objects are compiled."""
 
     def finalize_options(self):
         super().finalize_options()
+        self.force = True
         if SANITIZE:
             self.build_temp += "-sanitize"
 
     def run(self):
-        libraries = self.get_finalized_command("build_clib")
-        libraries.build_clib = libraries.build_temp = self.build_temp
-        libraries.force = libraries.force or self.force
         self.run_command("build_clib")
         super().run()
-
-    def build_extension(self, ext):
-        # An in-place module of the other kind would look up to date.
-        stamp = Path("build", f"kind-{sys.implementation.cache_tag}")
-        kind = "sanitized" if SANITIZE else "plain"
-        if not stamp.exists() or stamp.read_text() != kind:
-            self.force = True
-        archives = [Path(self.build_temp, f"lib{name}.a") for name in ext.libraries if name.startswith("mipp_")]
-        ext.depends = [*ext.depends, *(str(archive) for archive in archives)]
-        super().build_extension(ext)
-        stamp.parent.mkdir(exist_ok=True)
-        stamp.write_text(kind)
 
 
 ParallelCompile("MIPP_BUILD_JOBS", default=0, needs_recompile=stale).install()

@@ -219,6 +219,9 @@ class Encoding:
         quantile : of the absolute values that must not clip, in (0, 1]
         center : ``l2`` only: use the mean of the sample as offset
         options : passed on to :class:`Encoding`
+
+        When the ring is too small for what the bits allow, rows and queries are bounded to the longest of the sample
+        plus a tenth; longer ones are refused later.
         """
         x = _matrix(sample, None, "sample").astype(np.float64)
         if not len(x):
@@ -244,7 +247,19 @@ class Encoding:
         if metric in ("ip", "cosine"):
             # the query's integers are about q s / t: let the sample's largest value reach the query's range too
             options.setdefault("query_scale", largest * scale / ((1 << (query_bits - 1)) - 1))
-        return cls(metric, dim, scale=(scale,), **options)
+        try:
+            return cls(metric, dim, scale=(scale,), **options)
+        except ScoreRangeError:
+            if options.get("row_norm2") or options.get("query_norm2"):
+                raise
+        # no bound that the bits alone give fits this ring: bound norms by the sample's, a tenth longer
+        wide = cls(metric, dim, scale=(scale,), **{**options, "ring_bits": 64})
+        original = x + np.array(wide.offset) if wide.offset else x
+        norms = {}
+        for name, query in (("row_norm2", False), ("query_norm2", True)):
+            a = wide._quantise(original, query=query)
+            norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij->i", a, a).max()))
+        return cls(metric, dim, scale=(scale,), **options, **norms)
 
     # --- arrays ------------------------------------------------------------------------------------------------
 

@@ -132,6 +132,8 @@ def share_rows(
         Not integers, not (N, dim), no rows, too many for one batch (2^32 AES blocks).
     """
     words = as_words(rows, keys.params, "rows")
+    if not len(words):
+        raise ShapeError("a batch needs at least one row")
     return _share_rows(words, keys, keys.fresh_nonce(words, encoding_hash), threads)
 
 
@@ -140,8 +142,6 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
     p = keys.params
     n, dim = words.shape
     width = p.padded(dim)
-    if n < 1:
-        raise ShapeError("a batch needs at least one row")
     if n * width * p.k // 128 > MAX_BLOCKS:
         raise ParameterError(f"{n} rows of {dim} are too many for one batch (2^32 AES blocks)")
     infos = _infos([schedule.batch_info(nonce, p.k, dim, n)])

@@ -1,18 +1,14 @@
-#include <cstdlib>
 #include <string>
 
 #include "../common/pool.h"
 #include "../cpu/cpu.h"
+#include "../galois/galois.h"
+#include "../prf/prf.h"
 #include "../ring/ring.h"
 #include "check.h"
 
 namespace py = pybind11;
 using namespace mipp;
-
-namespace mipp {
-Level prf_tier();
-Level galois_tier();
-}  // namespace mipp
 
 namespace {
 
@@ -61,12 +57,8 @@ void check_environment() {
 py::dict active() {
     py::dict tiers;
     tiers["ring"] = level_name(ring_tier());
-#if __has_include("bind_prf.cpp")
     tiers["prf"] = level_name(prf_tier());
-#endif
-#if __has_include("bind_galois.cpp")
     tiers["galois"] = level_name(galois_tier());
-#endif
     return tiers;
 }
 
@@ -79,5 +71,8 @@ void bind_cpu(py::module_& m) {
     m.def("cpu_set_level", &set_level, py::arg("name"));
     m.def("cpu_check_environment", &check_environment);
     m.def("cpu_active", &active);
+    // For tests of the translation.
+    m.def(
+        "throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));
     m.def("default_threads", [] { return bind::require_threads(py::none()); });
 }

@@ -15,18 +15,19 @@ std::size_t require_out(const py::array& out, const py::array& rows, const py::a
     bind::require_aligned(out, "out");
     bind::require_writeable(out, "out");
     if (n > 1 && out.strides(1) != item) bind::raise_shape("each row of out must be contiguous");
-    if (b <= 1 || n == 0) return static_cast<std::size_t>(n);
-    if (out.strides(0) % item != 0 || out.strides(0) < n * item) {
+    // numpy leaves the strides of axes of length 1, and of empty arrays, arbitrary
+    const py::ssize_t stride = b > 1 && n > 0 ? out.strides(0) : n * item;
+    if (stride % item != 0 || stride < n * item) {
         bind::raise_shape("rows of out must be whole words apart, in order and disjoint");
     }
     const char* begin = static_cast<const char*>(out.data());
     for (py::ssize_t i = 0; i < b; ++i) {
-        const bind::Extent row = {begin + i * out.strides(0), begin + i * out.strides(0) + n * item};
+        const bind::Extent row = {begin + i * stride, begin + i * stride + n * item};
         if (bind::overlaps(row, bind::extent(rows)) || bind::overlaps(row, bind::extent(columns))) {
             bind::raise_parameter("out must not overlap rows or columns");
         }
     }
-    return static_cast<std::size_t>(out.strides(0) / item);
+    return static_cast<std::size_t>(stride / item);
 }
 
 py::array matmul(const py::object& rows_object, const py::object& columns_object, const py::object& out_object,

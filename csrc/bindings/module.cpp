@@ -12,10 +12,6 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "Native kernels of mipp.";
     bind_cpu(m);
     bind_ring(m);
-#if __has_include("bind_prf.cpp")
     bind_prf(m);
-#endif
-#if __has_include("bind_galois.cpp")
     bind_galois(m);
-#endif
 }

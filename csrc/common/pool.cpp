@@ -55,9 +55,9 @@ class Pool {
             std::lock_guard<std::mutex> lock(mutex_);
             while (workers_ < helpers && start_worker()) ++workers_;
             job_ = &job;
-            seats_ = std::min(helpers, workers_);
+            helpers = seats_ = std::min(helpers, workers_);
         }
-        if (seats_ > 1) {
+        if (helpers > 1) {
             wake_.notify_all();
         } else {
             wake_.notify_one();

@@ -1,4 +1,4 @@
-// Two rows by up to four columns in registers; rows are prefetched 4 KiB ahead.
+// Two rows by up to four columns in registers; rows are prefetched 8 KiB ahead.
 #include <immintrin.h>
 
 #include "ring_kernels.h"
@@ -54,7 +54,7 @@ inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const
 
 // By address, not pointer: it may lie behind the end of the array, where a prefetch does nothing.
 inline void prefetch(const void* p, size_t ahead) {
-    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + ahead), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + ahead), _MM_HINT_T1);
 }
 
 template <class Lanes, int R, int C>
@@ -71,7 +71,7 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
         __m256i row[R];
         for (int r = 0; r < R; ++r) {
             row[r] = load(x + r * dim + d);
-            if (stream) prefetch(x + r * dim + d, 4096);
+            if (stream) prefetch(x + r * dim + d, 8192);
         }
         for (int c = 0; c < C; ++c) {
             const __m256i column = load(y + c * dim + d);

@@ -1,16 +1,31 @@
-// Two rows by up to four columns in registers, tails by masks; rows are prefetched 4 KiB ahead.
+// Two rows by up to four columns in registers, tails by masks; rows are prefetched 8 KiB ahead.
 #include <immintrin.h>
 
 #include "ring_kernels.h"
 
 namespace {
 
+// Sums of lanes that wrap. The compiler's own reductions add signed integers, for which wrapping is undefined.
+inline uint32_t sum_lanes32(__m512i v) {
+    const __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
+}
+
+inline uint64_t sum_lanes64(__m512i v) {
+    const __m256i h = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(s, _mm_unpackhi_epi64(s, s))));
+}
+
 // Each Lanes type: Word, multiply_add on 64 bytes of words, the wrapped sum of an accumulator, masked loads.
 struct Lanes16 {
     using Word = uint16_t;
     // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
-    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(_mm512_reduce_add_epi32(v)); }
+    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(sum_lanes32(v)); }
     static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint16_t* p, size_t n) {
         return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
@@ -22,7 +37,7 @@ struct Lanes32 {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
     }
-    static inline uint32_t total(__m512i v) { return static_cast<uint32_t>(_mm512_reduce_add_epi32(v)); }
+    static inline uint32_t total(__m512i v) { return sum_lanes32(v); }
     static inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint32_t* p, size_t n) {
         return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
@@ -34,7 +49,7 @@ struct Lanes64 {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
     }
-    static inline uint64_t total(__m512i v) { return static_cast<uint64_t>(_mm512_reduce_add_epi64(v)); }
+    static inline uint64_t total(__m512i v) { return sum_lanes64(v); }
     static inline __m512i load(const uint64_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint64_t* p, size_t n) {
         return _mm512_maskz_loadu_epi64(static_cast<__mmask8>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
@@ -43,7 +58,7 @@ struct Lanes64 {
 
 // By address, not pointer: it may lie behind the end of the array, where a prefetch does nothing.
 inline void prefetch(const void* p, size_t ahead) {
-    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + ahead), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(p) + ahead), _MM_HINT_T1);
 }
 
 template <class Lanes, int R, int C>
@@ -60,7 +75,7 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
         __m512i row[R];
         for (int r = 0; r < R; ++r) {
             row[r] = Lanes::load(x + r * dim + d);
-            if (stream) prefetch(x + r * dim + d, 4096);
+            if (stream) prefetch(x + r * dim + d, 8192);
         }
         for (int c = 0; c < C; ++c) {
             const __m512i column = Lanes::load(y + c * dim + d);
@@ -71,7 +86,7 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
         __m512i row[R];
         for (int r = 0; r < R; ++r) {
             row[r] = Lanes::load_tail(x + r * dim + d, dim - d);
-            if (stream) prefetch(x + r * dim + d, 4096);
+            if (stream) prefetch(x + r * dim + d, 8192);
         }
         for (int c = 0; c < C; ++c) {
             const __m512i column = Lanes::load_tail(y + c * dim + d, dim - d);

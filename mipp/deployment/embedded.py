@@ -293,7 +293,7 @@ class Deployment:
             owners.append({
                 "name": name, "id": owner.hex(), "forgotten": gone, "batches": int(of.sum()),
                 "rows": int(first.rows[of].sum()), "live": int(first.live[of].sum()),
-                "share_bytes": int(first.sizes[of].sum()), "image_bytes": int(first.image_bytes[of].sum()),
+                "share_bytes": int(first.sizes[of].sum()), "image_bytes": int(first.image_bytes[number]),
             })  # fmt: skip
         facts = [(r.owners, r.forgotten, r.batches.tobytes(), r.live.tolist(), r.generation.tolist()) for r in replies.values()]
         p = self.config.params

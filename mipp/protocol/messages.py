@@ -341,7 +341,7 @@ class StatusRequest:
 
 @message
 class Status:
-    """Per owner and batch: public facts. Parallel lists."""
+    """Public facts: parallel lists per owner (image_bytes too), per user, per batch."""
 
     owners: list[bytes]
     names: list[str]

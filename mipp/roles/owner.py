@@ -78,6 +78,8 @@ class ImageOwner(Client):
         self.id = signing.party_id(signing.sign_public(sign_seed), registration)
         self._root, self._session, self.threads = root, session, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
+        #: time spent so far in this process, by stage
+        self.seconds = {"encrypt": 0.0, "upload": 0.0}
 
     # --- registration -------------------------------------------------------------------------------------------
 
@@ -132,9 +134,10 @@ class ImageOwner(Client):
         self, rows: np.ndarray, *, images: Sequence[tuple[str, bytes] | None] | None = None,
         replaces: Sequence[bytes] = (), origin: tuple[np.ndarray, np.ndarray] | None = None, labels: Sequence[str] = (),
     ) -> list[tuple[bytes, int]]:  # fmt: skip
-        p = self.config.params
+        p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
         files, offsets = self._seal_images(shared.nonce, images, len(rows))
+        encrypted = time.perf_counter()
         none = np.zeros(len(rows) + 1, "<i8")
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
         seq = time.time_ns()
@@ -149,6 +152,8 @@ class ImageOwner(Client):
         if self.journal is not None and labels:
             self.journal.begin(shared.nonce, labels)
         self._two_phase(shared.nonce, {s: self._sign(msg) for s, msg in msgs.items()})
+        self.seconds["encrypt"] += encrypted - began
+        self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]
 
     def _seal_images(self, batch: bytes, images: Sequence[tuple[str, bytes] | None] | None, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -401,16 +401,18 @@ class Server:
         number = {row[0]: i for i, row in enumerate(owners)}
         where = " AND b.owner=?" if msg.owner else ""
         batches = self.store.catalog.all(
-            "SELECT b.owner, b.id, b.rows, length(b.tombstones)/8, b.generation, b.size, coalesce(p.size, 0) "
-            f"FROM batches b LEFT JOIN packs p ON p.id=b.id WHERE b.committed=1{where} ORDER BY b.owner, b.seq, b.id", *args
+            "SELECT b.owner, b.id, b.rows, length(b.tombstones)/8, b.generation, b.size "
+            f"FROM batches b WHERE b.committed=1{where} ORDER BY b.owner, b.seq, b.id", *args
         )  # fmt: skip
+        packs = dict(self.store.catalog.all("SELECT owner, sum(size) FROM packs GROUP BY owner"))
         columns: list[Any] = [np.array(c, "<i8") for c in zip(*[(number[b[0]], *b[2:]) for b in batches], strict=True)]
         if not batches:
-            columns = [np.empty(0, "<i8")] * 6
+            columns = [np.empty(0, "<i8")] * 5
         ids = np.frombuffer(b"".join(b[1] for b in batches), np.uint8).reshape(-1, 16)
         return m.Status(
             [o[0] for o in owners], [o[1] for o in owners], [bool(o[2]) for o in owners], [u[0] for u in users],
-            [u[1] for u in users], columns[0], ids, columns[1], columns[1] - columns[2], *columns[3:],
+            [u[1] for u in users], columns[0], ids, columns[1], columns[1] - columns[2], columns[3], columns[4],
+            np.array([packs.get(o[0], 0) for o in owners], "<i8"),
         )  # fmt: skip
 
 

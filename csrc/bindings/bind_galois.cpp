@@ -1,0 +1,231 @@
+#include <string>
+#include <vector>
+
+#include "../galois/galois.h"
+#include "../prf/prf.h"
+#include "check.h"
+
+namespace py = pybind11;
+using namespace mipp;
+
+namespace {
+
+// `threads` of the native functions: None and 0 are the default.
+int threads_of(const py::object& threads) {
+    if (threads.is_none() || bind::require_int(threads, 0, bind::max_threads, "threads") == 0) {
+        return bind::require_threads(py::none());
+    }
+    return bind::require_threads(threads);
+}
+
+py::sequence require_sequence(const py::object& object, const char* what) {
+    if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) {
+        bind::raise_dtype(std::string(what) + " must be a list");
+    }
+    return py::reinterpret_borrow<py::sequence>(object);
+}
+
+// 1 to max_maps arrays of one dtype and shape, two-dimensional and dense. Holds references while the kernel runs.
+struct Arrays {
+    std::vector<py::array> arrays;
+    const char* what;
+    int bits = 0;
+
+    Arrays(const py::object& object, const char* name, bool writeable) : what(name) {
+        const py::sequence list = require_sequence(object, name);
+        if (list.size() < 1 || list.size() > max_maps) {
+            bind::raise_parameter(std::string(name) + " must be 1 to " + std::to_string(max_maps) + " arrays");
+        }
+        for (const auto item : list) {
+            py::array a = bind::require_array(item, name);
+            bits = bind::require_words(a, 2, name);
+            if (writeable) bind::require_writeable(a, name);
+            arrays.push_back(std::move(a));
+        }
+        for (const auto& a : arrays) {
+            bind::require_same_dtype(arrays[0], what, a, what);
+            bind::require_shape(a, {arrays[0].shape(0), arrays[0].shape(1)}, what);
+        }
+    }
+
+    std::size_t count() const { return arrays.size(); }
+    py::ssize_t rows() const { return arrays[0].shape(0); }
+    py::ssize_t width() const { return arrays[0].shape(1); }
+
+    std::vector<const void*> inputs() const {
+        std::vector<const void*> p;
+        for (const auto& a : arrays) p.push_back(a.data());
+        return p;
+    }
+    std::vector<void*> outs() {
+        std::vector<void*> p;
+        for (auto& a : arrays) p.push_back(a.mutable_data());
+        return p;
+    }
+
+    void require_apart_from(const py::array& other, const char* name) const {
+        for (const auto& a : arrays) bind::require_disjoint(a, what, other, name);
+    }
+    void require_apart() const {
+        for (std::size_t i = 0; i < arrays.size(); ++i) {
+            for (std::size_t j = 0; j < i; ++j) bind::require_disjoint(arrays[i], what, arrays[j], what);
+        }
+    }
+};
+
+// matrices: (outs, inputs, m, m) words of the ring; the width of a row is whole elements.
+LinearMap require_map(const py::array& matrices, const Arrays& outs, std::size_t inputs) {
+    bind::require_words(matrices, 4, "matrices");
+    bind::require_same_dtype(outs.arrays[0], outs.what, matrices, "matrices");
+    const py::ssize_t m = matrices.shape(3);
+    if (m != 2 && m != 3) bind::raise_shape("matrices must be 2 x 2 or 3 x 3");
+    bind::require_shape(matrices, {static_cast<py::ssize_t>(outs.count()), static_cast<py::ssize_t>(inputs), m, m},
+                        "matrices");
+    if (outs.width() % m != 0) bind::raise_shape("rows must have whole ring elements: a multiple of m words");
+    return {matrices.data(), outs.count(), inputs, static_cast<int>(m)};
+}
+
+void combine(const py::object& inputs_object, const py::object& matrices_object, const py::object& outs_object,
+             const py::object& threads_object) {
+    const Arrays inputs(inputs_object, "inputs", false);
+    Arrays outs(outs_object, "outs", true);
+    bind::require_same_dtype(inputs.arrays[0], "inputs", outs.arrays[0], "outs");
+    bind::require_shape(outs.arrays[0], {inputs.rows(), inputs.width()}, "outs");
+    const py::array matrices = bind::require_array(matrices_object, "matrices");
+    const LinearMap map = require_map(matrices, outs, inputs.count());
+    for (const auto& a : inputs.arrays) outs.require_apart_from(a, "inputs");
+    outs.require_apart_from(matrices, "matrices");
+    outs.require_apart();
+    const int threads = threads_of(threads_object);
+    const auto from = inputs.inputs();
+    const auto to = outs.outs();
+    const auto words = static_cast<std::size_t>(outs.arrays[0].size());
+    Status status;
+    {
+        bind::GilRelease release;
+        status = words_combine(outs.bits, map, from.data(), to.data(), words, threads);
+    }
+    bind::throw_status(status);
+}
+
+void share(const py::object& rows_object, const py::object& schedules_object, const py::object& segments_object,
+           const py::object& first_object, const py::object& matrices_object, const py::object& outs_object,
+           const py::object& threads_object) {
+    const py::array rows = bind::require_array(rows_object, "rows");
+    const int bits = bind::require_words(rows, 2, "rows");
+    Arrays outs(outs_object, "outs", true);
+    bind::require_same_dtype(rows, "rows", outs.arrays[0], "outs");
+    bind::require_shape(outs.arrays[0], {rows.shape(0), outs.width()}, "outs");
+    const auto dim = static_cast<std::size_t>(rows.shape(1)), width = static_cast<std::size_t>(outs.width());
+    if (width < dim) bind::raise_shape("outs must be at least as wide as rows");
+    if (width == 0 || width * static_cast<std::size_t>(bits) % 128 != 0) {
+        bind::raise_shape("outs must have whole AES blocks of words: a multiple of " + std::to_string(128 / bits));
+    }
+    const py::sequence schedules = require_sequence(schedules_object, "schedules");
+    const py::sequence segments = require_sequence(segments_object, "segment");
+    if (schedules.size() + 1 > max_maps) bind::raise_parameter("schedules must be at most " + std::to_string(max_maps - 1));
+    if (segments.size() != schedules.size()) bind::raise_shape("segment must have one number per schedules");
+    std::vector<const std::uint8_t*> keys;
+    std::vector<py::object> held;
+    for (std::size_t j = 0; j < schedules.size(); ++j) {
+        held.push_back(schedules[j]);
+        if (!py::isinstance<KeySchedules>(held.back())) bind::raise_dtype("schedules must be KeySchedules");
+        const auto& all = held.back().cast<const KeySchedules&>();
+        if (all.size() == 0) bind::raise_parameter("segment: there are no schedules");
+        const py::object segment = segments[j];
+        keys.push_back(all[static_cast<std::size_t>(
+            bind::require_int(segment, 0, static_cast<std::int64_t>(all.size()) - 1, "segment"))]);
+    }
+    const std::uint64_t max_rows = max_blocks / (width * static_cast<std::size_t>(bits) / 128);
+    const auto first = static_cast<std::uint64_t>(
+        bind::require_int(first_object, 0, static_cast<std::int64_t>(max_rows), "first_row"));
+    if (first + static_cast<std::uint64_t>(rows.shape(0)) > max_rows) {
+        bind::raise_parameter("first_row and rows must not pass 2^32 blocks of keystream");
+    }
+    const py::array matrices = bind::require_array(matrices_object, "matrices");
+    const LinearMap map = require_map(matrices, outs, 1 + keys.size());
+    outs.require_apart_from(rows, "rows");
+    outs.require_apart_from(matrices, "matrices");
+    outs.require_apart();
+    const int threads = threads_of(threads_object);
+    const void* from = rows.data();
+    const auto to = outs.outs();
+    const auto count = static_cast<std::size_t>(rows.shape(0));
+    Status status;
+    {
+        bind::GilRelease release;
+        status = rows_share(bits, map, from, count, dim, width, keys.data(), first, to.data(), threads);
+    }
+    bind::throw_status(status);
+}
+
+void reconstruct(const py::object& answers_object, const py::object& out_object, const py::object& threads_object) {
+    const Arrays answers(answers_object, "answers", false);
+    py::array out = bind::require_array(out_object, "out");
+    if (out.dtype().kind() != 'i' || out.itemsize() != 8 || !bind::is_native_order(out)) {
+        bind::raise_dtype("out must be int64");
+    }
+    bind::require_shape(out, {answers.rows(), answers.width()}, "out");
+    bind::require_aligned(out, "out");
+    bind::require_contiguous(out, "out");
+    bind::require_writeable(out, "out");
+    for (const auto& a : answers.arrays) bind::require_disjoint(out, "out", a, "answers");
+    const int threads = threads_of(threads_object);
+    const auto from = answers.inputs();
+    auto* to = static_cast<std::int64_t*>(out.mutable_data());
+    const auto n = static_cast<std::size_t>(out.size());
+    Status status;
+    {
+        bind::GilRelease release;
+        status = answers_add(answers.bits, from.data(), answers.count(), n, to, threads);
+    }
+    bind::throw_status(status);
+}
+
+py::tuple top_k(int bits, const std::vector<const void*>& answers, py::ssize_t queries, py::ssize_t n,
+                const py::object& k_object, const py::object& threads_object) {
+    if (n < 1) bind::raise_shape("top-k needs at least one row");
+    const auto k = static_cast<py::ssize_t>(bind::require_int(k_object, 1, n, "k"));
+    const int threads = threads_of(threads_object);
+    py::array_t<std::int64_t> rows({queries, k}), scores({queries, k});
+    std::int64_t* rows_data = rows.mutable_data();
+    std::int64_t* scores_data = scores.mutable_data();
+    Status status;
+    {
+        bind::GilRelease release;
+        status = answers_top_k_var(bits, answers.data(), answers.size(), static_cast<std::size_t>(queries),
+                                   static_cast<std::size_t>(n), static_cast<std::size_t>(k), rows_data, scores_data,
+                                   threads);
+    }
+    bind::throw_status(status);
+    return py::make_tuple(rows, scores);
+}
+
+py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& k, const py::object& threads) {
+    const Arrays answers(answers_object, "answers", false);
+    return top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), k, threads);
+}
+
+py::tuple scores_top_k(const py::object& scores_object, const py::object& k, const py::object& threads) {
+    const py::array scores = bind::require_array(scores_object, "scores");
+    if (scores.dtype().kind() != 'i' || scores.itemsize() != 8 || !bind::is_native_order(scores)) {
+        bind::raise_dtype("scores must be int64");
+    }
+    bind::require_ndim(scores, 2, "scores");
+    bind::require_aligned(scores, "scores");
+    bind::require_contiguous(scores, "scores");
+    return top_k(64, {scores.data()}, scores.shape(0), scores.shape(1), k, threads);
+}
+
+}  // namespace
+
+void bind_galois(py::module_& m) {
+    m.def("share_rows", &share, py::arg("rows"), py::arg("schedules"), py::arg("segment"), py::arg("first_row"),
+          py::arg("matrices"), py::arg("outs"), py::arg("threads") = py::none());
+    m.def("combine", &combine, py::arg("inputs"), py::arg("matrices"), py::arg("outs"),
+          py::arg("threads") = py::none());
+    m.def("reconstruct", &reconstruct, py::arg("answers"), py::arg("out"), py::arg("threads") = py::none());
+    m.def("reconstruct_top_k_var", &reconstruct_top_k, py::arg("answers"), py::arg("k"),
+          py::arg("threads") = py::none());
+    m.def("top_k_var", &scores_top_k, py::arg("scores"), py::arg("k"), py::arg("threads") = py::none());
+}

@@ -1,0 +1,78 @@
+// Sums of answers, and the filter in front of top-k. Included by each tier's file with MIPP_VECTOR_BYTES.
+#pragma once
+
+#include "galois_kernels.h"
+#include "words.h"
+
+namespace {
+
+template <class Word>
+inline typename Vec<Word>::Type sum_at(const Word* const* answers, size_t count, size_t at) {
+    auto sum = Vec<Word>::load(answers[0] + at);
+    for (size_t a = 1; a < count; ++a) sum += Vec<Word>::load(answers[a] + at);
+    return sum;
+}
+
+template <class Word>
+inline Word sum_one(const Word* const* answers, size_t count, size_t at) {
+    Word sum = 0;
+    for (size_t a = 0; a < count; ++a) sum = static_cast<Word>(sum + answers[a][at]);
+    return sum;
+}
+
+template <class Word>
+inline void answers_add(const Word* const* answers, size_t count, size_t n, int64_t* out) {
+    using V = Vec<Word>;
+    size_t at = 0;
+    for (; at + V::width <= n; at += V::width) {
+        typename V::SignedWord lanes[V::width];
+        const auto sum = sum_at(answers, count, at);
+        memcpy(lanes, &sum, sizeof sum);
+        for (size_t l = 0; l < V::width; ++l) out[at + l] = lanes[l];
+    }
+    for (; at < n; ++at) out[at] = static_cast<typename V::SignedWord>(sum_one(answers, count, at));
+}
+
+// A block's scores are summed and their maximum compared first: almost no block is looked at twice.
+template <class Word>
+inline size_t answers_filter_var(const Word* const* answers, size_t count, size_t begin, size_t end, int64_t threshold,
+                                 int all, MippHit* hits, size_t* found, size_t limit) {
+    using V = Vec<Word>;
+    using SignedWord = typename V::SignedWord;
+    alignas(64) SignedWord scores[MIPP_FILTER_BLOCK];
+    size_t at = begin, hit = *found;
+    while (at < end && hit < limit) {
+        const size_t some = min_of(MIPP_FILTER_BLOCK, end - at);
+        SignedWord top;
+        size_t i = 0;
+        if (some >= V::width) {
+            auto most = reinterpret_cast<typename V::SignedType>(sum_at(answers, count, at));
+            memcpy(scores, &most, sizeof most);
+            for (i = V::width; i + V::width <= some; i += V::width) {
+                const auto sum = reinterpret_cast<typename V::SignedType>(sum_at(answers, count, at + i));
+                memcpy(scores + i, &sum, sizeof sum);
+                most = sum > most ? sum : most;
+            }
+            top = most[0];
+            for (size_t l = 1; l < V::width; ++l) top = most[l] > top ? most[l] : top;
+        } else {
+            top = static_cast<SignedWord>(sum_one(answers, count, at));
+        }
+        for (; i < some; ++i) {
+            scores[i] = static_cast<SignedWord>(sum_one(answers, count, at + i));
+            top = scores[i] > top ? scores[i] : top;
+        }
+        if (all || top > threshold) {
+            for (i = 0; i < some; ++i) {
+                hits[hit].score = scores[i];
+                hits[hit].row = static_cast<int64_t>(at + i);
+                hit += all || scores[i] > threshold;
+            }
+        }
+        at += some;
+    }
+    *found = hit;
+    return at;
+}
+
+}  // namespace

@@ -1,0 +1,158 @@
+#include "galois.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "../common/pool.h"
+#include "../common/wipe.h"
+#include "../prf/prf.h"
+#include "galois_tiers.h"
+
+namespace mipp {
+namespace {
+
+template <class Word>
+using Tiers = GaloisKernels<Word>[3];
+
+#ifdef MIPP_X86
+#define MIPP_TIERS(bits)                                                                                              \
+    {                                                                                                                 \
+        {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable},    \
+        {words_combine_u##bits##_avx2, answers_add_u##bits##_avx2, answers_filter_var_u##bits##_avx2},                \
+        {words_combine_u##bits##_avx512, answers_add_u##bits##_avx512, answers_filter_var_u##bits##_avx512},          \
+    }
+#else
+#define MIPP_TIERS(bits) \
+    { {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable} }
+#endif
+
+const Tiers<std::uint16_t> tiers_16 = MIPP_TIERS(16);
+const Tiers<std::uint32_t> tiers_32 = MIPP_TIERS(32);
+const Tiers<std::uint64_t> tiers_64 = MIPP_TIERS(64);
+
+// Results beyond this many bytes go past the caches.
+constexpr std::size_t streaming_bytes = std::size_t{8} << 20;
+
+bool valid(const LinearMap& map) {
+    return (map.m == 2 || map.m == 3) && map.inputs >= 1 && map.inputs <= max_maps && map.outs <= max_maps;
+}
+
+// Keystream and padded rows of one block; wiped when it goes.
+class Scratch {
+  public:
+    explicit Scratch(std::size_t bytes)
+        : bytes_((bytes + 63) / 64 * 64), data_(static_cast<std::uint8_t*>(std::aligned_alloc(64, bytes_))) {}
+    ~Scratch() {
+        if (data_ == nullptr) return;
+        wipe(data_, bytes_);
+        std::free(data_);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    std::uint8_t* data() const { return data_; }
+
+  private:
+    std::size_t bytes_;
+    std::uint8_t* data_;
+};
+
+}  // namespace
+
+template <>
+const GaloisKernels<std::uint16_t>& galois_kernels() {
+    return tiers_16[static_cast<int>(galois_tier())];
+}
+template <>
+const GaloisKernels<std::uint32_t>& galois_kernels() {
+    return tiers_32[static_cast<int>(galois_tier())];
+}
+template <>
+const GaloisKernels<std::uint64_t>& galois_kernels() {
+    return tiers_64[static_cast<int>(galois_tier())];
+}
+
+Level galois_tier() { return family_tier(x86_tiers); }
+
+Status words_combine(int bits, const LinearMap& map, const void* const* inputs, void* const* outs, std::size_t words,
+                     int threads) {
+    if (!valid(map) || words % static_cast<std::size_t>(map.m) != 0) return Status::bad_argument;
+    return with_word(bits, [&](auto zero) {
+        using Word = decltype(zero);
+        const auto& kernels = galois_kernels<Word>();
+        const int stream = words * map.outs * sizeof(Word) >= streaming_bytes;
+        // 192 KiB at least, whole cache lines for either m.
+        const std::size_t grain = (std::size_t{3} << 16) / sizeof(Word);
+        return parallel_for(words, grain, threads, [&](std::size_t begin, std::size_t end) {
+            const Word* in[max_maps];
+            Word* out[max_maps];
+            for (std::size_t a = 0; a < map.inputs; ++a) in[a] = static_cast<const Word*>(inputs[a]) + begin;
+            for (std::size_t i = 0; i < map.outs; ++i) out[i] = static_cast<Word*>(outs[i]) + begin;
+            kernels.combine(in, map.inputs, out, map.outs, end - begin, static_cast<const Word*>(map.matrices), map.m,
+                            stream);
+            return Status::ok;
+        });
+    });
+}
+
+Status rows_share(int bits, const LinearMap& map, const void* rows, std::size_t row_count, std::size_t dim,
+                  std::size_t width, const std::uint8_t* const* schedules, std::uint64_t first_row, void* const* outs,
+                  int threads) {
+    if (!valid(map) || width == 0 || width < dim || width % static_cast<std::size_t>(map.m) != 0 ||
+        width * static_cast<std::size_t>(bits) % 128 != 0) {
+        return Status::bad_argument;
+    }
+    return with_word(bits, [&](auto zero) {
+        using Word = decltype(zero);
+        const auto& kernels = galois_kernels<Word>();
+        const std::size_t row_bytes = width * sizeof(Word), row_blocks = row_bytes / 16;
+        const int stream = row_count * row_bytes * map.outs >= streaming_bytes;
+        // A few rows at a time: their keystream stays in the second cache at most.
+        const std::size_t step = std::max<std::size_t>(1, (std::size_t{1} << 14) / row_bytes);
+        const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 17) / row_bytes / 64) * 64;
+        const bool padded = dim != width;
+        return parallel_for(row_count, grain, threads, [&](std::size_t begin, std::size_t end) {
+            const std::size_t part = step * row_bytes;
+            const Scratch scratch(part * map.inputs);
+            if (scratch.data() == nullptr) return Status::no_memory;
+            const Word* in[max_maps];
+            Word* out[max_maps];
+            Word* copy = reinterpret_cast<Word*>(scratch.data());
+            if (padded) std::memset(copy, 0, part);
+            for (std::size_t r = begin; r < end; r += step) {
+                const std::size_t some = std::min(step, end - r);
+                const Word* from = static_cast<const Word*>(rows) + r * dim;
+                in[0] = padded ? copy : from;
+                for (std::size_t i = 0; padded && i < some; ++i) {
+                    std::memcpy(copy + i * width, from + i * dim, dim * sizeof(Word));
+                }
+                for (std::size_t a = 1; a < map.inputs; ++a) {
+                    std::uint8_t* stream_of = scratch.data() + a * part;
+                    keystream_fill(schedules[a - 1], (first_row + r) * row_blocks, some * row_blocks, stream_of);
+                    in[a] = reinterpret_cast<const Word*>(stream_of);
+                }
+                for (std::size_t i = 0; i < map.outs; ++i) out[i] = static_cast<Word*>(outs[i]) + r * width;
+                kernels.combine(in, map.inputs, out, map.outs, some * width, static_cast<const Word*>(map.matrices),
+                                map.m, stream);
+            }
+            return Status::ok;
+        });
+    });
+}
+
+Status answers_add(int bits, const void* const* answers, std::size_t count, std::size_t n, std::int64_t* out,
+                   int threads) {
+    if (count == 0 || count > max_maps) return Status::bad_argument;
+    return with_word(bits, [&](auto zero) {
+        using Word = decltype(zero);
+        const auto& kernels = galois_kernels<Word>();
+        return parallel_for(n, std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+            const Word* in[max_maps];
+            for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + begin;
+            kernels.add(in, count, end - begin, out + begin);
+            return Status::ok;
+        });
+    });
+}
+
+}  // namespace mipp

@@ -1,0 +1,43 @@
+// Shares of rows, columns of queries, and scores from answers. Formulas: README.md. Words are of 16, 32 or 64 bits
+// (`bits`); all sums wrap. Matrices are public; rows, keystream, shares and answers may be secret: only the functions
+// that end in _var let time depend on them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../common/status.h"
+#include "../cpu/cpu.h"
+
+namespace mipp {
+
+constexpr std::size_t max_maps = 8;
+
+Level galois_tier();
+
+// A linear map over R: `outs` results from `inputs` arguments, each coefficient an m x m matrix over Z (m 2 or 3).
+struct LinearMap {
+    const void* matrices;  // outs x inputs x m x m words
+    std::size_t outs, inputs;
+    int m;
+};
+
+// outs[i] = sum_a map[i, a] inputs[a], element by element over `words` words, a multiple of m.
+Status words_combine(int bits, const LinearMap& map, const void* const* inputs, void* const* outs, std::size_t words,
+                     int threads);
+
+// Shares of rows: the inputs are the rows, padded by zeros from `dim` to `width` words, and a keystream per schedule,
+// row r at keystream row first_row + r. width: whole blocks and whole elements. map.inputs = 1 + the schedules.
+Status rows_share(int bits, const LinearMap& map, const void* rows, std::size_t row_count, std::size_t dim,
+                  std::size_t width, const std::uint8_t* const* schedules, std::uint64_t first_row, void* const* outs,
+                  int threads);
+
+// out[i] = the sum of `count` answers at i, read as signed.
+Status answers_add(int bits, const void* const* answers, std::size_t count, std::size_t n, std::int64_t* out,
+                   int threads);
+
+// The k largest sums of each query, best first, ties by smaller row; 1 <= k <= n. answers: count arrays queries x n.
+Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
+                         std::size_t k, std::int64_t* rows, std::int64_t* scores, int threads);
+
+}  // namespace mipp

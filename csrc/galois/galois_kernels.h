@@ -1,0 +1,42 @@
+// The kernels of every tier, each on one thread; galois.cpp picks a tier, tests run each as itself.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+// A candidate of top-k.
+typedef struct {
+    int64_t score, row;
+} MippHit;
+
+// Elements that answers_filter may append after it has reached its limit.
+#define MIPP_FILTER_BLOCK 512
+// Largest number of inputs or outputs of a linear map: more than the servers of any deployment.
+#define MIPP_MAX_MAPS 8
+
+#define MIPP_GALOIS_WORD_KERNELS(bits, tier)                                                                          \
+    /* outs[i][m j + b] = sum_a sum_c matrices[i, a, b, c] * inputs[a][m j + c] mod 2^bits, m 2 or 3, words a         \
+       multiple of m. `stream`: write past the caches (large results that nobody reads soon). */                      \
+    void words_combine_u##bits##_##tier(const uint##bits##_t* const* inputs, size_t input_count,                      \
+                                        uint##bits##_t* const* outs, size_t out_count, size_t words,                  \
+                                        const uint##bits##_t* matrices, int m, int stream);                           \
+    /* out[i] = sum of answers[.][i] mod 2^bits, read as signed. */                                                   \
+    void answers_add_u##bits##_##tier(const uint##bits##_t* const* answers, size_t count, size_t n, int64_t* out);    \
+    /* Appends the scores of rows from `begin` on that exceed `threshold` (`all`: every score) until `end` or until   \
+       *found >= limit; hits has room for limit + MIPP_FILTER_BLOCK. Returns the first row not looked at. */          \
+    size_t answers_filter_var_u##bits##_##tier(const uint##bits##_t* const* answers, size_t count, size_t begin,      \
+                                               size_t end, int64_t threshold, int all, MippHit* hits, size_t* found,  \
+                                               size_t limit);
+
+#define MIPP_GALOIS_KERNELS(tier)      \
+    MIPP_GALOIS_WORD_KERNELS(16, tier) \
+    MIPP_GALOIS_WORD_KERNELS(32, tier) \
+    MIPP_GALOIS_WORD_KERNELS(64, tier)
+
+extern "C" {
+MIPP_GALOIS_KERNELS(portable)
+#ifdef MIPP_X86
+MIPP_GALOIS_KERNELS(avx2)
+MIPP_GALOIS_KERNELS(avx512)
+#endif
+}

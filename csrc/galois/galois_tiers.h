@@ -1,0 +1,39 @@
+// The kernels of the tier in force, by word type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "galois.h"
+#include "galois_kernels.h"
+
+namespace mipp {
+
+template <class Word>
+struct GaloisKernels {
+    void (*combine)(const Word* const*, std::size_t, Word* const*, std::size_t, std::size_t, const Word*, int, int);
+    void (*add)(const Word* const*, std::size_t, std::size_t, std::int64_t*);
+    std::size_t (*filter_var)(const Word* const*, std::size_t, std::size_t, std::size_t, std::int64_t, int, MippHit*,
+                              std::size_t*, std::size_t);
+};
+
+// Defined in galois.cpp for the three word types.
+template <class Word>
+const GaloisKernels<Word>& galois_kernels();
+
+// Calls f with a zero of the word type.
+template <class F>
+Status with_word(int bits, F&& f) {
+    switch (bits) {
+        case 16:
+            return f(std::uint16_t{});
+        case 32:
+            return f(std::uint32_t{});
+        case 64:
+            return f(std::uint64_t{});
+        default:
+            return Status::bad_argument;
+    }
+}
+
+}  // namespace mipp

@@ -1,0 +1,109 @@
+// The k largest scores: a filter by the k-th best so far, over few candidates that are selected now and then.
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "../common/pool.h"
+#include "galois.h"
+#include "galois_tiers.h"
+
+namespace mipp {
+namespace {
+
+bool better(const MippHit& a, const MippHit& b) { return a.score > b.score || (a.score == b.score && a.row < b.row); }
+
+using Hits = std::vector<MippHit>;
+
+void keep_best_var(Hits& hits, std::size_t k) {
+    if (hits.size() <= k) return;
+    std::nth_element(hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(k) - 1, hits.end(), better);
+    hits.resize(k);
+}
+
+// Best k of rows [begin, end), in no order.
+template <class Word>
+void select_var(const GaloisKernels<Word>& kernels, const Word* const* answers, std::size_t count, std::size_t begin,
+                std::size_t end, std::size_t k, Hits& hits) {
+    // Room for as many again: selecting costs a constant per candidate.
+    const std::size_t limit = std::min(k + std::max<std::size_t>(k, 64), end - begin);
+    std::int64_t threshold = std::numeric_limits<std::int64_t>::min();
+    bool all = true;
+    std::size_t at = begin, found = 0;
+    hits.resize(limit + MIPP_FILTER_BLOCK);
+    while (at < end) {
+        at = kernels.filter_var(answers, count, at, end, threshold, all, hits.data(), &found, limit);
+        if (found < k) continue;
+        hits.resize(found);
+        keep_best_var(hits, k);
+        // Later rows must beat the worst kept one: an equal score loses to the smaller row number.
+        threshold = std::max_element(hits.begin(), hits.end(), better)->score;
+        all = false;
+        found = k;
+        hits.resize(limit + MIPP_FILTER_BLOCK);
+    }
+    hits.resize(found);
+}
+
+template <class Word>
+Status top_k_var(const void* const* answers, std::size_t count, std::size_t queries, std::size_t n, std::size_t k,
+                 std::int64_t* rows, std::int64_t* scores, int threads) {
+    const auto& kernels = galois_kernels<Word>();
+    // Few queries: threads share the rows of each.
+    if (threads <= 0) threads = pool_default_threads();
+    const std::size_t wanted = queries >= static_cast<std::size_t>(threads) ? 1 : static_cast<std::size_t>(threads) * 2;
+    const std::size_t parts = std::max<std::size_t>(1, std::min(wanted, n / (std::size_t{1} << 16)));
+    const std::size_t part_rows = (n + parts - 1) / parts;
+    std::vector<Hits> found(queries * parts);
+    const Status status = parallel_for(queries * parts, 1, threads, [&](std::size_t first, std::size_t last) {
+        try {
+            for (std::size_t p = first; p < last; ++p) {
+                const Word* in[max_maps];
+                for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + p / parts * n;
+                const std::size_t begin = std::min(n, p % parts * part_rows), end = std::min(n, begin + part_rows);
+                if (begin < end) select_var(kernels, in, count, begin, end, std::min(k, end - begin), found[p]);
+            }
+        } catch (const std::bad_alloc&) {
+            return Status::no_memory;
+        }
+        return Status::ok;
+    });
+    if (status != Status::ok) return status;
+    return parallel_for(queries, 1, threads, [&](std::size_t first, std::size_t last) {
+        try {
+            for (std::size_t b = first; b < last; ++b) {
+                Hits hits;
+                hits.swap(found[b * parts]);
+                for (std::size_t p = 1; p < parts; ++p) {
+                    const Hits& more = found[b * parts + p];
+                    hits.insert(hits.end(), more.begin(), more.end());
+                }
+                keep_best_var(hits, k);
+                std::sort(hits.begin(), hits.end(), better);
+                for (std::size_t i = 0; i < k; ++i) {
+                    rows[b * k + i] = hits[i].row;
+                    scores[b * k + i] = hits[i].score;
+                }
+            }
+        } catch (const std::bad_alloc&) {
+            return Status::no_memory;
+        }
+        return Status::ok;
+    });
+}
+
+}  // namespace
+
+Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
+                         std::size_t k, std::int64_t* rows, std::int64_t* scores, int threads) {
+    if (count == 0 || count > max_maps || k < 1 || k > n) return Status::bad_argument;
+    try {
+        return with_word(bits, [&](auto zero) {
+            return top_k_var<decltype(zero)>(answers, count, queries, n, k, rows, scores, threads);
+        });
+    } catch (const std::bad_alloc&) {
+        return Status::no_memory;
+    }
+}
+
+}  // namespace mipp

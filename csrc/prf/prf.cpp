@@ -1,0 +1,274 @@
+#include "prf.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "../common/pool.h"
+#include "../common/wipe.h"
+#include "hkdf.h"
+#include "prf_kernels.h"
+
+namespace mipp {
+namespace {
+
+template <class Word>
+using Add = void (*)(const std::uint8_t*, std::uint64_t, Word*, std::size_t, int);
+template <class Word>
+using Matmul = void (*)(const std::uint8_t*, std::uint64_t, std::size_t, std::size_t, const Word*, std::size_t,
+                        std::size_t, Word*, std::size_t);
+
+template <class Word>
+struct Words {
+    Add<Word> add;
+    Matmul<Word> matmul;
+};
+
+struct Tier {
+    void (*hkdf_expand)(const std::uint32_t*, const std::uint8_t*, std::size_t, std::size_t, std::uint8_t*);
+    void (*schedule_expand)(const std::uint8_t*, std::size_t, std::uint8_t*);
+    void (*fill)(const std::uint8_t*, std::uint64_t, std::size_t, std::uint8_t*);
+    Words<std::uint16_t> u16;
+    Words<std::uint32_t> u32;
+    Words<std::uint64_t> u64;
+};
+
+#define MIPP_TIER(tier)                                                            \
+    {hkdf_expand_u8_##tier,                                                        \
+     schedule_expand_u8_##tier,                                                    \
+     keystream_fill_u8_##tier,                                                     \
+     {keystream_add_u16_##tier, keystream_matmul_u16_##tier},                      \
+     {keystream_add_u32_##tier, keystream_matmul_u32_##tier},                      \
+     {keystream_add_u64_##tier, keystream_matmul_u64_##tier}}
+
+const Tier tiers[] = {MIPP_TIER(portable),
+#ifdef MIPP_X86
+                      MIPP_TIER(avx2), MIPP_TIER(avx512)
+#endif
+};
+
+const Tier& active() { return tiers[static_cast<int>(prf_tier())]; }
+
+const Words<std::uint16_t>& words_of(const Tier& tier, std::uint16_t) { return tier.u16; }
+const Words<std::uint32_t>& words_of(const Tier& tier, std::uint32_t) { return tier.u32; }
+const Words<std::uint64_t>& words_of(const Tier& tier, std::uint64_t) { return tier.u64; }
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+using Memory = std::unique_ptr<std::uint8_t, Free>;
+
+// 64-byte aligned; null without memory.
+Memory allocate(std::size_t bytes) {
+    return Memory(static_cast<std::uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + (bytes == 0) * 64)));
+}
+
+// Keys derived together: a multiple of the lanes of every tier's hash and key expansion.
+constexpr std::size_t group = 32;
+
+// Derived keys and their schedules, wiped when they go.
+struct Group {
+    std::uint8_t keys[group * 32];
+    alignas(16) std::uint8_t schedules[group * KeySchedules::bytes_each];
+
+    ~Group() { wipe(this, sizeof *this); }
+
+    void derive(const Tier& tier, const HkdfKey& key, const std::uint8_t* infos, std::size_t length,
+                std::size_t count) {
+        tier.hkdf_expand(key.states, infos, length, count, keys);
+        tier.schedule_expand(keys, count, schedules);
+    }
+    const std::uint8_t* operator[](std::size_t i) const { return schedules + KeySchedules::bytes_each * i; }
+};
+
+template <class Word>
+Status run_matmul(const Tier& tier, const KeySchedules& schedules, const KeystreamRun* runs, std::size_t run_count,
+                  std::size_t total, const void* columns, std::size_t column_count, std::size_t dim, void* out,
+                  std::size_t out_stride, int threads) {
+    constexpr std::size_t line = 64 / sizeof(Word);
+    const std::size_t padded = (dim + line - 1) / line * line, row_blocks = dim * sizeof(Word) / 16;
+    const std::size_t padded_bytes = column_count * padded * sizeof(Word);
+    const Memory memory = allocate(padded_bytes);
+    if (!memory) return Status::no_memory;
+    Word* aligned = reinterpret_cast<Word*>(memory.get());
+    for (std::size_t b = 0; b < column_count; ++b) {
+        std::memcpy(aligned + b * padded, static_cast<const Word*>(columns) + b * dim, dim * sizeof(Word));
+        std::memset(aligned + b * padded + dim, 0, (padded - dim) * sizeof(Word));
+    }
+    const auto matmul = words_of(tier, Word{}).matmul;
+    // Some 64 KiB of keystream a range at least; whole cache lines of answers.
+    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 16) / (16 * row_blocks) / 64) * 64;
+    const Status status = parallel_for(total, grain, threads, [&](std::size_t begin, std::size_t end) {
+        const KeystreamRun* run = std::upper_bound(runs, runs + run_count, begin, [](std::size_t at, const auto& r) {
+                                      return at < r.position;
+                                  }) - 1;
+        for (std::size_t at = begin; at < end; ++run) {
+            const std::size_t skip = at - run->position;
+            const std::size_t rows = std::min(run->rows - skip, end - at);
+            if (rows == 0) continue;
+            matmul(schedules[run->schedule], static_cast<std::uint64_t>(run->first_row + skip) * row_blocks, rows,
+                   row_blocks, aligned, padded, column_count, static_cast<Word*>(out) + at, out_stride);
+            at += rows;
+        }
+        return Status::ok;
+    });
+    wipe(aligned, padded_bytes);
+    return status;
+}
+
+// Segments are handed out in groups, so that keys are derived many at once; a segment longer than `piece_words` is
+// instead cut in pieces that threads share.
+constexpr std::size_t piece_words = std::size_t{1} << 16;
+
+template <class Word>
+Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::size_t out_stride, const HkdfKey& key,
+                      const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
+                      std::size_t segments, bool negate, int threads) {
+    const auto add = words_of(tier, Word{}).add;
+    const Memory offset_memory = allocate(sizeof(std::size_t) * segments);
+    if (!offset_memory) return Status::no_memory;
+    std::size_t* offsets = reinterpret_cast<std::size_t*>(offset_memory.get());
+    std::size_t total = 0;
+    for (std::size_t s = 0; s < segments; ++s) {
+        offsets[s] = total;
+        total += lengths[s];
+    }
+    const std::size_t mean = total / segments + 1;
+    // Deriving a key costs about as much as a hundred words.
+    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 15) / (mean + 100) / group) * group;
+    Status status = parallel_for(queries * segments, grain, threads, [&](std::size_t begin, std::size_t end) {
+        Group keys;
+        for (std::size_t first = begin; first < end; first += group) {
+            const std::size_t count = std::min(group, end - first);
+            keys.derive(tier, key, infos + first * info_length, info_length, count);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::size_t b = (first + i) / segments, s = (first + i) % segments;
+                if (lengths[s] <= piece_words) add(keys[i], 0, out + b * out_stride + offsets[s], lengths[s], negate);
+            }
+        }
+        return Status::ok;
+    });
+    for (std::size_t s = 0; s < segments && status == Status::ok; ++s) {
+        if (lengths[s] <= piece_words) continue;
+        const std::size_t pieces = (lengths[s] + piece_words - 1) / piece_words;
+        status = parallel_for(queries * pieces, 1, threads, [&](std::size_t begin, std::size_t end) {
+            Group keys;
+            std::size_t derived = queries;
+            for (std::size_t p = begin; p < end; ++p) {
+                const std::size_t b = p / pieces, at = p % pieces * piece_words;
+                if (b != derived) keys.derive(tier, key, infos + (b * segments + s) * info_length, info_length, 1);
+                derived = b;
+                add(keys[0], static_cast<std::uint64_t>(at) * sizeof(Word) / 16, out + b * out_stride + offsets[s] + at,
+                    std::min(piece_words, lengths[s] - at), negate);
+            }
+            return Status::ok;
+        });
+    }
+    return status;
+}
+
+}  // namespace
+
+Level prf_tier() { return family_tier(x86_tiers); }
+
+KeySchedules::~KeySchedules() {
+    if (data_ == nullptr) return;
+    wipe(data_, bytes_each * count_);
+    std::free(data_);
+}
+
+Status KeySchedules::derive(const std::uint8_t* key, const std::uint8_t* infos, std::size_t length, std::size_t count,
+                            int threads) {
+    if (data_ != nullptr || length > max_info) return Status::bad_argument;
+    Memory memory = allocate(bytes_each * count);
+    if (!memory) return Status::no_memory;
+    data_ = memory.release();
+    count_ = count;
+    const HkdfKey prk(key);
+    const Tier& tier = active();
+    return parallel_for(count, 8 * group, threads, [&](std::size_t begin, std::size_t end) {
+        std::uint8_t keys[group * 32];
+        for (std::size_t i = begin; i < end; i += group) {
+            const std::size_t some = std::min(group, end - i);
+            tier.hkdf_expand(prk.states, infos + i * length, length, some, keys);
+            tier.schedule_expand(keys, some, data_ + bytes_each * i);
+        }
+        wipe(keys, sizeof keys);
+        return Status::ok;
+    });
+}
+
+Status hkdf_expand_batch(const std::uint8_t* key, const std::uint8_t* infos, std::size_t length, std::size_t count,
+                         std::uint8_t* out, int threads) {
+    if (length > max_info) return Status::bad_argument;
+    const HkdfKey prk(key);
+    const Tier& tier = active();
+    return parallel_for(count, 8 * group, threads, [&](std::size_t begin, std::size_t end) {
+        tier.hkdf_expand(prk.states, infos + begin * length, length, end - begin, out + 32 * begin);
+        return Status::ok;
+    });
+}
+
+void keystream_fill(const std::uint8_t* schedule, std::uint64_t first_block, std::size_t blocks, std::uint8_t* out) {
+    active().fill(schedule, first_block, blocks, out);
+}
+
+Status keystream_words(const std::uint8_t* schedule, std::uint64_t first_block, int bits, void* out,
+                       std::size_t words) {
+    std::uint8_t* bytes = static_cast<std::uint8_t*>(out);
+    const std::size_t count = words * static_cast<std::size_t>(bits) / 8, blocks = count / 16;
+    keystream_fill(schedule, first_block, blocks, bytes);
+    if (count % 16 != 0) {
+        std::uint8_t last[16];
+        keystream_fill(schedule, first_block + blocks, 1, last);
+        std::memcpy(bytes + 16 * blocks, last, count % 16);
+        wipe(last, sizeof last);
+    }
+    return Status::ok;
+}
+
+Status keystream_matmul(const KeySchedules& schedules, const KeystreamRun* runs, std::size_t run_count,
+                        std::size_t total, int bits, const void* columns, std::size_t column_count, std::size_t dim,
+                        void* out, std::size_t out_stride, int threads) {
+    if (dim == 0 || dim * static_cast<std::size_t>(bits) % 128 != 0) return Status::bad_argument;
+    if (total == 0 || column_count == 0) return Status::ok;
+    const Tier& tier = active();
+    switch (bits) {
+        case 16:
+            return run_matmul<std::uint16_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
+                                             out_stride, threads);
+        case 32:
+            return run_matmul<std::uint32_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
+                                             out_stride, threads);
+        case 64:
+            return run_matmul<std::uint64_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
+                                             out_stride, threads);
+        default:
+            return Status::bad_argument;
+    }
+}
+
+Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_stride, const std::uint8_t* key,
+                      const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
+                      std::size_t segments, bool negate, int threads) {
+    if (info_length > max_info) return Status::bad_argument;
+    if (queries == 0 || segments == 0) return Status::ok;
+    const HkdfKey prk(key);
+    const Tier& tier = active();
+    switch (bits) {
+        case 16:
+            return run_zero_share(tier, static_cast<std::uint16_t*>(out), queries, out_stride, prk, infos, info_length,
+                                  lengths, segments, negate, threads);
+        case 32:
+            return run_zero_share(tier, static_cast<std::uint32_t*>(out), queries, out_stride, prk, infos, info_length,
+                                  lengths, segments, negate, threads);
+        case 64:
+            return run_zero_share(tier, static_cast<std::uint64_t*>(out), queries, out_stride, prk, infos, info_length,
+                                  lengths, segments, negate, threads);
+        default:
+            return Status::bad_argument;
+    }
+}
+
+}  // namespace mipp

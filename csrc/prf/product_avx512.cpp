@@ -1,0 +1,114 @@
+// Keystream rows times columns. For few columns the keystream never leaves the registers: AES and the product share
+// them, so that a key server's product costs what its AES costs.
+#include "aes_vaes.h"
+
+namespace {
+
+template <class Word>
+struct Arithmetic;
+
+struct Tile {
+    using Vector = __m512i;
+    static constexpr int tile_rows = 4, tile_columns = 4;
+    static inline __m512i zero() { return _mm512_setzero_si512(); }
+};
+
+template <>
+struct Arithmetic<uint16_t> : Tile {
+    static constexpr size_t width = 32;
+    static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
+    // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
+    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(_mm512_reduce_add_epi32(v)); }
+};
+
+template <>
+struct Arithmetic<uint32_t> : Tile {
+    static constexpr size_t width = 16;
+    static inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
+        return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
+    }
+    static inline uint32_t total(__m512i v) { return static_cast<uint32_t>(_mm512_reduce_add_epi32(v)); }
+};
+
+template <>
+struct Arithmetic<uint64_t> : Tile {
+    static constexpr size_t width = 8;
+    static inline __m512i load(const uint64_t* p) { return _mm512_loadu_si512(p); }
+    static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
+        return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
+    }
+    static inline uint64_t total(__m512i v) { return static_cast<uint64_t>(_mm512_reduce_add_epi64(v)); }
+};
+
+}  // namespace
+
+#include "keystream_product.h"
+
+namespace {
+
+// 4 Z blocks of a row: encrypt, multiply, add to the sums.
+template <class Word, int B, int Z>
+inline void fused_blocks(const RoundKeys& keys, __m512i& numbers, const Word*& columns, size_t column_stride,
+                         __m512i (&sum)[B]) {
+    using A = Arithmetic<Word>;
+    __m512i s[Z];
+    keystream(s, keys, numbers);
+#pragma GCC unroll 4
+    for (int b = 0; b < B; ++b) {
+#pragma GCC unroll 8
+        for (int i = 0; i < Z; ++i) {
+            sum[b] = A::multiply_add(sum[b], s[i], A::load(columns + static_cast<size_t>(b) * column_stride +
+                                                           static_cast<size_t>(i) * A::width));
+        }
+    }
+    numbers = _mm512_add_epi64(numbers, _mm512_maskz_set1_epi64(0x55, 4 * Z));
+    columns += static_cast<size_t>(Z) * A::width;
+}
+
+template <class Word, int B>
+inline void fused_product(const uint8_t* schedule, uint64_t first_block, size_t rows, size_t row_blocks,
+                          const Word* columns, size_t column_stride, Word* out, size_t out_stride) {
+    const RoundKeys keys = load_keys(schedule);
+    const size_t vectors = (row_blocks + 3) / 4;
+    for (size_t r = 0; r < rows; ++r) {
+        __m512i numbers = block_numbers(first_block + r * row_blocks), sum[B];
+        for (int b = 0; b < B; ++b) sum[b] = _mm512_setzero_si512();
+        const Word* from = columns;
+        for (size_t v = 0; v + 8 <= vectors; v += 8) {
+            fused_blocks<Word, B, 8>(keys, numbers, from, column_stride, sum);
+        }
+        if (vectors & 4) fused_blocks<Word, B, 4>(keys, numbers, from, column_stride, sum);
+        if (vectors & 2) fused_blocks<Word, B, 2>(keys, numbers, from, column_stride, sum);
+        if (vectors & 1) fused_blocks<Word, B, 1>(keys, numbers, from, column_stride, sum);
+        for (int b = 0; b < B; ++b) out[static_cast<size_t>(b) * out_stride + r] = Arithmetic<Word>::total(sum[b]);
+    }
+}
+
+template <class Word>
+inline void product(const uint8_t* schedule, uint64_t first_block, size_t rows, size_t row_blocks, const Word* columns,
+                    size_t column_stride, size_t column_count, Word* out, size_t out_stride) {
+    // The last register of a row may hold up to three blocks too many: wasteful for short rows only.
+    const bool fused = row_blocks % 4 == 0 || row_blocks > 12;
+    if (fused && column_count == 1) {
+        fused_product<Word, 1>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
+    } else if (fused && column_count == 2) {
+        fused_product<Word, 2>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
+    } else {
+        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,
+                          out_stride);
+    }
+}
+
+}  // namespace
+
+#define MIPP_DEFINE(bits)                                                                                          \
+    void keystream_matmul_u##bits##_avx512(const uint8_t* schedule, uint64_t first_block, size_t rows,             \
+                                           size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
+                                           size_t column_count, uint##bits##_t* out, size_t out_stride) {          \
+        product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out, out_stride);   \
+    }
+MIPP_DEFINE(16)
+MIPP_DEFINE(32)
+MIPP_DEFINE(64)

@@ -1,0 +1,39 @@
+// Keystream rows times columns, in vectors of 16 bytes.
+#include "aes_bitsliced.h"
+
+namespace {
+
+template <class Word>
+struct Arithmetic {
+    typedef Word Vector __attribute__((vector_size(16)));
+    static constexpr size_t width = 16 / sizeof(Word);
+    static constexpr int tile_rows = 2, tile_columns = 2;
+    static inline Vector zero() { return Vector{}; }
+    static inline Vector load(const Word* p) {
+        Vector v;
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+    // Wraps modulo 2^bits, lane by lane.
+    static inline Vector multiply_add(Vector sum, Vector x, Vector y) { return sum + x * y; }
+    static inline Word total(Vector v) {
+        Word sum = 0;
+        for (size_t i = 0; i < width; ++i) sum = static_cast<Word>(sum + v[i]);
+        return sum;
+    }
+};
+
+}  // namespace
+
+#include "keystream_product.h"
+
+#define MIPP_DEFINE(bits)                                                                                           \
+    void keystream_matmul_u##bits##_portable(const uint8_t* schedule, uint64_t first_block, size_t rows,            \
+                                             size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
+                                             size_t column_count, uint##bits##_t* out, size_t out_stride) {         \
+        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,       \
+                          out_stride);                                                                              \
+    }
+MIPP_DEFINE(16)
+MIPP_DEFINE(32)
+MIPP_DEFINE(64)

@@ -1,0 +1,5 @@
+"""The ``mipp`` command."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,84 @@
+"""What all commands share: the deployment's folder, passphrases, output, progress, one-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..deployment import Deployment
+from ..errors import KeyFileError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+def deployment_option(command: F) -> F:
+    return click.option(
+        "--deployment", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="MIPP_DEPLOYMENT", default=".",
+        help="Folder of the deployment; default MIPP_DEPLOYMENT, else the current folder.",
+    )(command)  # fmt: skip
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Deployment]:
+    with Deployment.open(folder) as deployment:
+        yield deployment
+
+
+def with_passphrase(load: Callable[[str | None], Any]) -> Any:
+    """Call ``load`` without a passphrase, then with the environment's or one asked for."""
+    try:
+        return load(None)
+    except KeyFileError as error:
+        if "needs its passphrase" not in str(error):
+            raise
+    given = os.environ.get(PASSPHRASE_VARIABLE)
+    if given is None:
+        if not sys.stdin.isatty():
+            raise KeyFileError(f"the key file needs its passphrase; set {PASSPHRASE_VARIABLE}")
+        given = click.prompt("Passphrase", hide_input=True, err=True)
+    return load(given)
+
+
+def new_passphrase(wanted: bool) -> str | None:
+    """A passphrase for a new key file, from the environment or asked for twice."""
+    if not wanted:
+        return None
+    given = os.environ.get(PASSPHRASE_VARIABLE)
+    if given is None and not sys.stdin.isatty():
+        raise KeyFileError(f"no terminal to ask for a passphrase; set {PASSPHRASE_VARIABLE}")
+    return given if given is not None else click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+
+
+def show(data: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
+    """Print ``data`` as JSON, or the lines for a person."""
+    if as_json:
+        click.echo(json.dumps(data))
+    else:
+        for line in lines():
+            click.echo(line)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; nothing when that is no terminal, or ``quiet``."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda n: bar.update(task, advance=n)

@@ -1,0 +1,243 @@
+"""Commands of the deployment as a whole; owners' and users' commands are in the modules beside this one."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from .. import __version__, cpu
+from ..deployment import Deployment
+from ..encoding import METRICS, Encoding
+from ..errors import MippError, ParameterError
+from .common import deployment_option, json_option, opened, progress, show
+from .owner import owner_group
+from .user import search_command, user_group
+
+__all__ = ["main"]
+
+VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mipp")
+def cli() -> None:
+    """Search over encrypted image features of many owners."""
+
+
+cli.add_command(owner_group)
+cli.add_command(user_group)
+cli.add_command(search_command)
+
+
+@cli.command("init")
+@deployment_option
+@click.option("--descriptor", default="cld+ehd", show_default=True, help="Features of images, parts joined by +.")
+@click.option("--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring.")
+@click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors.")
+@click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1.")
+@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word.")
+@click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature.")
+@click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature.")
+@click.option("--fit", "sample", type=click.Path(path_type=Path), help="Public images (folder) or vectors (file) to fit scales on.")
+@json_option
+def init_command(
+    folder: Path, descriptor: str, dim: int | None, metric: str, levels: int, ring: str, bits: int, query_bits: int,
+    sample: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Make an embedded deployment: two clouds and a key centre in one folder."""
+    options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
+    if dim is not None or (sample is not None and sample.suffix in VECTOR_SUFFIXES):
+        descriptor, encoding = "", _vector_encoding(dim, metric, levels, sample, options)
+    else:
+        from ..deployment.ingest import descriptor_encoding
+
+        encoding = descriptor_encoding(descriptor, **options, sample=None if sample is None else _embedded(sample, descriptor))
+    with Deployment.create(folder, encoding, descriptor=descriptor) as deployment:
+        data = {
+            "deployment": str(folder.resolve()), "id": deployment.config.id.hex(), "descriptor": descriptor,
+            "metric": encoding.metric, "dim": encoding.dim, "stored_dim": encoding.encoded_dim, "ring": encoding.ring_bits,
+        }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"deployment {data['id']} in {data['deployment']}",
+        f"{descriptor or 'vectors'}: {encoding.dim} values, {encoding.encoded_dim} stored words of {ring} bits, metric {encoding.metric}",
+    ])  # fmt: skip
+
+
+def _vector_encoding(dim: int | None, metric: str, levels: int, sample: Path | None, options: dict[str, Any]) -> Encoding:
+    from ..io.vectors import load_vectors
+
+    if metric == "l1":
+        options["levels"] = levels
+    if sample is None:
+        return Encoding(metric, int(dim or 0), **options)
+    data = load_vectors(sample)
+    if dim is not None and data.shape[1] != dim:
+        raise ParameterError(f"{sample} holds vectors of {data.shape[1]} numbers, not {dim}")
+    return Encoding.fit(metric, np.asarray(data), **options)
+
+
+def _embedded(folder: Path, descriptor: str) -> np.ndarray:
+    from .. import features
+    from ..io.images import find_images
+
+    got = features.extract(find_images([folder]), descriptor)
+    if not len(got.values):
+        raise ParameterError(f"{folder} holds no readable image to fit on")
+    return np.asarray(features.get(descriptor).embed(got.values))
+
+
+@cli.command("demo")
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of images; default: rendered ones.")
+@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV file with columns path,label.")
+@click.option("--owners", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--queries", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--k", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--descriptor", default="cld+ehd", show_default=True)
+@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the sheet and the deployment; default: a new temporary one.")
+@json_option
+def demo_command(
+    images: Path | None, labels: Path | None, owners: int, queries: int, k: int, descriptor: str, ring: str,
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run the main job: encrypt, upload, search, decrypt, on rendered images or a folder of real ones."""
+    from ..demo.run import DemoImage, render_to, run_demo
+    from ..io.images import find_images
+    from ..io.labels import load_labels
+
+    out = out if out is not None else Path(tempfile.mkdtemp(prefix="mipp-demo-"))
+    out.mkdir(parents=True, exist_ok=True)
+    if labels is not None:
+        items = [DemoImage(path, label) for path, label in load_labels(labels)]
+        if images is not None:
+            inside = images.resolve()
+            items = [i for i in items if inside in i.path.resolve().parents]
+    elif images is not None:
+        items = [DemoImage(path, "") for path in find_images([images])]
+    else:
+        rendered = out / "images"
+        rendered.mkdir(exist_ok=True)
+        items = render_to(rendered)
+    if not items:
+        raise ParameterError(f"no images in {images}")
+    with progress("demo", owners + 2, as_json) as advance:
+        result = run_demo(
+            items, out, owners=owners, queries=queries, k=k, descriptor=descriptor, ring_bits=int(ring),
+            progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
+        )  # fmt: skip
+    show(result, as_json, lambda: _demo_lines(result))
+    if not result["exact_match"]:
+        raise click.ClickException("the encrypted ranking differs from the plaintext's")
+
+
+def _demo_lines(r: dict[str, Any]) -> list[str]:
+    lines = [f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries"]
+    lines += [f"left out {path}: {text}" for path, text in r["errors"]]
+    for query, hits in list(zip(r["query_images"], r["hits"], strict=True))[:5]:
+        lines.append(f"query {Path(query).name}")
+        lines += [f"  {i + 1:2d}  {h['owner']:<10} score {h['score']:>9}  {h['id']}" for i, h in enumerate(hits[:5])]
+    lines.append("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in r["seconds"].items()))
+    lines.append(f"sent: {sum(r['bytes'].values()):,} bytes in {r['rounds']} rounds")
+    if "p_at_k" in r:
+        lines.append(f"P@{r['k']} {r['p_at_k']:.3f}")
+    lines.append(f"encrypted ranking equals the plaintext's: {'yes' if r['exact_match'] else 'NO'}")
+    lines.append(f"contact sheet: {r['sheet']}")
+    return lines
+
+
+@cli.command("evaluate")
+@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Only images in this folder.")
+@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
+@click.option("--descriptor", default="cld+ehd", show_default=True)
+@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
+@click.option("--bits", type=int, default=8, show_default=True)
+@click.option("--query-bits", type=int, default=8, show_default=True)
+@json_option
+def evaluate_command(
+    images: Path | None, labels: Path, descriptor: str, ring: str, bits: int, query_bits: int, as_json: bool
+) -> None:
+    """Leave-one-out accuracy: the descriptor's own distance, quantised, and encrypted."""
+    from ..evaluation.evaluate import evaluate_images
+    from ..io.labels import load_labels
+
+    items = load_labels(labels)
+    if images is not None:
+        inside = images.resolve()
+        items = [item for item in items if inside in item[0].resolve().parents]
+    with progress("extract", len(items), as_json) as advance:
+        result = evaluate_images(
+            items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, progress=advance
+        )
+    show(result, as_json, lambda: [
+        f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each",
+        *(f"left out {path}: {text}" for path, text in result["errors"]),
+        f"{'':10}{'mAP':>8}{'P@10':>8}{'P@20':>8}{'1-NN err':>10}",
+        *(f"{name:10}{v['map']:8.4f}{v['p10']:8.4f}{v['p20']:8.4f}{v['nn_error']:10.4f}"
+          for name in ("float", "quantised", "encrypted") for v in [result[name]]),
+        f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
+    ])  # fmt: skip
+
+
+@cli.command("info")
+@json_option
+def info_command(as_json: bool) -> None:
+    """Version, processor level and tiers, threads."""
+    data = {
+        "version": __version__, "python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(),
+        "level": cpu.level(), "levels": list(cpu.levels()), "tiers": cpu.active(), "threads": cpu.threads(),
+    }  # fmt: skip
+    show(data, as_json, lambda: [f"{name}: {value}" for name, value in data.items()])
+
+
+@cli.command("status")
+@deployment_option
+@json_option
+def status_command(folder: Path, as_json: bool) -> None:
+    """Owners, batches, sizes of a deployment."""
+    with opened(folder) as deployment:
+        data = deployment.status()
+    show(data, as_json, lambda: [
+        f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}",
+        *(f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else
+          f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes, {o['image_bytes']:,} image bytes a cloud")
+          for o in data["owners"]),
+        *(f"user {u['name']}: {u['id']}" for u in data["users"]),
+        f"servers agree: {'yes' if data['servers_agree'] else 'NO'}",
+    ])  # fmt: skip
+
+
+@cli.command("verify")
+@deployment_option
+@json_option
+def verify_command(folder: Path, as_json: bool) -> None:
+    """Read all files of all servers and compare their checksums."""
+    with opened(folder) as deployment:
+        data = deployment.verify()
+    show(data, as_json, lambda: [*data["problems"], f"{data['files']} files, {len(data['problems'])} problems"])
+    if data["problems"]:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("mipp: interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo("mipp: interrupted", err=True)
+        code = 130
+    except (MippError, OSError) as error:
+        click.echo(f"mipp: error: {error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

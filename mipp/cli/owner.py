@@ -1,0 +1,153 @@
+"""``mipp owner``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..deployment import Deployment
+from ..errors import ParameterError
+from ..roles.owner import ImageOwner
+from .common import deployment_option, json_option, new_passphrase, opened, progress, show, with_passphrase
+
+
+@click.group("owner")
+def owner_group() -> None:
+    """An image owner's commands."""
+
+
+def load_owner(deployment: Deployment, name: str) -> ImageOwner:
+    owner: ImageOwner = with_passphrase(lambda passphrase: deployment.owner(name, passphrase))
+    return owner
+
+
+@owner_group.command("create")
+@click.argument("name")
+@click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
+@deployment_option
+@json_option
+def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> None:
+    """Make an owner with keys of its own."""
+    with opened(folder) as deployment:
+        owner = deployment.create_owner(name, new_passphrase(passphrase))
+        path = folder / "owners" / f"{name}.key"
+        show({"name": name, "id": owner.id.hex(), "key_file": str(path)}, as_json, lambda: [f"owner {name}: {path}"])
+
+
+@owner_group.command("add")
+@click.argument("name")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--vectors", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=".npy, .fvecs or .bvecs file.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
+@deployment_option
+@json_option
+def add_command(
+    name: str, images: tuple[Path, ...], vectors: Path | None, workers: int | None, folder: Path, as_json: bool
+) -> None:
+    """Extract, encode, encrypt and upload IMAGES (files or folders) or a file of vectors.
+
+    Call it again to resume: what is there already is skipped. Exit code 1 if a file was left out.
+    """
+    from ..deployment.ingest import add_images, add_vectors
+    from ..io.images import find_images
+
+    if bool(images) == (vectors is not None):
+        raise click.UsageError("give either IMAGES or --vectors FILE")
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        if vectors is not None:
+            if deployment.config.descriptor:
+                raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
+            report = add_vectors(owner, vectors)
+        else:
+            paths = find_images(list(images))
+            if not paths:
+                raise ParameterError("no image files there")
+            with progress("add", len(paths), as_json) as advance:
+                report = add_images(owner, paths, workers=workers, progress=advance)
+    ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
+    errors = [{"file": file, "error": text} for file, text in report.errors]
+    data = {"added": len(ids), "skipped": report.skipped, "errors": errors, "ids": ids}
+    show(data, as_json, lambda: [
+        *(f"left out {e['file']}: {e['error']}" for e in errors),
+        f"{data['added']} added, {data['skipped']} already there, {len(errors)} left out",
+    ])  # fmt: skip
+    if errors:
+        raise click.exceptions.Exit(1)
+
+
+@owner_group.command("grant")
+@click.argument("name")
+@click.argument("user")
+@click.option("--expiry", type=click.IntRange(0), default=0, help="Unix seconds; 0: never.")
+@click.option("--ranking", "rankings", type=click.Choice(["user", "server"]), multiple=True, help="Allowed rankings; default both.")
+@click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any.")
+@click.option("--scores/--no-scores", default=True, help="Whether server-side ranking gives scores.")
+@click.option("--quota", type=click.IntRange(0), default=0, help="Number of queries; 0: any.")
+@click.option("--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover.")
+@deployment_option
+@json_option
+def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], **limits: Any) -> None:
+    """Let USER search and fetch this owner's images."""
+    with opened(folder) as deployment:
+        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or ("user", "server"), **limits)
+    show({"owner": name, "user": user, "granted": True}, as_json, lambda: [f"{user} may search the images of {name}"])
+
+
+@owner_group.command("revoke")
+@click.argument("name")
+@click.argument("user")
+@deployment_option
+@json_option
+def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
+    """Take USER's grant back, from its next query on."""
+    with opened(folder) as deployment:
+        load_owner(deployment, name).revoke(deployment.user_id(user))
+    show({"owner": name, "user": user, "granted": False}, as_json, lambda: [f"{user} may no longer search the images of {name}"])
+
+
+@owner_group.command("delete")
+@click.argument("name")
+@click.argument("ids", nargs=-1, required=True)
+@deployment_option
+@json_option
+def delete_command(name: str, ids: tuple[str, ...], folder: Path, as_json: bool) -> None:
+    """Delete images by id (batch:row, as search prints them)."""
+    with opened(folder) as deployment:
+        load_owner(deployment, name).delete(list(ids))
+    show({"owner": name, "deleted": len(ids)}, as_json, lambda: [f"{len(ids)} deleted"])
+
+
+@owner_group.command("compact")
+@click.argument("name")
+@click.option("--merge-below", type=click.IntRange(0), default=1 << 16, show_default=True, help="Merge batches with fewer rows.")
+@deployment_option
+@json_option
+def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) -> None:
+    """Merge small batches under fresh keystream, and free what was deleted. Ids in merged batches change."""
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        gone = owner.compact(merge_below=merge_below)
+        left = len(owner.batches())
+    show({"owner": name, "merged": gone, "batches": left}, as_json, lambda: [f"{gone} batches went, {left} are left"])
+
+
+@owner_group.command("forget")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@deployment_option
+@json_option
+def forget_command(name: str, yes: bool, folder: Path, as_json: bool) -> None:
+    """Delete this owner's keys, shares and image files on all servers, for good."""
+    if not yes:
+        click.confirm(f"Forget owner {name} and all its images?", abort=True, err=True)
+    with opened(folder) as deployment:
+        load_owner(deployment, name).forget()
+    text = [
+        f"owner {name} is forgotten; its queries stopped",
+        "the features are gone for good once the keys, their backups and this owner's key file are destroyed "
+        "and at most one cloud's copy of the share files survives",
+    ]
+    show({"owner": name, "forgotten": True}, as_json, lambda: text)

@@ -1,0 +1,1 @@
+"""The main job, from images to hits, in one call."""

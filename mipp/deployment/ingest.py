@@ -1,0 +1,142 @@
+"""From files to an index: which encoding a descriptor gets, adding images and vector files, resumable in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import features
+from ..encoding import Encoding
+from ..errors import ImageError, MippError, ParameterError
+from ..io import vectors as vector_io
+from ..roles.owner import ImageOwner
+
+__all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "query_vector"]
+
+IMAGE_CHUNK = 128
+_VECTOR_CHUNK_BYTES = 1 << 26
+Progress = Callable[[int], None]
+
+
+@dataclass
+class AddReport:
+    """What was added: (file, image id) each; how many were there already; (file, reason) for what was left out."""
+
+    added: list[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
+    skipped: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+
+def descriptor_encoding(
+    spec: str, *, ring_bits: int = 32, bits: int = 8, query_bits: int = 8, sample: np.ndarray | None = None
+) -> Encoding:
+    """The encoding that realises a descriptor's distance.
+
+    Scales come from the descriptor's declared value range, or from ``sample``, embedded features (N, dim) of public images.
+    """
+    d = features.get(spec)
+    low, high = np.broadcast_arrays(d.embed_low, d.embed_high)
+    if d.metric == "l1":
+        return Encoding("l1", d.embed_dim, levels=int(np.max(high)) + 1, ring_bits=ring_bits)
+    if d.metric == "hamming":
+        return Encoding("hamming", d.embed_dim, ring_bits=ring_bits)
+    options: dict[str, Any] = {"ring_bits": ring_bits, "bits": bits, "query_bits": query_bits}
+    if d.metric == "l2":
+        options["offset"] = tuple(((low + high) / 2).tolist())
+    if sample is not None:
+        options.pop("offset", None)
+        return Encoding.fit(d.metric, sample, center=d.metric == "l2", **options)
+    if d.metric == "cosine":
+        return Encoding("cosine", d.embed_dim, **options)
+    half = float(np.max((high - low) / 2 if d.metric == "l2" else np.maximum(abs(low), abs(high))))
+    return Encoding(d.metric, d.embed_dim, scale=(half / ((1 << (bits - 1)) - 1),), **options)
+
+
+def query_vector(spec: str, image: str | Path) -> np.ndarray:
+    """Embedded features (dim,) of one image file. ImageError if it cannot be read."""
+    got = features.extract([Path(image)], spec)
+    if got.errors:
+        raise ImageError(got.errors[0][2])
+    return np.asarray(features.get(spec).embed(got.values))[0]
+
+
+def add_images(
+    owner: ImageOwner, paths: Sequence[Path], *, workers: int | None = None, chunk: int = IMAGE_CHUNK,
+    progress: Progress | None = None, seconds: dict[str, float] | None = None,
+) -> AddReport:  # fmt: skip
+    """Extract, encode, encrypt and upload image files, ``chunk`` at a time.
+
+    A file that the owner's journal knows with the same content is skipped, so an interrupted call is resumed by the same
+    call. A broken file is reported and left out; the rest goes on.
+    """
+    spec = owner.config.descriptor
+    if not spec:
+        raise ParameterError("this index holds vectors that users bring; add them with --vectors")
+    descriptor = features.get(spec)
+    report = AddReport()
+    for start in range(0, len(paths), chunk):
+        names, labels, contents = [], [], []
+        for path in paths[start : start + chunk]:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                report.errors.append((str(path), error.strerror or "cannot be read"))
+                continue
+            label = f"{path.resolve()} {hashlib.sha256(content).hexdigest()}"
+            if label in labels or (owner.journal is not None and owner.journal.has(label)):
+                report.skipped += 1
+            else:
+                names.append(path)
+                labels.append(label)
+                contents.append(content)
+        if names:
+            began = time.perf_counter()
+            got = features.extract(names, descriptor, workers=workers)
+            if seconds is not None:
+                seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
+            report.errors += [(str(names[i]), text) for i, _, text in got.errors]
+            kept = [int(i) for i in got.kept]
+            if kept:
+                images = [(names[i].name, contents[i]) for i in kept]
+                ids = owner.add_vectors(descriptor.embed(got.values), images, labels=[labels[i] for i in kept])
+                report.added += [(str(names[i]), image) for i, image in zip(kept, ids, strict=True)]
+        if progress is not None:
+            progress(min(chunk, len(paths) - start))
+    return report
+
+
+def add_vectors(owner: ImageOwner, path: Path, *, progress: Progress | None = None) -> AddReport:
+    """Add a .npy, .fvecs or .bvecs file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
+
+    The whole file is checked against the encoding before the first chunk is sent.
+    """
+    data = vector_io.load_vectors(path)
+    encoding, params = owner.config.encoding, owner.config.params
+    row_bytes = params.padded(encoding.encoded_dim) * params.k // 8
+    chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
+    digest = hashlib.sha256()
+    for start in range(0, len(data), chunk):
+        part = np.ascontiguousarray(data[start : start + chunk])
+        try:
+            encoding.encode_rows(part)
+        except MippError as error:
+            raise type(error)(f"{path}, rows {start} to {start + len(part) - 1}: {error}") from None
+        digest.update(memoryview(part).cast("B"))
+    report = AddReport()
+    for start in range(0, len(data), chunk):
+        part = np.ascontiguousarray(data[start : start + chunk])
+        label = f"{path.resolve()} {digest.hexdigest()} rows {start}+{len(part)}"
+        if owner.journal is not None and owner.journal.has(label):
+            report.skipped += len(part)
+        else:
+            ids = owner.add_vectors(part, labels=[label])
+            report.added += [(f"{path}:{start + i}", image) for i, image in enumerate(ids)]
+        if progress is not None:
+            progress(len(part))
+    return report

@@ -1,0 +1,1 @@
+"""Retrieval accuracy: P@k, mAP, nearest-neighbour error, recall."""

@@ -1,0 +1,75 @@
+"""Fixtures for all rooms: small deployments on data made by formula."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mipp
+
+DIM = 12
+
+
+@pytest.fixture
+def datasets() -> Path:
+    """Folder of real data beside the project; tests that need it are skipped without."""
+    folder = Path(os.environ.get("MIPP_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))
+    if not folder.is_dir():
+        pytest.skip("no folder of real data here")
+    return folder
+
+
+def vectors(rows: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
+    """(rows, dim) float32 vectors made by formula."""
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+@pytest.fixture
+def encoding() -> mipp.Encoding:
+    return mipp.Encoding("cosine", DIM)
+
+
+@pytest.fixture
+def deployment(tmp_path, encoding):
+    with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
+        yield made
+
+
+class World:
+    """Two owners with 30 rows each (half with images), a user granted by both, the plaintext beside it."""
+
+    def __init__(self, deployment: mipp.Deployment) -> None:
+        self.deployment = deployment
+        self.owners = [deployment.create_owner(name) for name in ("anna", "berta")]
+        self.user = deployment.create_user("ulla")
+        self.plain: dict[tuple[bytes, int], np.ndarray] = {}
+        for number, owner in enumerate(self.owners):
+            x = vectors(30, seed=number)
+            images = [(f"{owner.name}{i}.png", bytes([number, i]) * 50) for i in range(15)]
+            ids = owner.add_vectors(x[:15], images) + owner.add_vectors(x[15:])
+            self.plain |= dict(zip(ids, x, strict=True))
+            owner.grant(self.user.id)
+
+    def expected(self, query: np.ndarray, k: int, user: mipp.User | None = None) -> list[tuple[tuple[bytes, int], int]]:
+        """Hits by numpy on the quantised plaintext: (id, score), ties by smaller row number."""
+        encoding = self.deployment.config.encoding
+        ids = (user or self.user).index().ids()
+        rows = encoding.encode_rows(np.array([self.plain[i] for i in ids])).astype(np.int64)
+        scores = rows @ encoding.encode_queries(query[None])[0].astype(np.int64)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(ids[b], int(scores[b])) for b in best]
+
+    def check(self, k: int = 10, user: mipp.User | None = None, seed: int = 7) -> mipp.SearchResult:
+        """Search and compare with the plaintext, row for row."""
+        query = vectors(1, seed)[0]
+        result = (user or self.user).search(query, k)
+        assert [((h.batch, h.row), h.score) for h in result.hits] == self.expected(query, k, user)
+        return result
+
+
+@pytest.fixture
+def world(deployment) -> World:
+    return World(deployment)

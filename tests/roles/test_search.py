@@ -1,0 +1,194 @@
+"""Encrypted ranking equals the ranking of the quantised plaintext, through every change of the index."""
+
+import numpy as np
+import pytest
+
+import mipp
+from mipp.errors import AccessDeniedError, NotFoundError, ParameterError
+from tests.conftest import DIM, vectors
+
+
+def test_ranking_is_exact(world):
+    for seed in range(5):
+        world.check(k=10, seed=seed)
+    world.check(k=60)
+
+
+def test_batch_of_queries_equals_single_queries(world):
+    queries = vectors(7, seed=3)
+    for query, result in zip(queries, world.user.search_batch(queries, 5), strict=True):
+        assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 5)
+
+
+def test_large_batches_are_split(world, monkeypatch):
+    monkeypatch.setattr("mipp.roles.user._ANSWER_BYTES", 1000)
+    queries = vectors(7, seed=3)
+    for query, result in zip(queries, world.user.search_batch(queries, 5), strict=True):
+        assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 5)
+    index, scores = world.user.scores(queries)
+    assert scores.shape == (7, 60) == (len(queries), index.total)
+
+
+def test_ties_go_to_the_smaller_row(deployment):
+    owner, user = deployment.create_owner("o"), deployment.create_user("u")
+    owner.add_vectors(np.repeat(vectors(2), 20, axis=0))
+    owner.grant(user.id)
+    hits = user.search(vectors(2)[1], 40).hits
+    assert [h.row for h in hits] == list(range(20, 40)) + list(range(20))
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        mipp.Encoding("ip", DIM, ring_bits=16, bits=4, query_bits=5), mipp.Encoding("l2", DIM, ring_bits=64, query_bits=10),
+        mipp.Encoding("l1", DIM, levels=5, ring_bits=16), mipp.Encoding("hamming", DIM, ring_bits=16),
+    ],
+    ids=["ip16", "l2-64", "l1-16", "hamming16"],
+)  # fmt: skip
+def test_all_metrics_and_rings(tmp_path, encoding):
+    rng = np.random.default_rng(4)
+    high = {"l1": 5, "hamming": 2}.get(encoding.metric)
+    x = rng.integers(0, high, (40, DIM)) if high else rng.normal(size=(40, DIM)) * 3
+    with mipp.Deployment.create(tmp_path / "d", encoding) as deployment:
+        owner, user = deployment.create_owner("o"), deployment.create_user("u")
+        owner.add_vectors(x[:25])
+        owner.add_vectors(x[25:])
+        owner.grant(user.id)
+        scores = encoding.encode_queries(x[:3]).astype(int) @ encoding.encode_rows(x).astype(int).T
+        _, found = user.scores(x[:3])
+        assert np.array_equal(found, scores)
+        for q, result in zip(scores, user.search_batch(x[:3], 10), strict=True):
+            assert [h.score for h in result.hits] == np.sort(q)[::-1][:10].tolist()
+
+
+def test_deleted_images_are_in_no_answer(world):
+    hits = world.check().hits
+    for hit in hits[:3]:
+        next(o for o in world.owners if o.id == hit.owner).delete([hit.id])
+        del world.plain[hit.batch, hit.row]
+    world.check(k=57)
+    with pytest.raises(ParameterError, match="57 images"):
+        world.user.search(vectors(1)[0], 58)
+
+
+def test_deletes_of_rows_that_are_not_there(world):
+    owner, other = world.owners
+    mine = owner.batches()[0].id
+    theirs = other.batches()[0].id
+    for ids in ([(mine, 15)], [(mine, 0), (mine, 99)], [(theirs, 0)], [(b"x" * 16, 0)]):
+        with pytest.raises(NotFoundError):
+            owner.delete(ids)
+    for ids in ([], ["zz:0"], ["00:0"], [("a", "b")], [(mine, -1)], [f"{mine.hex()}"]):
+        with pytest.raises(ParameterError):
+            owner.delete(ids)
+    world.check(k=60)
+
+
+class Moves:
+    """Stands in for a journal: follows ids through merges."""
+
+    def __init__(self, plain):
+        self.plain = plain
+
+    def moved(self, places):
+        for old, new in places.items():
+            self.plain[new] = self.plain.pop(old)
+
+    def begin(self, batch, labels):
+        raise AssertionError("a merge has no labels")
+
+    def deleted(self, ids):
+        for i in ids:
+            del self.plain[i]
+
+
+def test_compact_merges_small_batches_and_keeps_images(world):
+    owner = world.owners[0]
+    owner.journal = Moves(world.plain)
+    batch = owner.batches()[0].id
+    owner.delete([(batch, 0), (batch, 7)])
+    before = world.check(k=58)
+    names = {h.score: f.name for h in before.hits if h.owner == owner.id for f in _fetch(world.user, h)}
+    assert len(names) == 13
+    assert owner.compact() == 1
+    assert [(b.rows, b.live, b.generation) for b in owner.batches()] == [(28, 28, 0)]
+    after = world.check(k=58)
+    assert {h.score: f.name for h in after.hits if h.owner == owner.id for f in _fetch(world.user, h)} == names
+    with pytest.raises(AccessDeniedError):
+        world.user.fetch([(batch, 1)])
+    assert owner.compact() == 0
+
+
+def _fetch(user, hit):
+    try:
+        return user.fetch([hit])
+    except NotFoundError:
+        return []
+
+
+def test_large_batches_are_compacted_in_place(world):
+    owner = world.owners[0]
+    batch = owner.batches()[0]
+    for row in (3, 4, 11):
+        owner.delete([(batch.id, row)])
+        del world.plain[batch.id, row]
+        share = next((world.deployment.folder / "servers/1/shares").glob(f"*/{batch.id.hex()}.*"))
+        size = share.stat().st_size
+        owner.compact(merge_below=1)
+        share = next((world.deployment.folder / "servers/1/shares").glob(f"*/{batch.id.hex()}.*"))
+        assert share.stat().st_size < size + 200
+        world.check(k=10)
+    now = owner.batches()[0]
+    assert (now.id, now.rows, now.live, now.generation) == (batch.id, 15, 12, 3)
+    images = list((world.deployment.folder / "servers/1/images").glob(f"*/{batch.id.hex()}.*"))
+    assert len(images) == 1
+    assert world.user.fetch([(batch.id, 5)])[0].content == bytes([0, 5]) * 50
+    with pytest.raises(NotFoundError):
+        world.user.fetch([(batch.id, 3)])
+    assert world.deployment.verify()["problems"] == []
+
+
+def test_everything_survives_reopening(world):
+    before = world.check()
+    world.owners[0].delete([(world.owners[0].batches()[0].id, 2)])
+    world.plain.pop((world.owners[0].batches()[0].id, 2))
+    folder = world.deployment.folder
+    world.deployment.close()
+    with mipp.Deployment.open(folder) as deployment:
+        world.deployment = deployment
+        world.user = deployment.user("ulla")
+        world.owners = [deployment.owner(n) for n in ("anna", "berta")]
+        world.check()
+        world.owners[1].add_vectors(vectors(3, seed=9))
+        assert deployment.status()["images"] == 62
+    assert before.hits
+
+
+def test_an_owner_without_batches_disturbs_nothing(world):
+    new = world.deployment.create_owner("clara")
+    new.grant(world.user.id)
+    world.check()
+    with pytest.raises(ParameterError, match="0 images"):
+        world.user.search(vectors(1)[0], 1, owners=[new.id])
+    world.plain |= dict(zip(new.add_vectors(vectors(2, 5)), vectors(2, 5), strict=True))
+    world.check(k=62)
+
+
+def test_search_of_some_owners(world):
+    owner = world.owners[1]
+    hits = world.user.search(vectors(1)[0], 30, owners=[owner.id]).hits
+    assert {h.owner for h in hits} == {owner.id} and {h.owner_name for h in hits} == {"berta"}
+    with pytest.raises(ParameterError):
+        world.user.search(vectors(1)[0], 31, owners=[owner.id])
+
+
+def test_bytes_and_rounds_are_counted(world):
+    world.check()
+    channel = world.deployment.channel
+    channel.bytes_sent.clear()
+    rounds = channel.rounds
+    world.user.search(vectors(1)[0], 5)
+    assert channel.rounds - rounds == 1
+    assert set(channel.bytes_sent) == {"Query", "Answer"}
+    words = 60 * 4
+    assert 3 * words < channel.bytes_sent["Answer"] < 3 * (words + 100)

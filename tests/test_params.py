@@ -1,0 +1,109 @@
+"""Constants of the Galois rings: proved for every n, t and k that is offered."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mipp.errors import ParameterError
+from mipp.params import GaloisRing, Params, solve_mod_2k
+
+ALL = [(n, t) for n in range(3, 8) for t in range(1, 4) if n >= 2 * t + 1]
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("k", [1, 2])
+def test_tiny_rings_exhaustively(m, k):
+    """Every element of (Z/2^k)[X]/(f_m): units are exactly those that have an inverse; the inverse is right."""
+    ring = GaloisRing(k, m)
+    elements = list(itertools.product(range(1 << k), repeat=m))
+    for a in elements:
+        partners = [b for b in elements if ring.mul(a, b) == ring.one]
+        assert bool(partners) == ring.is_unit(a)
+        if partners:
+            assert partners == [ring.inv(a)]
+
+
+@pytest.mark.parametrize(("n", "t"), ALL)
+def test_points_differ_by_units(n, t):
+    ring = Params(n, t, 64).ring
+    points = [ring.zero] + [ring.point(i) for i in range(1, n + 1)]
+    for a, b in itertools.combinations(points, 2):
+        assert ring.is_unit(ring.sub(a, b))
+
+
+@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("k", [16, 32, 64])
+def test_dual_basis(m, k):
+    ring = GaloisRing(k, m)
+    for b, e in enumerate(ring.dual_basis()):
+        for c in range(m):
+            assert ring.trace(ring.mul(e, ring.monomial(c))) == (b == c)
+
+
+def _invertible(matrix, k):
+    size = len(matrix)
+    try:
+        solve_mod_2k([[int(v) for v in row] + [int(i == j) for j in range(size)] for i, row in enumerate(matrix)], k)
+    except ParameterError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("n", "t"), ALL)
+def test_views_of_t_servers_are_independent_of_the_features(n, t):
+    """What any t servers hold is an invertible map of the t keystream words, whatever the row is."""
+    p = Params(n, t, 32)
+    m, rows = p.m, p.row_matrices()
+
+    def masks(server):
+        """This server's value as a matrix of the keystream words of all key servers, (m, t m)."""
+        out = np.zeros((m, t * m), np.uint32)
+        if server in p.key_servers:
+            j = p.key_servers.index(server)
+            out[:, j * m : (j + 1) * m] = np.eye(m, dtype=np.uint32)
+        else:
+            for j in range(t):
+                out[:, j * m : (j + 1) * m] = rows[server - 1, 1 + j]
+        return out
+
+    for group in itertools.combinations(range(1, n + 1), t):
+        assert _invertible(np.concatenate([masks(s) for s in group]), 32), group
+
+
+@pytest.mark.parametrize(("n", "t"), ALL)
+def test_columns_of_t_servers_are_independent_of_the_query(n, t):
+    p = Params(n, t, 32)
+    for storage in itertools.combinations(p.storage_servers, t + 1):
+        servers = storage + p.key_servers
+        matrices = p.column_matrices(servers)
+        blocks = [np.concatenate([matrices[i, 1 + j] for j in range(t)], axis=1) for i in range(len(servers))]
+        for group in itertools.combinations(range(len(servers)), t):
+            assert _invertible(np.concatenate([blocks[i] for i in group]), 32)
+
+
+@pytest.mark.parametrize(
+    "bad", [(2, 1, 32), (8, 1, 32), (4, 2, 32), (7, 4, 32), (3, 0, 32), (3, 1, 8), (3, 1, 33), (3.0, 1, 32), (True, 1, 32)]
+)
+def test_bad_parameters(bad):
+    with pytest.raises(ParameterError):
+        Params(*bad)
+
+
+def test_servers_of_a_query():
+    p = Params(5, 2, 32)
+    assert p.check_servers([5, 4, 3, 1, 2]) == (1, 2, 3, 4, 5)
+    q = Params(4, 1, 32)
+    assert q.check_servers([3, 1, 4]) == (1, 3, 4)
+    for bad in ([1, 2, 3], [1, 2], [1, 2, 4, 4], [1, 2, 3, 4], [1, 4], [0, 1, 4]):
+        with pytest.raises(ParameterError):
+            q.check_servers(bad)
+
+
+def test_padding():
+    assert Params(3, 1, 32).padded(92) == 92
+    assert Params(3, 1, 32).padded(93) == 96
+    assert Params(3, 1, 16).padded(1) == 8
+    assert Params(7, 3, 64).padded(1) == 6
+    with pytest.raises(ParameterError):
+        Params().padded(0)

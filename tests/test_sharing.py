@@ -1,0 +1,266 @@
+"""The sharing: known answers in every tier, round trips, and distributions of what each party sees."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mipp import ring
+from mipp.crypto import schedule
+from mipp.errors import DTypeError, ParameterError, ShapeError
+from mipp.params import Params, solve_mod_2k
+from mipp.sharing import (
+    OwnerKeys,
+    Run,
+    _columns,
+    _share_rows,
+    add_zero_share,
+    as_words,
+    batch_schedules,
+    key_server_product,
+    open_share,
+    query_columns,
+    reconstruct,
+    share_rows,
+    top_k,
+)
+
+from .kernels.conftest import tier  # noqa: F401  (a fixture)
+
+VECTORS = Path(os.environ.get("MIPP_VECTORS", Path(__file__).parent / "vectors" / "galois_shamir.json"))
+ALL = [Params(n, t, k) for k in (16, 32, 64) for n, t in ((3, 1), (4, 1), (5, 1), (5, 2), (6, 2), (7, 3))]
+
+
+def load_vectors():
+    return json.loads(VECTORS.read_text())
+
+
+def solve_randomness(vector, params, servers):
+    """Random words (t, 1, D) that the columns of the first t servers were made with."""
+    p, m, t = params, params.m, params.t
+    d = p.padded(vector["dim"])
+    q = [v % (1 << p.k) for v in vector["query"]] + [0] * (d - vector["dim"])
+    matrices = p.column_matrices(servers).astype(object)
+    random = np.zeros((t, 1, d), p.dtype)
+    for g in range(d // m):
+        group = slice(g * m, g * m + m)
+        augmented = []
+        for i in range(t):
+            right = np.array(vector["columns"][str(servers[i])][group], object) - matrices[i, 0] @ np.array(q[group], object)
+            for b in range(m):
+                augmented.append([int(matrices[i, 1 + j, b, c]) for j in range(t) for c in range(m)] + [int(right[b])])
+        solved = solve_mod_2k(augmented, p.k)
+        for j in range(t):
+            random[j, 0, group] = [solved[j * m + c][-1] for c in range(m)]
+    return random
+
+
+@pytest.mark.usefixtures("tier")
+@pytest.mark.parametrize("number", range(len(load_vectors())))
+def test_known_answer(number):
+    """Server keys, shares, columns, zero shares, answers and scores, bit for bit, through the native kernels."""
+    v = load_vectors()[number]
+    p = Params(v["n"], v["t"], v["k"])
+    keys = OwnerKeys(*(bytes.fromhex(v[name]) for name in ("owner_root", "deployment", "registration")), p)
+    assert {str(s): keys.server_key(s).hex() for s in p.key_servers} == v["server_keys"]
+
+    nonce, header = bytes.fromhex(v["batch_nonce"]), bytes.fromhex(v["header"])
+    rows = np.array(v["features"], np.int64)
+    shared = _share_rows(as_words(rows, p, "rows"), keys, nonce, None)
+    assert {str(i): s.tolist() for i, s in shared.shares.items()} == v["shares"]
+
+    servers = tuple(v["servers"])
+    query = as_words(np.array([v["query"]], np.int64), p, "query")
+    columns = _columns(query, solve_randomness(v, p, servers), p, servers)
+    assert {str(i): c[0].tolist() for i, c in columns.items()} == v["columns"]
+
+    pairs = {tuple(map(int, name.split(","))): bytes.fromhex(key) for name, key in v["pair_keys"].items()}
+    answers = {}
+    for i in servers:
+        out = np.empty((1, len(rows)), p.dtype)
+        if i in shared.shares:
+            ring.matmul(shared.shares[i], columns[i], out=out)
+        else:
+            schedules = batch_schedules(keys.server_key(i), [nonce], [v["dim"]], [len(rows)], p.k)
+            run = Run(np.array([0]), np.array([0]), np.array([len(rows)]))
+            key_server_product(schedules, run, columns[i], out)
+        mine = {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}
+        add_zero_share(out, i, servers, mine, header, np.frombuffer(nonce, np.uint8)[None], np.array([len(rows)]))
+        answers[str(i)] = out[0].tolist()
+    assert answers == v["answers"]
+
+    stacked = [np.array([a], p.dtype) for a in answers.values()]
+    assert reconstruct(stacked)[0].tolist() == v["scores"]
+    best = sorted(range(len(rows)), key=lambda r: (-v["scores"][r], r))
+    assert top_k(stacked, len(rows))[0][0].tolist() == best
+    for i, share in shared.shares.items():
+        assert np.array_equal(open_share(share, i, nonce, v["dim"], keys), rows)
+
+
+def fresh_keys(params, seed=0):
+    raw = np.random.default_rng(seed).bytes(64)
+    return OwnerKeys(raw[:32], raw[32:48], raw[48:64], params)
+
+
+@given(st.sampled_from(ALL), st.integers(1, 40), st.integers(1, 9), st.integers(1, 3), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_scores_come_back(params, dim, rows, queries, seed):
+    """Any parameters, any admissible set of servers: the answers add up to the inner products mod 2^k."""
+    rng = np.random.default_rng(seed)
+    x, q = (rng.integers(0, 1 << 62, (count, dim)).astype(params.dtype) for count in (rows, queries))
+    keys = fresh_keys(params, seed)
+    shared = share_rows(x, keys)
+    chosen = tuple(sorted(rng.choice(params.storage_servers, params.t + 1, replace=False).tolist())) + params.key_servers
+    columns = query_columns(q, params, chosen)
+    answers = []
+    for i in chosen:
+        out = np.zeros((queries, rows), params.dtype)
+        if i in shared.shares:
+            ring.matmul(shared.shares[i], columns[i], out=out)
+        else:
+            schedules = batch_schedules(keys.server_key(i), [shared.nonce], [dim], [rows], params.k)
+            key_server_product(schedules, Run(np.array([0]), np.array([0]), np.array([rows])), columns[i], out)
+        answers.append(out)
+    expected = (q @ x.T).view(f"i{params.k // 8}")
+    assert np.array_equal(reconstruct(answers), expected)
+
+
+def test_zero_shares_cancel_over_all_and_only_all():
+    servers, header = (1, 2, 3), b"h" * 32
+    pairs = {(1, 2): b"a" * 32, (1, 3): b"b" * 32, (2, 3): b"c" * 32}
+    nonces, rows = np.arange(48, dtype=np.uint8).reshape(3, 16), np.array([5, 1, 70])
+    shares = []
+    for i in servers:
+        out = np.zeros((2, 76), np.uint32)
+        add_zero_share(out, i, servers, {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}, header, nonces, rows)
+        shares.append(out)
+    assert not sum(shares).any()
+    assert (shares[0] + shares[1]).all(axis=None) and len(np.unique(shares[0])) > 140
+
+
+def test_zero_shares_are_bound_to_header_batch_and_query():
+    seen = set()
+    for header, nonce in ((b"h" * 32, 0), (b"g" * 32, 0), (b"h" * 32, 1)):
+        out = np.zeros((2, 8), np.uint64)
+        add_zero_share(out, 1, (1, 2), {2: b"k" * 32}, header, np.full((1, 16), nonce, np.uint8), np.array([8]))
+        seen |= set(out.reshape(-1).tolist())
+    assert len(seen) == 3 * 16
+
+
+# --- distributions ------------------------------------------------------------------------------------------------
+
+
+def chi_square(words):
+    """Chi-square statistic of the bytes of ``words`` against uniform, 255 degrees of freedom."""
+    raw = np.ascontiguousarray(words).view(np.uint8).reshape(-1)
+    expected = len(raw) / 256
+    return float(((np.bincount(raw, minlength=256) - expected) ** 2 / expected).sum())
+
+
+def looks_uniform(words):
+    """Chi-square within 255 +- 6.5 standard deviations of its distribution (one in 10^10)."""
+    return 255 - 6.5 * 22.6 < chi_square(words) < 255 + 6.5 * 22.6
+
+
+def test_the_distribution_test_can_fail():
+    """A zero mask, a constant, small values, a share that is the row itself: all are caught."""
+    rows = np.random.default_rng(0).integers(-127, 128, (4000, 16)).astype(np.uint32)
+    for bad in (np.zeros(5000, np.uint32), np.full(5000, 7, np.uint32), rows, np.arange(5000, dtype=np.uint32)):
+        assert not looks_uniform(bad)
+    assert looks_uniform(np.frombuffer(np.random.default_rng(0).bytes(80_000), np.uint32))
+
+
+INPUTS = {
+    "zeros": np.zeros((2000, 16), np.int64), "ones": np.ones((2000, 16), np.int64),
+    "ramp": np.arange(32000).reshape(2000, 16) % 251 - 125,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("params", [Params(3, 1, 16), Params(3, 1, 32), Params(5, 2, 32), Params(7, 3, 64)], ids=str)
+def test_stored_shares_are_uniform_and_independent_of_the_rows(params, name):
+    x = INPUTS[name]
+    keys = fresh_keys(params, 1)
+    nonce = b"fixed for a test"
+    shared = _share_rows(as_words(x, params, "rows"), keys, nonce, None)
+    for share in shared.shares.values():
+        assert looks_uniform(share)
+    # t servers' words together, and differences of neighbours, show nothing either
+    first = shared.shares[1]
+    assert looks_uniform(first[1:] - first[:-1])
+    if params.t > 1:
+        assert looks_uniform(first + params.dtype.type(3) * shared.shares[2])
+    # the plaintext test of the test: without keystream the same statistic fails
+    words = np.pad(as_words(x, params, "rows"), ((0, 0), (0, params.padded(16) - 16)))
+    planted = words.reshape(len(x), -1, params.m) @ params.row_matrices()[0, 0].T
+    assert not looks_uniform(planted)
+
+
+@pytest.mark.parametrize("params", [Params(3, 1, 16), Params(3, 1, 32), Params(5, 2, 64)], ids=str)
+def test_query_columns_are_uniform_and_independent_of_the_query(params, monkeypatch):
+    rng = np.random.default_rng(2)
+    monkeypatch.setattr(schedule, "random_bytes", rng.bytes)
+    for value in (0, 1, -7):
+        columns = query_columns(np.full((2000, 15), value), params)
+        for column in columns.values():
+            assert looks_uniform(column)
+        assert looks_uniform(columns[1][:, 15:]), "padding is random too"
+    monkeypatch.setattr(schedule, "random_bytes", lambda n: b"\0" * n)
+    planted = query_columns(np.full((2000, 15), 1), params)
+    assert not looks_uniform(planted[1])
+
+
+def test_answers_are_uniform_without_the_others():
+    """Rows and columns all zero: what is left of an answer is its zero share."""
+    header, nonces, rows = b"h" * 32, np.zeros((1, 16), np.uint8), np.array([20_000])
+    pairs = {2: b"x" * 32, 3: b"y" * 32}
+    answer = np.zeros((1, 20_000), np.uint32)
+    assert not looks_uniform(answer)
+    add_zero_share(answer, 1, (1, 2, 3), pairs, header, nonces, rows)
+    assert looks_uniform(answer)
+    two = answer.copy()
+    add_zero_share(two, 2, (1, 2, 3), {1: b"x" * 32, 3: b"z" * 32}, header, nonces, rows)
+    assert looks_uniform(two)
+
+
+def test_fresh_randomness_by_default():
+    p = Params()
+    keys = fresh_keys(p)
+    a, b = (share_rows(np.ones((3, 4), np.int32), keys) for _ in range(2))
+    assert a.nonce != b.nonce and not np.array_equal(a.shares[1], b.shares[1])
+    c, d = (query_columns(np.ones((1, 4), np.int32), p) for _ in range(2))
+    assert not np.array_equal(c[1], d[1])
+
+
+def test_bad_input():
+    p, keys = Params(), fresh_keys(Params())
+    for bad, error in [
+        (np.ones((2, 3)), DTypeError), (np.ones(3, int), ShapeError), (np.ones((0, 3), int), ShapeError),
+        (np.ones((2, 0), int), ShapeError), (np.full((2, 3), 1 << 40), ParameterError),
+    ]:  # fmt: skip
+        with pytest.raises(error):
+            share_rows(bad, keys)
+    with pytest.raises(ParameterError):
+        query_columns(np.ones((1, 3), int), p, [1, 2])
+    with pytest.raises(ParameterError):
+        open_share(np.ones((1, 4), np.uint32), 3, b"n" * 16, 4, keys)
+    with pytest.raises(ShapeError):
+        open_share(np.ones((1, 8), np.uint32), 1, b"n" * 16, 4, keys)
+    with pytest.raises(ParameterError):
+        top_k([np.ones((1, 3), np.uint32)] * 3, 4)
+    with pytest.raises(ParameterError):
+        top_k([np.ones((1, 3), np.uint32)] * 3, 0)
+
+
+def test_open_share_with_gaps():
+    p = Params(5, 2, 32)
+    keys = fresh_keys(p)
+    x = np.arange(60, dtype=np.int32).reshape(10, 6)
+    shared = share_rows(x, keys)
+    left = np.array([0, 3, 9])
+    got = open_share(shared.shares[2][left], 2, shared.nonce, 6, keys, rows=10, ordinals=left)
+    assert np.array_equal(got, x[left])
