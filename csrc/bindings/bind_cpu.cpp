@@ -72,7 +72,6 @@ void bind_cpu(py::module_& m) {
     m.def("cpu_check_environment", &check_environment);
     m.def("cpu_active", &active);
     // For tests of the translation.
-    m.def(
-        "throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));
+    m.def("throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));
     m.def("default_threads", [] { return bind::require_threads(py::none()); });
 }

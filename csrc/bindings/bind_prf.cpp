@@ -62,8 +62,9 @@ std::size_t require_out(const py::array& out) {
     bind::require_aligned(out, "out");
     bind::require_writeable(out, "out");
     const py::ssize_t b = out.shape(0), n = out.shape(1), item = out.itemsize();
+    if (out.size() == 0) return static_cast<std::size_t>(n);
     if (n > 1 && out.strides(1) != item) bind::raise_shape("each row of out must be contiguous");
-    if (b <= 1 || n == 0) return static_cast<std::size_t>(n);
+    if (b == 1) return static_cast<std::size_t>(n);
     if (out.strides(0) % item != 0 || out.strides(0) < n * item) {
         bind::raise_shape("rows of out must be whole words apart, in order and disjoint");
     }

@@ -51,17 +51,32 @@ bool request_amx() {
 #endif
 
 enum Feature {
-    f_ssse3, f_sse41, f_avx2, f_bmi2, f_aes, f_pclmul, f_avx512f, f_avx512bw, f_avx512dq, f_avx512vl, f_avx512vnni,
-    f_avx512ifma, f_avx512vbmi, f_vaes, f_vpclmulqdq, f_amx_tile, f_amx_int8, feature_count
+    f_ssse3,
+    f_sse41,
+    f_avx2,
+    f_bmi2,
+    f_aes,
+    f_pclmul,
+    f_avx512f,
+    f_avx512bw,
+    f_avx512dq,
+    f_avx512vl,
+    f_avx512vnni,
+    f_avx512ifma,
+    f_avx512vbmi,
+    f_vaes,
+    f_vpclmulqdq,
+    f_amx_tile,
+    f_amx_int8,
+    feature_count
 };
 
 struct Machine {
     CpuFeature features[feature_count] = {
-        {"ssse3", false},       {"sse4.1", false},     {"avx2", false},        {"bmi2", false},
-        {"aes", false},         {"pclmul", false},     {"avx512f", false},     {"avx512bw", false},
-        {"avx512dq", false},    {"avx512vl", false},   {"avx512vnni", false},  {"avx512ifma", false},
-        {"avx512vbmi", false},  {"vaes", false},       {"vpclmulqdq", false},  {"amx_tile", false},
-        {"amx_int8", false},
+        {"ssse3", false},      {"sse4.1", false},     {"avx2", false},       {"bmi2", false},     {"aes", false},
+        {"pclmul", false},     {"avx512f", false},    {"avx512bw", false},   {"avx512dq", false}, {"avx512vl", false},
+        {"avx512vnni", false}, {"avx512ifma", false}, {"avx512vbmi", false}, {"vaes", false},     {"vpclmulqdq", false},
+        {"amx_tile", false},   {"amx_int8", false},
     };
     Level best = Level::portable;
 

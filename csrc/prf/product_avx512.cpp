@@ -48,13 +48,64 @@ struct Arithmetic<uint64_t> : Tile {
 
 namespace {
 
+// The first round of a long run, once for 256 blocks. Their numbers differ in the last byte v only, so that after one
+// round the states differ in one column, by MixColumns of S(v + key byte): base(number / 256) + table[v], where the
+// table is the same for the whole keystream. Addresses depend on v, which is public.
+struct FirstRound {
+    static constexpr size_t worth = 2048;  // blocks from which on the table pays
+
+    alignas(64) uint8_t table[16 * 256];
+    __m512i base;
+    uint64_t base_of;
+
+    explicit FirstRound(const RoundKeys& keys, uint64_t number) {
+        const __m512i zero = after_round(keys, _mm512_setzero_si512());
+        for (uint64_t v = 0; v < 256; v += 4) {
+            _mm512_store_si512(table + 16 * v, _mm512_xor_si512(zero, after_round(keys, block_numbers(v))));
+        }
+        set_base(keys, number >> 8);
+    }
+    ~FirstRound() { mipp::wipe(this, sizeof *this); }
+
+    static inline __m512i after_round(const RoundKeys& keys, __m512i numbers) {
+        return _mm512_aesenc_epi128(_mm512_xor_si512(big_endian(numbers), keys.k[0]), keys.k[1]);
+    }
+    inline void set_base(const RoundKeys& keys, uint64_t which) {
+        base_of = which;
+        base = after_round(keys, _mm512_maskz_set1_epi64(0x55, static_cast<long long>(which << 8)));
+    }
+
+    // States of 4 Z blocks from `number`, a multiple of four, on; false if not all have the same number / 256.
+    template <int Z>
+    inline bool states(__m512i (&s)[Z], const RoundKeys& keys, uint64_t number) {
+        const uint64_t v = number & 255;
+        if (v + 4 * Z > 256) return false;
+        if (number >> 8 != base_of) set_base(keys, number >> 8);
+#pragma GCC unroll 8
+        for (int i = 0; i < Z; ++i) s[i] = _mm512_xor_si512(base, _mm512_load_si512(table + 16 * v + 64 * i));
+        return true;
+    }
+};
+
+// None: every block takes all rounds.
+struct NoFirstRound {
+    template <int Z>
+    inline bool states(__m512i (&)[Z], const RoundKeys&, uint64_t) {
+        return false;
+    }
+};
+
 // 4 Z blocks of a row: encrypt, multiply, add to the sums.
-template <class Word, int B, int Z>
-inline void fused_blocks(const RoundKeys& keys, __m512i& numbers, const Word*& columns, size_t column_stride,
-                         __m512i (&sum)[B]) {
+template <class Word, int B, int Z, class First>
+inline void fused_blocks(const RoundKeys& keys, First& first, uint64_t& number, const Word*& columns,
+                         size_t column_stride, __m512i (&sum)[B]) {
     using A = Arithmetic<Word>;
     __m512i s[Z];
-    keystream(s, keys, numbers);
+    if (first.states(s, keys, number)) {
+        encrypt_rounds(s, keys, 2);
+    } else {
+        keystream(s, keys, block_numbers(number));
+    }
 #pragma GCC unroll 4
     for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 8
@@ -63,26 +114,39 @@ inline void fused_blocks(const RoundKeys& keys, __m512i& numbers, const Word*& c
                                                            static_cast<size_t>(i) * A::width));
         }
     }
-    numbers = _mm512_add_epi64(numbers, _mm512_maskz_set1_epi64(0x55, 4 * Z));
+    number += 4 * Z;
     columns += static_cast<size_t>(Z) * A::width;
+}
+
+template <class Word, int B, class First>
+inline void fused_rows(const RoundKeys& keys, First& first, uint64_t first_block, size_t rows, size_t row_blocks,
+                       const Word* columns, size_t column_stride, Word* out, size_t out_stride) {
+    const size_t vectors = (row_blocks + 3) / 4;
+    for (size_t r = 0; r < rows; ++r) {
+        uint64_t number = first_block + r * row_blocks;
+        __m512i sum[B];
+        for (int b = 0; b < B; ++b) sum[b] = _mm512_setzero_si512();
+        const Word* from = columns;
+        for (size_t v = 0; v + 8 <= vectors; v += 8) {
+            fused_blocks<Word, B, 8>(keys, first, number, from, column_stride, sum);
+        }
+        if (vectors & 4) fused_blocks<Word, B, 4>(keys, first, number, from, column_stride, sum);
+        if (vectors & 2) fused_blocks<Word, B, 2>(keys, first, number, from, column_stride, sum);
+        if (vectors & 1) fused_blocks<Word, B, 1>(keys, first, number, from, column_stride, sum);
+        for (int b = 0; b < B; ++b) out[static_cast<size_t>(b) * out_stride + r] = Arithmetic<Word>::total(sum[b]);
+    }
 }
 
 template <class Word, int B>
 inline void fused_product(const uint8_t* schedule, uint64_t first_block, size_t rows, size_t row_blocks,
                           const Word* columns, size_t column_stride, Word* out, size_t out_stride) {
     const RoundKeys keys = load_keys(schedule);
-    const size_t vectors = (row_blocks + 3) / 4;
-    for (size_t r = 0; r < rows; ++r) {
-        __m512i numbers = block_numbers(first_block + r * row_blocks), sum[B];
-        for (int b = 0; b < B; ++b) sum[b] = _mm512_setzero_si512();
-        const Word* from = columns;
-        for (size_t v = 0; v + 8 <= vectors; v += 8) {
-            fused_blocks<Word, B, 8>(keys, numbers, from, column_stride, sum);
-        }
-        if (vectors & 4) fused_blocks<Word, B, 4>(keys, numbers, from, column_stride, sum);
-        if (vectors & 2) fused_blocks<Word, B, 2>(keys, numbers, from, column_stride, sum);
-        if (vectors & 1) fused_blocks<Word, B, 1>(keys, numbers, from, column_stride, sum);
-        for (int b = 0; b < B; ++b) out[static_cast<size_t>(b) * out_stride + r] = Arithmetic<Word>::total(sum[b]);
+    if (rows * row_blocks >= FirstRound::worth && row_blocks % 4 == 0 && first_block % 4 == 0) {
+        FirstRound first(keys, first_block);
+        fused_rows<Word, B>(keys, first, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
+    } else {
+        NoFirstRound first;
+        fused_rows<Word, B>(keys, first, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
     }
 }
 
@@ -95,6 +159,10 @@ inline void product(const uint8_t* schedule, uint64_t first_block, size_t rows, 
         fused_product<Word, 1>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
     } else if (fused && column_count == 2) {
         fused_product<Word, 2>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
+    } else if (fused && column_count == 3) {
+        fused_product<Word, 3>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
+    } else if (fused && column_count == 4) {
+        fused_product<Word, 4>(schedule, first_block, rows, row_blocks, columns, column_stride, out, out_stride);
     } else {
         keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,
                           out_stride);

@@ -30,10 +30,10 @@ const Tier tiers[] = {
 template <class Word>
 Status run(Kernel<Word> kernel, const void* rows, std::size_t row_count, std::size_t dim, const void* columns,
            std::size_t column_count, void* out, std::size_t out_stride, int threads) {
-    // A range of rows is worth a hand-out from some 256 KiB read or 256 Ki products on; ranges of 64 rows keep two
-    // threads from writing to one cache line.
+    // Waking a thread costs some 20 microseconds: worth it from about 1 MiB of rows read, or that much work. Ranges of
+    // 64 rows keep two threads from writing to one cache line.
     const std::size_t work = dim * sizeof(Word) * std::max<std::size_t>(1, column_count / 4);
-    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 18) / work / 64) * 64;
+    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 20) / work / 64) * 64;
     return parallel_for(row_count, grain, threads, [&](std::size_t begin, std::size_t end) {
         kernel(static_cast<const Word*>(rows) + begin * dim, end - begin, dim, static_cast<const Word*>(columns),
                column_count, static_cast<Word*>(out) + begin, out_stride);

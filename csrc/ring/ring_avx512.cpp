@@ -20,7 +20,39 @@ inline uint64_t sum_lanes64(__m512i v) {
     return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(s, _mm_unpackhi_epi64(s, s))));
 }
 
-// Each Lanes type: Word, multiply_add on 64 bytes of words, the wrapped sum of an accumulator, masked loads.
+inline __m512i add_pairs32(__m512i a, __m512i b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+
+inline __m512i add_pairs64(__m512i a, __m512i b) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// The sums of eight vectors' 32-bit lanes, in order: half the shuffles of eight separate sums.
+inline __m256i sum_eight32(const __m512i* v) {
+    __m512i t[4], u[2];
+    for (int i = 0; i < 4; ++i) t[i] = add_pairs32(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < 2; ++i) {
+        u[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]),
+                                _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
+    }
+    __m512i s = _mm512_add_epi32(_mm512_shuffle_i64x2(u[0], u[1], 0x88), _mm512_shuffle_i64x2(u[0], u[1], 0xdd));
+    s = _mm512_add_epi32(s, _mm512_shuffle_i64x2(s, s, 0xb1));
+    return _mm512_castsi512_si256(_mm512_shuffle_i64x2(s, s, 0x08));
+}
+
+// The same for 64-bit lanes.
+inline __m512i sum_eight64(const __m512i* v) {
+    __m512i u[2];
+    for (int i = 0; i < 2; ++i) {
+        const __m512i a = add_pairs64(v[4 * i], v[4 * i + 1]), b = add_pairs64(v[4 * i + 2], v[4 * i + 3]);
+        u[i] = _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+    }
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(u[0], u[1], 0x88), _mm512_shuffle_i64x2(u[0], u[1], 0xdd));
+}
+
+// Each Lanes type: Word, multiply_add on 64 bytes of words, loads, the wrapped sum of an accumulator, and the sums of
+// eight accumulators (column by column, two rows each) stored two words per column.
 struct Lanes16 {
     using Word = uint16_t;
     // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
@@ -29,6 +61,13 @@ struct Lanes16 {
     static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint16_t* p, size_t n) {
         return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
+    }
+    static inline void store_eight(const __m512i* v, uint16_t* out, size_t out_stride) {
+        const __m128i s = _mm256_cvtepi32_epi16(sum_eight32(v));
+        _mm_storeu_si32(out, s);
+        _mm_storeu_si32(out + out_stride, _mm_srli_si128(s, 4));
+        _mm_storeu_si32(out + 2 * out_stride, _mm_srli_si128(s, 8));
+        _mm_storeu_si32(out + 3 * out_stride, _mm_srli_si128(s, 12));
     }
 };
 
@@ -42,6 +81,14 @@ struct Lanes32 {
     static inline __m512i load_tail(const uint32_t* p, size_t n) {
         return _mm512_maskz_loadu_epi32(static_cast<__mmask16>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
     }
+    static inline void store_eight(const __m512i* v, uint32_t* out, size_t out_stride) {
+        const __m256i s = sum_eight32(v);
+        const __m128i low = _mm256_castsi256_si128(s), high = _mm256_extracti128_si256(s, 1);
+        _mm_storeu_si64(out, low);
+        _mm_storeu_si64(out + out_stride, _mm_srli_si128(low, 8));
+        _mm_storeu_si64(out + 2 * out_stride, high);
+        _mm_storeu_si64(out + 3 * out_stride, _mm_srli_si128(high, 8));
+    }
 };
 
 struct Lanes64 {
@@ -54,6 +101,13 @@ struct Lanes64 {
     static inline __m512i load_tail(const uint64_t* p, size_t n) {
         return _mm512_maskz_loadu_epi64(static_cast<__mmask8>(_bzhi_u32(~0u, static_cast<unsigned>(n))), p);
     }
+    static inline void store_eight(const __m512i* v, uint64_t* out, size_t out_stride) {
+        const __m512i s = sum_eight64(v);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_castsi512_si128(s));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + out_stride), _mm512_extracti64x2_epi64(s, 1));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * out_stride), _mm512_extracti64x2_epi64(s, 2));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * out_stride), _mm512_extracti64x2_epi64(s, 3));
+    }
 };
 
 // By address, not pointer: it may lie behind the end of the array, where a prefetch does nothing.
@@ -64,11 +118,10 @@ inline void prefetch(const void* p, size_t ahead) {
 template <class Lanes, int R, int C>
 inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes::Word* y, typename Lanes::Word* out,
                  size_t out_stride, bool stream) {
-    using Word = typename Lanes::Word;
-    constexpr size_t width = 64 / sizeof(Word);
-    __m512i sum[R][C];
+    constexpr size_t width = 64 / sizeof(typename Lanes::Word);
+    __m512i sum[C][R];
     for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) sum[r][c] = _mm512_setzero_si512();
+        for (int c = 0; c < C; ++c) sum[c][r] = _mm512_setzero_si512();
     }
     size_t d = 0;
     for (; d + width <= dim; d += width) {
@@ -79,7 +132,7 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
         }
         for (int c = 0; c < C; ++c) {
             const __m512i column = Lanes::load(y + c * dim + d);
-            for (int r = 0; r < R; ++r) sum[r][c] = Lanes::multiply_add(sum[r][c], row[r], column);
+            for (int r = 0; r < R; ++r) sum[c][r] = Lanes::multiply_add(sum[c][r], row[r], column);
         }
     }
     if (d < dim) {
@@ -90,11 +143,15 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
         }
         for (int c = 0; c < C; ++c) {
             const __m512i column = Lanes::load_tail(y + c * dim + d, dim - d);
-            for (int r = 0; r < R; ++r) sum[r][c] = Lanes::multiply_add(sum[r][c], row[r], column);
+            for (int r = 0; r < R; ++r) sum[c][r] = Lanes::multiply_add(sum[c][r], row[r], column);
         }
     }
+    if (R == 2 && C == 4) {
+        Lanes::store_eight(&sum[0][0], out, out_stride);
+        return;
+    }
     for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) out[c * out_stride + r] = Lanes::total(sum[r][c]);
+        for (int c = 0; c < C; ++c) out[c * out_stride + r] = Lanes::total(sum[c][r]);
     }
 }
 

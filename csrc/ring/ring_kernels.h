@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MIPP_RING_MATMUL(bits, tier)                                                                        \
-    void ring_matmul_u##bits##_##tier(const uint##bits##_t* rows, size_t row_count, size_t dim,             \
+#define MIPP_RING_MATMUL(bits, tier)                                                                           \
+    void ring_matmul_u##bits##_##tier(const uint##bits##_t* rows, size_t row_count, size_t dim,                \
                                       const uint##bits##_t* columns, size_t column_count, uint##bits##_t* out, \
                                       size_t out_stride)
 

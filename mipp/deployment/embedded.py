@@ -132,6 +132,7 @@ class Deployment:
                 servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
             deployment = cls(path, config, servers, session)
             deployment._recover()
+            deployment._clean()
             session.ready()
         except BaseException:
             for server in servers.values():
@@ -157,7 +158,10 @@ class Deployment:
         self.close()
 
     def _recover(self) -> None:
-        """What one server has committed, commit on all; undo what only dead processes prepared; pass signed grants on."""
+        """What one server has committed, commit on all; undo what only dead processes prepared; pass signed grants on.
+
+        Safe at any time, also while others work.
+        """
         lists = {i: request(self.channel, i, m.ListOps()) for i in self.servers}
         commits = {op: c for reply in lists.values() for op, c in zip(reply.committed, reply.commits, strict=True)}
         for i, reply in lists.items():
@@ -171,10 +175,14 @@ class Deployment:
             for packed in signed - set(reply.forgets):
                 with contextlib.suppress(AccessDeniedError, NotFoundError):  # older than what the server has
                     self.channel.gather({i: unpack_frames(packed)})
+
+    def _clean(self) -> None:
+        """While no other process is here: drop what only recovery needed, and files that a crash left behind."""
         if self._session.alone:
-            if commits:
-                for i in self.servers:
-                    request(self.channel, i, m.PruneOps(list(commits)))
+            replies = [request(self.channel, i, m.ListOps()) for i in self.servers]
+            done = {op for reply in replies for op in reply.committed}
+            for i in self.servers if done else ():
+                request(self.channel, i, m.PruneOps(list(done)))
             if self._session.crashed:
                 for server in self.servers.values():
                     server.store.sweep()
@@ -223,6 +231,7 @@ class Deployment:
             raise NotFoundError(f"owner {name} was forgotten; create one with another name")
         if not all(status.owners for status in known):
             owner.register()
+        owner.recover = self._recover
         journal.settle(b.id for b in owner.batches())
         return owner
 
@@ -245,6 +254,7 @@ class Deployment:
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         user.register()
+        user.recover = self._recover
         return user
 
     def user_id(self, name: str) -> bytes:
@@ -295,7 +305,10 @@ class Deployment:
                 "rows": int(first.rows[of].sum()), "live": int(first.live[of].sum()),
                 "share_bytes": int(first.sizes[of].sum()), "image_bytes": int(first.image_bytes[number]),
             })  # fmt: skip
-        facts = [(r.owners, r.forgotten, r.batches.tobytes(), r.live.tolist(), r.generation.tolist()) for r in replies.values()]
+        facts = [
+            ([r.owners[i] for i in r.batch_owner], r.batches.tobytes(), r.live.tolist(), r.generation.tolist())
+            for r in replies.values()
+        ]
         p = self.config.params
         return {
             "deployment": self.config.id.hex(), "descriptor": self.config.descriptor,

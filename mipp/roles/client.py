@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Client:
     def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
         self.name, self.config, self.channel = check_name(name), config, channel
         self._seed = sign_seed
+        #: completes on all servers what some have committed; set by the deployment that coordinates recovery
+        self.recover: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, id={self.id.hex()})"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto import box, schedule, signing
-from ..errors import MippError, NotFoundError, ParameterError, ShapeError
+from ..errors import MippError, NotFoundError, ParameterError, ShapeError, StoreError
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.wire import Frames, decode, encode, unpack_frames
@@ -188,7 +188,13 @@ class ImageOwner(Client):
                 with contextlib.suppress(MippError):  # what cannot be undone now, recovery will undo
                     self.channel.gather({server: abort})
             raise
-        self._tell(m.CommitOp(op))
+        try:
+            self._tell(m.CommitOp(op))
+        except StoreError:
+            if self.recover is None:
+                raise
+            self.recover()
+            self._tell(m.CommitOp(op))  # harmless where it is done; raises if the op was rolled back or still fails
 
     # --- removing -----------------------------------------------------------------------------------------------
 

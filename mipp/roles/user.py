@@ -244,7 +244,9 @@ class User(Client):
                 if newer is index and (not isinstance(error, StaleSnapshotError) or attempt == _ATTEMPTS - 1):
                     raise
                 if newer is index:
-                    time.sleep(0.02 * 2**attempt)  # a change is on its way through the servers
+                    time.sleep(0.02 * 2**attempt)  # a change is on its way through the servers, or got stuck on it
+                    if attempt > 1 and self.recover is not None:
+                        self.recover()
                 index = newer
         raise StaleSnapshotError("the index keeps changing; try again")
 

@@ -139,8 +139,6 @@ for call in (cpu.threads, lambda: ring.matmul(ones, ones)):
         print(error)
 assert (ring.matmul(ones, ones, threads=1) == 3).all()
 """
-    assert python(code, MIPP_NUM_THREADS=value).splitlines() == [
-        "MIPP_NUM_THREADS must be an integer from 1 to 1024"
-    ] * 2
-
-
+    assert (
+        python(code, MIPP_NUM_THREADS=value).splitlines() == ["MIPP_NUM_THREADS must be an integer from 1 to 1024"] * 2
+    )

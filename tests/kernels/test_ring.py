@@ -196,9 +196,18 @@ def test_inputs_may_lie_between_the_rows_of_out():
     assert np.array_equal(ring.matmul(rows, np.ones((2, 4), U32), out=out), np.full((2, 2), 4))
 
 
-@pytest.mark.parametrize(("threads", "error"), [(0, ParameterError), (-1, ParameterError), (1025, ParameterError),
-                                                (2**70, ParameterError), (True, DTypeError), ("2", DTypeError),
-                                                (1.0, DTypeError)])
+@pytest.mark.parametrize(
+    ("threads", "error"),
+    [
+        (0, ParameterError),
+        (-1, ParameterError),
+        (1025, ParameterError),
+        (2**70, ParameterError),
+        (True, DTypeError),
+        ("2", DTypeError),
+        (1.0, DTypeError),
+    ],
+)
 def test_wrong_threads(threads, error):
     with pytest.raises(error):
         ring.matmul(np.ones((3, 4), U32), np.ones((2, 4), U32), threads=threads)

@@ -5,7 +5,9 @@ import numpy as np
 
 def matmul(rows, columns, bits):
     """Lists of lists: sums of products of plain integers, reduced once at the end."""
-    return [[sum(int(x) * int(y) for x, y in zip(row, column, strict=True)) % 2**bits for row in rows] for column in columns]
+    return [
+        [sum(int(x) * int(y) for x, y in zip(row, column, strict=True)) % 2**bits for row in rows] for column in columns
+    ]
 
 
 def matmul_wide(rows, columns):

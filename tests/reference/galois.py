@@ -1,0 +1,41 @@
+"""Oracles of the sharing kernels, in plain integers."""
+
+import numpy as np
+
+
+def combine(inputs, matrices, bits):
+    """inputs: lists of integers, one each; matrices[i][a]: m x m. Returns one list per i."""
+    m = len(matrices[0][0])
+    outs = []
+    for row in matrices:
+        out = []
+        for j in range(0, len(inputs[0]), m):
+            for b in range(m):
+                total = sum(
+                    int(matrix[b][c]) * int(x[j + c]) for matrix, x in zip(row, inputs, strict=True) for c in range(m)
+                )
+                out.append(total % 2**bits)
+        outs.append(out)
+    return outs
+
+
+def reconstruct(answers, bits):
+    """Sums, read as signed."""
+    scores = []
+    for parts in zip(*answers, strict=True):
+        total = sum(int(p) for p in parts) % 2**bits
+        scores.append(total - 2**bits if total >> (bits - 1) else total)
+    return scores
+
+
+def top_k(scores, k):
+    """Row numbers of the k largest, best first, ties by smaller row."""
+    return sorted(range(len(scores)), key=lambda row: (-int(scores[row]), row))[:k]
+
+
+def combine_wide(inputs, matrices):
+    """The same map in wrapping 64-bit numpy, for larger arrays: 2^k divides 2^64."""
+    m = matrices.shape[-1]
+    stacked = np.stack([x.astype(np.uint64).reshape(-1, m) for x in inputs])
+    wide = np.einsum("iabc,ajc->ijb", matrices.astype(np.uint64), stacked)
+    return [w.reshape(inputs[0].shape).astype(inputs[0].dtype) for w in wide]
