@@ -137,10 +137,12 @@ def demo_command(
 
 
 def _demo_lines(r: dict[str, Any]) -> list[str]:
+    from ..demo.run import spread
+
     lines = [f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries"]
     lines += [f"left out {path}: {text}" for path, text in r["errors"]]
-    for query, hits in list(zip(r["query_images"], r["hits"], strict=True))[:5]:
-        lines.append(f"query {Path(query).name}")
+    for query, hits in spread(list(zip(r["query_images"], r["hits"], strict=True)), 5):
+        lines.append(f"query {Path(query).name}: nearest others")
         lines += [f"  {i + 1:2d}  {h['owner']:<10} score {h['score']:>9}  {h['id']}" for i, h in enumerate(hits[:5])]
     lines.append("seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in r["seconds"].items()))
     lines.append(f"sent: {sum(r['bytes'].values()):,} bytes in {r['rounds']} rounds")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,9 +22,10 @@ from ..roles.user import Hit
 from .render import render_collection
 from .sheet import contact_sheet
 
-__all__ = ["DemoImage", "render_to", "run_demo"]
+__all__ = ["DemoImage", "render_to", "run_demo", "spread"]
 
 SHEET_QUERIES = 8
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
 
@@ -94,7 +95,7 @@ def run_demo(
         if len(present) < 2:
             raise ParameterError("fewer than two images could be read: " + "; ".join(text for _, text in errors[:3]))
         k = min(k, len(present) - 1)
-        chosen = [present[i * len(present) // min(queries, len(present))] for i in range(min(queries, len(present)))]
+        chosen = spread(present, queries)
 
         began = time.perf_counter()
         d = features.get(descriptor)
@@ -121,7 +122,7 @@ def run_demo(
         ]
         sheet = out / "sheet.png"
         rows = []
-        for q, hits, files in list(zip(chosen, found, fetched, strict=True))[:SHEET_QUERIES]:
+        for q, hits, files in spread(list(zip(chosen, found, fetched, strict=True)), SHEET_QUERIES):
             cells = []
             for hit, file in list(zip(hits.hits, files, strict=True))[: min(k, 10)]:
                 match = (label_of[hit.batch, hit.row] == q.label) if q.label else None
@@ -139,6 +140,11 @@ def run_demo(
         good = [label_of[h.batch, h.row] == q.label for q, hits in zip(chosen, others, strict=True) for h in hits]
         result["p_at_k"] = round(float(np.mean(good)), 4)
     return result
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` items, evenly spread over all."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
 def _fresh(out: Path) -> Path:

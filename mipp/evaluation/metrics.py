@@ -1,0 +1,216 @@
+"""Retrieval accuracy over rankings.
+
+A ranking is an int array (B, M): for each query the numbers of all M ranked rows, nearest first. A row is relevant to a
+query if it carries the query's label. Definitions as in Manning, Raghavan, Schuetze, "Introduction to Information
+Retrieval", chapter 8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
+
+__all__ = [
+    "average_precision",
+    "evaluate_ranking",
+    "nearest_neighbour_error",
+    "neighbour_recall",
+    "precision_at_k",
+    "ranking_from_scores",
+    "recall_at_k",
+    "relevance",
+    "summary",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+_CHUNK = 256
+
+
+def ranking_from_scores(scores: npt.ArrayLike, exclude: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+    """Rows by falling score; equal scores by smaller row number.
+
+    Parameters
+    ----------
+    scores : (B, N) numbers, larger is nearer
+    exclude : (B,) row left out of each query's ranking (leave-one-out: the query itself), or None
+
+    Returns
+    -------
+    ndarray
+        int64 (B, N), or (B, N-1) with ``exclude``
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError, EncodingError
+        Not real numbers; shapes that do not fit; an excluded row out of range; NaN scores.
+    """
+    array = np.asarray(scores)
+    if array.dtype.kind not in "buif":
+        raise DTypeError(f"scores must be real numbers, not {array.dtype}")
+    if array.ndim != 2:
+        raise ShapeError(f"scores must have shape (B, N), not {array.shape}")
+    if array.dtype.kind == "f":
+        if np.isnan(array).any():
+            raise EncodingError("scores hold NaN")
+        falling = -array
+    else:
+        # the complement reverses the order of any integer type; a minus overflows at the smallest
+        falling = ~array
+    order: npt.NDArray[np.int64] = np.argsort(falling, axis=1, kind="stable").astype(np.int64)
+    if exclude is None:
+        return order
+    own = np.asarray(exclude)
+    if own.shape != (len(array),) or own.dtype.kind not in "iu":
+        raise ShapeError(f"exclude must be {len(array)} row numbers")
+    if own.size and (own.min() < 0 or own.max() >= array.shape[1]):
+        raise ParameterError(f"exclude must be in 0..{array.shape[1] - 1}")
+    return np.asarray(order[order != own[:, None]].reshape(len(order), max(0, order.shape[1] - 1)))
+
+
+def relevance(ranking: npt.ArrayLike, row_labels: npt.ArrayLike, query_labels: npt.ArrayLike) -> BoolArray:
+    """Whether each ranked row is relevant: bool (B, M) from a ranking (B, M), labels (N,) of rows and (B,) of queries.
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError
+        A ranking that is not of integers; shapes that do not fit; row numbers out of range.
+    """
+    order, rows, queries = _ranking(ranking), np.asarray(row_labels), np.asarray(query_labels)
+    if rows.ndim != 1 or queries.shape != (len(order),):
+        raise ShapeError(f"labels must have shapes (N,) and ({len(order)},), not {rows.shape} and {queries.shape}")
+    if order.size and (order.min() < 0 or order.max() >= len(rows)):
+        raise ParameterError(f"row numbers must be in 0..{len(rows) - 1}")
+    return np.asarray(rows[order] == queries[:, None])
+
+
+def precision_at_k(relevant: BoolArray, k: int) -> FloatArray:
+    """Share (B,) of relevant rows among the first k; among all ranked rows where they are fewer than k, 0 of none."""
+    first = _first(relevant, k)
+    return np.asarray(first.sum(1) / max(1, first.shape[1]))
+
+
+def recall_at_k(relevant: BoolArray, k: int) -> FloatArray:
+    """Share (B,) of a query's relevant rows that are among the first k; NaN where the ranking has none."""
+    return _divide(_first(relevant, k).sum(1), relevant.sum(1))
+
+
+def average_precision(relevant: BoolArray) -> FloatArray:
+    """Mean (B,) of the precisions at the rank of each relevant row, over the full ranking; NaN where there is none."""
+    matrix = _relevant(relevant)
+    precision = np.cumsum(matrix, axis=1) / np.arange(1, matrix.shape[1] + 1)
+    return _divide((precision * matrix).sum(1), matrix.sum(1))
+
+
+def nearest_neighbour_error(relevant: BoolArray) -> FloatArray:
+    """1 (B,) where the nearest row is not relevant or there is none, else 0."""
+    matrix = _relevant(relevant)
+    return np.asarray(~matrix[:, :1].any(axis=1), np.float64)
+
+
+def neighbour_recall(ranking: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> FloatArray:
+    """Share (B,) of the true k nearest rows that are among the first k ranked, for approximate or quantised search.
+
+    Parameters
+    ----------
+    ranking, truth : int (B, >= k), row numbers, nearest first, without repetition within a query
+    k : 1 or more
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError
+        Not integers; other shapes; k below 1.
+    """
+    found, true = _ranking(ranking), _ranking(truth)
+    if k < 1:
+        raise ParameterError("k must be at least 1")
+    if len(found) != len(true) or found.shape[1] < k or true.shape[1] < k:
+        raise ShapeError(f"ranking and truth must have one row of at least {k} per query")
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(found[:, :k], true[:, :k], strict=True)]
+    return np.array(hits, np.float64) / k
+
+
+def evaluate_ranking(
+    ranking: npt.ArrayLike, row_labels: npt.ArrayLike, query_labels: npt.ArrayLike
+) -> dict[str, FloatArray]:
+    """Accuracy per query: ``ap``, ``p10``, ``p20``, ``nn_error``, each (B,). Arguments as of :func:`relevance`."""
+    relevant = relevance(ranking, row_labels, query_labels)
+    return {
+        "ap": average_precision(relevant),
+        "p10": precision_at_k(relevant, 10),
+        "p20": precision_at_k(relevant, 20),
+        "nn_error": nearest_neighbour_error(relevant),
+    }
+
+
+def summary(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike) -> dict[str, float]:
+    """Accuracy of a leave-one-out evaluation, mean over queries.
+
+    Parameters
+    ----------
+    scores : (B, N), larger is nearer
+    labels : (N,) of the rows; a query has the label of its own row
+    exclude : (B,) the row that is the query itself
+
+    Returns
+    -------
+    dict
+        ``map``, ``p10``, ``p20``, ``nn_error``. Queries without any relevant row do not count in ``map``.
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError, EncodingError
+        As :func:`ranking_from_scores`; no queries.
+    """
+    array, names, own = np.asarray(scores), np.asarray(labels), np.asarray(exclude)
+    if array.ndim != 2 or names.shape != (array.shape[1],):
+        raise ShapeError(f"scores (B, N) and labels (N,) do not fit: {array.shape}, {names.shape}")
+    if own.shape != (len(array),):
+        raise ShapeError(f"exclude must be {len(array)} row numbers")
+    if not len(array):
+        raise ParameterError("no queries")
+    parts: list[dict[str, FloatArray]] = []
+    for start in range(0, len(array), _CHUNK):
+        end = start + _CHUNK
+        ranking = ranking_from_scores(array[start:end], own[start:end])
+        parts.append(evaluate_ranking(ranking, names, names[own[start:end]]))
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    counted = joined["ap"][~np.isnan(joined["ap"])]
+    return {
+        "map": float(counted.mean()) if len(counted) else 0.0,
+        "p10": float(joined["p10"].mean()),
+        "p20": float(joined["p20"].mean()),
+        "nn_error": float(joined["nn_error"].mean()),
+    }
+
+
+def _ranking(ranking: npt.ArrayLike) -> npt.NDArray[Any]:
+    order = np.asarray(ranking)
+    if order.dtype.kind not in "iu":
+        raise DTypeError(f"a ranking holds row numbers, not {order.dtype}")
+    if order.ndim != 2:
+        raise ShapeError(f"a ranking must have shape (B, M), not {order.shape}")
+    return order
+
+
+def _relevant(relevant: BoolArray) -> BoolArray:
+    matrix = np.asarray(relevant)
+    if matrix.dtype != np.bool_:
+        raise DTypeError(f"relevance must be bool, not {matrix.dtype}")
+    if matrix.ndim != 2:
+        raise ShapeError(f"relevance must have shape (B, M), not {matrix.shape}")
+    return matrix
+
+
+def _first(relevant: BoolArray, k: int) -> BoolArray:
+    if isinstance(k, bool) or k < 1:
+        raise ParameterError("k must be at least 1")
+    return _relevant(relevant)[:, :k]
+
+
+def _divide(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FloatArray:
+    return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))

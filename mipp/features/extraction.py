@@ -1,0 +1,116 @@
+"""Descriptors of many images, decoded and computed in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DTypeError, MippError, ParameterError
+from ..io.images import load_image
+from .base import Descriptor
+from .registry import get
+
+__all__ = ["Extraction", "Source", "extract"]
+
+Source = Sequence[str | Path] | Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """Descriptors of the images that could be read.
+
+    Parameters
+    ----------
+    values : (n, dim) of the descriptor's dtype, in the order of the source
+    kept : int64 (n,), index in the source of each row of ``values``
+    errors : (index in the source, path or ``"image <index>"`` for an array, message) of each image left out
+    """
+
+    values: npt.NDArray[Any]
+    kept: npt.NDArray[np.int64]
+    errors: list[tuple[int, str, str]]
+
+
+def extract(
+    source: Source,
+    descriptor: Descriptor | str,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Extraction:
+    """Extract a descriptor from image files or arrays, in threads; the order is kept.
+
+    An image that cannot be read, or that the descriptor refuses, is reported in ``errors`` and left out.
+
+    Parameters
+    ----------
+    source : paths, or uint8 arrays (H, W, 3) in RGB, also mixed
+    descriptor : a descriptor or its spec
+    workers : threads, default one per available processor
+    progress : called in this thread with 1 after each image, whether it was read or not
+
+    Raises
+    ------
+    DTypeError, ParameterError, NotFoundError
+        A source that is one path instead of a sequence, or holds neither paths nor arrays; no positive number of
+        workers; an unknown descriptor.
+    """
+    chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
+    if not isinstance(chosen, Descriptor):
+        raise DTypeError("descriptor must be a Descriptor or its spec")
+    if isinstance(source, (str, bytes, os.PathLike)):
+        raise DTypeError("source must be a sequence of paths or arrays, not one path")
+    items: list[Any] = list(source)
+    for item in items:
+        if not isinstance(item, (str, os.PathLike, np.ndarray)):
+            raise DTypeError(f"source must hold paths or arrays, not {type(item).__name__}")
+    if workers is None:
+        workers = _processors()
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ParameterError("workers must be a positive int")
+
+    rows: list[npt.NDArray[Any]] = []
+    kept: list[int] = []
+    errors: list[tuple[int, str, str]] = []
+    for index, result in enumerate(_results(items, chosen, min(workers, max(1, len(items))))):
+        if isinstance(result, str):
+            name = f"image {index}" if isinstance(items[index], np.ndarray) else str(items[index])
+            errors.append((index, name, result))
+        else:
+            rows.append(result)
+            kept.append(index)
+        if progress is not None:
+            progress(1)
+    values = np.stack(rows) if rows else np.empty((0, chosen.dim), chosen.dtype)
+    return Extraction(values, np.array(kept, np.int64), errors)
+
+
+def _results(items: list[Any], descriptor: Descriptor, workers: int) -> Iterator[npt.NDArray[Any] | str]:
+    def one(item: Any) -> npt.NDArray[Any] | str:
+        try:
+            return descriptor.extract(item if isinstance(item, np.ndarray) else load_image(item))
+        except MippError as error:
+            return str(error)
+
+    if workers == 1:
+        yield from map(one, items)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="mipp-extract")
+    try:
+        yield from pool.map(one, items)
+    finally:
+        # on an interrupt, what has not begun is dropped
+        pool.shutdown(cancel_futures=True)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

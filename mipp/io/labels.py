@@ -1,0 +1,58 @@
+"""Label files: which image shows what."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from ..errors import NotFoundError, ParameterError
+
+__all__ = ["load_labels"]
+
+
+def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
+    """Read a CSV file with columns ``path`` and ``label``; others are ignored. Paths are relative to the file's folder.
+
+    Returns
+    -------
+    list
+        (path of an existing file, label, not empty), in the order of the file.
+
+    Raises
+    ------
+    NotFoundError
+        No such CSV file, or a listed image that does not exist; the message says on which line.
+    ParameterError
+        Not UTF-8 text, a missing column, an empty path or label, an image listed twice, no rows.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise NotFoundError(f"{file}: no such file")
+    out: list[tuple[Path, str]] = []
+    seen: dict[Path, int] = {}
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            for column in ("path", "label"):
+                if column not in (reader.fieldnames or ()):
+                    raise ParameterError(f"{file}, line 1: no column {column!r}")
+            for row in reader:
+                where = f"{file}, line {reader.line_num}"
+                name, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+                if not name or not label:
+                    raise ParameterError(f"{where}: no {'label' if name else 'path'}")
+                image = file.parent / name
+                if not image.is_file():
+                    raise NotFoundError(f"{where}: no image {name}")
+                first = seen.setdefault(image.resolve(), reader.line_num)
+                if first != reader.line_num:
+                    raise ParameterError(f"{where}: image {name} is on line {first} already")
+                out.append((image, label))
+    except UnicodeDecodeError:
+        raise ParameterError(f"{file}: not UTF-8 text") from None
+    except (csv.Error, OSError) as error:
+        raise ParameterError(f"{file}: not a readable CSV file ({error})") from None
+    if not out:
+        raise ParameterError(f"{file}: no rows")
+    return out

@@ -1,0 +1,124 @@
+"""Vector files: .npy, and the .fvecs, .bvecs and .ivecs of the TEXMEX collections.
+
+A vecs file is a sequence of records: the dimension as little-endian int32, then that many float32, uint8 or int32. All
+records have the same dimension. Files are memory-mapped: rows are read when they are used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
+
+__all__ = ["MAX_DIM", "load_vectors", "save_fvecs"]
+
+MAX_DIM = 1 << 20
+_VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
+_CHECK_ROWS = 1 << 16
+
+
+def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Vectors of a file, memory-mapped read-only, checked whole.
+
+    Parameters
+    ----------
+    path : ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs`` or
+        ``.ivecs``
+
+    Returns
+    -------
+    ndarray
+        (N, dim), N and dim at least 1; float, or integer as in the file.
+
+    Raises
+    ------
+    NotFoundError
+        No such file.
+    ParameterError
+        Another suffix, no readable file, or one that is not in its format.
+    ShapeError
+        A truncated file, records of different dimensions, an array that is not 2-d, no vectors.
+    DTypeError
+        An array of something else than real numbers.
+    EncodingError
+        NaN or infinity.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ParameterError(f"{path}: not a file")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            data = _load_npy(path)
+        elif suffix in _VECS:
+            data = _load_vecs(path, _VECS[suffix])
+        else:
+            raise ParameterError(f"{path}: vectors come as .npy, {', '.join(_VECS)}, not as {suffix or 'no suffix'}")
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if data.dtype.kind == "f":
+        for start in range(0, len(data), _CHECK_ROWS):
+            good = np.isfinite(data[start : start + _CHECK_ROWS]).all(axis=1)
+            if not good.all():
+                raise EncodingError(f"{path}: vector {start + int(np.argmin(good))} holds NaN or infinity")
+    return data
+
+
+def _load_npy(path: Path) -> npt.NDArray[Any]:
+    try:
+        data = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            raise DTypeError(f"{path}: an array of Python objects is refused") from None
+        raise ParameterError(f"{path}: not a complete .npy file ({error})") from None
+    if not isinstance(data, np.ndarray):
+        data.close()
+        raise ParameterError(f"{path}: an archive of arrays, not one .npy array")
+    if data.dtype.kind not in "iuf":
+        raise DTypeError(f"{path}: vectors must be real numbers, not {data.dtype}")
+    if data.ndim != 2 or 0 in data.shape:
+        raise ShapeError(f"{path}: vectors must have shape (N, dim) with N, dim >= 1, not {data.shape}")
+    return data
+
+
+def _load_vecs(path: Path, item: np.dtype[Any]) -> npt.NDArray[Any]:
+    size = path.stat().st_size
+    if size < 4:
+        raise ShapeError(f"{path}: no vectors in it")
+    with path.open("rb") as file:
+        dim = int.from_bytes(file.read(4), "little", signed=True)
+    if not 1 <= dim <= MAX_DIM:
+        raise ShapeError(f"{path}: dimension {dim} of the first vector is not in 1..{MAX_DIM}")
+    record = np.dtype([("dim", "<i4"), ("values", item, (dim,))])
+    if size % record.itemsize:
+        raise ShapeError(f"{path}: {size} bytes are no whole number of vectors of dimension {dim}; truncated?")
+    data = np.memmap(path, record, mode="r")
+    wrong = data["dim"] != dim
+    if wrong.any():
+        raise ShapeError(f"{path}: vector {int(np.argmax(wrong))} has not dimension {dim} as the first")
+    return np.asarray(data["values"])
+
+
+def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
+    """Write vectors (N, dim) as a .fvecs file, in float32.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        Not real numbers; not 2-d, or a dimension outside 1..2^20.
+    """
+    array = np.asarray(vectors)
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"vectors must be real numbers, not {array.dtype}")
+    if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_DIM:
+        raise ShapeError(f"vectors must have shape (N, dim) with dim in 1..{MAX_DIM}, not {array.shape}")
+    out = np.empty(len(array), np.dtype([("dim", "<i4"), ("values", "<f4", (array.shape[1],))]))
+    out["dim"], out["values"] = array.shape[1], array
+    out.tofile(path)

@@ -1,0 +1,119 @@
+"""Metrics against slow definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mipp.errors import DTypeError, EncodingError, ParameterError, ShapeError
+from mipp.evaluation import metrics
+
+
+def slow(scores, labels, own):
+    """map, p10, p20, nn_error query by query."""
+    maps, p10, p20, errors = [], [], [], []
+    for row, q in zip(scores, own, strict=True):
+        order = sorted((i for i in range(len(row)) if i != q), key=lambda i: (-row[i], i))
+        good = [labels[i] == labels[q] for i in order]
+        precisions = [sum(good[: r + 1]) / (r + 1) for r in range(len(good)) if good[r]]
+        if precisions:
+            maps.append(sum(precisions) / len(precisions))
+        for k, out in ((10, p10), (20, p20)):
+            out.append(sum(good[:k]) / max(1, min(k, len(good))))
+        errors.append(0.0 if good and good[0] else 1.0)
+    mean = lambda v: sum(v) / len(v) if v else 0.0  # noqa: E731
+    return {"map": mean(maps), "p10": mean(p10), "p20": mean(p20), "nn_error": mean(errors)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**32), st.booleans())
+def test_summary_equals_slow(n, classes, seed, real):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-4, 4, (n, n))
+    if real:
+        scores = scores / 3
+    labels = rng.integers(0, classes, n)
+    own = rng.permutation(n)
+    got = metrics.summary(scores, labels, own)
+    assert got == pytest.approx(slow(scores.tolist(), labels.tolist(), own.tolist()))
+
+
+def test_more_queries_than_a_chunk():
+    rng = np.random.default_rng(0)
+    scores, labels, own = rng.normal(size=(600, 30)), rng.integers(0, 3, 30), rng.integers(0, 30, 600)
+    assert metrics.summary(scores, labels, own) == pytest.approx(slow(scores, labels, own))
+
+
+def test_ranking():
+    scores = np.array([[1, 3, 3, 2]])
+    assert metrics.ranking_from_scores(scores).tolist() == [[1, 2, 3, 0]]
+    assert metrics.ranking_from_scores(scores, [2]).tolist() == [[1, 3, 0]]
+    extreme = np.array([[0, np.iinfo(np.int64).min, np.iinfo(np.int64).max, -1]])
+    assert metrics.ranking_from_scores(extreme).tolist() == [[2, 0, 3, 1]]
+    assert metrics.ranking_from_scores(scores.astype(np.uint8)).tolist() == [[1, 2, 3, 0]]
+    assert metrics.ranking_from_scores([[-np.inf, np.inf, 0.0]]).tolist() == [[1, 2, 0]]
+
+
+def test_ranking_errors():
+    with pytest.raises(DTypeError):
+        metrics.ranking_from_scores([["a"]])
+    with pytest.raises(ShapeError):
+        metrics.ranking_from_scores([1.0])
+    with pytest.raises(EncodingError):
+        metrics.ranking_from_scores([[np.nan]])
+    for bad in ([0, 1], [0.0], 0):
+        with pytest.raises(ShapeError):
+            metrics.ranking_from_scores([[1.0, 2.0]], bad)
+    for bad in ([-1], [2]):
+        with pytest.raises(ParameterError):
+            metrics.ranking_from_scores([[1.0, 2.0]], bad)
+
+
+RELEVANT = np.array([[True, False, True, False, False], [False, False, False, False, True], [False] * 5])
+
+
+def test_single_metrics():
+    assert metrics.precision_at_k(RELEVANT, 2).tolist() == [0.5, 0, 0]
+    assert metrics.precision_at_k(RELEVANT, 100).tolist() == [0.4, 0.2, 0]
+    assert metrics.precision_at_k(RELEVANT[:, :0], 3).tolist() == [0, 0, 0]
+    assert np.allclose(metrics.average_precision(RELEVANT), [(1 + 2 / 3) / 2, 0.2, np.nan], equal_nan=True)
+    assert np.allclose(metrics.recall_at_k(RELEVANT, 2), [0.5, 0, np.nan], equal_nan=True)
+    assert metrics.nearest_neighbour_error(RELEVANT).tolist() == [0, 1, 1]
+    assert metrics.nearest_neighbour_error(RELEVANT[:, :0]).tolist() == [1, 1, 1]
+
+
+def test_neighbour_recall():
+    assert metrics.neighbour_recall([[1, 2, 3], [4, 5, 6]], [[3, 2], [7, 8]], 2).tolist() == [0.5, 0]
+    with pytest.raises(ParameterError):
+        metrics.neighbour_recall([[1]], [[1]], 0)
+    for ranking, truth in (([[1]], [[1, 2]]), ([[1, 2]], [[1]]), ([[1, 2]], [[1, 2], [1, 2]])):
+        with pytest.raises(ShapeError):
+            metrics.neighbour_recall(ranking, truth, 2)
+
+
+def test_argument_errors():
+    for k in (0, -1, True):
+        with pytest.raises(ParameterError):
+            metrics.precision_at_k(RELEVANT, k)
+    with pytest.raises(DTypeError):
+        metrics.average_precision(RELEVANT.astype(int))
+    with pytest.raises(ShapeError):
+        metrics.average_precision(RELEVANT[0])
+    with pytest.raises(DTypeError):
+        metrics.relevance([[0.0]], [1], [1])
+    for ranking, rows, queries in (([0], [1], [1]), ([[0]], [[1]], [1]), ([[0]], [1], [1, 2])):
+        with pytest.raises(ShapeError):
+            metrics.relevance(ranking, rows, queries)
+    for bad in (-1, 1):
+        with pytest.raises(ParameterError):
+            metrics.relevance([[bad]], [1], [1])
+    with pytest.raises(ShapeError):
+        metrics.summary([[1.0, 2.0]], [1], [0])
+    with pytest.raises(ShapeError):
+        metrics.summary([[1.0]], [1], [0, 1])
+    with pytest.raises(ParameterError):
+        metrics.summary(np.zeros((0, 2)), [1, 2], np.zeros(0, int))
+    with pytest.raises(ParameterError):
+        metrics.summary([[1.0, 2.0]], [1, 2], [-1])

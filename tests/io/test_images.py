@@ -1,0 +1,161 @@
+"""Image files: every mode, orientation, and wrong files of every kind."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mipp.errors import DTypeError, ImageError, NotFoundError, ParameterError
+from mipp.io import images
+from mipp.io.images import find_images, load_image, thumbnail
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def test_rgb_from_path_and_bytes(tmp_path):
+    data = encoded(Image.fromarray(RGB))
+    path = tmp_path / "ä.png"
+    path.write_bytes(data)
+    for source in (path, str(path), data, bytearray(data), memoryview(data)):
+        got = load_image(source)
+        assert got.dtype == np.uint8 and got.flags.c_contiguous and got.flags.writeable
+        assert np.array_equal(got, RGB)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    from PIL import ImageOps
+
+    image = Image.fromarray(RGB)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, exif=exif)
+    want = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(load_image(data), want)
+    assert want.shape[:2] == ((5, 7) if orientation < 5 else (7, 5))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_is_ignored():
+    data = encoded(Image.fromarray(RGB), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert np.array_equal(load_image(data), RGB)
+
+
+def test_gray_bilevel_palette_cmyk():
+    gray = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
+    assert np.array_equal(load_image(encoded(Image.fromarray(gray))), np.repeat(gray[:, :, None], 3, 2))
+    bits = Image.fromarray(gray).convert("1")
+    assert set(np.unique(load_image(encoded(bits)))) == {0, 255}
+    palette = Image.fromarray(RGB).quantize(32)
+    assert np.array_equal(load_image(encoded(palette)), np.asarray(palette.convert("RGB")))
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    assert np.array_equal(load_image(encoded(cmyk, "TIFF")), np.asarray(cmyk.convert("RGB")))
+
+
+def test_transparency_over_white():
+    alpha = np.array([[0, 255, 128]], np.uint8)
+    colour = np.array([[[10, 20, 30]] * 3], np.uint8)
+    rgba = np.concatenate([colour, alpha[:, :, None]], axis=2)
+    want = np.rint((colour * (alpha / 255)[:, :, None]) + 255 * (1 - alpha / 255)[:, :, None])
+    assert np.array_equal(load_image(encoded(Image.fromarray(rgba))), want)
+    layered = np.stack([np.full((1, 3), 50, np.uint8), alpha], axis=2)
+    assert load_image(encoded(Image.fromarray(layered, "LA")))[0, :, 0].tolist() == [255, 50, 152]
+    palette = Image.fromarray(RGB).quantize(8)
+    got = load_image(encoded(palette, transparency=int(np.asarray(palette)[0, 0])))
+    assert got[0, 0].tolist() == [255, 255, 255]
+    see_through = encoded(Image.fromarray(RGB), transparency=tuple(int(v) for v in RGB[0, 0]))
+    assert load_image(see_through)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_deep_gray():
+    deep = np.array([[0, 128, 257, 65535, 32768]], np.uint16)
+    assert load_image(encoded(Image.fromarray(deep)))[0, :, 0].tolist() == [0, 0, 1, 255, 128]
+    wide = np.array([[-5, 65535, 70000]], np.int32)
+    assert load_image(encoded(Image.fromarray(wide), "TIFF"))[0, :, 0].tolist() == [0, 255, 255]
+    real = np.array([[-1.0, 3.6, 300.0, np.nan]], np.float32)
+    assert load_image(encoded(Image.fromarray(real), "TIFF"))[0, :, 0].tolist() == [0, 4, 255, 0]
+
+
+def test_first_frame():
+    frames = [Image.fromarray(np.full((4, 4), v, np.uint8)) for v in (10, 200)]
+    for kind in ("GIF", "TIFF"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert load_image(data).max() == 10
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    body = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", body) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("content", [
+    b"", b"text", encoded(Image.fromarray(RGB))[:-40], encoded(Image.fromarray(RGB), "JPEG")[:60],
+    _png_header(30000, 30000), _png_header(10000, 10000), _png_header(4, 4),
+])  # fmt: skip
+def test_no_image(tmp_path, content):
+    path = tmp_path / "scan 7.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"scan 7\.png"):
+        load_image(path)
+    with pytest.raises(ImageError, match="image data"):
+        load_image(content)
+
+
+def test_bomb_limit_is_ours(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 34)
+    with pytest.raises(ImageError, match="7 x 5"):
+        load_image(encoded(Image.fromarray(RGB)))
+
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(NotFoundError, match="nothing"):
+        load_image(tmp_path / "nothing.png")
+    with pytest.raises(ImageError, match="cannot be read"):
+        load_image(tmp_path)
+    with pytest.raises(ImageError):
+        load_image("a\0b")
+    for bad in (None, 3, RGB):
+        with pytest.raises(DTypeError):
+            load_image(bad)
+
+
+def test_find_images(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.tiff", "sub/notes.txt", "d.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    found = [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path)]
+    assert found == ["a.png", "b.JPG", "d.webp", "sub/c.tiff"]
+    notes = tmp_path / "sub" / "notes.txt"
+    assert find_images([notes, tmp_path / "sub", notes]) == [notes, tmp_path / "sub" / "c.tiff"]
+    assert find_images([]) == []
+    with pytest.raises(NotFoundError):
+        find_images([tmp_path / "nothing"])
+
+
+def test_thumbnail():
+    image = np.zeros((100, 50, 3), np.uint8)
+    assert thumbnail(image, (40, 40)).shape == (40, 20, 3)
+    assert thumbnail(image, (200, 200)).shape == (200, 100, 3)
+    assert thumbnail(np.zeros((1, 900, 3), np.uint8), (10, 10)).shape == (1, 10, 3)
+    with pytest.raises(ParameterError):
+        thumbnail(image, (0, 5))
+    for bad in (image.astype(float), image[:, :, 0], image[:0]):
+        with pytest.raises(DTypeError):
+            thumbnail(bad, (5, 5))
