@@ -34,7 +34,7 @@ from .params import RING_DTYPES
 __all__ = ["METRICS", "Encoding"]
 
 METRICS = ("cosine", "hamming", "ip", "l1", "l2")
-_INTEGERS = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
+_INTEGERS: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
 _FORMAT = 1
 _CHUNK = 1 << 16
 MAX_DIM = 1 << 20
@@ -53,8 +53,9 @@ class Encoding:
     ring_bits : 16, 32 or 64
     scale : row scale s > 0, one number or (``ip``, ``cosine``) one per dimension. Default 1, for ``cosine``
         1 / (2^(bits-1) - 1).
-    query_scale : query scale t > 0 for ``ip`` and ``cosine``. Default: the (mean) row scale for ``ip`` and 1 / (2^(query_bits-1) - 1)
-        divided by the largest inverse scale for ``cosine``, so that no unit vector clips.
+    query_scale : query scale t > 0 for ``ip`` and ``cosine``. Default for ``ip`` the mean row scale, so that the
+        query's integers are about its own numbers; for ``cosine`` the largest row scale / (2^(query_bits-1) - 1), so
+        that no unit vector clips.
     offset : ``l2`` only: subtracted first; one number per dimension, or empty.
     levels : ``l1`` only: values are integers 0 .. levels-1.
     row_norm2, query_norm2 : largest squared Euclidean norm of an encoded row (without the extra coordinate) and of an
@@ -209,7 +210,9 @@ class Encoding:
         return hashlib.sha256(b"mipp v1 encoding" + text.encode()).digest()
 
     @classmethod
-    def fit(cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any) -> Encoding:
+    def fit(
+        cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any
+    ) -> Encoding:
         """An encoding whose scale fits a **public** sample.
 
         Parameters
@@ -255,7 +258,7 @@ class Encoding:
         # no bound that the bits alone give fits this ring: bound norms by the sample's, a tenth longer
         wide = cls(metric, dim, scale=(scale,), **{**options, "ring_bits": 64})
         original = x + np.array(wide.offset) if wide.offset else x
-        norms = {}
+        norms: dict[str, Any] = {}
         for name, query in (("row_norm2", False), ("query_norm2", True)):
             a = wide._quantise(original, query=query)
             norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij->i", a, a).max()))

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ __all__ = ["RING_DTYPES", "GaloisRing", "Params"]
 Element = tuple[int, ...]
 
 #: unsigned numpy dtype of one ring word, by ring bits
-RING_DTYPES = {16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
+RING_DTYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
 
 # f_m without its leading term, constant first; irreducible mod 2
 _MODULUS = {2: (1, 1), 3: (1, 1, 0)}
@@ -170,7 +171,7 @@ class Params:
         return 2 if self.n < 4 else 3
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         """numpy dtype of one ring word."""
         return RING_DTYPES[self.k]
 
@@ -197,11 +198,7 @@ class Params:
         """The servers of a query, sorted: all key servers and t+1 storage servers, else ParameterError."""
         chosen = tuple(sorted(servers))
         storage = [s for s in chosen if s in self.storage_servers]
-        if (
-            len(set(chosen)) != len(chosen)
-            or len(storage) != self.t + 1
-            or chosen[self.t + 1 :] != self.key_servers
-        ):
+        if len(set(chosen)) != len(chosen) or len(storage) != self.t + 1 or chosen[self.t + 1 :] != self.key_servers:
             raise ParameterError(
                 f"a query needs all key servers {list(self.key_servers)} and {self.t + 1} of the storage servers "
                 f"{list(self.storage_servers)}, not {list(servers)}"
@@ -241,7 +238,9 @@ def _column_matrices(params: Params, servers: tuple[int, ...]) -> np.ndarray:
     ring = params.ring
     dual = ring.dual_basis()
     out = np.empty((len(servers), 1 + params.t, ring.m, ring.m), params.dtype)
-    for row, (i, lam) in enumerate(zip(servers, ring.lagrange([ring.point(s) for s in servers], ring.zero), strict=True)):
+    for row, (i, lam) in enumerate(
+        zip(servers, ring.lagrange([ring.point(s) for s in servers], ring.zero), strict=True)
+    ):
         power = lam
         for col in range(1 + params.t):
             inputs = dual if col == 0 else [ring.monomial(c) for c in range(ring.m)]

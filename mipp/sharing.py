@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 MAX_BLOCKS = 1 << 32
-_SIGNED = {2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
+_SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
 
 
 class OwnerKeys:
@@ -77,7 +78,7 @@ class OwnerKeys:
 
     def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
         """A batch nonce that depends on fresh randomness and on the content."""
-        return schedule.batch_nonce(self._root, (memoryview(np.ascontiguousarray(rows)).cast("B"), encoding_hash))
+        return schedule.batch_nonce(self._root, (np.ascontiguousarray(rows).data.cast("B"), encoding_hash))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -151,8 +152,16 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
     return SharedRows(nonce, dim, n, dict(zip(p.storage_servers, outs, strict=True)))
 
 
-def open_share(share: np.ndarray, server: int, nonce: bytes, dim: int, keys: OwnerKeys, *, rows: int | None = None,
-               ordinals: np.ndarray | None = None) -> np.ndarray:
+def open_share(
+    share: np.ndarray,
+    server: int,
+    nonce: bytes,
+    dim: int,
+    keys: OwnerKeys,
+    *,
+    rows: int | None = None,
+    ordinals: np.ndarray | None = None,
+) -> np.ndarray:
     """The owner's way back: rows from what one storage server holds.
 
     Parameters
@@ -209,7 +218,9 @@ def query_columns(queries: np.ndarray, params: Params, servers: Sequence[int] | 
     dict
         server -> (B, D) words, each alone (any t together) uniformly random, padding too. Cost: B D words a server.
     """
-    chosen = params.check_servers(servers if servers is not None else params.storage_servers[: params.t + 1] + params.key_servers)
+    chosen = params.check_servers(
+        servers if servers is not None else params.storage_servers[: params.t + 1] + params.key_servers
+    )
     words = as_words(queries, params, "queries")
     shape = (params.t, len(words), params.padded(words.shape[1]))
     random = np.frombuffer(schedule.random_bytes(int(np.prod(shape)) * params.k // 8), params.dtype).reshape(shape)
@@ -227,8 +238,15 @@ def _columns(words: np.ndarray, random: np.ndarray, params: Params, servers: tup
     return dict(zip(servers, outs, strict=True))
 
 
-def batch_schedules(server_key: bytes, nonces: Sequence[bytes], dims: Sequence[int], rows: Sequence[int], k: int,
-                    *, threads: int | None = None) -> _core.KeySchedules:
+def batch_schedules(
+    server_key: bytes,
+    nonces: Sequence[bytes],
+    dims: Sequence[int],
+    rows: Sequence[int],
+    k: int,
+    *,
+    threads: int | None = None,
+) -> _core.KeySchedules:
     """AES key schedules of many batches of one owner at a key server; native memory, wiped when freed.
 
     ``server_key`` is secret; nonces, dims and original row counts as uploaded.
@@ -239,7 +257,7 @@ def batch_schedules(server_key: bytes, nonces: Sequence[bytes], dims: Sequence[i
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Consecutive rows of several batches in the order of the answers: indices into the schedules, first rows, counts."""
+    """Rows of several batches in the order of the answers: (R,) int64 schedule numbers, first rows, counts."""
 
     index: np.ndarray
     first_row: np.ndarray

@@ -19,7 +19,10 @@ def scores(encoding, rows, queries):
 def in_ring(encoding, rows, queries):
     """The same in the ring: what the servers compute."""
     k = encoding.ring_bits
-    a, b = (m.astype(f"i{k // 8}").view(f"u{k // 8}") for m in (encoding.encode_rows(rows), encoding.encode_queries(queries)))
+    a, b = (
+        m.astype(f"i{k // 8}").view(f"u{k // 8}")
+        for m in (encoding.encode_rows(rows), encoding.encode_queries(queries))
+    )
     with np.errstate(over="ignore"):
         return (b @ a.T).view(f"i{k // 8}")
 
@@ -59,9 +62,13 @@ def test_l2_is_the_distance_of_the_quantised(bits, query_bits):
 
 
 @given(
-    st.sampled_from(["ip", "cosine", "l2"]), st.integers(1, 24), st.sampled_from([16, 32, 64]), st.integers(2, 12),
-    st.integers(0, 8), st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.sampled_from(["ip", "cosine", "l2"]),
+    st.integers(1, 24),
+    st.sampled_from([16, 32, 64]),
+    st.integers(2, 12),
+    st.integers(0, 8),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=150, deadline=None)
 def test_nothing_that_is_accepted_wraps(metric, dim, ring, bits, more, seed):
     """Either the encoding, a row or a query is refused, or the ring's score is the integer score."""
@@ -130,13 +137,28 @@ def test_serialisation_and_hash():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"metric": "cos"}, {"dim": 0}, {"dim": 1.5}, {"dim": True}, {"bits": 1}, {"bits": 17}, {"query_bits": 25},
-        {"ring_bits": 31}, {"scale": (0.0,)}, {"scale": (-1.0,)}, {"scale": (float("nan"),)}, {"scale": (1.0, 2.0)},
-        {"metric": "l1"}, {"metric": "l1", "levels": 4, "scale": (1.0,)}, {"levels": 3}, {"offset": (1.0,) * 4},
-        {"metric": "l2", "offset": (1.0,)}, {"metric": "l2", "bits": 9, "query_bits": 8}, {"metric": "hamming", "row_norm2": 5},
+        {"metric": "cos"},
+        {"dim": 0},
+        {"dim": 1.5},
+        {"dim": True},
+        {"bits": 1},
+        {"bits": 17},
+        {"query_bits": 25},
+        {"ring_bits": 31},
+        {"scale": (0.0,)},
+        {"scale": (-1.0,)},
+        {"scale": (float("nan"),)},
+        {"scale": (1.0, 2.0)},
+        {"metric": "l1"},
+        {"metric": "l1", "levels": 4, "scale": (1.0,)},
+        {"levels": 3},
+        {"offset": (1.0,) * 4},
+        {"metric": "l2", "offset": (1.0,)},
+        {"metric": "l2", "bits": 9, "query_bits": 8},
+        {"metric": "hamming", "row_norm2": 5},
         {"metric": "l2", "query_scale": 1.0},
     ],
-)  # fmt: skip
+)
 def test_bad_encodings(bad):
     with pytest.raises(MippError):
         Encoding(**{"metric": "ip", "dim": 4, **bad})
@@ -145,11 +167,16 @@ def test_bad_encodings(bad):
 @pytest.mark.parametrize(
     ("rows", "error"),
     [
-        (np.zeros((2, 5)), ShapeError), (np.zeros(4), ShapeError), (np.zeros((2, 2, 4)), ShapeError),
-        (np.full((2, 4), np.nan), EncodingError), (np.full((2, 4), np.inf), EncodingError),
-        (np.zeros((2, 4), complex), DTypeError), (np.array([["a"] * 4]), DTypeError), (np.zeros((2, 4), object), DTypeError),
+        (np.zeros((2, 5)), ShapeError),
+        (np.zeros(4), ShapeError),
+        (np.zeros((2, 2, 4)), ShapeError),
+        (np.full((2, 4), np.nan), EncodingError),
+        (np.full((2, 4), np.inf), EncodingError),
+        (np.zeros((2, 4), complex), DTypeError),
+        (np.array([["a"] * 4]), DTypeError),
+        (np.zeros((2, 4), object), DTypeError),
     ],
-)  # fmt: skip
+)
 def test_bad_rows(rows, error):
     e = Encoding("ip", 4)
     with pytest.raises(error):

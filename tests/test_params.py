@@ -83,7 +83,8 @@ def test_columns_of_t_servers_are_independent_of_the_query(n, t):
 
 
 @pytest.mark.parametrize(
-    "bad", [(2, 1, 32), (8, 1, 32), (4, 2, 32), (7, 4, 32), (3, 0, 32), (3, 1, 8), (3, 1, 33), (3.0, 1, 32), (True, 1, 32)]
+    "bad",
+    [(2, 1, 32), (8, 1, 32), (4, 2, 32), (7, 4, 32), (3, 0, 32), (3, 1, 8), (3, 1, 33), (3.0, 1, 32), (True, 1, 32)],
 )
 def test_bad_parameters(bad):
     with pytest.raises(ParameterError):

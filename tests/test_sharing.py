@@ -50,7 +50,9 @@ def solve_randomness(vector, params, servers):
         group = slice(g * m, g * m + m)
         augmented = []
         for i in range(t):
-            right = np.array(vector["columns"][str(servers[i])][group], object) - matrices[i, 0] @ np.array(q[group], object)
+            right = np.array(vector["columns"][str(servers[i])][group], object) - matrices[i, 0] @ np.array(
+                q[group], object
+            )
             for b in range(m):
                 augmented.append([int(matrices[i, 1 + j, b, c]) for j in range(t) for c in range(m)] + [int(right[b])])
         solved = solve_mod_2k(augmented, p.k)
@@ -114,7 +116,9 @@ def test_scores_come_back(params, dim, rows, queries, seed):
     x, q = (rng.integers(0, 1 << 62, (count, dim)).astype(params.dtype) for count in (rows, queries))
     keys = fresh_keys(params, seed)
     shared = share_rows(x, keys)
-    chosen = tuple(sorted(rng.choice(params.storage_servers, params.t + 1, replace=False).tolist())) + params.key_servers
+    chosen = (
+        tuple(sorted(rng.choice(params.storage_servers, params.t + 1, replace=False).tolist())) + params.key_servers
+    )
     columns = query_columns(q, params, chosen)
     answers = []
     for i in chosen:
@@ -136,7 +140,9 @@ def test_zero_shares_cancel_over_all_and_only_all():
     shares = []
     for i in servers:
         out = np.zeros((2, 76), np.uint32)
-        add_zero_share(out, i, servers, {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}, header, nonces, rows)
+        add_zero_share(
+            out, i, servers, {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}, header, nonces, rows
+        )
         shares.append(out)
     assert not sum(shares).any()
     assert (shares[0] + shares[1]).all(axis=None) and len(np.unique(shares[0])) > 140

@@ -55,7 +55,5 @@ def bench_decoding_alone(benchmark, files):
 @pytest.mark.parametrize("workers", [1, None], ids=["one-thread", "all-threads"])
 def bench_with_decoding(benchmark, files, workers):
     benchmark.extra_info["images"] = len(files)
-    got = benchmark.pedantic(
-        features.extract, (files, "cld+ehd"), {"workers": workers}, rounds=3, warmup_rounds=1
-    )
+    got = benchmark.pedantic(features.extract, (files, "cld+ehd"), {"workers": workers}, rounds=3, warmup_rounds=1)
     assert not got.errors

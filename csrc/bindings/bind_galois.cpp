@@ -25,16 +25,16 @@ py::sequence require_sequence(const py::object& object, const char* what) {
     return py::reinterpret_borrow<py::sequence>(object);
 }
 
-// 1 to max_maps arrays of one dtype and shape, two-dimensional and dense. Holds references while the kernel runs.
+// 1 to `most` arrays of one dtype and shape, two-dimensional and dense. Holds references while the kernel runs.
 struct Arrays {
     std::vector<py::array> arrays;
     const char* what;
     int bits = 0;
 
-    Arrays(const py::object& object, const char* name, bool writeable) : what(name) {
+    Arrays(const py::object& object, const char* name, bool writeable, std::size_t most = max_maps) : what(name) {
         const py::sequence list = require_sequence(object, name);
-        if (list.size() < 1 || list.size() > max_maps) {
-            bind::raise_parameter(std::string(name) + " must be 1 to " + std::to_string(max_maps) + " arrays");
+        if (list.size() < 1 || list.size() > most) {
+            bind::raise_parameter(std::string(name) + " must be 1 to " + std::to_string(most) + " arrays");
         }
         for (const auto item : list) {
             py::array a = bind::require_array(item, name);
@@ -87,7 +87,7 @@ LinearMap require_map(const py::array& matrices, const Arrays& outs, std::size_t
 
 void combine(const py::object& inputs_object, const py::object& matrices_object, const py::object& outs_object,
              const py::object& threads_object) {
-    const Arrays inputs(inputs_object, "inputs", false);
+    const Arrays inputs(inputs_object, "inputs", false, max_inputs);
     Arrays outs(outs_object, "outs", true);
     bind::require_same_dtype(inputs.arrays[0], "inputs", outs.arrays[0], "outs");
     bind::require_shape(outs.arrays[0], {inputs.rows(), inputs.width()}, "outs");
@@ -123,7 +123,9 @@ void share(const py::object& rows_object, const py::object& schedules_object, co
     }
     const py::sequence schedules = require_sequence(schedules_object, "schedules");
     const py::sequence segments = require_sequence(segments_object, "segment");
-    if (schedules.size() + 1 > max_maps) bind::raise_parameter("schedules must be at most " + std::to_string(max_maps - 1));
+    if (schedules.size() + 1 > max_inputs) {
+        bind::raise_parameter("schedules must be at most " + std::to_string(max_inputs - 1));
+    }
     if (segments.size() != schedules.size()) bind::raise_shape("segment must have one number per schedules");
     std::vector<const std::uint8_t*> keys;
     std::vector<py::object> held;

@@ -1,6 +1,6 @@
 // The linear map of sharing over whole vectors. An element of the Galois ring is m words side by side, so lane l of an
-// output takes lane l of an input and its neighbours in the same element: for m = 2 the input and its pairs swapped,
-// for m = 3 the input moved by -2 .. 2 words, with coefficients that are zero where the neighbour is another element's.
+// output takes lane l of every input and its neighbours in the same element: the input turned by 0 .. m-1 words within
+// each element, times coefficients by lane. Turned inputs are made once for all outputs.
 //
 // Included by each tier's file with MIPP_VECTOR_BYTES. Matrices are public, words secret: no branch or address depends
 // on a word.
@@ -12,8 +12,8 @@
 
 namespace {
 
-// Words of one output at a time; small enough for the first cache with all inputs beside it.
-constexpr size_t chunk_bytes = 6144;
+// Bytes of one output at a time when results go past the caches: all outputs' together stay in the first cache.
+constexpr size_t chunk_bytes = 3072;
 
 template <class Word>
 struct Map {
@@ -42,28 +42,23 @@ inline void combine_elements(const Map<Word>& map, size_t i, Word* out, size_t b
     }
 }
 
-template <class Word>
-inline typename Vec<Word>::Type swap_pairs(typename Vec<Word>::Type v) {
-    typename Vec<Word>::Type order;
-    for (size_t l = 0; l < Vec<Word>::width; ++l) order[l] = static_cast<Word>(l ^ 1);
-    return __builtin_shuffle(v, order);
-}
-
-// Coefficients by lane, for vectors that begin at a multiple of m words.
+// By lane, for vectors that begin at a multiple of m words; for m = 3 that is every third vector (phase 0).
 template <class Word, int M>
 struct Coefficients {
-    static constexpr int moves = M == 2 ? 2 : 5, phases = M == 2 ? 1 : 3;
-    typename Vec<Word>::Type c[MIPP_MAX_MAPS][MIPP_MAX_MAPS][moves][phases];
+    using V = Vec<Word>;
+    static constexpr int phases = M == 2 ? 1 : 3;
+    typename V::Type c[phases][MIPP_MAX_MAPS][MIPP_MAX_INPUTS][M];
+    typename V::Type wraps[phases][M];  // all ones where turning by so many words leaves the element's end
 
     void set(const Map<Word>& map) {
-        for (size_t i = 0; i < map.out_count; ++i) {
-            for (size_t a = 0; a < map.input_count; ++a) {
-                const Word* matrix = map.matrices + (i * map.input_count + a) * M * M;
-                for (int d = 0; d < moves; ++d) {
-                    for (size_t l = 0; l < phases * Vec<Word>::width; ++l) {
-                        const int b = static_cast<int>(l % M), from = M == 2 ? b ^ d : b + d - 2;
-                        const Word value = from >= 0 && from < M ? matrix[b * M + from] : static_cast<Word>(0);
-                        c[i][a][d][l / Vec<Word>::width][l % Vec<Word>::width] = value;
+        for (size_t l = 0; l < phases * V::width; ++l) {
+            const size_t phase = l / V::width, lane = l % V::width, b = l % M;
+            for (size_t turn = 0; turn < M; ++turn) {
+                const size_t from = (b + turn) % M;
+                wraps[phase][turn][lane] = static_cast<Word>(b + turn >= M ? ~Word{0} : Word{0});
+                for (size_t i = 0; i < map.out_count; ++i) {
+                    for (size_t a = 0; a < map.input_count; ++a) {
+                        c[phase][i][a][turn][lane] = map.matrices[((i * map.input_count + a) * M + b) * M + from];
                     }
                 }
             }
@@ -72,43 +67,51 @@ struct Coefficients {
 };
 
 template <class Word>
-inline void combine_vectors(const Map<Word>& map, const Coefficients<Word, 2>& k, size_t i, Word* out, size_t begin,
-                            size_t end) {
-    using V = Vec<Word>;
-    size_t at = begin;
-    for (; at + V::width <= end; at += V::width) {
-        typename V::Type sum{};
-        for (size_t a = 0; a < map.input_count; ++a) {
-            const auto x = V::load(map.inputs[a] + at);
-            sum += x * k.c[i][a][0][0] + swap_pairs<Word>(x) * k.c[i][a][1][0];
-        }
-        V::store(out + (at - begin), sum);
-    }
-    combine_elements(map, i, out + (at - begin), at, end);
+inline void turn_input(typename Vec<Word>::Type (&turned)[2], const Word* x, const Coefficients<Word, 2>&, size_t) {
+    typename Vec<Word>::Type swapped;
+    for (size_t l = 0; l < Vec<Word>::width; ++l) swapped[l] = static_cast<Word>(l ^ 1);
+    turned[0] = Vec<Word>::load(x);
+    turned[1] = __builtin_shuffle(turned[0], swapped);
 }
 
-// `words`: all there are; neighbours are read two words to each side, so the ends are done one by one.
+// Reads two words to each side.
 template <class Word>
-inline void combine_vectors(const Map<Word>& map, const Coefficients<Word, 3>& k, size_t i, Word* out, size_t begin,
-                            size_t end, size_t words) {
+inline void turn_input(typename Vec<Word>::Type (&turned)[3], const Word* x, const Coefficients<Word, 3>& k,
+                       size_t phase) {
     using V = Vec<Word>;
-    const size_t limit = min_of(end, words - 2);
+    turned[0] = V::load(x);
+    turned[1] = (V::load(x + 1) & ~k.wraps[phase][1]) | (V::load(x - 2) & k.wraps[phase][1]);
+    turned[2] = (V::load(x + 2) & ~k.wraps[phase][2]) | (V::load(x - 1) & k.wraps[phase][2]);
+}
+
+// Words [begin, end) of `words`, into outs[i].
+template <class Word, int M, int Inputs>
+inline void combine_range(const Map<Word>& map, const Coefficients<Word, M>& k, Word* const* outs, size_t begin,
+                          size_t end, size_t words) {
+    using V = Vec<Word>;
+    constexpr size_t phases = Coefficients<Word, M>::phases, step = phases * V::width;
+    // The ends of the inputs for m = 3 are done one by one, for the neighbours that are not there.
+    const size_t limit = M == 2 ? end : min_of(end, words - 2);
     size_t at = begin;
-    if (at == 0) {
-        combine_elements(map, i, out, 0, 3);
-        at = 3;
-    }
-    for (; at + 3 * V::width <= limit; at += 3 * V::width) {
-        for (size_t phase = 0; phase < 3; ++phase) {
-            typename V::Type sum{};
-            for (size_t a = 0; a < map.input_count; ++a) {
-                const Word* x = map.inputs[a] + at + phase * V::width - 2;
-                for (size_t d = 0; d < 5; ++d) sum += V::load(x + d) * k.c[i][a][d][phase];
+    if (M == 3 && at == 0) at = 3;
+    const size_t first = at;
+    for (; at + step <= limit; at += step) {
+        for (size_t phase = 0; phase < phases; ++phase) {
+            typename V::Type turned[Inputs][M];
+            for (int a = 0; a < Inputs; ++a) turn_input(turned[a], map.inputs[a] + at + phase * V::width, k, phase);
+            for (size_t i = 0; i < map.out_count; ++i) {
+                typename V::Type sum{};
+                for (int a = 0; a < Inputs; ++a) {
+                    for (int d = 0; d < M; ++d) sum += turned[a][d] * k.c[phase][i][a][d];
+                }
+                V::store(outs[i] + (at - begin) + phase * V::width, sum);
             }
-            V::store(out + (at - begin) + phase * V::width, sum);
         }
     }
-    combine_elements(map, i, out + (at - begin), at, end);
+    for (size_t i = 0; i < map.out_count; ++i) {
+        combine_elements(map, i, outs[i], begin, first);
+        combine_elements(map, i, outs[i] + (at - begin), at, end);
+    }
 }
 
 #ifdef MIPP_X86
@@ -129,32 +132,43 @@ inline void copy_streaming(uint8_t* to, const uint8_t* from, size_t bytes) {
 inline void copy_streaming(uint8_t* to, const uint8_t* from, size_t bytes) { memcpy(to, from, bytes); }
 #endif
 
-template <class Word, int M>
+template <class Word, int M, int Inputs>
 inline void combine_all(const Map<Word>& map, Word* const* outs, size_t words, bool stream) {
     constexpr size_t step = chunk_bytes / sizeof(Word) / (M * Vec<Word>::width) * (M * Vec<Word>::width);
     Coefficients<Word, M> k;
     k.set(map);
-    alignas(64) Word chunk[step];
+    if (!stream) {
+        combine_range<Word, M, Inputs>(map, k, outs, 0, words, words);
+        return;
+    }
+    alignas(64) Word chunk[MIPP_MAX_MAPS][step];
+    Word* chunks[MIPP_MAX_MAPS];
+    for (size_t i = 0; i < MIPP_MAX_MAPS; ++i) chunks[i] = chunk[i];
     for (size_t begin = 0; begin < words; begin += step) {
         const size_t end = min_of(begin + step, words);
+        combine_range<Word, M, Inputs>(map, k, chunks, begin, end, words);
         for (size_t i = 0; i < map.out_count; ++i) {
-            Word* to = stream ? chunk : outs[i] + begin;
-            if constexpr (M == 2) {
-                combine_vectors(map, k, i, to, begin, end);
-            } else {
-                combine_vectors(map, k, i, to, begin, end, words);
-            }
-            if (stream) {
-                copy_streaming(reinterpret_cast<uint8_t*>(outs[i] + begin), reinterpret_cast<const uint8_t*>(chunk),
-                               (end - begin) * sizeof(Word));
-            }
+            copy_streaming(reinterpret_cast<uint8_t*>(outs[i] + begin), reinterpret_cast<const uint8_t*>(chunk[i]),
+                           (end - begin) * sizeof(Word));
         }
     }
-    if (stream) {
-        mipp::wipe(chunk, sizeof chunk);
+    mipp::wipe(chunk, map.out_count * sizeof chunk[0]);
 #ifdef MIPP_X86
-        _mm_sfence();
+    _mm_sfence();
 #endif
+}
+
+template <class Word, int M>
+inline void combine_inputs(const Map<Word>& map, Word* const* outs, size_t words, bool stream) {
+    switch (map.input_count) {
+        case 1:
+            return combine_all<Word, M, 1>(map, outs, words, stream);
+        case 2:
+            return combine_all<Word, M, 2>(map, outs, words, stream);
+        case 3:
+            return combine_all<Word, M, 3>(map, outs, words, stream);
+        default:
+            return combine_all<Word, M, 4>(map, outs, words, stream);
     }
 }
 
@@ -164,9 +178,9 @@ inline void combine(const Word* const* inputs, size_t input_count, Word* const* 
     const Map<Word> map = {inputs, input_count, out_count, matrices, m};
     if (words == 0) return;
     if (m == 2) {
-        combine_all<Word, 2>(map, outs, words, stream != 0);
+        combine_inputs<Word, 2>(map, outs, words, stream != 0);
     } else {
-        combine_all<Word, 3>(map, outs, words, stream != 0);
+        combine_inputs<Word, 3>(map, outs, words, stream != 0);
     }
 }
 

@@ -31,11 +31,13 @@ const Tiers<std::uint16_t> tiers_16 = MIPP_TIERS(16);
 const Tiers<std::uint32_t> tiers_32 = MIPP_TIERS(32);
 const Tiers<std::uint64_t> tiers_64 = MIPP_TIERS(64);
 
+static_assert(max_maps == MIPP_MAX_MAPS && max_inputs == MIPP_MAX_INPUTS, "one limit in two headers");
+
 // Results beyond this many bytes go past the caches.
 constexpr std::size_t streaming_bytes = std::size_t{8} << 20;
 
 bool valid(const LinearMap& map) {
-    return (map.m == 2 || map.m == 3) && map.inputs >= 1 && map.inputs <= max_maps && map.outs <= max_maps;
+    return (map.m == 2 || map.m == 3) && map.inputs >= 1 && map.inputs <= max_inputs && map.outs <= max_maps;
 }
 
 // Keystream and padded rows of one block; wiped when it goes.
@@ -84,7 +86,7 @@ Status words_combine(int bits, const LinearMap& map, const void* const* inputs, 
         // 192 KiB at least, whole cache lines for either m.
         const std::size_t grain = (std::size_t{3} << 16) / sizeof(Word);
         return parallel_for(words, grain, threads, [&](std::size_t begin, std::size_t end) {
-            const Word* in[max_maps];
+            const Word* in[max_inputs];
             Word* out[max_maps];
             for (std::size_t a = 0; a < map.inputs; ++a) in[a] = static_cast<const Word*>(inputs[a]) + begin;
             for (std::size_t i = 0; i < map.outs; ++i) out[i] = static_cast<Word*>(outs[i]) + begin;
@@ -115,7 +117,7 @@ Status rows_share(int bits, const LinearMap& map, const void* rows, std::size_t 
             const std::size_t part = step * row_bytes;
             const Scratch scratch(part * map.inputs);
             if (scratch.data() == nullptr) return Status::no_memory;
-            const Word* in[max_maps];
+            const Word* in[max_inputs];
             Word* out[max_maps];
             Word* copy = reinterpret_cast<Word*>(scratch.data());
             if (padded) std::memset(copy, 0, part);

@@ -11,7 +11,8 @@
 
 namespace mipp {
 
-constexpr std::size_t max_maps = 8;
+// Most outputs of a map or answers of a query, and most inputs of a map: at most 7 servers, threshold at most 3.
+constexpr std::size_t max_maps = 8, max_inputs = 4;
 
 Level galois_tier();
 

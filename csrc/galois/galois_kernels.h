@@ -11,8 +11,9 @@ typedef struct {
 
 // Elements that answers_filter may append after it has reached its limit.
 #define MIPP_FILTER_BLOCK 512
-// Largest number of inputs or outputs of a linear map: more than the servers of any deployment.
+// Most outputs and inputs of a linear map: a deployment has at most 7 servers, and threshold at most 3.
 #define MIPP_MAX_MAPS 8
+#define MIPP_MAX_INPUTS 4
 
 #define MIPP_GALOIS_WORD_KERNELS(bits, tier)                                                                          \
     /* outs[i][m j + b] = sum_a sum_c matrices[i, a, b, c] * inputs[a][m j + c] mod 2^bits, m 2 or 3, words a         \

@@ -25,9 +25,13 @@ def json_option(command: F) -> F:
 
 def deployment_option(command: F) -> F:
     return click.option(
-        "--deployment", "folder", type=click.Path(path_type=Path, file_okay=False), envvar="MIPP_DEPLOYMENT", default=".",
+        "--deployment",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="MIPP_DEPLOYMENT",
+        default=".",
         help="Folder of the deployment; default MIPP_DEPLOYMENT, else the current folder.",
-    )(command)  # fmt: skip
+    )(command)
 
 
 @contextlib.contextmanager
@@ -58,7 +62,9 @@ def new_passphrase(wanted: bool) -> str | None:
     given = os.environ.get(PASSPHRASE_VARIABLE)
     if given is None and not sys.stdin.isatty():
         raise KeyFileError(f"no terminal to ask for a passphrase; set {PASSPHRASE_VARIABLE}")
-    return given if given is not None else click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    return (
+        given if given is not None else click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    )
 
 
 def show(data: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:

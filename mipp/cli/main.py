@@ -38,18 +38,35 @@ cli.add_command(search_command)
 @cli.command("init")
 @deployment_option
 @click.option("--descriptor", default="cld+ehd", show_default=True, help="Features of images, parts joined by +.")
-@click.option("--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring.")
+@click.option(
+    "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
+)
 @click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors.")
 @click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1.")
-@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word.")
+@click.option(
+    "--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word."
+)
 @click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature.")
 @click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature.")
-@click.option("--fit", "sample", type=click.Path(path_type=Path), help="Public images (folder) or vectors (file) to fit scales on.")
+@click.option(
+    "--fit",
+    "sample",
+    type=click.Path(path_type=Path),
+    help="Public images (folder) or vectors (file) to fit scales on.",
+)
 @json_option
 def init_command(
-    folder: Path, descriptor: str, dim: int | None, metric: str, levels: int, ring: str, bits: int, query_bits: int,
-    sample: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    folder: Path,
+    descriptor: str,
+    dim: int | None,
+    metric: str,
+    levels: int,
+    ring: str,
+    bits: int,
+    query_bits: int,
+    sample: Path | None,
+    as_json: bool,
+) -> None:
     """Make an embedded deployment: two clouds and a key centre in one folder."""
     options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
     if dim is not None or (sample is not None and sample.suffix in VECTOR_SUFFIXES):
@@ -57,19 +74,33 @@ def init_command(
     else:
         from ..deployment.ingest import descriptor_encoding
 
-        encoding = descriptor_encoding(descriptor, **options, sample=None if sample is None else _embedded(sample, descriptor))
+        encoding = descriptor_encoding(
+            descriptor, **options, sample=None if sample is None else _embedded(sample, descriptor)
+        )
     with Deployment.create(folder, encoding, descriptor=descriptor) as deployment:
         data = {
-            "deployment": str(folder.resolve()), "id": deployment.config.id.hex(), "descriptor": descriptor,
-            "metric": encoding.metric, "dim": encoding.dim, "stored_dim": encoding.encoded_dim, "ring": encoding.ring_bits,
-        }  # fmt: skip
-    show(data, as_json, lambda: [
-        f"deployment {data['id']} in {data['deployment']}",
-        f"{descriptor or 'vectors'}: {encoding.dim} values, {encoding.encoded_dim} stored words of {ring} bits, metric {encoding.metric}",
-    ])  # fmt: skip
+            "deployment": str(folder.resolve()),
+            "id": deployment.config.id.hex(),
+            "descriptor": descriptor,
+            "metric": encoding.metric,
+            "dim": encoding.dim,
+            "stored_dim": encoding.encoded_dim,
+            "ring": encoding.ring_bits,
+        }
+    show(
+        data,
+        as_json,
+        lambda: [
+            f"deployment {data['id']} in {data['deployment']}",
+            f"{descriptor or 'vectors'}: {encoding.dim} values, {encoding.encoded_dim} stored words of {ring} bits, "
+            f"metric {encoding.metric}",
+        ],
+    )
 
 
-def _vector_encoding(dim: int | None, metric: str, levels: int, sample: Path | None, options: dict[str, Any]) -> Encoding:
+def _vector_encoding(
+    dim: int | None, metric: str, levels: int, sample: Path | None, options: dict[str, Any]
+) -> Encoding:
     from ..io.vectors import load_vectors
 
     if metric == "l1":
@@ -93,19 +124,36 @@ def _embedded(folder: Path, descriptor: str) -> np.ndarray:
 
 
 @cli.command("demo")
-@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of images; default: rendered ones.")
-@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV file with columns path,label.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of images; default: rendered ones.",
+)
+@click.option(
+    "--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV file with columns path,label."
+)
 @click.option("--owners", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--queries", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--descriptor", default="cld+ehd", show_default=True)
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the sheet and the deployment; default: a new temporary one.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the sheet and the deployment; default: a new temporary one.",
+)
 @json_option
 def demo_command(
-    images: Path | None, labels: Path | None, owners: int, queries: int, k: int, descriptor: str, ring: str,
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    images: Path | None,
+    labels: Path | None,
+    owners: int,
+    queries: int,
+    k: int,
+    descriptor: str,
+    ring: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Run the main job: encrypt, upload, search, decrypt, on rendered images or a folder of real ones."""
     from ..demo.run import DemoImage, render_to, run_demo
     from ..io.images import find_images
@@ -128,9 +176,15 @@ def demo_command(
         raise ParameterError(f"no images in {images}")
     with progress("demo", owners + 2, as_json) as advance:
         result = run_demo(
-            items, out, owners=owners, queries=queries, k=k, descriptor=descriptor, ring_bits=int(ring),
+            items,
+            out,
+            owners=owners,
+            queries=queries,
+            k=k,
+            descriptor=descriptor,
+            ring_bits=int(ring),
             progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
-        )  # fmt: skip
+        )
     show(result, as_json, lambda: _demo_lines(result))
     if not result["exact_match"]:
         raise click.ClickException("the encrypted ranking differs from the plaintext's")
@@ -154,7 +208,9 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
 
 
 @cli.command("evaluate")
-@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Only images in this folder.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Only images in this folder."
+)
 @click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
 @click.option("--descriptor", default="cld+ehd", show_default=True)
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
@@ -176,14 +232,21 @@ def evaluate_command(
         result = evaluate_images(
             items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, progress=advance
         )
-    show(result, as_json, lambda: [
-        f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each",
-        *(f"left out {path}: {text}" for path, text in result["errors"]),
-        f"{'':10}{'mAP':>8}{'P@10':>8}{'P@20':>8}{'1-NN err':>10}",
-        *(f"{name:10}{v['map']:8.4f}{v['p10']:8.4f}{v['p20']:8.4f}{v['nn_error']:10.4f}"
-          for name in ("float", "quantised", "encrypted") for v in [result[name]]),
-        f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
-    ])  # fmt: skip
+    show(
+        result,
+        as_json,
+        lambda: [
+            f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each",
+            *(f"left out {path}: {text}" for path, text in result["errors"]),
+            f"{'':10}{'mAP':>8}{'P@10':>8}{'P@20':>8}{'1-NN err':>10}",
+            *(
+                f"{name:10}{v['map']:8.4f}{v['p10']:8.4f}{v['p20']:8.4f}{v['nn_error']:10.4f}"
+                for name in ("float", "quantised", "encrypted")
+                for v in [result[name]]
+            ),
+            f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
+        ],
+    )
 
 
 @cli.command("info")
@@ -191,9 +254,15 @@ def evaluate_command(
 def info_command(as_json: bool) -> None:
     """Version, processor level and tiers, threads."""
     data = {
-        "version": __version__, "python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(),
-        "level": cpu.level(), "levels": list(cpu.levels()), "tiers": cpu.active(), "threads": cpu.threads(),
-    }  # fmt: skip
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "level": cpu.level(),
+        "levels": list(cpu.levels()),
+        "tiers": cpu.active(),
+        "threads": cpu.threads(),
+    }
     show(data, as_json, lambda: [f"{name}: {value}" for name, value in data.items()])
 
 
@@ -204,14 +273,25 @@ def status_command(folder: Path, as_json: bool) -> None:
     """Owners, batches, sizes of a deployment."""
     with opened(folder) as deployment:
         data = deployment.status()
-    show(data, as_json, lambda: [
-        f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}",
-        *(f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else
-          f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes, {o['image_bytes']:,} image bytes a cloud")
-          for o in data["owners"]),
-        *(f"user {u['name']}: {u['id']}" for u in data["users"]),
-        f"servers agree: {'yes' if data['servers_agree'] else 'NO'}",
-    ])  # fmt: skip
+    show(
+        data,
+        as_json,
+        lambda: [
+            f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}",
+            *(
+                f"owner {o['name']}: "
+                + (
+                    "forgotten"
+                    if o["forgotten"]
+                    else f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes and "
+                    f"{o['image_bytes']:,} image bytes a cloud"
+                )
+                for o in data["owners"]
+            ),
+            *(f"user {u['name']}: {u['id']}" for u in data["users"]),
+            f"servers agree: {'yes' if data['servers_agree'] else 'NO'}",
+        ],
+    )
 
 
 @cli.command("verify")

@@ -39,7 +39,9 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
 @owner_group.command("add")
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--vectors", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=".npy, .fvecs or .bvecs file.")
+@click.option(
+    "--vectors", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=".npy, .fvecs or .bvecs file."
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
 @deployment_option
 @json_option
@@ -82,11 +84,19 @@ def add_command(
 @click.argument("name")
 @click.argument("user")
 @click.option("--expiry", type=click.IntRange(0), default=0, help="Unix seconds; 0: never.")
-@click.option("--ranking", "rankings", type=click.Choice(["user", "server"]), multiple=True, help="Allowed rankings; default both.")
+@click.option(
+    "--ranking",
+    "rankings",
+    type=click.Choice(["user", "server"]),
+    multiple=True,
+    help="Allowed rankings; default both.",
+)
 @click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any.")
 @click.option("--scores/--no-scores", default=True, help="Whether server-side ranking gives scores.")
 @click.option("--quota", type=click.IntRange(0), default=0, help="Number of queries; 0: any.")
-@click.option("--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover.")
+@click.option(
+    "--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover."
+)
 @deployment_option
 @json_option
 def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], **limits: Any) -> None:
@@ -105,7 +115,11 @@ def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
     """Take USER's grant back, from its next query on."""
     with opened(folder) as deployment:
         load_owner(deployment, name).revoke(deployment.user_id(user))
-    show({"owner": name, "user": user, "granted": False}, as_json, lambda: [f"{user} may no longer search the images of {name}"])
+    show(
+        {"owner": name, "user": user, "granted": False},
+        as_json,
+        lambda: [f"{user} may no longer search the images of {name}"],
+    )
 
 
 @owner_group.command("delete")
@@ -122,7 +136,9 @@ def delete_command(name: str, ids: tuple[str, ...], folder: Path, as_json: bool)
 
 @owner_group.command("compact")
 @click.argument("name")
-@click.option("--merge-below", type=click.IntRange(0), default=1 << 16, show_default=True, help="Merge batches with fewer rows.")
+@click.option(
+    "--merge-below", type=click.IntRange(0), default=1 << 16, show_default=True, help="Merge batches with fewer rows."
+)
 @deployment_option
 @json_option
 def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) -> None:

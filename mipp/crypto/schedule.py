@@ -66,7 +66,13 @@ def key_server_key(
 
 def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:
     """HKDF info of a batch's AES-256 key under the key server's key. ``dim`` and ``rows`` as uploaded, for ever."""
-    return b"mipp v1 batch" + _exactly(nonce, NONCE_BYTES, "batch nonce") + bytes([k]) + dim.to_bytes(4, "big") + rows.to_bytes(8, "big")
+    return (
+        b"mipp v1 batch"
+        + _exactly(nonce, NONCE_BYTES, "batch nonce")
+        + bytes([k])
+        + dim.to_bytes(4, "big")
+        + rows.to_bytes(8, "big")
+    )
 
 
 def zero_infos(header: bytes, nonces: np.ndarray, queries: int) -> np.ndarray:
@@ -90,7 +96,7 @@ def zero_infos(header: bytes, nonces: np.ndarray, queries: int) -> np.ndarray:
     return out.reshape(queries * len(nonces), -1)
 
 
-def batch_nonce(root: bytes, content: Iterable[bytes | memoryview | np.ndarray]) -> bytes:
+def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:
     """A fresh batch nonce: HMAC(HKDF(root, "mipp v1 nonce"), 32 random bytes | SHA-256(content)), first 16 bytes.
 
     Randomness and content both enter, so that neither a cloned machine nor a restored backup masks two different

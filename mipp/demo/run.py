@@ -1,4 +1,4 @@
-"""Several owners' images into one encrypted index, searches, decrypted hits, and the proof that the ranking is exact."""
+"""Several owners' images into one encrypted index; searches; decrypted hits; a check that the ranking is exact."""
 
 from __future__ import annotations
 
@@ -48,9 +48,18 @@ def render_to(folder: Path, classes: int = 10, per_class: int = 40) -> list[Demo
 
 
 def run_demo(
-    images: Sequence[DemoImage], out: Path, *, owners: int = 4, queries: int = 50, k: int = 10,
-    descriptor: str = "cld+ehd", ring_bits: int = 32, bits: int = 8, query_bits: int = 8, progress: Progress | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    images: Sequence[DemoImage],
+    out: Path,
+    *,
+    owners: int = 4,
+    queries: int = 50,
+    k: int = 10,
+    descriptor: str = "cld+ehd",
+    ring_bits: int = 32,
+    bits: int = 8,
+    query_bits: int = 8,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Run the main job once.
 
     Parameters
@@ -64,16 +73,16 @@ def run_demo(
     Returns
     -------
     dict
-        ``images``, ``owners``, ``queries``, ``k``, ``errors``, ``seconds`` per stage, ``bytes`` per message kind, ``rounds``,
-        ``exact_match``, ``hits`` per query, ``sheet``, and ``p_at_k`` if there are labels: the share of the k nearest other
-        images that carry the query's label.
+        ``images``, ``owners``, ``queries``, ``k``, ``errors``, ``seconds`` per stage, ``bytes`` per message kind,
+        ``rounds``, ``exact_match``, ``hits`` per query, ``sheet``, and ``p_at_k`` if there are labels: the share
+        of the k nearest other images that carry the query's label.
     """
     step = progress if progress is not None else (lambda stage, done, of: None)
     if not 1 <= owners <= len(images):
         raise ParameterError(f"{len(images)} images cannot be split over {owners} owners")
     if queries < 1 or k < 1:
         raise ParameterError("queries and k must be at least 1")
-    seconds: dict[str, float] = {name: 0.0 for name in ("extract", "encrypt", "upload", "score", "rank", "fetch")}
+    seconds: dict[str, float] = dict.fromkeys(("extract", "encrypt", "upload", "score", "rank", "fetch"), 0.0)
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
     out.mkdir(parents=True, exist_ok=True)
     with Deployment.create(_fresh(out), encoding, descriptor=descriptor) as deployment:
@@ -118,7 +127,8 @@ def run_demo(
         exact = _exact(present, where, user.index().ids(), vectors, encoding, d, [r.hits for r in found])
         label_of = {where[str(image.path)]: image.label for image in present}
         others = [
-            [h for h in r.hits if (h.batch, h.row) != where[str(q.path)]][:k] for q, r in zip(chosen, found, strict=True)
+            [h for h in r.hits if (h.batch, h.row) != where[str(q.path)]][:k]
+            for q, r in zip(chosen, found, strict=True)
         ]
         sheet = out / "sheet.png"
         rows = []
@@ -130,16 +140,26 @@ def run_demo(
             rows.append((load_image(q.path), cells))
         contact_sheet(rows, sheet)
 
-    result = {
-        "images": len(present), "owners": owners, "queries": len(chosen), "k": k, "descriptor": d.name, "errors": errors,
-        "seconds": {name: round(s, 4) for name, s in seconds.items()}, "bytes": sent, "rounds": rounds,
-        "exact_match": exact, "sheet": str(sheet), "deployment": str(deployment.folder),
-        "hits": [[_row(h) for h in hits] for hits in others], "query_images": [str(q.path) for q in chosen],
-    }  # fmt: skip
+    outcome: dict[str, Any] = {
+        "images": len(present),
+        "owners": owners,
+        "queries": len(chosen),
+        "k": k,
+        "descriptor": d.name,
+        "errors": errors,
+        "seconds": {name: round(s, 4) for name, s in seconds.items()},
+        "bytes": sent,
+        "rounds": rounds,
+        "exact_match": exact,
+        "sheet": str(sheet),
+        "deployment": str(deployment.folder),
+        "hits": [[_row(h) for h in hits] for hits in others],
+        "query_images": [str(q.path) for q in chosen],
+    }
     if all(image.label for image in present):
         good = [label_of[h.batch, h.row] == q.label for q, hits in zip(chosen, others, strict=True) for h in hits]
-        result["p_at_k"] = round(float(np.mean(good)), 4)
-    return result
+        outcome["p_at_k"] = round(float(np.mean(good)), 4)
+    return outcome
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -157,17 +177,23 @@ def _row(hit: Hit) -> dict[str, Any]:
 
 
 def _exact(
-    present: Sequence[DemoImage], where: dict[str, tuple[bytes, int]], ids: list[tuple[bytes, int]], vectors: np.ndarray,
-    encoding: Any, d: Any, found: Sequence[Sequence[Hit]],
-) -> bool:  # fmt: skip
-    """Whether the encrypted hits equal the ranking of the quantised plaintext, which numpy computes anew, row for row."""
+    present: Sequence[DemoImage],
+    where: dict[str, tuple[bytes, int]],
+    ids: list[tuple[bytes, int]],
+    vectors: np.ndarray,
+    encoding: Any,
+    d: Any,
+    found: Sequence[Sequence[Hit]],
+) -> bool:
+    """Whether the encrypted hits equal the ranking of the quantised plaintext, computed anew, row for row."""
     by_id = {where[str(image.path)]: image for image in present}
     ordered = [by_id[i] for i in ids]
     rows = d.embed(features.extract([image.path for image in ordered], d).values)
     scores = plain_scores(encoding, np.asarray(rows), vectors)
     for own, hits in zip(scores, found, strict=True):
         best = np.argsort(-own, kind="stable")[: len(hits)]
-        if [ids[i] for i in best] != [(h.batch, h.row) for h in hits] or [int(own[i]) for i in best] != [h.score for h in hits]:
+        if [ids[i] for i in best] != [(h.batch, h.row) for h in hits] or [int(own[i]) for i in best] != [
+            h.score for h in hits
+        ]:
             return False
     return True
-

@@ -154,7 +154,9 @@ class Deployment:
     def __enter__(self) -> Deployment:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _recover(self) -> None:
@@ -221,9 +223,15 @@ class Deployment:
         self._journals.append(journal)
         try:
             owner = ImageOwner(
-                name, self.config, self.channel, secrets["root"], secrets["sign"], bytes.fromhex(public["registration"]),
-                session=self._session.token, journal=journal,
-            )  # fmt: skip
+                name,
+                self.config,
+                self.channel,
+                secrets["root"],
+                secrets["sign"],
+                bytes.fromhex(public["registration"]),
+                session=self._session.token,
+                journal=journal,
+            )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         known = [request(self.channel, i, m.StatusRequest(owner.id)) for i in self.servers]
@@ -300,23 +308,34 @@ class Deployment:
         owners = []
         for number, (owner, name, gone) in enumerate(zip(first.owners, first.names, first.forgotten, strict=True)):
             of = first.batch_owner == number
-            owners.append({
-                "name": name, "id": owner.hex(), "forgotten": gone, "batches": int(of.sum()),
-                "rows": int(first.rows[of].sum()), "live": int(first.live[of].sum()),
-                "share_bytes": int(first.sizes[of].sum()), "image_bytes": int(first.image_bytes[number]),
-            })  # fmt: skip
+            owners.append(
+                {
+                    "name": name,
+                    "id": owner.hex(),
+                    "forgotten": gone,
+                    "batches": int(of.sum()),
+                    "rows": int(first.rows[of].sum()),
+                    "live": int(first.live[of].sum()),
+                    "share_bytes": int(first.sizes[of].sum()),
+                    "image_bytes": int(first.image_bytes[number]),
+                }
+            )
         facts = [
             ([r.owners[i] for i in r.batch_owner], r.batches.tobytes(), r.live.tolist(), r.generation.tolist())
             for r in replies.values()
         ]
         p = self.config.params
         return {
-            "deployment": self.config.id.hex(), "descriptor": self.config.descriptor,
-            "params": {"n": p.n, "t": p.t, "k": p.k}, "encoding": self.config.encoding.to_dict(),
-            "servers": {i: type(s).__name__ for i, s in self.servers.items()}, "owners": owners,
+            "deployment": self.config.id.hex(),
+            "descriptor": self.config.descriptor,
+            "params": {"n": p.n, "t": p.t, "k": p.k},
+            "encoding": self.config.encoding.to_dict(),
+            "servers": {i: type(s).__name__ for i, s in self.servers.items()},
+            "owners": owners,
             "users": [{"name": n, "id": u.hex()} for u, n in zip(first.users, first.user_names, strict=True)],
-            "images": sum(o["live"] for o in owners), "servers_agree": all(f == facts[0] for f in facts),
-        }  # fmt: skip
+            "images": sum(o["live"] for o in owners),
+            "servers_agree": all(f == facts[0] for f in facts),
+        }
 
     def verify(self) -> dict[str, Any]:
         """Read all files of all servers: ``files``, and ``problems``, a line each, naming the file."""

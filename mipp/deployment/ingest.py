@@ -38,7 +38,8 @@ def descriptor_encoding(
 ) -> Encoding:
     """The encoding that realises a descriptor's distance.
 
-    Scales come from the descriptor's declared value range, or from ``sample``, embedded features (N, dim) of public images.
+    Scales come from the descriptor's declared value range, or from ``sample``, embedded features (N, dim) of public
+    images.
     """
     d = features.get(spec)
     low, high = np.broadcast_arrays(d.embed_low, d.embed_high)
@@ -67,13 +68,18 @@ def query_vector(spec: str, image: str | Path) -> np.ndarray:
 
 
 def add_images(
-    owner: ImageOwner, paths: Sequence[Path], *, workers: int | None = None, chunk: int = IMAGE_CHUNK,
-    progress: Progress | None = None, seconds: dict[str, float] | None = None,
-) -> AddReport:  # fmt: skip
+    owner: ImageOwner,
+    paths: Sequence[Path],
+    *,
+    workers: int | None = None,
+    chunk: int = IMAGE_CHUNK,
+    progress: Progress | None = None,
+    seconds: dict[str, float] | None = None,
+) -> AddReport:
     """Extract, encode, encrypt and upload image files, ``chunk`` at a time.
 
-    A file that the owner's journal knows with the same content is skipped, so an interrupted call is resumed by the same
-    call. A broken file is reported and left out; the rest goes on.
+    A file that the owner's journal knows with the same content is skipped, so an interrupted call is resumed by the
+    same call. A broken file is reported and left out; the rest goes on.
     """
     spec = owner.config.descriptor
     if not spec:
@@ -127,7 +133,7 @@ def add_vectors(owner: ImageOwner, path: Path, *, progress: Progress | None = No
             encoding.encode_rows(part)
         except MippError as error:
             raise type(error)(f"{path}, rows {start} to {start + len(part) - 1}: {error}") from None
-        digest.update(memoryview(part).cast("B"))
+        digest.update(part.data.cast("B"))
     report = AddReport()
     for start in range(0, len(data), chunk):
         part = np.ascontiguousarray(data[start : start + chunk])

@@ -33,9 +33,15 @@ def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> n
 
 
 def evaluate_images(
-    items: Sequence[tuple[Path, str]], descriptor: str, *, bits: int = 8, query_bits: int = 8, ring_bits: int = 32,
-    folder: Path | None = None, progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    items: Sequence[tuple[Path, str]],
+    descriptor: str,
+    *,
+    bits: int = 8,
+    query_bits: int = 8,
+    ring_bits: int = 32,
+    folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     """Every image is a query and leaves its own ranking.
 
     Parameters
@@ -49,8 +55,9 @@ def evaluate_images(
     Returns
     -------
     dict
-        ``descriptor``, ``dim`` (stored words per image before padding), ``images``, ``errors`` (path, reason), and ``float``
-        (the descriptor's own distance), ``quantised``, ``encrypted``: each ``map``, ``p10``, ``p20``, ``nn_error``; and
+        ``descriptor``, ``dim`` (stored words per image before padding), ``images``, ``errors`` (path, reason), and
+        ``float`` (the descriptor's own distance), ``quantised``, ``encrypted``: each ``map``, ``p10``, ``p20``,
+        ``nn_error``; and
         ``identical``: whether encrypted scores equal the quantised ones, all of them.
     """
     d = features.get(descriptor)
@@ -91,7 +98,10 @@ def evaluate_vectors(
 
 
 def _encrypted_scores(vectors: np.ndarray, encoding: Encoding, folder: Path | None) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as temporary, Deployment.create(folder or Path(temporary) / "d", encoding) as deployment:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        Deployment.create(folder or Path(temporary) / "d", encoding) as deployment,
+    ):
         owner, user = deployment.create_owner("owner"), deployment.create_user("user")
         owner.add_vectors(vectors)
         owner.grant(user.id)

@@ -76,7 +76,7 @@ class Failure:
 
 @message
 class RegisterOwner:
-    """``sealed``: HPKE to this server. Key server: 32-byte server key | 32-byte image part; storage server: image part."""
+    """``sealed``: HPKE to this server of, for a key server, server key | image part, else image part, 32 bytes each."""
 
     name: str
     sign_key: bytes
@@ -233,7 +233,7 @@ class SnapshotRequest:
 
 @message
 class OwnerSnapshot:
-    """One owner's batches in row order. live: per batch with deletions, indices of live rows; those without are not listed."""
+    """One owner's batches in row order. dead_batch, dead_row: deleted rows, as number of the batch and row in it."""
 
     owner: bytes
     name: str

@@ -21,7 +21,18 @@ import numpy as np
 
 from ..errors import MessageError
 
-__all__ = ["Frames", "Id", "array", "decode", "encode", "frames_hash", "frames_size", "message", "pack_frames", "unpack_frames"]
+__all__ = [
+    "Frames",
+    "Id",
+    "array",
+    "decode",
+    "encode",
+    "frames_hash",
+    "frames_size",
+    "message",
+    "pack_frames",
+    "unpack_frames",
+]
 
 Frames = list[bytes | memoryview]
 Id = bytes
@@ -33,7 +44,20 @@ _DTYPES = {np.dtype(c).str: np.dtype(c) for c in ("<u2", "<u4", "<u8", "<i8", "|
 _KINDS: dict[str, type] = {}
 T = TypeVar("T")
 
+if typing.TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
 
+    def dataclass_transform(**_: Any) -> Any:
+        return lambda decorator: decorator
+
+
+def array(*dtypes: str, ndim: int = 1) -> Any:
+    """Field of an array with one of these dtypes and this rank."""
+    return dataclasses.field(metadata={"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(array,))
 def message(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that travels. Its repr shows the kind only: fields may be secret."""
     made = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
@@ -42,12 +66,7 @@ def message(cls: type[T]) -> type[T]:
     return made
 
 
-def array(*dtypes: str, ndim: int = 1) -> Any:
-    """Field of an array with one of these dtypes and this rank."""
-    return dataclasses.field(metadata={"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim})
-
-
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 

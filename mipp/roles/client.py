@@ -45,7 +45,9 @@ class Client:
     def _tell(self, msg: Any, servers: Iterable[int] | None = None) -> dict[int, Any]:
         """The same signed message to all servers (or those named), in one round."""
         frames = self._sign(msg)
-        return self.channel.gather(dict.fromkeys(servers if servers is not None else sorted(self.config.servers), frames))
+        return self.channel.gather(
+            dict.fromkeys(servers if servers is not None else sorted(self.config.servers), frames)
+        )
 
 
 def check_name(name: str) -> str:
@@ -62,10 +64,18 @@ def image_rows(ids: Iterable[tuple[bytes, int] | str]) -> list[tuple[bytes, int]
     out = []
     for i in ids:
         try:
-            batch, row = (bytes.fromhex(i.split(":")[0]), int(i.split(":")[1])) if isinstance(i, str) else (bytes(i[0]), int(i[1]))
+            batch, row = (
+                (bytes.fromhex(i.split(":")[0]), int(i.split(":")[1]))
+                if isinstance(i, str)
+                else (bytes(i[0]), int(i[1]))
+            )
         except (ValueError, IndexError, TypeError):
-            raise ParameterError("an image id is (batch id, row), or text of 32 hex digits, a colon and the row") from None
+            raise ParameterError(
+                "an image id is (batch id, row), or text of 32 hex digits, a colon and the row"
+            ) from None
         if len(batch) != 16 or not 0 <= row < 1 << 48:
-            raise ParameterError("an image id is (batch id of 16 bytes, row), or text of 32 hex digits, a colon and the row")
+            raise ParameterError(
+                "an image id is (batch id of 16 bytes, row), or text of 32 hex digits, a colon and the row"
+            )
         out.append((batch, row))
     return out

@@ -68,7 +68,10 @@ class DeploymentConfig:
                 Params(**data["params"]),
                 Encoding.from_dict(data["encoding"]),
                 str(data["descriptor"]),
-                {int(i): ServerKeys(bytes.fromhex(s["box"]), bytes.fromhex(s["pair"])) for i, s in data["servers"].items()},
+                {
+                    int(i): ServerKeys(bytes.fromhex(s["box"]), bytes.fromhex(s["pair"]))
+                    for i, s in data["servers"].items()
+                },
             )
         except DeploymentError:
             raise

@@ -70,9 +70,18 @@ class ImageOwner(Client):
     """
 
     def __init__(
-        self, name: str, config: DeploymentConfig, channel: Channel, root: bytes, sign_seed: bytes, registration: bytes,
-        *, session: bytes = b"\0" * 16, threads: int | None = None, journal: Journal | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        config: DeploymentConfig,
+        channel: Channel,
+        root: bytes,
+        sign_seed: bytes,
+        registration: bytes,
+        *,
+        session: bytes = b"\0" * 16,
+        threads: int | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         super().__init__(name, config, channel, sign_seed)
         self.journal = journal
         self.id = signing.party_id(signing.sign_public(sign_seed), registration)
@@ -100,7 +109,11 @@ class ImageOwner(Client):
     # --- adding -------------------------------------------------------------------------------------------------
 
     def add_vectors(
-        self, vectors: np.ndarray, images: Sequence[tuple[str, bytes] | None] | None = None, *, labels: Sequence[str] = ()
+        self,
+        vectors: np.ndarray,
+        images: Sequence[tuple[str, bytes] | None] | None = None,
+        *,
+        labels: Sequence[str] = (),
     ) -> list[tuple[bytes, int]]:
         """Encode, encrypt and upload one batch; returns when every server has it for good.
 
@@ -131,9 +144,14 @@ class ImageOwner(Client):
         return self._upload(rows, images=images, labels=labels)
 
     def _upload(
-        self, rows: np.ndarray, *, images: Sequence[tuple[str, bytes] | None] | None = None,
-        replaces: Sequence[bytes] = (), origin: tuple[np.ndarray, np.ndarray] | None = None, labels: Sequence[str] = (),
-    ) -> list[tuple[bytes, int]]:  # fmt: skip
+        self,
+        rows: np.ndarray,
+        *,
+        images: Sequence[tuple[str, bytes] | None] | None = None,
+        replaces: Sequence[bytes] = (),
+        origin: tuple[np.ndarray, np.ndarray] | None = None,
+        labels: Sequence[str] = (),
+    ) -> list[tuple[bytes, int]]:
         p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
         files, offsets = self._seal_images(shared.nonce, images, len(rows))
@@ -145,10 +163,19 @@ class ImageOwner(Client):
         for server in sorted(self.config.servers):
             cloud = server in p.storage_servers
             msgs[server] = m.UploadOp(
-                shared.nonce, self._session, seq, len(rows), self.config.encoding.encoded_dim, self.config.encoding.hash,
-                list(replaces), shared.shares[server] if cloud else np.empty((0, 0), p.dtype),
-                files if cloud else np.empty(0, np.uint8), offsets if cloud else none, batch_ids, row_ids,
-            )  # fmt: skip
+                shared.nonce,
+                self._session,
+                seq,
+                len(rows),
+                self.config.encoding.encoded_dim,
+                self.config.encoding.hash,
+                list(replaces),
+                shared.shares[server] if cloud else np.empty((0, 0), p.dtype),
+                files if cloud else np.empty(0, np.uint8),
+                offsets if cloud else none,
+                batch_ids,
+                row_ids,
+            )
         if self.journal is not None and labels:
             self.journal.begin(shared.nonce, labels)
         self._two_phase(shared.nonce, {s: self._sign(msg) for s, msg in msgs.items()})
@@ -156,7 +183,9 @@ class ImageOwner(Client):
         self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]
 
-    def _seal_images(self, batch: bytes, images: Sequence[tuple[str, bytes] | None] | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    def _seal_images(
+        self, batch: bytes, images: Sequence[tuple[str, bytes] | None] | None, rows: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         offsets = np.zeros(rows + 1, "<i8")
         if images is None:
             return np.empty(0, np.uint8), offsets
@@ -199,7 +228,7 @@ class ImageOwner(Client):
     # --- removing -----------------------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> None:
-        """Delete images by id; they are in no later answer. NotFoundError if one does not exist, none is deleted then."""
+        """Delete images by id, from the next answer on. NotFoundError, and none is deleted, if one does not exist."""
         pairs = image_rows(ids)
         if not pairs:
             raise ParameterError("no image ids to delete")
@@ -217,7 +246,9 @@ class ImageOwner(Client):
         status = self.channel.gather({server: encode(m.StatusRequest(self.id))})[server]
         return [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation))
-            for b, rows, live, generation in zip(status.batches, status.rows, status.live, status.generation, strict=True)
+            for b, rows, live, generation in zip(
+                status.batches, status.rows, status.live, status.generation, strict=True
+            )
         ]
 
     def compact(self, *, merge_below: int = 1 << 16) -> int:
@@ -278,9 +309,16 @@ class ImageOwner(Client):
     # --- grants -------------------------------------------------------------------------------------------------
 
     def grant(
-        self, user: bytes, *, expiry: int = 0, rankings: Sequence[str] = ("user", "server"), max_k: int = 0,
-        scores: bool = True, quota: int = 0, min_rows: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        user: bytes,
+        *,
+        expiry: int = 0,
+        rankings: Sequence[str] = ("user", "server"),
+        max_k: int = 0,
+        scores: bool = True,
+        quota: int = 0,
+        min_rows: int = 0,
+    ) -> None:
         """Let a user search and fetch this owner's images; every server enforces it.
 
         Parameters
@@ -300,7 +338,9 @@ class ImageOwner(Client):
         if min(expiry, max_k, quota, min_rows) < 0:
             raise ParameterError("limits of a grant are not negative; 0 means none")
         version = self._next_version(user)
-        self._tell(m.Grant(self.id, bytes(user), version, expiry, list(rankings), max_k, scores, quota, min_rows, False))
+        self._tell(
+            m.Grant(self.id, bytes(user), version, expiry, list(rankings), max_k, scores, quota, min_rows, False)
+        )
 
     def revoke(self, user: bytes) -> None:
         """Take a user's grant back, from the next query on. What the user already has, it keeps."""
@@ -317,7 +357,15 @@ class ImageOwner(Client):
                 g: Any = decode([f.data for f in signed.frames], m.Grant)
                 if g.user not in best or best[g.user].version < g.version:
                     best[g.user] = GrantInfo(
-                        g.user, g.version, g.expiry, tuple(g.rankings), g.max_k, g.scores, g.quota, g.min_rows, g.revoked
+                        g.user,
+                        g.version,
+                        g.expiry,
+                        tuple(g.rankings),
+                        g.max_k,
+                        g.scores,
+                        g.quota,
+                        g.min_rows,
+                        g.revoked,
                     )
         return sorted(best.values(), key=lambda g: g.user)
 

@@ -65,7 +65,11 @@ class Plan:
 
     def _starts(self) -> list[tuple[BatchView, int]]:
         batches = [b for p in self.parts for b in p.batches]
-        return list(zip(batches, np.concatenate([[0], np.cumsum(self.rows)[:-1]]).tolist(), strict=True)) if batches else []
+        return (
+            list(zip(batches, np.concatenate([[0], np.cumsum(self.rows)[:-1]]).tolist(), strict=True))
+            if batches
+            else []
+        )
 
     def segments(self) -> list[tuple[np.ndarray, int, np.ndarray | None]]:
         """(stored words, first answer, ordinals or None) to multiply; neighbouring small batches are made one array."""

@@ -105,11 +105,11 @@ class Server:
             msg: Any = decode(frames)
             if isinstance(msg, m.Signed):
                 return encode(self._signed(msg))
-            unsigned = {
+            unsigned: dict[type, Callable[[Any], Any]] = {
                 m.StatusRequest: self._status,
                 m.ListOps: self._list_ops,
                 m.PruneOps: self._prune_ops,
-                m.AbortOp: lambda msg: self._done(self.store.abort(msg.op)),
+                m.AbortOp: self._abort,
                 m.VerifyRequest: lambda msg: m.VerifyReport(*self.store.verify()),
             }
             if type(msg) not in unsigned:
@@ -143,8 +143,8 @@ class Server:
         method = getattr(self, _HANDLERS[kind])
         return method(msg.signer, content, digest, functools.partial(pack_frames, encode(msg)))
 
-    @staticmethod
-    def _done(_: Any) -> m.Ok:
+    def _abort(self, msg: m.AbortOp) -> m.Ok:
+        self.store.abort(msg.op)
         return m.Ok()
 
     # --- parties, grants ----------------------------------------------------------------------------------------
@@ -176,7 +176,11 @@ class Server:
     def _grant(self, signer: bytes, msg: m.Grant, digest: bytes, packed: Any) -> m.Ok:
         if msg.owner != signer:
             raise AccessDeniedError("only the owner grants access to its images")
-        if any(r not in RANKINGS for r in msg.rankings) or msg.version < 1 or min(msg.max_k, msg.quota, msg.expiry, msg.min_rows) < 0:
+        if (
+            any(r not in RANKINGS for r in msg.rankings)
+            or msg.version < 1
+            or min(msg.max_k, msg.quota, msg.expiry, msg.min_rows) < 0
+        ):
             raise ParameterError("a grant needs version >= 1, known rankings and limits that are not negative")
         self.store.user(msg.user)
         self.store.put_grant(signer, msg.user, msg.version, m.grant_id(digest), packed())
@@ -273,7 +277,9 @@ class Server:
         whole = hashlib.sha256(snapshot_hash([(v.owner, v.hash) for v in views]) + b"".join(grants[o] for o in chosen))
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
-        return m.Snapshot(whole.digest(), False, [pack_frames(encode(_owner_snapshot(v, grants[v.owner]))) for v in views])
+        return m.Snapshot(
+            whole.digest(), False, [pack_frames(encode(_owner_snapshot(v, grants[v.owner]))) for v in views]
+        )
 
     def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer:
         p = self.config.params
@@ -286,19 +292,28 @@ class Server:
             raise ParameterError("the query is encoded for another index")
         servers = p.check_servers(header.servers)
         if tuple(header.servers) != servers or self.index not in servers or len(header.commitments) != len(servers):
-            raise ParameterError("the query's servers must be sorted, with one commitment each, and this one among them")
+            raise ParameterError(
+                "the query's servers must be sorted, with one commitment each, and this one among them"
+            )
         width = p.padded(self.config.encoding.encoded_dim)
-        if not 1 <= header.queries <= MAX_QUERIES or msg.column.shape != (header.queries, width) or msg.column.dtype != p.dtype:
-            raise ShapeError(f"columns must be ({header.queries}, {width}) words of {p.k} bits, 1 to {MAX_QUERIES} queries")
-        if len(msg.salt) != 32 or column_commitment(msg.salt, msg.column) != header.commitments[servers.index(self.index)]:
+        if (
+            not 1 <= header.queries <= MAX_QUERIES
+            or msg.column.shape != (header.queries, width)
+            or msg.column.dtype != p.dtype
+        ):
+            raise ShapeError(
+                f"columns must be ({header.queries}, {width}) words of {p.k} bits, 1 to {MAX_QUERIES} queries"
+            )
+        if (
+            len(msg.salt) != 32
+            or column_commitment(msg.salt, msg.column) != header.commitments[servers.index(self.index)]
+        ):
             raise AuthenticationError("the column is not the one that the header commits to")
         if header.ranking != "user":
             raise ParameterError(f"ranking {header.ranking!r} is not offered by this server")
         plan = self._authorise(header)
         out = self._product(plan, msg.column)
-        add_zero_share(
-            out, self.index, servers, self._pair_keys, bound, plan.nonces, plan.rows, threads=self.threads
-        )
+        add_zero_share(out, self.index, servers, self._pair_keys, bound, plan.nonces, plan.rows, threads=self.threads)
         return m.Answer(out if plan.live is None else np.ascontiguousarray(out[:, plan.live]))
 
     def _authorise(self, header: m.QueryHeader) -> Plan:
@@ -307,7 +322,9 @@ class Server:
         chosen = []
         for grant in header.grants:
             if grant not in grants:
-                raise AccessDeniedError("a grant of the query is not in force (never given, replaced, revoked, expired)")
+                raise AccessDeniedError(
+                    "a grant of the query is not in force (never given, replaced, revoked, expired)"
+                )
             chosen.append(grants[grant])
         owners = [g.owner for g in chosen]
         if not owners or owners != sorted(set(owners)):
@@ -316,13 +333,13 @@ class Server:
         if header.snapshot != snapshot_hash([(v.owner, v.hash) for v in views]):
             raise StaleSnapshotError("the index changed since the query's snapshot")
         plan = self._plan(header, views)
-        for grant, live in zip(chosen, plan.live_by_owner, strict=True):
-            if header.ranking not in grant.rankings:
+        for given, live in zip(chosen, plan.live_by_owner, strict=True):
+            if header.ranking not in given.rankings:
                 raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
-            if header.k < 1 or (grant.max_k and header.k > grant.max_k):
-                raise AccessDeniedError(f"a grant allows k up to {grant.max_k}, not {header.k}")
-            if live < grant.min_rows:
-                raise AccessDeniedError(f"a grant wants queries to cover at least {grant.min_rows} rows, not {live}")
+            if header.k < 1 or (given.max_k and header.k > given.max_k):
+                raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
+            if live < given.min_rows:
+                raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
         self.store.count_queries([(i, grants[i].quota) for i in header.grants], header.queries)
         return plan
 
@@ -357,7 +374,9 @@ class Server:
             name, number = batch.tobytes(), int(row)
             view = next((v for v in views if name in v.index), None)
             if view is None:
-                raise AccessDeniedError("an image that was asked for belongs to no owner that grants this user anything")
+                raise AccessDeniedError(
+                    "an image that was asked for belongs to no owner that grants this user anything"
+                )
             held = view.batches[view.index[name]]
             if not 0 <= number < held.rows or number in held.tombstones:
                 raise NotFoundError(f"row {number} of batch {name.hex()} is not there or was deleted")
@@ -435,7 +454,14 @@ def _owner_snapshot(view: OwnerView, grant: bytes) -> m.OwnerSnapshot:
     dead = [(i, row) for i, b in enumerate(view.batches) for row in b.tombstones]
     pairs = np.array(dead, "<i8").reshape(-1, 2)
     return m.OwnerSnapshot(
-        view.owner, view.name, grant, view.hash, view.rows.astype("<i8"), pairs[:, 0].copy(), pairs[:, 1].copy(), view.ids
+        view.owner,
+        view.name,
+        grant,
+        view.hash,
+        view.rows.astype("<i8"),
+        pairs[:, 0].copy(),
+        pairs[:, 1].copy(),
+        view.ids,
     )
 
 

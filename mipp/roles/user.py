@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from ..crypto import box, schedule, signing
-from ..errors import AccessDeniedError, AuthenticationError, MessageError, NotFoundError, ParameterError, StaleSnapshotError
+from ..errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    MessageError,
+    NotFoundError,
+    ParameterError,
+    StaleSnapshotError,
+)
 from ..protocol import messages as m
 from ..protocol.channel import Channel
-from ..protocol.wire import decode, encode, frames_hash, unpack_frames
+from ..protocol.wire import decode, encode, unpack_frames
 from ..sharing import query_columns, reconstruct, top_k
 from ..store.views import snapshot_hash
 from .client import Client, image_rows
@@ -156,7 +161,9 @@ class User(Client):
         self._known[key] = Index(reply.hash, found)
         return self._known[key]
 
-    def search(self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user") -> SearchResult:
+    def search(
+        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user"
+    ) -> SearchResult:
         """The k nearest images of all owners that granted this user (or of those named).
 
         Parameters
@@ -191,7 +198,10 @@ class User(Client):
             batch, row = index.locate(positions)
             rank_seconds = time.perf_counter() - began
             for q in range(taken):
-                hits = [self._hit(index, b, r, s, v) for b, r, s, v in zip(batch[q], row[q], scores[q], values[q], strict=True)]
+                hits = [
+                    self._hit(index, b, r, s, v)
+                    for b, r, s, v in zip(batch[q], row[q], scores[q], values[q], strict=True)
+                ]
                 results.append(SearchResult(hits, {"score": seconds / taken, "rank": rank_seconds / taken}))
             start += taken
         return results
@@ -256,10 +266,19 @@ class User(Client):
         salts = {s: schedule.random_bytes(32) for s in self.servers}
         header = encode(
             m.QueryHeader(
-                self.config.id, self.id, schedule.random_bytes(16), ranking, int(k), len(encoded), list(self.servers),
-                self.config.encoding.hash, index.snapshot, [o.grant for o in index.owners],
-                [column_commitment(salts[s], columns[s]) for s in self.servers], index.batches,
-            )  # fmt: skip
+                self.config.id,
+                self.id,
+                schedule.random_bytes(16),
+                ranking,
+                int(k),
+                len(encoded),
+                list(self.servers),
+                self.config.encoding.hash,
+                index.snapshot,
+                [o.grant for o in index.owners],
+                [column_commitment(salts[s], columns[s]) for s in self.servers],
+                index.batches,
+            )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
         replies = self._ask({s: m.Query(frames, salts[s], columns[s]) for s in self.servers})

@@ -8,8 +8,8 @@ Both begin with a 256-byte header (all integers little-endian)::
     64 parameter hash, 32 bytes | owner, 16 | batch, 16 | zero to 256
 
 A share file goes on with ``stored x D`` words, so rows are 64-byte aligned in the file; then, for generation > 0, the
-original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files. Both
-end with the SHA-256 of everything before. They are written under a temporary name, synced, renamed.
+original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files.
+Both end with the SHA-256 of everything before. They are written under a temporary name, synced, renamed.
 """
 
 from __future__ import annotations
@@ -54,9 +54,19 @@ class FileInfo:
 
     def header(self, magic: bytes) -> bytes:
         fixed = _FIXED.pack(
-            magic, _VERSION, self.k, self.dim, self.width, self.generation, 0, self.rows, self.stored,
-            self.params, self.owner, self.batch,
-        )  # fmt: skip
+            magic,
+            _VERSION,
+            self.k,
+            self.dim,
+            self.width,
+            self.generation,
+            0,
+            self.rows,
+            self.stored,
+            self.params,
+            self.owner,
+            self.batch,
+        )
         return fixed.ljust(_HEADER, b"\0")
 
 
@@ -82,7 +92,7 @@ def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]
         try:
             with os.fdopen(fd, "wb", buffering=0) as file:
                 for part in parts:
-                    view = memoryview(part.reshape(-1) if isinstance(part, np.ndarray) else part)
+                    view = part.reshape(-1).data if isinstance(part, np.ndarray) else memoryview(part)
                     view = view.cast("B") if view.nbytes else memoryview(b"")
                     for start in range(0, view.nbytes, _CHUNK):
                         chunk = view[start : start + _CHUNK]

@@ -47,7 +47,9 @@ class Journal:
     def begin(self, batch: bytes, labels: Sequence[str]) -> None:
         """One label per row of a batch that is about to be sent, or one for all rows."""
         whole = int(len(labels) == 1)
-        self._write("INSERT INTO items VALUES (?, ?, ?, ?)", [(text, batch, row, whole) for row, text in enumerate(labels)])
+        self._write(
+            "INSERT INTO items VALUES (?, ?, ?, ?)", [(text, batch, row, whole) for row, text in enumerate(labels)]
+        )
 
     def settle(self, batches: Iterable[bytes]) -> None:
         """Drop entries of batches that are not among ``batches``, those that the servers have."""

@@ -89,12 +89,18 @@ class ServerStore:
         """Drop all that the owner has here; ids and nonces stay taken for ever."""
         with self.catalog.transaction() as db:
             db.execute(
-                "UPDATE owners SET sealed=x'', forget=coalesce(forget, ?), revision=revision+1 WHERE id=?", (frames, owner)
+                "UPDATE owners SET sealed=x'', forget=coalesce(forget, ?), revision=revision+1 WHERE id=?",
+                (frames, owner),
             )
             paths = [
-                self._share_path(*row) for row in db.execute("SELECT id, generation FROM batches WHERE owner=?", (owner,))
-            ] + [self._pack_path(*row) for row in db.execute("SELECT id, generation FROM packs WHERE owner=?", (owner,))]
-            for op, kind, record in db.execute("SELECT id, kind, record FROM ops WHERE owner=? AND committed IS NULL", (owner,)):
+                self._share_path(*row)
+                for row in db.execute("SELECT id, generation FROM batches WHERE owner=?", (owner,))
+            ] + [
+                self._pack_path(*row) for row in db.execute("SELECT id, generation FROM packs WHERE owner=?", (owner,))
+            ]
+            for op, kind, record in db.execute(
+                "SELECT id, kind, record FROM ops WHERE owner=? AND committed IS NULL", (owner,)
+            ):
                 paths += self._prepared_files(op, kind, msgpack.unpackb(record))
             for table in ("batches", "packs", "grants", "ops"):
                 db.execute(f"DELETE FROM {table} WHERE owner=?", (owner,))
@@ -202,7 +208,9 @@ class ServerStore:
                     raise NotFoundError(f"batch {batch.hex()} has rows 0 to {found[0] - 1}")
             self._begin_op(db, owner, op, "delete", session, True, {"dead": dead})
 
-    def prepare_compact(self, owner: bytes, op: bytes, session: bytes, batch: bytes, generation: int, rows: np.ndarray) -> None:
+    def prepare_compact(
+        self, owner: bytes, op: bytes, session: bytes, batch: bytes, generation: int, rows: np.ndarray
+    ) -> None:
         """Write a batch's file anew without its tombstoned rows; all original row numbers stay."""
         with self.catalog.transaction() as db:
             total, dim, current, size, digest, tombstones, stored = self._batch_of(db, owner, batch)
@@ -222,17 +230,26 @@ class ServerStore:
                 info = FileInfo(self._hash, owner, batch, self.params.k, dim, width, generation, total, len(left))
                 path = self._share_path(batch, generation)
                 new_size, new_digest = write_share(path, info, old.words[places], left)
-            record = {"batch": batch, "generation": generation, "size": new_size, "digest": new_digest, "stored": len(left)}
+            record = {
+                "batch": batch,
+                "generation": generation,
+                "size": new_size,
+                "digest": new_digest,
+                "stored": len(left),
+            }
             with self.catalog.transaction() as db:
                 db.execute("UPDATE ops SET record=? WHERE id=?", (msgpack.packb(record), op))
         except BaseException:
             self.abort(op)
             raise
 
-    def _begin_op(self, db: Any, owner: bytes, op: bytes, kind: str, session: bytes, exclusive: bool, record: Any) -> None:
-        if exclusive and db.execute(
-            "SELECT 1 FROM ops WHERE owner=? AND exclusive=1 AND committed IS NULL", (owner,)
-        ).fetchone():
+    def _begin_op(
+        self, db: Any, owner: bytes, op: bytes, kind: str, session: bytes, exclusive: bool, record: Any
+    ) -> None:
+        if (
+            exclusive
+            and db.execute("SELECT 1 FROM ops WHERE owner=? AND exclusive=1 AND committed IS NULL", (owner,)).fetchone()
+        ):
             raise StoreError("another delete or compaction of this owner is under way; try again when it has ended")
         values = (op, owner, kind, session, int(exclusive), msgpack.packb(record))
         db.execute("INSERT INTO ops (id, owner, kind, session, exclusive, record) VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -349,7 +366,9 @@ class ServerStore:
         batch, rows, dim, generation, tombstones, size, digest, stored = row
         words, ordinals = (known.words, known.ordinals) if known is not None else (None, None)
         if known is None and self.has_shares:
-            info = FileInfo(self._hash, owner, batch, self.params.k, dim, self.params.padded(dim), generation, rows, stored)
+            info = FileInfo(
+                self._hash, owner, batch, self.params.k, dim, self.params.padded(dim), generation, rows, stored
+            )
             file = ShareFile(self._share_path(batch, generation), info, size, digest, check=self._check)
             words, ordinals = file.words, file.ordinals
         dead = np.frombuffer(tombstones, "<i8").astype(np.int64) if tombstones else _NO_ROWS
@@ -357,7 +376,9 @@ class ServerStore:
 
     def origins(self, owner: bytes, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Image ids (rows, 16) and (rows,) that the batch's images were encrypted under."""
-        row = self.catalog.one("SELECT rows, origin_batch, origin_row FROM batches WHERE id=? AND owner=?", batch, owner)
+        row = self.catalog.one(
+            "SELECT rows, origin_batch, origin_row FROM batches WHERE id=? AND owner=?", batch, owner
+        )
         if row is None:
             raise NotFoundError(f"this owner has no batch {batch.hex()}")
         if row[1]:
@@ -366,7 +387,9 @@ class ServerStore:
 
     def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
         """One encrypted image file; NotFoundError if the row came without an image."""
-        row = self.catalog.one("SELECT rows, generation, size, digest FROM packs WHERE id=? AND owner=?", origin_batch, owner)
+        row = self.catalog.one(
+            "SELECT rows, generation, size, digest FROM packs WHERE id=? AND owner=?", origin_batch, owner
+        )
         file = None
         if row is not None:
             key = (origin_batch, row[1])
@@ -413,7 +436,9 @@ class ServerStore:
             info = self._pack_info(owner, batch, rows, generation + 1)
             written = write_images(new, info, offsets, [f for f in files if f is not None])
             with self.catalog.transaction() as db:
-                db.execute("UPDATE packs SET generation=?, size=?, digest=? WHERE id=?", (generation + 1, *written, batch))
+                db.execute(
+                    "UPDATE packs SET generation=?, size=?, digest=? WHERE id=?", (generation + 1, *written, batch)
+                )
             self._unlink([path])
 
     def verify(self) -> tuple[int, list[str]]:

@@ -38,8 +38,16 @@ def forms(secret):
 
 def test_reprs_and_pickles(world):
     secret = [f for s in secrets_of(world.deployment) for f in forms(s)]
-    things = [world.deployment, *world.deployment.servers.values(), *world.owners, world.user, world.owners[0].keys,
-              world.deployment.config, world.owners[0].batches(), world.user.search(vectors(1)[0], 2)]  # fmt: skip
+    things = [
+        world.deployment,
+        *world.deployment.servers.values(),
+        *world.owners,
+        world.user,
+        world.owners[0].keys,
+        world.deployment.config,
+        world.owners[0].batches(),
+        world.user.search(vectors(1)[0], 2),
+    ]
     for thing in things:
         text = repr(thing).encode() + str(thing).encode()
         assert not any(f in text for f in secret)
@@ -65,9 +73,12 @@ def test_logs_and_errors(world, caplog):
     server._snapshot = broken
     stranger = world.deployment.create_user("stranger")
     for act in (
-        lambda: world.user.index(), lambda: stranger.search(vectors(1)[0]), lambda: world.owners[0].add_vectors(np.full((1, DIM), np.nan)),
-        lambda: world.deployment.create_owner("anna"), lambda: world.owners[0].delete([(b"x" * 16, 0)]),
-    ):  # fmt: skip
+        lambda: world.user.index(),
+        lambda: stranger.search(vectors(1)[0]),
+        lambda: world.owners[0].add_vectors(np.full((1, DIM), np.nan)),
+        lambda: world.deployment.create_owner("anna"),
+        lambda: world.owners[0].delete([(b"x" * 16, 0)]),
+    ):
         with pytest.raises(MippError) as caught:
             act()
         texts.append(str(caught.value))
@@ -82,7 +93,8 @@ def test_what_servers_store_and_receive(tmp_path):
     captured = {1: [], 2: [], 3: []}
     with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("ip", DIM), threads=1) as deployment:
         for i, server in deployment.servers.items():
-            def handle(frames, real=server.handle, seen=captured[i]):  # fmt: skip
+
+            def handle(frames, real=server.handle, seen=captured[i]):
                 reply = real(frames)
                 seen.extend(bytes(f) for f in (*frames, *reply))
                 return reply
@@ -95,10 +107,18 @@ def test_what_servers_store_and_receive(tmp_path):
         hits = user.search(x[3], 5).hits
         user.fetch(hits)
         rows = owner.config.encoding.encode_rows(x)
-        plain = [rows.tobytes(), rows[7].tobytes(), b"secret name", b"secret pixels", *(h.score.to_bytes(4, "little") for h in hits)]
+        plain = [
+            rows.tobytes(),
+            rows[7].tobytes(),
+            b"secret name",
+            b"secret pixels",
+            *(h.score.to_bytes(4, "little") for h in hits),
+        ]
         secret = secrets_of(deployment)
-    stored = {i: [p.read_bytes() for p in (tmp_path / f"d/servers/{i}").rglob("*") if p.is_file() and p.name != "server.key"]
-              for i in captured}  # fmt: skip
+    stored = {
+        i: [p.read_bytes() for p in (tmp_path / f"d/servers/{i}").rglob("*") if p.is_file() and p.name != "server.key"]
+        for i in captured
+    }
     for i in captured:
         everything = b"\0".join(captured[i] + stored[i])
         assert len(everything) > 5000

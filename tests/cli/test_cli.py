@@ -81,7 +81,9 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command("status", "--json")
     status = json.loads(out)
     assert [(o["name"], o["live"], o["batches"]) for o in sorted(status["owners"], key=lambda o: o["name"])] == [
-        ("anna", 8, 1), ("berta", 1, 1)]  # fmt: skip
+        ("anna", 8, 1),
+        ("berta", 1, 1),
+    ]
     assert status["servers_agree"] and mipp_command("verify")[0] == 0
 
     assert mipp_command("owner", "revoke", "anna", "ulla")[0] == 0
@@ -129,12 +131,18 @@ def test_broken_images_are_reported_and_the_rest_goes_on(mipp_command, pictures)
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (["status"], "no deployment"), (["owner", "create", "a/b"], "no deployment"), (["search", "u"], "either IMAGE or"),
-        (["init", "--descriptor", "nothing"], "nothing"), (["init", "--ring", "16"], "16"), (["init", "--vectors", "0"], "dim"),
-        (["demo", "--owners", "0"], "owners"), (["evaluate"], "labels"), (["nothing"], "nothing"),
+        (["status"], "no deployment"),
+        (["owner", "create", "a/b"], "no deployment"),
+        (["search", "u"], "either IMAGE or"),
+        (["init", "--descriptor", "nothing"], "nothing"),
+        (["init", "--ring", "16"], "16"),
+        (["init", "--vectors", "0"], "dim"),
+        (["demo", "--owners", "0"], "owners"),
+        (["evaluate"], "labels"),
+        (["nothing"], "nothing"),
         (["init", "--vectors", "8", "--metric", "l1"], "levels"),
     ],
-)  # fmt: skip
+)
 def test_errors_a_person_can_act_on(mipp_command, args, text):
     code, _, err = mipp_command(*args)
     assert code in (1, 2) and text in err and "Traceback" not in err
@@ -144,11 +152,15 @@ def test_errors_inside_a_deployment(mipp_command, pictures):
     mipp_command("init")
     mipp_command("owner", "create", "o")
     for args, text in [
-        (["init"], "already"), (["owner", "create", "o"], "exists"), (["owner", "create", "../o"], "name"),
-        (["owner", "add", "p", pictures[0]], "unknown owner"), (["owner", "grant", "o", "u"], "unknown user"),
-        (["owner", "delete", "o", "zz"], "image id"), (["search", "u", pictures[0]], "unknown user"),
+        (["init"], "already"),
+        (["owner", "create", "o"], "exists"),
+        (["owner", "create", "../o"], "name"),
+        (["owner", "add", "p", pictures[0]], "unknown owner"),
+        (["owner", "grant", "o", "u"], "unknown user"),
+        (["owner", "delete", "o", "zz"], "image id"),
+        (["search", "u", pictures[0]], "unknown user"),
         (["owner", "add", "o", "--vectors", __file__], "features of images"),
-    ]:  # fmt: skip
+    ]:
         code, _, err = mipp_command(*args)
         assert code == 1 and text in err and len(err.splitlines()) == 1, args
     key = Path(os.environ["MIPP_DEPLOYMENT"]) / "owners/o.key"
@@ -197,11 +209,15 @@ def test_demo_on_a_folder(mipp_command, pictures, tmp_path):
     labels = pictures[0].parent / "labels.csv"
     labels.write_text("path,label\n" + "".join(f"{p.name},{i % 2}\n" for i, p in enumerate(pictures)))
     (pictures[0].parent / "zz.png").write_bytes(b"broken")
-    code, out, err = mipp_command("demo", "--images", pictures[0].parent, "--owners", 3, "--k", 99, "--out", tmp_path / "o", "--json")
+    code, out, _ = mipp_command(
+        "demo", "--images", pictures[0].parent, "--owners", 3, "--k", 99, "--out", tmp_path / "o", "--json"
+    )
     result = json.loads(out)
     assert code == 0 and result["exact_match"] and result["images"] == 8 and "p_at_k" not in result
     assert len(result["errors"]) == 1 and result["k"] == 7
-    code, out, _ = mipp_command("demo", "--images", pictures[0].parent, "--labels", labels, "--owners", 2, "--k", 2, "--out", tmp_path / "o")
+    code, out, _ = mipp_command(
+        "demo", "--images", pictures[0].parent, "--labels", labels, "--owners", 2, "--k", 2, "--out", tmp_path / "o"
+    )
     assert code == 0 and "P@2" in out and "equals the plaintext's: yes" in out
 
 
@@ -209,7 +225,9 @@ def test_evaluate(mipp_command, pictures):
     labels = pictures[0].parent / "labels.csv"
     labels.write_text("path,label\n" + "".join(f"{p.name},{i % 2}\n" for i, p in enumerate(pictures)))
     for descriptor in ("cld", "ehd", "cld+ehd"):
-        code, out, _ = mipp_command("evaluate", "--images", pictures[0].parent, "--labels", labels, "--descriptor", descriptor, "--json")
+        code, out, _ = mipp_command(
+            "evaluate", "--images", pictures[0].parent, "--labels", labels, "--descriptor", descriptor, "--json"
+        )
         result = json.loads(out)
         assert code == 0 and result["descriptor"] == descriptor and result["identical"] is True
         assert result["quantised"] == result["encrypted"]

@@ -16,22 +16,32 @@ D, R = b"d" * 16, b"r" * 16
 
 def test_hkdf_matches_rfc_5869():
     """RFC 5869, test case 3 (empty salt and info), and an independent computation."""
-    okm = bytes.fromhex(
-        "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
-    )
+    okm = bytes.fromhex("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8")
     assert schedule.hkdf(b"\x0b" * 22, b"", 42) == okm
     prk = hmac.new(b"\0" * 32, b"key", hashlib.sha256).digest()
     assert schedule.hkdf(b"key", b"info") == hmac.new(prk, b"info\x01", hashlib.sha256).digest()
 
 
 def test_keys_are_bound_to_everything():
-    base = dict(root=b"a" * 32, deployment=D, registration=R, n=3, t=1, server=3, scheme=1)
-    changes = dict(root=b"b" * 32, deployment=b"e" * 16, registration=b"s" * 16, n=4, t=2, server=2, scheme=2)
+    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "scheme": 1}
+    changes = {
+        "root": b"b" * 32,
+        "deployment": b"e" * 16,
+        "registration": b"s" * 16,
+        "n": 4,
+        "t": 2,
+        "server": 2,
+        "scheme": 2,
+    }
     keys = {schedule.key_server_key(**base)}
     keys |= {schedule.key_server_key(**{**base, name: value}) for name, value in changes.items()}
     assert len(keys) == 1 + len(changes)
-    infos = {schedule.batch_info(b"n" * 16, 32, 8, 3), schedule.batch_info(b"n" * 16, 16, 8, 3),
-             schedule.batch_info(b"n" * 16, 32, 9, 3), schedule.batch_info(b"n" * 16, 32, 8, 4)}  # fmt: skip
+    infos = {
+        schedule.batch_info(b"n" * 16, 32, 8, 3),
+        schedule.batch_info(b"n" * 16, 16, 8, 3),
+        schedule.batch_info(b"n" * 16, 32, 9, 3),
+        schedule.batch_info(b"n" * 16, 32, 8, 4),
+    }
     assert len(infos) == 4
     for wrong in ({"root": b""}, {"deployment": b"x"}, {"registration": b"x" * 17}):
         with pytest.raises(ParameterError):
@@ -50,8 +60,13 @@ def test_seal():
     public = box.box_private(private).public_key().public_bytes_raw()
     sealed = box.seal(public, b"secret", b"info")
     assert box.open_sealed(private, sealed, b"info") == b"secret"
-    for key, data, info in [(b"q" * 32, sealed, b"info"), (private, sealed, b"other"), (private, sealed[:-1], b"info"),
-                            (private, b"", b"info"), (private, bytes([sealed[0] ^ 1]) + sealed[1:], b"info")]:  # fmt: skip
+    for key, data, info in [
+        (b"q" * 32, sealed, b"info"),
+        (private, sealed, b"other"),
+        (private, sealed[:-1], b"info"),
+        (private, b"", b"info"),
+        (private, bytes([sealed[0] ^ 1]) + sealed[1:], b"info"),
+    ]:
         with pytest.raises(AuthenticationError):
             box.open_sealed(key, data, info)
 
@@ -73,8 +88,13 @@ def test_image_files():
         bad[position] ^= 1
         with pytest.raises(AuthenticationError):
             box.open_image(*parts, D, owner, image, bytes(bad))
-    for args in [(b"x" * 32, parts[1], D, owner, image), (parts[0], b"x" * 32, D, owner, image),
-                 (*parts, b"e" * 16, owner, image), (*parts, D, b"p" * 16, image), (*parts, D, owner, b"j" * 24)]:  # fmt: skip
+    for args in [
+        (b"x" * 32, parts[1], D, owner, image),
+        (parts[0], b"x" * 32, D, owner, image),
+        (*parts, b"e" * 16, owner, image),
+        (*parts, D, b"p" * 16, image),
+        (*parts, D, owner, b"j" * 24),
+    ]:
         with pytest.raises(AuthenticationError):
             box.open_image(*args, blob)
     with pytest.raises(AuthenticationError):
@@ -86,9 +106,14 @@ def test_signatures_cover_deployment_purpose_and_content():
     public = signing.sign_public(seed)
     signature = signing.sign(seed, D, "Query", b"h" * 32)
     signing.verify(public, signature, D, "Query", b"h" * 32)
-    for args in [(signing.sign_public(b"t" * 32), signature, D, "Query", b"h" * 32), (public, signature, R, "Query", b"h" * 32),
-                 (public, signature, D, "Grant", b"h" * 32), (public, signature, D, "Query", b"g" * 32),
-                 (public, b"", D, "Query", b"h" * 32), (b"", signature, D, "Query", b"h" * 32)]:  # fmt: skip
+    for args in [
+        (signing.sign_public(b"t" * 32), signature, D, "Query", b"h" * 32),
+        (public, signature, R, "Query", b"h" * 32),
+        (public, signature, D, "Grant", b"h" * 32),
+        (public, signature, D, "Query", b"g" * 32),
+        (public, b"", D, "Query", b"h" * 32),
+        (b"", signature, D, "Query", b"h" * 32),
+    ]:
         with pytest.raises(AuthenticationError):
             signing.verify(*args)
 

@@ -199,7 +199,8 @@ def run_matmul(infos, runs, columns, threads=1, gap=0):
     _core.keystream_matmul(schedules, index, first, count, columns, whole[:, :total], threads)
     assert (whole[:, total:] == 5).all()
     rows = [
-        oracle.keystream_rows(oracle.hkdf(KEY, bytes(infos[s])), columns.dtype, columns.shape[1], f, n) for s, f, n in runs
+        oracle.keystream_rows(oracle.hkdf(KEY, bytes(infos[s])), columns.dtype, columns.shape[1], f, n)
+        for s, f, n in runs
     ]
     stacked = np.concatenate([*rows, np.empty((0, columns.shape[1]), columns.dtype)])
     return whole[:, :total], ring_oracle.matmul_wide(stacked, columns)
@@ -273,7 +274,9 @@ def test_random_runs(tier, data):
     runs = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5000), st.integers(0, 120)), max_size=6))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     width = blocks * 16 // np.dtype(dtype).itemsize
-    got, expected = run_matmul(make_infos(rng, 4), runs, words(rng, (columns, width), dtype), data.draw(st.integers(1, 3)))
+    got, expected = run_matmul(
+        make_infos(rng, 4), runs, words(rng, (columns, width), dtype), data.draw(st.integers(1, 3))
+    )
     assert np.array_equal(got, expected)
 
 

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from mipp.crypto import schedule
-from mipp.errors import AccessDeniedError, AuthenticationError, MippError, NonceReuseError, ParameterError, ShapeError, StaleSnapshotError
+from mipp.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    MippError,
+    NonceReuseError,
+    ParameterError,
+    ShapeError,
+    StaleSnapshotError,
+)
 from mipp.protocol import messages as m
 from mipp.protocol.wire import decode, encode
 from mipp.roles.server import column_commitment
@@ -28,10 +36,19 @@ class Forge:
     def header(self, **changes):
         config, index = self.user.config, self.index
         header = m.QueryHeader(
-            config.id, self.user.id, schedule.random_bytes(16), "user", 5, 1, [1, 2, 3], config.encoding.hash, index.snapshot,
-            [o.grant for o in index.owners], [column_commitment(self.salts[s], self.columns[s]) for s in (1, 2, 3)],
+            config.id,
+            self.user.id,
+            schedule.random_bytes(16),
+            "user",
+            5,
+            1,
+            [1, 2, 3],
+            config.encoding.hash,
+            index.snapshot,
+            [o.grant for o in index.owners],
+            [column_commitment(self.salts[s], self.columns[s]) for s in (1, 2, 3)],
             index.batches,
-        )  # fmt: skip
+        )
         return dataclasses.replace(header, **changes)
 
     def send(self, header, server=1, column=None, salt=None):
@@ -119,13 +136,21 @@ def test_a_subset_of_batches_is_answered_and_repeats_are_not(world, forge):
 
 def test_misuse_of_the_header(world, forge):
     cases = [
-        ({"deployment": b"x" * 16}, AuthenticationError), ({"user": b"x" * 16}, AuthenticationError),
-        ({"nonce": b""}, AuthenticationError), ({"encoding": b"x" * 32}, ParameterError), ({"ranking": "none"}, ParameterError),
-        ({"k": 0}, AccessDeniedError), ({"queries": 0}, ShapeError), ({"queries": 2}, ShapeError), ({"grants": []}, ParameterError),
-        ({"snapshot": b"x" * 32}, StaleSnapshotError), ({"grants": [b"x" * 16]}, AccessDeniedError),
+        ({"deployment": b"x" * 16}, AuthenticationError),
+        ({"user": b"x" * 16}, AuthenticationError),
+        ({"nonce": b""}, AuthenticationError),
+        ({"encoding": b"x" * 32}, ParameterError),
+        ({"ranking": "none"}, ParameterError),
+        ({"k": 0}, AccessDeniedError),
+        ({"queries": 0}, ShapeError),
+        ({"queries": 2}, ShapeError),
+        ({"grants": []}, ParameterError),
+        ({"snapshot": b"x" * 32}, StaleSnapshotError),
+        ({"grants": [b"x" * 16]}, AccessDeniedError),
         ({"grants": [o.grant for o in forge.index.owners][::-1]}, ParameterError),
-        ({"grants": [forge.index.owners[0].grant] * 2}, ParameterError), ({"commitments": []}, ParameterError),
-    ]  # fmt: skip
+        ({"grants": [forge.index.owners[0].grant] * 2}, ParameterError),
+        ({"commitments": []}, ParameterError),
+    ]
     for changes, error in cases:
         with pytest.raises(error):
             forge.send(forge.header(**changes))
@@ -142,8 +167,13 @@ def test_unsigned_and_wrongly_signed_requests(world):
     with pytest.raises(AuthenticationError, match="signed"):
         channel.gather({1: encode(msg)})
     signed = decode(anna._sign(msg), m.Signed)
-    changes = [{"signature": b"x" * 64}, {"signature": b""}, {"signer": berta.id}, {"deployment": b"x" * 16},
-               {"frames": [np.frombuffer(f, np.uint8) for f in encode(m.ForgetOwner(berta.id))]}]  # fmt: skip
+    changes = [
+        {"signature": b"x" * 64},
+        {"signature": b""},
+        {"signer": berta.id},
+        {"deployment": b"x" * 16},
+        {"frames": [np.frombuffer(f, np.uint8) for f in encode(m.ForgetOwner(berta.id))]},
+    ]
     for change in changes:
         for server in (1, 2, 3):
             with pytest.raises(AuthenticationError):
@@ -172,8 +202,20 @@ def test_nonces_are_unique_for_ever(world):
     shared = share_rows(rows, anna.keys)
 
     def op(share, seq=1):
-        return m.UploadOp(shared.nonce, b"s" * 16, seq, 2, config.encoding.encoded_dim, config.encoding.hash, [], share,
-                          np.empty(0, np.uint8), np.zeros(3, "<i8"), np.empty((0, 16), np.uint8), np.empty(0, "<i8"))  # fmt: skip
+        return m.UploadOp(
+            shared.nonce,
+            b"s" * 16,
+            seq,
+            2,
+            config.encoding.encoded_dim,
+            config.encoding.hash,
+            [],
+            share,
+            np.empty(0, np.uint8),
+            np.zeros(3, "<i8"),
+            np.empty((0, 16), np.uint8),
+            np.empty(0, "<i8"),
+        )
 
     none = np.empty((0, 0), np.uint32)
     msgs = {1: op(shared.shares[1]), 2: op(shared.shares[2]), 3: op(none)}
@@ -199,15 +241,35 @@ def test_nonces_are_unique_for_ever(world):
 def test_malformed_uploads_write_nothing(world):
     anna = world.owners[0]
     config = world.deployment.config
-    good = m.UploadOp(b"n" * 16, b"s" * 16, 1, 2, config.encoding.encoded_dim, config.encoding.hash, [],
-                      np.zeros((2, 12), np.uint32), np.empty(0, np.uint8), np.zeros(3, "<i8"), np.empty((0, 16), np.uint8),
-                      np.empty(0, "<i8"))  # fmt: skip
+    good = m.UploadOp(
+        b"n" * 16,
+        b"s" * 16,
+        1,
+        2,
+        config.encoding.encoded_dim,
+        config.encoding.hash,
+        [],
+        np.zeros((2, 12), np.uint32),
+        np.empty(0, np.uint8),
+        np.zeros(3, "<i8"),
+        np.empty((0, 16), np.uint8),
+        np.empty(0, "<i8"),
+    )
     changes = [
-        {"op": b"short"}, {"rows": 0}, {"rows": 3}, {"rows": 1 << 62}, {"dim": 13}, {"encoding": b"x" * 32},
-        {"share": np.zeros((2, 13), np.uint32)}, {"share": np.zeros((2, 12), np.uint64)}, {"image_offsets": np.zeros(2, "<i8")},
-        {"image_offsets": np.array([0, 5, 0], "<i8")}, {"images": np.zeros(5, np.uint8)}, {"origin_row": np.zeros(1, "<i8")},
+        {"op": b"short"},
+        {"rows": 0},
+        {"rows": 3},
+        {"rows": 1 << 62},
+        {"dim": 13},
+        {"encoding": b"x" * 32},
+        {"share": np.zeros((2, 13), np.uint32)},
+        {"share": np.zeros((2, 12), np.uint64)},
+        {"image_offsets": np.zeros(2, "<i8")},
+        {"image_offsets": np.array([0, 5, 0], "<i8")},
+        {"images": np.zeros(5, np.uint8)},
+        {"origin_row": np.zeros(1, "<i8")},
         {"origin_row": np.zeros(2, "<i8")},
-    ]  # fmt: skip
+    ]
     for change in changes:
         with pytest.raises(MippError):
             anna._ask({1: dataclasses.replace(good, **change)})
@@ -221,8 +283,11 @@ def test_malformed_uploads_write_nothing(world):
 def test_an_owner_cannot_touch_anothers_batches(world):
     anna, berta = world.owners
     batch = berta.batches()[0].id
-    for msg in (m.DeleteOp(b"o" * 16, b"s" * 16, np.frombuffer(batch, np.uint8)[None], np.array([0], "<i8")),
-                m.CompactOp(b"o" * 16, b"s" * 16, batch, 1, np.array([0], "<i8")), m.FetchShares(batch)):  # fmt: skip
+    for msg in (
+        m.DeleteOp(b"o" * 16, b"s" * 16, np.frombuffer(batch, np.uint8)[None], np.array([0], "<i8")),
+        m.CompactOp(b"o" * 16, b"s" * 16, batch, 1, np.array([0], "<i8")),
+        m.FetchShares(batch),
+    ):
         with pytest.raises(MippError):
             anna._ask({1: msg})
     world.check()

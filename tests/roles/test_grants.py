@@ -176,7 +176,14 @@ def test_only_the_owner_grants(world):
 
 def test_bad_grants(world):
     anna = world.owners[0]
-    for bad in ({"rankings": ()}, {"rankings": ("mine",)}, {"max_k": -1}, {"quota": -1}, {"expiry": -5}, {"min_rows": -1}):
+    for bad in (
+        {"rankings": ()},
+        {"rankings": ("mine",)},
+        {"max_k": -1},
+        {"quota": -1},
+        {"expiry": -5},
+        {"min_rows": -1},
+    ):
         with pytest.raises(ParameterError):
             anna.grant(world.user.id, **bad)
     with pytest.raises(NotFoundError):

@@ -40,11 +40,13 @@ def test_ties_go_to_the_smaller_row(deployment):
 @pytest.mark.parametrize(
     "encoding",
     [
-        mipp.Encoding("ip", DIM, ring_bits=16, bits=4, query_bits=5), mipp.Encoding("l2", DIM, ring_bits=64, query_bits=10),
-        mipp.Encoding("l1", DIM, levels=5, ring_bits=16), mipp.Encoding("hamming", DIM, ring_bits=16),
+        mipp.Encoding("ip", DIM, ring_bits=16, bits=4, query_bits=5),
+        mipp.Encoding("l2", DIM, ring_bits=64, query_bits=10),
+        mipp.Encoding("l1", DIM, levels=5, ring_bits=16),
+        mipp.Encoding("hamming", DIM, ring_bits=16),
     ],
     ids=["ip16", "l2-64", "l1-16", "hamming16"],
-)  # fmt: skip
+)
 def test_all_metrics_and_rings(tmp_path, encoding):
     rng = np.random.default_rng(4)
     high = {"l1": 5, "hamming": 2}.get(encoding.metric)

@@ -1,4 +1,4 @@
-"""SIGKILL at points spread over every change: acknowledged work is whole, a change is there altogether or not at all."""
+"""SIGKILL at points spread over every change: acknowledged work is whole, a change is there wholly or not at all."""
 
 import os
 import shutil
@@ -115,7 +115,9 @@ def prepared(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("change", [upload, delete, merge, compact_in_place, forget, revoke, create_owner], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "change", [upload, delete, merge, compact_in_place, forget, revoke, create_owner], ids=lambda f: f.__name__
+)
 def test_killed_at_any_point(prepared, tmp_path, change):
     before = seen(prepared)
     shutil.copytree(prepared, tmp_path / "dry")
