@@ -23,6 +23,7 @@ __all__ = [
     "NonceReuseError",
     "NotFoundError",
     "ParameterError",
+    "ProtocolError",
     "ScoreRangeError",
     "ShapeError",
     "StaleSnapshotError",
@@ -82,6 +83,10 @@ class AccessDeniedError(MippError, PermissionError):
 
 class StaleSnapshotError(MippError, RuntimeError):
     """The index changed since the snapshot that a query names; ask for a new one and retry."""
+
+
+class ProtocolError(MippError, RuntimeError):
+    """A protocol between servers was aborted: a peer failed, was silent too long, or sent what does not belong there."""
 
 
 class IntegrityError(MippError, ValueError):

@@ -72,7 +72,7 @@ class Journal:
             first.setdefault(batch, new)
         changes = []
         for label, batch, row, whole in rows:
-            new = first.get(batch) if whole else places.get((batch, row))
-            if new is not None:
-                changes.append((*new, label, batch, row))
+            place = first.get(batch) if whole else places.get((batch, row))
+            if place is not None:
+                changes.append((*place, label, batch, row))
         self._write("UPDATE items SET batch=?, row=? WHERE label=? AND batch=? AND row=?", changes)
