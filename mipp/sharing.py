@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 MAX_BLOCKS = 1 << 32
+_INFOS_AT_ONCE = 1 << 19
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
 
 
@@ -303,10 +304,14 @@ def add_zero_share(
 
     Over ``servers`` the shares add to zero; without one of them the rest is uniformly random.
     """
-    infos = schedule.zero_infos(header, nonces, len(answers))
-    for other in servers:
-        if other != server:
-            _core.zero_share_add(answers, pair_keys[other], infos, rows, other < server, threads or 0)
+    step = max(1, _INFOS_AT_ONCE // max(1, len(nonces)))
+    for start in range(0, len(answers), step):
+        part = range(start, min(start + step, len(answers)))
+        infos = schedule.zero_infos(header, nonces, part)
+        for other in servers:
+            if other != server:
+                out = answers[part.start : part.stop]
+                _core.zero_share_add(out, pair_keys[other], infos, rows, other < server, threads or 0)
 
 
 def reconstruct(answers: Sequence[np.ndarray], *, threads: int | None = None) -> np.ndarray:

@@ -148,6 +148,19 @@ def test_zero_shares_cancel_over_all_and_only_all():
     assert (shares[0] + shares[1]).all(axis=None) and len(np.unique(shares[0])) > 140
 
 
+def test_zero_shares_of_many_queries_are_made_in_parts(monkeypatch):
+    header, nonces, rows = b"h" * 32, np.arange(48, dtype=np.uint8).reshape(3, 16), np.array([5, 1, 7])
+
+    def share():
+        out = np.zeros((9, 13), np.uint32)
+        add_zero_share(out, 1, (1, 2, 3), {2: b"a" * 32, 3: b"b" * 32}, header, nonces, rows)
+        return out
+
+    whole = share()
+    monkeypatch.setattr("mipp.sharing._INFOS_AT_ONCE", 6)
+    assert np.array_equal(whole, share())
+
+
 def test_zero_shares_are_bound_to_header_batch_and_query():
     seen = set()
     for header, nonce in ((b"h" * 32, 0), (b"g" * 32, 0), (b"h" * 32, 1)):

@@ -54,6 +54,7 @@ def add_command(
     """
     from ..deployment.ingest import add_images, add_vectors
     from ..io.images import find_images
+    from ..io.vectors import load_vectors
 
     if bool(images) == (vectors is not None):
         raise click.UsageError("give either IMAGES or --vectors FILE")
@@ -62,7 +63,9 @@ def add_command(
         if vectors is not None:
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
-            report = add_vectors(owner, vectors)
+            rows = len(load_vectors(vectors))
+            with progress("add", rows, as_json) as advance:
+                report = add_vectors(owner, vectors, progress=advance)
         else:
             paths = find_images(list(images))
             if not paths:

@@ -75,25 +75,25 @@ def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:
     )
 
 
-def zero_infos(header: bytes, nonces: np.ndarray, queries: int) -> np.ndarray:
-    """HKDF infos of the zero shares of ``queries`` queries over S batches, query-major.
+def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
+    """HKDF infos of the zero shares of some queries over S batches, query-major.
 
     Parameters
     ----------
     header : 32 bytes, hash that binds the query
     nonces : (S, 16) uint8, batch nonces
-    queries : number of queries
+    queries : which queries of the batch of queries
 
     Returns
     -------
-    (queries * S, 64) uint8
+    (len(queries) * S, 64) uint8
     """
     label = np.frombuffer(b"mipp v1 zero" + _exactly(header, 32, "header hash"), np.uint8)
-    out = np.empty((queries, len(nonces), len(label) + NONCE_BYTES + 4), np.uint8)
+    out = np.empty((len(queries), len(nonces), len(label) + NONCE_BYTES + 4), np.uint8)
     out[:, :, : len(label)] = label
     out[:, :, len(label) : len(label) + NONCE_BYTES] = nonces
-    out[:, :, len(label) + NONCE_BYTES :] = np.arange(queries, dtype=">u4").view(np.uint8).reshape(queries, 1, 4)
-    return out.reshape(queries * len(nonces), -1)
+    out[:, :, len(label) + NONCE_BYTES :] = np.array(queries, ">u4").view(np.uint8).reshape(-1, 1, 4)
+    return out.reshape(len(queries) * len(nonces), -1)
 
 
 def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:

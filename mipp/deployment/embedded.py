@@ -78,8 +78,12 @@ class Deployment:
             raise ParameterError("the encoding gives every score the value 0")
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if (path / CONFIG_NAME).exists() or (path / "servers").exists():
+            if (path / CONFIG_NAME).exists():
                 raise DeploymentError(f"{path} already holds a deployment")
+            if (path / "servers").exists():
+                raise DeploymentError(
+                    f"{path}/servers is left from a deployment that was not finished; remove it first"
+                )
             for name in ("servers", "owners", "users"):
                 (path / name).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         try:
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -39,7 +41,7 @@ class Journal:
 
     def _write(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         try:
-            with self._db:
+            with self._lock, self._db:
                 self._db.executemany(sql, rows)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write journal {self._path}: {error}") from None

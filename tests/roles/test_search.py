@@ -1,5 +1,7 @@
 """Encrypted ranking equals the ranking of the quantised plaintext, through every change of the index."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -182,6 +184,33 @@ def test_search_of_some_owners(world):
     assert {h.owner for h in hits} == {owner.id} and {h.owner_name for h in hits} == {"berta"}
     with pytest.raises(ParameterError):
         world.user.search(vectors(1)[0], 31, owners=[owner.id])
+
+
+def test_threads_add_and_search_at_once(world):
+    """One deployment used by several threads of a process."""
+    quiet = world.deployment.create_owner("quiet")
+    quiet.add_vectors(vectors(20, 33))
+    quiet.grant(world.user.id)
+    query = vectors(1, 7)[0]
+    expected = [h.score for h in world.user.search(query, 20, owners=[quiet.id]).hits]
+
+    def add(owner, seed):
+        for i in range(6):
+            owner.add_vectors(vectors(2, seed + i))
+
+    def search():
+        for _ in range(20):
+            assert [h.score for h in world.user.search(query, 20, owners=[quiet.id]).hits] == expected
+            scores = [h.score for h in world.user.search(query, 30).hits]
+            assert scores == sorted(scores, reverse=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(add, o, 100 * i) for i, o in enumerate(world.owners)] + [
+            pool.submit(search) for _ in range(2)
+        ]
+        for job in jobs:
+            job.result()
+    assert world.deployment.status()["images"] == 60 + 20 + 24
 
 
 def test_bytes_and_rounds_are_counted(world):
