@@ -86,7 +86,7 @@ class StaleSnapshotError(MippError, RuntimeError):
 
 
 class ProtocolError(MippError, RuntimeError):
-    """A protocol between servers was aborted: a peer failed, was silent too long, or sent what does not belong there."""
+    """A protocol between servers was aborted: a peer failed, was silent, or sent what does not belong there."""
 
 
 class IntegrityError(MippError, ValueError):
