@@ -30,7 +30,8 @@ const std::uint8_t* require_key(const py::object& key) {
 py::array require_infos(const py::object& object) {
     const py::array infos = bind::require_array(object, "infos");
     bind::require_bytes(infos, 2, "infos");
-    if (infos.shape(1) > static_cast<py::ssize_t>(max_info)) bind::raise_shape("infos must have at most 256 bytes each");
+    if (infos.shape(1) > static_cast<py::ssize_t>(max_info))
+        bind::raise_shape("infos must have at most 256 bytes each");
     return infos;
 }
 

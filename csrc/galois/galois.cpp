@@ -16,15 +16,19 @@ template <class Word>
 using Tiers = GaloisKernels<Word>[3];
 
 #ifdef MIPP_X86
-#define MIPP_TIERS(bits)                                                                                              \
-    {                                                                                                                 \
-        {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable},    \
-        {words_combine_u##bits##_avx2, answers_add_u##bits##_avx2, answers_filter_var_u##bits##_avx2},                \
-        {words_combine_u##bits##_avx512, answers_add_u##bits##_avx512, answers_filter_var_u##bits##_avx512},          \
+#define MIPP_TIERS(bits)                                                                                           \
+    {                                                                                                              \
+        {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable}, \
+        {words_combine_u##bits##_avx2, answers_add_u##bits##_avx2, answers_filter_var_u##bits##_avx2},             \
+        {words_combine_u##bits##_avx512, answers_add_u##bits##_avx512, answers_filter_var_u##bits##_avx512},       \
     }
 #else
-#define MIPP_TIERS(bits) \
-    { {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable} }
+#define MIPP_TIERS(bits)                                                                                            \
+    {                                                                                                               \
+        {                                                                                                           \
+            words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable \
+        }                                                                                                           \
+    }
 #endif
 
 const Tiers<std::uint16_t> tiers_16 = MIPP_TIERS(16);

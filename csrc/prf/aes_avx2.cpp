@@ -8,10 +8,10 @@ void keystream_fill_u8_avx2(const uint8_t* schedule, uint64_t first_block, size_
     fill(schedule, first_block, blocks, out);
 }
 
-#define MIPP_DEFINE(bits)                                                                                        \
-    void keystream_add_u##bits##_avx2(const uint8_t* schedule, uint64_t first_block, uint##bits##_t* out,          \
-                                    size_t words, int negate) {                                                  \
-        keystream_add(schedule, first_block, out, words, negate);                                                \
+#define MIPP_DEFINE(bits)                                                                                 \
+    void keystream_add_u##bits##_avx2(const uint8_t* schedule, uint64_t first_block, uint##bits##_t* out, \
+                                      size_t words, int negate) {                                         \
+        keystream_add(schedule, first_block, out, words, negate);                                         \
     }
 MIPP_DEFINE(16)
 MIPP_DEFINE(32)

@@ -108,7 +108,8 @@ inline void slice_keys(SlicedKeys& keys, const uint8_t* schedule) {
         Plane key;
         memcpy(&key, schedule + 16 * r, 16);
         for (int i = 0; i < 8; ++i) {
-            const Plane bit = Plane{} + static_cast<uint8_t>(1u << i);
+            Plane bit;
+            memset(&bit, 1 << i, sizeof bit);
             keys.round[r].p[i] = reinterpret_cast<Plane>((key & bit) == bit);
         }
     }

@@ -29,8 +29,8 @@ inline __m512i block_numbers(uint64_t first) {
 }
 
 inline __m512i big_endian(__m512i numbers) {
-    return _mm512_shuffle_epi8(numbers, _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
-                                                                            13, 14, 15)));
+    return _mm512_shuffle_epi8(
+        numbers, _mm512_broadcast_i32x4(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)));
 }
 
 template <int Z>

@@ -2,21 +2,14 @@
 
 #include <cstring>
 
+#include "sha256_constants.h"
+
 namespace mipp {
 namespace {
 
-// FIPS 180-4: 4.2.2 and 5.3.3.
-const std::uint32_t round_constants[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-const std::uint32_t initial_state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+// FIPS 180-4, 5.3.3.
+const std::uint32_t sha256_initial_state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                               0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
 std::uint32_t rotate(std::uint32_t x, int n) { return x >> n | x << (32 - n); }
 
@@ -26,13 +19,14 @@ void compress(std::uint32_t* state, const std::uint32_t* block) {
     std::memcpy(w, block, 64);
     for (int i = 16; i < 64; ++i) {
         const std::uint32_t x = w[i - 15], y = w[i - 2];
-        w[i] = w[i - 16] + w[i - 7] + (rotate(x, 7) ^ rotate(x, 18) ^ x >> 3) + (rotate(y, 17) ^ rotate(y, 19) ^ y >> 10);
+        w[i] =
+            w[i - 16] + w[i - 7] + (rotate(x, 7) ^ rotate(x, 18) ^ x >> 3) + (rotate(y, 17) ^ rotate(y, 19) ^ y >> 10);
     }
     std::memcpy(s, state, 32);
     for (int i = 0; i < 64; ++i) {
         const std::uint32_t a = s[0], e = s[4];
         const std::uint32_t t = s[7] + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (s[6] ^ (e & (s[5] ^ s[6]))) +
-                                round_constants[i] + w[i];
+                                sha256_round_constants[i] + w[i];
         const std::uint32_t u = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & s[1]) | (s[2] & (a | s[1])));
         std::memmove(s + 1, s, 28);
         s[4] += t;
@@ -48,7 +42,7 @@ void hmac_states(std::uint32_t* states, const std::uint32_t* key) {
     for (int outer = 0; outer < 2; ++outer) {
         std::uint32_t block[16];
         for (int i = 0; i < 16; ++i) block[i] = (i < 8 ? key[i] : 0) ^ (outer ? 0x5c5c5c5cu : 0x36363636u);
-        std::memcpy(states + 8 * outer, initial_state, 32);
+        std::memcpy(states + 8 * outer, sha256_initial_state, 32);
         compress(states + 8 * outer, block);
         wipe(block, sizeof block);
     }

@@ -1,6 +1,6 @@
 // Keystream rows times columns through a small buffer: a few rows' keystream at a time, then all columns while it is in
 // the first cache. Included by each tier's file after its AES, with `Arithmetic<Word>`: vectors of `width` words,
-// load, multiply_add, total.
+// load, multiply_add, total, and totals of a whole tile.
 #pragma once
 
 #include "../common/wipe.h"
@@ -27,11 +27,18 @@ inline void product_tile(const Word* rows, size_t row_words, const Word* columns
             for (int r = 0; r < R; ++r) sum[r][c] = A::multiply_add(sum[r][c], row[r], column);
         }
     }
+    Word totals[C][R];
+    if constexpr (R == A::tile_rows && C == A::tile_columns) {
+        A::totals(sum, totals);
+    } else {
+        for (int c = 0; c < C; ++c) {
+            for (int r = 0; r < R; ++r) totals[c][r] = A::total(sum[r][c]);
+        }
+    }
     for (int c = 0; c < C; ++c) {
         for (int r = 0; r < R; ++r) {
             Word* to = out + static_cast<size_t>(c) * out_stride + r;
-            const Word total = A::total(sum[r][c]);
-            *to = static_cast<Word>(add ? *to + total : total);
+            *to = static_cast<Word>(add ? *to + totals[c][r] : totals[c][r]);
         }
     }
 }

@@ -34,13 +34,14 @@ struct Tier {
     Words<std::uint64_t> u64;
 };
 
-#define MIPP_TIER(tier)                                                            \
-    {hkdf_expand_u8_##tier,                                                        \
-     schedule_expand_u8_##tier,                                                    \
-     keystream_fill_u8_##tier,                                                     \
-     {keystream_add_u16_##tier, keystream_matmul_u16_##tier},                      \
-     {keystream_add_u32_##tier, keystream_matmul_u32_##tier},                      \
-     {keystream_add_u64_##tier, keystream_matmul_u64_##tier}}
+#define MIPP_TIER(tier)                                                             \
+    {                                                                               \
+        hkdf_expand_u8_##tier, schedule_expand_u8_##tier, keystream_fill_u8_##tier, \
+            {keystream_add_u16_##tier, keystream_matmul_u16_##tier},                \
+            {keystream_add_u32_##tier, keystream_matmul_u32_##tier}, {              \
+            keystream_add_u64_##tier, keystream_matmul_u64_##tier                   \
+        }                                                                           \
+    }
 
 const Tier tiers[] = {MIPP_TIER(portable),
 #ifdef MIPP_X86
@@ -100,9 +101,9 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
     // Some 64 KiB of keystream a range at least; whole cache lines of answers.
     const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 16) / (16 * row_blocks) / 64) * 64;
     const Status status = parallel_for(total, grain, threads, [&](std::size_t begin, std::size_t end) {
-        const KeystreamRun* run = std::upper_bound(runs, runs + run_count, begin, [](std::size_t at, const auto& r) {
-                                      return at < r.position;
-                                  }) - 1;
+        const KeystreamRun* run = std::upper_bound(runs, runs + run_count, begin,
+                                                   [](std::size_t at, const auto& r) { return at < r.position; }) -
+                                  1;
         for (std::size_t at = begin; at < end; ++run) {
             const std::size_t skip = at - run->position;
             const std::size_t rows = std::min(run->rows - skip, end - at);

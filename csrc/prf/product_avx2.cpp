@@ -15,6 +15,24 @@ inline uint32_t total_32(__m256i v) {
     return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
 }
 
+inline uint64_t total_64(__m256i v) {
+    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
+}
+
+// Totals of 32-bit sums of 2 x 4, as a transposition. Row r, column c lands in lane 2 c + r.
+inline __m256i totals_32(const __m256i (&sum)[2][4]) {
+    __m256i v[2];
+    for (int i = 0; i < 2; ++i) {
+        const __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(sum[0][2 * i], sum[1][2 * i]),
+                                           _mm256_unpackhi_epi32(sum[0][2 * i], sum[1][2 * i]));
+        const __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(sum[0][2 * i + 1], sum[1][2 * i + 1]),
+                                           _mm256_unpackhi_epi32(sum[0][2 * i + 1], sum[1][2 * i + 1]));
+        v[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    }
+    return _mm256_add_epi32(_mm256_permute2x128_si256(v[0], v[1], 0x20), _mm256_permute2x128_si256(v[0], v[1], 0x31));
+}
+
 struct Tile {
     using Vector = __m256i;
     static constexpr int tile_rows = 2, tile_columns = 4;
@@ -30,6 +48,11 @@ struct Arithmetic<uint16_t> : Tile {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
     }
     static inline uint16_t total(__m256i v) { return static_cast<uint16_t>(total_32(v)); }
+    static inline void totals(const __m256i (&sum)[2][4], uint16_t (&to)[4][2]) {
+        uint32_t wide[8];
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide), totals_32(sum));
+        for (int i = 0; i < 8; ++i) to[i / 2][i % 2] = static_cast<uint16_t>(wide[i]);
+    }
 };
 
 template <>
@@ -40,6 +63,9 @@ struct Arithmetic<uint32_t> : Tile {
         return _mm256_add_epi32(sum, _mm256_mullo_epi32(x, y));
     }
     static inline uint32_t total(__m256i v) { return total_32(v); }
+    static inline void totals(const __m256i (&sum)[2][4], uint32_t (&to)[4][2]) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), totals_32(sum));
+    }
 };
 
 template <>
@@ -51,9 +77,9 @@ struct Arithmetic<uint64_t> : Tile {
         const __m256i high = _mm256_slli_epi64(_mm256_add_epi32(cross, _mm256_srli_epi64(cross, 32)), 32);
         return _mm256_add_epi64(sum, _mm256_add_epi64(_mm256_mul_epu32(x, y), high));
     }
-    static inline uint64_t total(__m256i v) {
-        const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-        return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
+    static inline uint64_t total(__m256i v) { return total_64(v); }
+    static inline void totals(const __m256i (&sum)[2][4], uint64_t (&to)[4][2]) {
+        for (int i = 0; i < 8; ++i) to[i / 2][i % 2] = total_64(sum[i % 2][i / 2]);
     }
 };
 

@@ -7,6 +7,48 @@ namespace {
 template <class Word>
 struct Arithmetic;
 
+// Not _mm512_reduce_add: gcc ends that one with a signed sum, which may not wrap.
+inline uint32_t total_32(__m512i v) {
+    const __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
+}
+
+inline uint64_t total_64(__m512i v) {
+    const __m256i h = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
+}
+
+// Sums over the four quarters of each of four vectors: quarter i of the result is that of v[i].
+inline __m512i add_quarters_32(const __m512i (&v)[4]) {
+    const __m512i a = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x88), _mm512_shuffle_i32x4(v[0], v[1], 0xdd));
+    const __m512i b = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x88), _mm512_shuffle_i32x4(v[2], v[3], 0xdd));
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+inline __m512i add_quarters_64(const __m512i (&v)[4]) {
+    const __m512i a = _mm512_add_epi64(_mm512_shuffle_i64x2(v[0], v[1], 0x88), _mm512_shuffle_i64x2(v[0], v[1], 0xdd));
+    const __m512i b = _mm512_add_epi64(_mm512_shuffle_i64x2(v[2], v[3], 0x88), _mm512_shuffle_i64x2(v[2], v[3], 0xdd));
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+}
+
+// Totals of 32-bit sums, as a transposition: a third of the work of sixteen single totals. Row r, column c lands in
+// lane 4 c + r.
+inline __m512i totals_32(const __m512i (&sum)[4][4]) {
+    __m512i v[4];
+    for (int c = 0; c < 4; ++c) {
+        const __m512i a =
+            _mm512_add_epi32(_mm512_unpacklo_epi32(sum[0][c], sum[1][c]), _mm512_unpackhi_epi32(sum[0][c], sum[1][c]));
+        const __m512i b =
+            _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2][c], sum[3][c]), _mm512_unpackhi_epi32(sum[2][c], sum[3][c]));
+        v[c] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    }
+    return add_quarters_32(v);
+}
+
 struct Tile {
     using Vector = __m512i;
     static constexpr int tile_rows = 4, tile_columns = 4;
@@ -19,7 +61,10 @@ struct Arithmetic<uint16_t> : Tile {
     static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
-    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(_mm512_reduce_add_epi32(v)); }
+    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(total_32(v)); }
+    static inline void totals(const __m512i (&sum)[4][4], uint16_t (&to)[4][4]) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(totals_32(sum)));
+    }
 };
 
 template <>
@@ -29,7 +74,10 @@ struct Arithmetic<uint32_t> : Tile {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
     }
-    static inline uint32_t total(__m512i v) { return static_cast<uint32_t>(_mm512_reduce_add_epi32(v)); }
+    static inline uint32_t total(__m512i v) { return total_32(v); }
+    static inline void totals(const __m512i (&sum)[4][4], uint32_t (&to)[4][4]) {
+        _mm512_storeu_si512(to, totals_32(sum));
+    }
 };
 
 template <>
@@ -39,7 +87,17 @@ struct Arithmetic<uint64_t> : Tile {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
     }
-    static inline uint64_t total(__m512i v) { return static_cast<uint64_t>(_mm512_reduce_add_epi64(v)); }
+    static inline uint64_t total(__m512i v) { return total_64(v); }
+    static inline void totals(const __m512i (&sum)[4][4], uint64_t (&to)[4][4]) {
+        for (int c = 0; c < 4; c += 2) {
+            __m512i v[4];
+            for (int i = 0; i < 4; ++i) {
+                const __m512i x = sum[i % 2 * 2][c + i / 2], y = sum[i % 2 * 2 + 1][c + i / 2];
+                v[i] = _mm512_add_epi64(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+            }
+            _mm512_storeu_si512(to[c], add_quarters_64(v));
+        }
+    }
 };
 
 }  // namespace
@@ -110,8 +168,9 @@ inline void fused_blocks(const RoundKeys& keys, First& first, uint64_t& number, 
     for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 8
         for (int i = 0; i < Z; ++i) {
-            sum[b] = A::multiply_add(sum[b], s[i], A::load(columns + static_cast<size_t>(b) * column_stride +
-                                                           static_cast<size_t>(i) * A::width));
+            sum[b] = A::multiply_add(
+                sum[b], s[i],
+                A::load(columns + static_cast<size_t>(b) * column_stride + static_cast<size_t>(i) * A::width));
         }
     }
     number += 4 * Z;

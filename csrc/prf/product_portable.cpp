@@ -21,18 +21,21 @@ struct Arithmetic {
         for (size_t i = 0; i < width; ++i) sum = static_cast<Word>(sum + v[i]);
         return sum;
     }
+    static inline void totals(const Vector (&sum)[2][2], Word (&to)[2][2]) {
+        for (int i = 0; i < 4; ++i) to[i / 2][i % 2] = total(sum[i % 2][i / 2]);
+    }
 };
 
 }  // namespace
 
 #include "keystream_product.h"
 
-#define MIPP_DEFINE(bits)                                                                                           \
-    void keystream_matmul_u##bits##_portable(const uint8_t* schedule, uint64_t first_block, size_t rows,            \
+#define MIPP_DEFINE(bits)                                                                                            \
+    void keystream_matmul_u##bits##_portable(const uint8_t* schedule, uint64_t first_block, size_t rows,             \
                                              size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
-                                             size_t column_count, uint##bits##_t* out, size_t out_stride) {         \
-        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,       \
-                          out_stride);                                                                              \
+                                             size_t column_count, uint##bits##_t* out, size_t out_stride) {          \
+        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,        \
+                          out_stride);                                                                               \
     }
 MIPP_DEFINE(16)
 MIPP_DEFINE(32)

@@ -10,41 +10,31 @@
 
 #include "../common/wipe.h"
 #include "prf_kernels.h"
+#include "sha256_constants.h"
 
 namespace {
 
 typedef uint32_t Quad __attribute__((vector_size(16)));
 typedef uint8_t QuadBytes __attribute__((vector_size(16)));
 
-// First 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4, 4.2.2).
-const uint32_t round_constants[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-#define MIPP_SHA_ROUND(a, b, c, d, e, f, g, h, j)                                                                  \
-    {                                                                                                              \
-        const Lanes t1 = h + xor3(rotate<6>(e), rotate<11>(e), rotate<25>(e)) + choose(e, f, g) + (w[j] + k[j]);   \
-        d += t1;                                                                                                   \
-        h = t1 + xor3(rotate<2>(a), rotate<13>(a), rotate<22>(a)) + majority(a, b, c);                             \
+#define MIPP_SHA_ROUND(a, b, c, d, e, f, g, h, j)                                                                \
+    {                                                                                                            \
+        const Lanes t1 = h + xor3(rotate<6>(e), rotate<11>(e), rotate<25>(e)) + choose(e, f, g) + (w[j] + k[j]); \
+        d += t1;                                                                                                 \
+        h = t1 + xor3(rotate<2>(a), rotate<13>(a), rotate<22>(a)) + majority(a, b, c);                           \
     }
-#define MIPP_SHA_EIGHT(j)                             \
-    MIPP_SHA_ROUND(a, b, c, d, e, f, g, h, (j) + 0)   \
-    MIPP_SHA_ROUND(h, a, b, c, d, e, f, g, (j) + 1)   \
-    MIPP_SHA_ROUND(g, h, a, b, c, d, e, f, (j) + 2)   \
-    MIPP_SHA_ROUND(f, g, h, a, b, c, d, e, (j) + 3)   \
-    MIPP_SHA_ROUND(e, f, g, h, a, b, c, d, (j) + 4)   \
-    MIPP_SHA_ROUND(d, e, f, g, h, a, b, c, (j) + 5)   \
-    MIPP_SHA_ROUND(c, d, e, f, g, h, a, b, (j) + 6)   \
+#define MIPP_SHA_EIGHT(j)                           \
+    MIPP_SHA_ROUND(a, b, c, d, e, f, g, h, (j) + 0) \
+    MIPP_SHA_ROUND(h, a, b, c, d, e, f, g, (j) + 1) \
+    MIPP_SHA_ROUND(g, h, a, b, c, d, e, f, (j) + 2) \
+    MIPP_SHA_ROUND(f, g, h, a, b, c, d, e, (j) + 3) \
+    MIPP_SHA_ROUND(e, f, g, h, a, b, c, d, (j) + 4) \
+    MIPP_SHA_ROUND(d, e, f, g, h, a, b, c, (j) + 5) \
+    MIPP_SHA_ROUND(c, d, e, f, g, h, a, b, (j) + 6) \
     MIPP_SHA_ROUND(b, c, d, e, f, g, h, a, (j) + 7)
-#define MIPP_SHA_WORD(j)                                                                                      \
-    w[j] += w[((j) + 9) & 15] +                                                                               \
-            xor3(rotate<7>(w[((j) + 1) & 15]), rotate<18>(w[((j) + 1) & 15]), w[((j) + 1) & 15] >> 3) +       \
+#define MIPP_SHA_WORD(j)                                                                                \
+    w[j] += w[((j) + 9) & 15] +                                                                         \
+            xor3(rotate<7>(w[((j) + 1) & 15]), rotate<18>(w[((j) + 1) & 15]), w[((j) + 1) & 15] >> 3) + \
             xor3(rotate<17>(w[((j) + 14) & 15]), rotate<19>(w[((j) + 14) & 15]), w[((j) + 14) & 15] >> 10);
 
 inline void compress(Lanes* state, const Lanes* block) {
@@ -52,15 +42,16 @@ inline void compress(Lanes* state, const Lanes* block) {
     for (int i = 0; i < 16; ++i) w[i] = block[i];
     Lanes a = state[0], b = state[1], c = state[2], d = state[3];
     Lanes e = state[4], f = state[5], g = state[6], h = state[7];
-    for (const uint32_t* k = round_constants;;) {
+    for (const uint32_t* k = sha256_round_constants;;) {
         MIPP_SHA_EIGHT(0)
         MIPP_SHA_EIGHT(8)
         k += 16;
-        if (k == round_constants + 64) break;
-        MIPP_SHA_WORD(0) MIPP_SHA_WORD(1) MIPP_SHA_WORD(2) MIPP_SHA_WORD(3)
-        MIPP_SHA_WORD(4) MIPP_SHA_WORD(5) MIPP_SHA_WORD(6) MIPP_SHA_WORD(7)
-        MIPP_SHA_WORD(8) MIPP_SHA_WORD(9) MIPP_SHA_WORD(10) MIPP_SHA_WORD(11)
-        MIPP_SHA_WORD(12) MIPP_SHA_WORD(13) MIPP_SHA_WORD(14) MIPP_SHA_WORD(15)
+        if (k == sha256_round_constants + 64) break;
+        MIPP_SHA_WORD(0)
+        MIPP_SHA_WORD(1)
+        MIPP_SHA_WORD(2) MIPP_SHA_WORD(3) MIPP_SHA_WORD(4) MIPP_SHA_WORD(5) MIPP_SHA_WORD(6) MIPP_SHA_WORD(7)
+            MIPP_SHA_WORD(8) MIPP_SHA_WORD(9) MIPP_SHA_WORD(10) MIPP_SHA_WORD(11) MIPP_SHA_WORD(12) MIPP_SHA_WORD(13)
+                MIPP_SHA_WORD(14) MIPP_SHA_WORD(15)
     }
     state[0] += a, state[1] += b, state[2] += c, state[3] += d;
     state[4] += e, state[5] += f, state[6] += g, state[7] += h;
