@@ -25,12 +25,14 @@ def levels() -> tuple[str, ...]:
 
 
 def level() -> str:
-    """The level in force."""
+    """The level in force. CpuError if ``MIPP_CPU`` names none that this machine has."""
+    _core.cpu_check_environment()
     return _core.cpu_level()
 
 
 def active() -> dict[str, str]:
     """The tier that each kernel family uses now, by family: at most :func:`level`."""
+    _core.cpu_check_environment()
     return _core.cpu_active()
 
 

@@ -12,12 +12,6 @@ using namespace mipp;
 
 namespace {
 
-std::string level_list() {
-    std::string text;
-    for (int i = 0; i < level_count; ++i) text += std::string(i == 0 ? "" : ", ") + level_name(static_cast<Level>(i));
-    return text;
-}
-
 py::tuple features() {
     int count;
     const CpuFeature* all = cpu_features(&count);
@@ -38,19 +32,9 @@ void set_level(const py::object& name) {
     if (!PyUnicode_Check(name.ptr())) bind::raise_dtype("a level is a str");
     const std::string text = py::cast<std::string>(name);
     Level level;
-    if (!level_from_name(text.c_str(), &level)) bind::raise_cpu("unknown level; expected one of " + level_list());
+    if (!level_from_name(text.c_str(), &level)) bind::raise_cpu("unknown level; expected one of " + bind::level_list());
     if (cpu_set_level(level) != Status::ok) {
         bind::raise_cpu("this machine lacks level " + text + "; its best is " + level_name(cpu_best_level()));
-    }
-}
-
-void check_environment() {
-    if (cpu_environment() == Environment::unknown_level) {
-        bind::raise_cpu("MIPP_CPU must be one of " + level_list());
-    }
-    if (cpu_environment() == Environment::unavailable_level) {
-        bind::raise_cpu(std::string("MIPP_CPU asks for a level above this machine's best, ") +
-                        level_name(cpu_best_level()));
     }
 }
 
@@ -69,7 +53,7 @@ void bind_cpu(py::module_& m) {
     m.def("cpu_levels", &levels);
     m.def("cpu_level", [] { return level_name(cpu_level()); });
     m.def("cpu_set_level", &set_level, py::arg("name"));
-    m.def("cpu_check_environment", &check_environment);
+    m.def("cpu_check_environment", &bind::require_cpu_environment);
     m.def("cpu_active", &active);
     // For tests of the translation.
     m.def("throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));

@@ -14,7 +14,7 @@ std::size_t require_out(const py::array& out, const py::array& rows, const py::a
     bind::require_shape(out, {b, n}, "out");
     bind::require_aligned(out, "out");
     bind::require_writeable(out, "out");
-    if (n > 1 && out.strides(1) != item) bind::raise_shape("each row of out must be contiguous");
+    if (b > 0 && n > 1 && out.strides(1) != item) bind::raise_shape("each row of out must be contiguous");
     // numpy leaves the strides of axes of length 1, and of empty arrays, arbitrary
     const py::ssize_t stride = b > 1 && n > 0 ? out.strides(0) : n * item;
     if (stride % item != 0 || stride < n * item) {

@@ -22,6 +22,7 @@
 
 #include "../common/pool.h"
 #include "../common/status.h"
+#include "../cpu/cpu.h"
 
 namespace mipp {
 namespace bind {
@@ -175,10 +176,27 @@ inline std::int64_t require_int(const py::handle& object, std::int64_t low, std:
     return value;
 }
 
+inline std::string level_list() {
+    std::string text;
+    for (int i = 0; i < level_count; ++i) text += std::string(i == 0 ? "" : ", ") + level_name(static_cast<Level>(i));
+    return text;
+}
+
+// A bad MIPP_CPU is an error of the first call that uses a kernel, not a silent choice of another level.
+inline void require_cpu_environment() {
+    if (cpu_environment() == Environment::unknown_level) {
+        raise_cpu("MIPP_CPU must be one of " + level_list());
+    }
+    if (cpu_environment() == Environment::unavailable_level) {
+        raise_cpu(std::string("MIPP_CPU asks for a level above this machine's best, ") + level_name(cpu_best_level()));
+    }
+}
+
 constexpr int max_threads = 1024;
 
 // `threads` of the public functions: None is the default (MIPP_NUM_THREADS or the processors), else 1 to 1024.
 inline int require_threads(const py::handle& threads) {
+    require_cpu_environment();
     if (threads.is_none()) {
         if (!pool_environment_valid()) raise_parameter("MIPP_NUM_THREADS must be an integer from 1 to 1024");
         return pool_default_threads();
