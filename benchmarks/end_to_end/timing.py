@@ -22,16 +22,22 @@ def milliseconds(values):
 def compare(benchmark, call, baseline, *, rounds=ROUNDS):
     """Time ``call``, and before each round ``baseline``, which returns its seconds.
 
-    Returns the medians of both in milliseconds and of the paired ratios, as extra_info.
+    Returns, as extra_info, the medians of both in milliseconds and of the paired ratios, and ``cores``: processor time
+    over time. Far fewer cores than threads: other work kept the machine busy, or the call is not parallel throughout.
     """
-    ours, theirs = [], []
+    ours, theirs, cores = [], [], []
     call(), baseline()
-    benchmark.pedantic(
-        lambda: ours.append(seconds(call)), setup=lambda: theirs.append(baseline()), rounds=rounds, warmup_rounds=0
-    )
+
+    def measured():
+        begin = time.process_time()
+        ours.append(seconds(call))
+        cores.append((time.process_time() - begin) / ours[-1])
+
+    benchmark.pedantic(measured, setup=lambda: theirs.append(baseline()), rounds=rounds, warmup_rounds=0)
     pairs = list(zip(ours, theirs, strict=True))
     return {
         "ms": milliseconds(ours),
         "baseline_ms": milliseconds(theirs),
         "ratio": round(statistics.median(o / t for o, t in pairs), 3),
+        "cores": round(statistics.median(cores), 2),
     }

@@ -70,8 +70,8 @@ def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:
         b"mipp v1 batch"
         + _exactly(nonce, NONCE_BYTES, "batch nonce")
         + bytes([k])
-        + dim.to_bytes(4, "big")
-        + rows.to_bytes(8, "big")
+        + int(dim).to_bytes(4, "big")
+        + int(rows).to_bytes(8, "big")
     )
 
 

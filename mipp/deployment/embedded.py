@@ -48,7 +48,15 @@ class Deployment:
     Several processes may have one folder open at once.
     """
 
-    def __init__(self, folder: Path, config: DeploymentConfig, servers: dict[int, Server], session: Session) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: DeploymentConfig,
+        servers: dict[int, Server],
+        session: Session,
+        threads: int | None = None,
+    ) -> None:
+        self._threads = threads
         self.folder, self.config, self.servers = folder, config, servers
         self._session = session
         self.channel = LocalChannel({i: s.handle for i, s in servers.items()})
@@ -134,7 +142,7 @@ class Deployment:
                 _, secret = load_key_file(home / "server.key", "server")
                 kind = _server_class(config.params, i)
                 servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
-            deployment = cls(path, config, servers, session)
+            deployment = cls(path, config, servers, session, threads)
             deployment._recover()
             deployment._clean()
             session.ready()
@@ -234,6 +242,7 @@ class Deployment:
                 secrets["sign"],
                 bytes.fromhex(public["registration"]),
                 session=self._session.token,
+                threads=self._threads,
                 journal=journal,
             )
         except (KeyError, ValueError) as error:
@@ -262,7 +271,7 @@ class Deployment:
         public, secrets = load_key_file(path, "user", passphrase)
         self._check_public(path, public)
         try:
-            user = User(name, self.config, self.channel, secrets["sign"], secrets["box"])
+            user = User(name, self.config, self.channel, secrets["sign"], secrets["box"], threads=self._threads)
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         user.register()
