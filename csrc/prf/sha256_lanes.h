@@ -50,9 +50,19 @@ inline void compress(Lanes* state, const Lanes* block) {
         MIPP_SHA_WORD(0)
         MIPP_SHA_WORD(1)
         MIPP_SHA_WORD(2)
-        MIPP_SHA_WORD(3) MIPP_SHA_WORD(4) MIPP_SHA_WORD(5) MIPP_SHA_WORD(6) MIPP_SHA_WORD(7) MIPP_SHA_WORD(8)
-            MIPP_SHA_WORD(9) MIPP_SHA_WORD(10) MIPP_SHA_WORD(11) MIPP_SHA_WORD(12) MIPP_SHA_WORD(13) MIPP_SHA_WORD(14)
-                MIPP_SHA_WORD(15)
+        MIPP_SHA_WORD(3)
+        MIPP_SHA_WORD(4)
+        MIPP_SHA_WORD(5)
+        MIPP_SHA_WORD(6)
+        MIPP_SHA_WORD(7)
+        MIPP_SHA_WORD(8)
+        MIPP_SHA_WORD(9)
+        MIPP_SHA_WORD(10)
+        MIPP_SHA_WORD(11)
+        MIPP_SHA_WORD(12)
+        MIPP_SHA_WORD(13)
+        MIPP_SHA_WORD(14)
+        MIPP_SHA_WORD(15)
     }
     state[0] += a, state[1] += b, state[2] += c, state[3] += d;
     state[4] += e, state[5] += f, state[6] += g, state[7] += h;
