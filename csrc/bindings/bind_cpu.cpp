@@ -1,6 +1,7 @@
 #include <string>
 
 #include "../common/pool.h"
+#include "../compare/compare.h"
 #include "../cpu/cpu.h"
 #include "../galois/galois.h"
 #include "../prf/prf.h"
@@ -43,6 +44,7 @@ py::dict active() {
     tiers["ring"] = level_name(ring_tier());
     tiers["prf"] = level_name(prf_tier());
     tiers["galois"] = level_name(galois_tier());
+    tiers["compare"] = level_name(compare_tier());
     return tiers;
 }
 

@@ -7,6 +7,7 @@ void bind_cpu(py::module_& m);
 void bind_ring(py::module_& m);
 void bind_prf(py::module_& m);
 void bind_galois(py::module_& m);
+void bind_compare(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Native kernels of mipp.";
@@ -14,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
     bind_ring(m);
     bind_prf(m);
     bind_galois(m);
+    bind_compare(m);
 }

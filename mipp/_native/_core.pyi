@@ -69,3 +69,51 @@ def reconstruct_top_k_var(
 def top_k_var(
     scores: npt.NDArray[np.int64], k: int, threads: int | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+
+# compare
+
+_U64 = npt.NDArray[np.uint64]
+_U32 = npt.NDArray[np.uint32]
+
+def slice_bits(words: _Words, first_bit: int, planes: _U64, threads: int | None = None) -> None: ...
+def unslice_bits(planes: _U64, words: _U64, threads: int | None = None) -> None: ...
+def xor_planes(a: _U64, b: _U64, out: _U64, threads: int | None = None) -> None: ...
+def count_bits(bits: _U64, n: int) -> int: ...
+def prf_words(key: bytes, out: _U64, threads: int | None = None) -> None: ...
+def prf_xor(key: bytes, inout: _U64, threads: int | None = None) -> None: ...
+def prf_add(key: bytes, inout: _U64, negate: bool, threads: int | None = None) -> None: ...
+def and_layer(
+    x_lo: _U64,
+    x_hi: _U64,
+    y_lo: _U64,
+    y_hi: _U64,
+    key_a: bytes,
+    key_b: bytes,
+    out: _U64,
+    threads: int | None = None,
+) -> None: ...
+def tree_layer(
+    g_lo: _U64,
+    g_hi: _U64,
+    p_lo: _U64,
+    p_hi: _U64,
+    key_a: bytes,
+    key_b: bytes,
+    out: _U64,
+    threads: int | None = None,
+) -> None: ...
+def tree_combine(g: _U64, p: _U64, z: _U64, out_g: _U64, out_p: _U64, threads: int | None = None) -> None: ...
+def permutation(key: bytes, n: int) -> _U32: ...
+def permute(words: _U64, perm: _U32, out: _U64, threads: int | None = None) -> None: ...
+def shuffle_pass(
+    x: _U64,
+    y: _U64 | None,
+    perm: _U32,
+    key_before: bytes | None,
+    sign_before: int,
+    key_after: bytes | None,
+    sign_after: int,
+    out: _U64,
+    threads: int | None = None,
+) -> None: ...
+def partition(words: _U64, bits: _U64, out_set: _U64, out_clear: _U64, threads: int | None = None) -> None: ...

@@ -1,0 +1,373 @@
+#include <string>
+
+#include "../compare/compare.h"
+#include "check.h"
+
+namespace py = pybind11;
+using namespace mipp;
+
+namespace {
+
+// `threads` of the native functions: None and 0 are the default.
+int threads_of(const py::object& threads) {
+    if (threads.is_none() || bind::require_int(threads, 0, bind::max_threads, "threads") == 0) {
+        return bind::require_threads(py::none());
+    }
+    return bind::require_threads(threads);
+}
+
+// 32 secret bytes; the bytes object stays the caller's.
+const std::uint8_t* require_key(const py::object& key, const char* what) {
+    if (!PyBytes_Check(key.ptr())) bind::raise_dtype(std::string(what) + " must be bytes");
+    if (PyBytes_GET_SIZE(key.ptr()) != 32) bind::raise_parameter(std::string(what) + " must have 32 bytes");
+    return reinterpret_cast<const std::uint8_t*>(PyBytes_AS_STRING(key.ptr()));
+}
+
+// uint64, C-contiguous; any rank if ndim is 0.
+py::array require_u64(const py::object& object, int ndim, const char* what, bool out = false) {
+    const py::array a = bind::require_array(object, what);
+    if (bind::dtype_bits(a) != 64) bind::raise_dtype(std::string(what) + " must be uint64 in native byte order");
+    bind::require_words(a, ndim == 0 ? static_cast<int>(a.ndim()) : ndim, what);
+    if (out) bind::require_writeable(a, what);
+    return a;
+}
+
+// Planes: rows of whole lines.
+py::array require_planes(const py::object& object, const char* what, bool out = false) {
+    const py::array a = require_u64(object, 2, what, out);
+    if (a.shape(1) % 8 != 0) bind::raise_shape(std::string(what) + " must have a multiple of 8 words a plane");
+    return a;
+}
+
+py::array require_index(const py::object& object, const char* what) {
+    const py::array a = bind::require_array(object, what);
+    if (bind::dtype_bits(a) != 32) bind::raise_dtype(std::string(what) + " must be uint32 in native byte order");
+    bind::require_words(a, 1, what);
+    return a;
+}
+
+const std::uint64_t* words_of(const py::array& a) { return static_cast<const std::uint64_t*>(a.data()); }
+std::uint64_t* words_of(py::array& a) { return static_cast<std::uint64_t*>(a.mutable_data()); }
+std::size_t size_of(const py::array& a) { return static_cast<std::size_t>(a.size()); }
+
+void require_same_shape(const py::array& a, const char* what, const py::array& b, const char* what_b) {
+    bool same = a.ndim() == b.ndim();
+    for (py::ssize_t i = 0; same && i < a.ndim(); ++i) same = a.shape(i) == b.shape(i);
+    if (!same) bind::raise_shape(std::string(what) + " must have the shape of " + what_b);
+}
+
+// Not for more words than the counter of a stream has blocks for.
+void require_stream(std::size_t words) {
+    if (words > std::size_t{1} << 33) bind::raise_shape("a stream has at most 2^33 words");
+}
+
+void require_width(py::ssize_t width, const char* what) {
+    if (width < 1 || width > 64) bind::raise_shape(std::string(what) + " must have 1 to 64 planes");
+}
+
+// Planes of n values have exactly the whole lines that these take.
+void require_columns(const py::array& planes, const char* what, py::ssize_t n) {
+    const auto words = static_cast<py::ssize_t>(plane_words_of(static_cast<std::size_t>(n)));
+    if (planes.shape(1) != words) {
+        bind::raise_shape(std::string(what) + " must have " + std::to_string(words) + " words a plane");
+    }
+}
+
+template <class F>
+void run(F&& f) {
+    Status status;
+    {
+        bind::GilRelease release;
+        status = f();
+    }
+    bind::throw_status(status);
+}
+
+// --- planes --------------------------------------------------------------------------------------------------------
+
+void slice(const py::object& words_object, const py::object& first_object, const py::object& planes_object,
+           const py::object& threads_object) {
+    const py::array words = bind::require_array(words_object, "words");
+    const int bits = bind::require_words(words, 1, "words");
+    py::array planes = require_planes(planes_object, "planes", true);
+    require_width(planes.shape(0), "planes");
+    require_columns(planes, "planes", words.shape(0));
+    const int width = static_cast<int>(planes.shape(0));
+    const int first = static_cast<int>(bind::require_int(first_object, 0, 63, "first_bit"));
+    if (first + width > bits) bind::raise_parameter("first_bit + width must not pass the bits of a word");
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(planes, "planes", words, "words");
+    const void* from = words.data();
+    std::uint64_t* to = words_of(planes);
+    const std::size_t n = size_of(words);
+    run([&] { return bits_slice(bits, from, n, first, width, to, threads); });
+}
+
+void unslice(const py::object& planes_object, const py::object& words_object, const py::object& threads_object) {
+    const py::array planes = require_planes(planes_object, "planes");
+    py::array words = require_u64(words_object, 1, "words", true);
+    require_width(planes.shape(0), "planes");
+    require_columns(planes, "planes", words.shape(0));
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(words, "words", planes, "planes");
+    const std::uint64_t* from = words_of(planes);
+    std::uint64_t* to = words_of(words);
+    const std::size_t n = size_of(words);
+    run([&] { return bits_unslice(from, static_cast<int>(planes.shape(0)), to, n, threads); });
+}
+
+void xor_planes(const py::object& a_object, const py::object& b_object, const py::object& out_object,
+                const py::object& threads_object) {
+    const py::array a = require_u64(a_object, 0, "a"), b = require_u64(b_object, 0, "b");
+    py::array out = require_u64(out_object, 0, "out", true);
+    require_same_shape(b, "b", a, "a");
+    require_same_shape(out, "out", a, "a");
+    const int threads = threads_of(threads_object);
+    if (out.data() != a.data()) bind::require_disjoint(out, "out", a, "a");
+    if (out.data() != b.data()) bind::require_disjoint(out, "out", b, "b");
+    const std::uint64_t *from_a = words_of(a), *from_b = words_of(b);
+    std::uint64_t* to = words_of(out);
+    const std::size_t n = size_of(a);
+    run([&] { return words_xor(from_a, from_b, to, n, threads); });
+}
+
+std::size_t count_bits(const py::object& bits_object, const py::object& n_object) {
+    const py::array bits = require_u64(bits_object, 1, "bits");
+    const auto n = static_cast<std::size_t>(bind::require_int(n_object, 0, 64 * bits.shape(0), "n"));
+    const std::uint64_t* from = words_of(bits);
+    bind::GilRelease release;
+    return bits_count(from, n);
+}
+
+// --- streams -------------------------------------------------------------------------------------------------------
+
+void mask(const py::object& key_object, const py::object& array_object, const char* what, int ndim, Mask operation,
+          const py::object& threads_object) {
+    const std::uint8_t* key = require_key(key_object, "key");
+    py::array words = require_u64(array_object, ndim, what, true);
+    if (words.ndim() != 1 && words.ndim() != 2) bind::raise_shape(std::string(what) + " must have 1 or 2 dimensions");
+    const std::size_t n = size_of(words);
+    require_stream(n);
+    const int threads = threads_of(threads_object);
+    std::uint64_t* to = words_of(words);
+    run([&] { return words_mask(key, operation, to, n, threads); });
+}
+
+void prf_words(const py::object& key, const py::object& out, const py::object& threads) {
+    mask(key, out, "out", 0, Mask::set, threads);
+}
+
+void prf_xor(const py::object& key, const py::object& inout, const py::object& threads) {
+    mask(key, inout, "inout", 0, Mask::exclusive, threads);
+}
+
+bool require_bool(const py::object& object, const char* what) {
+    if (!PyBool_Check(object.ptr())) bind::raise_dtype(std::string(what) + " must be a bool");
+    return object.ptr() == Py_True;
+}
+
+void prf_add(const py::object& key, const py::object& inout, const py::object& negate, const py::object& threads) {
+    mask(key, inout, "inout", 1, require_bool(negate, "negate") ? Mask::subtract : Mask::add, threads);
+}
+
+// --- gates ---------------------------------------------------------------------------------------------------------
+
+void and_layer(const py::object& x_lo_object, const py::object& x_hi_object, const py::object& y_lo_object,
+               const py::object& y_hi_object, const py::object& key_a_object, const py::object& key_b_object,
+               const py::object& out_object, const py::object& threads_object) {
+    const py::array x_lo = require_planes(x_lo_object, "x_lo"), x_hi = require_planes(x_hi_object, "x_hi");
+    const py::array y_lo = require_planes(y_lo_object, "y_lo"), y_hi = require_planes(y_hi_object, "y_hi");
+    py::array out = require_planes(out_object, "out", true);
+    require_same_shape(x_hi, "x_hi", x_lo, "x_lo");
+    require_same_shape(y_lo, "y_lo", x_lo, "x_lo");
+    require_same_shape(y_hi, "y_hi", x_lo, "x_lo");
+    require_same_shape(out, "out", x_lo, "x_lo");
+    require_stream(size_of(out));
+    const std::uint8_t *key_a = require_key(key_a_object, "key_a"), *key_b = require_key(key_b_object, "key_b");
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(out, "out", x_lo, "x_lo");
+    bind::require_disjoint(out, "out", x_hi, "x_hi");
+    bind::require_disjoint(out, "out", y_lo, "y_lo");
+    bind::require_disjoint(out, "out", y_hi, "y_hi");
+    const Replicated x = {words_of(x_lo), words_of(x_hi)}, y = {words_of(y_lo), words_of(y_hi)};
+    std::uint64_t* to = words_of(out);
+    const std::size_t n = size_of(out);
+    run([&] { return gates_and(x, y, n, key_a, key_b, to, threads); });
+}
+
+void tree_layer(const py::object& g_lo_object, const py::object& g_hi_object, const py::object& p_lo_object,
+                const py::object& p_hi_object, const py::object& key_a_object, const py::object& key_b_object,
+                const py::object& out_object, const py::object& threads_object) {
+    const py::array g_lo = require_planes(g_lo_object, "g_lo"), g_hi = require_planes(g_hi_object, "g_hi");
+    const py::array p_lo = require_planes(p_lo_object, "p_lo"), p_hi = require_planes(p_hi_object, "p_hi");
+    py::array out = require_planes(out_object, "out", true);
+    require_same_shape(g_hi, "g_hi", g_lo, "g_lo");
+    require_same_shape(p_lo, "p_lo", g_lo, "g_lo");
+    require_same_shape(p_hi, "p_hi", g_lo, "g_lo");
+    const auto n = static_cast<std::size_t>(g_lo.shape(0)), words = static_cast<std::size_t>(g_lo.shape(1));
+    bind::require_shape(out, {static_cast<py::ssize_t>(tree_gates(n)), g_lo.shape(1)}, "out");
+    require_stream(size_of(out));
+    const std::uint8_t *key_a = require_key(key_a_object, "key_a"), *key_b = require_key(key_b_object, "key_b");
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(out, "out", g_lo, "g_lo");
+    bind::require_disjoint(out, "out", g_hi, "g_hi");
+    bind::require_disjoint(out, "out", p_lo, "p_lo");
+    bind::require_disjoint(out, "out", p_hi, "p_hi");
+    const Replicated g = {words_of(g_lo), words_of(g_hi)}, p = {words_of(p_lo), words_of(p_hi)};
+    std::uint64_t* to = words_of(out);
+    run([&] { return tree_and(g, p, n, words, key_a, key_b, to, threads); });
+}
+
+void combine_layer(const py::object& g_object, const py::object& p_object, const py::object& z_object,
+                   const py::object& out_g_object, const py::object& out_p_object, const py::object& threads_object) {
+    const py::array g = require_planes(g_object, "g"), p = require_planes(p_object, "p");
+    const py::array z = require_planes(z_object, "z");
+    py::array out_g = require_planes(out_g_object, "out_g", true), out_p = require_planes(out_p_object, "out_p", true);
+    require_same_shape(p, "p", g, "g");
+    const auto n = static_cast<std::size_t>(g.shape(0)), words = static_cast<std::size_t>(g.shape(1));
+    if (n == 0) bind::raise_shape("g must have at least one plane");
+    const py::ssize_t half = (g.shape(0) + 1) / 2;
+    bind::require_shape(z, {static_cast<py::ssize_t>(tree_gates(n)), g.shape(1)}, "z");
+    bind::require_shape(out_g, {half, g.shape(1)}, "out_g");
+    bind::require_shape(out_p, {half, g.shape(1)}, "out_p");
+    const int threads = threads_of(threads_object);
+    if (out_g.data() != g.data()) bind::require_disjoint(out_g, "out_g", g, "g");
+    if (out_p.data() != p.data()) bind::require_disjoint(out_p, "out_p", p, "p");
+    bind::require_disjoint(out_g, "out_g", p, "p");
+    bind::require_disjoint(out_g, "out_g", z, "z");
+    bind::require_disjoint(out_p, "out_p", g, "g");
+    bind::require_disjoint(out_p, "out_p", z, "z");
+    bind::require_disjoint(out_g, "out_g", out_p, "out_p");
+    const std::uint64_t *from_g = words_of(g), *from_p = words_of(p), *from_z = words_of(z);
+    std::uint64_t *to_g = words_of(out_g), *to_p = words_of(out_p);
+    run([&] { return tree_combine(from_g, from_p, from_z, n, words, to_g, to_p, threads); });
+}
+
+// --- shuffle -------------------------------------------------------------------------------------------------------
+
+py::array permutation(const py::object& key_object, const py::object& n_object) {
+    bind::require_cpu_environment();
+    const std::uint8_t* key = require_key(key_object, "key");
+    const auto n = static_cast<std::size_t>(bind::require_int(n_object, 0, std::int64_t{1} << 31, "n"));
+    py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(n));
+    std::uint32_t* to = out.mutable_data();
+    run([&] { return permutation_draw_var(key, to, n); });
+    return std::move(out);
+}
+
+// A key or none, and whether its stream is subtracted. Without a key the sign means nothing.
+const std::uint8_t* require_mask(const py::object& key, const char* what, const py::object& sign, const char* what_sign,
+                                 bool* subtract) {
+    const auto value = bind::require_int(sign, -1, 1, what_sign);
+    if (value == 0 && !key.is_none()) bind::raise_parameter(std::string(what_sign) + " must be 1 or -1");
+    *subtract = value < 0;
+    return key.is_none() ? nullptr : require_key(key, what);
+}
+
+// Runs a pass over n words whose indices must be below `limit`.
+void run_pass(const ShufflePass& pass, std::size_t n, std::size_t limit, int threads) {
+    Status status;
+    bool within = true;
+    {
+        bind::GilRelease release;
+        std::uint32_t largest = 0;
+        status = indices_max(pass.index, n, &largest, threads);
+        within = n == 0 || largest < limit;
+        if (status == Status::ok && within) status = shuffle_pass_var(pass, n, threads);
+    }
+    bind::throw_status(status);
+    if (!within) bind::raise_parameter("perm must be below the number of words");
+}
+
+void permute(const py::object& words_object, const py::object& perm_object, const py::object& out_object,
+             const py::object& threads_object) {
+    const py::array words = require_u64(words_object, 1, "words"), perm = require_index(perm_object, "perm");
+    py::array out = require_u64(out_object, 1, "out", true);
+    require_same_shape(out, "out", perm, "perm");
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(out, "out", words, "words");
+    bind::require_disjoint(out, "out", perm, "perm");
+    ShufflePass pass = {};
+    pass.x = words_of(words);
+    pass.index = static_cast<const std::uint32_t*>(perm.data());
+    pass.out = words_of(out);
+    run_pass(pass, size_of(out), size_of(words), threads);
+}
+
+void shuffle_pass(const py::object& x_object, const py::object& y_object, const py::object& perm_object,
+                  const py::object& key_before, const py::object& sign_before, const py::object& key_after,
+                  const py::object& sign_after, const py::object& out_object, const py::object& threads_object) {
+    const py::array x = require_u64(x_object, 1, "x"), perm = require_index(perm_object, "perm");
+    py::array out = require_u64(out_object, 1, "out", true), y;
+    ShufflePass pass = {};
+    pass.x = words_of(x);
+    if (!y_object.is_none()) {
+        y = require_u64(y_object, 1, "y");
+        require_same_shape(y, "y", x, "x");
+        bind::require_disjoint(out, "out", y, "y");
+        pass.y = static_cast<const std::uint64_t*>(y.data());
+    }
+    require_same_shape(perm, "perm", x, "x");
+    require_same_shape(out, "out", x, "x");
+    require_stream(size_of(x));
+    pass.before = require_mask(key_before, "key_before", sign_before, "sign_before", &pass.subtract_before);
+    pass.after = require_mask(key_after, "key_after", sign_after, "sign_after", &pass.subtract_after);
+    const int threads = threads_of(threads_object);
+    bind::require_disjoint(out, "out", x, "x");
+    bind::require_disjoint(out, "out", perm, "perm");
+    pass.index = static_cast<const std::uint32_t*>(perm.data());
+    pass.out = words_of(out);
+    run_pass(pass, size_of(x), size_of(x), threads);
+}
+
+void partition(const py::object& words_object, const py::object& bits_object, const py::object& set_object,
+               const py::object& clear_object, const py::object& threads_object) {
+    const py::array words = require_u64(words_object, 1, "words"), bits = require_u64(bits_object, 1, "bits");
+    py::array set = require_u64(set_object, 1, "out_set", true),
+              clear = require_u64(clear_object, 1, "out_clear", true);
+    const std::size_t n = size_of(words);
+    if (size_of(bits) < n / 64 + (n % 64 != 0)) bind::raise_shape("bits must have a bit for every word");
+    if (set.size() + clear.size() != words.size()) bind::raise_shape("out_set and out_clear must hold all words");
+    const int threads = threads_of(threads_object);
+    for (const auto* input : {&words, &bits}) {
+        bind::require_disjoint(set, "out_set", *input, "words or bits");
+        bind::require_disjoint(clear, "out_clear", *input, "words or bits");
+    }
+    bind::require_disjoint(set, "out_set", clear, "out_clear");
+    const std::uint64_t *from = words_of(words), *open = words_of(bits);
+    std::uint64_t *to_set = words_of(set), *to_clear = words_of(clear);
+    Status status = Status::ok;
+    bool fits;
+    {
+        bind::GilRelease release;
+        fits = bits_count(open, n) == size_of(set);
+        if (fits) status = words_partition_var(from, open, n, to_set, to_clear, threads);
+    }
+    if (!fits) bind::raise_shape("out_set must have as many words as bits are set");
+    bind::throw_status(status);
+}
+
+}  // namespace
+
+void bind_compare(py::module_& m) {
+    const auto threads = py::arg("threads") = py::none();
+    m.def("slice_bits", &slice, py::arg("words"), py::arg("first_bit"), py::arg("planes"), threads);
+    m.def("unslice_bits", &unslice, py::arg("planes"), py::arg("words"), threads);
+    m.def("xor_planes", &xor_planes, py::arg("a"), py::arg("b"), py::arg("out"), threads);
+    m.def("count_bits", &count_bits, py::arg("bits"), py::arg("n"));
+    m.def("prf_words", &prf_words, py::arg("key"), py::arg("out"), threads);
+    m.def("prf_xor", &prf_xor, py::arg("key"), py::arg("inout"), threads);
+    m.def("prf_add", &prf_add, py::arg("key"), py::arg("inout"), py::arg("negate"), threads);
+    m.def("and_layer", &and_layer, py::arg("x_lo"), py::arg("x_hi"), py::arg("y_lo"), py::arg("y_hi"), py::arg("key_a"),
+          py::arg("key_b"), py::arg("out"), threads);
+    m.def("tree_layer", &tree_layer, py::arg("g_lo"), py::arg("g_hi"), py::arg("p_lo"), py::arg("p_hi"),
+          py::arg("key_a"), py::arg("key_b"), py::arg("out"), threads);
+    m.def("tree_combine", &combine_layer, py::arg("g"), py::arg("p"), py::arg("z"), py::arg("out_g"), py::arg("out_p"),
+          threads);
+    m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
+    m.def("permute", &permute, py::arg("words"), py::arg("perm"), py::arg("out"), threads);
+    m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("y"), py::arg("perm"), py::arg("key_before"),
+          py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);
+    m.def("partition", &partition, py::arg("words"), py::arg("bits"), py::arg("out_set"), py::arg("out_clear"),
+          threads);
+}

@@ -1,0 +1,185 @@
+// Permutations, passes of the shuffle, the split by open bits.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+
+#include "../common/pool.h"
+#include "compare_tiers.h"
+
+namespace mipp {
+namespace {
+
+// 32-bit words of F(key), made some thousand at a time; wiped when it goes.
+class Draws {
+  public:
+    explicit Draws(const std::uint8_t* key) : kernels_(compare_kernels()), keys_(key) {}
+    ~Draws() { wipe(words_, sizeof words_); }
+    Draws(const Draws&) = delete;
+    Draws& operator=(const Draws&) = delete;
+
+    // Uniform in [0, range): the high half of a word times range, unless the low half is among the 2^32 mod range
+    // smallest, of which some results would get one more than others (Lemire, "Fast random integer generation in an
+    // interval", 2019).
+    std::uint32_t below(std::uint32_t range) {
+        std::uint64_t product = std::uint64_t{next()} * range;
+        if (static_cast<std::uint32_t>(product) < range) {
+            const std::uint32_t excess = (0 - range) % range;
+            while (static_cast<std::uint32_t>(product) < excess) product = std::uint64_t{next()} * range;
+        }
+        return static_cast<std::uint32_t>(product >> 32);
+    }
+
+  private:
+    static constexpr std::size_t count = 2048;
+
+    std::uint32_t next() {
+        if (at_ == count) {
+            kernels_.fill(keys_.data(), block_, count / 4, reinterpret_cast<std::uint8_t*>(words_));
+            block_ += count / 4;
+            at_ = 0;
+        }
+        return words_[at_++];
+    }
+
+    const CompareKernels& kernels_;
+    const Schedules keys_;
+    std::uint64_t block_ = 0;
+    std::size_t at_ = count;
+    alignas(64) std::uint32_t words_[count];
+};
+
+// Words for one pass; wiped when they go.
+class Scratch {
+  public:
+    Scratch() = default;
+    ~Scratch() {
+        if (data_ != nullptr) wipe(data_, words_ * sizeof *data_);
+        std::free(data_);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+    bool allocate(std::size_t words) {
+        words_ = words;
+        const std::size_t bytes = words * sizeof *data_, page = std::size_t{1} << 21;
+        if (bytes < 2 * page) {
+            data_ = static_cast<std::uint64_t*>(std::malloc(bytes + 1));
+            return data_ != nullptr;
+        }
+        data_ = static_cast<std::uint64_t*>(std::aligned_alloc(page, (bytes + page - 1) / page * page));
+#ifdef MADV_HUGEPAGE
+        // fewer faults, and fewer translations for what is read in random order
+        if (data_ != nullptr) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+        return data_ != nullptr;
+    }
+    std::uint64_t* data() const { return data_; }
+
+  private:
+    std::uint64_t* data_ = nullptr;
+    std::size_t words_ = 0;
+};
+
+constexpr std::uint8_t no_key[32] = {};
+
+// Words that are worth handing to a thread.
+constexpr std::size_t piece = std::size_t{1} << 14;
+
+}  // namespace
+
+Status permutation_draw_var(const std::uint8_t* key, std::uint32_t* out, std::size_t n) {
+    if (n > std::size_t{1} << 31) return Status::bad_argument;
+    for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<std::uint32_t>(i);
+    Draws draws(key);
+    // Partners are drawn ahead of the exchanges, so that their cache lines are on the way.
+    constexpr std::size_t batch = 256;
+    std::uint32_t partner[batch];
+    for (std::size_t last = n; last > 1;) {
+        const std::size_t some = std::min(batch, last - 1);
+        for (std::size_t i = 0; i < some; ++i) {
+            partner[i] = draws.below(static_cast<std::uint32_t>(last - i));
+            __builtin_prefetch(out + partner[i], 1);
+        }
+        for (std::size_t i = 0; i < some; ++i) std::swap(out[last - 1 - i], out[partner[i]]);
+        last -= some;
+    }
+    wipe(partner, sizeof partner);
+    return Status::ok;
+}
+
+Status indices_max(const std::uint32_t* index, std::size_t n, std::uint32_t* largest, int threads) {
+    std::atomic<std::uint32_t> all{0};
+    const Status status = parallel_for(n, std::size_t{1} << 16, threads, [&](std::size_t begin, std::size_t end) {
+        std::uint32_t most = 0;
+        for (std::size_t i = begin; i < end; ++i) most = index[i] > most ? index[i] : most;
+        std::uint32_t before = all.load();
+        while (before < most && !all.compare_exchange_weak(before, most)) {
+        }
+        return Status::ok;
+    });
+    *largest = all.load();
+    return status;
+}
+
+Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads) {
+    const CompareKernels& kernels = compare_kernels();
+    const bool summed = pass.y != nullptr || pass.before != nullptr;
+    Scratch sums;
+    const std::uint64_t* from = pass.x;
+    if (summed) {
+        // One sequential pass is cheaper than fetching every place of two arrays.
+        if (!sums.allocate(n)) return Status::no_memory;
+        from = sums.data();
+        const Schedules keys(pass.before != nullptr ? pass.before : no_key);
+        const Mask mask = pass.subtract_before ? Mask::subtract : Mask::add;
+        const Status status = parallel_for(n, piece, threads, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t at = begin; at < end; at += piece) {
+                const std::size_t some = std::min(piece, end - at);
+                std::uint64_t* to = sums.data() + at;
+                if (pass.y != nullptr) {
+                    for (std::size_t i = 0; i < some; ++i) to[i] = pass.x[at + i] + pass.y[at + i];
+                } else {
+                    std::memcpy(to, pass.x + at, some * sizeof *to);
+                }
+                if (pass.before != nullptr) kernels.mask(keys.data(), at / 2, to, some, static_cast<int>(mask));
+            }
+            return Status::ok;
+        });
+        if (status != Status::ok) return status;
+    }
+    const Schedules keys(pass.after != nullptr ? pass.after : no_key);
+    const MippGather gather = {from, pass.index, pass.after != nullptr ? keys.data() : nullptr, pass.subtract_after,
+                               pass.out};
+    return parallel_for(n, piece, threads, [&](std::size_t begin, std::size_t end) {
+        kernels.gather(&gather, begin, end);
+        return Status::ok;
+    });
+}
+
+Status words_partition_var(const std::uint64_t* words, const std::uint64_t* bits, std::size_t n, std::uint64_t* set,
+                           std::uint64_t* clear, int threads) {
+    const CompareKernels& kernels = compare_kernels();
+    // Where each piece's words begin is counted first.
+    constexpr std::size_t grain = std::size_t{1} << 15;
+    const std::size_t pieces = n / grain + 1;
+    const std::unique_ptr<std::size_t, void (*)(void*)> before(
+        static_cast<std::size_t*>(std::malloc(pieces * sizeof(std::size_t))), std::free);
+    if (!before) return Status::no_memory;
+    std::size_t total = 0;
+    for (std::size_t i = 0; i < pieces; ++i) {
+        before.get()[i] = total;
+        total += bits_count(bits + i * grain / 64, std::min(grain, n - i * grain));
+    }
+    return parallel_for(n, grain, threads, [&](std::size_t begin, std::size_t end) {
+        const std::size_t ones = before.get()[begin / grain];
+        kernels.partition(words + begin, bits + begin / 64, end - begin, set + ones, clear + (begin - ones));
+        return Status::ok;
+    });
+}
+
+}  // namespace mipp
