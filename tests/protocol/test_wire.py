@@ -14,7 +14,8 @@ from mipp.protocol.wire import decode, encode, frames_hash, frames_size, pack_fr
 
 
 def sample():
-    return m.Query([np.arange(5, dtype=np.uint8)], b"s" * 32, np.arange(6, dtype=np.uint32).reshape(2, 3))
+    column = np.arange(6, dtype=np.uint32).reshape(2, 3)
+    return m.Query([np.arange(5, dtype=np.uint8)], b"s" * 32, column, np.empty(0, np.uint32))
 
 
 def test_round_trip_without_a_copy():

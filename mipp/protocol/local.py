@@ -1,0 +1,115 @@
+"""What one party computes alone: the native kernels of ``csrc/compare``, with outputs allocated here.
+
+Planes: uint64 (width, W), W = ``plane_words(n)``; bit i % 64 of planes[b, i // 64] is bit b of value i. Masks are
+AES-256-CTR keystream under keys of one step. Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._native import _core
+
+__all__ = [
+    "add_mask", "and_gates", "combine", "count", "layer_gates", "mask_planes", "partition", "permutation",
+    "plane_words", "shuffle_pass", "slice_planes", "tree_gates", "words_mask", "xor_mask",
+]  # fmt: skip
+
+#: both summands that a party holds, and keys of both masks of a zero share
+Planes = tuple[np.ndarray, np.ndarray]
+Keys = tuple[bytes, bytes]
+
+#: plane words come in groups of 8: 512 values
+GROUP = 8
+GROUP_VALUES = 64 * GROUP
+
+
+def plane_words(n: int) -> int:
+    """Words of one bit plane of n values."""
+    return -(-n // GROUP_VALUES) * GROUP
+
+
+def slice_planes(words: np.ndarray, width: int, threads: int) -> np.ndarray:
+    """Bits 0..width-1 of (n,) words as (width, plane_words(n)) planes; bits beyond n are zero."""
+    planes = np.empty((width, plane_words(len(words))), np.uint64)
+    _core.slice_bits(words, 0, planes, threads)
+    return planes
+
+
+def mask_planes(key: bytes, shape: tuple[int, int], threads: int) -> np.ndarray:
+    """Keystream as planes."""
+    out = np.empty(shape, np.uint64)
+    _core.prf_words(key, out, threads)
+    return out
+
+
+def xor_mask(key: bytes, planes: np.ndarray, threads: int) -> None:
+    """XOR keystream onto contiguous planes, in place."""
+    _core.prf_xor(key, planes, threads)
+
+
+def words_mask(key: bytes, out: np.ndarray, threads: int) -> None:
+    """Keystream into contiguous uint64 words."""
+    _core.prf_words(key, out, threads)
+
+
+def add_mask(key: bytes, words: np.ndarray, sign: int, threads: int) -> None:
+    """Add (sign 1) or subtract (-1) keystream from uint64 words, in place."""
+    _core.prf_add(key, words, sign < 0, threads)
+
+
+def and_gates(x: Planes, y: Planes, keys: Keys, out: np.ndarray, threads: int) -> None:
+    """This party's additive part of x & y, replicated (lo, hi) planes, masked by a zero share."""
+    _core.and_layer(x[0], x[1], y[0], y[1], keys[0], keys[1], out, threads)
+
+
+def layer_gates(n: int) -> int:
+    """AND gates of a tree layer over n (generate, propagate) pairs: the lowest needs no propagate."""
+    return n // 2 + max(n // 2 - 1, 0)
+
+
+def tree_gates(g: Planes, p: Planes, keys: Keys, out: np.ndarray, threads: int) -> None:
+    """This party's masked additive part of one tree layer's gates: (layer_gates(n), W)."""
+    _core.tree_layer(g[0], g[1], p[0], p[1], keys[0], keys[1], out, threads)
+
+
+def combine(g: np.ndarray, p: np.ndarray, z: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """One summand of the next layer's (generate, propagate) from this layer's and its gates."""
+    half = (len(g) + 1) // 2
+    out_g, out_p = np.empty((half, g.shape[1]), np.uint64), np.empty((half, g.shape[1]), np.uint64)
+    _core.tree_combine(g, p, z, out_g, out_p, threads)
+    return out_g, out_p
+
+
+def permutation(key: bytes, n: int) -> np.ndarray:
+    """The uniform permutation of a key: (n,) uint32."""
+    return _core.permutation(key, n)
+
+
+def shuffle_pass(
+    x: np.ndarray,
+    y: np.ndarray | None,
+    perm: np.ndarray,
+    before: tuple[bytes, int] | None,
+    after: tuple[bytes, int] | None,
+    threads: int,
+) -> np.ndarray:
+    """(x + y + before)[perm] + after over uint64 words; before and after are (key, sign) masks."""
+    out = np.empty(len(x), np.uint64)
+    key_before, sign_before = before or (None, 0)
+    key_after, sign_after = after or (None, 0)
+    _core.shuffle_pass(x, y, perm, key_before, sign_before, key_after, sign_after, out, threads)
+    return out
+
+
+def count(bits: np.ndarray, n: int) -> int:
+    """Set bits among the first n."""
+    return _core.count_bits(bits, n)
+
+
+def partition(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Words whose bit is set, and the others, each in order."""
+    total = count(bits, len(words))
+    chosen, others = np.empty(total, np.uint64), np.empty(len(words) - total, np.uint64)
+    _core.partition(words, bits, chosen, others)
+    return chosen, others
