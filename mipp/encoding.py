@@ -325,6 +325,26 @@ class Encoding:
         norm2 = (b * b).sum(axis=1, keepdims=True) / self._factor
         return (norm2 - scores) / self._factor * self.scale[0] ** 2
 
+    def score_threshold(self, value: float, query: np.ndarray) -> int:
+        """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
+
+        Raises
+        ------
+        ParameterError
+            Not a number, or a value that every score or no score reaches.
+        """
+        if not math.isfinite(value):
+            raise ParameterError(f"a threshold must be a finite number, not {value!r}")
+        zero, one = self.values(np.array([[0, 1]]), np.asarray(query)[None])[0].tolist()
+        exact = (value - zero) / (one - zero)
+        # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
+        theta = round(exact) if abs(exact - round(exact)) < 1e-6 else math.ceil(exact)
+        low, high = self.score_range
+        if not low <= theta <= high:
+            what = "no score can" if theta > high else "every score does"
+            raise ParameterError(f"{what} reach the threshold {value:g}; it is out of range")
+        return theta
+
     def _row_chunk(self, x: np.ndarray) -> np.ndarray:
         if self.metric == "l1":
             return self._thermometer(x, "rows")

@@ -62,10 +62,12 @@ class World:
         best = np.argsort(-scores, kind="stable")[:k]
         return [(ids[b], int(scores[b])) for b in best]
 
-    def check(self, k: int = 10, user: mipp.User | None = None, seed: int = 7) -> mipp.SearchResult:
+    def check(
+        self, k: int = 10, user: mipp.User | None = None, seed: int = 7, ranking: str = "user"
+    ) -> mipp.SearchResult:
         """Search and compare with the plaintext, row for row."""
         query = vectors(1, seed)[0]
-        result = (user or self.user).search(query, k)
+        result = (user or self.user).search(query, k, ranking=ranking)
         assert [((h.batch, h.row), h.score) for h in result.hits] == self.expected(query, k, user)
         return result
 

@@ -137,6 +137,7 @@ def _embedded(folder: Path, descriptor: str) -> np.ndarray:
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--descriptor", default="cld+ehd", show_default=True)
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
+@click.option("--ranking", type=click.Choice(["server", "user"]), default="server", show_default=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -151,6 +152,7 @@ def demo_command(
     k: int,
     descriptor: str,
     ring: str,
+    ranking: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -183,6 +185,7 @@ def demo_command(
             k=k,
             descriptor=descriptor,
             ring_bits=int(ring),
+            ranking=ranking,
             progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
         )
     show(result, as_json, lambda: _demo_lines(result))
@@ -193,7 +196,10 @@ def demo_command(
 def _demo_lines(r: dict[str, Any]) -> list[str]:
     from ..demo.run import spread
 
-    lines = [f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries"]
+    lines = [
+        f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries, "
+        f"ranked by the {'servers' if r['ranking'] == 'server' else 'user'}"
+    ]
     lines += [f"left out {path}: {text}" for path, text in r["errors"]]
     for query, hits in spread(list(zip(r["query_images"], r["hits"], strict=True)), 5):
         lines.append(f"query {Path(query).name}: nearest others")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -44,6 +45,20 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
     "--fetch", type=click.Path(path_type=Path, file_okay=False), help="Decrypt the images found into this folder."
 )
 @click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet PNG.")
+@click.option(
+    "--ranking",
+    type=click.Choice(["server", "user"]),
+    default="server",
+    show_default=True,
+    help="server: the servers find the nearest and the user learns these only; user: the user gets all scores.",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Instead of the k nearest: all with at least this inner product or cosine, or at most this distance "
+    "(squared for l2), without scores.",
+)
+@click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
 @deployment_option
 @json_option
 def search_command(
@@ -53,17 +68,29 @@ def search_command(
     k: int,
     fetch: Path | None,
     sheet: Path | None,
+    ranking: str,
+    threshold: float | None,
+    explain_cost: bool,
     folder: Path,
     as_json: bool,
 ) -> None:
     """Find the images nearest to IMAGE among those of all owners that granted USER."""
-    if (image is None) == (vector is None):
+    if (image is not None and vector is not None) or (image is None and vector is None and not explain_cost):
         raise click.UsageError("give either IMAGE or --vector FILE")
+    if threshold is not None and ranking == "user":
+        raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
-        result = seeker.search(_query(deployment, image, vector), k)
-        hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in result.hits]
-        files: list[FetchedImage] = seeker.fetch(result.hits) if fetch is not None or sheet is not None else []
+        if explain_cost:
+            cost = seeker.cost(k, ranking="threshold" if threshold is not None else ranking)
+            show(cost, as_json, lambda: _cost_lines(cost))
+            return
+        query = _query(deployment, image, vector)
+        found = (
+            seeker.match(query, threshold) if threshold is not None else seeker.search(query, k, ranking=ranking).hits
+        )
+        hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
+        files: list[FetchedImage] = seeker.fetch(found) if fetch is not None or sheet is not None else []
         if fetch is not None:
             fetch.mkdir(parents=True, exist_ok=True)
             for rank, (hit, file) in enumerate(zip(hits, files, strict=True)):
@@ -72,18 +99,29 @@ def search_command(
                 target.write_bytes(file.content)
                 hit["file"] = str(target)
         if sheet is not None:
-            _write_sheet(sheet, image, result.hits, files)
+            _write_sheet(sheet, image, found, files)
     metric = deployment.config.encoding.metric
-    show(
-        {"hits": hits, "metric": metric},
-        as_json,
-        lambda: [
-            *(
-                f"{i + 1:3d}  {h['owner']:<16} score {h['score']:>10}  {metric} {h['value']:.6g}  {h['id']}"
-                for i, h in enumerate(hits)
-            ),
-        ],
-    )
+    show({"hits": hits, "metric": metric}, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
+
+
+def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
+    score = "" if hit["score"] is None else f"score {hit['score']:>10}  {metric} {hit['value']:.6g}  "
+    return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}"
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    user = cost["user"]
+    lines = [
+        f"ranking {cost['ranking']} over {cost['images']} images",
+        f"user: {user['rounds']} round, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
+    ]
+    if "servers" in cost:
+        servers = cost["servers"]
+        lines.append(f"servers: {servers['rounds']} rounds, each sends {max(servers['bytes'].values()):,} bytes")
+        if "bound" in servers:
+            bound = servers["bound"]
+            lines.append(f"  at most {bound['rounds']} rounds and {max(bound['bytes'].values()):,} bytes")
+    return lines
 
 
 def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> np.ndarray:
@@ -109,7 +147,7 @@ def _write_sheet(path: Path, image: Path | None, hits: list[Hit], files: list[Fe
     if image is None:
         raise NotFoundError("a contact sheet needs a query image")
     cells = [
-        (load_image(file.content), [h.owner_name, f"score {h.score}"], None)
+        (load_image(file.content), [h.owner_name, "match" if h.score is None else f"score {h.score}"], None)
         for h, file in zip(hits, files, strict=True)
     ]
     contact_sheet([(load_image(image), cells)], path)

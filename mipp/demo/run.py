@@ -55,6 +55,7 @@ def run_demo(
     queries: int = 50,
     k: int = 10,
     descriptor: str = "cld+ehd",
+    ranking: str = "server",
     ring_bits: int = 32,
     bits: int = 8,
     query_bits: int = 8,
@@ -68,6 +69,7 @@ def run_demo(
     out : folder for the contact sheet ``sheet.png`` and, new, the deployment ``deployment``
     owners, queries, k : numbers of each; queries are images of the collection, spread evenly, which find themselves
     descriptor, ring_bits, bits, query_bits : of the index
+    ranking : who ranks, ``"server"`` or ``"user"``
     progress : called with stage, step, steps
 
     Returns
@@ -110,7 +112,7 @@ def run_demo(
         d = features.get(descriptor)
         vectors = np.asarray(d.embed(features.extract([image.path for image in chosen], d).values))
         seconds["extract"] += time.perf_counter() - began
-        found = user.search_batch(vectors, k + 1)
+        found = user.search_batch(vectors, k + 1, ranking=ranking)
         for result in found:
             for stage, spent in result.seconds.items():
                 seconds[stage] += spent
@@ -146,6 +148,7 @@ def run_demo(
         "queries": len(chosen),
         "k": k,
         "descriptor": d.name,
+        "ranking": ranking,
         "errors": errors,
         "seconds": {name: round(s, 4) for name, s in seconds.items()},
         "bytes": sent,

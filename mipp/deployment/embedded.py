@@ -24,6 +24,7 @@ from ..roles.client import check_name
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
 from ..roles.key_centre import KeyCentre
+from ..roles.meeting import LocalMeeting
 from ..roles.owner import ImageOwner
 from ..roles.server import Server
 from ..roles.user import User
@@ -142,6 +143,9 @@ class Deployment:
                 _, secret = load_key_file(home / "server.key", "server")
                 kind = _server_class(config.params, i)
                 servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
+            meeting = LocalMeeting()
+            for server in servers.values():
+                server.meet = meeting.join
             deployment = cls(path, config, servers, session, threads)
             deployment._recover()
             deployment._clean()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import MessageError, error_from_wire
+from ..errors import MessageError, ProtocolError, error_from_wire
 from . import messages as m
 from .wire import Frames, decode, encode, frames_size
 
@@ -22,8 +23,11 @@ Handler = Callable[[Frames], Frames]
 class Channel(Protocol):
     """Carries requests to servers and counts what was sent."""
 
-    def gather(self, requests: Mapping[int, Frames]) -> dict[int, Any]:
-        """Send one request to each named server, one round; replies by server. The first refusal is raised."""
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+        """Send one request to each named server, one round; replies by server. The first refusal is raised.
+
+        ``together``: the servers talk to each other to answer, so all must have their request before one replies.
+        """
 
     @property
     def servers(self) -> tuple[int, ...]:
@@ -46,23 +50,28 @@ class LocalChannel:
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._handlers))
 
-    def gather(self, requests: Mapping[int, Frames]) -> dict[int, Any]:
-        replies = {}
-        sent: Counter[str] = Counter()
-        try:
-            for server, frames in requests.items():
-                sent[_kind(frames)] += frames_size(frames)
-                reply_frames = self._handlers[server](frames)
-                reply: Any = decode(reply_frames)
-                sent[type(reply).__name__] += frames_size(reply_frames)
-                if isinstance(reply, m.Failure):
-                    raise error_from_wire(reply.name, reply.text)
-                replies[server] = reply
-        finally:
-            with self._lock:
-                self.bytes_sent.update(sent)
-                self.rounds += 1
-        return replies
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+        with self._lock:
+            self.rounds += 1
+        if not together:
+            return {server: self._request(server, frames) for server, frames in requests.items()}
+        with ThreadPoolExecutor(len(requests)) as pool:
+            waiting = {server: pool.submit(self._request, server, frames) for server, frames in requests.items()}
+        failed = [e for e in (job.exception() for job in waiting.values()) if e is not None]
+        if failed:
+            # a refusal says more than what the others, waiting for that server, met
+            raise min(failed, key=lambda e: isinstance(e, ProtocolError))
+        return {server: job.result() for server, job in waiting.items()}
+
+    def _request(self, server: int, frames: Frames) -> Any:
+        reply_frames = self._handlers[server](frames)
+        reply: Any = decode(reply_frames)
+        with self._lock:
+            self.bytes_sent[_kind(frames)] += frames_size(frames)
+            self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
+        if isinstance(reply, m.Failure):
+            raise error_from_wire(reply.name, reply.text)
+        return reply
 
 
 def _kind(frames: Frames) -> str:

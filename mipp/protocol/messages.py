@@ -33,6 +33,7 @@ __all__ = [
     "PruneOps",
     "Query",
     "QueryHeader",
+    "Ranked",
     "RegisterOwner",
     "RegisterUser",
     "Shares",
@@ -233,12 +234,17 @@ class SnapshotRequest:
 
 @message
 class OwnerSnapshot:
-    """One owner's batches in row order. dead_batch, dead_row: deleted rows, as number of the batch and row in it."""
+    """One owner's batches in row order, and what its grant allows.
+
+    dead_batch, dead_row: deleted rows, as number of the batch and row in it.
+    """
 
     owner: bytes
     name: str
     grant: bytes
     hash: bytes
+    rankings: list[str]
+    scores: bool
     rows: np.ndarray = array("i8")
     dead_batch: np.ndarray = array("i8")
     dead_row: np.ndarray = array("i8")
@@ -256,7 +262,11 @@ class Snapshot:
 
 @message
 class QueryHeader:
-    """What a query is bound to; identical bytes go to every server, H = SHA-256 of them."""
+    """What a query is bound to; identical bytes go to every server, H = SHA-256 of them.
+
+    ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
+    reach a threshold, found by the servers; k is 0).
+    """
 
     deployment: bytes
     user: bytes
@@ -268,17 +278,21 @@ class QueryHeader:
     encoding: bytes
     snapshot: bytes
     grants: list[bytes]
-    commitments: list[bytes]  # SHA-256(salt_i | u_i), in the order of servers
+    commitments: list[bytes]  # SHA-256(salt_i | u_i | theta_i), in the order of servers
     batches: np.ndarray = array("u1", ndim=2)
 
 
 @message
 class Query:
-    """User -> server i, signed: header bytes, its salt (32 bytes) and column (B, D)."""
+    """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
+
+    theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
+    """
 
     header: list[np.ndarray] = array("u1")
     salt: bytes
     column: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    theta: np.ndarray = array("u2", "u4", "u8")
 
 
 @message
@@ -286,6 +300,21 @@ class Answer:
     """Server -> user: (B, live rows) words, uniformly random without the other servers' answers."""
 
     values: np.ndarray = array("u2", "u4", "u8", ndim=2)
+
+
+@message
+class Ranked:
+    """Server -> user: its part of a ranking or of match bits, uniformly random without the other two.
+
+    session, parameters: 32 bytes; words: (B, k) shares of the winners' keys, or (1, W) shares of match bits.
+    """
+
+    server: int
+    session: bytes
+    parameters: bytes
+    queries: int
+    rows: int
+    words: np.ndarray = array("u8", ndim=2)
 
 
 @message

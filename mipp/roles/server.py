@@ -31,12 +31,14 @@ from ..errors import (
     error_to_wire,
 )
 from ..protocol import messages as m
+from ..protocol.link import Link
 from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS, add_zero_share
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
 from .config import DeploymentConfig
 from .plan import Plan
+from .ranking import rank
 
 __all__ = ["Server"]
 
@@ -82,6 +84,8 @@ class Server:
         self.store = ServerStore(
             folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check
         )
+        #: way to the other servers for one query, by its header's hash; None where servers cannot reach each other
+        self.meet: Callable[[bytes, int], Link] | None = None
         self._plans: dict[bytes, Plan] = {}
         self._plan_lock = threading.Lock()
         self._secrets: dict[bytes, bytes] = {}
@@ -268,24 +272,45 @@ class Server:
     # --- queries ------------------------------------------------------------------------------------------------
 
     def _snapshot(self, signer: bytes, msg: m.SnapshotRequest, digest: bytes, packed: Any) -> m.Snapshot:
-        grants = {g.owner: grant for grant, g in self._granted(signer).items()}
+        grants = {g.owner: (grant, g) for grant, g in self._granted(signer).items()}
         for owner in msg.owners:
             if owner not in grants:
                 raise AccessDeniedError("an owner that was asked for grants this user nothing")
         chosen = sorted(set(msg.owners) or grants)
         views = [self.store.view(owner) for owner in chosen]
-        whole = hashlib.sha256(snapshot_hash([(v.owner, v.hash) for v in views]) + b"".join(grants[o] for o in chosen))
+        whole = hashlib.sha256(
+            snapshot_hash([(v.owner, v.hash) for v in views]) + b"".join(grants[o][0] for o in chosen)
+        )
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
         return m.Snapshot(
-            whole.digest(), False, [pack_frames(encode(_owner_snapshot(v, grants[v.owner]))) for v in views]
+            whole.digest(), False, [pack_frames(encode(_owner_snapshot(v, *grants[v.owner]))) for v in views]
         )
 
-    def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer:
-        p = self.config.params
+    def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer | m.Ranked:
         frames: Frames = [f.data for f in msg.header]
         header = decode(frames, m.QueryHeader)
         bound = frames_hash(frames)
+        if header.ranking == "user":
+            self._check_query(signer, header, msg)
+            return m.Answer(self._answers(header, bound, self._authorise(header)[0], msg.column))
+        if header.ranking not in ("server", "threshold"):
+            raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
+        if self.meet is None or self.config.params.n != 3:
+            raise ParameterError("these servers do not compare scores; use ranking='user'")
+
+        def prepare() -> tuple[np.ndarray, bool]:
+            self._check_query(signer, header, msg)
+            plan, scores = self._authorise(header)
+            return self._answers(header, bound, plan, msg.column), scores
+
+        link = self.meet(bound, self.index)
+        encoding = self.config.encoding
+        return rank(self.index, self._pair_keys, link, header, bound, encoding, prepare, msg.theta, self.threads)
+
+    def _check_query(self, signer: bytes, header: m.QueryHeader, msg: m.Query) -> None:
+        """Whose query it is, for which index and servers, and whether the column is the one committed to."""
+        p = self.config.params
         if header.deployment != self.config.id or header.user != signer or len(header.nonce) != 16:
             raise AuthenticationError("the query's header is another deployment's or another user's")
         if header.encoding != self.config.encoding.hash:
@@ -295,29 +320,27 @@ class Server:
             raise ParameterError(
                 "the query's servers must be sorted, with one commitment each, and this one among them"
             )
-        width = p.padded(self.config.encoding.encoded_dim)
-        if (
-            not 1 <= header.queries <= MAX_QUERIES
-            or msg.column.shape != (header.queries, width)
-            or msg.column.dtype != p.dtype
-        ):
-            raise ShapeError(
-                f"columns must be ({header.queries}, {width}) words of {p.k} bits, 1 to {MAX_QUERIES} queries"
-            )
-        if (
-            len(msg.salt) != 32
-            or column_commitment(msg.salt, msg.column) != header.commitments[servers.index(self.index)]
-        ):
+        width, count = p.padded(self.config.encoding.encoded_dim), header.queries
+        shapes_fit = msg.column.shape == (count, width) and msg.theta.shape in ((0,), (count,))
+        if not 1 <= count <= MAX_QUERIES or not shapes_fit or {msg.column.dtype, msg.theta.dtype} != {p.dtype}:
+            raise ShapeError(f"columns must be ({count}, {width}) words of {p.k} bits, 1 to {MAX_QUERIES} queries")
+        commitment = column_commitment(msg.salt, msg.column, msg.theta)
+        if len(msg.salt) != 32 or commitment != header.commitments[servers.index(self.index)]:
             raise AuthenticationError("the column is not the one that the header commits to")
-        if header.ranking != "user":
-            raise ParameterError(f"ranking {header.ranking!r} is not offered by this server")
-        plan = self._authorise(header)
-        out = self._product(plan, msg.column)
-        add_zero_share(out, self.index, servers, self._pair_keys, bound, plan.nonces, plan.rows, threads=self.threads)
-        return m.Answer(out if plan.live is None else np.ascontiguousarray(out[:, plan.live]))
 
-    def _authorise(self, header: m.QueryHeader) -> Plan:
-        """Grants, snapshot and batches of a query; the rows it covers. Refuses all if one batch is not covered."""
+    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray) -> np.ndarray:
+        """This server's masked answers, (B, live rows) words: an additive share of the scores."""
+        out = self._product(plan, column)
+        add_zero_share(
+            out, self.index, header.servers, self._pair_keys, bound, plan.nonces, plan.rows, threads=self.threads
+        )
+        return out if plan.live is None else np.ascontiguousarray(out[:, plan.live])
+
+    def _authorise(self, header: m.QueryHeader) -> tuple[Plan, bool]:
+        """Grants, snapshot and batches of a query: the rows it covers, and whether all grants give scores.
+
+        Refuses all if one batch is not covered.
+        """
         grants = self._granted(header.user)
         chosen = []
         for grant in header.grants:
@@ -334,14 +357,17 @@ class Server:
             raise StaleSnapshotError("the index changed since the query's snapshot")
         plan = self._plan(header, views)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            if header.ranking not in given.rankings:
+            if ("user" if header.ranking == "user" else "server") not in given.rankings:
                 raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
-            if header.k < 1 or (given.max_k and header.k > given.max_k):
+            if header.ranking == "threshold":
+                if given.max_k:
+                    raise AccessDeniedError(f"a grant allows k up to {given.max_k}, a threshold has no such limit")
+            elif header.k < 1 or (given.max_k and header.k > given.max_k):
                 raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
             if live < given.min_rows:
                 raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
         self.store.count_queries([(i, grants[i].quota) for i in header.grants], header.queries)
-        return plan
+        return plan, all(given.scores for given in chosen)
 
     def _plan(self, header: m.QueryHeader, views: list[OwnerView]) -> Plan:
         key = hashlib.sha256(header.snapshot + header.batches.tobytes()).digest()
@@ -445,12 +471,12 @@ def image_seal_info(deployment: bytes, user: bytes, server: int, ids: list[bytes
     return b"mipp v1 image parts" + deployment + user + bytes([server]) + hashlib.sha256(b"".join(ids)).digest()
 
 
-def column_commitment(salt: bytes, column: np.ndarray) -> bytes:
-    """SHA-256(salt | column), the header's commitment for one server."""
-    return hashlib.sha256(salt + np.ascontiguousarray(column).tobytes()).digest()
+def column_commitment(salt: bytes, column: np.ndarray, theta: np.ndarray) -> bytes:
+    """SHA-256(salt | column | thresholds), the header's commitment for one server."""
+    return hashlib.sha256(salt + column.tobytes() + theta.tobytes()).digest()
 
 
-def _owner_snapshot(view: OwnerView, grant: bytes) -> m.OwnerSnapshot:
+def _owner_snapshot(view: OwnerView, grant: bytes, given: m.Grant) -> m.OwnerSnapshot:
     dead = [(i, row) for i, b in enumerate(view.batches) for row in b.tombstones]
     pairs = np.array(dead, "<i8").reshape(-1, 2)
     return m.OwnerSnapshot(
@@ -458,6 +484,8 @@ def _owner_snapshot(view: OwnerView, grant: bytes) -> m.OwnerSnapshot:
         view.name,
         grant,
         view.hash,
+        given.rankings,
+        given.scores,
         view.rows.astype("<i8"),
         pairs[:, 0].copy(),
         pairs[:, 1].copy(),

@@ -21,11 +21,17 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..protocol.channel import Channel
-from ..protocol.wire import decode, encode, unpack_frames
+from ..protocol.comparison import combine_matches
+from ..protocol.replicated import UserShare
+from ..protocol.session import Public
+from ..protocol.topk import combine_top_k
+from ..protocol.wire import decode, encode, frames_hash, unpack_frames
 from ..sharing import query_columns, reconstruct, top_k
 from ..store.views import snapshot_hash
 from .client import Client, image_rows
 from .config import DeploymentConfig
+from .preview import search_cost
+from .ranking import public_facts
 from .server import MAX_QUERIES, column_commitment, image_seal_info
 
 __all__ = ["FetchedImage", "Hit", "Index", "SearchResult", "User"]
@@ -36,14 +42,17 @@ _ANSWER_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Hit:
-    """One image found: its id (batch, row), owner, exact integer score, and the score in the metric's unit."""
+    """One image found: its id (batch, row), owner, exact integer score, and the score in the metric's unit.
+
+    Score and value are None when the grants do not give them, and for matches of a threshold.
+    """
 
     batch: bytes
     row: int
     owner: bytes
     owner_name: str
-    score: int
-    value: float
+    score: int | None
+    value: float | None
 
     @property
     def id(self) -> str:
@@ -80,6 +89,8 @@ class Index:
         self.owners = list(owners)
         self.snapshot = snapshot_hash([(o.owner, o.hash) for o in owners])
         self.batches = np.concatenate([o.batches for o in owners])
+        #: whether all grants let server-side ranking give scores
+        self.gives_scores = all(o.scores for o in owners)
         self.owner_of_batch = np.repeat(np.arange(len(owners)), [len(o.batches) for o in owners])
         rows = np.concatenate([o.rows for o in owners])
         self._starts = np.concatenate([[0], np.cumsum(rows)])
@@ -106,6 +117,40 @@ class Index:
         return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Replies of the servers to some queries, and what they are about."""
+
+    index: Index
+    replies: dict[int, Any]
+    queries: int
+    seconds: float
+    facts: Public | None
+    threshold: bool
+
+    @property
+    def public(self) -> Public:
+        if self.facts is None:
+            raise ParameterError("these are answers, not a ranking")
+        return self.facts
+
+
+def _parts_of(asked: _Asked) -> list[UserShare]:
+    """The servers' parts of a ranking or of match bits."""
+    parts = []
+    for server, r in asked.replies.items():
+        if (
+            not isinstance(r, m.Ranked)
+            or r.server != server
+            or r.queries != asked.queries
+            or r.rows != asked.index.total
+        ):
+            raise MessageError("a server's part of a ranking does not fit the query")
+        words = r.words[0] if asked.threshold else r.words
+        parts.append(UserShare(r.server, r.session, r.parameters, r.queries, r.rows, words))
+    return parts
+
+
 class User(Client):
     """An authorised user.
 
@@ -116,8 +161,8 @@ class User(Client):
     sign_seed, box_key : 32 secret bytes each (Ed25519, X25519)
     servers : the servers to query, default all key servers and the first t+1 storage servers
 
-    With ``ranking="user"`` the user learns all exact scores, and could solve for features with a few dozen queries
-    per collection; servers learn who asks, over which owners, when, and k.
+    Servers learn who asks, over which owners, when, and k. With ``ranking="server"`` the user learns the k nearest
+    only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
     """
 
     def __init__(
@@ -162,7 +207,7 @@ class User(Client):
         return self._known[key]
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user"
+        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server"
     ) -> SearchResult:
         """The k nearest images of all owners that granted this user (or of those named).
 
@@ -171,84 +216,129 @@ class User(Client):
         query : (dim,) features; secret, no server learns it
         k : 1 to the number of images
         owners : owner ids, default all
-        ranking : ``"user"``: the user ranks all scores
+        ranking : ``"server"``: the servers find the k nearest without learning a score, an order or a row, and the user
+            learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all scores
 
         Raises
         ------
         AccessDeniedError, ParameterError, EncodingError, ShapeError
             No grant; k out of range; a bad query. No score was computed.
+        ScoreRangeError
+            Differences of this encoding's scores could wrap, so that servers cannot compare them.
+        ProtocolError
+            A server failed while they compared; nobody learnt anything.
 
-        Costs one round of messages (two if the index changed): D words to and N words from each server.
+        Costs the user one round (two if the index changed): D words to each server, and from each k words, or N
+        words with ``"user"``. See :func:`mipp.protocol.cost.top_k_cost` for what the servers send each other.
         """
         query = np.asarray(query)
         return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "user"
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server"
     ) -> list[SearchResult]:
         """As :meth:`search` for (B, dim) queries; large batches are split so that answers fit in memory."""
-        encoded = self._encoded(queries, k, ranking)
+        if ranking not in ("user", "server"):
+            raise ParameterError(f'ranking must be "server" or "user", not {ranking!r}')
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ParameterError(f"k must be a positive integer, not {k!r}")
+        queries, encoded = self._encoded(queries)
         results: list[SearchResult] = []
-        start = 0
-        while start < len(encoded):
-            index, answers, seconds, taken = self._score(encoded[start:], k, owners, ranking)
+        while len(results) < len(encoded):
+            start = len(results)
+            asked = self._score(encoded[start:], int(k), owners, ranking)
+            taken = asked.queries
             began = time.perf_counter()
-            positions, scores = top_k(answers, k, threads=self.threads)
-            values = self.config.encoding.values(scores, queries[start : start + taken])
-            batch, row = index.locate(positions)
-            rank_seconds = time.perf_counter() - began
+            scores: np.ndarray | None
+            if ranking == "user":
+                positions, scores = top_k(self._words(asked), k, threads=self.threads)
+            else:
+                positions, scores = combine_top_k(_parts_of(asked), asked.public, scores=asked.index.gives_scores)
+            values = None if scores is None else self.config.encoding.values(scores, queries[start : start + taken])
             for q in range(taken):
-                hits = [
-                    self._hit(index, b, r, s, v)
-                    for b, r, s, v in zip(batch[q], row[q], scores[q], values[q], strict=True)
-                ]
-                results.append(SearchResult(hits, {"score": seconds / taken, "rank": rank_seconds / taken}))
-            start += taken
+                hits = self._hits(asked.index, positions[q], None if scores is None else scores[q], values, q)
+                spent = {"score": asked.seconds / taken, "rank": (time.perf_counter() - began) / taken}
+                results.append(SearchResult(hits, spent))
         return results
+
+    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
+        """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
+
+        Parameters
+        ----------
+        query : (dim,) features; secret
+        threshold : in the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest
+            distance (squared for l2); secret too, the servers get shares of it
+        owners : owner ids, default all
+
+        Raises
+        ------
+        ParameterError
+            A threshold that no score or every score reaches; also the errors of :meth:`search`.
+        AccessDeniedError
+            Also when a grant limits k, which a threshold would get around.
+        """
+        query, encoded = self._encoded(np.asarray(query)[None])
+        theta = self.config.encoding.score_threshold(threshold, query[0])
+        asked = self._score(encoded, 0, owners, "threshold", theta)
+        rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
+        return self._hits(asked.index, rows, None, None, 0)
 
     def scores(self, queries: np.ndarray, *, owners: Sequence[bytes] = ()) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
-        encoded = self._encoded(queries, 1, "user")
+        _, encoded = self._encoded(queries)
         parts: list[np.ndarray] = []
         first: Index | None = None
         done = 0
-        while done < len(encoded):
-            index, answers, _, taken = self._score(encoded[done:], 1, owners, "user")
-            if first is not None and index is not first:
+        while first is None or done < len(encoded):
+            asked = self._score(encoded[done:], 1, owners, "user")
+            if first is not None and asked.index is not first:
                 raise StaleSnapshotError("the index changed between parts of a large batch; ask again")
-            first = index
-            parts.append(reconstruct(answers, threads=self.threads))
-            done += taken
-        if first is None:
-            raise ParameterError("no queries")
+            first = asked.index
+            parts.append(reconstruct(self._words(asked), threads=self.threads))
+            done += asked.queries
         return first, np.concatenate(parts)
 
-    def _encoded(self, queries: np.ndarray, k: int, ranking: str) -> np.ndarray:
-        if ranking != "user":
-            raise ParameterError(f'ranking must be "user", not {ranking!r}')
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise ParameterError(f"k must be a positive integer, not {k!r}")
+    def cost(
+        self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server", queries: int = 1
+    ) -> dict[str, Any]:
+        """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
+        if ranking not in ("user", "server", "threshold"):
+            raise ParameterError(f'ranking must be "server", "user" or "threshold", not {ranking!r}')
+        index = self.index(owners)
+        if ranking != "threshold" and not 1 <= k <= index.total:
+            raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
+        config = self.config
+        return search_cost(config.encoding, config.params, index.total, len(index.batches), k, ranking, queries)
+
+    def _encoded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        queries = np.asarray(queries)
         encoded = self.config.encoding.encode_queries(queries)
         if not len(encoded):
             raise ParameterError("no queries")
-        return encoded
+        return queries, encoded
 
-    def _score(
-        self, encoded: np.ndarray, k: int, owners: Sequence[bytes], ranking: str
-    ) -> tuple[Index, list[np.ndarray], float, int]:
-        """Answers to as many queries as fit; asks anew when the index or a grant changed meanwhile."""
+    def _score(self, encoded: np.ndarray, k: int, owners: Sequence[bytes], ranking: str, theta: int = 0) -> _Asked:
+        """Replies to as many queries as fit; asks anew when the index or a grant changed meanwhile."""
         key = tuple(sorted(set(owners)))
         index = self._known.get(key) or self.index(key)
         for attempt in range(_ATTEMPTS):
-            if k > index.total:
+            if k > index.total or not index.total:
                 index = self.index(key)
-            if k > index.total:
+            if k > index.total or not index.total:
                 raise ParameterError(f"k={k} is larger than the index, which has {index.total} images for this user")
-            per_query = max(1, index.total * self.config.params.k // 8)
+            # comparing needs some eight words a score where handing it out needs one
+            per_query = index.total * self.config.params.k // 8 * (1 if ranking == "user" else 8)
             taken = min(len(encoded), MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
             began = time.perf_counter()
             try:
-                return index, self._answers(index, encoded[:taken], k, ranking), time.perf_counter() - began, taken
+                replies, bound = self._replies(index, encoded[:taken], k, ranking, theta)
+                facts = (
+                    None
+                    if ranking == "user"
+                    else public_facts(self.config.encoding, bound, index.snapshot, index.total)
+                )
+                return _Asked(index, replies, taken, time.perf_counter() - began, facts, ranking == "threshold")
             except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
                 newer = self.index(key)  # raises if nothing is granted any more
                 if newer is index and (not isinstance(error, StaleSnapshotError) or attempt == _ATTEMPTS - 1):
@@ -260,9 +350,13 @@ class User(Client):
                 index = newer
         raise StaleSnapshotError("the index keeps changing; try again")
 
-    def _answers(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> list[np.ndarray]:
+    def _replies(
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
+    ) -> tuple[dict[int, Any], bytes]:
+        """The servers' replies to one header, and its hash."""
         p = self.config.params
         columns = query_columns(encoded, p, self.servers)
+        thetas = self._theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in self.servers}
         header = encode(
             m.QueryHeader(
@@ -270,26 +364,48 @@ class User(Client):
                 self.id,
                 schedule.random_bytes(16),
                 ranking,
-                int(k),
+                k,
                 len(encoded),
                 list(self.servers),
                 self.config.encoding.hash,
                 index.snapshot,
                 [o.grant for o in index.owners],
-                [column_commitment(salts[s], columns[s]) for s in self.servers],
+                [column_commitment(salts[s], columns[s], thetas[s]) for s in self.servers],
                 index.batches,
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
-        replies = self._ask({s: m.Query(frames, salts[s], columns[s]) for s in self.servers})
-        answers = [replies[s].values for s in self.servers]
-        if any(a.shape != (len(encoded), index.total) or a.dtype != p.dtype for a in answers):
+        queries = {s: self._sign(m.Query(frames, salts[s], columns[s], thetas[s])) for s in self.servers}
+        return self.channel.gather(queries, together=ranking != "user"), frames_hash(header)
+
+    def _theta_shares(self, theta: int | None, queries: int) -> dict[int, np.ndarray]:
+        """Additive shares of the threshold, one word per query and server; empty ones without a threshold."""
+        dtype = self.config.params.dtype
+        if theta is None:
+            return dict.fromkeys(self.servers, np.empty(0, dtype))
+        first, *others = self.servers
+        raw = schedule.random_bytes(len(others) * queries * dtype.itemsize)
+        shares = dict(zip(others, np.frombuffer(raw, dtype).reshape(len(others), queries), strict=True))
+        rest = np.full(queries, theta % (1 << self.config.params.k), dtype)
+        return {first: rest - sum(shares.values()), **shares}
+
+    def _words(self, asked: _Asked) -> list[np.ndarray]:
+        answers = [asked.replies[s].values for s in self.servers]
+        if any(a.shape != (asked.queries, asked.index.total) or a.dtype != self.config.params.dtype for a in answers):
             raise MessageError("a server's answer has the wrong shape")
         return answers
 
-    def _hit(self, index: Index, batch: int, row: int, score: int, value: float) -> Hit:
-        owner = index.owners[int(index.owner_of_batch[batch])]
-        return Hit(index.batches[batch].tobytes(), int(row), owner.owner, owner.name, int(score), float(value))
+    def _hits(
+        self, index: Index, positions: np.ndarray, scores: np.ndarray | None, values: np.ndarray | None, q: int
+    ) -> list[Hit]:
+        batch, row = index.locate(positions)
+        out = []
+        for i, (b, r) in enumerate(zip(batch, row, strict=True)):
+            owner = index.owners[int(index.owner_of_batch[b])]
+            score = None if scores is None else int(scores[i])
+            value = None if values is None else float(values[q, i])
+            out.append(Hit(index.batches[b].tobytes(), int(r), owner.owner, owner.name, score, value))
+        return out
 
     # --- images -------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,21 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     ]
     assert status["servers_agree"] and mipp_command("verify")[0] == 0
 
+    code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--json")
+    cost = json.loads(out)
+    assert code == 0 and cost["images"] == 8 and cost["servers"]["rounds"] > 3 and "bound" in cost["servers"]
+    assert "rounds" in mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
+    code, out, _ = mipp_command("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
+    scored = json.loads(out)["hits"]
+    code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
+    assert code == 1, "a grant that limits k allows no threshold"
+    assert mipp_command("owner", "grant", "anna", "ulla")[0] == 0
+    code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
+    matches = json.loads(out)["hits"]
+    assert {h["id"] for h in matches} == {h["id"] for h in scored} and matches[0]["score"] is None
+    assert "score" not in mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"])[1]
+    assert mipp_command("search", "ulla", pictures[2], "--threshold", 1, "--ranking", "user")[0] == 2
+
     assert mipp_command("owner", "revoke", "anna", "ulla")[0] == 0
     assert mipp_command("search", "ulla", pictures[2])[0] == 1
     assert mipp_command("owner", "forget", "berta", "--yes")[0] == 0
@@ -195,12 +210,16 @@ def test_verify_names_a_damaged_file(mipp_command, pictures, tmp_path):
 
 
 def test_demo_on_rendered_images(mipp_command, tmp_path):
-    code, out, _ = mipp_command("demo", "--queries", 6, "--k", 5, "--out", tmp_path / "out", "--json")
+    args = ["--queries", 6, "--k", 5, "--out", tmp_path / "out", "--json"]
+    by_user = json.loads(mipp_command("demo", "--ranking", "user", *args)[1])
+    assert by_user["exact_match"] is True and "Answer" in by_user["bytes"]
+    code, out, _ = mipp_command("demo", *args)
     result = json.loads(out)
+    assert result["p_at_k"] == by_user["p_at_k"]
     assert code == 0 and result["exact_match"] is True
     assert (result["images"], result["owners"], result["queries"]) == (400, 4, 6)
     assert set(result["seconds"]) == {"extract", "encrypt", "upload", "score", "rank", "fetch"}
-    assert {"UploadOp", "Query", "Answer", "Images"} <= set(result["bytes"])
+    assert {"UploadOp", "Query", "Ranked", "Images"} <= set(result["bytes"])
     assert result["p_at_k"] > 0.5
     assert Path(result["sheet"]).read_bytes()[:4] == b"\x89PNG"
 

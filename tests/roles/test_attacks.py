@@ -22,6 +22,7 @@ from mipp.sharing import query_columns, share_rows
 from tests.conftest import vectors
 
 QUERY = vectors(1, 7)[0]
+NO_THETA = np.empty(0, np.uint32)
 
 
 class Forge:
@@ -46,14 +47,16 @@ class Forge:
             config.encoding.hash,
             index.snapshot,
             [o.grant for o in index.owners],
-            [column_commitment(self.salts[s], self.columns[s]) for s in (1, 2, 3)],
+            [column_commitment(self.salts[s], self.columns[s], NO_THETA) for s in (1, 2, 3)],
             index.batches,
         )
         return dataclasses.replace(header, **changes)
 
     def send(self, header, server=1, column=None, salt=None):
         frames = [np.frombuffer(f, np.uint8) for f in encode(header)]
-        query = m.Query(frames, salt or self.salts[server], self.columns[server] if column is None else column)
+        query = m.Query(
+            frames, salt or self.salts[server], self.columns[server] if column is None else column, NO_THETA
+        )
         return self.user._ask({server: query})[server].values
 
 

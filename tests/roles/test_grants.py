@@ -17,7 +17,7 @@ def every_server_refuses(world, user, match):
     class Tap:
         servers = (1, 2, 3)
 
-        def gather(self, requests):
+        def gather(self, requests, *, together=False):
             captured.update(requests)
             raise KeyboardInterrupt
 
@@ -25,7 +25,7 @@ def every_server_refuses(world, user, match):
     try:
         encoded = user.config.encoding.encode_queries(QUERY)
         with pytest.raises(KeyboardInterrupt):
-            user._answers(index, encoded, 3, "user")
+            user._replies(index, encoded, 3, "user")
     finally:
         user.channel = real
     for server in (1, 2, 3):
@@ -109,8 +109,13 @@ def test_limits_are_enforced_by_the_servers(world, monkeypatch):
     with pytest.raises(AccessDeniedError, match="k up to 3"):
         user.search(QUERY, 4)
     anna.grant(user.id, rankings=("server",))
+    user.search(QUERY, 1)
     with pytest.raises(AccessDeniedError, match="ranking"):
-        user.search(QUERY, 1)
+        user.search(QUERY, 1, ranking="user")
+    anna.grant(user.id, rankings=("user",))
+    user.search(QUERY, 1, ranking="user")
+    with pytest.raises(AccessDeniedError, match="ranking"):
+        user.search(QUERY, 1, ranking="server")
     anna.grant(user.id, min_rows=31)
     with pytest.raises(AccessDeniedError, match="31 rows"):
         user.search(QUERY, 1)
@@ -148,7 +153,7 @@ def test_a_stale_grant_is_refused_everywhere(world):
     world.user._known.clear()
     encoded = world.user.config.encoding.encode_queries(QUERY)
     with pytest.raises(AccessDeniedError, match="not in force"):
-        world.user._answers(stale, encoded, 3, "user")
+        world.user._replies(stale, encoded, 3, "user")
     world.check(k=9)
 
 

@@ -10,32 +10,37 @@ from mipp.errors import AccessDeniedError, NotFoundError, ParameterError
 from tests.conftest import DIM, vectors
 
 
-def test_ranking_is_exact(world):
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_ranking_is_exact(world, ranking):
     for seed in range(5):
-        world.check(k=10, seed=seed)
-    world.check(k=60)
+        world.check(k=10, seed=seed, ranking=ranking)
+    world.check(k=60, ranking=ranking)
+    world.check(k=1, ranking=ranking)
 
 
-def test_batch_of_queries_equals_single_queries(world):
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_batch_of_queries_equals_single_queries(world, ranking):
     queries = vectors(7, seed=3)
-    for query, result in zip(queries, world.user.search_batch(queries, 5), strict=True):
+    for query, result in zip(queries, world.user.search_batch(queries, 5, ranking=ranking), strict=True):
         assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 5)
 
 
-def test_large_batches_are_split(world, monkeypatch):
-    monkeypatch.setattr("mipp.roles.user._ANSWER_BYTES", 1000)
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_large_batches_are_split(world, monkeypatch, ranking):
+    monkeypatch.setattr("mipp.roles.user._ANSWER_BYTES", 4000)
     queries = vectors(7, seed=3)
-    for query, result in zip(queries, world.user.search_batch(queries, 5), strict=True):
+    for query, result in zip(queries, world.user.search_batch(queries, 5, ranking=ranking), strict=True):
         assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 5)
     index, scores = world.user.scores(queries)
     assert scores.shape == (7, 60) == (len(queries), index.total)
 
 
-def test_ties_go_to_the_smaller_row(deployment):
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_ties_go_to_the_smaller_row(deployment, ranking):
     owner, user = deployment.create_owner("o"), deployment.create_user("u")
     owner.add_vectors(np.repeat(vectors(2), 20, axis=0))
     owner.grant(user.id)
-    hits = user.search(vectors(2)[1], 40).hits
+    hits = user.search(vectors(2)[1], 40, ranking=ranking).hits
     assert [h.row for h in hits] == list(range(20, 40)) + list(range(20))
 
 
@@ -61,8 +66,9 @@ def test_all_metrics_and_rings(tmp_path, encoding):
         scores = encoding.encode_queries(x[:3]).astype(int) @ encoding.encode_rows(x).astype(int).T
         _, found = user.scores(x[:3])
         assert np.array_equal(found, scores)
-        for q, result in zip(scores, user.search_batch(x[:3], 10), strict=True):
-            assert [h.score for h in result.hits] == np.sort(q)[::-1][:10].tolist()
+        for ranking in ("user", "server") if encoding.allows_server_ranking else ("user",):
+            for q, result in zip(scores, user.search_batch(x[:3], 10, ranking=ranking), strict=True):
+                assert [h.score for h in result.hits] == np.sort(q)[::-1][:10].tolist()
 
 
 def test_deleted_images_are_in_no_answer(world):
@@ -218,7 +224,7 @@ def test_bytes_and_rounds_are_counted(world):
     channel = world.deployment.channel
     channel.bytes_sent.clear()
     rounds = channel.rounds
-    world.user.search(vectors(1)[0], 5)
+    world.user.search(vectors(1)[0], 5, ranking="user")
     assert channel.rounds - rounds == 1
     assert set(channel.bytes_sent) == {"Query", "Answer"}
     words = 60 * 4
