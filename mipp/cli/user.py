@@ -132,12 +132,9 @@ def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> n
         from ..deployment.ingest import query_vector
 
         return query_vector(spec, image)
-    from ..io.vectors import load_vectors
+    from ..io.vectors import load_vector
 
-    data = np.asarray(load_vectors(vector if vector is not None else Path()))
-    if len(data) != 1:
-        raise ParameterError(f"{vector} holds {len(data)} vectors; a search takes one")
-    return np.asarray(data[0])
+    return load_vector(vector if vector is not None else Path())
 
 
 def _write_sheet(path: Path, image: Path | None, hits: list[Hit], files: list[FetchedImage]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
 
-__all__ = ["MAX_DIM", "load_vectors", "save_fvecs"]
+__all__ = ["MAX_DIM", "load_vector", "load_vectors", "save_fvecs"]
 
 MAX_DIM = 1 << 20
 _VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
@@ -48,7 +48,21 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     EncodingError
         NaN or infinity.
     """
-    path = Path(path)
+    return _load(Path(path), one=False)
+
+
+def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """The one vector (dim,) of a file: a .npy with shape (dim,) or (1, dim), or a vecs file with one record.
+
+    Errors as :func:`load_vectors`; ShapeError for more than one vector.
+    """
+    data = _load(Path(path), one=True)
+    if len(data) != 1:
+        raise ShapeError(f"{path}: holds {len(data)} vectors where one is wanted")
+    return np.asarray(data[0])
+
+
+def _load(path: Path, *, one: bool) -> npt.NDArray[Any]:
     if not path.exists():
         raise NotFoundError(f"{path}: no such file")
     if not path.is_file():
@@ -56,7 +70,7 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            data = _load_npy(path)
+            data = _load_npy(path, one)
         elif suffix in _VECS:
             data = _load_vecs(path, _VECS[suffix])
         else:
@@ -71,7 +85,7 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return data
 
 
-def _load_npy(path: Path) -> npt.NDArray[Any]:
+def _load_npy(path: Path, one: bool) -> npt.NDArray[Any]:
     try:
         data = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -83,6 +97,8 @@ def _load_npy(path: Path) -> npt.NDArray[Any]:
         raise ParameterError(f"{path}: an archive of arrays, not one .npy array")
     if data.dtype.kind not in "iuf":
         raise DTypeError(f"{path}: vectors must be real numbers, not {data.dtype}")
+    if one and data.ndim == 1:
+        data = data[None]
     if data.ndim != 2 or 0 in data.shape:
         raise ShapeError(f"{path}: vectors must have shape (N, dim) with N, dim >= 1, not {data.shape}")
     return data

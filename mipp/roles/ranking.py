@@ -18,7 +18,7 @@ from ..protocol.topk import top_k
 __all__ = ["TIMEOUT", "public_facts", "rank"]
 
 #: seconds that a server waits for any one message of a peer
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 # what one server works out before the peers are needed
 Prepared = tuple[np.ndarray, bool]
 

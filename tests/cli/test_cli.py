@@ -113,6 +113,7 @@ def test_vectors(mipp_command, tmp_path):
     x = np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "q.npy", x[7:8])
+    np.save(tmp_path / "flat.npy", x[7])
     assert mipp_command("init", "--fit", tmp_path / "x.npy", "--metric", "l2", "--query-bits", 10)[0] == 0
     mipp_command("owner", "create", "o")
     mipp_command("user", "create", "u")
@@ -124,6 +125,11 @@ def test_vectors(mipp_command, tmp_path):
     code, out, _ = mipp_command("search", "u", "--vector", tmp_path / "q.npy", "-k", 2, "--json")
     hits = json.loads(out)["hits"]
     assert hits[0]["id"].endswith(":7") and hits[0]["value"] < 0.1 < hits[1]["value"]
+    assert (
+        json.loads(mipp_command("search", "u", "--vector", tmp_path / "flat.npy", "-k", 2, "--json")[1])["hits"] == hits
+    )
+    code, _, err = mipp_command("search", "u", "--vector", tmp_path / "x.npy")
+    assert code == 1 and "50 vectors" in err
     for bad in (["search", "u", tmp_path / "q.npy"], ["owner", "add", "o", tmp_path / "q.npy"]):
         code, _, err = mipp_command(*bad)
         assert code == 1 and "mipp: error:" in err
