@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import MessageError, ProtocolError, error_from_wire
 from . import messages as m
+from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
 
 __all__ = ["Channel", "LocalChannel"]
@@ -55,7 +56,7 @@ class LocalChannel:
             self.rounds += 1
         if not together:
             return {server: self._request(server, frames) for server, frames in requests.items()}
-        with ThreadPoolExecutor(len(requests)) as pool:
+        with short_turns(), ThreadPoolExecutor(len(requests)) as pool:
             waiting = {server: pool.submit(self._request, server, frames) for server, frames in requests.items()}
         failed = [e for e in (job.exception() for job in waiting.values()) if e is not None]
         if failed:

@@ -39,6 +39,7 @@ from ..errors import (
 )
 from ..params import RING_DTYPES
 from .link import HEADER_BYTES, PARTIES, Frame, Header, Link, local_links, parse_header
+from .turns import short_turns
 
 __all__ = ["Counters", "Party", "Public", "run_local"]
 
@@ -416,11 +417,12 @@ def run_local(
             errors.append(error)
 
     workers = [threading.Thread(target=work, args=(parties[i],), name=f"mipp party {i}") for i in PARTIES[1:]]
-    for worker in workers:
-        worker.start()
-    work(parties[1])
-    for worker in workers:
-        worker.join()
+    with short_turns():
+        for worker in workers:
+            worker.start()
+        work(parties[1])
+        for worker in workers:
+            worker.join()
     if errors:  # peers only hear that an unexpected one happened: show that one itself
         raise next((e for e in errors if not isinstance(e, MippError)), errors[0])
     return results

@@ -3,6 +3,7 @@
 import hmac
 import itertools
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mipp.protocol.comparison import CIRCUITS, threshold
 from mipp.protocol.link import local_links
 from mipp.protocol.session import Party, step_label
 from mipp.protocol.topk import top_k
+from mipp.protocol.turns import short_turns
 from tests.protocol.parties import HEADER, KEYS, SNAPSHOT, in_session, public, run, share
 
 RNG = np.random.default_rng(9)
@@ -147,3 +149,14 @@ def test_secrets_do_not_show():
         Party(1, {2: b"a" * 32}, local_links()[1])
     with pytest.raises(ParameterError):
         Party(1, {2: b"a" * 32, 3: b"short"}, local_links()[1])
+
+
+def test_short_turns_are_given_back():
+    """Nested and concurrent users share one setting; the interpreter's own comes back, after an error too."""
+    before = sys.getswitchinterval()
+    with pytest.raises(KeyError), short_turns():
+        with short_turns():
+            assert sys.getswitchinterval() < before
+        assert sys.getswitchinterval() < before
+        raise KeyError
+    assert sys.getswitchinterval() == before
