@@ -1,3 +1,4 @@
+#include <optional>
 #include <string>
 
 #include "../compare/compare.h"
@@ -73,11 +74,16 @@ void require_columns(const py::array& planes, const char* what, py::ssize_t n) {
     }
 }
 
+// Below this many words a kernel takes a few microseconds: less than handing the GIL to another party's thread and
+// back.
+constexpr std::size_t small_work = 1 << 13;
+
 template <class F>
-void run(F&& f) {
+void run(std::size_t work, F&& f) {
     Status status;
     {
-        bind::GilRelease release;
+        std::optional<bind::GilRelease> release;
+        if (work >= small_work) release.emplace();
         status = f();
     }
     bind::throw_status(status);
@@ -100,7 +106,7 @@ void slice(const py::object& words_object, const py::object& first_object, const
     const void* from = words.data();
     std::uint64_t* to = words_of(planes);
     const std::size_t n = size_of(words);
-    run([&] { return bits_slice(bits, from, n, first, width, to, threads); });
+    run(n, [&] { return bits_slice(bits, from, n, first, width, to, threads); });
 }
 
 void unslice(const py::object& planes_object, const py::object& words_object, const py::object& threads_object) {
@@ -113,7 +119,7 @@ void unslice(const py::object& planes_object, const py::object& words_object, co
     const std::uint64_t* from = words_of(planes);
     std::uint64_t* to = words_of(words);
     const std::size_t n = size_of(words);
-    run([&] { return bits_unslice(from, static_cast<int>(planes.shape(0)), to, n, threads); });
+    run(n, [&] { return bits_unslice(from, static_cast<int>(planes.shape(0)), to, n, threads); });
 }
 
 void xor_planes(const py::object& a_object, const py::object& b_object, const py::object& out_object,
@@ -128,7 +134,7 @@ void xor_planes(const py::object& a_object, const py::object& b_object, const py
     const std::uint64_t *from_a = words_of(a), *from_b = words_of(b);
     std::uint64_t* to = words_of(out);
     const std::size_t n = size_of(a);
-    run([&] { return words_xor(from_a, from_b, to, n, threads); });
+    run(n, [&] { return words_xor(from_a, from_b, to, n, threads); });
 }
 
 std::size_t count_bits(const py::object& bits_object, const py::object& n_object) {
@@ -150,7 +156,7 @@ void mask(const py::object& key_object, const py::object& array_object, const ch
     require_stream(n);
     const int threads = threads_of(threads_object);
     std::uint64_t* to = words_of(words);
-    run([&] { return words_mask(key, operation, to, n, threads); });
+    run(n, [&] { return words_mask(key, operation, to, n, threads); });
 }
 
 void prf_words(const py::object& key, const py::object& out, const py::object& threads) {
@@ -192,7 +198,7 @@ void and_layer(const py::object& x_lo_object, const py::object& x_hi_object, con
     const Replicated x = {words_of(x_lo), words_of(x_hi)}, y = {words_of(y_lo), words_of(y_hi)};
     std::uint64_t* to = words_of(out);
     const std::size_t n = size_of(out);
-    run([&] { return gates_and(x, y, n, key_a, key_b, to, threads); });
+    run(n, [&] { return gates_and(x, y, n, key_a, key_b, to, threads); });
 }
 
 void tree_layer(const py::object& g_lo_object, const py::object& g_hi_object, const py::object& p_lo_object,
@@ -215,7 +221,7 @@ void tree_layer(const py::object& g_lo_object, const py::object& g_hi_object, co
     bind::require_disjoint(out, "out", p_hi, "p_hi");
     const Replicated g = {words_of(g_lo), words_of(g_hi)}, p = {words_of(p_lo), words_of(p_hi)};
     std::uint64_t* to = words_of(out);
-    run([&] { return tree_and(g, p, n, words, key_a, key_b, to, threads); });
+    run(n * words, [&] { return tree_and(g, p, n, words, key_a, key_b, to, threads); });
 }
 
 void combine_layer(const py::object& g_object, const py::object& p_object, const py::object& z_object,
@@ -240,7 +246,7 @@ void combine_layer(const py::object& g_object, const py::object& p_object, const
     bind::require_disjoint(out_g, "out_g", out_p, "out_p");
     const std::uint64_t *from_g = words_of(g), *from_p = words_of(p), *from_z = words_of(z);
     std::uint64_t *to_g = words_of(out_g), *to_p = words_of(out_p);
-    run([&] { return tree_combine(from_g, from_p, from_z, n, words, to_g, to_p, threads); });
+    run(n * words, [&] { return tree_combine(from_g, from_p, from_z, n, words, to_g, to_p, threads); });
 }
 
 // --- shuffle -------------------------------------------------------------------------------------------------------
@@ -251,7 +257,7 @@ py::array permutation(const py::object& key_object, const py::object& n_object) 
     const auto n = static_cast<std::size_t>(bind::require_int(n_object, 0, std::int64_t{1} << 31, "n"));
     py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(n));
     std::uint32_t* to = out.mutable_data();
-    run([&] { return permutation_draw_var(key, to, n); });
+    run(n, [&] { return permutation_draw_var(key, to, n); });
     return std::move(out);
 }
 
