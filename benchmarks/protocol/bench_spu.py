@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mipp._native import _core
 from mipp.protocol.comparison import combine_matches, threshold
 from mipp.protocol.session import Public, run_local
 from mipp.protocol.topk import combine_top_k, top_k
@@ -25,7 +26,9 @@ KEYS = {1: {2: b"c" * 32, 3: b"b" * 32}, 2: {1: b"c" * 32, 3: b"a" * 32}, 3: {1:
 
 def shared(scores):
     """Additive shares of the scores, as a user would make them."""
-    one, two = np.frombuffer(os.urandom(8 * len(scores)), np.uint32).reshape(2, -1)
+    words = np.empty(len(scores), np.uint64)
+    _core.prf_words(os.urandom(32), words)
+    one, two = words.view(np.uint32).reshape(2, -1)
     return {1: one, 2: two, 3: scores.view(np.uint32) - one - two}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from . import local
 from .comparison import Circuit, blocks_of, theta_width
 from .link import HEADER_BYTES, PARTIES
-from .quickselect import SMALL, pivot_rank, sample_size
+from .quickselect import SMALL, cross_size, pivot_rank, sample_size
 from .session import CONFIRM_BYTES, HELLO_BYTES, Public
 
 __all__ = ["Cost", "TopKCost", "comparison_cost", "expected_calls", "threshold_cost", "top_k_cost"]
@@ -170,6 +170,10 @@ def expected_calls(rows: int, k: int) -> list[int]:
                 count += _padded(size)
                 above = min(max(round((pivot + 1) * (size + 1) / (sample_size(size) + 1)) - 1, 0), size - 1)
                 parts = [(above, -1, above == 1), (1, -1, True), (size - 1 - above, -1, size - 1 - above == 1)]
+            elif not done and size > SMALL and (cross := cross_size(size)):
+                count += _padded(cross * size)
+                gap = -(-(size - cross) // (cross + 1))
+                parts = [(gap, -1, gap == 1), (1, -1, True)] * cross + [(gap, -1, gap == 1)]
             elif not done:
                 some = size if size <= SMALL else sample_size(size)
                 count += _padded(some * (some - 1) // 2)

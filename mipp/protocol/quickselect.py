@@ -5,9 +5,10 @@ the shuffled positions is uniform, so bits, choices and counts are a function of
 of the data.
 
 Positions are kept in segments, best first. A segment that reaches into the first k ranks is sorted by all its pairs
-when it is small; else its first members, a uniform sample, are sorted by all their pairs, one of them becomes the
-pivot, just below the rank that is wanted, and all members are compared with it. About one comparison per row and a
-few calls in all.
+when it is small. One of middling size is compared with each of its first members, a uniform sample, in one call, and
+falls apart at all of them. Of a large one the sample is sorted by all its pairs first, one of it becomes the pivot,
+just below the rank that is wanted, and all members are compared with that. About one comparison per row and a few
+calls in all.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import numpy as np
 from ..errors import ProtocolError
 from . import local
 
-__all__ = ["SMALL", "Compare", "Quickselect", "pivot_rank", "sample_size"]
+__all__ = ["SMALL", "Compare", "Quickselect", "cross_size", "pivot_rank", "sample_size"]
 
 #: segments up to this size are sorted by all pairs
 SMALL = 128
-_SAMPLES = (16, 256)
+_SAMPLES = (16, 160)
+#: comparisons that a call may spend on dividing one segment by a whole sample, and the least sample for it
+_CROSS = 3 << 12
+_LEAST_CROSS = 6
 
 
 class Compare(NamedTuple):
@@ -40,6 +44,12 @@ class Compare(NamedTuple):
 def sample_size(n: int) -> int:
     """Sampled members of a segment of n > SMALL."""
     return min(max(math.isqrt(n), _SAMPLES[0]), _SAMPLES[1])
+
+
+def cross_size(n: int) -> int:
+    """Sampled members by which a segment of n > SMALL is divided in one call; 0 if that would cost too much."""
+    s = min(_CROSS // n, SMALL)
+    return s if s >= _LEAST_CROSS else 0
 
 
 def pivot_rank(n: int, wanted: int) -> int:
@@ -102,6 +112,9 @@ class Quickselect:
     def _request(self, s: _Segment) -> Compare:
         if s.pivot >= 0:
             return Compare(s.positions, s.pivot, s.size)
+        if s.size > SMALL and (cross := cross_size(s.size)):
+            members = s.members
+            return Compare(np.tile(members, cross), np.repeat(members[:cross], s.size), cross * s.size)
         some = s.members[: s.size if s.size <= SMALL else sample_size(s.size)]
         i, j = all_pairs(len(some))
         return Compare(some[i], some[j], len(i))
@@ -129,6 +142,8 @@ class Quickselect:
         """What one answer makes of a segment of which the first ``wanted`` members are needed."""
         if s.pivot >= 0:
             return self._split(s, bits)
+        if s.size > SMALL and (cross := cross_size(s.size)):
+            return _divide(s, unpack(bits, cross * s.size).reshape(cross, s.size))
         some = s.members[: s.size if s.size <= SMALL else sample_size(s.size)]
         order = some[_order(unpack(bits, len(some) * (len(some) - 1) // 2), len(some))]
         if s.size <= SMALL:
@@ -149,6 +164,30 @@ class Quickselect:
         below = below[below != s.pivot]
         parts = [(above, len(above)), (np.array([s.pivot]), 1), (below, len(below))]
         return [_Segment(p, size) for p, size in parts if size]
+
+
+def _divide(s: _Segment, greater: np.ndarray) -> list[_Segment]:
+    """Parts of a segment from [member > sampled member], (sample, members): what lies between, and each sampled one."""
+    members, count = s.members, len(greater)
+    rank = greater.sum(axis=1)
+    order = np.argsort(rank, kind="stable")
+    greater = greater[order]
+    # each sampled member is below just those that have fewer above them, and whoever beats it beats the next
+    nested = not (greater[:-1] & ~greater[1:]).any()
+    own = greater[:, order]
+    if not nested or not np.array_equal(own, np.tri(count, k=-1, dtype=bool)) or len(np.unique(rank)) != count:
+        raise _contradiction()
+    beaten = count - greater.sum(axis=0)  # how many of the sample a member does not beat: its place between them
+    rest = np.ones(s.size, bool)
+    rest[:count] = False
+    parts = []
+    for place in range(count + 1):
+        between = members[rest & (beaten == place)]
+        if len(between):
+            parts.append(_Segment(between, len(between)))
+        if place < count:
+            parts.append(_Segment(members[order[place] : order[place] + 1], 1))
+    return parts
 
 
 def unpack(bits: np.ndarray, count: int) -> np.ndarray:
