@@ -164,15 +164,16 @@ def clear_keys(scores):
     return (sum(parts)[0] & np.uint64((1 << (32 + r)) - 1)).astype(np.int64)
 
 
-@pytest.mark.parametrize("small", [128, 2])
-def test_opened_bits_have_one_distribution_whatever_the_scores(small, monkeypatch):
+@pytest.mark.parametrize(("small", "cross"), [(128, 0), (2, 0), (2, 2), (2, 3)])
+def test_opened_bits_have_one_distribution_whatever_the_scores(small, cross, monkeypatch):
     """N = 6, k = 2, all 720 permutations: the exact distribution is that of distinct scores, also with ties.
 
-    With segments of more than two members split by pivots, too.
+    Also with segments of more than two members split by a pivot, and by a sample in one call.
     """
     from mipp.protocol import quickselect
 
     monkeypatch.setattr(quickselect, "SMALL", small)
+    monkeypatch.setattr(quickselect, "cross_size", lambda n: min(cross, n - 1))
     monkeypatch.setattr(quickselect, "sample_size", lambda n: 2 if small == 2 else 6)
     seen = []
     for scores in ([9, 3, 5, 1, 7, 2], [4, 4, 1, 4, 0, 1], [5] * 6):
