@@ -38,10 +38,10 @@ class Collection:
         self.search(None)  # checks and maps the files, makes the key schedules
         self.products = Products(self.deployment, owner, encoding.encode_queries(self.query))
 
-    def search(self, threads):
+    def search(self, threads, ranking="user"):
         for party in (*self.deployment.servers.values(), self.user):
             party.threads = threads
-        (best, *_) = self.user.search(self.query, K).hits
+        (best, *_) = self.user.search(self.query, K, ranking=ranking).hits
         assert best.score > 0
 
 
@@ -139,3 +139,11 @@ def bench_small_batches_to_one(benchmark, one_batch, small_batches, threads):
         benchmark, lambda: small_batches.search(threads), lambda: seconds(lambda: one_batch.search(threads))
     )
     describe(benchmark, "small batches / one batch", threads, batches=ROWS // SMALL, **facts, limit=3)
+
+
+def bench_search_ranked_by_the_servers(benchmark, one_batch):
+    """The servers find the k nearest; beside it the same search ranked by the user."""
+    facts = compare(
+        benchmark, lambda: one_batch.search(None, "server"), lambda: seconds(lambda: one_batch.search(None))
+    )
+    describe(benchmark, "search ranked by the servers / by the user", None, batches=1, **facts)
