@@ -36,7 +36,8 @@ from .server import MAX_QUERIES, column_commitment, image_seal_info
 
 __all__ = ["FetchedImage", "Hit", "Index", "SearchResult", "User"]
 
-_ATTEMPTS = 8
+#: seconds that a query is sent anew while the index keeps changing under it
+_PATIENCE = 10.0
 _ANSWER_BYTES = 1 << 28
 
 
@@ -322,7 +323,8 @@ class User(Client):
         """Replies to as many queries as fit; asks anew when the index or a grant changed meanwhile."""
         key = tuple(sorted(set(owners)))
         index = self._known.get(key) or self.index(key)
-        for attempt in range(_ATTEMPTS):
+        until, stuck = time.monotonic() + _PATIENCE, 0
+        while True:
             if k > index.total or not index.total:
                 index = self.index(key)
             if k > index.total or not index.total:
@@ -341,14 +343,15 @@ class User(Client):
                 return _Asked(index, replies, taken, time.perf_counter() - began, facts, ranking == "threshold")
             except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
                 newer = self.index(key)  # raises if nothing is granted any more
-                if newer is index and (not isinstance(error, StaleSnapshotError) or attempt == _ATTEMPTS - 1):
+                late = time.monotonic() > until
+                if late or (newer is index and not isinstance(error, StaleSnapshotError)):
                     raise
-                if newer is index:
-                    time.sleep(0.02 * 2**attempt)  # a change is on its way through the servers, or got stuck on it
-                    if attempt > 1 and self.recover is not None:
-                        self.recover()
+                stuck = stuck + 1 if newer is index else 0
+                if stuck:
+                    time.sleep(min(0.01 * 2**stuck, 0.5))  # a change is on its way through the servers
+                    if stuck > 2 and self.recover is not None:
+                        self.recover()  # or got stuck on it
                 index = newer
-        raise StaleSnapshotError("the index keeps changing; try again")
 
     def _replies(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
