@@ -159,15 +159,11 @@ def demo_command(
     """Run the main job: encrypt, upload, search, decrypt, on rendered images or a folder of real ones."""
     from ..demo.run import DemoImage, render_to, run_demo
     from ..io.images import find_images
-    from ..io.labels import load_labels
 
     out = out if out is not None else Path(tempfile.mkdtemp(prefix="mipp-demo-"))
     out.mkdir(parents=True, exist_ok=True)
     if labels is not None:
-        items = [DemoImage(path, label) for path, label in load_labels(labels)]
-        if images is not None:
-            inside = images.resolve()
-            items = [i for i in items if inside in i.path.resolve().parents]
+        items = [DemoImage(path, label) for path, label in _labelled(labels, images)]
     elif images is not None:
         items = [DemoImage(path, "") for path in find_images([images])]
     else:
@@ -191,6 +187,17 @@ def demo_command(
     show(result, as_json, lambda: _demo_lines(result))
     if not result["exact_match"]:
         raise click.ClickException("the encrypted ranking differs from the plaintext's")
+
+
+def _labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
+    """Paths and labels of a label file, only those inside the folder ``images`` if one is given."""
+    from ..io.labels import load_labels
+
+    items = load_labels(labels)
+    if images is None:
+        return items
+    inside = images.resolve()
+    return [(path, label) for path, label in items if inside in path.resolve().parents]
 
 
 def _demo_lines(r: dict[str, Any]) -> list[str]:
@@ -228,12 +235,8 @@ def evaluate_command(
 ) -> None:
     """Leave-one-out accuracy: the descriptor's own distance, quantised, and encrypted."""
     from ..evaluation.evaluate import evaluate_images
-    from ..io.labels import load_labels
 
-    items = load_labels(labels)
-    if images is not None:
-        inside = images.resolve()
-        items = [item for item in items if inside in item[0].resolve().parents]
+    items = _labelled(labels, images)
     with progress("extract", len(items), as_json) as advance:
         result = evaluate_images(
             items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, progress=advance

@@ -63,9 +63,9 @@ def add_command(
         if vectors is not None:
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
-            rows = len(load_vectors(vectors))
-            with progress("add", rows, as_json) as advance:
-                report = add_vectors(owner, vectors, progress=advance)
+            data = load_vectors(vectors)
+            with progress("add", len(data), as_json) as advance:
+                report = add_vectors(owner, vectors, data, progress=advance)
         else:
             paths = find_images(list(images))
             if not paths:
@@ -74,10 +74,10 @@ def add_command(
                 report = add_images(owner, paths, workers=workers, progress=advance)
     ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
     errors = [{"file": file, "error": text} for file, text in report.errors]
-    data = {"added": len(ids), "skipped": report.skipped, "errors": errors, "ids": ids}
-    show(data, as_json, lambda: [
+    outcome = {"added": len(ids), "skipped": report.skipped, "errors": errors, "ids": ids}
+    show(outcome, as_json, lambda: [
         *(f"left out {e['file']}: {e['error']}" for e in errors),
-        f"{data['added']} added, {data['skipped']} already there, {len(errors)} left out",
+        f"{len(ids)} added, {report.skipped} already there, {len(errors)} left out",
     ])  # fmt: skip
     if errors:
         raise click.exceptions.Exit(1)

@@ -188,9 +188,9 @@ class Deployment:
                     self.channel.gather({i: unpack_frames(commits[op])})
                 elif not self._session.alive(session):
                     self.channel.gather({i: encode(m.AbortOp(op))})
-        signed = {packed for reply in lists.values() for packed in reply.forgets}
+        signed = {packed for reply in lists.values() for packed in reply.signed}
         for i, reply in lists.items():
-            for packed in signed - set(reply.forgets):
+            for packed in signed - set(reply.signed):
                 with contextlib.suppress(AccessDeniedError, NotFoundError):  # older than what the server has
                     self.channel.gather({i: unpack_frames(packed)})
 

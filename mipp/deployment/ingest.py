@@ -14,7 +14,6 @@ import numpy as np
 from .. import features
 from ..encoding import Encoding
 from ..errors import ImageError, MippError, ParameterError
-from ..io import vectors as vector_io
 from ..roles.owner import ImageOwner
 
 __all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "query_vector"]
@@ -117,12 +116,12 @@ def add_images(
     return report
 
 
-def add_vectors(owner: ImageOwner, path: Path, *, progress: Progress | None = None) -> AddReport:
-    """Add a .npy, .fvecs or .bvecs file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
+def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
+    """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
 
-    The whole file is checked against the encoding before the first chunk is sent.
+    ``data`` is what :func:`mipp.io.vectors.load_vectors` gave for ``path``, which names them in journal and report. All
+    of it is checked against the encoding before the first chunk is sent.
     """
-    data = vector_io.load_vectors(path)
     encoding, params = owner.config.encoding, owner.config.params
     row_bytes = params.padded(encoding.encoded_dim) * params.k // 8
     chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))

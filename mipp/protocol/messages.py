@@ -205,13 +205,16 @@ class ListOps:
 
 @message
 class OpList:
-    """prepared: op ids, with their sessions; signed: packed signed commits, forgets, grants and registrations."""
+    """prepared: op ids, with their sessions; committed: op ids, with signed commits; signed: forgets and grants.
+
+    Signed messages are packed frames.
+    """
 
     prepared: list[bytes]
     sessions: list[bytes]
     committed: list[bytes]
     commits: list[bytes]
-    forgets: list[bytes]
+    signed: list[bytes]
 
 
 @message

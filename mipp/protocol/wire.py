@@ -23,7 +23,6 @@ from ..errors import MessageError
 
 __all__ = [
     "Frames",
-    "Id",
     "array",
     "decode",
     "encode",
@@ -35,7 +34,6 @@ __all__ = [
 ]
 
 Frames = list[bytes | memoryview]
-Id = bytes
 _MAGIC = b"MIPP"
 _VERSION = 1
 _ARRAY = 1  # msgpack extension code

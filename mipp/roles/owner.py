@@ -94,17 +94,20 @@ class ImageOwner(Client):
 
     def register(self) -> None:
         """Hand the key servers their keys and all servers their image parts, sealed. Again is harmless."""
-        registration = self.keys.registration
         public = signing.sign_public(self._seed)
-        key_part = schedule.key_centre_image_part(self._root, self.config.id, registration)
-        cloud_part = schedule.cloud_image_part(self._root, self.config.id, registration)
+        key_part, cloud_part = self._image_parts()
         msgs = {}
         for server, keys in self.config.servers.items():
             is_key = server in self.config.params.key_servers
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
             sealed = box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server))
-            msgs[server] = m.RegisterOwner(self.name, public, registration, sealed)
+            msgs[server] = m.RegisterOwner(self.name, public, self.keys.registration, sealed)
         self._ask(msgs)
+
+    def _image_parts(self) -> tuple[bytes, bytes]:
+        """The key centre's and the clouds' part of this owner's image keys; secret."""
+        bound = self._root, self.config.id, self.keys.registration
+        return schedule.key_centre_image_part(*bound), schedule.cloud_image_part(*bound)
 
     # --- adding -------------------------------------------------------------------------------------------------
 
@@ -189,9 +192,7 @@ class ImageOwner(Client):
         offsets = np.zeros(rows + 1, "<i8")
         if images is None:
             return np.empty(0, np.uint8), offsets
-        registration = self.keys.registration
-        key_part = schedule.key_centre_image_part(self._root, self.config.id, registration)
-        cloud_part = schedule.cloud_image_part(self._root, self.config.id, registration)
+        key_part, cloud_part = self._image_parts()
         blobs = []
         for row, image in enumerate(images):
             if image is not None:

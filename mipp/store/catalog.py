@@ -54,7 +54,6 @@ class Catalog:
             raise DeploymentError(f"{folder} holds no catalog.sqlite; is this a mipp server's folder?")
         self._lock = threading.RLock()
         self._path = path
-        self.changes = 0
         if create:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:
@@ -87,7 +86,6 @@ class Catalog:
                 try:
                     yield self._db
                     self._db.execute("COMMIT")
-                    self.changes += 1
                 except BaseException:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
@@ -107,11 +105,6 @@ class Catalog:
         """First row of a query, or None."""
         rows = self.all(sql, *args)
         return rows[0] if rows else None
-
-    def version(self) -> tuple[int, int]:
-        """Differs whenever this or another process changed the catalog."""
-        row = self.one("PRAGMA data_version")
-        return (int(row[0]) if row else 0, self.changes)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the database and empty it, so that deleted secrets leave the disk's files."""
