@@ -1,4 +1,4 @@
-"""Builds mipp._native._core: one static library per processor tier, and one extension that links them.
+"""Builds mipp._native._core (one static library per processor tier, and an extension that links them) and _native._mpz.
 
 A source named ``csrc/<family>/*_<tier>.cpp`` belongs to that tier's library and is compiled with its flags; every
 other source under ``csrc`` is compiled for the oldest supported processor. ``MIPP_SANITIZE=1`` builds with address and
@@ -9,7 +9,9 @@ import os
 import platform
 from pathlib import Path
 
+import gmpy2
 import pybind11
+from Cython.Build import cythonize
 from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
@@ -47,6 +49,7 @@ if SANITIZE:
     LINK_FLAGS += sanitizers
 else:
     FLAGS += ["-O3", "-g0"]
+C_FLAGS = [flag for flag in FLAGS if flag != "-std=c++17"]
 # no exceptions, no run-time types: nothing in a tier's objects that the linker could merge with another's
 LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
 
@@ -113,6 +116,17 @@ setup(
             extra_compile_args=FLAGS,
             extra_link_args=LINK_FLAGS,
             language="c++",
-        )
+        ),
+        # reads the limbs of gmpy2's numbers through the headers that its wheel brings; links nothing of it
+        *cythonize(
+            Extension(
+                "mipp._native._mpz",
+                sources=["csrc/bindings/mpz.pyx"],
+                include_dirs=[str(Path(gmpy2.__file__).parent)],
+                extra_compile_args=C_FLAGS,
+                extra_link_args=LINK_FLAGS,
+            ),
+            build_dir="build/cython",
+        ),
     ],
 )

@@ -1,5 +1,6 @@
 #include <string>
 
+#include "../bigint/bigint.h"
 #include "../common/pool.h"
 #include "../compare/compare.h"
 #include "../cpu/cpu.h"
@@ -45,6 +46,7 @@ py::dict active() {
     tiers["prf"] = level_name(prf_tier());
     tiers["galois"] = level_name(galois_tier());
     tiers["compare"] = level_name(compare_tier());
+    tiers["bigint"] = level_name(bigint_tier());
     return tiers;
 }
 

@@ -8,6 +8,7 @@ void bind_ring(py::module_& m);
 void bind_prf(py::module_& m);
 void bind_galois(py::module_& m);
 void bind_compare(py::module_& m);
+void bind_bigint(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Native kernels of mipp.";
@@ -16,4 +17,5 @@ PYBIND11_MODULE(_core, m) {
     bind_prf(m);
     bind_galois(m);
     bind_compare(m);
+    bind_bigint(m);
 }

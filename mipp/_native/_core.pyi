@@ -117,3 +117,46 @@ def shuffle_pass(
     threads: int | None = None,
 ) -> None: ...
 def partition(words: _U64, bits: _U64, out_set: _U64, out_clear: _U64, threads: int | None = None) -> None: ...
+
+# bigint: numbers are rows of little-endian 64-bit limbs below the modulus; one row stands for all where (N|1) is said
+
+_Limbs = npt.NDArray[np.uint64]
+
+class Modulus:
+    """Arithmetic modulo an odd number, or its square, of at most 8192 bits. Time depends on sizes alone, except _var."""
+
+    limbs: int
+    root_limbs: int
+    square: bool
+    def __init__(self, modulus: _Limbs, square: bool = False) -> None: ...
+    def mul(self, a: _Limbs, b: _Limbs, threads: int | None = None) -> _Limbs: ...
+    def product(self, a: _Limbs, threads: int | None = None) -> _Limbs: ...
+    def pow(self, base: _Limbs, exponent: _Limbs, exponent_bits: int, threads: int | None = None) -> _Limbs: ...
+    def pow_var(self, base: _Limbs, exponent: _Limbs, threads: int | None = None) -> _Limbs: ...
+    def multi_pow(
+        self,
+        bases: _Limbs,
+        exponents: _Words,
+        exponent_bits: int,
+        slot_bits: int,
+        threads: int | None = None,
+    ) -> _Limbs: ...
+    def reduce(self, wide: _Limbs, threads: int | None = None) -> _Limbs: ...
+    def add_plain(self, ciphertexts: _Limbs, plain: _Limbs, threads: int | None = None) -> _Limbs: ...
+
+class FixedBase:
+    """Powers of one base by tables; keeps the tier that it was made on."""
+
+    exponent_bits: int
+    table_bytes: int
+    def __init__(
+        self, modulus: Modulus, base: _Limbs, exponent_bits: int, window: int = 0, threads: int | None = None
+    ) -> None: ...
+    def pow(self, exponents: _Limbs, threads: int | None = None) -> _Limbs: ...
+
+class PaillierDecryptor:
+    """Decryption with both primes, by CRT; secret, wiped when freed."""
+
+    limbs: int
+    def __init__(self, p: _Limbs, q: _Limbs, h_p: _Limbs, h_q: _Limbs, q_inverse: _Limbs) -> None: ...
+    def decrypt(self, ciphertexts: _Limbs, threads: int | None = None) -> _Limbs: ...
