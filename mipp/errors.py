@@ -23,6 +23,7 @@ __all__ = [
     "NonceReuseError",
     "NotFoundError",
     "ParameterError",
+    "PlaintextRangeError",
     "ProtocolError",
     "ScoreRangeError",
     "ShapeError",
@@ -51,6 +52,10 @@ class ShapeError(MippError, ValueError):
 
 class EncodingError(MippError, ValueError):
     """Features that cannot be encoded: NaN, infinities, a norm beyond the bound."""
+
+
+class PlaintextRangeError(MippError, OverflowError):
+    """A number too large for a Paillier plaintext or a slot of one, or a result that may have become so."""
 
 
 class ScoreRangeError(EncodingError):

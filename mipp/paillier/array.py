@@ -1,0 +1,316 @@
+"""Arrays of Paillier ciphertexts that add, and multiply by plain numbers, as numpy's do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError, ParameterError, PlaintextRangeError, ShapeError
+from .codec import decode, encode, integers, largest
+from .keys import PrivateKey, PublicKey
+from .limbs import to_limbs
+from .powers import elementwise_power, invert, weighted_products
+
+__all__ = ["EncryptedArray", "concatenate", "decrypt", "encrypt"]
+
+
+def encrypt(
+    key: PublicKey, values: Any, *, fraction_bits: int | None = None, max_abs: float | None = None,
+    full_range: bool = False, threads: int | None = None,
+) -> EncryptedArray:  # fmt: skip
+    """Encrypt numbers, each with fresh randomness.
+
+    Parameters
+    ----------
+    key : of the one who may decrypt
+    values : integers or floats, any shape; secret
+    fraction_bits : floats are rounded to multiples of 2^-fraction_bits (half to even); default 32 for floats, 0 for
+        integers. Public.
+    max_abs : bound on the absolute values, checked. Public: it says when sums may overflow. Default: the dtype's range
+        for numpy integers, the next power of 2^64 for Python's, 2^32 for floats.
+    full_range : see :meth:`PublicKey.randomness`; needed for what is sent to the key's owner
+    threads : native threads, default all cores
+
+    Raises
+    ------
+    DTypeError, ParameterError, PlaintextRangeError
+        No numbers, NaN or infinite; larger than ``max_abs``, or than the key allows.
+    """
+    numbers, fraction, bound, shape = integers(values, fraction_bits, max_abs)
+    if bound > largest(key):
+        raise PlaintextRangeError(f"numbers up to 2^{bound.bit_length()} do not fit a key of {key.bits} bits")
+    data = key.raw_encrypt(encode(key, numbers), full_range=full_range, threads=threads)
+    return EncryptedArray(key, data.reshape(*shape, key.element_limbs), fraction, bound)
+
+
+def decrypt(key: PrivateKey, array: EncryptedArray, *, threads: int | None = None) -> np.ndarray:
+    """The numbers: int64 if their bound fits, else Python integers; float64 with fraction bits.
+
+    Raises
+    ------
+    ParameterError
+        Ciphertexts of another key.
+    PlaintextRangeError
+        A number that has overflowed (seen if it lies in the middle third of the residues modulo n).
+    """
+    if array.public != key.public:
+        raise ParameterError("these ciphertexts are of another key")
+    numbers = decode(key.public, key.raw_decrypt(array.flat_data, threads=threads))
+    if array.fraction_bits:
+        out = np.array([v / (1 << array.fraction_bits) for v in numbers], np.float64)
+    elif array.bound <= 1 << 63 and 1 << 63 not in numbers:
+        out = np.array(numbers, np.int64)
+    else:
+        out = np.empty(len(numbers), object)
+        out[:] = numbers
+    return out.reshape(array.shape)
+
+
+class EncryptedArray:
+    """Ciphertexts of numbers v 2^-fraction_bits with |v| <= bound, under one key.
+
+    Parameters
+    ----------
+    public : the key
+    data : shape + (element_limbs,) uint64, C-contiguous; not copied
+    fraction_bits, bound : public
+
+    ``+ - * @`` and ``sum`` work as numpy's with arrays of the same key and with plain numbers; plain floats are rounded
+    to 32 fraction bits. Results are **not re-randomised**: who knows the operands can see how one was made until
+    :meth:`rerandomise`. A result whose bound does not fit the key is refused beforehand.
+
+    Time depends on shapes, dtypes and, for plain Python integers, on their largest bit length; not on other values.
+    Ciphertexts cannot be compared: ``==`` raises.
+    """
+
+    __array_ufunc__ = None  # numpy hands its operators over
+    __slots__ = ("bound", "data", "fraction_bits", "public")
+
+    def __init__(self, public: PublicKey, data: np.ndarray, fraction_bits: int, bound: int) -> None:
+        if data.shape[-1:] != (public.element_limbs,) or data.dtype != np.uint64:
+            raise ShapeError(f"ciphertexts must have {public.element_limbs} words of 64 bits each")
+        if bound > largest(public):
+            raise PlaintextRangeError("the result could overflow the key's plaintexts")
+        self.public, self.data = public, np.ascontiguousarray(data)
+        self.fraction_bits, self.bound = fraction_bits, bound
+
+    # --- shape ------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape[:-1]
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim - 1
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
+    def flat_data(self) -> np.ndarray:
+        """(size, element_limbs) uint64"""
+        return self.data.reshape(-1, self.public.element_limbs)
+
+    @property
+    def T(self) -> EncryptedArray:
+        return self._like(np.moveaxis(self.data.T, 0, -1))
+
+    def __repr__(self) -> str:
+        return f"EncryptedArray(shape={self.shape}, fraction_bits={self.fraction_bits}, {self.public!r})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DTypeError("a single ciphertext has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[EncryptedArray]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> EncryptedArray:
+        return self._like(self.flat_data[np.arange(self.size).reshape(self.shape)[key]])
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> EncryptedArray:
+        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        return self._like(
+            self.data.reshape(*np.broadcast_to(False, self.shape).reshape(wanted).shape, self.public.element_limbs)
+        )
+
+    def ravel(self) -> EncryptedArray:
+        return self._like(self.flat_data)
+
+    def __eq__(self, other: object) -> bool:
+        raise DTypeError("ciphertexts cannot be compared; decrypt them")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> Any:
+        from .files import array_from_bytes, array_to_bytes
+
+        return array_from_bytes, (array_to_bytes(self), self.public)
+
+    # --- arithmetic ---------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> EncryptedArray:
+        return self._sum(other, 1)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> EncryptedArray:
+        return self._sum(-other if isinstance(other, EncryptedArray) else other, -1)
+
+    def __rsub__(self, other: Any) -> EncryptedArray:
+        return -self + other
+
+    def __neg__(self) -> EncryptedArray:
+        return self._like(invert(self.public, self.flat_data).reshape(self.data.shape))
+
+    def __mul__(self, other: Any) -> EncryptedArray:
+        """By plain numbers: constant time in the numbers of an array; a single one is taken as public."""
+        if isinstance(other, EncryptedArray):
+            raise DTypeError("Paillier ciphertexts add, they do not multiply with each other")
+        numbers, fraction, bound, shape = _plain(other)
+        out = np.broadcast_shapes(self.shape, shape)
+        base = np.broadcast_to(self.data, (*out, self.data.shape[-1])).reshape(-1, self.data.shape[-1])
+        weights = np.broadcast_to(_objects(numbers, shape), out).reshape(-1).tolist()
+        signed = getattr(other, "dtype", np.dtype(object)).kind != "u" if shape else numbers[0] < 0
+        result = EncryptedArray(self.public, self.data, self.fraction_bits + fraction, self.bound * bound)  # or refused
+        data = elementwise_power(self.public, np.ascontiguousarray(base), weights, bound, signed)
+        return result._like(data.reshape(*out, self.public.element_limbs))
+
+    __rmul__ = __mul__
+
+    def __matmul__(self, other: Any) -> EncryptedArray:
+        """Ciphertexts (K,) or (R, K) times plain (K,) or (K, M), as numpy's ``@``."""
+        weights, fraction, bound = _matrix(other)
+        if self.ndim not in (1, 2) or self.shape[-1] != weights.shape[0]:
+            raise ShapeError(f"shapes {self.shape} and {weights.shape} do not multiply")
+        columns = weights.reshape(len(weights), -1).T
+        return self._products(self.data.reshape(-1, *self.data.shape[-2:]), columns, fraction, bound).reshape(
+            self.shape[:-1] + weights.shape[1:]
+        )
+
+    def __rmatmul__(self, other: Any) -> EncryptedArray:
+        """Plain (K,) or (M, K) times ciphertexts (K,) or (K, R)."""
+        weights, fraction, bound = _matrix(other)
+        if self.ndim not in (1, 2) or self.shape[0] != weights.shape[-1]:
+            raise ShapeError(f"shapes {weights.shape} and {self.shape} do not multiply")
+        columns = np.moveaxis(self.data, 0, -2) if self.ndim == 2 else self.data[None]
+        out = self._products(np.ascontiguousarray(columns), weights.reshape(-1, weights.shape[-1]), fraction, bound)
+        return out.T.reshape(weights.shape[:-1] + self.shape[1:])
+
+    dot = __matmul__
+
+    def sum(self, axis: int | None = None, *, threads: int | None = None) -> EncryptedArray:
+        """Sum of all, or along one axis."""
+        whole = self.ravel() if axis is None else self
+        along = 0 if axis is None else axis + self.ndim * (axis < 0)
+        if not 0 <= along < whole.ndim:
+            raise ParameterError(f"axis {axis} is out of range for {self.ndim} dimensions")
+        limbs, count = self.public.element_limbs, whole.shape[along]
+        shape = whole.shape[:along] + whole.shape[along + 1 :]
+        groups = np.ascontiguousarray(np.moveaxis(whole.data, along, -2)).reshape(int(np.prod(shape)), count, limbs)
+        data = self.public.modulus.product(groups, threads=threads)
+        return EncryptedArray(self.public, data.reshape(*shape, limbs), self.fraction_bits, self.bound * max(count, 1))
+
+    def rerandomise(self, *, full_range: bool = False, threads: int | None = None) -> EncryptedArray:
+        """The same numbers in ciphertexts that nobody can link to these; see :meth:`PublicKey.randomness`."""
+        fresh = self.public.randomness(self.size, full_range=full_range, threads=threads)
+        data = self.public.modulus.mul(self.flat_data, fresh, threads=threads)
+        return self._like(data.reshape(self.data.shape))
+
+    def rescale(self, fraction_bits: int) -> EncryptedArray:
+        """The same numbers with more fraction bits."""
+        more = fraction_bits - self.fraction_bits
+        if more < 0:
+            raise ParameterError("fraction bits cannot be taken away under encryption")
+        if not more:
+            return self
+        exponent = to_limbs([1 << more], more // 64 + 1)[0]
+        data = self.public.modulus.pow_var(self.flat_data, exponent)
+        return EncryptedArray(self.public, data.reshape(self.data.shape), fraction_bits, self.bound << more)
+
+    def _like(self, data: np.ndarray) -> EncryptedArray:
+        return EncryptedArray(self.public, data, self.fraction_bits, self.bound)
+
+    def _sum(self, other: Any, sign: int) -> EncryptedArray:
+        key = self.public
+        if isinstance(other, EncryptedArray):
+            if other.public != key:
+                raise ParameterError("these ciphertexts are of different keys")
+            fraction = max(self.fraction_bits, other.fraction_bits)
+            a, b = self.rescale(fraction), other.rescale(fraction)
+            data = key.modulus.mul(*_aligned(a.data, b.data))
+            return EncryptedArray(
+                key,
+                data.reshape(*np.broadcast_shapes(a.shape, b.shape), key.element_limbs),
+                fraction,
+                a.bound + b.bound,
+            )
+        numbers, fraction, bound, shape = _plain(other)
+        common = max(fraction, self.fraction_bits)
+        a = self.rescale(common)
+        result = EncryptedArray(key, a.data, common, a.bound + (bound << common - fraction))  # or refused
+        plain = encode(key, [sign * v << common - fraction for v in numbers]).reshape(*shape, key.limbs)
+        out = np.broadcast_shapes(a.shape, shape)
+        numerals, addends = (
+            np.ascontiguousarray(np.broadcast_to(x, (*out, x.shape[-1])).reshape(-1, x.shape[-1]))
+            for x in (a.data, plain)
+        )
+        return result._like(key.modulus.add_plain(numerals, addends).reshape(*out, key.element_limbs))
+
+    def _products(self, rows: np.ndarray, weights: np.ndarray, fraction: int, bound: int) -> EncryptedArray:
+        """(R, K, element_limbs) ciphertexts and (M, K) plain integers of at most ``bound``: (R, M)."""
+        reach = self.bound * bound * max(1, weights.shape[1])
+        result = EncryptedArray(self.public, self.data, self.fraction_bits + fraction, reach)  # or refused
+        data = [weighted_products(self.public, np.ascontiguousarray(row), weights, bound) for row in rows]
+        return result._like(np.stack(data) if data else np.empty((0, len(weights), rows.shape[-1]), np.uint64))
+
+
+def concatenate(arrays: Sequence[EncryptedArray], axis: int = 0) -> EncryptedArray:
+    """Joined along an axis; all of one key."""
+    if not arrays or any(a.public != arrays[0].public for a in arrays):
+        raise ParameterError("concatenate needs at least one array, all of one key")
+    fraction = max(a.fraction_bits for a in arrays)
+    scaled = [a.rescale(fraction) for a in arrays]
+    if axis < 0:
+        axis += arrays[0].ndim
+    data = np.concatenate([a.data for a in scaled], axis)
+    return EncryptedArray(arrays[0].public, data, fraction, max(a.bound for a in scaled))
+
+
+def _aligned(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    limbs = a.shape[-1]
+    out = np.broadcast_shapes(a.shape, b.shape)
+    rows = [x.reshape(1, limbs) if x.size == limbs else np.broadcast_to(x, out).reshape(-1, limbs) for x in (a, b)]
+    return np.ascontiguousarray(rows[0]), np.ascontiguousarray(rows[1])
+
+
+def _objects(numbers: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    out = np.empty(len(numbers), object)
+    out[:] = numbers
+    return out.reshape(shape)
+
+
+def _plain(values: Any) -> tuple[list[int], int, int, tuple[int, ...]]:
+    """As :func:`integers`; a single number is public, and its own size is the bound."""
+    numbers, fraction, bound, shape = integers(values, None, None)
+    return numbers, fraction, bound if shape else max(1, abs(numbers[0])), shape
+
+
+def _matrix(values: Any) -> tuple[np.ndarray, int, int]:
+    """Plain weights: integers (dtype kept, or object), their fraction bits and bound."""
+    a = values if isinstance(values, np.ndarray) else np.array(values, object)
+    if a.ndim not in (1, 2):
+        raise ShapeError(f"plain weights must have one or two dimensions, not {a.ndim}")
+    if a.dtype.kind in "iu":
+        return a, 0, 1 << 8 * a.itemsize - (a.dtype.kind == "i")
+    numbers, fraction, bound, shape = integers(a, None, None)
+    return _objects(numbers, shape), fraction, bound
