@@ -4,7 +4,7 @@ Owners share their features between two clouds and a key centre under their own 
 example; no server learns an image, a feature, a query or a similarity. See the README for whom you must trust.
 """
 
-from . import cpu, errors, ring, sharing
+from . import cpu, errors, paillier, ring, sharing
 from .deployment import Deployment
 from .encoding import Encoding
 from .params import Params
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "cpu",
     "errors",
+    "paillier",
     "ring",
     "sharing",
 ]

@@ -183,6 +183,14 @@ class Encoding:
         return -self.encoded_dim, self.encoded_dim
 
     @property
+    def query_norm1(self) -> int:
+        """Bound on the sum of absolute values of an encoded query (exact integer, public)."""
+        if self.metric in ("l1", "hamming"):
+            return self.encoded_dim
+        norm1 = min(self.dim * self._query_clip, math.isqrt(self.dim * self.query_norm2))
+        return 2 * norm1 + self._factor if self.metric == "l2" else norm1
+
+    @property
     def allows_server_ranking(self) -> bool:
         """Whether max score - min score < 2^(ring_bits-1), which oblivious comparison needs."""
         low, high = self.score_range

@@ -21,7 +21,7 @@ import numpy as np
 
 from .errors import ParameterError
 
-__all__ = ["RING_DTYPES", "GaloisRing", "Params"]
+__all__ = ["RING_DTYPES", "SCHEMES", "GaloisRing", "Params"]
 
 Element = tuple[int, ...]
 
@@ -30,6 +30,9 @@ RING_DTYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4"
 
 # f_m without its leading term, constant first; irreducible mod 2
 _MODULUS = {2: (1, 1), 3: (1, 1, 0)}
+#: "shares": rows secret-shared between clouds and key servers; "homomorphic": masked rows in one cloud, queries under
+#: the user's Paillier key
+SCHEMES = ("shares", "homomorphic")
 MAX_SERVERS = 7
 MAX_THRESHOLD = 3
 
@@ -152,6 +155,7 @@ class Params:
     n: int = 3
     t: int = 1
     k: int = 32
+    scheme: str = "shares"
 
     def __post_init__(self) -> None:
         for name in ("n", "t", "k"):
@@ -160,6 +164,12 @@ class Params:
                 raise ParameterError(f"{name} must be an int")
         if self.k not in RING_DTYPES:
             raise ParameterError(f"ring bits k must be 16, 32 or 64, not {self.k}")
+        if self.scheme not in SCHEMES:
+            raise ParameterError(f"scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}")
+        if self.scheme == "homomorphic":
+            if (self.n, self.t) != (2, 1):
+                raise ParameterError(f"the homomorphic scheme has n=2 servers and t=1, not n={self.n}, t={self.t}")
+            return
         if not 1 <= self.t <= MAX_THRESHOLD:
             raise ParameterError(f"threshold t must be 1 to {MAX_THRESHOLD}, not {self.t}")
         if not 2 * self.t + 1 <= self.n <= MAX_SERVERS:
@@ -167,7 +177,9 @@ class Params:
 
     @property
     def m(self) -> int:
-        """Degree of the Galois ring: features per ring element."""
+        """Degree of the Galois ring: features per ring element (1: the integers, where nothing is shared)."""
+        if self.scheme == "homomorphic":
+            return 1
         return 2 if self.n < 4 else 3
 
     @property
@@ -195,8 +207,15 @@ class Params:
         return -(-dim // step) * step
 
     def check_servers(self, servers: Sequence[int]) -> tuple[int, ...]:
-        """The servers of a query, sorted: all key servers and t+1 storage servers, else ParameterError."""
+        """The servers of a query, sorted: all key servers and t+1 storage servers, else ParameterError.
+
+        In the homomorphic scheme both servers.
+        """
         chosen = tuple(sorted(servers))
+        if self.scheme == "homomorphic":
+            if chosen != (1, 2):
+                raise ParameterError(f"a query needs both servers, not {list(servers)}")
+            return chosen
         storage = [s for s in chosen if s in self.storage_servers]
         if len(set(chosen)) != len(chosen) or len(storage) != self.t + 1 or chosen[self.t + 1 :] != self.key_servers:
             raise ParameterError(

@@ -10,6 +10,8 @@ the last t hold keys only (:class:`mipp.params.Params`):
   :func:`add_zero_share`;
 * the user adds the answers: :func:`reconstruct` or :func:`top_k`.
 
+With ``Params(2, 1, k, "homomorphic")`` the one storage server gets the row plus the key server's keystream.
+
 Semi-honest servers, any t of which learn nothing; t+1 storage servers together, or with key servers, learn all rows.
 Source: Shamir sharing over Galois rings (DESIGN sections 3 to 5); zero shares: Cramer, Damgard, Ishai, TCC 2005.
 """
@@ -34,6 +36,7 @@ __all__ = [
     "add_zero_share",
     "batch_schedules",
     "key_server_product",
+    "key_server_rows",
     "open_share",
     "query_columns",
     "reconstruct",
@@ -75,7 +78,7 @@ class OwnerKeys:
         if server not in self.params.key_servers:
             raise ParameterError(f"server {server} is no key server; those are {list(self.params.key_servers)}")
         p = self.params
-        return schedule.key_server_key(self._root, self.deployment, self.registration, p.n, p.t, server)
+        return schedule.key_server_key(self._root, self.deployment, self.registration, p.n, p.t, server, p.scheme)
 
     def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
         """A batch nonce that depends on fresh randomness and on the content."""
@@ -149,6 +152,11 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
     infos = _infos([schedule.batch_info(nonce, p.k, dim, n)])
     schedules = [_core.KeySchedules(keys.server_key(s), infos, 1) for s in p.key_servers]
     outs = [np.empty((n, width), p.dtype) for _ in p.storage_servers]
+    if p.scheme == "homomorphic":
+        masked = outs[0]
+        _core.keystream_words(schedules[0], 0, 0, masked.reshape(-1))
+        masked[:, :dim] += words
+        return SharedRows(nonce, dim, n, {1: masked})
     _core.share_rows(words, schedules, [0] * p.t, 0, p.row_matrices(), outs, threads or 0)
     return SharedRows(nonce, dim, n, dict(zip(p.storage_servers, outs, strict=True)))
 
@@ -195,6 +203,8 @@ def open_share(
             for row, ordinal in zip(stream, ordinals, strict=True):
                 _core.keystream_words(keyed, 0, int(ordinal) * blocks, row)
         inputs.append(stream)
+    if p.scheme == "homomorphic":
+        return np.ascontiguousarray((share - stream)[:, :dim]).view(_SIGNED[p.dtype.itemsize])
     ring = p.ring
     weights = ring.lagrange([ring.zero] + [ring.point(s) for s in p.key_servers], ring.point(server))
     inverse = ring.inv(weights[0])
@@ -278,6 +288,21 @@ def key_server_product(
     out : (B, N) words, N the total of ``run.count``; rows may be strided
     """
     _core.keystream_matmul(schedules, run.index, run.first_row, run.count, columns, out, threads or 0)
+
+
+def key_server_rows(schedules: _core.KeySchedules, run: Run, params: Params, dim: int) -> np.ndarray:
+    """What a key server adds to stored rows to get plain ones: minus the keystream, (N, dim) words; secret.
+
+    N is the total of ``run.count``. For the homomorphic scheme, where rows are stored as c = x + p mod 2^k: this is -p.
+    """
+    width = params.padded(dim)
+    blocks = width * params.k // 128
+    out = np.empty((int(run.count.sum()), width), params.dtype)
+    start = 0
+    for segment, first, count in zip(run.index.tolist(), run.first_row.tolist(), run.count.tolist(), strict=True):
+        _core.keystream_words(schedules, segment, first * blocks, out[start : start + count].reshape(-1))
+        start += count
+    return np.negative(out[:, :dim])
 
 
 def add_zero_share(

@@ -123,7 +123,7 @@ def partition(words: _U64, bits: _U64, out_set: _U64, out_clear: _U64, threads: 
 _Limbs = npt.NDArray[np.uint64]
 
 class Modulus:
-    """Arithmetic modulo an odd number, or its square, of at most 8192 bits. Time depends on sizes alone, except _var."""
+    """Arithmetic modulo an odd number, or its square, of up to 8192 bits. Time depends on sizes alone, except _var."""
 
     limbs: int
     root_limbs: int

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
-from ..deployment import Deployment
+from ..deployment import DEFAULT_BITS, Deployment
 from ..errors import KeyFileError
+from ..params import SCHEMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
@@ -31,6 +32,26 @@ def deployment_option(command: F) -> F:
         envvar="MIPP_DEPLOYMENT",
         default=".",
         help="Folder of the deployment; default MIPP_DEPLOYMENT, else the current folder.",
+    )(command)
+
+
+def scheme_option(command: F) -> F:
+    return click.option(
+        "--scheme",
+        type=click.Choice(SCHEMES),
+        default="shares",
+        show_default=True,
+        help="shares: two clouds and a key centre; homomorphic: one cloud and a key centre, Paillier, slower.",
+    )(command)
+
+
+def key_bits_option(command: F) -> F:
+    return click.option(
+        "--key-bits",
+        type=click.Choice(["2048", "3072", "4096"]),
+        default=str(DEFAULT_BITS),
+        show_default=True,
+        help="Homomorphic scheme: bits of the user's Paillier key.",
     )(command)
 
 

@@ -15,7 +15,7 @@ from .. import __version__, cpu
 from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..errors import MippError, ParameterError
-from .common import deployment_option, json_option, opened, progress, show
+from .common import deployment_option, json_option, key_bits_option, opened, progress, scheme_option, show
 from .owner import owner_group
 from .user import search_command, user_group
 
@@ -54,6 +54,7 @@ cli.add_command(search_command)
     type=click.Path(path_type=Path),
     help="Public images (folder) or vectors (file) to fit scales on.",
 )
+@scheme_option
 @json_option
 def init_command(
     folder: Path,
@@ -65,9 +66,10 @@ def init_command(
     bits: int,
     query_bits: int,
     sample: Path | None,
+    scheme: str,
     as_json: bool,
 ) -> None:
-    """Make an embedded deployment: two clouds and a key centre in one folder."""
+    """Make an embedded deployment: all servers in one folder."""
     options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
     if dim is not None or (sample is not None and sample.suffix in VECTOR_SUFFIXES):
         descriptor, encoding = "", _vector_encoding(dim, metric, levels, sample, options)
@@ -77,10 +79,11 @@ def init_command(
         encoding = descriptor_encoding(
             descriptor, **options, sample=None if sample is None else _embedded(sample, descriptor)
         )
-    with Deployment.create(folder, encoding, descriptor=descriptor) as deployment:
+    with Deployment.create(folder, encoding, descriptor=descriptor, scheme=scheme) as deployment:
         data = {
             "deployment": str(folder.resolve()),
             "id": deployment.config.id.hex(),
+            "scheme": scheme,
             "descriptor": descriptor,
             "metric": encoding.metric,
             "dim": encoding.dim,
@@ -137,7 +140,11 @@ def _embedded(folder: Path, descriptor: str) -> np.ndarray:
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--descriptor", default="cld+ehd", show_default=True)
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
-@click.option("--ranking", type=click.Choice(["server", "user"]), default="server", show_default=True)
+@scheme_option
+@click.option(
+    "--ranking", type=click.Choice(["server", "user"]), help="Default: the servers, where the scheme allows it."
+)
+@key_bits_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -152,7 +159,9 @@ def demo_command(
     k: int,
     descriptor: str,
     ring: str,
-    ranking: str,
+    scheme: str,
+    ranking: str | None,
+    key_bits: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -181,7 +190,9 @@ def demo_command(
             k=k,
             descriptor=descriptor,
             ring_bits=int(ring),
+            scheme=scheme,
             ranking=ranking,
+            key_bits=int(key_bits),
             progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
         )
     show(result, as_json, lambda: _demo_lines(result))
@@ -205,7 +216,7 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
 
     lines = [
         f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries, "
-        f"ranked by the {'servers' if r['ranking'] == 'server' else 'user'}"
+        f"ranked by the {'servers' if r['ranking'] == 'server' else 'user'}, {r['scheme']} scheme"
     ]
     lines += [f"left out {path}: {text}" for path, text in r["errors"]]
     for query, hits in spread(list(zip(r["query_images"], r["hits"], strict=True)), 5):
@@ -229,9 +240,21 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
 @click.option("--bits", type=int, default=8, show_default=True)
 @click.option("--query-bits", type=int, default=8, show_default=True)
+@click.option("--queries", type=click.IntRange(1), help="Only so many queries, evenly spread; default: every image.")
+@scheme_option
+@key_bits_option
 @json_option
 def evaluate_command(
-    images: Path | None, labels: Path, descriptor: str, ring: str, bits: int, query_bits: int, as_json: bool
+    images: Path | None,
+    labels: Path,
+    descriptor: str,
+    ring: str,
+    bits: int,
+    query_bits: int,
+    queries: int | None,
+    scheme: str,
+    key_bits: str,
+    as_json: bool,
 ) -> None:
     """Leave-one-out accuracy: the descriptor's own distance, quantised, and encrypted."""
     from ..evaluation.evaluate import evaluate_images
@@ -239,13 +262,15 @@ def evaluate_command(
     items = _labelled(labels, images)
     with progress("extract", len(items), as_json) as advance:
         result = evaluate_images(
-            items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, progress=advance
-        )
+            items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
+            scheme=scheme, key_bits=int(key_bits), progress=advance,
+        )  # fmt: skip
     show(
         result,
         as_json,
         lambda: [
-            f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each",
+            f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each, "
+            f"{result['queries']} queries, {result['scheme']} scheme",
             *(f"left out {path}: {text}" for path, text in result["errors"]),
             f"{'':10}{'mAP':>8}{'P@10':>8}{'P@20':>8}{'1-NN err':>10}",
             *(
@@ -286,7 +311,8 @@ def status_command(folder: Path, as_json: bool) -> None:
         data,
         as_json,
         lambda: [
-            f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}",
+            f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}, "
+            f"{data['params']['scheme']} scheme",
             *(
                 f"owner {o['name']}: "
                 + (

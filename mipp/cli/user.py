@@ -11,7 +11,7 @@ import numpy as np
 from ..deployment import Deployment
 from ..errors import NotFoundError, ParameterError
 from ..roles.user import FetchedImage, Hit, User
-from .common import deployment_option, json_option, new_passphrase, opened, show, with_passphrase
+from .common import deployment_option, json_option, key_bits_option, new_passphrase, opened, show, with_passphrase
 
 
 @click.group("user")
@@ -22,12 +22,13 @@ def user_group() -> None:
 @user_group.command("create")
 @click.argument("name")
 @click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
+@key_bits_option
 @deployment_option
 @json_option
-def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> None:
+def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_json: bool) -> None:
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
-        user = deployment.create_user(name, new_passphrase(passphrase))
+        user = deployment.create_user(name, new_passphrase(passphrase), key_bits=int(key_bits))
         path = folder / "users" / f"{name}.key"
         show({"name": name, "id": user.id.hex(), "key_file": str(path)}, as_json, lambda: [f"user {name}: {path}"])
 
@@ -48,9 +49,8 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
 @click.option(
     "--ranking",
     type=click.Choice(["server", "user"]),
-    default="server",
-    show_default=True,
-    help="server: the servers find the nearest and the user learns these only; user: the user gets all scores.",
+    help="server (default): the servers find the nearest and the user learns these only; user: the user gets all "
+    "scores (all there is in the homomorphic scheme).",
 )
 @click.option(
     "--threshold",
@@ -68,7 +68,7 @@ def search_command(
     k: int,
     fetch: Path | None,
     sheet: Path | None,
-    ranking: str,
+    ranking: str | None,
     threshold: float | None,
     explain_cost: bool,
     folder: Path,

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ..errors import ParameterError
 
 __all__ = [
-    "SCHEME_SHARES",
+    "SCHEMES",
     "batch_info",
     "batch_nonce",
     "cloud_image_part",
@@ -27,13 +27,14 @@ __all__ = [
     "image_part",
     "key_centre_image_part",
     "key_server_key",
+    "mask_infos",
     "pair_key",
     "random_bytes",
     "zero_infos",
 ]
 
-#: scheme number of the secret-shared scheme in the key schedule
-SCHEME_SHARES = 1
+#: numbers of the schemes in the key schedule
+SCHEMES = {"shares": 1, "homomorphic": 2}
 KEY_BYTES = 32
 NONCE_BYTES = 16
 
@@ -55,13 +56,15 @@ def _exactly(value: bytes, size: int, what: str) -> bytes:
 
 
 def key_server_key(
-    root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, scheme: int = SCHEME_SHARES
+    root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, scheme: str = "shares"
 ) -> bytes:
     """What an owner hands to key server ``server``, once per registration: 32 secret bytes."""
     _exactly(root, KEY_BYTES, "owner root")
     _exactly(deployment, NONCE_BYTES, "deployment id")
     _exactly(registration, NONCE_BYTES, "registration nonce")
-    return hkdf(root, b"mipp v1 key server" + bytes([scheme]) + deployment + registration + bytes([n, t, server]))
+    return hkdf(
+        root, b"mipp v1 key server" + bytes([SCHEMES[scheme]]) + deployment + registration + bytes([n, t, server])
+    )
 
 
 def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:
@@ -94,6 +97,13 @@ def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
     out[:, :, len(label) : len(label) + NONCE_BYTES] = nonces
     out[:, :, len(label) + NONCE_BYTES :] = np.array(queries, ">u4").view(np.uint8).reshape(-1, 1, 4)
     return out.reshape(len(queries) * len(nonces), -1)
+
+
+def mask_infos(header: bytes, queries: int) -> np.ndarray:
+    """HKDF infos, under a pair key, of the homomorphic scheme's masks of each query: (queries, 52) uint8."""
+    label = b"mipp v1 homomorphic mask" + _exactly(header, 32, "header hash")
+    infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
+    return np.frombuffer(infos, np.uint8).reshape(queries, -1)
 
 
 def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:

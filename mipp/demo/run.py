@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .. import features
-from ..deployment import Deployment
+from ..deployment import DEFAULT_BITS, Deployment
 from ..deployment.ingest import add_images, descriptor_encoding
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
@@ -55,7 +55,9 @@ def run_demo(
     queries: int = 50,
     k: int = 10,
     descriptor: str = "cld+ehd",
-    ranking: str = "server",
+    scheme: str = "shares",
+    ranking: str | None = None,
+    key_bits: int = DEFAULT_BITS,
     ring_bits: int = 32,
     bits: int = 8,
     query_bits: int = 8,
@@ -69,7 +71,9 @@ def run_demo(
     out : folder for the contact sheet ``sheet.png`` and, new, the deployment ``deployment``
     owners, queries, k : numbers of each; queries are images of the collection, spread evenly, which find themselves
     descriptor, ring_bits, bits, query_bits : of the index
-    ranking : who ranks, ``"server"`` or ``"user"``
+    scheme : of the deployment, ``"shares"`` or ``"homomorphic"``
+    ranking : who ranks, ``"server"`` or ``"user"``; default what the scheme offers first
+    key_bits : of the user's Paillier key in the homomorphic scheme
     progress : called with stage, step, steps
 
     Returns
@@ -87,9 +91,9 @@ def run_demo(
     seconds: dict[str, float] = dict.fromkeys(("extract", "encrypt", "upload", "score", "rank", "fetch"), 0.0)
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
     out.mkdir(parents=True, exist_ok=True)
-    with Deployment.create(_fresh(out), encoding, descriptor=descriptor) as deployment:
+    with Deployment.create(_fresh(out), encoding, descriptor=descriptor, scheme=scheme) as deployment:
         deployment.channel.bytes_sent.clear()
-        user = deployment.create_user("user")
+        user = deployment.create_user("user", key_bits=key_bits)
         where: dict[str, tuple[bytes, int]] = {}
         errors: list[tuple[str, str]] = []
         for number in range(owners):
@@ -148,7 +152,8 @@ def run_demo(
         "queries": len(chosen),
         "k": k,
         "descriptor": d.name,
-        "ranking": ranking,
+        "scheme": scheme,
+        "ranking": ranking or user.default_ranking,
         "errors": errors,
         "seconds": {name: round(s, 4) for name, s in seconds.items()},
         "bytes": sent,

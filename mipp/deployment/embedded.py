@@ -16,6 +16,7 @@ from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
 from ..encoding import Encoding
 from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
+from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import messages as m
 from ..protocol.channel import LocalChannel, request
@@ -23,6 +24,8 @@ from ..protocol.wire import encode, unpack_frames
 from ..roles.client import check_name
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
+from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
+from ..roles.homomorphic_user import HomomorphicUser
 from ..roles.key_centre import KeyCentre
 from ..roles.meeting import LocalMeeting
 from ..roles.owner import ImageOwner
@@ -32,7 +35,7 @@ from ..store.files import sync_folder
 from ..store.journal import Journal
 from .sessions import Session
 
-__all__ = ["Deployment"]
+__all__ = ["DEFAULT_BITS", "Deployment"]
 
 CONFIG_NAME = "deployment.json"
 
@@ -71,18 +74,26 @@ class Deployment:
 
     @classmethod
     def create(
-        cls, folder: str | os.PathLike[str], encoding: Encoding, *, descriptor: str = "", threads: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        encoding: Encoding,
+        *,
+        descriptor: str = "",
+        scheme: str = "shares",
+        threads: int | None = None,
     ) -> Deployment:
-        """Make a new deployment in ``folder`` (made if missing), with two clouds and a key centre (n=3, t=1).
+        """Make a new deployment in ``folder`` (made if missing).
 
         Parameters
         ----------
         folder : must not hold a deployment
         encoding : fixed for the index's life
         descriptor : spec of the features of images, or empty for vectors
+        scheme : ``"shares"``: two clouds and a key centre (n=3, t=1); ``"homomorphic"``: one cloud and a key centre,
+            queries under each user's own Paillier key, ranked by the user
         """
         path = Path(folder)
-        params = Params(3, 1, encoding.ring_bits)
+        params = Params(2 if scheme == "homomorphic" else 3, 1, encoding.ring_bits, scheme)
         if not encoding.score_range[1]:
             raise ParameterError("the encoding gives every score the value 0")
         try:
@@ -260,9 +271,19 @@ class Deployment:
         journal.settle(b.id for b in owner.batches())
         return owner
 
-    def create_user(self, name: str, passphrase: str | None = None) -> User:
-        """Make a user: a key file (mode 0600) in ``users/``, and its registration with all servers."""
+    def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:
+        """Make a user: a key file (mode 0600) in ``users/``, and its registration with all servers.
+
+        Parameters
+        ----------
+        name : public
+        passphrase : protects the key file
+        key_bits : of the user's Paillier key in the homomorphic scheme: 2048, 3072 or 4096
+        """
+        check_name(name)
         secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
+        if self.config.params.scheme == "homomorphic":
+            secrets["paillier"] = generate_keypair(key_bits).to_bytes()
         public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
         identity = signing.party_id(signing.sign_public(secrets["sign"]), public_box)
         public = {"name": check_name(name), "id": identity.hex(), "deployment": self.config.id.hex()}
@@ -275,12 +296,24 @@ class Deployment:
         public, secrets = load_key_file(path, "user", passphrase)
         self._check_public(path, public)
         try:
-            user = User(name, self.config, self.channel, secrets["sign"], secrets["box"], threads=self._threads)
+            keys = name, self.config, self.channel, secrets["sign"], secrets["box"]
+            user = (
+                HomomorphicUser(*keys, paillier=PrivateKey.from_bytes(secrets["paillier"]), threads=self._threads)
+                if self.config.params.scheme == "homomorphic"
+                else User(*keys, threads=self._threads)
+            )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         user.register()
         user.recover = self._recover
         return user
+
+    def prepare(self, user: bytes, queries: int = 1) -> None:
+        """Homomorphic scheme: let both servers make the randomness for a user's next queries ahead, in memory."""
+        rows = self.status()["images"]
+        for server in self.servers.values():
+            if isinstance(server, HomomorphicServer):
+                server.prepare(user, rows, queries)
 
     def user_id(self, name: str) -> bytes:
         """Id of the user called ``name`` here; what owners grant to. Needs no passphrase."""
@@ -345,7 +378,7 @@ class Deployment:
         return {
             "deployment": self.config.id.hex(),
             "descriptor": self.config.descriptor,
-            "params": {"n": p.n, "t": p.t, "k": p.k},
+            "params": {"n": p.n, "t": p.t, "k": p.k, "scheme": p.scheme},
             "encoding": self.config.encoding.to_dict(),
             "servers": {i: type(s).__name__ for i, s in self.servers.items()},
             "owners": owners,
@@ -364,4 +397,6 @@ class Deployment:
 
 
 def _server_class(params: Params, index: int) -> type[Server]:
+    if params.scheme == "homomorphic":
+        return HomomorphicCloud if index in params.storage_servers else HomomorphicKeyCentre
     return CloudServer if index in params.storage_servers else KeyCentre

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import features
-from ..deployment import Deployment
+from ..deployment import DEFAULT_BITS, Deployment
 from ..deployment.ingest import descriptor_encoding
 from ..encoding import Encoding
 from ..errors import ParameterError
@@ -39,23 +39,29 @@ def evaluate_images(
     bits: int = 8,
     query_bits: int = 8,
     ring_bits: int = 32,
+    scheme: str = "shares",
+    key_bits: int = DEFAULT_BITS,
+    queries: int = 0,
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every image is a query and leaves its own ranking.
+    """Every image is a query, or some evenly spread ones are, and leaves its own ranking.
 
     Parameters
     ----------
     items : (path, label) of each image
     descriptor : spec, e.g. ``cld+ehd``
     bits, query_bits, ring_bits : of the encoding
+    scheme, key_bits : of the deployment, and of the user's Paillier key in the homomorphic scheme
+    queries : number of queries, 0 for every image; all figures are of the same queries
     folder : where to make the embedded deployment, default a temporary folder
     progress : called with the number of images extracted, step by step
 
     Returns
     -------
     dict
-        ``descriptor``, ``dim`` (stored words per image before padding), ``images``, ``errors`` (path, reason), and
+        ``descriptor``, ``dim`` (stored words per image before padding), ``images``, ``queries``, ``scheme``, ``errors``
+        (path, reason), and
         ``float`` (the descriptor's own distance), ``quantised``, ``encrypted``: each ``map``, ``p10``, ``p20``,
         ``nn_error``; and
         ``identical``: whether encrypted scores equal the quantised ones, all of them.
@@ -75,20 +81,43 @@ def evaluate_images(
         raise ParameterError("evaluation needs at least two readable images with labels")
     x = np.concatenate(values)
     embedded = d.embed(x)
-    native = np.concatenate([-d.distance(x[i : i + _CHUNK], x) for i in range(0, len(x), _CHUNK)])
+    if not 0 <= queries <= len(x):
+        raise ParameterError(f"queries must be 1 to {len(x)}, the number of images, or 0 for all")
+    own = np.arange(len(x)) if not queries else np.arange(queries) * len(x) // queries
+    native = np.concatenate([-d.distance(x[own[i : i + _CHUNK]], x) for i in range(0, len(own), _CHUNK)])
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
-    result = {"descriptor": d.name, "dim": encoding.encoded_dim, "images": len(x), "errors": errors}
-    result |= evaluate_vectors(embedded, np.array(labels), encoding, native, folder=folder)
-    return result
+    result = {
+        "descriptor": d.name,
+        "dim": encoding.encoded_dim,
+        "images": len(x),
+        "queries": len(own),
+        "scheme": scheme,
+    }
+    options: dict[str, Any] = {"scheme": scheme, "key_bits": key_bits, "folder": folder}
+    return result | {"errors": errors} | evaluate_vectors(embedded, np.array(labels), encoding, native, own, **options)
 
 
 def evaluate_vectors(
-    vectors: np.ndarray, labels: np.ndarray, encoding: Encoding, float_scores: np.ndarray, *, folder: Path | None = None
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    encoding: Encoding,
+    float_scores: np.ndarray,
+    own: np.ndarray,
+    *,
+    scheme: str = "shares",
+    key_bits: int = DEFAULT_BITS,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """As :func:`evaluate_images`, for vectors (N, dim) with labels (N,) and float scores (N, N), larger is nearer."""
-    own = np.arange(len(vectors))
-    quantised = plain_scores(encoding, vectors, vectors)
-    encrypted = _encrypted_scores(vectors, encoding, folder)
+    """As :func:`evaluate_images`, for vectors (N, dim) with labels (N,).
+
+    ``own`` (B,): which rows are the queries; ``float_scores`` (B, N) of them, larger is nearer.
+    """
+    quantised = plain_scores(encoding, vectors, vectors[own])
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme) as deployment,
+    ):
+        encrypted = _encrypted_scores(vectors, vectors[own], deployment, key_bits)
     return {
         "float": metrics.summary(float_scores, labels, own),
         "quantised": metrics.summary(quantised, labels, own),
@@ -97,16 +126,12 @@ def evaluate_vectors(
     }
 
 
-def _encrypted_scores(vectors: np.ndarray, encoding: Encoding, folder: Path | None) -> np.ndarray:
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        Deployment.create(folder or Path(temporary) / "d", encoding) as deployment,
-    ):
-        owner, user = deployment.create_owner("owner"), deployment.create_user("user")
-        owner.add_vectors(vectors)
-        owner.grant(user.id)
-        index, scores = user.scores(vectors)
-        order = np.array([row for _, row in index.ids()])
-        out = np.empty_like(scores)
-        out[:, order] = scores
-        return out
+def _encrypted_scores(vectors: np.ndarray, queries: np.ndarray, deployment: Deployment, key_bits: int) -> np.ndarray:
+    owner, user = deployment.create_owner("owner"), deployment.create_user("user", key_bits=key_bits)
+    owner.add_vectors(vectors)
+    owner.grant(user.id)
+    index, scores = user.scores(queries)
+    order = np.array([row for _, row in index.ids()])
+    out = np.empty_like(scores)
+    out[:, order] = scores
+    return out

@@ -87,9 +87,12 @@ class RegisterOwner:
 
 @message
 class RegisterUser:
+    """paillier: the user's Paillier public key in the homomorphic scheme, else empty."""
+
     name: str
     sign_key: bytes
     box_key: bytes
+    paillier: bytes
 
 
 @message
@@ -289,6 +292,9 @@ class QueryHeader:
 class Query:
     """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
 
+    In the homomorphic scheme both servers get the same column: B queries of D ciphertexts, 64-bit limbs, (B, D *
+    limbs).
+
     theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
     """
 
@@ -300,7 +306,11 @@ class Query:
 
 @message
 class Answer:
-    """Server -> user: (B, live rows) words, uniformly random without the other servers' answers."""
+    """Server -> user: (B, live rows) words, uniformly random without the other servers' answers.
+
+    In the homomorphic scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
+    other's.
+    """
 
     values: np.ndarray = array("u2", "u4", "u8", ndim=2)
 

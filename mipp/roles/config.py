@@ -49,7 +49,7 @@ class DeploymentConfig:
             "format": "mipp deployment",
             "version": FORMAT,
             "id": self.id.hex(),
-            "params": {"n": p.n, "t": p.t, "k": p.k},
+            "params": {"n": p.n, "t": p.t, "k": p.k, "scheme": p.scheme},
             "descriptor": self.descriptor,
             "encoding": self.encoding.to_dict(),
             "servers": {str(i): {"box": s.box.hex(), "pair": s.pair.hex()} for i, s in self.servers.items()},

@@ -18,9 +18,9 @@ from ..protocol.channel import Channel
 from ..protocol.wire import Frames, decode, encode, unpack_frames
 from ..sharing import OwnerKeys, open_share, share_rows
 from ..store.journal import Journal
+from .bound import owner_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
-from .server import owner_seal_info
 
 __all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
 

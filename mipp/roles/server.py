@@ -36,6 +36,7 @@ from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, un
 from ..sharing import MAX_BLOCKS, add_zero_share
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
+from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .plan import Plan
 from .ranking import rank
@@ -160,8 +161,13 @@ class Server:
 
     def _register_user(self, signer: bytes, msg: m.RegisterUser, digest: bytes, packed: Any) -> m.Ok:
         box.box_public(msg.box_key)
-        self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key)
+        self._check_paillier(msg.paillier)
+        self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier)
         return m.Ok()
+
+    def _check_paillier(self, key: bytes) -> None:
+        if key:
+            raise ParameterError("users of this deployment have no Paillier key")
 
     def _unseal(self, owner: bytes, sealed: bytes) -> bytes:
         info = owner_seal_info(self.config.id, owner, self.index)
@@ -320,13 +326,19 @@ class Server:
             raise ParameterError(
                 "the query's servers must be sorted, with one commitment each, and this one among them"
             )
-        width, count = p.padded(self.config.encoding.encoded_dim), header.queries
-        shapes_fit = msg.column.shape == (count, width) and msg.theta.shape in ((0,), (count,))
-        if not 1 <= count <= MAX_QUERIES or not shapes_fit or {msg.column.dtype, msg.theta.dtype} != {p.dtype}:
-            raise ShapeError(f"columns must be ({count}, {width}) words of {p.k} bits, 1 to {MAX_QUERIES} queries")
+        if not 1 <= header.queries <= MAX_QUERIES:
+            raise ShapeError(f"a query holds 1 to {MAX_QUERIES} columns, not {header.queries}")
+        self._check_column(header, msg)
         commitment = column_commitment(msg.salt, msg.column, msg.theta)
         if len(msg.salt) != 32 or commitment != header.commitments[servers.index(self.index)]:
             raise AuthenticationError("the column is not the one that the header commits to")
+
+    def _check_column(self, header: m.QueryHeader, msg: m.Query) -> None:
+        p, count = self.config.params, header.queries
+        width = p.padded(self.config.encoding.encoded_dim)
+        shapes_fit = msg.column.shape == (count, width) and msg.theta.shape in ((0,), (count,))
+        if not shapes_fit or {msg.column.dtype, msg.theta.dtype} != {p.dtype}:
+            raise ShapeError(f"columns must be ({count}, {width}) words of {p.k} bits")
 
     def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray) -> np.ndarray:
         """This server's masked answers, (B, live rows) words: an additive share of the scores."""
@@ -459,21 +471,6 @@ class Server:
             [u[1] for u in users], columns[0], ids, columns[1], columns[1] - columns[2], columns[3], columns[4],
             np.array([packs.get(o[0], 0) for o in owners], "<i8"),
         )  # fmt: skip
-
-
-def owner_seal_info(deployment: bytes, owner: bytes, server: int) -> bytes:
-    """What an owner's sealed secrets are bound to."""
-    return b"mipp v1 owner secrets" + deployment + owner + bytes([server])
-
-
-def image_seal_info(deployment: bytes, user: bytes, server: int, ids: list[bytes]) -> bytes:
-    """What sealed image-key parts are bound to."""
-    return b"mipp v1 image parts" + deployment + user + bytes([server]) + hashlib.sha256(b"".join(ids)).digest()
-
-
-def column_commitment(salt: bytes, column: np.ndarray, theta: np.ndarray) -> bytes:
-    """SHA-256(salt | column | thresholds), the header's commitment for one server."""
-    return hashlib.sha256(salt + column.tobytes() + theta.tobytes()).digest()
 
 
 def _owner_snapshot(view: OwnerView, grant: bytes, given: m.Grant) -> m.OwnerSnapshot:

@@ -28,11 +28,12 @@ from ..protocol.topk import combine_top_k
 from ..protocol.wire import decode, encode, frames_hash, unpack_frames
 from ..sharing import query_columns, reconstruct, top_k
 from ..store.views import snapshot_hash
+from .bound import column_commitment, image_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
 from .preview import search_cost
 from .ranking import public_facts
-from .server import MAX_QUERIES, column_commitment, image_seal_info
+from .server import MAX_QUERIES
 
 __all__ = ["FetchedImage", "Hit", "Index", "SearchResult", "User"]
 
@@ -166,6 +167,10 @@ class User(Client):
     only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
     """
 
+    #: who ranks when a search does not say; and all that the servers offer
+    default_ranking = "server"
+    rankings: tuple[str, ...] = ("server", "user")
+
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
         servers: Sequence[int] | None = None, threads: int | None = None,
@@ -182,7 +187,7 @@ class User(Client):
 
     def register(self) -> None:
         """Make this user's public keys known to all servers. Again is harmless."""
-        self._tell(m.RegisterUser(self.name, *self._public))
+        self._tell(m.RegisterUser(self.name, *self._public, b""))
 
     # --- search -------------------------------------------------------------------------------------------------
 
@@ -208,7 +213,7 @@ class User(Client):
         return self._known[key]
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server"
+        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
     ) -> SearchResult:
         """The k nearest images of all owners that granted this user (or of those named).
 
@@ -217,8 +222,9 @@ class User(Client):
         query : (dim,) features; secret, no server learns it
         k : 1 to the number of images
         owners : owner ids, default all
-        ranking : ``"server"``: the servers find the k nearest without learning a score, an order or a row, and the user
-            learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all scores
+        ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
+            and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
+            scores (the default, and all there is, in the homomorphic scheme)
 
         Raises
         ------
@@ -236,11 +242,10 @@ class User(Client):
         return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server"
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
     ) -> list[SearchResult]:
         """As :meth:`search` for (B, dim) queries; large batches are split so that answers fit in memory."""
-        if ranking not in ("user", "server"):
-            raise ParameterError(f'ranking must be "server" or "user", not {ranking!r}')
+        ranking = self._ranking(ranking)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = self._encoded(queries)
@@ -301,16 +306,25 @@ class User(Client):
         return first, np.concatenate(parts)
 
     def cost(
-        self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str = "server", queries: int = 1
+        self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None, queries: int = 1
     ) -> dict[str, Any]:
         """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
-        if ranking not in ("user", "server", "threshold"):
-            raise ParameterError(f'ranking must be "server", "user" or "threshold", not {ranking!r}')
+        if ranking != "threshold" or "server" not in self.rankings:
+            ranking = self._ranking(ranking)
         index = self.index(owners)
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
-        config = self.config
-        return search_cost(config.encoding, config.params, index.total, len(index.batches), k, ranking, queries)
+        return self._cost(index.total, len(index.batches), k, ranking, queries)
+
+    def _cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+        return search_cost(self.config.encoding, self.config.params, images, batches, k, ranking, queries)
+
+    def _ranking(self, ranking: str | None) -> str:
+        ranking = self.default_ranking if ranking is None else ranking
+        if ranking not in self.rankings:
+            offered = " or ".join(f'"{r}"' for r in self.rankings)
+            raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
+        return ranking
 
     def _encoded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         queries = np.asarray(queries)
@@ -357,8 +371,7 @@ class User(Client):
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
     ) -> tuple[dict[int, Any], bytes]:
         """The servers' replies to one header, and its hash."""
-        p = self.config.params
-        columns = query_columns(encoded, p, self.servers)
+        columns = self._columns(encoded)
         thetas = self._theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in self.servers}
         header = encode(
@@ -380,6 +393,10 @@ class User(Client):
         frames = [np.frombuffer(f, np.uint8) for f in header]
         queries = {s: self._sign(m.Query(frames, salts[s], columns[s], thetas[s])) for s in self.servers}
         return self.channel.gather(queries, together=ranking != "user"), frames_hash(header)
+
+    def _columns(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
+        """What each server gets of encoded queries."""
+        return query_columns(encoded, self.config.params, self.servers)
 
     def _theta_shares(self, theta: int | None, queries: int) -> dict[int, np.ndarray]:
         """Additive shares of the threshold, one word per query and server; empty ones without a threshold."""

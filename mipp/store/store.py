@@ -111,9 +111,22 @@ class ServerStore:
         """Signed forgets, to pass on to servers that missed them."""
         return [row[0] for row in self.catalog.all("SELECT forget FROM owners WHERE forget IS NOT NULL")]
 
-    def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes) -> None:
+    def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes = b"") -> None:
+        """Register a user; again is fine, but not with another Paillier key."""
         with self.catalog.transaction() as db:
             db.execute("INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)", (user, name, sign_key, box_key))
+            if paillier:  # the table is missing in deployments that were made before there was a use for it
+                db.execute("INSERT OR IGNORE INTO paillier_keys VALUES (?, ?)", (user, paillier))
+                kept = db.execute("SELECT key FROM paillier_keys WHERE user=?", (user,)).fetchone()
+                if kept[0] != paillier:
+                    raise ParameterError("this user is registered with another Paillier key")
+
+    def paillier_key(self, user: bytes) -> bytes:
+        """The Paillier public key that a user registered."""
+        row = self.catalog.one("SELECT key FROM paillier_keys WHERE user=?", user)
+        if row is None:
+            raise NotFoundError(f"unknown user {user.hex()}, or one without a Paillier key")
+        return bytes(row[0])
 
     def user(self, user: bytes) -> tuple[str, bytes, bytes]:
         """Name, signing key and X25519 key of a registered user."""

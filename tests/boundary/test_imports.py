@@ -18,7 +18,7 @@ FLOORS = [
 EVERYBODY = {"errors", "params", "cpu"}
 # within a floor, who may use whom
 BESIDE = {
-    ("cli", "demo"), ("sharing", "crypto"), ("store", "protocol"), ("features", "io"), ("sharing", "ring"),
+    ("cli", "demo"), ("sharing", "crypto"), ("paillier", "crypto"), ("store", "protocol"), ("features", "io"), ("sharing", "ring"),
 }  # fmt: skip
 
 
