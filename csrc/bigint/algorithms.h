@@ -23,7 +23,7 @@ BigintContext* make(const std::uint64_t* modulus, std::size_t limbs, bool square
     const auto part = static_cast<std::size_t>(n), size = static_cast<std::size_t>(c->size());
     c->memory =
         static_cast<Word*>(std::aligned_alloc(64, sizeof(Word) * ((2 * part + (max_chunks + 1) * size + 7) / 8 * 8)));
-    auto* x = static_cast<std::uint64_t*>(std::calloc(3 * limbs, 8));
+    auto* x = static_cast<std::uint64_t*>(std::calloc(4 * limbs, 8));
     if (c->memory == nullptr || x == nullptr) {
         std::free(c->memory);
         std::free(x);
@@ -41,28 +41,26 @@ BigintContext* make(const std::uint64_t* modulus, std::size_t limbs, bool square
     };
     put(c->m, modulus);
     // R and R^2 by doubling 1, in parts: 2 (a + b m) = (2 a - w m) + (2 b + w) m
-    std::uint64_t *a = x, *b = x + limbs, *shift = b + limbs;
+    std::uint64_t *a = x, *b = x + limbs, *shift = b + limbs, *spare = shift + limbs;
     a[0] = 1;
     for (int power = 1; power <= 2; ++power) {
-        for (int i = 0; i < n * T::bits; ++i) {
-            std::uint64_t wrapped = double_mod(a, modulus, limbs);
-            double_mod(b, modulus, limbs);
-            for (std::size_t k = 0; k < limbs && wrapped != 0; ++k) wrapped = ++b[k] == 0;
-            if (std::memcmp(b, modulus, 8 * limbs) == 0) std::memset(b, 0, 8 * limbs);
-        }
+        for (int i = 0; i < n * T::bits; ++i)
+            double_mod(b, double_mod(a, 0, modulus, spare, limbs), modulus, spare, limbs);
         if (power == 1) {  // 1 - R mod m
             std::uint64_t borrow = 0, carry = 1;
             for (std::size_t k = 0; k < limbs; ++k) {
                 const unsigned __int128 d = static_cast<unsigned __int128>(modulus[k]) - a[k] - borrow;
                 borrow = static_cast<std::uint64_t>(d >> 64) & 1;
-                shift[k] = static_cast<std::uint64_t>(d) + carry;
-                carry = carry != 0 && shift[k] == 0;
+                const unsigned __int128 sum = static_cast<unsigned __int128>(static_cast<std::uint64_t>(d)) + carry;
+                shift[k] = static_cast<std::uint64_t>(sum);
+                carry = static_cast<std::uint64_t>(sum >> 64);
             }
             put(c->shift, shift);  // up to m itself
         }
         put(c->powers[power - 1], a);
         if (square) put(c->powers[power - 1] + n, b);
     }
+    mipp::wipe(x, 32 * limbs);
     std::free(x);
     Engine<T> e(*c);
     if (e.failed()) {

@@ -262,31 +262,33 @@ void leave(Engine<T>& e, const Context<T>& c, std::uint64_t* out, const typename
 
 // --- the constants of a modulus ---
 
-inline std::uint64_t double_mod(std::uint64_t* x, const std::uint64_t* m, std::size_t n) {
-    std::uint64_t carry = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        const std::uint64_t next = x[i] >> 63;
-        x[i] = x[i] << 1 | carry;
-        carry = next;
-    }
-    bool larger = carry != 0;
-    if (!larger) {
-        larger = true;
-        for (std::size_t i = n; i-- > 0;) {
-            if (x[i] != m[i]) {
-                larger = x[i] > m[i];
-                break;
-            }
-        }
-    }
-    if (!larger) return 0;
+// Time depends on sizes alone: a modulus may be a secret prime.
+
+// x - m if that is not negative or `carry`, a bit above x, is set; 1 if so
+inline std::uint64_t subtract_if(std::uint64_t* x, const std::uint64_t* m, std::uint64_t carry, std::uint64_t* spare,
+                                 std::size_t n) {
     std::uint64_t borrow = 0;
     for (std::size_t i = 0; i < n; ++i) {
         const unsigned __int128 d = static_cast<unsigned __int128>(x[i]) - m[i] - borrow;
-        x[i] = static_cast<std::uint64_t>(d);
+        spare[i] = static_cast<std::uint64_t>(d);
         borrow = static_cast<std::uint64_t>(d >> 64) & 1;
     }
-    return 1;
+    const std::uint64_t taken = carry | (borrow ^ 1);
+    std::uint64_t all = 0 - taken;
+    __asm__("" : "+r"(all));  // else the compiler makes a branch of it
+    for (std::size_t i = 0; i < n; ++i) x[i] ^= (x[i] ^ spare[i]) & all;
+    return taken;
+}
+
+// x = 2 x + bit mod m; 1 if m was taken off (for x < m)
+inline std::uint64_t double_mod(std::uint64_t* x, std::uint64_t bit, const std::uint64_t* m, std::uint64_t* spare,
+                                std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::uint64_t next = x[i] >> 63;
+        x[i] = x[i] << 1 | bit;
+        bit = next;
+    }
+    return subtract_if(x, m, bit, spare, n);
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ FLOORS = [
 EVERYBODY = {"errors", "params", "cpu"}
 # within a floor, who may use whom
 BESIDE = {
-    ("cli", "demo"), ("sharing", "crypto"), ("paillier", "crypto"), ("store", "protocol"), ("features", "io"), ("sharing", "ring"),
-}  # fmt: skip
+    ("cli", "demo"), ("sharing", "crypto"), ("paillier", "crypto"), ("store", "protocol"), ("features", "io"),
+("sharing", "ring"), }  # fmt: skip
 
 
 def floor(room):

@@ -23,7 +23,7 @@ def test_hkdf_matches_rfc_5869():
 
 
 def test_keys_are_bound_to_everything():
-    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "scheme": 1}
+    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "scheme": "shares"}
     changes = {
         "root": b"b" * 32,
         "deployment": b"e" * 16,
@@ -31,7 +31,7 @@ def test_keys_are_bound_to_everything():
         "n": 4,
         "t": 2,
         "server": 2,
-        "scheme": 2,
+        "scheme": "homomorphic",
     }
     keys = {schedule.key_server_key(**base)}
     keys |= {schedule.key_server_key(**{**base, name: value}) for name, value in changes.items()}

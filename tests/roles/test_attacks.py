@@ -192,7 +192,7 @@ def test_unsigned_and_wrongly_signed_requests(world):
 
 def test_registration_binds_keys_to_the_id(world):
     anna = world.owners[0]
-    real = decode(world.user._sign(m.RegisterUser("eve", *world.user._public)), m.Signed)
+    real = decode(world.user._sign(m.RegisterUser("eve", *world.user._public, b"")), m.Signed)
     with pytest.raises(AuthenticationError):
         world.deployment.channel.gather({1: encode(dataclasses.replace(real, signer=anna.id))})
 

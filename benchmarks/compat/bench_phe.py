@@ -1,0 +1,78 @@
+"""Single calls of the drop-in against phe itself, in turn: never slower, also the first on a key.
+
+``pytest benchmarks/compat --benchmark-only``. One thread; medians of paired ratios, ours to theirs.
+"""
+
+import os
+import statistics
+import time
+
+import pytest
+
+import mipp.compat.phe as ours
+from mipp import cpu
+
+phe = pytest.importorskip("phe", reason="phe is the baseline; pip install phe gmpy2")
+
+QUICK = "MIPP_BENCH_ROWS" in os.environ
+ROUNDS = int(os.environ.get("MIPP_BENCH_ROUNDS", "31"))
+CALLS = {
+    "encrypt": (lambda s: s.public.encrypt(12345), 1),
+    "first_encrypt": (lambda s: s.module.PaillierPublicKey(s.public.n).encrypt(12345), 1),
+    "encrypt_float": (lambda s: s.public.encrypt(-1.5), 1),
+    "add": (lambda s: s.a + s.b, 100),
+    "add_plain": (lambda s: s.a + 5, 100),
+    "times_5": (lambda s: s.a * 5, 100),
+    "times_minus_5": (lambda s: s.a * -5, 20),
+    "times_half": (lambda s: s.a * 0.5, 20),
+    "decrypt": (lambda s: s.private.decrypt(s.a), 1),
+}
+
+
+class Side:
+    def __init__(self, module, p, q):
+        self.module = module
+        self.public = module.PaillierPublicKey(p * q)
+        self.private = module.PaillierPrivateKey(self.public, p, q)
+        self.a, self.b = self.public.encrypt(3), self.public.encrypt(4)
+
+
+@pytest.fixture(params=[2048] if QUICK else [2048, 3072], scope="module")
+def sides(request):
+    _, private = phe.generate_paillier_keypair(n_length=request.param)
+    return Side(ours, private.p, private.q), Side(phe, private.p, private.q)
+
+
+@pytest.fixture(params=["avx512", "portable"])
+def tier(request):
+    if request.param not in cpu.levels():
+        pytest.skip(f"this machine lacks {request.param}")
+    with cpu.force(request.param):
+        yield request.param
+
+
+def timed(call, side, repeat):
+    begin = time.perf_counter()
+    for _ in range(repeat):
+        call(side)
+    return (time.perf_counter() - begin) / repeat
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def bench_single_call(benchmark, sides, tier, name):
+    call, repeat = CALLS[name]
+    mine, theirs = [], []
+    call(sides[0]), call(sides[1])
+    benchmark.pedantic(
+        lambda: mine.append(timed(call, sides[0], repeat)),
+        setup=lambda: theirs.append(timed(call, sides[1], repeat)),
+        rounds=ROUNDS, warmup_rounds=0,
+    )  # fmt: skip
+    benchmark.extra_info |= {
+        "tier": tier,
+        "bits": sides[0].public.n.bit_length(),
+        "us": round(1e6 * statistics.median(mine), 2),
+        "phe_us": round(1e6 * statistics.median(theirs), 2),
+        "ratio": round(statistics.median(m / t for m, t in zip(mine, theirs, strict=True)), 3),
+        "limit": 1.0 if name in ("encrypt", "first_encrypt", "add", "times_5") else None,
+    }

@@ -1,0 +1,205 @@
+// Whether the kernels' time and addresses depend on secrets. Run by ctime.py:
+//
+//   ctime mark TIER CASE    under valgrind: secrets are marked undefined, so that a branch or an address made of them
+//   is
+//                           an error
+//   ctime trace TIER        each case with several secrets, single-stepped: prints the number of instructions and a
+//   hash
+//                           of their addresses, and fails if they differ
+//
+// The case "leaky" is the control: its exponent shows, and both ways must see it.
+
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bigint/kernels.h"
+#ifdef MIPP_VALGRIND
+#include <valgrind/memcheck.h>
+#define MARK(p, n) (void)VALGRIND_MAKE_MEM_UNDEFINED(p, n)
+#define UNMARK(p, n) (void)VALGRIND_MAKE_MEM_DEFINED(p, n)
+#else
+#define MARK(p, n)
+#define UNMARK(p, n)
+#endif
+
+using mipp::BigintContext;
+using mipp::BigintKernels;
+using mipp::Status;
+
+namespace {
+
+const char* const cases[] = {"pow", "fixed_pow", "multi_pow", "decrypt", "modulus", "leaky"};
+// tiny: single steps are slow
+constexpr std::size_t limbs = 1;  // of the modulus
+constexpr std::size_t count = 1;  // numbers
+constexpr std::size_t bits = 7;   // of exponents
+constexpr std::size_t bases = 2;
+
+struct Random {
+    std::uint64_t state;
+    std::uint64_t next() {  // splitmix64
+        std::uint64_t z = state += 0x9E3779B97F4A7C15;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+        return z ^ (z >> 31);
+    }
+};
+
+// Everything that a case needs. The secrets are filled in last, from a seed.
+struct Inputs {
+    std::uint64_t modulus[limbs], exponents[2], h[limbs], numbers[bases * 2 * limbs], out[count * 2 * limbs];
+    std::uint64_t prime[2];  // its top limb, and so its size, is public
+    std::uint16_t digits[count * bases];
+
+    Inputs() {
+        Random open{7};
+        for (auto& x : modulus) x = open.next();
+        for (auto& x : numbers) x = open.next();
+        for (std::size_t i = 0; i < bases; ++i) numbers[(i + 1) * 2 * limbs - 1] >>= 2;  // below the square
+        fill(1);
+    }
+
+    void fill(std::uint64_t seed) {
+        Random secret{seed};
+        modulus[0] |= 1;
+        modulus[limbs - 1] |= std::uint64_t{1} << 63;
+        prime[0] = secret.next() | 1;
+        prime[1] = 1;
+        for (auto& x : h) x = secret.next() >> 1;
+        for (auto& x : exponents) x = secret.next() >> (64 - bits);
+        for (auto& x : digits) x = static_cast<std::uint16_t>(secret.next() >> (64 - bits));
+    }
+};
+
+// Public parts that are made ahead: context and tables.
+struct Prepared {
+    const BigintKernels* k;
+    BigintContext* c;
+    std::vector<std::uint64_t> tables;
+
+    Prepared(const BigintKernels* kernels, const Inputs& in) : k(kernels), c(k->make(in.modulus, limbs, true)) {
+        tables.assign(k->table_words(c, 4) * 4 + 8, 0);
+        auto* aligned = at();
+        k->tables(c, in.numbers, 4, aligned, 0, bases);
+    }
+    std::uint64_t* at() {
+        return reinterpret_cast<std::uint64_t*>((reinterpret_cast<std::uintptr_t>(tables.data()) + 63) / 64 * 64);
+    }
+};
+
+Status run(const std::string& name, Prepared& p, Inputs& in) {
+    const BigintKernels* k = p.k;
+    if (name == "pow" || name == "leaky") {
+        return k->pow(p.c, in.numbers, 2 * limbs, in.exponents, name == "pow" ? 1 : 0, bits, name == "leaky", in.out, 0,
+                      count);
+    }
+    if (name == "fixed_pow") return k->fixed_pow(p.c, p.at(), 4, 2, in.exponents, 1, in.out, 0, count);
+    if (name == "multi_pow") {
+        return k->multi_pow(p.c, p.at(), 4, bases, in.digits, 2, 1, bits, bits, in.out, 0, count);
+    }
+    if (name == "decrypt") {
+        // the exponent stands for a secret prime less one
+        return k->decrypt(p.c, in.exponents, in.h, in.numbers, 2 * limbs, in.out, 0, count);
+    }
+    BigintContext* made = k->make(in.prime, 2, true);
+    if (made == nullptr) return Status::no_memory;
+    k->free(made);
+    return Status::ok;
+}
+
+int mark(const BigintKernels* k, const std::string& name) {
+    Inputs in;
+    Prepared p(k, in);
+    MARK(in.exponents, sizeof in.exponents);
+    MARK(in.digits, sizeof in.digits);
+    MARK(in.h, sizeof in.h);
+    if (name == "pow") MARK(in.numbers, sizeof in.numbers);
+    MARK(in.prime, 8);
+    const Status status = run(name, p, in);
+    UNMARK(in.out, sizeof in.out);
+    return status == Status::ok ? 0 : 2;
+}
+
+struct Trace {
+    std::uint64_t instructions = 0, hash = 14695981039346656037u;
+    bool operator!=(const Trace& other) const { return instructions != other.instructions || hash != other.hash; }
+};
+
+// Children of one process have the same addresses and the same heap, so traces can be compared.
+bool trace_one(Prepared& p, Inputs& in, const std::string& name, std::uint64_t seed, Trace* trace) {
+    const pid_t child = fork();
+    if (child == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(3);
+        in.fill(seed);
+        if (name == "leaky") in.exponents[0] = 1 + 32 * (seed - 1);  // a window of zeros, or not
+        raise(SIGSTOP);
+        const Status status = run(name, p, in);
+        raise(SIGSTOP);
+        _exit(status == Status::ok ? 0 : 2);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (!WIFSTOPPED(status)) return false;
+    for (;;) {
+        if (ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr) != 0) return false;
+        waitpid(child, &status, 0);
+        if (!WIFSTOPPED(status)) return false;
+        if (WSTOPSIG(status) == SIGSTOP) break;
+        user_regs_struct registers;
+        if (ptrace(PTRACE_GETREGS, child, nullptr, &registers) != 0) return false;
+        ++trace->instructions;
+        trace->hash = (trace->hash ^ registers.rip) * 1099511628211u;
+    }
+    ptrace(PTRACE_CONT, child, nullptr, nullptr);
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+int trace_all(const BigintKernels* k) {
+    Inputs in;
+    Prepared p(k, in);
+    int wrong = 0;
+    for (const std::string name : cases) {
+        Trace first;
+        bool differs = false;
+        for (std::uint64_t seed = 1; seed <= 2; ++seed) {
+            Trace trace;
+            if (!trace_one(p, in, name, seed, &trace)) {
+                std::fprintf(stderr, "cannot single-step (ptrace refused?)\n");
+                return 3;
+            }
+            if (seed == 1) first = trace;
+            differs |= trace != first;
+        }
+        const bool good = differs == (name == "leaky");
+        std::printf("%-10s %8llu instructions, %s%s\n", name.c_str(),
+                    static_cast<unsigned long long>(first.instructions),
+                    differs ? "another way for another secret" : "the same for another secret", good ? "" : "  WRONG");
+        wrong |= !good;
+    }
+    return wrong;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 3) return 64;
+    const std::string mode = argv[1], tier = argv[2];
+    const BigintKernels* k = mipp::bigint_kernels_portable();
+#ifdef MIPP_AVX512
+    if (tier == "avx512") k = mipp::bigint_kernels_avx512();
+#endif
+    if (tier != "portable" && k == mipp::bigint_kernels_portable()) return 64;
+    if (mode == "mark" && argc == 4) return mark(k, argv[3]);
+    return mode == "trace" ? trace_all(k) : 64;
+}
