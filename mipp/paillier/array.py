@@ -188,12 +188,15 @@ class EncryptedArray:
     __rmul__ = __mul__
 
     def __matmul__(self, other: Any) -> EncryptedArray:
+        return self.dot(other)
+
+    def dot(self, other: Any, *, threads: int | None = None) -> EncryptedArray:
         """Ciphertexts (K,) or (R, K) times plain (K,) or (K, M), as numpy's ``@``."""
         weights, fraction, bound = _matrix(other)
         if self.ndim not in (1, 2) or self.shape[-1] != weights.shape[0]:
             raise ShapeError(f"shapes {self.shape} and {weights.shape} do not multiply")
         columns = weights.reshape(len(weights), -1).T
-        return self._products(self.data.reshape(-1, *self.data.shape[-2:]), columns, fraction, bound).reshape(
+        return self._products(self.data.reshape(-1, *self.data.shape[-2:]), columns, fraction, bound, threads).reshape(
             self.shape[:-1] + weights.shape[1:]
         )
 
@@ -205,8 +208,6 @@ class EncryptedArray:
         columns = np.moveaxis(self.data, 0, -2) if self.ndim == 2 else self.data[None]
         out = self._products(np.ascontiguousarray(columns), weights.reshape(-1, weights.shape[-1]), fraction, bound)
         return out.T.reshape(weights.shape[:-1] + self.shape[1:])
-
-    dot = __matmul__
 
     def sum(self, axis: int | None = None, *, threads: int | None = None) -> EncryptedArray:
         """Sum of all, or along one axis."""
@@ -266,11 +267,15 @@ class EncryptedArray:
         )
         return result._like(key.modulus.add_plain(numerals, addends).reshape(*out, key.element_limbs))
 
-    def _products(self, rows: np.ndarray, weights: np.ndarray, fraction: int, bound: int) -> EncryptedArray:
+    def _products(
+        self, rows: np.ndarray, weights: np.ndarray, fraction: int, bound: int, threads: int | None = None
+    ) -> EncryptedArray:
         """(R, K, element_limbs) ciphertexts and (M, K) plain integers of at most ``bound``: (R, M)."""
         reach = self.bound * bound * max(1, weights.shape[1])
         result = EncryptedArray(self.public, self.data, self.fraction_bits + fraction, reach)  # or refused
-        data = [weighted_products(self.public, np.ascontiguousarray(row), weights, bound) for row in rows]
+        data = [
+            weighted_products(self.public, np.ascontiguousarray(row), weights, bound, threads=threads) for row in rows
+        ]
         return result._like(np.stack(data) if data else np.empty((0, len(weights), rows.shape[-1]), np.uint64))
 
 

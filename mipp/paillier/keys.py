@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ class PublicKey:
         self.modulus = _core.Modulus(to_limbs([n], self.limbs)[0], True)
         self._base: _core.FixedBase | None = None
         self._encrypted = 0
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     def __repr__(self) -> str:
         return f"PublicKey({self.bits} bits, {self.fingerprint[:8].hex()})"
@@ -135,11 +136,21 @@ class PublicKey:
 
     def prepare(self, *, threads: int | None = None) -> None:
         """Make the table of powers now, so that no later encryption has to: some milliseconds, 10 to 20 MB."""
-        with self._lock:
+        with self._guard():
             if self._base is None:
                 x = self._units(1)[0]
                 h = self._powers_of_n([self.n - x * x % self.n], threads)
                 self._base = _core.FixedBase(self.modulus, h[0], -(-self.bits // 2), threads=threads)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the table is there."""
+        return self._base is not None
+
+    def _guard(self) -> threading.Lock:
+        if self._process != os.getpid():  # a fork may have copied a lock that another thread held
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
 
     def raw_encrypt(
         self, plain: np.ndarray, randomness: np.ndarray | None = None, *, full_range: bool = False,
@@ -173,7 +184,7 @@ class PublicKey:
         return encrypt(self, values, **options)
 
     def _table_pays(self, count: int, threads: int | None) -> bool:
-        with self._lock:
+        with self._guard():
             self._encrypted += count
             wanted = self._base is not None or self._encrypted >= _TABLE_FROM
         if wanted:

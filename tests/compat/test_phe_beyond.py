@@ -141,6 +141,32 @@ def test_single_encryption_by_native_power(tier):
     assert private.decrypt(x + public.encrypt(1)) == 2
 
 
+def test_many_single_encryptions_go_by_tables(tier):
+    """After a few calls a thread makes tables; then every ciphertext is fresh all the same."""
+    public, private = phe.generate_paillier_keypair(n_length=2048)
+    first = public.encrypt(1)
+    assert not public.batched.prepared
+    for _ in range(8):
+        public.encrypt(1)
+    public.batched.prepare()  # waits for the thread
+    values = [public.encrypt(v) for v in (3, -3, 0.5)]
+    assert public.batched.prepared and private.decrypt_batch([first, *values]) == [1, 3, -3, 0.5]
+    assert len({public.encrypt(7).ciphertext() for _ in range(20)}) == 20
+
+
+def test_obfuscating_a_result_stays_full_range(monkeypatch, tier):
+    """Tables are for new ciphertexts: who holds the private key could strip short randomness off a result."""
+    public, private = phe.generate_paillier_keypair(n_length=1024)
+    public.batched.prepare()
+    public._calls = 100
+    monkeypatch.setattr(type(public.batched), "randomness", None)
+    result = public.encrypt_encoded(phe.EncodedNumber.encode(public, 2), 1) * 3
+    result.obfuscate()
+    assert private.decrypt(result) == 6
+    with pytest.raises(TypeError):
+        public.encrypt(1)  # this would have used them
+
+
 def test_over_to_phe_and_back(tier):
     original = pytest.importorskip("phe")
     for make, to_other, back in (

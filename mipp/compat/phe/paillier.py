@@ -6,6 +6,7 @@ Single calls go through gmpy2 (or one native power where that is faster); batche
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from ... import cpu
 from ...errors import ParameterError
 from ...paillier import PrivateKey, PublicKey, generate_keypair
+from ...paillier.keys import LEAST_BITS, MOST_BITS
 from ...paillier.limbs import from_limbs, limbs_of, random_below, to_limbs
 from .encoding import EncodedNumber
 from .util import getprimeover, invert, isqrt
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 DEFAULT_KEYSIZE = 3072
+#: encryptions with one key after which tables are made for more
+_TABLE_FROM = 8
 
 
 def generate_paillier_keypair(
@@ -59,6 +63,7 @@ class PaillierPublicKey:
         self.nsquare = self.n * self.n
         self.max_int = self.n // 3 - 1
         self._n, self._nsquare = gmpy2.mpz(self.n), gmpy2.mpz(self.nsquare)
+        self._calls = 0
 
     def __repr__(self) -> str:
         return f"<PaillierPublicKey {hex(hash(self))[2:][:10]}>"
@@ -110,9 +115,23 @@ class PaillierPublicKey:
         else:
             raise TypeError(f"Expected int type r_value but got: {type(r_value)}")
         # eight lanes for one number still beat GMP
-        if r_value is None and 1024 <= self._n.bit_length() <= 4096 and cpu.active()["bigint"] == "avx512":
+        if r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS and cpu.active()["bigint"] == "avx512":
             return from_limbs(self.batched._powers_of_n([r], 1))[0]
         return gmpy2.powmod(r, self._n, self._nsquare)
+
+    def _fresh(self) -> Any:
+        """r^n mod n^2 for a new ciphertext: of full range at first; by tables from when a background thread has made
+        them.
+
+         Whoever decrypts a new ciphertext learns its number anyway. Not for obfuscating results, see
+         PublicKey.randomness.
+        """
+        if self._calls > _TABLE_FROM and self.batched.prepared:
+            return from_limbs(self.batched.randomness(1, threads=1))[0]
+        self._calls += 1
+        if self._calls == _TABLE_FROM and LEAST_BITS <= self._n.bit_length() <= MOST_BITS:
+            threading.Thread(target=self.batched.prepare, kwargs={"threads": 1}, daemon=True).start()
+        return self._obfuscator()
 
     def encrypt(self, value: Any, precision: float | None = None, r_value: int | None = None) -> EncryptedNumber:
         """Encrypt an int, a float or an EncodedNumber; see :meth:`EncodedNumber.encode`."""
@@ -122,7 +141,8 @@ class PaillierPublicKey:
     def encrypt_encoded(self, encoding: EncodedNumber, r_value: int | None) -> EncryptedNumber:
         """Encrypt an encoded number. With an ``r_value`` the result counts as not obfuscated."""
         if r_value is None:
-            return EncryptedNumber._made(self, self._encrypt(encoding.encoding, None), encoding.exponent, True)
+            opened = (self._n * encoding.encoding + 1) % self._nsquare
+            return EncryptedNumber._made(self, opened * self._fresh() % self._nsquare, encoding.exponent, True)
         return EncryptedNumber._made(self, self._encrypt(encoding.encoding, r_value), encoding.exponent, False)
 
     def encrypt_batch(
