@@ -17,3 +17,14 @@ def test_python_example(tmp_path, monkeypatch, capsys):
         exec(compile(block, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[0].startswith("berta 100 ")
+
+
+@pytest.mark.parametrize("room", ["mipp/paillier", "mipp/compat/phe"])
+def test_examples_of_rooms(room):
+    readme = Path(__file__).parents[1] / room / "README.md"
+    if not readme.is_file():
+        pytest.skip("no README beside the tests")
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, str(readme), "exec"), {})

@@ -377,3 +377,27 @@ def test_the_key_file_keeps_the_paillier_key(world):
     assert str(world.user._paillier.p) not in text
     kept = world.deployment.user("ulla")._paillier
     assert isinstance(kept, PrivateKey) and kept == world.user._paillier
+
+
+def test_no_prime_and_no_plain_query_on_the_wire(world, monkeypatch):
+    """What the user sends holds ciphertexts of the query, its public key, and nothing of the primes."""
+    from mipp.protocol.channel import LocalChannel
+
+    seen = []
+    gather = LocalChannel.gather
+
+    def spy(self, requests, **options):
+        seen.extend(bytes(f) for frames in requests.values() for f in frames)
+        return gather(self, requests, **options)
+
+    monkeypatch.setattr(LocalChannel, "gather", spy)
+    user = world.user
+    user.register()
+    query = vectors(1)
+    user.search(query[0], k=3)
+    wire = b"".join(seen)
+    for prime in (user._paillier.p, user._paillier.q):
+        for order in ("big", "little"):
+            assert int(prime).to_bytes(128, order)[32:96] not in wire
+    assert user._paillier.public.to_bytes() in wire
+    assert user.config.encoding.encode_queries(query).tobytes() not in wire and query.tobytes() not in wire
