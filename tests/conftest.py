@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mipp
+from mipp import cpu
 
 DIM = 12
 
@@ -75,3 +76,12 @@ class World:
 @pytest.fixture
 def world(deployment) -> World:
     return World(deployment)
+
+
+@pytest.fixture(params=["portable", "avx512"])
+def bigint_tier(request):
+    """Every tier of the big-integer kernels as itself; skipped where the machine lacks it."""
+    if request.param not in cpu.levels():
+        pytest.skip(f"this machine lacks {request.param}")
+    with cpu.force(request.param):
+        yield request.param

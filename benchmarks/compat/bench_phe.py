@@ -10,7 +10,6 @@ import time
 import pytest
 
 import mipp.compat.phe as ours
-from mipp import cpu
 
 phe = pytest.importorskip("phe", reason="phe is the baseline; pip install phe gmpy2")
 
@@ -43,14 +42,6 @@ def sides(request):
     return Side(ours, private.p, private.q), Side(phe, private.p, private.q)
 
 
-@pytest.fixture(params=["avx512", "portable"])
-def tier(request):
-    if request.param not in cpu.levels():
-        pytest.skip(f"this machine lacks {request.param}")
-    with cpu.force(request.param):
-        yield request.param
-
-
 def timed(call, side, repeat):
     begin = time.perf_counter()
     for _ in range(repeat):
@@ -59,7 +50,7 @@ def timed(call, side, repeat):
 
 
 @pytest.mark.parametrize("name", list(CALLS))
-def bench_single_call(benchmark, sides, tier, name):
+def bench_single_call(benchmark, sides, bigint_tier, name):
     call, repeat = CALLS[name]
     # tables belong to the tier that they were made on
     sides = Side(ours, sides[0].private.p, sides[0].private.q), sides[1]
@@ -75,7 +66,7 @@ def bench_single_call(benchmark, sides, tier, name):
         rounds=ROUNDS, warmup_rounds=0,
     )  # fmt: skip
     benchmark.extra_info |= {
-        "tier": tier,
+        "tier": bigint_tier,
         "bits": sides[0].public.n.bit_length(),
         "us": round(1e6 * statistics.median(mine), 2),
         "phe_us": round(1e6 * statistics.median(theirs), 2),

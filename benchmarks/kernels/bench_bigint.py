@@ -13,7 +13,6 @@ import gmpy2
 import numpy as np
 import pytest
 
-from mipp import cpu
 from mipp._native import _core
 from mipp._native._mpz import to_limbs
 
@@ -26,14 +25,6 @@ COUNT = 64
 def modulus(request):
     n = secrets.randbits(request.param) | 1 << request.param - 1 | 1
     return gmpy2.mpz(n), _core.Modulus(to_limbs([n], request.param // 64)[0], True)
-
-
-@pytest.fixture(params=["avx512", "portable"])
-def tier(request):
-    if request.param not in cpu.levels():
-        pytest.skip(f"this machine lacks {request.param}")
-    with cpu.force(request.param):
-        yield request.param
 
 
 def seconds(call):
@@ -61,18 +52,18 @@ def numbers(n, count):
     return values, to_limbs(values, -(-(n * n).bit_length() // 64))
 
 
-def bench_product(benchmark, modulus, tier):
+def bench_product(benchmark, modulus, bigint_tier):
     n, native = modulus
     values, a = numbers(n, COUNT * 8)
     square = n * n
     compare(
         benchmark, lambda: native.mul(a, a, 1), len(a),
-        lambda: [x * x % square for x in values], len(values), {"tier": tier, "bits": n.bit_length()},
+        lambda: [x * x % square for x in values], len(values), {"tier": bigint_tier, "bits": n.bit_length()},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["pow", "pow_var"])
-def bench_power(benchmark, modulus, tier, way):
+def bench_power(benchmark, modulus, bigint_tier, way):
     """An exponent of 256 bits: secret and the same for all, or public."""
     n, native = modulus
     values, a = numbers(n, COUNT)
@@ -82,11 +73,11 @@ def bench_power(benchmark, modulus, tier, way):
     power = gmpy2.powmod_sec if way == "pow" else gmpy2.powmod
     compare(
         benchmark, call, COUNT, lambda: [power(x, e, n * n) for x in values[:8]], 8,
-        {"tier": tier, "bits": n.bit_length(), "exponent_bits": 256},
+        {"tier": bigint_tier, "bits": n.bit_length(), "exponent_bits": 256},
     )  # fmt: skip
 
 
-def bench_fixed_base(benchmark, modulus, tier):
+def bench_fixed_base(benchmark, modulus, bigint_tier):
     """Powers of one base by tables, exponents of half of n's bits: what encryption does."""
     n, native = modulus
     values, a = numbers(n, 1)
@@ -96,11 +87,11 @@ def bench_fixed_base(benchmark, modulus, tier):
     e = int.from_bytes(exponents[0].tobytes(), "little")
     compare(
         benchmark, lambda: fixed.pow(exponents, 1), 512, lambda: gmpy2.powmod_sec(values[0], e, n * n), 1,
-        {"tier": tier, "bits": n.bit_length(), "exponent_bits": bits, "table_mb": fixed.table_bytes // 10**6},
+        {"tier": bigint_tier, "bits": n.bit_length(), "exponent_bits": bits, "table_mb": fixed.table_bytes // 10**6},
     )  # fmt: skip
 
 
-def bench_multi_power(benchmark, modulus, tier):
+def bench_multi_power(benchmark, modulus, bigint_tier):
     """128 shared bases to 8-bit powers for 256 outputs."""
     n, native = modulus
     values, a = numbers(n, 128)
@@ -114,5 +105,5 @@ def bench_multi_power(benchmark, modulus, tier):
 
     compare(
         benchmark, lambda: native.multi_pow(a, e, 8, 8, 1), 256, by_gmp, 1,
-        {"tier": tier, "bits": n.bit_length(), "bases": 128, "exponent_bits": 8},
+        {"tier": bigint_tier, "bits": n.bit_length(), "bases": 128, "exponent_bits": 8},
     )  # fmt: skip

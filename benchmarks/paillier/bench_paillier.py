@@ -12,7 +12,6 @@ import time
 import numpy as np
 import pytest
 
-from mipp import cpu
 from mipp.paillier import PrivateKey, PublicKey, decrypt, encrypt
 
 phe = pytest.importorskip("phe", reason="phe is the baseline; pip install phe gmpy2")
@@ -30,21 +29,13 @@ def keys(request):
     return public, private, PrivateKey(private.p, private.q)
 
 
-@pytest.fixture(params=["avx512", "portable"])
-def tier(request):
-    if request.param not in cpu.levels():
-        pytest.skip(f"this machine lacks {request.param}")
-    with cpu.force(request.param):
-        yield request.param
-
-
 def seconds(call):
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
-def compare(benchmark, call, items, baseline, baseline_items, work, tier, keys):
+def compare(benchmark, call, items, baseline, baseline_items, work, bigint_tier, keys):
     """Medians per item, and of the paired ratios of phe's time to ours."""
     ours, theirs = [], []
     call()
@@ -57,43 +48,43 @@ def compare(benchmark, call, items, baseline, baseline_items, work, tier, keys):
 
     benchmark.pedantic(measured, setup=setup, rounds=ROUNDS, warmup_rounds=0)
     benchmark.extra_info |= {
-        "tier": tier,
+        "tier": bigint_tier,
         "bits": keys[0].n.bit_length(),
         "items": items,
         "us": round(1e6 * statistics.median(ours), 1),
         "phe_us": round(1e6 * statistics.median(theirs), 1),
         "phe_items": baseline_items,
         "times": round(statistics.median(t / o for o, t in zip(ours, theirs, strict=True)), 2),
-        "limit": LIMITS[tier][work],
+        "limit": LIMITS[bigint_tier][work],
     }
 
 
-def bench_encrypt(benchmark, keys, tier):
+def bench_encrypt(benchmark, keys, bigint_tier):
     public = PublicKey(keys[0].n)
     public.prepare(threads=1)  # the table is ready
-    items = ITEMS if tier == "avx512" else ITEMS // 8
+    items = ITEMS if bigint_tier == "avx512" else ITEMS // 8
     values = np.random.default_rng(0).integers(-(2**31), 2**31, items)
     plain = values.tolist()[:4]
     compare(
         benchmark, lambda: encrypt(public, values, threads=1), items,
-        lambda: [keys[0].encrypt(v) for v in plain], 4, "encrypt", tier, keys,
+        lambda: [keys[0].encrypt(v) for v in plain], 4, "encrypt", bigint_tier, keys,
     )  # fmt: skip
 
 
-def bench_decrypt(benchmark, keys, tier):
-    items = ITEMS if tier == "avx512" else ITEMS // 8
+def bench_decrypt(benchmark, keys, bigint_tier):
+    items = ITEMS if bigint_tier == "avx512" else ITEMS // 8
     values = np.random.default_rng(0).integers(-(2**31), 2**31, items)
     array = encrypt(keys[2].public, values)
     theirs = [keys[0].encrypt(v) for v in values.tolist()[:8]]
     assert np.array_equal(decrypt(keys[2], array), values)
     compare(
         benchmark, lambda: decrypt(keys[2], array, threads=1), items,
-        lambda: [keys[1].decrypt(c) for c in theirs], 8, "decrypt", tier, keys,
+        lambda: [keys[1].decrypt(c) for c in theirs], 8, "decrypt", bigint_tier, keys,
     )  # fmt: skip
 
 
-def bench_query_times_plain_rows(benchmark, keys, tier):
-    rows = 1000 if tier == "avx512" else 250
+def bench_query_times_plain_rows(benchmark, keys, bigint_tier):
+    rows = 1000 if bigint_tier == "avx512" else 250
     rng = np.random.default_rng(1)
     x = rng.integers(-127, 128, (rows, DIM), dtype=np.int8)
     query = rng.integers(-127, 128, DIM, dtype=np.int8)
@@ -109,4 +100,4 @@ def bench_query_times_plain_rows(benchmark, keys, tier):
 
     result = array.dot(x.T, threads=1)
     assert np.array_equal(decrypt(keys[2], result), x.astype(int) @ query)
-    compare(benchmark, lambda: array.dot(x.T, threads=1), rows, dots, len(weights), "dot", tier, keys)
+    compare(benchmark, lambda: array.dot(x.T, threads=1), rows, dots, len(weights), "dot", bigint_tier, keys)

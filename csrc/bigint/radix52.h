@@ -99,6 +99,35 @@ struct Radix52 {
         for (int t = 1; t < P; ++t) acc[n + t] += low[t] + high[t - 1];
     }
 
+    // f(width, first row) for rows 0 .. n in panels of 8 and a narrower last one
+    template <int P>
+    struct Width {
+        static constexpr int rows = P;
+    };
+    template <class F>
+    static inline void each_panel(int n, F f) {
+        int i = 0;
+        for (; i + 8 <= n; i += 8) f(Width<8>(), i);
+        switch (n - i) {
+            case 1:
+                return f(Width<1>(), i);
+            case 2:
+                return f(Width<2>(), i);
+            case 3:
+                return f(Width<3>(), i);
+            case 4:
+                return f(Width<4>(), i);
+            case 5:
+                return f(Width<5>(), i);
+            case 6:
+                return f(Width<6>(), i);
+            case 7:
+                return f(Width<7>(), i);
+            default:
+                return;
+        }
+    }
+
     template <int P>
     static __attribute__((noinline)) void multiply_panel(Word* acc, const Word* a, const Word* b, int n) {
         Word x[P], low[P];
@@ -111,26 +140,7 @@ struct Radix52 {
 
     // acc += a * b, n limbs each
     static void columns_multiply(Word* acc, const Word* a, const Word* b, int n) {
-        int i = 0;
-        for (; i + 8 <= n; i += 8) multiply_panel<8>(acc + i, a + i, b, n);
-        switch (n - i) {
-            case 1:
-                return multiply_panel<1>(acc + i, a + i, b, n);
-            case 2:
-                return multiply_panel<2>(acc + i, a + i, b, n);
-            case 3:
-                return multiply_panel<3>(acc + i, a + i, b, n);
-            case 4:
-                return multiply_panel<4>(acc + i, a + i, b, n);
-            case 5:
-                return multiply_panel<5>(acc + i, a + i, b, n);
-            case 6:
-                return multiply_panel<6>(acc + i, a + i, b, n);
-            case 7:
-                return multiply_panel<7>(acc + i, a + i, b, n);
-            default:
-                return;
-        }
+        each_panel(n, [=](auto width, int i) { multiply_panel<decltype(width)::rows>(acc + i, a + i, b, n); });
     }
 
     // acc += products a[i] a[j], i < j, of rows i in this panel; n limbs from its first row on
@@ -155,33 +165,7 @@ struct Radix52 {
     // acc = a * a
     static void columns_square(Word* acc, const Word* a, int n) {
         for (int i = 0; i < 2 * n; ++i) acc[i] = all(0);
-        int i = 0;
-        for (; i + 8 <= n; i += 8) square_panel<8>(acc + 2 * i, a + i, n - i);
-        switch (n - i) {
-            case 1:
-                square_panel<1>(acc + 2 * i, a + i, n - i);
-                break;
-            case 2:
-                square_panel<2>(acc + 2 * i, a + i, n - i);
-                break;
-            case 3:
-                square_panel<3>(acc + 2 * i, a + i, n - i);
-                break;
-            case 4:
-                square_panel<4>(acc + 2 * i, a + i, n - i);
-                break;
-            case 5:
-                square_panel<5>(acc + 2 * i, a + i, n - i);
-                break;
-            case 6:
-                square_panel<6>(acc + 2 * i, a + i, n - i);
-                break;
-            case 7:
-                square_panel<7>(acc + 2 * i, a + i, n - i);
-                break;
-            default:
-                break;
-        }
+        each_panel(n, [=](auto width, int i) { square_panel<decltype(width)::rows>(acc + 2 * i, a + i, n - i); });
         for (int j = 0; j < n; ++j) {
             acc[2 * j] = lo(acc[2 * j] + acc[2 * j], a[j], a[j]);
             acc[2 * j + 1] = hi(acc[2 * j + 1] + acc[2 * j + 1], a[j], a[j]);
@@ -212,33 +196,8 @@ struct Radix52 {
     // out = acc / 2^(52 n) mod m, below 2 m for acc < 2^(52 n) m; quotient: n limbs, acc + quotient * m = out * 2^(52
     // n)
     static void reduce(Word* out, Word* quotient, Word* acc, const Word* m, Word inverse, int n) {
-        int i = 0;
-        for (; i + 8 <= n; i += 8) reduce_panel<8>(acc + i, m, inverse, n, quotient + i);
-        switch (n - i) {
-            case 1:
-                reduce_panel<1>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 2:
-                reduce_panel<2>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 3:
-                reduce_panel<3>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 4:
-                reduce_panel<4>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 5:
-                reduce_panel<5>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 6:
-                reduce_panel<6>(acc + i, m, inverse, n, quotient + i);
-                break;
-            case 7:
-                reduce_panel<7>(acc + i, m, inverse, n, quotient + i);
-                break;
-            default:
-                break;
-        }
+        each_panel(
+            n, [=](auto width, int i) { reduce_panel<decltype(width)::rows>(acc + i, m, inverse, n, quotient + i); });
         Word carry = all(0);
         for (int j = 0; j < n; ++j) {
             const Word s = acc[n + j] + carry;

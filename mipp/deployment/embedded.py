@@ -309,7 +309,10 @@ class Deployment:
         return user
 
     def prepare(self, user: bytes, queries: int = 1) -> None:
-        """Homomorphic scheme: let both servers make the randomness for a user's next queries ahead, in memory."""
+        """Let the servers make the randomness for a user's next queries ahead, in memory.
+
+        Only the homomorphic scheme has any; in the other there is nothing to do.
+        """
         rows = self.status()["images"]
         for server in self.servers.values():
             if isinstance(server, HomomorphicServer):

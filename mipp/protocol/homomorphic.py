@@ -127,8 +127,8 @@ def answer(
     -------
     (B, P * element_limbs) uint64, P packed ciphertexts a query
 
-    Cost: N D products of k-bit powers and N * width squarings mod n^2, one full power per ciphertext if the pool is
-    empty.
+    Memory: the rows twice. Cost: N D products of k-bit powers and N * width squarings mod n^2, one full power per
+    ciphertext if the pool is empty.
     """
     count = layout.ciphertexts(len(rows))
     exponents = np.zeros((count * layout.slots, rows.shape[1]), rows.dtype)

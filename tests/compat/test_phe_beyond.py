@@ -5,15 +5,6 @@ import numpy as np
 import pytest
 
 import mipp.compat.phe as phe
-from mipp import cpu
-
-
-@pytest.fixture(params=["portable", "avx512"])
-def tier(request):
-    if request.param not in cpu.levels():
-        pytest.skip(f"this machine lacks {request.param}")
-    with cpu.force(request.param):
-        yield request.param
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +15,7 @@ def keys():
 VALUES = [0, 1, -1, 2**80, 1.5, -2.25e-7, 3.1e11, np.int8(-5), np.float32(0.5)]
 
 
-def test_batches_equal_single_calls(tier, keys):
+def test_batches_equal_single_calls(bigint_tier, keys):
     public, private = keys
     batch = public.encrypt_batch(VALUES)
     single = [public.encrypt(v) for v in VALUES]
@@ -59,7 +50,7 @@ def test_batches_refuse_what_single_calls_refuse(keys):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.float64, object])
-def test_dot(tier, keys, dtype):
+def test_dot(bigint_tier, keys, dtype):
     public, private = keys
     rng = np.random.default_rng(2)
     weights = rng.integers(-100, 100, (5, 3)) if dtype is not np.uint8 else rng.integers(0, 200, (5, 3))
@@ -132,7 +123,7 @@ def test_primes_of_very_different_size():
     assert private.decrypt_batch([public.encrypt(3)]) == [3]
 
 
-def test_single_encryption_by_native_power(tier):
+def test_single_encryption_by_native_power(bigint_tier):
     """From 1024 bits on, one obfuscator is made by the vector kernels where they are."""
     public, private = phe.generate_paillier_keypair(n_length=1024)
     assert private.decrypt(public.encrypt(-3.5)) == -3.5
@@ -141,7 +132,7 @@ def test_single_encryption_by_native_power(tier):
     assert private.decrypt(x + public.encrypt(1)) == 2
 
 
-def test_many_single_encryptions_go_by_tables(tier):
+def test_many_single_encryptions_go_by_tables(bigint_tier):
     """After a few calls a thread makes tables; then every ciphertext is fresh all the same."""
     public, private = phe.generate_paillier_keypair(n_length=2048)
     first = public.encrypt(1)
@@ -154,7 +145,7 @@ def test_many_single_encryptions_go_by_tables(tier):
     assert len({public.encrypt(7).ciphertext() for _ in range(20)}) == 20
 
 
-def test_obfuscating_a_result_stays_full_range(monkeypatch, tier):
+def test_obfuscating_a_result_stays_full_range(monkeypatch, bigint_tier):
     """Tables are for new ciphertexts: who holds the private key could strip short randomness off a result."""
     public, private = phe.generate_paillier_keypair(n_length=1024)
     public.batched.prepare()
@@ -167,7 +158,7 @@ def test_obfuscating_a_result_stays_full_range(monkeypatch, tier):
         public.encrypt(1)  # this would have used them
 
 
-def test_over_to_phe_and_back(tier):
+def test_over_to_phe_and_back(bigint_tier):
     original = pytest.importorskip("phe")
     for make, to_other, back in (
         (phe, phe.to_phe, phe.from_phe), (original, phe.from_phe, phe.to_phe),

@@ -1,17 +1,8 @@
-"""Keys that are made once, and ``tier``: the native tiers, each as itself."""
+"""Keys that are made once."""
 
 import pytest
 
-from mipp import cpu
 from mipp.paillier import PrivateKey, generate_keypair
-
-
-@pytest.fixture(params=["portable", "avx512"])
-def tier(request):
-    if request.param not in cpu.levels():
-        pytest.skip(f"this machine lacks {request.param}")
-    with cpu.force(request.param):
-        yield request.param
 
 
 @pytest.fixture(scope="session")

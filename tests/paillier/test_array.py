@@ -107,7 +107,7 @@ def test_bounds_of_values(key):
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_arithmetic_with_plain_arrays(tier, key, rng, dtype):
+def test_arithmetic_with_plain_arrays(bigint_tier, key, rng, dtype):
     x, y = random(rng, (3, 4), np.int32), random(rng, (4,), dtype)
     a = encrypt(key.public, x)
     wide, plain = x.astype(object), y.astype(object)
@@ -122,7 +122,7 @@ def test_arithmetic_with_plain_arrays(tier, key, rng, dtype):
     assert decrypt(key, y @ a[1]).tolist() == int(plain @ wide[1])
 
 
-def test_arithmetic_between_ciphertexts(tier, key, rng):
+def test_arithmetic_between_ciphertexts(bigint_tier, key, rng):
     x, y = random(rng, (3, 4), np.int32), random(rng, (4,), np.int16)
     a, b = encrypt(key.public, x), encrypt(key.public, y)
     wide = x.astype(np.int64)
@@ -137,7 +137,7 @@ def test_arithmetic_between_ciphertexts(tier, key, rng):
 
 
 @pytest.mark.parametrize("scalar", [0, 1, -1, 5, -7, 2**40, -(2**90), np.int8(-128), 0.5, -0.25, 1e-3])
-def test_scalars(tier, key, rng, scalar):
+def test_scalars(bigint_tier, key, rng, scalar):
     x = random(rng, 5, np.int16)
     a = encrypt(key.public, x)
     exact = int(scalar) if not isinstance(scalar, float) else round(scalar * 2**32) / 2**32
@@ -149,7 +149,7 @@ def test_scalars(tier, key, rng, scalar):
         assert decrypt(key, got).tolist() == expected
 
 
-def test_fixed_point(tier, key, rng):
+def test_fixed_point(bigint_tier, key, rng):
     x, w = rng.normal(size=6), rng.normal(size=(6, 2))
     a = encrypt(key.public, x, fraction_bits=20)
     xq, wq = np.rint(x * 2**20) / 2**20, np.rint(w * 2**32) / 2**32
@@ -182,7 +182,7 @@ def test_homomorphism(key, data):
             assert decrypt(key, a @ weights).tolist() == sum(i * j for i, j in zip(x, w, strict=True))
 
 
-def test_exhaustive_over_a_tiny_key(tier, tiny):
+def test_exhaustive_over_a_tiny_key(bigint_tier, tiny):
     """All pairs of plaintexts from -30 to 30: their sums; and all products that fit."""
     values = np.arange(-30, 31)
     a = encrypt(tiny.public, values, max_abs=30)
@@ -284,7 +284,7 @@ def test_rerandomised_ciphertexts_are_new(key):
 
 
 @pytest.mark.parametrize("count", [0, 1, 24, 25, 26, 60])
-def test_packed(tier, key, rng, count):
+def test_packed(bigint_tier, key, rng, count):
     x = random(rng, count, np.int8)
     packed = encrypt_packed(key.public, x, 20)
     assert len(packed) == -(-count // 25)
@@ -390,7 +390,7 @@ def test_repr_tells_shapes_only(key):
 
 
 @pytest.mark.parametrize("bits", [1024, 2048])
-def test_phe_reads_ours_and_we_read_its(tier, bits):
+def test_phe_reads_ours_and_we_read_its(bigint_tier, bits):
     phe = pytest.importorskip("phe")
     from mipp.paillier import PrivateKey
     from mipp.paillier.limbs import from_limbs, to_limbs

@@ -38,7 +38,7 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("p", "q", "m", "r", "c"), KNOWN)
-def test_known_answers(tier, p, q, m, r, c):
+def test_known_answers(bigint_tier, p, q, m, r, c):
     n = p * q
     expected = textbook_encrypt(n, m, r)
     assert c is None or c == expected
@@ -50,7 +50,7 @@ def test_known_answers(tier, p, q, m, r, c):
 
 
 @pytest.mark.parametrize("bits", [128, 1024, 2048])
-def test_against_the_textbook(tier, bits):
+def test_against_the_textbook(bigint_tier, bits):
     key = generate_keypair(bits, insecure=True)
     n, limbs = int(key.public.n), key.public.limbs
     messages = [0, 1, n - 1, n // 2, int(key.p), secrets.randbelow(n)]
@@ -62,7 +62,7 @@ def test_against_the_textbook(tier, bits):
     assert from_limbs(key.raw_decrypt(to_limbs(theirs, 2 * limbs))) == messages[-2:]
 
 
-def test_exhaustive_over_a_tiny_key(tier, tiny):
+def test_exhaustive_over_a_tiny_key(bigint_tier, tiny):
     """Every plaintext with every randomness."""
     n = 187
     units = [r for r in range(1, n) if math.gcd(r, n) == 1]
@@ -74,7 +74,7 @@ def test_exhaustive_over_a_tiny_key(tier, tiny):
 
 
 @pytest.mark.parametrize("primes", [(11, 10**9 + 7), (2**89 - 1, 2**107 - 1), (2**127 - 1, 2**89 - 1)])
-def test_primes_of_different_size(tier, primes):
+def test_primes_of_different_size(bigint_tier, primes):
     try:
         key = PrivateKey(*primes, insecure=True)
     except ParameterError as error:
@@ -229,7 +229,7 @@ def is_residue(key, numbers):
 
 
 @pytest.mark.parametrize("full_range", [False, True])
-def test_randomness_is_fresh(tier, key, full_range):
+def test_randomness_is_fresh(bigint_tier, key, full_range):
     public = PublicKey(key.public.n, insecure=True)
     values = np.concatenate([public.randomness(40, full_range=full_range) for _ in range(3)])
     assert is_residue(key, values)
