@@ -16,7 +16,7 @@ from mipp.errors import (
     ParameterError,
     ShapeError,
 )
-from mipp.paillier import PrivateKey, generate_keypair
+from mipp.paillier import PrivateKey, PublicKey, generate_keypair
 from mipp.protocol import messages as m
 from mipp.protocol.homomorphic import encrypt_query
 from mipp.protocol.wire import encode, frames_hash
@@ -192,6 +192,23 @@ def test_randomness_ahead_is_used_once(world):
     world.check()  # made on the way
     assert [len(p) for p in pools] == [0] * 2
     assert len({v.tobytes() for values in ahead for v in values}) == 4 * count
+
+
+def test_servers_randomise_in_full_range(world, monkeypatch):
+    """The user holds p and q: it could strip short randomness off and read the exponents, which are stored rows."""
+    asked = []
+    randomness = PublicKey.randomness
+
+    def spy(self, count, *, full_range=False, threads=None):
+        asked.append((full_range, count))
+        return randomness(self, count, full_range=full_range, threads=threads)
+
+    monkeypatch.setattr(PublicKey, "randomness", spy)
+    world.deployment.prepare(world.user.id)
+    world.check()  # uses what was prepared, once at each server
+    world.check()  # makes its own
+    count = world.user._layout.ciphertexts(60)
+    assert [full for full, n in asked if n != DIM] == [True] * 4 and [n for full, n in asked if full] == [count] * 4
 
 
 # --- what servers hold --------------------------------------------------------------------------------------------
