@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from mipp import cpu, ring
+from mipp._native import _core
+from mipp.paillier import decrypt, encrypt, generate_keypair
 from tests.boundary.test_cpu import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,14 +99,38 @@ def test_forked_child_has_its_own_pool(busy):
     assert np.array_equal(ring.matmul(rows, columns, threads=2), wanted)
 
 
-def test_interpreter_lock_is_released():
+def product_of_words():
     rows, columns = problem(2, n=20_000, dim=128, b=64)
+    return lambda: ring.matmul(rows, columns, threads=1)
+
+
+def powers():
+    modulus = _core.Modulus(np.full(16, 2**64 - 1, np.uint64), True)
+    base = np.full((40, 32), 7, np.uint64)
+    return lambda: modulus.pow(base, np.full((1, 4), 5, np.uint64), 256, threads=1)
+
+
+def shared_powers():
+    modulus = _core.Modulus(np.full(16, 2**64 - 1, np.uint64), True)
+    base = np.full((30, 32), 7, np.uint64)
+    return lambda: modulus.multi_pow(base, np.full((200, 1, 30), 9, np.uint8), 8, 8, threads=1)
+
+
+def decryption():
+    key = generate_keypair(1024, insecure=True)
+    array = encrypt(key.public, np.arange(60))
+    return lambda: decrypt(key, array, threads=1)
+
+
+@pytest.mark.parametrize("make", [product_of_words, powers, shared_powers, decryption])
+def test_interpreter_lock_is_released(make):
+    call = make()
     span = []
 
     def work():
         with cpu.force("portable"):
             begin = time.perf_counter()
-            ring.matmul(rows, columns, threads=1)
+            call()
             span.extend((begin, time.perf_counter()))
 
     ticks = []
