@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipp import Encoding
+from mipp.encoding import Projection, pca, rotation, tune
 from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ScoreRangeError, ShapeError
 
 
@@ -156,7 +157,8 @@ def test_serialisation_and_hash():
         {"metric": "l2", "offset": (1.0,)},
         {"metric": "l2", "bits": 9, "query_bits": 8},
         {"metric": "hamming", "row_norm2": 5},
-        {"metric": "l2", "query_scale": 1.0},
+        {"metric": "l2", "query_scale": -1.0},
+        {"metric": "l1", "levels": 3, "query_scale": 1.0},
     ],
 )
 def test_bad_encodings(bad):
@@ -200,3 +202,162 @@ def test_cosine_survives_extreme_lengths():
     x = np.array([[1e-300, 1e-300, 0], [1e300, 1e300, 0], [1, 1, 0]])
     a = e.encode_rows(x)
     assert (a == a[0]).all()
+
+
+@given(
+    st.integers(1, 24),
+    st.sampled_from([16, 32, 64]),
+    st.integers(2, 14),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_accepted_stepped_l2_wraps(dim, ring, bits, several, weighted, seed):
+    """Scores in steps of t: what is accepted is the integer score, within half steps of the distance."""
+    rng = np.random.default_rng(seed)
+    x, q = rng.normal(size=(30, dim)), rng.normal(size=(5, dim))
+    x[0], q[0] = np.sign(x[0]) * 1e3, -np.sign(x[0]) * 1e3
+    scale = tuple(rng.uniform(0.01, 0.2, dim if several else 1))
+    weights = tuple(int(w) for w in rng.integers(1, 9, dim)) if weighted else ()
+    t = 10.0 ** rng.uniform(-4, 1)
+    bounds = {} if rng.random() < 0.3 else {"row_norm2": int(rng.integers(1, 9000)), "query_norm2": 5000}
+    try:
+        e = Encoding(
+            "l2", dim, bits=bits, query_bits=24, ring_bits=ring, scale=scale, query_scale=t, weights=weights, **bounds
+        )
+    except ScoreRangeError:
+        return
+    rows, queries = [], []
+    for kept, source, encode in ((rows, x, e.encode_rows), (queries, q, e.encode_queries)):
+        for row in source:
+            try:
+                encode(row[None])
+            except ScoreRangeError:
+                continue
+            kept.append(row)
+    if not rows or not queries:
+        return
+    rows, queries = np.array(rows), np.array(queries)
+    got = in_ring(e, rows, queries).astype(np.int64)
+    low, high = e.score_range
+    assert (got >= low).all() and (got <= high).all()
+    assert (np.abs(e.encode_queries(queries).astype(object)).sum(axis=1) <= e.query_norm1).all()
+    s = np.array(scale) * np.ones(dim)
+    w = np.array(weights or [1] * dim)
+    v = np.clip(np.rint(rows / s), -(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1) * s
+    b = np.clip(np.rint(queries * 2 * w * s / t), -(2**23) + 1, 2**23 - 1) * t / (2 * w * s)
+    want = (w * (b[:, None] - v[None]) ** 2).sum(-1)
+    assert np.abs(e.values(got, queries) - want).max() <= t * 0.5 + 1e-6 * want.max()
+
+
+def test_weighted_l2_is_exact():
+    rng = np.random.default_rng(2)
+    x, q = rng.integers(0, 64, (40, 6)), rng.integers(0, 64, (5, 6))
+    w = (4, 2, 2, 1, 1, 7)
+    e = Encoding("l2", 6, bits=8, offset=(32,) * 6, weights=w)
+    want = (np.array(w) * (q[:, None] - x[None]) ** 2).sum(-1)
+    assert np.array_equal(e.values(in_ring(e, x, q), q), want)
+    assert e.encoded_dim == 7
+    assert (np.abs(e.encode_queries(q).astype(int)).sum(axis=1) <= e.query_norm1).all()
+
+
+def test_hellinger():
+    rng = np.random.default_rng(4)
+    x, q = rng.dirichlet(np.ones(20), 50), rng.dirichlet(np.ones(20), 4)
+    e = Encoding("hellinger", 20, bits=12, query_bits=14)
+    assert np.abs(e.values(in_ring(e, 7 * x, 3 * q), q) - np.sqrt(q) @ np.sqrt(x).T).max() < 2e-3
+    with pytest.raises(EncodingError, match="negative"):
+        e.encode_rows(-x)
+    with pytest.raises(EncodingError, match="zero"):
+        e.encode_rows(0 * x)
+
+
+def test_fields_that_say_nothing_do_not_change_the_hash():
+    """What was made before these fields existed keeps its hash."""
+    data = Encoding("l2", 3).to_dict()
+    assert "weights" not in data and "projection" not in data
+    assert Encoding.from_dict(data).hash == Encoding("l2", 3).hash
+
+
+def test_projection():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(200, 10)) * np.array([9, 5, 3, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.1]) @ rotation(10, 3).matrix.T
+    p = pca(x, 4)
+    assert np.allclose(p.matrix.T @ p.matrix, np.eye(4), atol=1e-6)
+    kept = ((x - x.mean(0)) @ p.matrix).var(axis=0)
+    assert (np.diff(kept) < 0).all() and kept.sum() > 0.98 * x.var(axis=0).sum()
+    for metric, offset in (("l2", tuple(x.mean(0))), ("ip", ()), ("cosine", ())):
+        e = Encoding(metric, 10, bits=12, query_bits=20, scale=0.02 if metric != "cosine" else (), ring_bits=64,
+                     query_scale=1e-4 if metric == "ip" else 0.0, projection=p, offset=offset)  # fmt: skip
+        again = Encoding.from_dict(json.loads(json.dumps(e.to_dict())))
+        assert again == e and again.hash == e.hash and e.hash != Encoding(metric, 10).hash
+        assert e.encoded_dim == 4 + (metric == "l2") and repr(p.data)[2:8] not in repr(e)
+        y = x - np.array(offset or 0.0)
+        y = (y / np.linalg.norm(y, axis=1)[:, None] if metric == "cosine" else y) @ p.matrix
+        want = ((y[:3, None] - y[None]) ** 2).sum(-1) if metric == "l2" else y[:3] @ y.T
+        assert np.abs(e.values(in_ring(e, x, x[:3]), x[:3]) - want).max() < 0.02 * np.abs(want).max()
+    full = pca(x, 10)
+    e = Encoding("cosine", 10, bits=8, query_bits=8, projection=full)  # unit vectors stay within the bound
+    e.encode_rows(x), e.encode_queries(x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Projection.of(np.ones((3, 2))),
+        lambda: Projection.of(np.eye(3)[:2]),
+        lambda: Projection.of(np.full((2, 2), np.nan)),
+        lambda: Projection.of(np.ones(3)),
+        lambda: Projection(3, 3, b"123"),
+        lambda: Projection.from_dict({"dim": 1}),
+        lambda: Projection.from_dict({"dim": 1, "out_dim": 1, "data": "*"}),
+        lambda: Encoding("ip", 4, projection=rotation(3)),
+        lambda: Encoding("l1", 3, levels=3, projection=rotation(3)),
+        lambda: Encoding("l2", 3, weights=(1, 2)),
+        lambda: Encoding("ip", 3, weights=(1, 2, 3)),
+        lambda: Encoding("l2", 3, weights=(1, 2, 0)),
+        lambda: pca(np.ones((5, 3)), 4),
+        lambda: tune("l1", np.ones((50, 3))),
+        lambda: tune("l2", np.ones((5, 3))),
+        lambda: tune("l2", np.zeros((50, 3))),
+        lambda: tune("hellinger", -np.ones((50, 3))),
+        lambda: tune("l2", np.ones((50, 3)), margin=0.5),
+    ],
+)
+def test_bad_projections_weights_and_samples(make):
+    with pytest.raises(MippError):
+        make()
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine", "hellinger"])
+@pytest.mark.parametrize(("ring", "least"), [(16, 0.85), (32, 0.985)])
+@pytest.mark.parametrize("options", [{}, {"rotate": True}, {"server_ranking": True}])
+def test_tuned_encodings_keep_the_neighbours(metric, ring, least, options):
+    """Fitted on one half, measured on the other, against exact neighbours in float."""
+    rng = np.random.default_rng(6)
+    centres = rng.gamma(0.7, 20.0, (40, 24))
+    data = np.abs(centres[rng.integers(0, 40, 1500)] + rng.normal(size=(1500, 24)) * 6)
+    sample, x, q = data[:700], data[700:1400], data[1400:]
+    tuned = tune(metric, sample, ring_bits=ring, **options)
+    e = tuned.encoding
+    assert e.ring_bits == ring and (e.allows_server_ranking or "server_ranking" not in options)
+    assert tuned.recall == max(recall for recall, _ in tuned.trials) >= least
+    good = np.array([_accepted(e.encode_rows, row) for row in x])
+    asked = np.array([_accepted(e.encode_queries, row) for row in q])
+    assert good.mean() > 0.98 and asked.mean() > 0.97
+    x, q = x[good], q[asked]
+    y, p = (np.sqrt(v) if metric == "hellinger" else v for v in (x, q))
+    if metric in ("cosine", "hellinger"):
+        y, p = (v / np.linalg.norm(v, axis=1)[:, None] for v in (y, p))
+    near = 2 * p @ y.T - (y**2).sum(1) if metric == "l2" else p @ y.T
+    true, found = (np.argsort(-s, axis=1, kind="stable")[:, :10] for s in (near, in_ring(e, x, q).astype(int)))
+    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(true, found, strict=True)]) / 10 >= least - 0.03
+
+
+def _accepted(encode, row):
+    try:
+        encode(row[None])
+    except ScoreRangeError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import features
-from ..encoding import Encoding
-from ..errors import ImageError, MippError, ParameterError
+from ..encoding import Encoding, tune
+from ..errors import ImageError, MippError, ParameterError, ScoreRangeError
 from ..roles.owner import ImageOwner
 
 __all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "query_vector"]
@@ -38,24 +39,61 @@ def descriptor_encoding(
     """The encoding that realises a descriptor's distance.
 
     Scales come from the descriptor's declared value range, or from ``sample``, embedded features (N, dim) of public
-    images.
+    images. Codes of integers are held exactly, with more than ``bits`` where they need them. In a ring of 16 bits,
+    where eight-bit features do not fit, ``l2`` scores come in steps, as fine as the declared range, or better the
+    sample, lets them be.
     """
     d = features.get(spec)
-    low, high = np.broadcast_arrays(d.embed_low, d.embed_high)
-    if d.metric == "l1":
-        return Encoding("l1", d.embed_dim, levels=int(np.max(high)) + 1, ring_bits=ring_bits)
-    if d.metric == "hamming":
-        return Encoding("hamming", d.embed_dim, ring_bits=ring_bits)
+    code = d.code
+    low, high = np.array(code.low), np.array(code.high)
+    if code.metric == "l1":
+        return Encoding("l1", code.dim, levels=code.levels, ring_bits=ring_bits)
+    if code.metric == "hamming":
+        return Encoding("hamming", code.dim, ring_bits=ring_bits)
     options: dict[str, Any] = {"ring_bits": ring_bits, "bits": bits, "query_bits": query_bits}
-    if d.metric == "l2":
-        options["offset"] = tuple(((low + high) / 2).tolist())
     if sample is not None:
-        options.pop("offset", None)
-        return Encoding.fit(d.metric, sample, center=d.metric == "l2", **options)
-    if d.metric == "cosine":
-        return Encoding("cosine", d.embed_dim, **options)
-    half = float(np.max((high - low) / 2 if d.metric == "l2" else np.maximum(abs(low), abs(high))))
-    return Encoding(d.metric, d.embed_dim, scale=(half / ((1 << (bits - 1)) - 1),), **options)
+        if ring_bits == 16:
+            return tune(code.metric, sample, ring_bits=16).encoding
+        if not code.whole:
+            return Encoding.fit(code.metric, sample, center=code.metric == "l2", **options)
+    if code.metric in ("cosine", "hellinger"):
+        return Encoding(code.metric, code.dim, **options)
+    half = float(np.max((high - low) / 2 if code.metric == "l2" else np.maximum(abs(low), abs(high))))
+    if code.metric != "l2":
+        return Encoding(code.metric, code.dim, scale=(half / ((1 << (bits - 1)) - 1),), **options)
+    options["offset"] = tuple((np.floor((low + high) / 2) if code.whole else (low + high) / 2).tolist())
+    if code.whole:
+        options["bits"] = max(bits, math.ceil(half).bit_length() + 1)
+        options["query_bits"] = max(query_bits, options["bits"])
+        options |= {"scale": (1.0,), "weights": code.weights}
+    else:
+        options["scale"] = (half / ((1 << (bits - 1)) - 1),)
+    try:
+        return Encoding("l2", code.dim, **options)
+    except ScoreRangeError:
+        if ring_bits != 16:
+            raise
+    return _stepped(code.weights, (high - low) / 2, options["offset"])
+
+
+def _stepped(weights: tuple[int, ...], half: np.ndarray, offset: tuple[float, ...]) -> Encoding:
+    """An l2 encoding in 16 bits for values within ``half`` of ``offset``."""
+    w = np.array(weights) if weights else np.ones(len(half))
+    # whole codes round their middle down, so one side may be longer by a half
+    radius = math.sqrt(float((w * (half + 0.5 * (half % 1 > 0)) ** 2).sum()))
+    t = radius**2 / (1 << 14)
+    while True:
+        # a row step of about root(t) balances the roundings of rows and of scores
+        scale = 0.7 * math.sqrt(t)
+        stored = radius + scale / 2 * math.sqrt(float(w.sum()))
+        asked = radius + t / (4 * scale) * math.sqrt(float((1 / w).sum()))
+        try:
+            return Encoding(
+                "l2", len(half), bits=12, query_bits=20, ring_bits=16, scale=(scale,), query_scale=t, offset=offset,
+                row_norm2=math.ceil(stored**2 / t), query_norm2=math.ceil(asked**2 / t), weights=weights,
+            )  # fmt: skip
+        except ScoreRangeError:
+            t *= 1.05
 
 
 def query_vector(spec: str, image: str | Path) -> np.ndarray:

@@ -3,10 +3,39 @@
 Importing this package does not load numba; the first extraction does, and its compiled kernels are cached on disk.
 """
 
-from .base import Descriptor
+from . import codes
+from .base import Code, Descriptor
+from .cedd import cedd
 from .colour_layout import cld
-from .edge_histogram import ehd
+from .colour_structure import csd
+from .edge_histogram import ehd, ehd_bins
 from .extraction import Extraction, extract
-from .registry import get, names, register
+from .fused import fuse, scale_weights
+from .histograms import hsv_histogram, moments
+from .registry import DEFAULT, get, names, register
+from .scalable_colour import scd
+from .texture import hog, lbp
 
-__all__ = ["Descriptor", "Extraction", "cld", "ehd", "extract", "get", "names", "register"]
+__all__ = [
+    "DEFAULT",
+    "Code",
+    "Descriptor",
+    "Extraction",
+    "cedd",
+    "cld",
+    "codes",
+    "csd",
+    "ehd",
+    "ehd_bins",
+    "extract",
+    "fuse",
+    "get",
+    "hog",
+    "hsv_histogram",
+    "lbp",
+    "moments",
+    "names",
+    "register",
+    "scale_weights",
+    "scd",
+]

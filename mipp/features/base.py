@@ -3,70 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTypeError, ParameterError, ShapeError
+from ..errors import DTypeError, NotFoundError, ParameterError, ShapeError
 
-__all__ = ["METRICS", "Descriptor", "check_image", "euclidean", "identity"]
+__all__ = ["METRICS", "Code", "Descriptor", "FloatArray", "check_image", "city_block", "euclidean", "squared"]
 
 FloatArray = npt.NDArray[np.float64]
-METRICS = ("cosine", "hamming", "ip", "l1", "l2")
+METRICS = ("cosine", "hamming", "hellinger", "ip", "l1", "l2")
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """How values become vectors whose inner products stand for a distance. Public.
+
+    Parameters
+    ----------
+    name : what it is called in a spec, after the colon: ``csd64:hellinger``
+    metric : metric of an encoding of the vectors that ranks by the distance: one of :data:`METRICS`
+    dim : length of a vector, which is what a stored row costs (``l1`` encodings store ``levels - 1`` words for each)
+    low, high : (dim,) bounds of a vector, to fix an encoding's scale without private data
+    embed_fn : (N, descriptor's dim) float64 to (N, dim) float64
+    exact : whether the metric of the vectors, before quantisation, ranks exactly as the descriptor's own distance
+    levels : for ``metric="l1"``, values are integers 0 .. levels-1; else 0
+    weights : (dim,) integer weights of squared differences that the encoding applies, or empty
+    whole : vectors are integers; an encoding of scale 1 holds them exactly
+    """
+
+    name: str
+    metric: str
+    dim: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    embed_fn: Callable[[FloatArray], FloatArray]
+    exact: bool = False
+    levels: int = 0
+    weights: tuple[int, ...] = ()
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
+        if len(self.low) != self.dim or len(self.high) != self.dim or len(self.weights) not in (0, self.dim):
+            raise ParameterError(f"bounds and weights of code {self.name} must have {self.dim} entries")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Descriptor:
-    """An image descriptor, and how its distance becomes an inner product. Everything in it is public.
+    """An image descriptor, its distance, and how that becomes an inner product. Everything in it is public.
 
     Parameters
     ----------
-    name : canonical spec, lower case; parts of a fused descriptor joined by ``+``
-    version : raised whenever the values or the embedding of the same image change
+    name : canonical spec, lower case
+    version : raised whenever the values or the vectors of the same image change
     dim : values per image
     dtype : of the values
     low, high : (dim,) smallest and largest possible value of each dimension, from the definition and never from data
-    metric : metric of an encoding of :meth:`embed` that ranks by the distance: one of :data:`METRICS`
-    exact : whether that metric, before quantisation, ranks exactly as :meth:`distance`
-    embed_dim : length of an embedded vector
-    embed_low, embed_high : (embed_dim,) bounds of embedded values, to fix an encoding's scale without private data
-    levels : for ``metric="l1"``, values are integers 0 .. levels-1; else 0
-    weights : (dim,) weights of squared differences in the distance, empty if there are none
+    native : the descriptor's own distance in a few words
+    codes : ways to turn values into vectors; the first is the default
+    extract_fn, distance_fn : unchecked functions behind :meth:`extract` and :meth:`distance`
+    fuse : name of the ``l2`` code that stands for the descriptor in a fused one
+    unit : typical squared distance of vectors of that code between two natural images: what makes weights of different
+        descriptors comparable. A public constant, measured on Corel-1k.
     doc : one line on what it measures, and its source
-    extract_fn, distance_fn, embed_fn : unchecked functions behind :meth:`extract`, :meth:`distance`, :meth:`embed`
     """
 
     name: str
     version: int
     dim: int
     dtype: np.dtype[Any]
-    low: tuple[int, ...]
-    high: tuple[int, ...]
-    metric: str
-    exact: bool
-    embed_dim: int
-    embed_low: tuple[float, ...]
-    embed_high: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    native: str
+    codes: tuple[Code, ...]
     extract_fn: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
     distance_fn: Callable[[FloatArray, FloatArray], FloatArray]
-    embed_fn: Callable[[FloatArray], FloatArray]
-    levels: int = 0
-    weights: tuple[float, ...] = ()
+    fuse: str = ""
+    unit: float = 1.0
     doc: str = ""
 
     def __repr__(self) -> str:
         return f"<Descriptor {self.name} version {self.version}: {self.doc}>"
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
-        for field, length in (
-            ("low", self.dim), ("high", self.dim), ("embed_low", self.embed_dim), ("embed_high", self.embed_dim),
-        ):  # fmt: skip
-            if len(getattr(self, field)) != length:
-                raise ParameterError(f"{field} of descriptor {self.name} must have {length} entries")
+        for field in ("low", "high"):
+            if len(getattr(self, field)) != self.dim:
+                raise ParameterError(f"{field} of descriptor {self.name} must have {self.dim} entries")
+        names = [code.name for code in self.codes]
+        if not names or len(set(names)) != len(names):
+            raise ParameterError(f"descriptor {self.name} needs codes of different names")
+        if self.fuse and (self.fuse not in names or self.with_code(self.fuse).metric != "l2"):
+            raise ParameterError(f"{self.name} cannot be fused by {self.fuse!r}, which is no l2 code of it")
+
+    @property
+    def code(self) -> Code:
+        """The code in use."""
+        return self.codes[0]
+
+    @property
+    def metric(self) -> str:
+        """Metric of an encoding of :meth:`embed`."""
+        return self.code.metric
+
+    @property
+    def exact(self) -> bool:
+        """Whether that metric, before quantisation, ranks exactly as :meth:`distance`."""
+        return self.code.exact
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of an embedded vector."""
+        return self.code.dim
+
+    def with_code(self, name: str) -> Descriptor:
+        """The same descriptor with another of its codes, called ``<name>:<code>`` unless it is the default.
+
+        Raises
+        ------
+        NotFoundError
+            No such code.
+        """
+        for code in self.codes:
+            if code.name == name:
+                rest = tuple(other for other in self.codes if other is not code)
+                if code is self.code:
+                    return self
+                plain = self.name.partition(":")[0]
+                return replace(self, name=f"{plain}:{name}", codes=(code, *rest), fuse="")
+        raise NotFoundError(f"{self.name} has no code {name!r}; there are {', '.join(c.name for c in self.codes)}")
 
     def extract(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Values (dim,) of one image, uint8 (H, W, 3) in RGB.
@@ -109,7 +177,7 @@ class Descriptor:
         ParameterError
             A value outside ``low`` .. ``high`` of its dimension, or NaN.
         """
-        return self.embed_fn(self.check_values(values))
+        return self.code.embed_fn(self.check_values(values))
 
     def check_values(self, values: npt.ArrayLike) -> FloatArray:
         """``values`` as a float64 array (N, dim) within the descriptor's range, else the errors of :meth:`embed`."""
@@ -135,12 +203,17 @@ def check_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(image)
 
 
-def identity(values: FloatArray) -> FloatArray:
-    """The embedding of descriptors that an encoding takes as they are."""
-    return values
+def squared(queries: FloatArray, rows: FloatArray) -> FloatArray:
+    """Squared Euclidean distances (B, N); through inner products, so that no (B, N, dim) array is made."""
+    out = (queries**2).sum(1)[:, None] + (rows**2).sum(1)[None] - 2.0 * (queries @ rows.T)
+    return np.asarray(np.maximum(out, 0.0))
 
 
 def euclidean(queries: FloatArray, rows: FloatArray) -> FloatArray:
-    """Euclidean distances (B, N); through inner products, so that no (B, N, dim) array is made."""
-    squared = (queries**2).sum(1)[:, None] + (rows**2).sum(1)[None] - 2.0 * (queries @ rows.T)
-    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
+    """Euclidean distances (B, N)."""
+    return np.asarray(np.sqrt(squared(queries, rows)))
+
+
+def city_block(queries: FloatArray, rows: FloatArray) -> FloatArray:
+    """Sums of absolute differences (B, N), query by query."""
+    return np.array([np.abs(rows - q).sum(1) for q in queries]).reshape(len(queries), len(rows))

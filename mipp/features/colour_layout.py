@@ -1,74 +1,105 @@
 """Colour layout: a tiny picture of the image in the frequency domain.
 
 Source: ISO/IEC 15938-3 (MPEG-7 visual), ColorLayout, with the arithmetic of the experimentation model: written from
-that definition. 8x8 block means in YCbCr, discrete cosine transform, the first coefficients in zigzag order (6 of Y, 3
-each of Cb and Cr), quantised to 6 bits (first of each) and 5 bits (the others).
+that definition. 8x8 block means in YCbCr, discrete cosine transform, the first coefficients in zigzag order (by default
+6 of Y, 3 each of Cb and Cr), quantised to 6 bits (first of each) and 5 bits (the others).
 """
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ParameterError
+from . import codes
 from .base import Descriptor, FloatArray, check_image, euclidean
 
-__all__ = ["CLD", "WEIGHTS", "cld"]
+__all__ = ["COUNTS", "cld", "cld_descriptor"]
 
-#: first index and end of the Y, Cb and Cr coefficients
-PARTS = ((0, 6), (6, 9), (9, 12))
-#: weights of squared differences, from the standard's matching
-WEIGHTS = (2, 2, 2, 1, 1, 1, 2, 1, 1, 4, 2, 2)
-HIGH = (63, 31, 31, 31, 31, 31, 63, 31, 31, 63, 31, 31)
-_ROOTS = np.sqrt(np.array(WEIGHTS, np.float64))
+#: how many coefficients the standard allows
+COUNTS = (3, 6, 10, 15, 21, 28, 64)
 
 
-def cld(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Colour layout descriptor (6, 3, 3) of one image.
+def cld(image: npt.NDArray[np.uint8], y_count: int = 6, c_count: int = 3) -> npt.NDArray[np.uint8]:
+    """Colour layout descriptor of one image.
 
     Parameters
     ----------
     image : uint8 (H, W, 3), RGB, any size; a side shorter than 8 pixels is read as if each pixel were repeated
+    y_count, c_count : coefficients of Y, and of each of Cb and Cr: one of :data:`COUNTS`
 
     Returns
     -------
     ndarray
-        uint8 (12,): Y, Cb and Cr coefficients; 0..63 for the first of each, 0..31 for the others.
+        uint8 (y_count + 2 c_count,): Y, Cb and Cr coefficients; 0..63 for the first of each, 0..31 for the others.
 
     Raises
     ------
-    DTypeError, ShapeError
-        Not a uint8 array (H, W, 3).
+    DTypeError, ShapeError, ParameterError
+        Not a uint8 array (H, W, 3); another count.
     """
-    return _extract(check_image(image))
+    _check_counts(y_count, c_count)
+    return _extract(check_image(image), y_count=y_count, c_count=c_count)
 
 
-def _extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    from . import _kernels  # numba loads at the first extraction, not at import
+def _check_counts(y_count: int, c_count: int) -> None:
+    if y_count not in COUNTS or c_count not in COUNTS:
+        raise ParameterError(f"colour layout takes {', '.join(map(str, COUNTS))} coefficients")
 
-    out = np.empty(12, np.uint8)
-    _kernels.cld_kernel(image, out)
+
+def _extract(image: npt.NDArray[np.uint8], *, y_count: int, c_count: int) -> npt.NDArray[np.uint8]:
+    from ._kernels import layout  # numba loads at the first extraction, not at import
+
+    out = np.empty(y_count + 2 * c_count, np.uint8)
+    layout.cld_kernel(image, y_count, c_count, out)
     return out
 
 
-def embed(values: FloatArray) -> FloatArray:
-    """Coefficients times the roots of their weights: the squared Euclidean distance is the weighted one."""
-    return np.asarray(values * _ROOTS)
+def _weights(y_count: int, c_count: int) -> tuple[int, ...]:
+    """Weights of squared differences in the standard's matching: Y 2, 2, 2, 1.., Cb 2, 1.., Cr 4, 2, 2, 1.."""
+    y, b, r = [1] * y_count, [1] * c_count, [1] * c_count
+    y[:3], b[0], r[:3] = (2, 2, 2), 2, (4, 2, 2)
+    return (*y, *b, *r)
 
 
-def distance(queries: FloatArray, rows: FloatArray) -> FloatArray:
-    """The standard's matching: the sum over Y, Cb and Cr of the root of the weighted sum of squared differences."""
-    a, b = embed(queries), embed(rows)
-    out = np.zeros((len(a), len(b)))
-    for start, end in PARTS:
-        out += euclidean(a[:, start:end], b[:, start:end])
+def _distance(queries: FloatArray, rows: FloatArray, *, y_count: int, c_count: int) -> FloatArray:
+    roots = np.sqrt(_weights(y_count, c_count))
+    ends = np.cumsum([0, y_count, c_count, c_count])
+    out = np.zeros((len(queries), len(rows)))
+    for start, end in itertools.pairwise(ends):
+        part = slice(start, end)
+        out += euclidean(queries[:, part] * roots[part], rows[:, part] * roots[part])
     return out
 
 
-# The standard's sum of three roots is no inner product. The l2 metric ranks by the sum without the roots instead.
-CLD = Descriptor(
-    name="cld", version=1, dim=12, dtype=np.dtype(np.uint8), low=(0,) * 12, high=HIGH,
-    metric="l2", exact=False, embed_dim=12, embed_low=(0.0,) * 12,
-    embed_high=tuple(float(v) for v in _ROOTS * np.array(HIGH)), weights=tuple(float(w) for w in WEIGHTS),
-    extract_fn=_extract, distance_fn=distance, embed_fn=embed,
-    doc="MPEG-7 colour layout (6, 3, 3); l2 on weighted coefficients, close to the standard's matching but not equal",
-)  # fmt: skip
+def cld_descriptor(y_count: int = 6, c_count: int = 3) -> Descriptor:
+    """The descriptor ``cld`` (6, 3, 3), or ``cld<y>_<c>`` for other counts.
+
+    The standard's distance, a sum of three roots, is no inner product; the code ranks by the sum of the three weighted
+    squared distances instead. ParameterError for counts that the standard does not have.
+    """
+    _check_counts(y_count, c_count)
+    dim = y_count + 2 * c_count
+    high = [31.0] * dim
+    for first in (0, y_count, y_count + c_count):
+        high[first] = 63.0
+    return Descriptor(
+        name="cld" if (y_count, c_count) == (6, 3) else f"cld{y_count}_{c_count}",
+        version=2,
+        dim=dim,
+        dtype=np.dtype(np.uint8),
+        low=(0,) * dim,
+        high=tuple(high),
+        native="sum over Y, Cb, Cr of weighted L2",
+        codes=(
+            codes.weighted((0.0,) * dim, high, _weights(y_count, c_count)),
+            codes.l2((0.0,) * dim, high, whole=True),
+        ),
+        extract_fn=partial(_extract, y_count=y_count, c_count=c_count),
+        distance_fn=partial(_distance, y_count=y_count, c_count=c_count),
+        fuse="weighted",
+        doc=f"MPEG-7 colour layout, {y_count} + {c_count} + {c_count} coefficients",
+    )

@@ -1,76 +1,142 @@
-"""Fused descriptors: parts weighted by public constants into one vector, for one l2 index.
+"""Fused descriptors: the vectors of several parts side by side in one ``l2`` index.
 
-``cld+ehd`` is the weighted colour layout next to the edge indices. Edges get more than their index by index difference:
-the standard matches edge histograms also over 13 semi-global groups of parts (4 columns, 4 rows, 5 squares). Group
-sums are linear, so squared differences of local and group values together are a quadratic form ``d' M d`` with
-``M = I + s^2 G'G``, and ``|A d|^2`` with A the symmetric root of M: groups cost no dimension.
-
-Source: ISO/IEC 15938-3, matching of EdgeHistogram, for the groups; the rest is our own.
+The squared distance is the sum over parts of weight / unit times the part's own squared distance, where the unit is
+what is typical between two natural images (a public constant of each descriptor): equal weights mean equal say. Weights
+are part of the spec, ``2*scd256+csd64``, so an index that keeps its spec keeps them; they are fixed when the index is
+made.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from . import colour_layout, edge_histogram
-from .base import Descriptor, FloatArray, euclidean
-from .colour_layout import CLD
-from .edge_histogram import EHD
+from ..errors import ParameterError
+from .base import Code, Descriptor, FloatArray, euclidean
 
-__all__ = ["CLD_EHD"]
+__all__ = ["MAX_WEIGHT", "fuse", "scale_weights"]
 
-# Tuned on Corel-1k (leave-one-out, squared l2 at 8 bits, one scale): mAP .490 here; .481 without groups at the best
-# weight (2.0), .416 for the colour part alone, .370 for the edges alone. Flat: .487 to .490 for group weights 2 to 6.
-EDGE_WEIGHT = 0.85
-GROUP_WEIGHT = 3.0
+MAX_WEIGHT = 1000.0
 
 
-def groups() -> FloatArray:
-    """(13, 16): means over 4 columns, 4 rows, the 4 corner squares and the centre square of the 4x4 parts."""
-    part = np.arange(16).reshape(4, 4)
-    members = [part[:, i] for i in range(4)] + [part[i] for i in range(4)]
-    members += [part[r : r + 2, c : c + 2] for r, c in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))]
-    out = np.zeros((13, 16))
-    for row, cells in zip(out, members, strict=True):
-        row[cells.ravel()] = 0.25
-    return out
+def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) -> Descriptor:
+    """One descriptor of several.
+
+    Parameters
+    ----------
+    parts : descriptors that have an ``l2`` code to be fused by, of different names
+    weights : of their squared distances in units, each above 0 and at most 1000; default all 1
+
+    Returns
+    -------
+    Descriptor
+        values are the parts' values side by side (float64 if their types differ), its distance is that of the vectors.
+
+    Raises
+    ------
+    ParameterError
+        No parts, a part twice or one that cannot be fused, weights that do not fit.
+    """
+    factors = [1.0] * len(parts) if weights is None else [float(w) for w in weights]
+    if not parts or len(factors) != len(parts):
+        raise ParameterError("a fused descriptor needs parts and as many weights")
+    if len({part.name for part in parts}) != len(parts):
+        raise ParameterError("a fused descriptor takes each part once")
+    for part, weight in zip(parts, factors, strict=True):
+        if not math.isfinite(weight) or not 0 < weight <= MAX_WEIGHT:
+            raise ParameterError(
+                f"the weight of {part.name} must be above 0 and at most {MAX_WEIGHT:g}, not {weight!r}"
+            )
+        if not _code(part):
+            raise ParameterError(f"{part.name} cannot be part of a fused descriptor: it has no l2 code for that")
+    if len(parts) == 1 and factors == [1.0]:
+        return parts[0]
+    name = "+".join(_text(weight) + part.name for part, weight in zip(parts, factors, strict=True))
+    scales = [math.sqrt(weight / part.unit) for part, weight in zip(parts, factors, strict=True)]
+    chosen = [_code(part) for part in parts]
+    ends = np.cumsum([0, *(part.dim for part in parts)])
+
+    def extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:
+        return np.concatenate([part.extract_fn(image) for part in parts]).astype(dtype, copy=False)
+
+    def embed(values: FloatArray) -> FloatArray:
+        pieces = []
+        for i, (code, scale) in enumerate(zip(chosen, scales, strict=True)):
+            piece = code[0].embed_fn(values[:, ends[i] : ends[i + 1]])
+            roots = np.sqrt(np.array(code[0].weights)) if code[0].weights else 1.0
+            pieces.append(piece * roots * scale)
+        return np.concatenate(pieces, axis=1)
+
+    def distance(queries: FloatArray, rows: FloatArray) -> FloatArray:
+        return euclidean(embed(queries), embed(rows))
+
+    def bounds(side: str) -> tuple[float, ...]:
+        out: list[float] = []
+        for (code,), scale in zip(chosen, scales, strict=True):
+            roots = np.sqrt(np.array(code.weights)) if code.weights else np.ones(code.dim)
+            out += (np.array(getattr(code, side)) * roots * scale).tolist()
+        return tuple(out)
+
+    dtype = np.result_type(*(part.dtype for part in parts))
+    total = sum(code[0].dim for code in chosen)
+    return Descriptor(
+        name=name,
+        version=max(part.version for part in parts),
+        dim=int(ends[-1]),
+        dtype=dtype,
+        low=tuple(v for part in parts for v in part.low),
+        high=tuple(v for part in parts for v in part.high),
+        native="weighted sum of the parts' squared distances",
+        codes=(Code("l2", "l2", total, bounds("low"), bounds("high"), embed, exact=True),),
+        extract_fn=extract,
+        distance_fn=distance,
+        doc=f"{len(parts)} descriptors in one l2 vector",
+    )
 
 
-def _mixing() -> FloatArray:
-    g = groups()
-    values, vectors = np.linalg.eigh(np.eye(16) + GROUP_WEIGHT**2 * (g.T @ g))
-    root = EDGE_WEIGHT * (vectors * np.sqrt(values)) @ vectors.T
-    # on a dyadic grid the products with integers are exact: every machine embeds alike
-    return np.asarray(np.rint(root * 1024) / 1024)
+def scale_weights(parts: Sequence[Descriptor], values: Sequence[npt.ArrayLike]) -> tuple[float, ...]:
+    """Weights under which the parts have equal mean squared distances on a **public** sample.
+
+    Parameters
+    ----------
+    parts : as of :func:`fuse`
+    values : (N, dim) of each part, N at least 2, of the same public images
+
+    Raises
+    ------
+    ParameterError
+        Not as many values as parts, fewer than two images, or a part that does not vary over them.
+    DTypeError, ShapeError
+        As :meth:`Descriptor.embed`.
+    """
+    if len(parts) != len(values):
+        raise ParameterError("values must be given for each part")
+    out = []
+    for part, sample in zip(parts, values, strict=True):
+        code = _code(part)
+        if not code:
+            raise ParameterError(f"{part.name} cannot be part of a fused descriptor: it has no l2 code for that")
+        vectors = code[0].embed_fn(part.check_values(sample))
+        if len(vectors) < 2:
+            raise ParameterError("a sample needs two images at least")
+        weights = np.array(code[0].weights) if code[0].weights else 1.0
+        # the mean squared distance of two different rows is twice the unbiased variance
+        mean = 2.0 * float((vectors.var(axis=0, ddof=1) * weights).sum())
+        if mean <= 0:
+            raise ParameterError(f"{part.name} is the same for all images of the sample")
+        out.append(float(f"{part.unit / mean:.3g}"))
+    return tuple(out)
 
 
-_MIXING = _mixing()
+def _code(part: Descriptor) -> tuple[Code, ...]:
+    """The code by which a part is fused, none if it has none: the one in use if that is l2 and was chosen."""
+    if part.fuse:
+        return (part.with_code(part.fuse).code,)
+    return (part.code,) if part.metric == "l2" else ()
 
 
-def _embed(values: FloatArray) -> FloatArray:
-    edges = values[:, CLD.dim :].reshape(-1, 16, 5)
-    mixed = (_MIXING @ edges).reshape(-1, EHD.dim)
-    return np.concatenate([colour_layout.embed(values[:, : CLD.dim]), mixed], axis=1)
-
-
-def _distance(queries: FloatArray, rows: FloatArray) -> FloatArray:
-    return euclidean(_embed(queries), _embed(rows))
-
-
-def _extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.concatenate([colour_layout._extract(image), edge_histogram._extract(image)])
-
-
-def _edge_bounds(sign: int) -> tuple[float, ...]:
-    ends = np.maximum(sign * _MIXING, 0.0).sum(1) * (edge_histogram.LEVELS - 1) * sign
-    return tuple(float(v) for v in np.repeat(ends, 5))
-
-
-# its own distance is defined as the one of the embedding
-CLD_EHD = Descriptor(
-    name="cld+ehd", version=1, dim=92, dtype=np.dtype(np.uint8), low=CLD.low + EHD.low, high=CLD.high + EHD.high,
-    metric="l2", exact=True, embed_dim=92, embed_low=CLD.embed_low + _edge_bounds(-1),
-    embed_high=CLD.embed_high + _edge_bounds(1), extract_fn=_extract, distance_fn=_distance, embed_fn=_embed,
-    doc="colour layout and edge histogram with its semi-global groups, in one l2 vector",
-)  # fmt: skip
+def _text(weight: float) -> str:
+    return "" if weight == 1.0 else f"{weight:.6g}*"

@@ -1,59 +1,120 @@
-"""Descriptors by name."""
+"""Descriptors by spec.
+
+A spec is a name (``ehd``, ``scd128``), possibly with a code (``csd64:hellinger``), or several of them fused, with
+weights where they are not 1: ``scd256+2*csd64+cld+ehd``. Any case, parts in any order.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
 from ..errors import DTypeError, NotFoundError, ParameterError
 from .base import Descriptor
-from .colour_layout import CLD
-from .edge_histogram import EHD
-from .fused import CLD_EHD
+from .cedd import CEDD
+from .colour_layout import cld_descriptor
+from .colour_structure import csd_descriptor
+from .edge_histogram import EHD, EHD150
+from .fused import fuse
+from .histograms import HSV, MOMENTS
+from .scalable_colour import scd_descriptor
+from .texture import HOG, HOG324, LBP
+from .units import with_unit
 
-__all__ = ["get", "names", "register"]
+__all__ = ["DEFAULT", "get", "names", "register"]
 
-_REGISTRY: dict[tuple[str, ...], Descriptor] = {}
+#: what commands take where none is named
+DEFAULT = "scd256+csd64+cld10_6+ehd+lbp"
 
-
-def _key(spec: str) -> tuple[str, ...]:
-    return tuple(sorted(part.strip() for part in spec.lower().split("+")))
+_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
+_PART = re.compile(r"(?:(?P<weight>[0-9.]+(?:e[+-]?[0-9]+)?)\*)?(?P<name>[a-z][a-z0-9_.-]*)(?::(?P<code>[a-z0-9]+))?")
+_REGISTRY: dict[str, Descriptor] = {}
+# families with numbers in their names: every allowed number is a descriptor, names() lists the registered ones
+_FAMILIES: tuple[tuple[re.Pattern[str], Callable[..., Descriptor]], ...] = (
+    (re.compile(r"scd(\d+)"), scd_descriptor),
+    (re.compile(r"csd(\d+)"), csd_descriptor),
+    (re.compile(r"cld(\d+)_(\d+)"), cld_descriptor),
+)
 
 
 def register(descriptor: Descriptor) -> Descriptor:
-    """Make a descriptor known under its name and return it.
+    """Make a descriptor known under its name and return it; how users add their own.
 
     Raises
     ------
     ParameterError
-        A name that is empty, not canonical (lower case, no blanks) or taken, in whatever order of its parts.
+        A name that is not of lower-case letters, digits, dots, hyphens and underscores, letter first, or is taken.
     """
     name = descriptor.name
-    if "" in _key(name) or name != name.lower() or "".join(name.split()) != name:
-        raise ParameterError(f"{name!r} is no descriptor name: lower case without blanks, parts joined by +")
-    if _key(name) in _REGISTRY:
+    if not _NAME.fullmatch(name):
+        raise ParameterError(
+            f"{name!r} is no descriptor name: lower-case letters, digits, dots, hyphens, underscores, a letter first"
+        )
+    if _find(name) is not None:
         raise ParameterError(f"descriptor {name} is registered already")
-    _REGISTRY[_key(name)] = descriptor
+    _REGISTRY[name] = descriptor
+    get.cache_clear()
     return descriptor
 
 
+def _find(name: str) -> Descriptor | None:
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    for pattern, make in _FAMILIES:
+        match = pattern.fullmatch(name)
+        if match:
+            try:
+                return with_unit(make(*(int(group) for group in match.groups())))
+            except ParameterError:
+                return None
+    return None
+
+
+@lru_cache(maxsize=64)
 def get(spec: str) -> Descriptor:
-    """The descriptor of a spec such as ``"ehd"`` or ``"CLD+EHD"``: any case, parts in any order.
+    """The descriptor of a spec.
 
     Raises
     ------
-    DTypeError, NotFoundError
-        Not a string; no such descriptor.
+    DTypeError, NotFoundError, ParameterError
+        Not a string; no such descriptor or code; parts that cannot be fused.
     """
     if not isinstance(spec, str):
         raise DTypeError("a descriptor spec is a string")
-    found = _REGISTRY.get(_key(spec))
-    if found is None:
-        raise NotFoundError(f"no descriptor {spec!r}; there are {', '.join(names())}")
-    return found
+    parts: list[tuple[int, str, Descriptor, float]] = []
+    for text in spec.lower().split("+"):
+        match = _PART.fullmatch("".join(text.split()))
+        found = _find(match["name"]) if match else None
+        if not match or found is None:
+            raise NotFoundError(f"no descriptor {text.strip()!r}; there are {', '.join(names())}")
+        if match["code"]:
+            found = found.with_code(match["code"])
+            # a code that was asked for is the one to be fused by
+            found = replace(found, fuse=match["code"] if found.metric == "l2" else "")
+        try:
+            weight = float(match["weight"] or 1.0)
+        except ValueError:
+            raise ParameterError(f"{match['weight']!r} in {spec!r} is no weight") from None
+        parts.append((_rank(match["name"]), found.name, found, weight))
+    parts.sort(key=lambda part: part[:2])
+    return fuse([part[2] for part in parts], [part[3] for part in parts]) if len(parts) > 1 else parts[0][2]
 
 
 def names() -> list[str]:
-    """Names of all descriptors, in order of registration."""
-    return [descriptor.name for descriptor in _REGISTRY.values()]
+    """Names of all registered descriptors, in order of registration."""
+    return list(_REGISTRY)
 
 
-for _descriptor in (CLD, EHD, CLD_EHD):
-    register(_descriptor)
+def _rank(name: str) -> int:
+    """Place of a part in a fused descriptor: by family, in order of registration."""
+    families = [re.match(r"[a-z]+", known)[0] for known in _REGISTRY]  # type: ignore[index]
+    return families.index(re.match(r"[a-z]+", name)[0])  # type: ignore[index]
+
+
+_STANDARD = (
+    *(scd_descriptor(size) for size in (256, 128, 64)), *(csd_descriptor(size) for size in (64, 32, 128, 256)),
+    cld_descriptor(), cld_descriptor(6, 6), cld_descriptor(10, 6), EHD, EHD150, CEDD, LBP, HSV, MOMENTS, HOG, HOG324,
+)  # fmt: skip
+_REGISTRY.update((d.name, with_unit(d)) for d in _STANDARD)

@@ -3,19 +3,24 @@
 One :class:`Encoding` is fixed per index. It is public: scales are declared, or fitted on a public sample when the
 index is made, never on private uploads. Larger scores are nearer for every metric:
 
-=========  ==============================================  =========================  ========================
-metric     stored row a                                    query b                    score <a, b>
-=========  ==============================================  =========================  ========================
-``ip``     round(x / s)                                    round(q s / t)             about <x, q> / t
-``cosine`` the same of x / |x|                             the same of q / |q|        about cos(x, q) / t
-``l2``     round((x - o) / s) =: v, and |v|^2              2 round((q - o) / s'), -c  c (|q|^2 - |v - q|^2)
-``l1``     thermometer code of x in 0..levels-1            2 code(q) - 1              |q|_1 - |x - q|_1, exact
-``hamming````+1`` for 1, ``-1`` for 0                      the same                   dim - 2 distance, exact
-=========  ==============================================  =========================  ========================
+==============  ==============================================  =========================  ============================
+metric          stored row a                                    query b                    score <a, b>
+==============  ==============================================  =========================  ============================
+``ip``          round(x / s)                                    round(q s / t)             about <x, q> / t
+``cosine``      the same of x / |x|                             the same of q / |q|        about cos(x, q) / t
+``hellinger``   the same of root(x) / |root(x)|                 the same of q              about BC(x, q) / t
+``l2``          round((x - o) / s) =: v, and sum w v^2          2 w round((q - o) / s'),-c c (|q|_w^2 - |v - q|_w^2)
+``l2``, t given v, and round(sum w (s v)^2 / t) - h             round(2 w s (q-o) / t), -1 (|q|_w^2 - |s v - q|_w^2) / t
++ h ``l1``          thermometer code of x in 0..levels-1            2 code(q) - 1              |q|_1 - |x - q|_1, exact
+``hamming``     ``+1`` for 1, ``-1`` for 0                      the same                   dim - 2 distance, exact
+==============  ==============================================  =========================  ============================
 
-with s the row scale (for ``ip`` and ``cosine`` possibly one per dimension), s' = s / c, c = 2^(query_bits - bits), t
-the query scale; rounding is half to even, clipping at +-(2^(bits-1) - 1). Scores are exact integers; what could wrap
-is refused: from norm bounds that are enforced on every row and query.
+with s the row scale (for ``ip``, ``cosine``, ``hellinger`` and ``l2`` with t possibly one per dimension), s' = s / c,
+c = 2^(query_bits - bits), t the query scale, w integer weights (1 unless given: weighted L2 is exact on integers), BC
+the Bhattacharyya coefficient of two histograms; rounding is half to even, clipping at +-(2^(bits-1) - 1). With t,
+``l2`` scores come in steps of t, whatever the scales, and h centres their range: what a ring of 16 bits needs. A
+projection is applied to x - o, or to the unit vector, first. Scores are exact integers; what could wrap is refused:
+from norm bounds that are enforced on every row and query.
 """
 
 from __future__ import annotations
@@ -28,12 +33,15 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DTypeError, EncodingError, ParameterError, ScoreRangeError, ShapeError
-from .params import RING_DTYPES
+from ..errors import EncodingError, ParameterError, ScoreRangeError
+from ..params import RING_DTYPES
+from .numbers import matrix, unit, whole
+from .projection import Projection
 
 __all__ = ["METRICS", "Encoding"]
 
-METRICS = ("cosine", "hamming", "ip", "l1", "l2")
+METRICS = ("cosine", "hamming", "hellinger", "ip", "l1", "l2")
+_UNIT = ("cosine", "hellinger")
 _INTEGERS: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
 _FORMAT = 1
 _CHUNK = 1 << 16
@@ -46,20 +54,23 @@ class Encoding:
 
     Parameters
     ----------
-    metric : 'cosine', 'hamming', 'ip', 'l1' or 'l2'
+    metric : 'cosine', 'hamming', 'hellinger', 'ip', 'l1' or 'l2'
     dim : features per row as the caller has them
     bits, query_bits : bits of stored and of query integers, sign included (2 to 16 and 2 to 24); ``l2`` needs
         query_bits >= bits. More query bits cost no storage. Not used by ``l1`` and ``hamming``.
     ring_bits : 16, 32 or 64
-    scale : row scale s > 0, one number or (``ip``, ``cosine``) one per dimension. Default 1, for ``cosine``
-        1 / (2^(bits-1) - 1).
-    query_scale : query scale t > 0 for ``ip`` and ``cosine``. Default for ``ip`` the mean row scale, so that the
-        query's integers are about its own numbers; for ``cosine`` the largest row scale / (2^(query_bits-1) - 1), so
-        that no unit vector clips.
+    scale : row scale s > 0, one number or, but for ``l2`` without t, one per (projected) dimension. Default 1, for
+        ``cosine`` and ``hellinger`` 1 / (2^(bits-1) - 1).
+    query_scale : query scale t > 0 for ``ip``, ``cosine``, ``hellinger`` and ``l2``. Default for ``ip`` the mean row
+        scale, so that the query's integers are about its own numbers; for ``cosine`` and ``hellinger`` the largest row
+        scale / (2^(query_bits-1) - 1), so that no unit vector clips; for ``l2`` none (0).
     offset : ``l2`` only: subtracted first; one number per dimension, or empty.
     levels : ``l1`` only: values are integers 0 .. levels-1.
     row_norm2, query_norm2 : largest squared Euclidean norm of an encoded row (without the extra coordinate) and of an
-        encoded query (before the factor 2), enforced. Default: what the bits allow.
+        encoded query (before the factor 2), enforced. Weighted where there are weights; for ``l2`` with t, of s v and
+        of the query in units of t. Default: what the bits allow.
+    weights : ``l2`` only: positive integers, one per (projected) dimension, or empty.
+    projection : a :class:`Projection`, for ``ip``, ``cosine``, ``hellinger`` and ``l2``, or None.
 
     Raises
     ------
@@ -80,6 +91,8 @@ class Encoding:
     levels: int = 0
     row_norm2: int = 0
     query_norm2: int = 0
+    weights: tuple[int, ...] = ()
+    projection: Projection | None = None
 
     def __post_init__(self) -> None:
         def fail(text: str) -> None:
@@ -100,37 +113,48 @@ class Encoding:
                 fail(f"{name} must be an integer from {low} to {high}, not {value!r}")
         if self.ring_bits not in RING_DTYPES:
             fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
-        scaled = self.metric in ("ip", "cosine", "l2")
+        scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
             value = getattr(self, name)
             values = (value,) if isinstance(value, (int, float)) else tuple(value)
             object.__setattr__(self, name, tuple(float(v) for v in values))
+        object.__setattr__(self, "weights", tuple(self.weights))
+        if self.projection is not None:
+            if not scaled or not isinstance(self.projection, Projection):
+                fail(f"{self.metric} takes no projection of type {type(self.projection).__name__}")
+            if self.projection.dim != self.dim:
+                fail(f"the projection is of {self.projection.dim} dimensions, not {self.dim}")
         if self.scale and not scaled:
             fail(f"{self.metric} takes no scale")
         if not self.scale and scaled:
-            object.__setattr__(self, "scale", (1.0 / self._clip if self.metric == "cosine" else 1.0,))
+            object.__setattr__(self, "scale", (1.0 / self._clip if self.metric in _UNIT else 1.0,))
         if any(not math.isfinite(v) or v <= 0 for v in self.scale):
             fail("scales must be finite and positive")
-        if scaled and len(self.scale) not in (1, 1 if self.metric == "l2" else self.dim):
-            fail(f"{self.metric} takes one scale" + ("" if self.metric == "l2" else f" or {self.dim}"))
+        several = self.metric != "l2" or self.query_scale
+        if scaled and len(self.scale) not in (1, self._inner if several else 1):
+            fail(f"{self.metric} takes one scale" + (f" or {self._inner}" if several else ""))
         if self.offset and (self.metric != "l2" or len(self.offset) != self.dim):
             fail("an offset is for l2, one number per dimension")
         if any(not math.isfinite(v) for v in self.offset):
             fail("offsets must be finite")
-        if self.metric == "l2" and self.query_bits < self.bits:
-            fail("l2 needs query_bits >= bits")
+        if self.metric == "l2" and not self.query_scale and self.query_bits < self.bits:
+            fail("l2 needs query_bits >= bits, or a query_scale")
         if self.metric == "l1" and self.levels < 2:
             fail("l1 needs levels >= 2")
         if self.metric != "l1" and self.levels:
             fail(f"{self.metric} takes no levels")
-        if self.metric in ("ip", "cosine"):
-            if not self.query_scale:
-                t = float(np.mean(self.scale)) if self.metric == "ip" else max(self.scale) / self._query_clip
-                object.__setattr__(self, "query_scale", t)
-            if not math.isfinite(self.query_scale) or self.query_scale <= 0:
-                fail("query_scale must be finite and positive")
-        elif self.query_scale:
+        if self.weights:
+            if self.metric != "l2" or len(self.weights) != self._inner:
+                fail("weights are for l2, one per dimension")
+            if any(isinstance(w, bool) or not isinstance(w, int) or not 1 <= w < 1 << 16 for w in self.weights):
+                fail("weights must be integers from 1 to 65535")
+        if self.metric in ("ip", *_UNIT) and not self.query_scale:
+            t = float(np.mean(self.scale)) if self.metric == "ip" else max(self.scale) / self._query_clip
+            object.__setattr__(self, "query_scale", t)
+        if self.query_scale and not scaled:
             fail(f"{self.metric} takes no query_scale")
+        if not math.isfinite(self.query_scale) or self.query_scale < 0:
+            fail("query_scale must be finite and positive")
         if (self.row_norm2 or self.query_norm2) and not scaled:
             fail(f"{self.metric} takes no norm bounds")
         if scaled:
@@ -143,13 +167,50 @@ class Encoding:
             )
 
     def _default_bounds(self) -> None:
-        row, query = self.dim * self._clip**2, self.dim * self._query_clip**2
-        if self.metric == "cosine" and len(self.scale) == 1:
-            # |x| = 1, and rounding moves each coordinate by at most 1/2
-            row = min(row, math.ceil((1 / self.scale[0] + math.sqrt(self.dim) / 2) ** 2))
-            query = min(query, math.ceil((self.scale[0] / self.query_scale + math.sqrt(self.dim) / 2) ** 2))
+        total = sum(self.weights) if self.weights else self._inner
+        row, query = total * self._clip**2, total * self._query_clip**2
+        if self._stepped:
+            row = math.ceil(float((self._weights * self._scales**2).sum()) * self._clip**2 / self.query_scale)
+            inverse = float((1.0 / (self._weights * self._scales**2)).sum())
+            query = math.ceil(self._query_clip**2 * self.query_scale / 4 * inverse)
+        elif self.metric in _UNIT and len(self.scale) == 1:
+            # |x| = 1, a projection does not lengthen it, and rounding moves each coordinate by at most 1/2
+            slack = math.sqrt(self._inner) / 2
+            length = 1.0 if self.projection is None else 1.0 + Projection.TOLERANCE
+            row = min(row, math.ceil((length / self.scale[0] + slack) ** 2))
+            query = min(query, math.ceil((length * self.scale[0] / self.query_scale + slack) ** 2))
         object.__setattr__(self, "row_norm2", min(self.row_norm2, row) or row)
         object.__setattr__(self, "query_norm2", min(self.query_norm2, query) or query)
+
+    @property
+    def _inner(self) -> int:
+        """Dimensions after the projection."""
+        return self.dim if self.projection is None else self.projection.out_dim
+
+    @property
+    def _stepped(self) -> bool:
+        """Whether this is l2 in steps of t."""
+        return self.metric == "l2" and self.query_scale > 0
+
+    @property
+    def _scales(self) -> np.ndarray:
+        return np.asarray(np.broadcast_to(np.array(self.scale), self._inner))
+
+    @property
+    def _weights(self) -> np.ndarray:
+        return np.array(self.weights, np.int64) if self.weights else np.ones(self._inner, np.int64)
+
+    @property
+    def _raw_range(self) -> tuple[int, int]:
+        """Score range of stepped l2 without h: 2 <q, s v> / t - e, by Cauchy-Schwarz and 2 sqrt(Q e) <= Q + e."""
+        row, query = self.row_norm2, self.query_norm2
+        return -(row + math.isqrt(4 * query * (row + 1)) + 1), query + 1
+
+    @property
+    def _centre(self) -> int:
+        """h of stepped l2."""
+        low, high = self._raw_range
+        return -(low + high) // 2
 
     @property
     def _clip(self) -> int:
@@ -168,15 +229,18 @@ class Encoding:
     def encoded_dim(self) -> int:
         """Words per row before padding."""
         if self.metric == "l2":
-            return self.dim + 1
-        return self.dim * (self.levels - 1) if self.metric == "l1" else self.dim
+            return self._inner + 1
+        return self.dim * (self.levels - 1) if self.metric == "l1" else self._inner
 
     @property
     def score_range(self) -> tuple[int, int]:
         """Least and largest score that rows and queries within the bounds can give (exact integers)."""
-        if self.metric in ("ip", "cosine"):
+        if self.metric in ("ip", *_UNIT):
             top = math.isqrt(self.row_norm2 * self.query_norm2)
             return -top, top
+        if self._stepped:
+            low, high = self._raw_range
+            return low + self._centre, high + self._centre
         if self.metric == "l2":
             cross = math.isqrt(4 * self.row_norm2 * self.query_norm2) + 1
             return -(self._factor * self.row_norm2 + cross), self.query_norm2 // self._factor + 1
@@ -187,7 +251,15 @@ class Encoding:
         """Bound on the sum of absolute values of an encoded query (exact integer, public)."""
         if self.metric in ("l1", "hamming"):
             return self.encoded_dim
-        norm1 = min(self.dim * self._query_clip, math.isqrt(self.dim * self.query_norm2))
+        most = self._inner * self._query_clip
+        if self._stepped:
+            # b = 2 w s q / t, so |b|_1 <= 2 |s|_w |q|_w / t, with |q|_w^2 / t bounded
+            steps = float((self._weights * self._scales**2).sum()) / self.query_scale
+            return min(most, math.ceil(2 * math.sqrt(steps * self.query_norm2))) + 1
+        total = sum(self.weights) if self.weights else self._inner
+        if self.weights:
+            most = total * self._query_clip
+        norm1 = min(most, math.isqrt(total * self.query_norm2))
         return 2 * norm1 + self._factor if self.metric == "l2" else norm1
 
     @property
@@ -200,7 +272,14 @@ class Encoding:
 
     def to_dict(self) -> dict[str, Any]:
         """Values that :meth:`from_dict` takes, JSON-ready."""
-        return {"format": _FORMAT, **dataclasses.asdict(self)}
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        # later fields are left out where they say nothing: what was made without them keeps its hash
+        for name in ("weights", "projection"):
+            if not data[name]:
+                del data[name]
+        if self.projection is not None:
+            data["projection"] = self.projection.to_dict()
+        return {"format": _FORMAT, **data}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Encoding:
@@ -209,6 +288,8 @@ class Encoding:
         if not isinstance(data, dict) or data.get("format") != _FORMAT or set(data) - fields != {"format"}:
             raise ParameterError("not an encoding of this format version")
         values = {name: value for name, value in data.items() if name != "format"}
+        if "projection" in values:
+            values["projection"] = Projection.from_dict(values["projection"])
         return cls(**values)
 
     @property
@@ -221,56 +302,10 @@ class Encoding:
     def fit(
         cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any
     ) -> Encoding:
-        """An encoding whose scale fits a **public** sample.
+        """An encoding whose scale fits a **public** sample: :func:`mipp.encoding.fit`."""
+        from .fit import fit
 
-        Parameters
-        ----------
-        metric : as in :class:`Encoding`; ``l1`` and ``hamming`` need no fit
-        sample : (N, dim) numbers, public
-        quantile : of the absolute values that must not clip, in (0, 1]
-        center : ``l2`` only: use the mean of the sample as offset
-        options : passed on to :class:`Encoding`
-
-        When the ring is too small for what the bits allow, rows and queries are bounded to the longest of the sample
-        plus a tenth; longer ones are refused later.
-        """
-        x = _matrix(sample, None, "sample").astype(np.float64)
-        if not len(x):
-            raise ShapeError("the sample is empty")
-        if not 0 < quantile <= 1:
-            raise ParameterError("quantile must be in (0, 1]")
-        dim = x.shape[1]
-        if metric in ("l1", "hamming"):
-            if metric == "l1":
-                options.setdefault("levels", int(x.max()) + 1)
-            return cls(metric, dim, **options)
-        if metric == "cosine":
-            x = _unit(x, "sample")
-        if center:
-            options["offset"] = tuple(x.mean(axis=0).tolist())
-            x = x - x.mean(axis=0)
-        largest = float(np.quantile(np.abs(x), quantile))
-        if largest <= 0:
-            raise EncodingError("the sample is zero everywhere; there is no scale to fit")
-        bits = int(options.get("bits", 8))
-        query_bits = int(options.get("query_bits", 8))
-        scale = largest / ((1 << (bits - 1)) - 1)
-        if metric in ("ip", "cosine"):
-            # the query's integers are about q s / t: let the sample's largest value reach the query's range too
-            options.setdefault("query_scale", largest * scale / ((1 << (query_bits - 1)) - 1))
-        try:
-            return cls(metric, dim, scale=(scale,), **options)
-        except ScoreRangeError:
-            if options.get("row_norm2") or options.get("query_norm2"):
-                raise
-        # no bound that the bits alone give fits this ring: bound norms by the sample's, a tenth longer
-        wide = cls(metric, dim, scale=(scale,), **{**options, "ring_bits": 64})
-        original = x + np.array(wide.offset) if wide.offset else x
-        norms: dict[str, Any] = {}
-        for name, query in (("row_norm2", False), ("query_norm2", True)):
-            a = wide._quantise(original, query=query)
-            norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij->i", a, a).max()))
-        return cls(metric, dim, scale=(scale,), **options, **norms)
+        return fit(metric, sample, quantile=quantile, center=center, **options)
 
     # --- arrays ------------------------------------------------------------------------------------------------
 
@@ -292,7 +327,7 @@ class Encoding:
         ScoreRangeError
             A row longer than the declared bound.
         """
-        x = _matrix(rows, self.dim, "rows")
+        x = matrix(rows, self.dim, "rows")
         out = np.empty((len(x), self.encoded_dim), _INTEGERS[self.ring_bits])
         for start in range(0, len(x), _CHUNK):
             part = self._row_chunk(x[start : start + _CHUNK])
@@ -302,16 +337,18 @@ class Encoding:
     def encode_queries(self, queries: np.ndarray) -> np.ndarray:
         """Query vectors to integers: (B, dim) or (dim,) numbers to (B, encoded_dim). Secret. Errors as for rows."""
         queries = np.asarray(queries)
-        x = _matrix(queries[None] if queries.ndim == 1 else queries, self.dim, "queries")
+        x = matrix(queries[None] if queries.ndim == 1 else queries, self.dim, "queries")
         if self.metric == "l1":
             b = 2 * self._thermometer(x, "queries") - 1
         elif self.metric == "hamming":
             b = self._signs(x, "queries")
         else:
             b = self._quantise(x, query=True)
-            self._check_norm(b, self.query_norm2, "query")
+            self._check_queries(b)
             if self.metric == "l2":
-                b = np.concatenate([2 * b, np.full((len(b), 1), -self._factor, b.dtype)], axis=1)
+                last = -1 if self._stepped else -self._factor
+                b = b if self._stepped else 2 * b * self._weights
+                b = np.concatenate([b, np.full((len(b), 1), last, b.dtype)], axis=1)
         return np.ascontiguousarray(b.astype(_INTEGERS[self.ring_bits]))
 
     def values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -323,14 +360,16 @@ class Encoding:
         scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
-        if self.metric in ("ip", "cosine"):
+        if self.metric in ("ip", *_UNIT):
             return scores * self.query_scale
         if self.metric == "hamming":
             return (self.dim - scores) / 2
         if self.metric == "l1":
             return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
-        b = self._quantise(_matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
-        norm2 = (b * b).sum(axis=1, keepdims=True) / self._factor
+        b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
+        if self._stepped:
+            return (self._query_length(b)[:, None] - scores + self._centre) * self.query_scale
+        norm2 = (b * b * self._weights).sum(axis=1, keepdims=True) / self._factor
         return (norm2 - scores) / self._factor * self.scale[0] ** 2
 
     def score_threshold(self, value: float, query: np.ndarray) -> int:
@@ -359,65 +398,66 @@ class Encoding:
         if self.metric == "hamming":
             return self._signs(x, "rows")
         a = self._quantise(x, query=False)
-        norm2 = self._check_norm(a, self.row_norm2, "row")
+        if self._stepped:
+            v = a * np.array(self.scale)
+            length = self._squares(v) / self.query_scale
+            self._refuse_long(length.max(initial=0.0) > self.row_norm2, "row")
+            extra = np.rint(length).astype(a.dtype) - self._centre
+            return np.concatenate([a, extra[:, None]], axis=1)
+        norm2 = self._squares(a)
+        self._refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
         return np.concatenate([a, norm2[:, None].astype(a.dtype)], axis=1) if self.metric == "l2" else a
 
     def _quantise(self, x: np.ndarray, *, query: bool) -> np.ndarray:
+        what = "query" if query else "row"
         v = x.astype(np.float64)
-        if self.metric == "cosine":
-            v = _unit(v, "query" if query else "row")
+        if self.metric == "hellinger":
+            if (v < 0).any():
+                raise EncodingError(f"a {what} holds negative values, which no histogram has")
+            np.sqrt(v, out=v)
+        if self.metric in _UNIT:
+            v = unit(v, what)
         if self.offset:
             v -= np.array(self.offset)
+        if self.projection is not None:
+            v = v @ self.projection.matrix
         scale = np.array(self.scale)
-        if query:
+        if not query:
+            clip, v = self._clip, v / scale
+        elif self._stepped:
+            clip, v = self._query_clip, v * (2 * self._weights * scale / self.query_scale)
+        else:
             clip = self._query_clip
             v = v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale
-        else:
-            clip, v = self._clip, v / scale
         np.rint(v, out=v)
         np.clip(v, -clip, clip, out=v)
         return v.astype(np.int64)
 
+    def _query_length(self, b: np.ndarray) -> np.ndarray:
+        """Squared weighted length of stepped l2 queries in units of t: of b t / (2 w s)."""
+        v = b / (2 * np.array(self.scale))
+        return np.asarray(np.einsum("ij,ij,j->i", v, v, 1.0 / self._weights) * self.query_scale)
+
+    def _check_queries(self, b: np.ndarray) -> None:
+        if self._stepped:
+            longest = float(self._query_length(b).max(initial=0.0))
+        else:
+            longest = int(self._squares(b).max(initial=0))
+        self._refuse_long(longest > self.query_norm2, "query")
+
+    def _squares(self, v: np.ndarray) -> np.ndarray:
+        """Weighted squared lengths of rows."""
+        return np.asarray(np.einsum("ij,ij->i", v * self._weights if self.weights else v, v))
+
     @staticmethod
-    def _check_norm(a: np.ndarray, bound: int, what: str) -> np.ndarray:
-        norm2 = np.einsum("ij,ij->i", a, a)
-        worst = int(norm2.max(initial=0))
-        if worst > bound:
+    def _refuse_long(wrong: bool | np.bool_, what: str) -> None:
+        if wrong:
             raise ScoreRangeError(f"a {what} is longer than the encoding's bound allows; scores could wrap")
-        return norm2
 
     def _thermometer(self, x: np.ndarray, what: str) -> np.ndarray:
-        v = _whole(x, 0, self.levels - 1, what)
+        v = whole(x, 0, self.levels - 1, what)
         code = v[:, :, None] > np.arange(self.levels - 1)
         return code.reshape(len(v), -1).astype(np.int64)
 
     def _signs(self, x: np.ndarray, what: str) -> np.ndarray:
-        return 2 * _whole(x, 0, 1, what) - 1
-
-
-def _matrix(x: np.ndarray, dim: int | None, what: str) -> np.ndarray:
-    x = np.asarray(x)
-    if x.dtype == bool:
-        x = x.astype(np.uint8)
-    if x.dtype.kind not in "iuf":
-        raise DTypeError(f"{what} must be real numbers, not {x.dtype}")
-    if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
-        expected = f"(rows, {dim})" if dim is not None else "two-dimensional"
-        raise ShapeError(f"{what} must be {expected}, not {x.shape}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise EncodingError(f"{what} hold NaN or infinite values")
-    return x
-
-
-def _unit(v: np.ndarray, what: str) -> np.ndarray:
-    largest = np.abs(v).max(axis=1, keepdims=True, initial=0)
-    if (largest == 0).any():
-        raise EncodingError(f"a {what} is zero everywhere and has no direction; cosine is undefined")
-    v = v / largest  # first, so that squares neither overflow nor vanish
-    return v / np.sqrt(np.einsum("ij,ij->i", v, v))[:, None]
-
-
-def _whole(x: np.ndarray, low: int, high: int, what: str) -> np.ndarray:
-    if x.size and (x.min() < low or x.max() > high or (x.dtype.kind == "f" and (x != np.rint(x)).any())):
-        raise EncodingError(f"{what} must be whole numbers from {low} to {high}")
-    return x.astype(np.int64)
+        return 2 * whole(x, 0, 1, what) - 1

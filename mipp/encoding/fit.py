@@ -1,0 +1,240 @@
+"""Encodings fitted to a public sample: scales by quantiles, or everything by measured recall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import EncodingError, ParameterError, ScoreRangeError, ShapeError
+from .encoding import Encoding
+from .numbers import matrix, unit
+from .projection import Projection, pca
+
+__all__ = ["Tuning", "fit", "tune"]
+
+MOST_QUERIES = 200
+
+
+def fit(metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any) -> Encoding:
+    """An encoding whose scale fits a **public** sample.
+
+    Parameters
+    ----------
+    metric : as in :class:`Encoding`; ``l1`` and ``hamming`` need no fit
+    sample : (N, dim) numbers, public
+    quantile : of the absolute values that must not clip, in (0, 1]
+    center : ``l2`` only: use the mean of the sample as offset
+    options : passed on to :class:`Encoding`
+
+    When the ring is too small for what the bits allow, rows and queries are bounded to the longest of the sample plus a
+    tenth; longer ones are refused later.
+    """
+    x = _sample(sample)
+    if not 0 < quantile <= 1:
+        raise ParameterError("quantile must be in (0, 1]")
+    dim = x.shape[1]
+    if metric in ("l1", "hamming"):
+        if metric == "l1":
+            options.setdefault("levels", int(x.max()) + 1)
+        return Encoding(metric, dim, **options)
+    original = x
+    if center:
+        options["offset"] = tuple(x.mean(axis=0).tolist())
+    x = _prepared(metric, x, options.get("offset"), options.get("projection"))
+    largest = float(np.quantile(np.abs(x), quantile))
+    if largest <= 0:
+        raise EncodingError("the sample is zero everywhere; there is no scale to fit")
+    bits = int(options.get("bits", 8))
+    query_bits = int(options.get("query_bits", 8))
+    scale = largest / ((1 << (bits - 1)) - 1)
+    if metric != "l2":
+        # the query's integers are about q s / t: let the sample's largest value reach the query's range too
+        options.setdefault("query_scale", largest * scale / ((1 << (query_bits - 1)) - 1))
+    try:
+        return Encoding(metric, dim, scale=(scale,), **options)
+    except ScoreRangeError:
+        if options.get("row_norm2") or options.get("query_norm2"):
+            raise
+    # no bound that the bits alone give fits this ring: bound norms by the sample's, a tenth longer
+    wide = Encoding(metric, dim, scale=(scale,), **{**options, "ring_bits": 64})
+    norms: dict[str, Any] = {}
+    for name, query in (("row_norm2", False), ("query_norm2", True)):
+        a = wide._quantise(original, query=query)
+        norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij,j->i", a, a, wide._weights).max()))
+    return Encoding(metric, dim, scale=(scale,), **options, **norms)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What :func:`tune` chose and what it tried.
+
+    Parameters
+    ----------
+    encoding : the best
+    recall : its recall at k on the sample
+    trials : (recall, what was tried) of each candidate, in order
+    """
+
+    encoding: Encoding
+    recall: float
+    trials: list[tuple[float, str]]
+
+
+def tune(
+    metric: str,
+    sample: np.ndarray,
+    *,
+    ring_bits: int = 32,
+    out_dim: int = 0,
+    rotate: bool = False,
+    k: int = 10,
+    server_ranking: bool = False,
+    margin: float = 1.25,
+) -> Tuning:
+    """The encoding that keeps the most of the float ranking on a **public** sample.
+
+    Tries row scales, clipping, and scales per dimension for a ring, with the query scale as fine as the ring allows,
+    and measures recall at k: rows of the sample are the queries, evenly spread, at most 200, each taken out of its own
+    ranking.
+
+    Parameters
+    ----------
+    metric : ``ip``, ``cosine``, ``hellinger`` or ``l2`` (which also gets the sample's mean as offset)
+    sample : (N, dim) numbers, N at least 2 k; the larger, the surer
+    ring_bits : 16, 32 or 64
+    out_dim : project to so many principal directions of the sample; 0 for none
+    rotate : without ``out_dim``: rotate by its principal directions, so that scales per dimension have more to gain
+    k : of the recall
+    server_ranking : leave the room that oblivious comparison needs: half the range
+    margin : by which squared norms may exceed the sample's largest; longer rows and queries are refused later
+
+    Raises
+    ------
+    ParameterError, ShapeError, DTypeError, EncodingError,
+        ScoreRangeError A metric that is not to be tuned, a sample that is too small or no matrix of finite numbers, or
+        nothing that fits the ring.
+    """
+    if metric not in ("ip", "l2", "cosine", "hellinger"):
+        raise ParameterError(f"{metric} is exact as it is; there is nothing to tune")
+    x = _sample(sample)
+    if k < 1 or len(x) < 2 * k:
+        raise ShapeError(f"a sample of {len(x)} vectors is too small to measure recall at {k}: it takes {2 * k}")
+    if not 1 <= margin < 100:
+        raise ParameterError("margin must be from 1 to 100")
+    offset = tuple(x.mean(axis=0).tolist()) if metric == "l2" else ()
+    projection: Projection | None = None
+    if out_dim or rotate:
+        projection = pca(_prepared(metric, x, offset, None), out_dim or x.shape[1], center=False)
+    prepared = _prepared(metric, x, offset, projection)
+    if not np.abs(prepared).max() > 0:
+        raise EncodingError("the sample is zero everywhere; there is nothing to tune")
+    own = np.arange(min(MOST_QUERIES, len(x))) * len(x) // min(MOST_QUERIES, len(x))
+    true = _nearest(_float_scores(metric, _prepared(metric, x, offset, None), own), own, k)
+    common: dict[str, Any] = {"ring_bits": ring_bits, "offset": offset, "projection": projection}
+    best: tuple[float, Encoding] | None = None
+    trials: list[tuple[float, str]] = []
+    for text, options in _candidates(metric, prepared, ring_bits, server_ranking, margin):
+        try:
+            encoding = Encoding(metric, x.shape[1], **common, **options)
+            a, b = encoding.encode_rows(x).astype(np.float64), encoding.encode_queries(x[own]).astype(np.float64)
+        except (ScoreRangeError, ParameterError):
+            continue
+        if server_ranking and not encoding.allows_server_ranking:
+            continue
+        found = _nearest(b @ a.T, own, k)
+        hits = [len(np.intersect1d(f, t)) for f, t in zip(found, true, strict=True)]
+        recall = float(np.mean(hits)) / k
+        trials.append((recall, text))
+        if best is None or recall > best[0]:
+            best = recall, encoding
+    if best is None:
+        raise ScoreRangeError(f"no encoding of these vectors fits a ring of {ring_bits} bits")
+    return Tuning(best[1], best[0], trials)
+
+
+def _candidates(
+    metric: str, x: np.ndarray, ring_bits: int, server_ranking: bool, margin: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Options of encodings whose score range just fits the ring."""
+    dim = x.shape[1]
+    longest = math.sqrt(float(np.einsum("ij,ij->i", x, x).max()))
+    if metric in ("ip", "l2"):
+        longest *= math.sqrt(margin)
+    # stay clear of what rounding adds
+    room = (1 << (ring_bits - 1 - server_ranking)) * 0.98
+    spread = np.sqrt(x.std(axis=0) + 1e-12)
+    shapes = {"one scale": np.ones(1), "scale per dimension": spread / spread.mean()}
+    for quantile in (1.0, 0.9999, 0.999):
+        for name, shape in shapes.items():
+            top = float(np.quantile(np.abs(x / shape), quantile))
+            for bits in (12, 10, 8, 7, 6, 5, 4):
+                if top <= 0:
+                    continue
+                scale = shape * (top / ((1 << (bits - 1)) - 1))
+                text = f"{bits} bits, {name}, quantile {quantile:g}"
+                full = np.broadcast_to(scale, dim)
+                # rounding lengthens a row, and a query in units of 2 s / t or s / t
+                row = longest + math.sqrt(float((full**2).sum())) / 2
+                if metric == "l2":
+                    # range 4 R^2 / t, R^2 the larger bound in units of t
+                    t = max(2 * row * row / room, 2 * float((full * longest).max()) / ((1 << 23) - 1))
+                    slack = t / 4 * math.sqrt(float((1 / full**2).sum()))
+                    t = max(t, 2 * (row + slack) ** 2 / room)
+                    bound = {
+                        "row_norm2": math.ceil(row * row / t), "query_norm2": math.ceil((longest + slack) ** 2 / t),
+                    }  # fmt: skip
+                else:
+                    # norms in integers: |x / s| + root(dim) / 2 and |q s / t| + root(dim) / 2
+                    factor = longest / _length(x)
+                    if metric in ("cosine", "hellinger") and shape.size > 1:
+                        # unit vectors all have one length, but not after scales per dimension
+                        factor = math.sqrt(margin)
+                    stored = float(np.linalg.norm(x / full, axis=1).max()) * factor + math.sqrt(dim) / 2
+                    asked = room / stored - math.sqrt(dim) / 2
+                    if asked <= 1:
+                        continue
+                    t = float(np.linalg.norm(x * full, axis=1).max()) * factor / asked
+                    t = max(t, float((np.abs(x) * full).max()) * factor / ((1 << 23) - 1))
+                    bound = {
+                        "row_norm2": math.floor(stored**2), "query_norm2": math.floor((room / stored) ** 2),
+                    }  # fmt: skip
+                yield text, {"bits": bits, "query_bits": 24, "scale": tuple(scale.tolist()), "query_scale": t, **bound}
+
+
+def _length(x: np.ndarray) -> float:
+    return math.sqrt(float(np.einsum("ij,ij->i", x, x).max()))
+
+
+def _sample(sample: np.ndarray) -> np.ndarray:
+    x = matrix(sample, None, "sample").astype(np.float64)
+    if not len(x):
+        raise ShapeError("the sample is empty")
+    return x
+
+
+def _prepared(metric: str, x: np.ndarray, offset: Any, projection: Projection | None) -> np.ndarray:
+    """What an encoding quantises: unit vectors or differences from the offset, projected."""
+    if metric == "hellinger":
+        if (x < 0).any():
+            raise EncodingError("the sample holds negative values, which no histogram has")
+        x = np.sqrt(x)
+    if metric in ("cosine", "hellinger"):
+        x = unit(x, "sample")
+    if offset:
+        x = x - np.array(offset)
+    return x if projection is None else x @ projection.matrix
+
+
+def _float_scores(metric: str, x: np.ndarray, own: np.ndarray) -> np.ndarray:
+    scores = x[own] @ x.T
+    return 2 * scores - np.einsum("ij,ij->i", x, x) if metric == "l2" else scores
+
+
+def _nearest(scores: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    scores = scores.copy()
+    scores[np.arange(len(own)), own] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
