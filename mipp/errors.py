@@ -18,6 +18,7 @@ __all__ = [
     "KeyFileError",
     "MessageError",
     "MippError",
+    "MissingExtraError",
     "NativeError",
     "NativeMemoryError",
     "NonceReuseError",
@@ -120,6 +121,10 @@ class MessageError(MippError, ValueError):
 
 class ImageError(MippError, ValueError):
     """A file that is no readable image."""
+
+
+class MissingExtraError(MippError, ImportError):
+    """A library that only some uses need is not installed; the message names the extra."""
 
 
 def error_to_wire(error: Exception) -> tuple[str, str]:

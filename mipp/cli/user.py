@@ -99,7 +99,7 @@ def search_command(
                 target.write_bytes(file.content)
                 hit["file"] = str(target)
         if sheet is not None:
-            _write_sheet(sheet, image, found, files)
+            _write_sheet(sheet, image, found, files, deployment.config.window)
     metric = deployment.config.encoding.metric
     show({"hits": hits, "metric": metric}, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
 
@@ -131,20 +131,26 @@ def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> n
             raise ParameterError("this index holds vectors; search with --vector FILE")
         from ..deployment.ingest import query_vector
 
-        return query_vector(spec, image)
+        return query_vector(spec, image, deployment.config.window)
     from ..io.vectors import load_vector
 
     return load_vector(vector if vector is not None else Path())
 
 
-def _write_sheet(path: Path, image: Path | None, hits: list[Hit], files: list[FetchedImage]) -> None:
+def _write_sheet(
+    path: Path, image: Path | None, hits: list[Hit], files: list[FetchedImage], window: tuple[float, float] | None
+) -> None:
     from ..demo.sheet import contact_sheet
     from ..io.images import load_image
 
     if image is None:
         raise NotFoundError("a contact sheet needs a query image")
     cells = [
-        (load_image(file.content), [h.owner_name, "match" if h.score is None else f"score {h.score}"], None)
+        (
+            load_image(file.content, window=window),
+            [h.owner_name, "match" if h.score is None else f"score {h.score}"],
+            None,
+        )
         for h, file in zip(hits, files, strict=True)
     ]
-    contact_sheet([(load_image(image), cells)], path)
+    contact_sheet([(load_image(image, window=window), cells)], path)

@@ -16,6 +16,7 @@ from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
 from ..encoding import Encoding
 from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
+from ..io.images import check_window
 from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import messages as m
@@ -80,6 +81,7 @@ class Deployment:
         *,
         descriptor: str = "",
         scheme: str = "shares",
+        window: tuple[float, float] | None = None,
         threads: int | None = None,
     ) -> Deployment:
         """Make a new deployment in ``folder`` (made if missing).
@@ -91,6 +93,8 @@ class Deployment:
         descriptor : spec of the features of images, or empty for vectors
         scheme : ``"shares"``: two clouds and a key centre (n=3, t=1); ``"homomorphic"``: one cloud and a key centre,
             queries under each user's own Paillier key, ranked by the user
+        window : lowest and highest value of deep gray images that is told apart, see :func:`mipp.io.images.load_image`;
+            one for all owners and users
         """
         path = Path(folder)
         params = Params(2 if scheme == "homomorphic" else 3, 1, encoding.ring_bits, scheme)
@@ -113,7 +117,7 @@ class Deployment:
             keys[i] = {"box": schedule.random_bytes(32), "pair": schedule.random_bytes(32)}
             raw = {name: box.box_private(k).public_key().public_bytes_raw() for name, k in keys[i].items()}
             public[i] = ServerKeys(**raw)
-        config = DeploymentConfig(schedule.random_bytes(16), params, encoding, descriptor, public)
+        config = DeploymentConfig(schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window))
         for i, secret in keys.items():
             home = path / "servers" / str(i)
             server = _server_class(params, i)(config, i, home, secret["box"], secret["pair"], create=True)

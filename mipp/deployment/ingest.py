@@ -96,9 +96,9 @@ def _stepped(weights: tuple[int, ...], half: np.ndarray, offset: tuple[float, ..
             t *= 1.05
 
 
-def query_vector(spec: str, image: str | Path) -> np.ndarray:
+def query_vector(spec: str, image: str | Path, window: tuple[float, float] | None = None) -> np.ndarray:
     """Embedded features (dim,) of one image file. ImageError if it cannot be read."""
-    got = features.extract([Path(image)], spec)
+    got = features.extract([Path(image)], spec, window=window)
     if got.errors:
         raise ImageError(got.errors[0][2])
     return np.asarray(features.get(spec).embed(got.values))[0]
@@ -140,7 +140,7 @@ def add_images(
                 contents.append(content)
         if names:
             began = time.perf_counter()
-            got = features.extract(names, descriptor, workers=workers)
+            got = features.extract(names, descriptor, workers=workers, window=owner.config.window)
             if seconds is not None:
                 seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
             report.errors += [(str(names[i]), text) for i, _, text in got.errors]

@@ -1,4 +1,4 @@
-"""Leave-one-out retrieval accuracy of a descriptor: float, quantised and encrypted."""
+"""Retrieval accuracy of a descriptor or of vectors: float, quantised and encrypted, over the same queries."""
 
 from __future__ import annotations
 
@@ -13,23 +13,39 @@ from .. import features
 from ..deployment import DEFAULT_BITS, Deployment
 from ..deployment.ingest import descriptor_encoding
 from ..encoding import Encoding
-from ..errors import ParameterError
+from ..errors import ParameterError, ShapeError
 from . import metrics
 
-__all__ = ["evaluate_images", "evaluate_vectors", "plain_scores"]
+__all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float_scores", "plain_scores"]
 
+KINDS = ("float", "quantised", "encrypted")
 _CHUNK = 256
+_DEPTHS = (1, 10, 100)
 
 
 def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Scores (B, N) int64 of the quantised plaintext by numpy, independent of the encrypted path."""
     a, b = encoding.encode_rows(rows).astype(np.int64), encoding.encode_queries(queries).astype(np.int64)
+    # what is stored and asked are ring words: reduced products of the words are the scores
+    half, modulus = 1 << (encoding.ring_bits - 1), 1 << encoding.ring_bits
+    largest = int(np.abs(a).max(initial=1)) * int(np.abs(b).max(initial=1)) * encoding.encoded_dim
     # float64 holds integers up to 2^53 exactly and multiplies faster than numpy's int64
-    if max(abs(v) for v in encoding.score_range) < 1 << 52:
-        largest = int(np.abs(a).max(initial=1)) * int(np.abs(b).max(initial=1)) * encoding.encoded_dim
-        if largest < 1 << 53:
-            return np.asarray(np.rint(b.astype(np.float64) @ a.astype(np.float64).T), np.int64)
-    return np.asarray(b @ a.T)
+    fast = largest < 1 << 53
+    out = np.rint(b.astype(np.float64) @ a.astype(np.float64).T).astype(np.int64) if fast else b @ a.T
+    return out if encoding.ring_bits == 64 else (out + half) % modulus - half
+
+
+def float_scores(metric: str, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Scores (B, N) float64 of a metric of encodings, unquantised; larger is nearer."""
+    a, b = np.asarray(rows, np.float64), np.asarray(queries, np.float64)
+    if metric == "hellinger":
+        a, b = np.sqrt(a), np.sqrt(b)
+    if metric in ("cosine", "hellinger"):
+        a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300) for v in (a, b))
+    if metric in ("l1", "hamming"):
+        return -np.array([np.abs(a - q).sum(axis=1) for q in b]).reshape(len(b), len(a))
+    scores = b @ a.T
+    return np.asarray(2 * scores - (a * a).sum(axis=1) if metric == "l2" else scores)
 
 
 def evaluate_images(
@@ -50,7 +66,7 @@ def evaluate_images(
     Parameters
     ----------
     items : (path, label) of each image
-    descriptor : spec, e.g. ``cld+ehd``
+    descriptor : spec, e.g. ``csd64+ehd``
     bits, query_bits, ring_bits : of the encoding
     scheme, key_bits : of the deployment, and of the user's Paillier key in the homomorphic scheme
     queries : number of queries, 0 for every image; all figures are of the same queries
@@ -60,11 +76,8 @@ def evaluate_images(
     Returns
     -------
     dict
-        ``descriptor``, ``dim`` (stored words per image before padding), ``images``, ``queries``, ``scheme``, ``errors``
-        (path, reason), and
-        ``float`` (the descriptor's own distance), ``quantised``, ``encrypted``: each ``map``, ``p10``, ``p20``,
-        ``nn_error``; and
-        ``identical``: whether encrypted scores equal the quantised ones, all of them.
+        as :func:`evaluate_labelled`, with ``descriptor`` and ``errors`` (path, reason); ``float`` is the descriptor's
+        own distance.
     """
     d = features.get(descriptor)
     values, labels, errors = [], [], []
@@ -80,50 +93,129 @@ def evaluate_images(
     if len(labels) < 2:
         raise ParameterError("evaluation needs at least two readable images with labels")
     x = np.concatenate(values)
-    embedded = d.embed(x)
-    if not 0 <= queries <= len(x):
-        raise ParameterError(f"queries must be 1 to {len(x)}, the number of images, or 0 for all")
-    own = np.arange(len(x)) if not queries else np.arange(queries) * len(x) // queries
+    own = _own(len(x), queries)
     native = np.concatenate([-d.distance(x[own[i : i + _CHUNK]], x) for i in range(0, len(own), _CHUNK)])
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
-    result = {
-        "descriptor": d.name,
-        "dim": encoding.encoded_dim,
-        "images": len(x),
-        "queries": len(own),
-        "scheme": scheme,
-    }
     options: dict[str, Any] = {"scheme": scheme, "key_bits": key_bits, "folder": folder}
-    return result | {"errors": errors} | evaluate_vectors(embedded, np.array(labels), encoding, native, own, **options)
+    result = evaluate_labelled(d.embed(x), np.array(labels), encoding, scores=native, queries=queries, **options)
+    return {"descriptor": d.name, "errors": errors} | result
 
 
-def evaluate_vectors(
+def evaluate_labelled(
     vectors: np.ndarray,
     labels: np.ndarray,
     encoding: Encoding,
-    float_scores: np.ndarray,
-    own: np.ndarray,
     *,
+    scores: np.ndarray | None = None,
+    queries: int = 0,
     scheme: str = "shares",
     key_bits: int = DEFAULT_BITS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """As :func:`evaluate_images`, for vectors (N, dim) with labels (N,).
+    """Leave-one-out accuracy of vectors (N, dim) with labels (N,).
 
-    ``own`` (B,): which rows are the queries; ``float_scores`` (B, N) of them, larger is nearer.
+    ``scores`` (B, N): what counts as ``float``, larger is nearer; default the encoding's metric, unquantised. Other
+    parameters as of :func:`evaluate_images`.
+
+    Returns
+    -------
+    dict
+        ``dim`` (stored words a row before padding), ``bytes`` (a row on each cloud, padded), ``images``, ``queries``,
+        ``scheme``, ``ring``; for each of ``float``, ``quantised``, ``encrypted`` what :func:`metrics.summary` gives and
+        ``recall10``, the share of the float ranking's first 10 among its first 10; ``curves`` of ``float`` and
+        ``encrypted`` as :func:`metrics.curves`; and ``identical``: whether encrypted scores equal the quantised ones,
+        all of them.
     """
-    quantised = plain_scores(encoding, vectors, vectors[own])
+    if len(vectors) != len(labels):
+        raise ShapeError(f"{len(vectors)} vectors and {len(labels)} labels do not fit")
+    if len(vectors) < 2:
+        raise ParameterError("evaluation needs at least two vectors with labels")
+    own = _own(len(vectors), queries)
+    exact = float_scores(encoding.metric, vectors, vectors[own]) if scores is None else scores
+    quantised, encrypted, facts = _both(vectors, vectors[own], encoding, scheme, key_bits, folder)
+    result: dict[str, Any] = facts | {"images": len(vectors), "queries": len(own)}
+    depth = min(10, len(vectors) - 1)
+    true = metrics.ranking_from_scores(exact, own)[:, :depth]
+    for kind, found in zip(KINDS, (exact, quantised, encrypted), strict=True):
+        nearest = metrics.ranking_from_scores(found, own)[:, :depth]
+        recall = float(metrics.neighbour_recall(nearest, true, depth).mean())
+        result[kind] = metrics.summary(found, labels, own) | {"recall10": recall}
+    result["identical"] = bool(np.array_equal(quantised, encrypted))
+    result["curves"] = {
+        "float": metrics.curves(exact, labels, own),
+        "encrypted": metrics.curves(encrypted, labels, own),
+    }
+    return result
+
+
+def evaluate_neighbours(
+    rows: np.ndarray,
+    queries: np.ndarray,
+    encoding: Encoding,
+    *,
+    truth: np.ndarray | None = None,
+    scheme: str = "shares",
+    key_bits: int = DEFAULT_BITS,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Recall of search in vectors (N, dim) for queries (B, dim) against their true neighbours.
+
+    Parameters
+    ----------
+    truth : (B, >= 1) row numbers, nearest first; default the nearest in float
+    others : as of :func:`evaluate_labelled`
+
+    Returns
+    -------
+    dict
+        ``dim``, ``bytes``, ``images`` (rows), ``queries``, ``scheme``, ``ring``; for each of ``float``, ``quantised``,
+        ``encrypted`` the recalls ``recall1``, ``recall10``, ``recall100`` as far as the truth and the rows go; and
+        ``identical``.
+    """
+    exact = float_scores(encoding.metric, rows, queries)
+    near = metrics.ranking_from_scores(exact)
+    true = near if truth is None else np.asarray(truth)
+    if len(true) != len(queries):
+        raise ShapeError(f"{len(queries)} queries and {len(true)} lists of true neighbours do not fit")
+    if true.size and (true.min() < 0 or true.max() >= len(rows)):
+        raise ParameterError(f"true neighbours must be row numbers below {len(rows)}")
+    quantised, encrypted, facts = _both(rows, queries, encoding, scheme, key_bits, folder)
+    result: dict[str, Any] = facts | {"images": len(rows), "queries": len(queries)}
+    for kind, found in zip(KINDS, (near, *map(metrics.ranking_from_scores, (quantised, encrypted))), strict=True):
+        result[kind] = {
+            f"recall{k}": float(metrics.neighbour_recall(found, true, k).mean())
+            for k in _DEPTHS
+            if k <= min(true.shape[1], len(rows))
+        }
+    result["identical"] = bool(np.array_equal(quantised, encrypted))
+    return result
+
+
+def _own(count: int, queries: int) -> np.ndarray:
+    if not 0 <= queries <= count:
+        raise ParameterError(f"queries must be 1 to {count}, the number of images, or 0 for all")
+    return np.arange(count) if not queries else np.arange(queries) * count // queries
+
+
+def _both(
+    rows: np.ndarray, queries: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Quantised and encrypted scores, and what the index is."""
+    quantised = plain_scores(encoding, rows, queries)
     with (
         tempfile.TemporaryDirectory() as temporary,
         Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme) as deployment,
     ):
-        encrypted = _encrypted_scores(vectors, vectors[own], deployment, key_bits)
-    return {
-        "float": metrics.summary(float_scores, labels, own),
-        "quantised": metrics.summary(quantised, labels, own),
-        "encrypted": metrics.summary(encrypted, labels, own),
-        "identical": bool(np.array_equal(quantised, encrypted)),
+        encrypted = _encrypted_scores(rows, queries, deployment, key_bits)
+        params = deployment.config.params
+    facts = {
+        "metric": encoding.metric,
+        "dim": encoding.encoded_dim,
+        "bytes": params.padded(encoding.encoded_dim) * encoding.ring_bits // 8,
+        "ring": encoding.ring_bits,
+        "scheme": scheme,
     }
+    return quantised, encrypted, facts
 
 
 def _encrypted_scores(vectors: np.ndarray, queries: np.ndarray, deployment: Deployment, key_bits: int) -> np.ndarray:

@@ -1,8 +1,12 @@
 """Retrieval accuracy over rankings.
 
+The query is left out of its own ranking everywhere but in the N-S score, which counts it as the first hit, as its
+source does.
+
 A ranking is an int array (B, M): for each query the numbers of all M ranked rows, nearest first. A row is relevant to a
 query if it carries the query's label. Definitions as in Manning, Raghavan, Schuetze, "Introduction to Information
-Retrieval", chapter 8.
+Retrieval", chapter 8; of ANMRR in Manjunath, Ohm, Vasudevan, Yamada, "Color and texture descriptors", IEEE CSVT 2001;
+of the N-S score in Nister, Stewenius, "Scalable recognition with a vocabulary tree", CVPR 2006.
 """
 
 from __future__ import annotations
@@ -16,10 +20,15 @@ from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 
 __all__ = [
     "average_precision",
+    "curves",
     "evaluate_ranking",
     "nearest_neighbour_error",
     "neighbour_recall",
+    "nmrr",
+    "ns_score",
     "precision_at_k",
+    "precision_at_recall",
+    "rank_hits",
     "ranking_from_scores",
     "recall_at_k",
     "relevance",
@@ -112,6 +121,56 @@ def nearest_neighbour_error(relevant: BoolArray) -> FloatArray:
     return np.asarray(~matrix[:, :1].any(axis=1), np.float64)
 
 
+def ns_score(relevant: BoolArray) -> FloatArray:
+    """Relevant rows (B,) among the first four, the query counted as the first: 1 to 4, for groups of four."""
+    return np.asarray(1.0 + _first(relevant, 3).sum(1))
+
+
+def nmrr(relevant: BoolArray, largest: int) -> FloatArray:
+    """Normalised modified retrieval rank (B,): 0 where all relevant rows come first, 1 where none is near the front.
+
+    With G relevant rows and K = min(4 G, 2 ``largest``): ranks beyond K count 1.25 K, and the mean rank is brought from
+    (1 + G) / 2 .. 1.25 K to 0 .. 1. NaN where nothing is relevant.
+
+    Parameters
+    ----------
+    relevant : bool (B, M)
+    largest : the largest G of all queries
+    """
+    matrix = _relevant(relevant)
+    count = matrix.sum(1).astype(np.float64)
+    limit = np.minimum(4.0 * count, 2.0 * largest)
+    ranks = np.arange(1, matrix.shape[1] + 1)[None]
+    counted = np.where(ranks <= limit[:, None], ranks, 1.25 * limit[:, None])
+    mean = _divide((counted * matrix).sum(1), count)
+    return np.asarray((mean - 0.5 - count / 2) / (1.25 * limit - 0.5 * (1.0 + count)))
+
+
+def precision_at_recall(relevant: BoolArray, points: int = 101) -> FloatArray:
+    """Interpolated precision (B, points): the best at any recall from 0, .. 1 on; NaN where nothing is relevant."""
+    matrix = _relevant(relevant)
+    total = matrix.sum(1, keepdims=True)
+    hits = np.cumsum(matrix, axis=1)
+    precision = hits / np.arange(1, matrix.shape[1] + 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    out = np.full((len(matrix), points), np.nan)
+    for row in np.flatnonzero(total[:, 0]):
+        # the first rank at which each recall is reached; in integers, so that no rounding moves it
+        need = -(-np.arange(points) * total[row, 0] // (points - 1))
+        out[row] = best[row, np.searchsorted(hits[row], np.maximum(need, 1))]
+    return out
+
+
+def rank_hits(relevant: BoolArray, ranks: int = 50) -> FloatArray:
+    """1 (B, ranks) from the rank of the first relevant row on, 0 before: the mean is the share of queries with a hit."""
+    matrix = _relevant(relevant)
+    out = np.zeros((len(matrix), ranks))
+    seen = np.cumsum(matrix[:, :ranks], axis=1) > 0
+    out[:, : seen.shape[1]] = seen
+    out[:, seen.shape[1] :] = seen[:, -1:] if seen.shape[1] else 0.0
+    return out
+
+
 def neighbour_recall(ranking: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> FloatArray:
     """Share (B,) of the true k nearest rows that are among the first k ranked, for approximate or quantised search.
 
@@ -159,13 +218,59 @@ def summary(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
     Returns
     -------
     dict
-        ``map``, ``p10``, ``p20``, ``nn_error``. Queries without any relevant row do not count in ``map``.
+        ``map``, ``p10``, ``p20``, ``nn_error``, ``anmrr``, ``ns``. Queries without any relevant row do not count in
+        ``map`` and ``anmrr``.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError, EncodingError
         As :func:`ranking_from_scores`; no queries.
     """
+    array, names, own = _leave_one_out(scores, labels, exclude)
+    _, counts = np.unique(names, return_counts=True)
+    parts: list[dict[str, FloatArray]] = []
+    for start in range(0, len(array), _CHUNK):
+        end = start + _CHUNK
+        ranking = ranking_from_scores(array[start:end], own[start:end])
+        part = evaluate_ranking(ranking, names, names[own[start:end]])
+        relevant = relevance(ranking, names, names[own[start:end]])
+        parts.append(part | {"anmrr": nmrr(relevant, int(counts.max()) - 1), "ns": ns_score(relevant)})
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined["map"] = joined.pop("ap")
+    return {key: _mean(joined[key]) for key in ("map", "p10", "p20", "nn_error", "anmrr", "ns")}
+
+
+def curves(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike) -> dict[str, list[float]]:
+    """Mean curves of a leave-one-out evaluation. Arguments and errors as of :func:`summary`.
+
+    Returns
+    -------
+    dict
+        ``precision``: at recalls 0, .01, .. 1 (interpolated); ``hits``: share of queries with a relevant row among the
+        first 1, 2, .. 50; ``p_at_k``: precision among the first 1, 2, .. 100.
+    """
+    array, names, own = _leave_one_out(scores, labels, exclude)
+    parts = []
+    for start in range(0, len(array), _CHUNK):
+        end = start + _CHUNK
+        ranking = ranking_from_scores(array[start:end], own[start:end])
+        relevant = relevance(ranking, names, names[own[start:end]])
+        first = relevant[:, :100]
+        along = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
+        parts.append((precision_at_recall(relevant), rank_hits(relevant), along))
+    joined = [np.concatenate(kind) for kind in zip(*parts, strict=True)]
+    good = ~np.isnan(joined[0][:, 0])
+    precision = joined[0][good].mean(axis=0) if good.any() else np.zeros(joined[0].shape[1])
+    return {
+        "precision": precision.tolist(),
+        "hits": joined[1].mean(axis=0).tolist(),
+        "p_at_k": joined[2].mean(0).tolist(),
+    }
+
+
+def _leave_one_out(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     array, names, own = np.asarray(scores), np.asarray(labels), np.asarray(exclude)
     if array.ndim != 2 or names.shape != (array.shape[1],):
         raise ShapeError(f"scores (B, N) and labels (N,) do not fit: {array.shape}, {names.shape}")
@@ -173,19 +278,12 @@ def summary(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
         raise ShapeError(f"exclude must be {len(array)} row numbers")
     if not len(array):
         raise ParameterError("no queries")
-    parts: list[dict[str, FloatArray]] = []
-    for start in range(0, len(array), _CHUNK):
-        end = start + _CHUNK
-        ranking = ranking_from_scores(array[start:end], own[start:end])
-        parts.append(evaluate_ranking(ranking, names, names[own[start:end]]))
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    counted = joined["ap"][~np.isnan(joined["ap"])]
-    return {
-        "map": float(counted.mean()) if len(counted) else 0.0,
-        "p10": float(joined["p10"].mean()),
-        "p20": float(joined["p20"].mean()),
-        "nn_error": float(joined["nn_error"].mean()),
-    }
+    return array, names, own
+
+
+def _mean(values: FloatArray) -> float:
+    counted = values[~np.isnan(values)]
+    return float(counted.mean()) if len(counted) else 0.0
 
 
 def _ranking(ranking: npt.ArrayLike) -> npt.NDArray[Any]:

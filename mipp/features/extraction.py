@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, MippError, ParameterError
-from ..io.images import load_image
+from ..io.images import check_window, load_image
 from .base import Descriptor
 from .registry import get
 
@@ -44,6 +44,7 @@ def extract(
     *,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
+    window: tuple[float, float] | None = None,
 ) -> Extraction:
     """Extract a descriptor from image files or arrays, in threads; the order is kept.
 
@@ -55,13 +56,15 @@ def extract(
     descriptor : a descriptor or its spec
     workers : threads, default one per available processor
     progress : called in this thread with 1 after each image, whether it was read or not
+    window : for deep gray files, see :func:`mipp.io.images.load_image`
 
     Raises
     ------
     DTypeError, ParameterError, NotFoundError
         A source that is one path instead of a sequence, or holds neither paths nor arrays; no positive number of
-        workers; an unknown descriptor.
+        workers; no window; an unknown descriptor.
     """
+    check_window(window)
     chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
     if not isinstance(chosen, Descriptor):
         raise DTypeError("descriptor must be a Descriptor or its spec")
@@ -79,7 +82,7 @@ def extract(
     rows: list[npt.NDArray[Any]] = []
     kept: list[int] = []
     errors: list[tuple[int, str, str]] = []
-    for index, result in enumerate(_results(items, chosen, min(workers, max(1, len(items))))):
+    for index, result in enumerate(_results(items, chosen, min(workers, max(1, len(items))), window)):
         if isinstance(result, str):
             name = f"image {index}" if isinstance(items[index], np.ndarray) else str(items[index])
             errors.append((index, name, result))
@@ -92,10 +95,12 @@ def extract(
     return Extraction(values, np.array(kept, np.int64), errors)
 
 
-def _results(items: list[Any], descriptor: Descriptor, workers: int) -> Iterator[npt.NDArray[Any] | str]:
+def _results(
+    items: list[Any], descriptor: Descriptor, workers: int, window: tuple[float, float] | None
+) -> Iterator[npt.NDArray[Any] | str]:
     def one(item: Any) -> npt.NDArray[Any] | str:
         try:
-            return descriptor.extract(item if isinstance(item, np.ndarray) else load_image(item))
+            return descriptor.extract(item if isinstance(item, np.ndarray) else load_image(item, window=window))
         except MippError as error:
             return str(error)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +15,10 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DTypeError, ImageError, NotFoundError, ParameterError
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "load_image", "thumbnail"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "check_window", "find_images", "load_image", "thumbnail"]
 
 #: what :func:`find_images` takes for images
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
 #: larger images are refused before they are decoded (a decompression bomb is a small file with many pixels)
 MAX_PIXELS = 89_478_485
 
@@ -32,16 +34,23 @@ _TURNS = {
 }
 
 
-def load_image(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
+def load_image(
+    source: str | os.PathLike[str] | bytes, *, window: tuple[float, float] | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode one image.
 
     The EXIF orientation is applied. Everything becomes 8-bit RGB: gray, palette, CMYK and YCbCr are converted;
     transparent pixels are laid over white; 16-bit gray is scaled by 255/65535 (32-bit integers likewise, after clipping
-    to 16 bits), floating-point gray clipped to 0..255; of an animation or a file of several pages the first is taken.
+    to 16 bits), floating-point gray clipped to 0..255, unless a window says otherwise; of an animation or a file of
+    several pages the first is taken. DICOM files are read by pydicom (extra ``dicom``): the first frame, in the units
+    of its rescale slope and intercept, through ``window``, else the file's own first window, else from its least to its
+    greatest value; MONOCHROME1 is inverted.
 
     Parameters
     ----------
     source : path, or the content of an image file
+    window : (low, high) for gray with more than 8 bits: values up to ``low`` become 0, from ``high`` on 255, linear
+        between, rounded half up. One window for a whole index keeps its images comparable.
 
     Returns
     -------
@@ -54,9 +63,12 @@ def load_image(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
         No such file.
     ImageError
         Not an image, truncated, unreadable, or above :data:`MAX_PIXELS`; the message names the file.
-    DTypeError
-        Neither path nor bytes.
+    DTypeError, ParameterError
+        Neither path nor bytes; a window that is not two finite numbers, the smaller first.
+    MissingExtraError
+        A DICOM file, and pydicom is not installed.
     """
+    window = check_window(window)
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, file = "image data", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -70,13 +82,17 @@ def load_image(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint8]:
             raise ImageError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     else:
         raise DTypeError(f"an image comes as a path or as bytes, not as {type(source).__name__}")
+    if file.getvalue()[128:132] == b"DICM":
+        from .dicom import load_dicom
+
+        return load_dicom(file, name, window)
     try:
         with Image.open(file) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS}")
             image.load()
-            return _to_rgb(_upright(image))
+            return _to_rgb(_upright(image), window)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -97,10 +113,33 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
+    """A window as a pair of floats, or None. ParameterError unless it is two finite numbers, the smaller first."""
+    if window is None:
+        return None
+    try:
+        low, high = (float(v) for v in window)
+    except (TypeError, ValueError):
+        raise ParameterError("a window is two numbers, low and high") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ParameterError(f"a window is two finite numbers, the smaller first, not {low:g} and {high:g}")
+    return low, high
+
+
+def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Gray values (H, W) through a window, as uint8 (H, W, 3). NaN counts as the low end."""
+    low, high = window
+    scaled = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (255.0 / (high - low))
+    gray = np.floor(np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         values = np.asarray(image)
+        if window is not None:
+            return apply_window(values, window)
         if mode == "F":
             gray = np.rint(np.clip(np.nan_to_num(values, posinf=255.0), 0, 255)).astype(np.uint8)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..encoding import Encoding
 from ..errors import DeploymentError, ParameterError
+from ..io.images import check_window
 from ..params import Params
 
 __all__ = ["DeploymentConfig", "ServerKeys"]
@@ -28,7 +29,8 @@ class ServerKeys:
 class DeploymentConfig:
     """Public description of a deployment: id, parameters, encoding, descriptor, servers' public keys.
 
-    ``descriptor`` is a spec such as ``cld+ehd``, or empty when users bring vectors.
+    ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors. ``window`` is what
+    :func:`mipp.io.images.load_image` applies to deep gray images, or None: owners and users must read images alike.
     """
 
     id: bytes
@@ -36,6 +38,7 @@ class DeploymentConfig:
     encoding: Encoding
     descriptor: str
     servers: dict[int, ServerKeys]
+    window: tuple[float, float] | None = None
 
     @property
     def params_hash(self) -> bytes:
@@ -54,6 +57,8 @@ class DeploymentConfig:
             "encoding": self.encoding.to_dict(),
             "servers": {str(i): {"box": s.box.hex(), "pair": s.pair.hex()} for i, s in self.servers.items()},
         }
+        if self.window is not None:
+            data["window"] = list(self.window)
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -72,6 +77,7 @@ class DeploymentConfig:
                     int(i): ServerKeys(bytes.fromhex(s["box"]), bytes.fromhex(s["pair"]))
                     for i, s in data["servers"].items()
                 },
+                check_window(data.get("window")),
             )
         except DeploymentError:
             raise

@@ -124,7 +124,7 @@ def test_broken_images_are_reported_and_the_rest_goes_on(mipp_command, pictures)
         (["owner", "create", "a/b"], "no deployment"),
         (["search", "u"], "either IMAGE or"),
         (["init", "--descriptor", "nothing"], "nothing"),
-        (["init", "--ring", "16"], "16"),
+        (["init", "--ring", "16", "--vectors", "128", "--metric", "l2"], "16"),
         (["init", "--vectors", "0"], "dim"),
         (["demo", "--owners", "0"], "owners"),
         (["evaluate"], "labels"),
@@ -225,7 +225,7 @@ def test_evaluate(mipp_command, pictures):
         assert code == 0 and result["descriptor"] == descriptor and result["identical"] is True
         assert result["quantised"] == result["encrypted"]
         for kind in ("float", "quantised", "encrypted"):
-            assert set(result[kind]) == {"map", "p10", "p20", "nn_error"}
+            assert set(result[kind]) == {"map", "p10", "p20", "nn_error", "anmrr", "ns"}
 
 
 def test_installed_command_and_help():

@@ -12,19 +12,25 @@ from mipp.evaluation import metrics
 
 
 def slow(scores, labels, own):
-    """map, p10, p20, nn_error query by query."""
-    maps, p10, p20, errors = [], [], [], []
+    """All figures of a summary, query by query."""
+    maps, p10, p20, errors, ranks, four = [], [], [], [], [], []
+    largest = max(sum(a == b for b in labels) for a in labels) - 1
     for row, q in zip(scores, own, strict=True):
         order = sorted((i for i in range(len(row)) if i != q), key=lambda i: (-row[i], i))
         good = [labels[i] == labels[q] for i in order]
         precisions = [sum(good[: r + 1]) / (r + 1) for r in range(len(good)) if good[r]]
         if precisions:
             maps.append(sum(precisions) / len(precisions))
+            g = len(precisions)
+            k = min(4 * g, 2 * largest)
+            mean = sum(r + 1 if r + 1 <= k else 1.25 * k for r in range(len(good)) if good[r]) / g
+            ranks.append((mean - 0.5 - g / 2) / (1.25 * k - 0.5 * (1 + g)))
+        four.append(1 + sum(good[:3]))
         for k, out in ((10, p10), (20, p20)):
             out.append(sum(good[:k]) / max(1, min(k, len(good))))
         errors.append(0.0 if good and good[0] else 1.0)
-    mean = lambda v: sum(v) / len(v) if v else 0.0  # noqa: E731
-    return {"map": mean(maps), "p10": mean(p10), "p20": mean(p20), "nn_error": mean(errors)}
+    values = {"map": maps, "p10": p10, "p20": p20, "nn_error": errors, "anmrr": ranks, "ns": four}
+    return {name: sum(v) / len(v) if v else 0.0 for name, v in values.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,6 +97,36 @@ def test_neighbour_recall():
     for ranking, truth in (([[1]], [[1, 2]]), ([[1, 2]], [[1]]), ([[1, 2]], [[1, 2], [1, 2]])):
         with pytest.raises(ShapeError):
             metrics.neighbour_recall(ranking, truth, 2)
+
+
+def test_rank_figures():
+    relevant = np.array([[True, True, True, False], [False, False, False, True], [False] * 4])
+    assert metrics.ns_score(relevant).tolist() == [4, 1, 1]
+    # G = 1: K = min(4, 6) = 4, the rank 4 counts as it is: (4 - 1) / (5 - 1)
+    got = metrics.nmrr(relevant, 3)
+    assert got[:2].tolist() == [0.0, 0.75] and np.isnan(got[2])
+    assert metrics.rank_hits(relevant, 6).tolist() == [[1] * 6, [0, 0, 0, 1, 1, 1], [0] * 6]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 2**32), st.integers(2, 12))
+def test_precision_at_recall(n, seed, points):
+    row = np.random.default_rng(seed).random(n) < 0.3
+    got = metrics.precision_at_recall(row[None], points)[0]
+    if not row.any():
+        assert np.isnan(got).all()
+        return
+    pairs = [(row[: r + 1].sum() * (points - 1), row[: r + 1].mean()) for r in range(n)]
+    want = [max(p for hits, p in pairs if hits >= i * row.sum()) for i in range(points)]
+    assert got.tolist() == pytest.approx(want)
+
+
+def test_curves():
+    scores = np.array([[9, 5, 1, 0], [5, 9, 1, 0], [0, 1, 9, 5], [0, 5, 1, 9]])
+    got = metrics.curves(scores, np.array([0, 0, 1, 1]), np.arange(4))
+    # the last query finds its only relevant row at rank 2
+    assert got["p_at_k"][:2] == [0.75, 0.5] and got["hits"][:2] == [0.75, 1.0] and len(got["hits"]) == 50
+    assert got["precision"] == pytest.approx([(1 + 1 + 1 + 0.5) / 4] * 101)
 
 
 def test_argument_errors():
