@@ -16,7 +16,7 @@ from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
 from ..encoding import Encoding
 from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
-from ..io.images import check_window
+from ..io.window import check_window
 from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import messages as m

@@ -162,7 +162,7 @@ def precision_at_recall(relevant: BoolArray, points: int = 101) -> FloatArray:
 
 
 def rank_hits(relevant: BoolArray, ranks: int = 50) -> FloatArray:
-    """1 (B, ranks) from the rank of the first relevant row on, 0 before: the mean is the share of queries with a hit."""
+    """1 (B, ranks) from the rank of the first relevant row on, 0 before: the mean is the share of queries that hit."""
     matrix = _relevant(relevant)
     out = np.zeros((len(matrix), ranks))
     seen = np.cumsum(matrix[:, :ranks], axis=1) > 0

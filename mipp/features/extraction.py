@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, MippError, ParameterError
-from ..io.images import check_window, load_image
+from ..io.images import load_image
+from ..io.window import check_window
 from .base import Descriptor
 from .registry import get
 

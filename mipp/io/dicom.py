@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError, MissingExtraError
-from .images import MAX_PIXELS, apply_window
+from .images import MAX_PIXELS
+from .window import apply_window
 
 __all__ = ["load_dicom"]
 

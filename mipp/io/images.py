@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import DTypeError, ImageError, NotFoundError, ParameterError
+from .window import apply_window, check_window
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "check_window", "find_images", "load_image", "thumbnail"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "load_image", "thumbnail"]
 
 #: what :func:`find_images` takes for images
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
@@ -111,27 +110,6 @@ def _upright(image: Image.Image) -> Image.Image:
         # broken EXIF data says nothing about the pixels
         turn = None
     return image if turn is None else image.transpose(turn)
-
-
-def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
-    """A window as a pair of floats, or None. ParameterError unless it is two finite numbers, the smaller first."""
-    if window is None:
-        return None
-    try:
-        low, high = (float(v) for v in window)
-    except (TypeError, ValueError):
-        raise ParameterError("a window is two numbers, low and high") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ParameterError(f"a window is two finite numbers, the smaller first, not {low:g} and {high:g}")
-    return low, high
-
-
-def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
-    """Gray values (H, W) through a window, as uint8 (H, W, 3). NaN counts as the low end."""
-    low, high = window
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (255.0 / (high - low))
-    gray = np.floor(np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

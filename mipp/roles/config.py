@@ -9,7 +9,7 @@ from typing import Any
 
 from ..encoding import Encoding
 from ..errors import DeploymentError, ParameterError
-from ..io.images import check_window
+from ..io.window import check_window
 from ..params import Params
 
 __all__ = ["DeploymentConfig", "ServerKeys"]

@@ -225,7 +225,7 @@ def test_evaluate(mipp_command, pictures):
         assert code == 0 and result["descriptor"] == descriptor and result["identical"] is True
         assert result["quantised"] == result["encrypted"]
         for kind in ("float", "quantised", "encrypted"):
-            assert set(result[kind]) == {"map", "p10", "p20", "nn_error", "anmrr", "ns"}
+            assert set(result[kind]) == {"map", "p10", "p20", "nn_error", "anmrr", "ns", "recall10"}
 
 
 def test_installed_command_and_help():
