@@ -19,7 +19,7 @@ def test_python_example(tmp_path, monkeypatch, capsys):
     assert len(lines) == 3 and lines[0].startswith("berta 100 ")
 
 
-@pytest.mark.parametrize("room", ["mipp/paillier", "mipp/compat/phe"])
+@pytest.mark.parametrize("room", ["mipp/paillier", "mipp/compat/phe", "mipp/features"])
 def test_examples_of_rooms(room):
     readme = Path(__file__).parents[1] / room / "README.md"
     if not readme.is_file():

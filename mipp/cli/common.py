@@ -18,6 +18,7 @@ from ..params import SCHEMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
+VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs", ".hdf5", ".h5")
 
 
 def json_option(command: F) -> F:
@@ -53,6 +54,26 @@ def key_bits_option(command: F) -> F:
         show_default=True,
         help="Homomorphic scheme: bits of the user's Paillier key.",
     )(command)
+
+
+def window_option(command: F) -> F:
+    return click.option(
+        "--window",
+        type=(float, float),
+        metavar="LOW HIGH",
+        help="For gray images of more than 8 bits and DICOM: values that become black and white.",
+    )(command)
+
+
+def labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
+    """Paths and labels of a label file, only those inside the folder ``images`` if one is given."""
+    from ..io.labels import load_labels
+
+    items = load_labels(labels)
+    if images is None:
+        return items
+    inside = images.resolve()
+    return [(path, label) for path, label in items if inside in path.resolve().parents]
 
 
 @contextlib.contextmanager

@@ -15,13 +15,24 @@ from .. import __version__, cpu
 from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..errors import MippError, ParameterError
-from .common import deployment_option, json_option, key_bits_option, opened, progress, scheme_option, show
+from ..features import DEFAULT
+from .common import (
+    VECTOR_SUFFIXES,
+    deployment_option,
+    json_option,
+    key_bits_option,
+    labelled,
+    opened,
+    progress,
+    scheme_option,
+    show,
+    window_option,
+)  # fmt: skip
+from .evaluate import evaluate_command, weights_command
 from .owner import owner_group
 from .user import search_command, user_group
 
 __all__ = ["main"]
-
-VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,11 +44,13 @@ def cli() -> None:
 cli.add_command(owner_group)
 cli.add_command(user_group)
 cli.add_command(search_command)
+cli.add_command(evaluate_command)
+cli.add_command(weights_command)
 
 
 @cli.command("init")
 @deployment_option
-@click.option("--descriptor", default="cld+ehd", show_default=True, help="Features of images, parts joined by +.")
+@click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +.")
 @click.option(
     "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
 )
@@ -54,6 +67,11 @@ cli.add_command(search_command)
     type=click.Path(path_type=Path),
     help="Public images (folder) or vectors (file) to fit scales on.",
 )
+@click.option("--tune", is_flag=True, help="With --fit: choose bits, clipping and scales by the sample's recall at 10.")
+@click.option(
+    "--project", type=click.IntRange(1), help="With --fit of vectors: to so many principal directions; tunes."
+)
+@window_option
 @scheme_option
 @json_option
 def init_command(
@@ -66,20 +84,28 @@ def init_command(
     bits: int,
     query_bits: int,
     sample: Path | None,
+    tune: bool,
+    project: int | None,
+    window: tuple[float, float] | None,
     scheme: str,
     as_json: bool,
 ) -> None:
     """Make an embedded deployment: all servers in one folder."""
     options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
-    if dim is not None or (sample is not None and sample.suffix in VECTOR_SUFFIXES):
-        descriptor, encoding = "", _vector_encoding(dim, metric, levels, sample, options)
+    if (tune or project) and sample is None:
+        raise click.UsageError("--tune and --project need --fit")
+    if dim is not None or (sample is not None and sample.suffix.lower() in VECTOR_SUFFIXES):
+        if window is not None:
+            raise click.UsageError("--window is for images")
+        descriptor, encoding = "", _vector_encoding(dim, metric, levels, sample, options, tune, project)
+    elif project:
+        raise click.UsageError("--project is for vectors")
     else:
         from ..deployment.ingest import descriptor_encoding
 
-        encoding = descriptor_encoding(
-            descriptor, **options, sample=None if sample is None else _embedded(sample, descriptor)
-        )
-    with Deployment.create(folder, encoding, descriptor=descriptor, scheme=scheme) as deployment:
+        embedded = None if sample is None else _embedded(sample, descriptor, window)
+        encoding = descriptor_encoding(descriptor, **options, sample=embedded, tuned=tune)
+    with Deployment.create(folder, encoding, descriptor=descriptor, scheme=scheme, window=window) as deployment:
         data = {
             "deployment": str(folder.resolve()),
             "id": deployment.config.id.hex(),
@@ -102,8 +128,15 @@ def init_command(
 
 
 def _vector_encoding(
-    dim: int | None, metric: str, levels: int, sample: Path | None, options: dict[str, Any]
+    dim: int | None,
+    metric: str,
+    levels: int,
+    sample: Path | None,
+    options: dict[str, Any],
+    tuned: bool,
+    project: int | None,
 ) -> Encoding:
+    from ..encoding import tune
     from ..io.vectors import load_vectors
 
     if metric == "l1":
@@ -113,14 +146,16 @@ def _vector_encoding(
     data = load_vectors(sample)
     if dim is not None and data.shape[1] != dim:
         raise ParameterError(f"{sample} holds vectors of {data.shape[1]} numbers, not {dim}")
+    if tuned or project:
+        return tune(metric, np.asarray(data), ring_bits=options["ring_bits"], out_dim=project or 0).encoding
     return Encoding.fit(metric, np.asarray(data), **options)
 
 
-def _embedded(folder: Path, descriptor: str) -> np.ndarray:
+def _embedded(folder: Path, descriptor: str, window: tuple[float, float] | None) -> np.ndarray:
     from .. import features
     from ..io.images import find_images
 
-    got = features.extract(find_images([folder]), descriptor)
+    got = features.extract(find_images([folder]), descriptor, window=window)
     if not len(got.values):
         raise ParameterError(f"{folder} holds no readable image to fit on")
     return np.asarray(features.get(descriptor).embed(got.values))
@@ -138,7 +173,7 @@ def _embedded(folder: Path, descriptor: str) -> np.ndarray:
 @click.option("--owners", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--queries", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--descriptor", default="cld+ehd", show_default=True)
+@click.option("--descriptor", default=DEFAULT, show_default=True)
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
 @scheme_option
 @click.option(
@@ -172,7 +207,7 @@ def demo_command(
     out = out if out is not None else Path(tempfile.mkdtemp(prefix="mipp-demo-"))
     out.mkdir(parents=True, exist_ok=True)
     if labels is not None:
-        items = [DemoImage(path, label) for path, label in _labelled(labels, images)]
+        items = [DemoImage(path, label) for path, label in labelled(labels, images)]
     elif images is not None:
         items = [DemoImage(path, "") for path in find_images([images])]
     else:
@@ -200,17 +235,6 @@ def demo_command(
         raise click.ClickException("the encrypted ranking differs from the plaintext's")
 
 
-def _labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
-    """Paths and labels of a label file, only those inside the folder ``images`` if one is given."""
-    from ..io.labels import load_labels
-
-    items = load_labels(labels)
-    if images is None:
-        return items
-    inside = images.resolve()
-    return [(path, label) for path, label in items if inside in path.resolve().parents]
-
-
 def _demo_lines(r: dict[str, Any]) -> list[str]:
     from ..demo.run import spread
 
@@ -229,58 +253,6 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
     lines.append(f"encrypted ranking equals the plaintext's: {'yes' if r['exact_match'] else 'NO'}")
     lines.append(f"contact sheet: {r['sheet']}")
     return lines
-
-
-@cli.command("evaluate")
-@click.option(
-    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Only images in this folder."
-)
-@click.option("--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True)
-@click.option("--descriptor", default="cld+ehd", show_default=True)
-@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
-@click.option("--bits", type=int, default=8, show_default=True)
-@click.option("--query-bits", type=int, default=8, show_default=True)
-@click.option("--queries", type=click.IntRange(1), help="Only so many queries, evenly spread; default: every image.")
-@scheme_option
-@key_bits_option
-@json_option
-def evaluate_command(
-    images: Path | None,
-    labels: Path,
-    descriptor: str,
-    ring: str,
-    bits: int,
-    query_bits: int,
-    queries: int | None,
-    scheme: str,
-    key_bits: str,
-    as_json: bool,
-) -> None:
-    """Leave-one-out accuracy: the descriptor's own distance, quantised, and encrypted."""
-    from ..evaluation.evaluate import evaluate_images
-
-    items = _labelled(labels, images)
-    with progress("extract", len(items), as_json) as advance:
-        result = evaluate_images(
-            items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
-            scheme=scheme, key_bits=int(key_bits), progress=advance,
-        )  # fmt: skip
-    show(
-        result,
-        as_json,
-        lambda: [
-            f"{result['descriptor']}: {result['images']} images, {result['dim']} stored words each, "
-            f"{result['queries']} queries, {result['scheme']} scheme",
-            *(f"left out {path}: {text}" for path, text in result["errors"]),
-            f"{'':10}{'mAP':>8}{'P@10':>8}{'P@20':>8}{'1-NN err':>10}",
-            *(
-                f"{name:10}{v['map']:8.4f}{v['p10']:8.4f}{v['p20']:8.4f}{v['nn_error']:10.4f}"
-                for name in ("float", "quantised", "encrypted")
-                for v in [result[name]]
-            ),
-            f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
-        ],
-    )
 
 
 @cli.command("info")

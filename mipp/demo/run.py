@@ -54,7 +54,7 @@ def run_demo(
     owners: int = 4,
     queries: int = 50,
     k: int = 10,
-    descriptor: str = "cld+ehd",
+    descriptor: str = features.DEFAULT,
     scheme: str = "shares",
     ranking: str | None = None,
     key_bits: int = DEFAULT_BITS,

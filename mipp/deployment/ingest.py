@@ -34,7 +34,13 @@ class AddReport:
 
 
 def descriptor_encoding(
-    spec: str, *, ring_bits: int = 32, bits: int = 8, query_bits: int = 8, sample: np.ndarray | None = None
+    spec: str,
+    *,
+    ring_bits: int = 32,
+    bits: int = 8,
+    query_bits: int = 8,
+    sample: np.ndarray | None = None,
+    tuned: bool = False,
 ) -> Encoding:
     """The encoding that realises a descriptor's distance.
 
@@ -52,8 +58,8 @@ def descriptor_encoding(
         return Encoding("hamming", code.dim, ring_bits=ring_bits)
     options: dict[str, Any] = {"ring_bits": ring_bits, "bits": bits, "query_bits": query_bits}
     if sample is not None:
-        if ring_bits == 16:
-            return tune(code.metric, sample, ring_bits=16).encoding
+        if ring_bits == 16 or tuned:
+            return tune(code.metric, sample, ring_bits=ring_bits).encoding
         if not code.whole:
             return Encoding.fit(code.metric, sample, center=code.metric == "l2", **options)
     if code.metric in ("cosine", "hellinger"):
@@ -73,14 +79,14 @@ def descriptor_encoding(
     except ScoreRangeError:
         if ring_bits != 16:
             raise
-    return _stepped(code.weights, (high - low) / 2, options["offset"])
+    return _stepped(code)
 
 
-def _stepped(weights: tuple[int, ...], half: np.ndarray, offset: tuple[float, ...]) -> Encoding:
-    """An l2 encoding in 16 bits for values within ``half`` of ``offset``."""
-    w = np.array(weights) if weights else np.ones(len(half))
-    # whole codes round their middle down, so one side may be longer by a half
-    radius = math.sqrt(float((w * (half + 0.5 * (half % 1 > 0)) ** 2).sum()))
+def _stepped(code: features.Code) -> Encoding:
+    """An l2 encoding in 16 bits for vectors within the code's radius."""
+    w = np.array(code.weights) if code.weights else np.ones(code.dim)
+    # a little more, for the last digit of float arithmetic
+    radius = code.radius * (1 + 1e-9)
     t = radius**2 / (1 << 14)
     while True:
         # a row step of about root(t) balances the roundings of rows and of scores
@@ -89,8 +95,8 @@ def _stepped(weights: tuple[int, ...], half: np.ndarray, offset: tuple[float, ..
         asked = radius + t / (4 * scale) * math.sqrt(float((1 / w).sum()))
         try:
             return Encoding(
-                "l2", len(half), bits=12, query_bits=20, ring_bits=16, scale=(scale,), query_scale=t, offset=offset,
-                row_norm2=math.ceil(stored**2 / t), query_norm2=math.ceil(asked**2 / t), weights=weights,
+                "l2", code.dim, bits=12, query_bits=20, ring_bits=16, scale=(scale,), query_scale=t, offset=code.centre,
+                row_norm2=math.ceil(stored**2 / t), query_norm2=math.ceil(asked**2 / t), weights=code.weights,
             )  # fmt: skip
         except ScoreRangeError:
             t *= 1.05

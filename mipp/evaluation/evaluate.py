@@ -58,6 +58,7 @@ def evaluate_images(
     scheme: str = "shares",
     key_bits: int = DEFAULT_BITS,
     queries: int = 0,
+    window: tuple[float, float] | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def evaluate_images(
     bits, query_bits, ring_bits : of the encoding
     scheme, key_bits : of the deployment, and of the user's Paillier key in the homomorphic scheme
     queries : number of queries, 0 for every image; all figures are of the same queries
+    window : for deep gray images
     folder : where to make the embedded deployment, default a temporary folder
     progress : called with the number of images extracted, step by step
 
@@ -83,7 +85,7 @@ def evaluate_images(
     values, labels, errors = [], [], []
     for start in range(0, len(items), _CHUNK):
         part = items[start : start + _CHUNK]
-        got = features.extract([path for path, _ in part], d)
+        got = features.extract([path for path, _ in part], d, window=window)
         errors += [(str(part[i][0]), text) for i, _, text in got.errors]
         labels += [part[int(i)][1] for i in got.kept]
         if len(got.kept):
@@ -172,6 +174,8 @@ def evaluate_neighbours(
         ``encrypted`` the recalls ``recall1``, ``recall10``, ``recall100`` as far as the truth and the rows go; and
         ``identical``.
     """
+    if rows.ndim != 2 or queries.ndim != 2 or not rows.shape[1] == queries.shape[1] == encoding.dim:
+        raise ShapeError(f"rows {rows.shape}, queries {queries.shape} and an encoding of {encoding.dim} do not fit")
     exact = float_scores(encoding.metric, rows, queries)
     near = metrics.ranking_from_scores(exact)
     true = near if truth is None else np.asarray(truth)

@@ -57,7 +57,7 @@ def learn_weights(
         vectors = single.embed(sample) * roots
         if len(vectors) != len(names):
             raise ParameterError(f"{len(vectors)} values of {part.name} and {len(names)} labels do not fit")
-        distances.append(squared(vectors, vectors) / part.unit)
+        distances.append(squared(vectors, vectors) / single.code.unit)
     own = np.arange(len(names))
     relevant = names[:, None] == names[None]
 

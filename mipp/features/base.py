@@ -32,6 +32,10 @@ class Code:
     levels : for ``metric="l1"``, values are integers 0 .. levels-1; else 0
     weights : (dim,) integer weights of squared differences that the encoding applies, or empty
     whole : vectors are integers; an encoding of scale 1 holds them exactly
+    unit : typical squared distance of two natural images' vectors (weighted): what makes weights in a fused descriptor
+        comparable. A public constant; the built-in ones were measured on Corel-1k.
+    centre, radius : (dim,) and a distance from it that no vector exceeds (weighted); default the middle of the bounds
+        and the distance of their corners, which for shares of a histogram is much more than can be
     """
 
     name: str
@@ -44,8 +48,20 @@ class Code:
     levels: int = 0
     weights: tuple[int, ...] = ()
     whole: bool = False
+    unit: float = 1.0
+    centre: tuple[float, ...] = ()
+    radius: float = 0.0
 
     def __post_init__(self) -> None:
+        if len(self.centre) not in (0, self.dim) or bool(self.centre) != (self.radius > 0):
+            raise ParameterError(f"code {self.name} needs a centre of {self.dim} entries and a radius, or neither")
+        if not self.unit > 0:
+            raise ParameterError(f"the unit of code {self.name} must be positive")
+        if not self.centre:
+            low, high = np.array(self.low), np.array(self.high)
+            roots = np.sqrt(np.array(self.weights)) if self.weights else 1.0
+            object.__setattr__(self, "centre", tuple(((low + high) / 2).tolist()))
+            object.__setattr__(self, "radius", float(np.linalg.norm((high - low) / 2 * roots)))
         if self.metric not in METRICS:
             raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
         if len(self.low) != self.dim or len(self.high) != self.dim or len(self.weights) not in (0, self.dim):
@@ -67,8 +83,6 @@ class Descriptor:
     codes : ways to turn values into vectors; the first is the default
     extract_fn, distance_fn : unchecked functions behind :meth:`extract` and :meth:`distance`
     fuse : name of the ``l2`` code that stands for the descriptor in a fused one
-    unit : typical squared distance of vectors of that code between two natural images: what makes weights of different
-        descriptors comparable. A public constant, measured on Corel-1k.
     doc : one line on what it measures, and its source
     """
 
@@ -83,7 +97,6 @@ class Descriptor:
     extract_fn: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]
     distance_fn: Callable[[FloatArray, FloatArray], FloatArray]
     fuse: str = ""
-    unit: float = 1.0
     doc: str = ""
 
     def __repr__(self) -> str:

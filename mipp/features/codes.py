@@ -87,7 +87,8 @@ def hellinger(dim: int) -> Code:
         total = values.sum(1, keepdims=True)
         return np.asarray(np.sqrt(np.divide(values, total, out=np.zeros_like(values), where=total > 0)))
 
-    return Code("hellinger", "l2", dim, (0.0,) * dim, (1.0,) * dim, embed)
+    # roots of shares are vectors of length 1
+    return Code("hellinger", "l2", dim, (0.0,) * dim, (1.0,) * dim, embed, centre=(0.0,) * dim, radius=1.0)
 
 
 def weighted(low: Sequence[float], high: Sequence[float], weights: Sequence[int]) -> Code:
@@ -95,9 +96,11 @@ def weighted(low: Sequence[float], high: Sequence[float], weights: Sequence[int]
     return Code("weighted", "l2", len(low), _floats(low), _floats(high), _identity, weights=tuple(weights), whole=True)
 
 
-def l2(low: Sequence[float], high: Sequence[float], *, exact: bool = False, whole: bool = False) -> Code:
+def l2(
+    low: Sequence[float], high: Sequence[float], *, exact: bool = False, whole: bool = False, unit: float = 1.0
+) -> Code:
     """Squared differences of the values as they are."""
-    return Code("l2", "l2", len(low), _floats(low), _floats(high), _identity, exact, whole=whole)
+    return Code("l2", "l2", len(low), _floats(low), _floats(high), _identity, exact, whole=whole, unit=unit)
 
 
 def linear(name: str, matrix: FloatArray, low: Sequence[float], high: Sequence[float]) -> Code:

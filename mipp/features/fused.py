@@ -1,7 +1,7 @@
 """Fused descriptors: the vectors of several parts side by side in one ``l2`` index.
 
 The squared distance is the sum over parts of weight / unit times the part's own squared distance, where the unit is
-what is typical between two natural images (a public constant of each descriptor): equal weights mean equal say. Weights
+what is typical between two natural images (a public constant of each code): equal weights mean equal say. Weights
 are part of the spec, ``2*scd256+csd64``, so an index that keeps its spec keeps them; they are fixed when the index is
 made.
 """
@@ -55,8 +55,8 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
     if len(parts) == 1 and factors == [1.0]:
         return parts[0]
     name = "+".join(_text(weight) + part.name for part, weight in zip(parts, factors, strict=True))
-    scales = [math.sqrt(weight / part.unit) for part, weight in zip(parts, factors, strict=True)]
     chosen = [_code(part) for part in parts]
+    scales = [math.sqrt(weight / code[0].unit) for code, weight in zip(chosen, factors, strict=True)]
     ends = np.cumsum([0, *(part.dim for part in parts)])
 
     def extract(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:
@@ -80,6 +80,11 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
             out += (np.array(getattr(code, side)) * roots * scale).tolist()
         return tuple(out)
 
+    centre: list[float] = []
+    for (code,), scale in zip(chosen, scales, strict=True):
+        roots = np.sqrt(np.array(code.weights)) if code.weights else np.ones(code.dim)
+        centre += (np.array(code.centre) * roots * scale).tolist()
+    radius = math.hypot(*(code[0].radius * scale for code, scale in zip(chosen, scales, strict=True)))
     dtype = np.result_type(*(part.dtype for part in parts))
     total = sum(code[0].dim for code in chosen)
     return Descriptor(
@@ -90,7 +95,11 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
         low=tuple(v for part in parts for v in part.low),
         high=tuple(v for part in parts for v in part.high),
         native="weighted sum of the parts' squared distances",
-        codes=(Code("l2", "l2", total, bounds("low"), bounds("high"), embed, exact=True),),
+        codes=(
+            Code(
+                "l2", "l2", total, bounds("low"), bounds("high"), embed, exact=True, centre=tuple(centre), radius=radius
+            ),
+        ),
         extract_fn=extract,
         distance_fn=distance,
         doc=f"{len(parts)} descriptors in one l2 vector",
@@ -127,7 +136,7 @@ def scale_weights(parts: Sequence[Descriptor], values: Sequence[npt.ArrayLike]) 
         mean = 2.0 * float((vectors.var(axis=0, ddof=1) * weights).sum())
         if mean <= 0:
             raise ParameterError(f"{part.name} is the same for all images of the sample")
-        out.append(float(f"{part.unit / mean:.3g}"))
+        out.append(float(f"{code[0].unit / mean:.3g}"))
     return tuple(out)
 
 

@@ -21,7 +21,7 @@ from .fused import fuse
 from .histograms import HSV, MOMENTS
 from .scalable_colour import scd_descriptor
 from .texture import HOG, HOG324, LBP
-from .units import with_unit
+from .units import with_units
 
 __all__ = ["DEFAULT", "get", "names", "register"]
 
@@ -66,7 +66,7 @@ def _find(name: str) -> Descriptor | None:
         match = pattern.fullmatch(name)
         if match:
             try:
-                return with_unit(make(*(int(group) for group in match.groups())))
+                return with_units(make(*(int(group) for group in match.groups())))
             except ParameterError:
                 return None
     return None
@@ -117,4 +117,4 @@ _STANDARD = (
     *(scd_descriptor(size) for size in (256, 128, 64)), *(csd_descriptor(size) for size in (64, 32, 128, 256)),
     cld_descriptor(), cld_descriptor(6, 6), cld_descriptor(10, 6), EHD, EHD150, CEDD, LBP, HSV, MOMENTS, HOG, HOG324,
 )  # fmt: skip
-_REGISTRY.update((d.name, with_unit(d)) for d in _STANDARD)
+_REGISTRY.update((d.name, with_units(d)) for d in _STANDARD)

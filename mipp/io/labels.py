@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import NotFoundError, ParameterError
 
-__all__ = ["load_labels"]
+__all__ = ["load_labels", "load_row_labels"]
 
 
 def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
@@ -49,6 +49,31 @@ def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
                 if first != reader.line_num:
                     raise ParameterError(f"{where}: image {name} is on line {first} already")
                 out.append((image, label))
+    except UnicodeDecodeError:
+        raise ParameterError(f"{file}: not UTF-8 text") from None
+    except (csv.Error, OSError) as error:
+        raise ParameterError(f"{file}: not a readable CSV file ({error})") from None
+    if not out:
+        raise ParameterError(f"{file}: no rows")
+    return out
+
+
+def load_row_labels(path: str | os.PathLike[str]) -> list[str]:
+    """Read the column ``label`` of a CSV file, for vectors row by row. Errors as of :func:`load_labels`."""
+    file = Path(path)
+    if not file.is_file():
+        raise NotFoundError(f"{file}: no such file")
+    out: list[str] = []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if "label" not in (reader.fieldnames or ()):
+                raise ParameterError(f"{file}, line 1: no column 'label'")
+            for row in reader:
+                label = (row["label"] or "").strip()
+                if not label:
+                    raise ParameterError(f"{file}, line {reader.line_num}: no label")
+                out.append(label)
     except UnicodeDecodeError:
         raise ParameterError(f"{file}: not UTF-8 text") from None
     except (csv.Error, OSError) as error:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mipp import features
+
 
 def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command("init", "--json")
-    assert code == 0 and json.loads(out)["descriptor"] == "cld+ehd"
+    assert code == 0 and json.loads(out)["descriptor"] == features.DEFAULT
     for name in ("anna", "berta"):
         assert mipp_command("owner", "create", name)[0] == 0
         assert stat.S_IMODE((tmp_path / f"d/owners/{name}.key").stat().st_mode) == 0o600

@@ -266,6 +266,8 @@ def test_codes(name):
             assert (vectors >= np.array(code.low) - 1e-9).all() and (vectors <= np.array(code.high) + 1e-9).all()
             if code.whole:
                 assert np.array_equal(vectors, np.rint(vectors))
+            away = (vectors - np.array(code.centre)) * np.sqrt(np.array(code.weights or [1.0]))
+            assert np.linalg.norm(away, axis=1).max() <= code.radius * (1 + 1e-9)
         if code.exact:
             values, others = values_of(name, 20), values_of(name, 30, 1)
             order = 1 if code.metric == "l1" else 2
@@ -306,15 +308,30 @@ def test_fused():
     want = 0
     for part, x, y, weight in zip(parts, a, b, (2.0, 0.5, 1.0), strict=True):
         roots = np.sqrt(np.array(part.code.weights or [1] * part.code.dim))
-        want = want + weight / part.unit * squared(part.embed(x) * roots, part.embed(y) * roots)
+        want = want + weight / part.code.unit * squared(part.embed(x) * roots, part.embed(y) * roots)
     assert np.allclose(d.distance(np.concatenate(a, 1), np.concatenate(b, 1)) ** 2, want)
     low, high = np.array(d.code.low), np.array(d.code.high)
     vectors = d.embed(np.concatenate(a, 1))
     assert (vectors >= low - 1e-9).all() and (vectors <= high + 1e-9).all()
+    assert np.linalg.norm(vectors - np.array(d.code.centre), axis=1).max() <= d.code.radius
     assert (
         d.extract(picture(40, 50, 0)).tolist()
         == np.concatenate([features.get(n).extract(picture(40, 50, 0)) for n in ("cld", "csd64", "ehd")]).tolist()
     )
+
+
+def test_units_of_other_codes_are_their_own():
+    """A part counts alike by whichever code: mean squared distances over the units are about one."""
+    from mipp.demo.render import render_collection
+
+    images = [pixels for *_, pixels in render_collection(10, 4, (96, 96))]
+    for spec in ("csd64", "csd64:hellinger", "csd64:sine2", "scd64:ramps", "ehd:l2", "cld6_6", "cld15_10"):
+        single = features.get(spec)
+        e = single.embed(features.extract(images, spec.partition(":")[0]).values)
+        e = e * np.sqrt(np.array(single.code.weights or [1.0]))
+        code = next(code for code in single.codes if code.name == (single.fuse or single.code.name))
+        e = e if code is single.code else code.embed_fn(features.extract(images, spec).values.astype(float))
+        assert 0.2 < squared(e, e).sum() / (40 * 39) / code.unit < 5, spec
 
 
 def test_scale_weights_equalise():
@@ -380,7 +397,7 @@ def test_own_descriptor():
     low, high = (0.0,) * 3, (255.0,) * 3
     mine = features.Descriptor(
         name="mean-colour", version=1, dim=3, dtype=np.dtype(np.float32), low=low, high=high, native="L2",
-        codes=(features.codes.l2(low, high, exact=True),), fuse="l2", unit=5000.0,
+        codes=(features.codes.l2(low, high, exact=True, unit=5000.0),), fuse="l2",
         extract_fn=lambda image: image.reshape(-1, 3).mean(axis=0).astype(np.float32), distance_fn=euclidean,
     )  # fmt: skip
     try:

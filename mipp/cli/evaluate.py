@@ -1,0 +1,211 @@
+"""Commands that measure: accuracy of a descriptor or of vectors, and weights learnt from labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..encoding import METRICS
+from ..errors import ParameterError
+from ..features import DEFAULT
+from .common import (
+    VECTOR_SUFFIXES,
+    json_option,
+    key_bits_option,
+    labelled,
+    progress,
+    scheme_option,
+    show,
+    window_option,
+)  # fmt: skip
+
+__all__ = ["evaluate_command", "weights_command"]
+
+KINDS = ("float", "quantised", "encrypted")
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_SAMPLE = 10000
+
+
+@click.command("evaluate")
+@click.option("--labels", type=_FILE, help="CSV file with columns path,label; with --vectors label alone, row by row.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Only images in this folder."
+)
+@click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +.")
+@click.option("--vectors", type=_FILE, help=f"Instead of images: rows ({', '.join(VECTOR_SUFFIXES)}).")
+@click.option("--query-vectors", type=_FILE, help="With --vectors: queries; an .hdf5 file may hold them itself.")
+@click.option(
+    "--truth", type=_FILE, help="True neighbours of --query-vectors (.ivecs, .npy); default: measured in float."
+)
+@click.option("--metric", type=click.Choice(METRICS), help="With --vectors; default l2, or what an .hdf5 file says.")
+@click.option("--project", type=click.IntRange(1), help="With --vectors: to so many principal directions.")
+@click.option(
+    "--fit", "sample", type=_FILE, help="With --vectors: public vectors to fit on; default: some of the rows."
+)
+@click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
+@click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature of images.")
+@click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature of images.")
+@click.option("--queries", type=click.IntRange(1), help="Only so many queries, evenly spread; default: every image.")
+@window_option
+@scheme_option
+@key_bits_option
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for evaluation.json and two plots (PNG)."
+)
+@click.option("--plots/--no-plots", default=True, help="With --out: draw plots (needs matplotlib).")
+@json_option
+def evaluate_command(
+    labels: Path | None,
+    images: Path | None,
+    descriptor: str,
+    vectors: Path | None,
+    query_vectors: Path | None,
+    truth: Path | None,
+    metric: str | None,
+    project: int | None,
+    sample: Path | None,
+    ring: str,
+    bits: int,
+    query_bits: int,
+    queries: int | None,
+    window: tuple[float, float] | None,
+    scheme: str,
+    key_bits: str,
+    out: Path | None,
+    plots: bool,
+    as_json: bool,
+) -> None:
+    """Accuracy in float, quantised and encrypted: leave-one-out by labels, or recall of true neighbours.
+
+    With --labels every image, or vector, is a query and is left out of its own ranking. With --vectors and queries, the
+    share of true nearest neighbours that are found.
+    """
+    from ..evaluation.evaluate import evaluate_images
+    from ..evaluation.report import check_plots, save_report
+
+    if vectors is None:
+        if labels is None:
+            raise click.UsageError("give --labels FILE, or --vectors FILE")
+        if query_vectors or truth or metric or project or sample:
+            raise click.UsageError("--query-vectors, --truth, --metric, --project and --fit go with --vectors")
+    elif window is not None or images is not None:
+        raise click.UsageError("--window and --images are for images")
+    if out is not None and plots and labels is not None:
+        check_plots()
+    options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
+    if vectors is not None:
+        result = _evaluate_vectors(
+            vectors, query_vectors, truth, labels, metric, project, sample, int(ring), queries or 0, options
+        )
+    else:
+        items = labelled(labels or Path(), images)
+        with progress("extract", len(items), as_json) as advance:
+            result = evaluate_images(
+                items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
+                window=window, progress=advance, **options,
+            )  # fmt: skip
+    files = [] if out is None else save_report(result, out, plots=plots)
+    shown = {name: value for name, value in result.items() if name != "curves"}
+    show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
+
+
+def _evaluate_vectors(
+    path: Path,
+    query_path: Path | None,
+    truth_path: Path | None,
+    labels: Path | None,
+    metric: str | None,
+    project: int | None,
+    sample_path: Path | None,
+    ring: int,
+    queries: int,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    from ..encoding import Encoding, tune
+    from ..evaluation.evaluate import evaluate_labelled, evaluate_neighbours
+    from ..io.labels import load_row_labels
+    from ..io.vectors import load_vectors
+
+    asked = truth = None
+    if path.suffix.lower() in (".hdf5", ".h5") and labels is None and query_path is None:
+        from ..io.benchmark import load_benchmark
+
+        benchmark = load_benchmark(path)
+        rows, asked, truth = benchmark.train, benchmark.test, benchmark.neighbours
+        metric = metric or benchmark.metric
+    else:
+        rows = load_vectors(path)
+        asked = None if query_path is None else load_vectors(query_path)
+        truth = None if truth_path is None else load_vectors(truth_path)
+    if (asked is None) == (labels is None):
+        raise click.UsageError("--vectors needs either --labels or --query-vectors")
+    metric = metric or "l2"
+    if sample_path is not None:
+        sample = np.asarray(load_vectors(sample_path))
+    else:
+        sample = np.asarray(rows[:: max(1, len(rows) // _SAMPLE)])
+    if metric in ("l1", "hamming"):
+        levels = int(max(np.max(part) for part in (rows, asked) if part is not None)) + 1
+        encoding = Encoding(metric, rows.shape[1], ring_bits=ring, levels=levels if metric == "l1" else 0)
+    else:
+        encoding = tune(metric, sample, ring_bits=ring, out_dim=project or 0, k=min(10, len(sample) // 2)).encoding
+    data = np.asarray(rows)
+    if labels is not None:
+        return evaluate_labelled(data, np.array(load_row_labels(labels)), encoding, queries=queries, **options)
+    found = np.asarray(asked)
+    if queries:
+        if queries > len(found):
+            raise ParameterError(f"there are {len(found)} queries, not {queries}")
+        chosen = np.arange(queries) * len(found) // queries
+        found, truth = found[chosen], None if truth is None else truth[chosen]
+    return evaluate_neighbours(data, found, encoding, truth=truth, **options)
+
+
+def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
+    shown = {
+        "map": "mAP", "p10": "P@10", "p20": "P@20", "nn_error": "1-NN err", "anmrr": "ANMRR", "ns": "N-S",
+        "recall1": "recall@1", "recall10": "recall@10", "recall100": "recall@100",
+    }  # fmt: skip
+    columns = [name for name in shown if name in result["float"]]
+    what = result.get("descriptor") or f"{result['metric']} vectors"
+    return [
+        f"{what}: {result['images']} images, {result['dim']} stored words of {result['ring']} bits each "
+        f"({result['bytes']:,} bytes a cloud), {result['queries']} queries, {result['scheme']} scheme",
+        *(f"left out {path}: {text}" for path, text in result.get("errors", ())),
+        f"{'':10}" + "".join(f"{shown[name]:>12}" for name in columns),
+        *(f"{kind:10}" + "".join(f"{result[kind][name]:12.4f}" for name in columns) for kind in KINDS),
+        f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
+        *(f"wrote {path}" for path in files),
+    ]
+
+
+@click.command("learn-weights")
+@click.option("--labels", type=_FILE, required=True, help="CSV file with columns path,label: public images.")
+@click.option("--descriptor", default=DEFAULT, show_default=True, help="Parts joined by +; their weights are learnt.")
+@json_option
+def weights_command(labels: Path, descriptor: str, as_json: bool) -> None:
+    """Weights of a fused descriptor with the best accuracy on public labelled images.
+
+    Prints the spec to make an index with. The figure on these images is in-sample: measure on others.
+    """
+    from .. import features
+    from ..evaluation.learning import learn_weights
+
+    items = labelled(labels, None)
+    parts = [features.get(part.rpartition("*")[2]) for part in features.get(descriptor).name.split("+")]
+    values, kept = [], None
+    with progress("extract", len(items) * len(parts), as_json) as advance:
+        for part in parts:
+            got = features.extract([path for path, _ in items], part, progress=advance)
+            values.append(got.values)
+            kept = got.kept if kept is None else np.intersect1d(kept, got.kept)
+            if len(kept) != len(got.kept):
+                raise ParameterError("some images can be read for one part and not for another; leave them out")
+    names = [items[int(i)][1] for i in (kept if kept is not None else ())]
+    fused, figure = learn_weights(parts, values, names)
+    show({"descriptor": fused.name, "map": figure, "images": len(names)}, as_json, lambda: [
+        fused.name, f"mAP {figure:.4f} on these {len(names)} images, in-sample",
+    ])  # fmt: skip
