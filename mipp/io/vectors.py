@@ -1,34 +1,45 @@
-"""Vector files: .npy, and the .fvecs, .bvecs and .ivecs of the TEXMEX collections.
+"""Vector files: .npy, the .fvecs, .bvecs and .ivecs of the TEXMEX collections, and .hdf5 as ann-benchmarks has it.
 
 A vecs file is a sequence of records: the dimension as little-endian int32, then that many float32, uint8 or int32. All
-records have the same dimension. Files are memory-mapped: rows are read when they are used.
+records have the same dimension. Files are memory-mapped, but for .hdf5: rows are read when they are used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
+from ..errors import (
+    DTypeError,
+    EncodingError,
+    MippError,
+    MissingExtraError,
+    NotFoundError,
+    ParameterError,
+    ShapeError,
+)  # fmt: skip
 
-__all__ = ["MAX_DIM", "load_vector", "load_vectors", "save_fvecs"]
+__all__ = ["HDF5", "MAX_DIM", "check_finite", "load_vector", "load_vectors", "open_hdf5", "read_dataset", "save_fvecs"]
 
 MAX_DIM = 1 << 20
 _VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
+HDF5 = (".hdf5", ".h5")
 _CHECK_ROWS = 1 << 16
 
 
 def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Vectors of a file, memory-mapped read-only, checked whole.
+    """Vectors of a file, memory-mapped read-only where the format allows, checked whole.
 
     Parameters
     ----------
-    path : ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs`` or
-        ``.ivecs``
+    path : ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs``,
+        ``.ivecs``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read
 
     Returns
     -------
@@ -47,6 +58,8 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         An array of something else than real numbers.
     EncodingError
         NaN or infinity.
+    MissingExtraError
+        An .hdf5 file, and h5py is not installed.
     """
     return _load(Path(path), one=False)
 
@@ -73,16 +86,57 @@ def _load(path: Path, *, one: bool) -> npt.NDArray[Any]:
             data = _load_npy(path, one)
         elif suffix in _VECS:
             data = _load_vecs(path, _VECS[suffix])
+        elif suffix in HDF5:
+            with open_hdf5(path) as file:
+                data = read_dataset(file, path, "train")
         else:
-            raise ParameterError(f"{path}: vectors come as .npy, {', '.join(_VECS)}, not as {suffix or 'no suffix'}")
+            kinds = ", ".join((*_VECS, *HDF5))
+            raise ParameterError(f"{path}: vectors come as .npy, {kinds}, not as {suffix or 'no suffix'}")
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror or error})") from None
+    check_finite(data, path)
+    return data
+
+
+def check_finite(data: npt.NDArray[Any], path: Path) -> None:
+    """EncodingError that names the first vector of ``data`` (N, dim) with NaN or infinity."""
     if data.dtype.kind == "f":
         for start in range(0, len(data), _CHECK_ROWS):
             good = np.isfinite(data[start : start + _CHECK_ROWS]).all(axis=1)
             if not good.all():
                 raise EncodingError(f"{path}: vector {start + int(np.argmin(good))} holds NaN or infinity")
-    return data
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """The open file; MissingExtraError without h5py, ParameterError for what is no HDF5 file or damaged."""
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError(f"{path}: .hdf5 files need h5py: pip install 'mipp[hdf5]'") from None
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except MippError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        # h5py raises any of these on damaged files
+        raise ParameterError(f"{path}: not a readable HDF5 file ({error})") from None
+
+
+def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
+    """One dataset of an open HDF5 file as (N, dim) real numbers; the errors of :func:`load_vectors` but for NaN."""
+    found = file.get(name)
+    if found is None or not hasattr(found, "dtype"):
+        there = ", ".join(sorted(key for key in file if hasattr(file[key], "dtype"))) or "none"
+        raise ParameterError(f"{path}: no dataset {name!r}; datasets there: {there}")
+    kind = np.dtype(found.dtype)
+    if kind.kind not in "biuf":
+        raise DTypeError(f"{path}: {name} must hold real numbers, not {kind}")
+    if len(found.shape) != 2 or 0 in found.shape or found.shape[1] > MAX_DIM:
+        raise ShapeError(f"{path}: {name} must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {found.shape}")
+    data = np.asarray(found[:])
+    return data.astype(np.uint8) if kind.kind == "b" else data
 
 
 def _load_npy(path: Path, one: bool) -> npt.NDArray[Any]:
