@@ -42,18 +42,16 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
 
 
 def _to_rgb(data: Any, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
-    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
 
     kind = str(data.PhotometricInterpretation)
-    values = np.asarray(data.pixel_array)
+    # luma and chroma become RGB here
+    values = np.asarray(pixel_array(data, index=0))
     colour = int(data.get("SamplesPerPixel") or 1) == 3
-    if values.ndim == (4 if colour else 3):
-        values = values[0]
     if kind == "PALETTE COLOR":
-        values, colour, kind = np.asarray(apply_color_lut(values, data)), True, "RGB"
+        values, colour = np.asarray(apply_color_lut(values, data)), True
     if colour:
-        if kind.startswith("YBR"):
-            values = np.asarray(convert_color_space(values, kind, "RGB"))
         if values.dtype != np.uint8:
             values = apply_window(values.reshape(len(values), -1), (0.0, float(np.iinfo(values.dtype).max)))[:, :, 0]
             values = values.reshape(len(values), -1, 3)

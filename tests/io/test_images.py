@@ -159,3 +159,55 @@ def test_thumbnail():
     for bad in (image.astype(float), image[:, :, 0], image[:0]):
         with pytest.raises(DTypeError):
             thumbnail(bad, (5, 5))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_window_of_deep_gray(kind):
+    deep = RNG.integers(0, 65536, (20, 30), dtype=np.uint16)
+    got = load_image(encoded(Image.fromarray(deep), kind), window=(10000, 20000))
+    want = np.floor(np.clip((deep.astype(float) - 10000) * (255 / 10000), 0, 255) + 0.5)
+    assert got.shape == (20, 30, 3) and np.array_equal(got, np.repeat(want[:, :, None], 3, axis=2))
+
+
+def test_window_of_wide_and_float_gray():
+    wide = RNG.integers(-100000, 100000, (8, 9), dtype=np.int32)
+    got = load_image(encoded(Image.fromarray(wide), "TIFF"), window=(-50000, 50000))
+    assert np.array_equal(got[:, :, 0], np.floor(np.clip((wide + 50000) * (255 / 100000), 0, 255) + 0.5))
+    real = RNG.normal(size=(8, 9)).astype(np.float32)
+    real[0, :3] = np.nan, np.inf, -np.inf
+    got = load_image(encoded(Image.fromarray(real), "TIFF"), window=(-1, 1))
+    assert got[0, :3, 0].tolist() == [0, 255, 0]
+    rest = np.floor(np.clip((real[1:].astype(float) + 1) * 127.5, 0, 255) + 0.5)
+    assert np.array_equal(got[1:, :, 0], rest)
+
+
+def test_window_leaves_8_bits_alone():
+    data = encoded(Image.fromarray(RGB))
+    assert np.array_equal(load_image(data, window=(0, 10)), RGB)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (20000, 10), (10, 20000)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "CMYK", "I;16", "P", "1", "F", "I"])
+def test_every_mode_and_size(size, mode):
+    width, height = size
+    base = Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image = Image.new("I;16", size, 700) if mode == "I;16" else base.convert(mode)
+    got = load_image(encoded(image, "TIFF"))
+    assert got.shape == (height, width, 3) and got.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_of_an_animation(kind):
+    frames = [Image.fromarray(np.full((6, 7, 3), v, np.uint8)) for v in (200, 90, 10)]
+    got = load_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **(
+        {"lossless": True} if kind == "WEBP" else {})))  # fmt: skip
+    assert got.shape == (6, 7, 3) and np.abs(got.astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_files_are_refused(kind, share):
+    noise = Image.fromarray(RNG.integers(0, 256, (80, 90, 3), dtype=np.uint8))
+    whole = encoded(noise, kind)
+    with pytest.raises(ImageError):
+        load_image(whole[: int(len(whole) * share)])
