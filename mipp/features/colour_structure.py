@@ -86,7 +86,7 @@ def _extract(image: npt.NDArray[np.uint8], *, count: int) -> npt.NDArray[np.uint
     while 8 * step > min(height, width):
         step //= 2
     rows, columns = (height - 8 * step) // step + 1, (width - 8 * step) // step + 1
-    cells = np.empty((rows + 7, columns + 7), np.uint8)
+    cells = np.empty((columns + 7, rows + 7), np.uint8)
     colour.hmmd_cells_kernel(image, step, cells)
     counts = np.zeros(256, np.int64)
     colour.structure_kernel(cells, rows, columns, counts)

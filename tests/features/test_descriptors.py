@@ -80,7 +80,7 @@ def test_hsv_bins_of_every_difference():
             colours = np.stack([np.full(400, top), low[:, 0], low[:, 1]], axis=1)[:, order].astype(np.uint8)
             for colour in colours:
                 counts = np.zeros(256, np.int64)
-                hsv_bins_kernel(colour.reshape(1, 1, 3), counts)
+                hsv_bins_kernel(np.ascontiguousarray(colour).reshape(1, 1, 3), counts)
                 assert counts[slow.hsv_bin(*(int(v) for v in colour))] == 1
 
 

@@ -12,10 +12,34 @@ Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-# with hue = num / d in 0..6: hue bin floor(floor(42.5 num / d) / 16) = floor(85 num / (32 d)); multiples of 1 / (32 d)
-# are at least 1.2e-4 apart, so that a float32 product with a small allowance gives the exact floor
-_HUE_FACTOR = np.concatenate([[0.0], 85.0 / (32.0 * np.arange(1, 256))]).astype(np.float32)
-_ALLOWANCE = np.float32(3e-5)
+
+# divisions as C has them: a check for zero would keep the loop from being vectorised
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hsv_bins(row: Pixels, bins: Pixels) -> None:
+    """Bins of one row: ``row`` (3 W,) as r, g, b, r, .., ``bins`` (W,).
+
+    With hue = num / d in 0..6, the hue bin is floor(floor(42.5 num / d) / 16) = floor(85 num / (32 d)). A rounded
+    float32 quotient of integers below 2^24 is never rounded up to an integer here: it is at least 1 / 8160 away from
+    the next.
+    """
+    for x in range(len(bins)):
+        r, g, b = np.int32(row[3 * x]), np.int32(row[3 * x + 1]), np.int32(row[3 * x + 2])
+        value = max(r, max(g, b))
+        d = value - min(r, min(g, b))
+        top_r = value == r
+        top_g = value == g
+        difference = g - b if top_r else (b - r if top_g else r - g)
+        shift = (np.int32(6) if g <= b else np.int32(0)) if top_r else (np.int32(2) if top_g else np.int32(4))
+        num = difference + shift * d
+        hue = np.int32(np.float32(np.int32(85) * num) / np.float32(np.int32(32) * max(d, np.int32(1))))
+        full = np.int32(255) * d
+        s = (
+            np.int32(full >= np.int32(64) * value)
+            + np.int32(full >= np.int32(128) * value)
+            + np.int32(full >= np.int32(192) * value)
+        )
+        s = s if value > 0 else np.int32(0)
+        bins[x] = np.uint8(((value >> np.int32(6)) << np.int32(6)) + (s << np.int32(4)) + hue)
 
 
 @njit(nogil=True, cache=True)
@@ -26,35 +50,21 @@ def hsv_bins_kernel(image: Pixels, counts: Ints) -> None:
     it is 360 degrees, so bin 15, as in the experimentation model.
     """
     height, width = image.shape[0], image.shape[1]
-    row = np.empty(width, np.int32)
-    # neighbouring pixels are often of one bin; two tables keep their increments from waiting for each other
-    odd = np.zeros(256, np.int64)
+    rows = image.reshape(height, 3 * width)
+    bins = np.empty(width, np.uint8)
+    # neighbouring pixels are often of one bin; four tables keep their increments from waiting for each other
+    tables = np.zeros((4, 256), np.int64)
     for y in range(height):
-        for x in range(width):
-            r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
-            value = max(r, max(g, b))
-            d = value - min(r, min(g, b))
-            top_r = value == r
-            top_g = value == g
-            difference = g - b if top_r else (b - r if top_g else r - g)
-            shift = (np.int32(6) if g <= b else np.int32(0)) if top_r else (np.int32(2) if top_g else np.int32(4))
-            num = np.float32(difference + shift * d)
-            hue = np.int32(num * _HUE_FACTOR[d] + _ALLOWANCE)
-            full = np.int32(255) * d
-            s = (
-                np.int32(full >= np.int32(64) * value)
-                + np.int32(full >= np.int32(128) * value)
-                + np.int32(full >= np.int32(192) * value)
-            )
-            s = s if value > 0 else np.int32(0)
-            row[x] = ((value >> 6) << 6) + (s << 4) + hue
-        for x in range(0, width - 1, 2):
-            counts[row[x]] += 1
-            odd[row[x + 1]] += 1
-        if width % 2:
-            counts[row[width - 1]] += 1
+        _hsv_bins(rows[y], bins)
+        for x in range(0, width - 3, 4):
+            tables[0, bins[x]] += 1
+            tables[1, bins[x + 1]] += 1
+            tables[2, bins[x + 2]] += 1
+            tables[3, bins[x + 3]] += 1
+        for x in range(width - width % 4, width):
+            tables[0, bins[x]] += 1
     for i in range(256):
-        counts[i] += odd[i]
+        counts[i] = tables[0, i] + tables[1, i] + tables[2, i] + tables[3, i]
 
 
 @njit(nogil=True, cache=True)
@@ -82,62 +92,76 @@ def haar_kernel(bins: Ints, first: Ints, second: Ints, cells: Ints, table: Ints,
         out[c] = min(max(bins[cells[c]] - table[c, 0], -limit), limit)
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hmmd_row(row: Pixels, cells: Pixels) -> None:
+    """Cells 0..255 in hue, sum and difference of one row: ``row`` (3 W,) as r, g, b, r, .., ``cells`` (W,).
+
+    Without branches, so that it is vectorised. The hue is computed in double precision in the order of the
+    experimentation model, which decides where exact halves fall; the other quotients are of small integers and exact in
+    float32.
+    """
+    for x in range(len(cells)):
+        r, g, b = np.int32(row[3 * x]), np.int32(row[3 * x + 1]), np.int32(row[3 * x + 2])
+        top = max(r, max(g, b))
+        d = top - min(r, min(g, b))
+        middle = (np.int32(2) * top - d + np.int32(1)) >> np.int32(1)
+        difference = g - b if top == r else (b - r if top == g else r - g)
+        sector = (np.int32(6) if g < b else np.int32(0)) if top == r else (np.int32(2) if top == g else np.int32(4))
+        hue = np.float64(sector) + np.float64(difference) / np.float64(max(d, np.int32(1)))
+        degrees = np.int32(hue * 60.0 + 0.5)
+        degrees = degrees if degrees < 360 else np.int32(0)
+        # ranges of the difference, and in each: first cell, hues, sums, smallest difference
+        wide, far = d >= 20, d >= 6
+        base = np.int32(0) if d >= 110 else np.int32(64) if d >= 60 else np.int32(128)
+        base = base if wide else np.int32(192) if far else np.int32(224)
+        hues = np.int32(16) if wide else np.int32(4) if far else np.int32(1)
+        sums = np.int32(4) if wide else np.int32(8) if far else np.int32(32)
+        low = np.int32(110) if d >= 110 else np.int32(60) if d >= 60 else np.int32(20)
+        low = low if wide else np.int32(6) if far else np.int32(0)
+        level = np.int32(
+            np.float32((np.int32(2) * middle - low) * sums) / np.float32(np.int32(2) * (np.int32(255) - low))
+        )
+        level = min(max(level, np.int32(0)), sums - np.int32(1))
+        cells[x] = np.uint8(base + np.int32(np.float32(degrees * hues) / np.float32(360.0)) * sums + level)
+
+
 @njit(nogil=True, cache=True)
 def hmmd_cells_kernel(image: Pixels, step: int, cells: Pixels) -> None:
-    """Cell 0..255 in hue, sum and difference of every ``step``-th pixel in both directions."""
-    for y in range(cells.shape[0]):
-        for x in range(cells.shape[1]):
-            r = np.int64(image[y * step, x * step, 0])
-            g = np.int64(image[y * step, x * step, 1])
-            b = np.int64(image[y * step, x * step, 2])
-            top, bottom = max(r, max(g, b)), min(r, min(g, b))
-            d = top - bottom
-            middle = (top + bottom + 1) >> 1
-            if d < 6:
-                # one hue: 32 levels of the sum
-                cells[y, x] = 224 + min(middle * 32 // 255, 31)
-                continue
-            if top == r:
-                hue = (g - b) / d + (6.0 if g < b else 0.0)
-            elif top == g:
-                hue = 2.0 + (b - r) / d
-            else:
-                hue = 4.0 + (r - g) / d
-            degrees = int(hue * 60.0 + 0.5)
-            if degrees >= 360:
-                degrees = 0
-            if d < 20:
-                base, hues, sums, low = 192, 4, 8, 6
-            elif d < 60:
-                base, hues, sums, low = 128, 16, 4, 20
-            elif d < 110:
-                base, hues, sums, low = 64, 16, 4, 60
-            else:
-                base, hues, sums, low = 0, 16, 4, 110
-            level = (2 * middle - low) * sums // (2 * (255 - low))
-            level = min(max(level, 0), sums - 1)
-            cells[y, x] = base + degrees * hues // 360 * sums + level
+    """Cells of every ``step``-th pixel in both directions, into uint8 (columns, rows), in the order of their use."""
+    columns, rows = cells.shape
+    pixels, line = np.empty(3 * columns, np.uint8), np.empty(columns, np.uint8)
+    for y in range(rows):
+        for x in range(columns):
+            for c in range(3):
+                pixels[3 * x + c] = image[y * step, x * step, c]
+        _hmmd_row(pixels, line)
+        for x in range(columns):
+            cells[x, y] = line[x]
 
 
 @njit(nogil=True, cache=True)
 def structure_kernel(cells: Pixels, rows: int, columns: int, counts: Ints) -> None:
     """For each cell value, how many of the ``rows`` x ``columns`` positions of an 8x8 element have it inside; (256,).
 
-    For one row of positions, a value in column x is inside those from x - 7 to x: the union of such intervals is
-    counted from left to right, with ``free[c]`` the first position not yet counted for c.
+    ``cells`` is (columns + 7, rows + 7). For one row of positions, a value in column x is inside those from x - 7 to x:
+    the union of such intervals is counted from left to right; ``free[c]`` is the first position not counted yet.
     """
-    free = np.empty(256, np.int64)
+    free = np.empty(256, np.int32)
+    found = np.zeros(256, np.int32)
     for y in range(rows):
         free[:] = 0
         for x in range(columns + 7):
-            end = min(x, columns - 1) + 1
-            start = max(x - 7, 0)
+            end = np.int32(min(x, columns - 1) + 1)
+            start = np.int32(max(x - 7, 0))
             for i in range(8):
-                c = cells[y + i, x]
-                begin = max(free[c], start)
-                if end > begin:
-                    counts[c] += end - begin
-                    free[c] = end
+                c = cells[x, y + i]
+                found[c] += end - min(max(free[c], start), end)
+                free[c] = end
+        # emptied before 32 bits could overflow
+        if y % 1024 == 1023 or y == rows - 1:
+            for c in range(256):
+                counts[c] += found[c]
+                found[c] = 0
 
 
 @njit(nogil=True, cache=True)
