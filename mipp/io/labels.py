@@ -27,53 +27,40 @@ def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
         Not UTF-8 text, a missing column, an empty path or label, an image listed twice, no rows.
     """
     file = Path(path)
-    if not file.is_file():
-        raise NotFoundError(f"{file}: no such file")
     out: list[tuple[Path, str]] = []
     seen: dict[Path, int] = {}
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            for column in ("path", "label"):
-                if column not in (reader.fieldnames or ()):
-                    raise ParameterError(f"{file}, line 1: no column {column!r}")
-            for row in reader:
-                where = f"{file}, line {reader.line_num}"
-                name, label = (row["path"] or "").strip(), (row["label"] or "").strip()
-                if not name or not label:
-                    raise ParameterError(f"{where}: no {'label' if name else 'path'}")
-                image = file.parent / name
-                if not image.is_file():
-                    raise NotFoundError(f"{where}: no image {name}")
-                first = seen.setdefault(image.resolve(), reader.line_num)
-                if first != reader.line_num:
-                    raise ParameterError(f"{where}: image {name} is on line {first} already")
-                out.append((image, label))
-    except UnicodeDecodeError:
-        raise ParameterError(f"{file}: not UTF-8 text") from None
-    except (csv.Error, OSError) as error:
-        raise ParameterError(f"{file}: not a readable CSV file ({error})") from None
-    if not out:
-        raise ParameterError(f"{file}: no rows")
+    for line, (name, label) in _rows(file, ("path", "label")):
+        image = file.parent / name
+        if not image.is_file():
+            raise NotFoundError(f"{file}, line {line}: no image {name}")
+        first = seen.setdefault(image.resolve(), line)
+        if first != line:
+            raise ParameterError(f"{file}, line {line}: image {name} is on line {first} already")
+        out.append((image, label))
     return out
 
 
 def load_row_labels(path: str | os.PathLike[str]) -> list[str]:
     """Read the column ``label`` of a CSV file, for vectors row by row. Errors as of :func:`load_labels`."""
-    file = Path(path)
+    return [label for _, (label,) in _rows(Path(path), ("label",))]
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[int, tuple[str, ...]]]:
+    """Line number and values, none empty, of some columns of a CSV file."""
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file")
-    out: list[str] = []
+    out = []
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            if "label" not in (reader.fieldnames or ()):
-                raise ParameterError(f"{file}, line 1: no column 'label'")
+            for column in columns:
+                if column not in (reader.fieldnames or ()):
+                    raise ParameterError(f"{file}, line 1: no column {column!r}")
             for row in reader:
-                label = (row["label"] or "").strip()
-                if not label:
-                    raise ParameterError(f"{file}, line {reader.line_num}: no label")
-                out.append(label)
+                values = tuple((row[column] or "").strip() for column in columns)
+                if not all(values):
+                    raise ParameterError(f"{file}, line {reader.line_num}: no {columns[values.index('')]}")
+                out.append((reader.line_num, values))
     except UnicodeDecodeError:
         raise ParameterError(f"{file}: not UTF-8 text") from None
     except (csv.Error, OSError) as error:

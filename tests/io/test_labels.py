@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mipp.errors import NotFoundError, ParameterError
-from mipp.io.labels import load_labels
+from mipp.io.labels import load_labels, load_row_labels
 
 
 @pytest.fixture
@@ -47,3 +47,18 @@ def test_missing(folder):
         load_labels(folder / "nothing.csv")
     with pytest.raises(ParameterError, match="UTF-8"):
         load_labels(write(folder, "path,label\na.png,\xe9\n", "latin-1"))
+
+
+def test_row_labels(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("id,label\n1, a \n2,b\n3,a\n")
+    assert load_row_labels(path) == ["a", "b", "a"]
+    for text, error in (("id\n1\n", ParameterError), ("label\n", ParameterError), ("id,label\n1,\n", ParameterError)):
+        path.write_text(text)
+        with pytest.raises(error):
+            load_row_labels(path)
+    path.write_bytes(b"label\n\xff\n")
+    with pytest.raises(ParameterError, match="UTF-8"):
+        load_row_labels(path)
+    with pytest.raises(NotFoundError):
+        load_row_labels(tmp_path / "none.csv")
