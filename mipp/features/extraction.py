@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, MippError, ParameterError
-from ..io.images import load_image
 from ..io.window import check_window
 from .base import Descriptor
 from .registry import get
@@ -99,6 +98,8 @@ def extract(
 def _results(
     items: list[Any], descriptor: Descriptor, workers: int, window: tuple[float, float] | None
 ) -> Iterator[npt.NDArray[Any] | str]:
+    from ..io.images import load_image  # Pillow loads at the first extraction, not at import
+
     def one(item: Any) -> npt.NDArray[Any] | str:
         try:
             return descriptor.extract(item if isinstance(item, np.ndarray) else load_image(item, window=window))

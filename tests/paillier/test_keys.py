@@ -96,7 +96,8 @@ def test_generated_keys(bits):
         assert key.public.n == p * q and key.public.bits == bits
         assert p % 4 == q % 4 == 3 and math.gcd(p - 1, q - 1) == 2
         assert gmpy2.is_prime(p) and gmpy2.is_prime(q) and p.bit_length() == q.bit_length() == bits // 2
-    assert generate_keypair(bits, insecure=True) != key
+    # of 16 bits there are few: any of ten may differ
+    assert any(generate_keypair(bits, insecure=True) != key for _ in range(10 if bits < 512 else 1))
 
 
 @pytest.mark.parametrize("bits", [1024, 2047, 3000, 8192, 0, -2, 2048.0, True, "2048"])
