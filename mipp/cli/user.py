@@ -125,13 +125,12 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
 
 
 def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> np.ndarray:
-    spec = deployment.config.descriptor
     if image is not None:
-        if not spec:
+        if not deployment.config.descriptor:
             raise ParameterError("this index holds vectors; search with --vector FILE")
         from ..deployment.ingest import query_vector
 
-        return query_vector(spec, image, deployment.config.window)
+        return query_vector(deployment.config, image)
     from ..io.vectors import load_vector
 
     return load_vector(vector if vector is not None else Path())

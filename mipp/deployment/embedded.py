@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .. import features
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
 from ..encoding import Encoding
@@ -90,13 +91,18 @@ class Deployment:
         ----------
         folder : must not hold a deployment
         encoding : fixed for the index's life
-        descriptor : spec of the features of images, or empty for vectors
+        descriptor : spec of the features of images, or empty for vectors; kept with its version, so that features of
+            another version are refused later
         scheme : ``"shares"``: two clouds and a key centre (n=3, t=1); ``"homomorphic"``: one cloud and a key centre,
             queries under each user's own Paillier key, ranked by the user
         window : lowest and highest value of deep gray images that is told apart, see :func:`mipp.io.images.load_image`;
             one for all owners and users
         """
         path = Path(folder)
+        version = 0
+        if descriptor:
+            found = features.get(descriptor)
+            descriptor, version = found.name, found.version
         params = Params(2 if scheme == "homomorphic" else 3, 1, encoding.ring_bits, scheme)
         if not encoding.score_range[1]:
             raise ParameterError("the encoding gives every score the value 0")
@@ -117,7 +123,9 @@ class Deployment:
             keys[i] = {"box": schedule.random_bytes(32), "pair": schedule.random_bytes(32)}
             raw = {name: box.box_private(k).public_key().public_bytes_raw() for name, k in keys[i].items()}
             public[i] = ServerKeys(**raw)
-        config = DeploymentConfig(schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window))
+        config = DeploymentConfig(
+            schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window), version
+        )
         for i, secret in keys.items():
             home = path / "servers" / str(i)
             server = _server_class(params, i)(config, i, home, secret["box"], secret["pair"], create=True)

@@ -14,10 +14,11 @@ import numpy as np
 
 from .. import features
 from ..encoding import Encoding, tune
-from ..errors import ImageError, MippError, ParameterError, ScoreRangeError
+from ..errors import DeploymentError, ImageError, MippError, ParameterError, ScoreRangeError
+from ..roles.config import DeploymentConfig
 from ..roles.owner import ImageOwner
 
-__all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "query_vector"]
+__all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "index_descriptor", "query_vector"]
 
 IMAGE_CHUNK = 128
 _VECTOR_CHUNK_BYTES = 1 << 26
@@ -102,12 +103,32 @@ def _stepped(code: features.Code) -> Encoding:
             t *= 1.05
 
 
-def query_vector(spec: str, image: str | Path, window: tuple[float, float] | None = None) -> np.ndarray:
-    """Embedded features (dim,) of one image file. ImageError if it cannot be read."""
-    got = features.extract([Path(image)], spec, window=window)
+def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
+    """The descriptor of an index of images.
+
+    Raises
+    ------
+    ParameterError, DeploymentError
+        An index of vectors that users bring; one whose features are of another version than this program's.
+    """
+    if not config.descriptor:
+        raise ParameterError("this index holds vectors that users bring; add or search with vectors")
+    found = features.get(config.descriptor)
+    if found.version != config.descriptor_version:
+        raise DeploymentError(
+            f"this index holds {config.descriptor} of version {config.descriptor_version}, this program makes version "
+            f"{found.version}; features of both are not comparable: make the index anew"
+        )
+    return found
+
+
+def query_vector(config: DeploymentConfig, image: str | Path) -> np.ndarray:
+    """Embedded features (dim,) of one image file; ImageError if it cannot be read. Else as :func:`index_descriptor`."""
+    descriptor = index_descriptor(config)
+    got = features.extract([Path(image)], descriptor, window=config.window)
     if got.errors:
         raise ImageError(got.errors[0][2])
-    return np.asarray(features.get(spec).embed(got.values))[0]
+    return np.asarray(descriptor.embed(got.values))[0]
 
 
 def add_images(
@@ -124,10 +145,7 @@ def add_images(
     A file that the owner's journal knows with the same content is skipped, so an interrupted call is resumed by the
     same call. A broken file is reported and left out; the rest goes on.
     """
-    spec = owner.config.descriptor
-    if not spec:
-        raise ParameterError("this index holds vectors that users bring; add them with --vectors")
-    descriptor = features.get(spec)
+    descriptor = index_descriptor(owner.config)
     report = AddReport()
     for start in range(0, len(paths), chunk):
         names, labels, contents = [], [], []

@@ -75,7 +75,7 @@ class Descriptor:
     Parameters
     ----------
     name : canonical spec, lower case
-    version : raised whenever the values or the vectors of the same image change
+    version : raised whenever the values or the vectors of the same image change; of a fused one the sum of its parts'
     dim : values per image
     dtype : of the values
     low, high : (dim,) smallest and largest possible value of each dimension, from the definition and never from data

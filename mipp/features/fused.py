@@ -89,7 +89,7 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
     total = sum(code[0].dim for code in chosen)
     return Descriptor(
         name=name,
-        version=max(part.version for part in parts),
+        version=sum(part.version for part in parts),
         dim=int(ends[-1]),
         dtype=dtype,
         low=tuple(v for part in parts for v in part.low),

@@ -29,7 +29,8 @@ class ServerKeys:
 class DeploymentConfig:
     """Public description of a deployment: id, parameters, encoding, descriptor, servers' public keys.
 
-    ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors. ``window`` is what
+    ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors. its version is of the
+    values and vectors that rows hold: another version's are not comparable. ``window`` is what
     :func:`mipp.io.images.load_image` applies to deep gray images, or None: owners and users must read images alike.
     """
 
@@ -39,6 +40,7 @@ class DeploymentConfig:
     descriptor: str
     servers: dict[int, ServerKeys]
     window: tuple[float, float] | None = None
+    descriptor_version: int = 0
 
     @property
     def params_hash(self) -> bytes:
@@ -59,6 +61,8 @@ class DeploymentConfig:
         }
         if self.window is not None:
             data["window"] = list(self.window)
+        if self.descriptor:
+            data["descriptor_version"] = self.descriptor_version
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -78,6 +82,8 @@ class DeploymentConfig:
                     for i, s in data["servers"].items()
                 },
                 check_window(data.get("window")),
+                # the first descriptors were all of version 1, and it was not written
+                int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
             )
         except DeploymentError:
             raise

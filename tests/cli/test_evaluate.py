@@ -161,3 +161,23 @@ def test_window_of_a_deployment(mipp_command, tmp_path):
     # without the window all four are the same flat gray; with it, the nearest is the query alone
     assert hits[0]["score"] > hits[1]["score"]
     assert Path(hits[0]["file"]).read_bytes() == (folder / "2.png").read_bytes()
+
+
+def test_features_of_another_version_are_refused(mipp_command, labels, tmp_path):
+    """An index made before a descriptor changed: said at once, nothing is added."""
+    images = sorted(labels.parent.glob("*.png"))
+    mipp_command("init", "--descriptor", "EHD + cld")
+    mipp_command("owner", "create", "o")
+    mipp_command("user", "create", "u")
+    code, _, _ = mipp_command("owner", "add", "o", images[0])
+    assert code == 0
+    config = next((tmp_path / "d").glob("*.json"))
+    data = json.loads(config.read_text())
+    assert (data["descriptor"], data["descriptor_version"]) == ("cld+ehd", 4)
+    del data["descriptor_version"]
+    config.write_text(json.dumps(data))
+    for command in (("owner", "add", "o", images[1]), ("search", "u", images[0])):
+        code, _, err = mipp_command(*command)
+        assert code == 1 and "version 1" in err and "anew" in err
+    code, out, _ = mipp_command("status", "--json")
+    assert code == 0 and json.loads(out)["images"] == 1
