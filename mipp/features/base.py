@@ -11,7 +11,17 @@ import numpy.typing as npt
 
 from ..errors import DTypeError, NotFoundError, ParameterError, ShapeError
 
-__all__ = ["METRICS", "Code", "Descriptor", "FloatArray", "check_image", "city_block", "euclidean", "squared"]
+__all__ = [
+    "METRICS",
+    "Code",
+    "Descriptor",
+    "FloatArray",
+    "check_count",
+    "check_image",
+    "city_block",
+    "euclidean",
+    "squared",
+]
 
 FloatArray = npt.NDArray[np.float64]
 METRICS = ("cosine", "hamming", "hellinger", "ip", "l1", "l2")
@@ -214,6 +224,12 @@ def check_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError(f"an image must have shape (H, W, 3), not {image.shape}")
     return np.ascontiguousarray(image)
+
+
+def check_count(count: int, allowed: tuple[int, ...], what: str) -> None:
+    """ParameterError unless ``count`` is one of the numbers of ``what`` that there are."""
+    if count not in allowed or isinstance(count, bool):
+        raise ParameterError(f"there are {', '.join(map(str, allowed))} {what}, not {count!r}")
 
 
 def squared(queries: FloatArray, rows: FloatArray) -> FloatArray:

@@ -13,9 +13,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ParameterError
 from . import codes
-from .base import Descriptor, FloatArray, check_image, euclidean
+from .base import Descriptor, FloatArray, check_count, check_image, euclidean
 
 __all__ = ["COUNTS", "cld", "cld_descriptor"]
 
@@ -41,13 +40,9 @@ def cld(image: npt.NDArray[np.uint8], y_count: int = 6, c_count: int = 3) -> npt
     DTypeError, ShapeError, ParameterError
         Not a uint8 array (H, W, 3); another count.
     """
-    _check_counts(y_count, c_count)
+    for count in (y_count, c_count):
+        check_count(count, COUNTS, "coefficients of colour layout")
     return _extract(check_image(image), y_count=y_count, c_count=c_count)
-
-
-def _check_counts(y_count: int, c_count: int) -> None:
-    if y_count not in COUNTS or c_count not in COUNTS:
-        raise ParameterError(f"colour layout takes {', '.join(map(str, COUNTS))} coefficients")
 
 
 def _extract(image: npt.NDArray[np.uint8], *, y_count: int, c_count: int) -> npt.NDArray[np.uint8]:
@@ -81,7 +76,8 @@ def cld_descriptor(y_count: int = 6, c_count: int = 3) -> Descriptor:
     The standard's distance, a sum of three roots, is no inner product; the code ranks by the sum of the three weighted
     squared distances instead. ParameterError for counts that the standard does not have.
     """
-    _check_counts(y_count, c_count)
+    for count in (y_count, c_count):
+        check_count(count, COUNTS, "coefficients of colour layout")
     dim = y_count + 2 * c_count
     high = [31.0] * dim
     for first in (0, y_count, y_count + c_count):

@@ -13,9 +13,8 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ParameterError
 from . import codes
-from .base import Descriptor, check_image, city_block
+from .base import Descriptor, check_count, check_image, city_block
 
 __all__ = ["SIZES", "csd", "csd_descriptor"]
 
@@ -51,13 +50,8 @@ def csd(image: npt.NDArray[np.uint8], count: int = 64) -> npt.NDArray[np.uint8]:
     DTypeError, ShapeError, ParameterError
         Not a uint8 array (H, W, 3); another count.
     """
-    _check(count)
+    check_count(count, SIZES, "bins of colour structure")
     return _extract(check_image(image), count=count)
-
-
-def _check(count: int) -> None:
-    if count not in SIZES:
-        raise ParameterError(f"colour structure takes {', '.join(map(str, SIZES))} bins, not {count!r}")
 
 
 @cache
@@ -101,7 +95,7 @@ def _extract(image: npt.NDArray[np.uint8], *, count: int) -> npt.NDArray[np.uint
 
 def csd_descriptor(count: int = 64) -> Descriptor:
     """The descriptor ``csd<count>``. ParameterError for a count that the standard does not have."""
-    _check(count)
+    check_count(count, SIZES, "bins of colour structure")
     low, high = (0.0,) * count, (255.0,) * count
     return Descriptor(
         name=f"csd{count}",

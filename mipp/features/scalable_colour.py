@@ -13,10 +13,9 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ParameterError
 from . import codes
 from ._tables import SCD_BITS, SCD_OFFSETS
-from .base import Descriptor, check_image, city_block
+from .base import Descriptor, check_count, check_image, city_block
 
 __all__ = ["SIZES", "scd", "scd_descriptor"]
 
@@ -45,13 +44,8 @@ def scd(image: npt.NDArray[np.uint8], count: int = 256) -> npt.NDArray[np.int16]
     DTypeError, ShapeError, ParameterError
         Not a uint8 array (H, W, 3); another count.
     """
-    _check(count)
+    check_count(count, SIZES, "coefficients of scalable colour")
     return _extract(check_image(image), count=count)
-
-
-def _check(count: int) -> None:
-    if count not in SIZES:
-        raise ParameterError(f"scalable colour takes {', '.join(map(str, SIZES))} coefficients, not {count!r}")
 
 
 @cache
@@ -90,7 +84,7 @@ def _extract(image: npt.NDArray[np.uint8], *, count: int) -> npt.NDArray[np.int1
 
 def scd_descriptor(count: int = 256) -> Descriptor:
     """The descriptor ``scd<count>``. ParameterError for a count that the standard does not have."""
-    _check(count)
+    check_count(count, SIZES, "coefficients of scalable colour")
     high = tuple(float((1 << (bits - 1)) - 1) for bits in SCD_BITS[:count])
     low = tuple(-v for v in high)
     return Descriptor(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import codes
-from .base import Descriptor, check_image, city_block, euclidean
+from .base import Descriptor, check_count, check_image, city_block, euclidean
 
 __all__ = ["HOG", "HOG324", "LBP", "hog", "lbp"]
 
@@ -87,10 +87,7 @@ def hog(image: npt.NDArray[np.uint8], cell: int = 8) -> npt.NDArray[np.float32]:
     DTypeError, ShapeError, ParameterError
         Not a uint8 array (H, W, 3); another cell size.
     """
-    from ..errors import ParameterError
-
-    if cell not in (8, 16):
-        raise ParameterError(f"cell must be 8 or 16, not {cell!r}")
+    check_count(cell, (8, 16), "pixels of a cell")
     return _hog(check_image(image), cell=cell)
 
 
