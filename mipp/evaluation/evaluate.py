@@ -26,13 +26,10 @@ _DEPTHS = (1, 10, 100)
 def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Scores (B, N) int64 of the quantised plaintext by numpy, independent of the encrypted path."""
     a, b = encoding.encode_rows(rows).astype(np.int64), encoding.encode_queries(queries).astype(np.int64)
-    # what is stored and asked are ring words: reduced products of the words are the scores
-    half, modulus = 1 << (encoding.ring_bits - 1), 1 << encoding.ring_bits
     largest = int(np.abs(a).max(initial=1)) * int(np.abs(b).max(initial=1)) * encoding.encoded_dim
     # float64 holds integers up to 2^53 exactly and multiplies faster than numpy's int64
     fast = largest < 1 << 53
-    out = np.rint(b.astype(np.float64) @ a.astype(np.float64).T).astype(np.int64) if fast else b @ a.T
-    return out if encoding.ring_bits == 64 else (out + half) % modulus - half
+    return np.rint(b.astype(np.float64) @ a.astype(np.float64).T).astype(np.int64) if fast else b @ a.T
 
 
 def float_scores(metric: str, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:

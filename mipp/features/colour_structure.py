@@ -87,7 +87,8 @@ def _extract(image: npt.NDArray[np.uint8], *, count: int) -> npt.NDArray[np.uint
     if count < 256:
         merged = np.zeros(count, np.int64)
         np.add.at(merged, _merge(count), counts)
-        counts = np.minimum(merged, rows * columns)
+        # a sum of several cells can exceed the number of positions: quantisation ends at 255 all the same
+        counts = merged
     out = np.empty(count, np.uint8)
     colour.csd_quantise_kernel(counts, rows * columns, out)
     return out

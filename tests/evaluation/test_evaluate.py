@@ -13,7 +13,7 @@ from mipp import Encoding, features
 from mipp.demo.render import render_collection
 from mipp.encoding import tune
 from mipp.errors import MippError, MissingExtraError, ParameterError, ShapeError
-from mipp.evaluation import metrics
+from mipp.evaluation import evaluate, metrics
 from mipp.evaluation.evaluate import evaluate_images, evaluate_labelled, evaluate_neighbours, float_scores, plain_scores
 from mipp.evaluation.learning import learn_weights
 from mipp.evaluation.report import SCHEMA, save_report
@@ -68,6 +68,22 @@ def test_neighbours():
         evaluate_neighbours(rows, q, encoding, truth=wrong[:3])
     with pytest.raises(ParameterError):
         evaluate_neighbours(rows, q, encoding, truth=wrong + 1000)
+
+
+def test_what_differs_is_said(monkeypatch):
+    """One score of the encrypted path off by one, and `identical` is false."""
+    x, labels = clusters(30)
+    encoding = tune("l2", x).encoding
+    true = evaluate._encrypted_scores
+
+    def wrong(*args):
+        out = true(*args)
+        out[3, 7] += 1
+        return out
+
+    monkeypatch.setattr(evaluate, "_encrypted_scores", wrong)
+    assert evaluate_labelled(x, labels, encoding)["identical"] is False
+    assert evaluate_neighbours(x, x[:5], encoding)["identical"] is False
 
 
 def test_plain_scores_are_those_of_the_ring():

@@ -125,10 +125,10 @@ def cld_kernel(image: Pixels, y_count: int, c_count: int, out: Pixels) -> None:
     position = 0
     for channel in range(3):
         count = y_count if channel == 0 else c_count
-        # highest frequency in either direction among the coefficients wanted
+        # highest horizontal frequency among the coefficients wanted
         last = 0
         for i in range(count):
-            last = max(last, max(ZIGZAG[i] // 8, ZIGZAG[i] % 8))
+            last = max(last, ZIGZAG[i] % 8)
         for y in range(8):
             for u in range(last + 1):
                 s = 0.0
