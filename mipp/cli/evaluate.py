@@ -183,29 +183,43 @@ def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
 
 
 @click.command("learn-weights")
-@click.option("--labels", type=_FILE, required=True, help="CSV file with columns path,label: public images.")
+@click.option("--labels", type=_FILE, help="CSV file with columns path,label: public images.")
+@click.option(
+    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Or: public images without labels."
+)
 @click.option("--descriptor", default=DEFAULT, show_default=True, help="Parts joined by +; their weights are learnt.")
 @json_option
-def weights_command(labels: Path, descriptor: str, as_json: bool) -> None:
-    """Weights of a fused descriptor with the best accuracy on public labelled images.
+def weights_command(labels: Path | None, images: Path | None, descriptor: str, as_json: bool) -> None:
+    """Weights of a fused descriptor, from public images.
 
-    Prints the spec to make an index with. The figure on these images is in-sample: measure on others.
+    With --labels, those with the best accuracy; the figure on these images is in-sample: measure on others. With
+    --images, those under which all parts have an equal say. Prints the spec to make an index with.
     """
     from .. import features
     from ..evaluation.learning import learn_weights
+    from ..io.images import find_images
 
-    items = labelled(labels, None)
+    if (labels is None) == (images is None):
+        raise click.UsageError("give either --labels FILE or --images FOLDER")
+    items = labelled(labels, None) if labels is not None else [(path, "") for path in find_images(images or Path())]
     parts = [features.get(part.rpartition("*")[2]) for part in features.get(descriptor).name.split("+")]
-    values, kept = [], None
+    values: list[np.ndarray] = []
+    kept: list[int] = []
     with progress("extract", len(items) * len(parts), as_json) as advance:
         for part in parts:
             got = features.extract([path for path, _ in items], part, progress=advance)
-            values.append(got.values)
-            kept = got.kept if kept is None else np.intersect1d(kept, got.kept)
-            if len(kept) != len(got.kept):
+            if values and got.kept.tolist() != kept:
                 raise ParameterError("some images can be read for one part and not for another; leave them out")
-    names = [items[int(i)][1] for i in (kept if kept is not None else ())]
-    fused, figure = learn_weights(parts, values, names)
-    show({"descriptor": fused.name, "map": figure, "images": len(names)}, as_json, lambda: [
-        fused.name, f"mAP {figure:.4f} on these {len(names)} images, in-sample",
+            values.append(got.values)
+            kept = got.kept.tolist()
+    data: dict[str, Any] = {"images": len(kept)}
+    if labels is None:
+        data["descriptor"] = features.fuse(parts, features.scale_weights(parts, values)).name
+    else:
+        fused, data["map"] = learn_weights(parts, values, [items[i][1] for i in kept])
+        data["descriptor"] = fused.name
+    show(data, as_json, lambda: [
+        data["descriptor"],
+        f"mAP {data['map']:.4f} on these {len(kept)} images, in-sample" if "map" in data
+        else f"an equal say for all parts on these {len(kept)} images",
     ])  # fmt: skip

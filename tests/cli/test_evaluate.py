@@ -112,6 +112,12 @@ def test_learn_weights(mipp_command, labels):
     assert code == 0 and features.get(result["descriptor"]).dim == 71 and 0 < result["map"] <= 1
     code, _, err = mipp_command("learn-weights", "--labels", labels, "--descriptor", "cld")
     assert code == 1 and "two parts" in err
+    code, out, _ = mipp_command("learn-weights", "--images", labels.parent, "--descriptor", "cld+lbp", "--json")
+    result = json.loads(out)
+    assert code == 0 and result["images"] == 24 and features.get(result["descriptor"]).dim == 71
+    for wrong in ((), ("--labels", labels, "--images", labels.parent)):
+        code, _, err = mipp_command("learn-weights", *wrong)
+        assert code == 2 and "--labels" in err
 
 
 def test_init_with_samples(mipp_command, labels, vectors, tmp_path):
