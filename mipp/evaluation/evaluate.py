@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float
 KINDS = ("float", "quantised", "encrypted")
 _CHUNK = 256
 _DEPTHS = (1, 10, 100)
+_CELLS = 1 << 25
 
 
 def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -131,7 +133,9 @@ def evaluate_labelled(
         raise ParameterError("evaluation needs at least two vectors with labels")
     own = _own(len(vectors), queries)
     exact = float_scores(encoding.metric, vectors, vectors[own]) if scores is None else scores
-    quantised, encrypted, facts = _both(vectors, vectors[own], encoding, scheme, key_bits, folder)
+    quantised = plain_scores(encoding, vectors, vectors[own])
+    with _index(vectors, encoding, scheme, key_bits, folder) as (search, facts):
+        encrypted = search(vectors[own])
     result: dict[str, Any] = facts | {"images": len(vectors), "queries": len(own)}
     depth = min(10, len(vectors) - 1)
     true = metrics.ranking_from_scores(exact, own)[:, :depth]
@@ -173,23 +177,42 @@ def evaluate_neighbours(
     """
     if rows.ndim != 2 or queries.ndim != 2 or not rows.shape[1] == queries.shape[1] == encoding.dim:
         raise ShapeError(f"rows {rows.shape}, queries {queries.shape} and an encoding of {encoding.dim} do not fit")
-    exact = float_scores(encoding.metric, rows, queries)
-    near = metrics.ranking_from_scores(exact)
-    true = near if truth is None else np.asarray(truth)
-    if len(true) != len(queries):
-        raise ShapeError(f"{len(queries)} queries and {len(true)} lists of true neighbours do not fit")
-    if true.size and (true.min() < 0 or true.max() >= len(rows)):
+    if truth is not None and len(truth) != len(queries):
+        raise ShapeError(f"{len(queries)} queries and {len(truth)} lists of true neighbours do not fit")
+    if truth is not None and (truth.ndim != 2 or truth.min(initial=0) < 0 or truth.max(initial=0) >= len(rows)):
         raise ParameterError(f"true neighbours must be row numbers below {len(rows)}")
-    quantised, encrypted, facts = _both(rows, queries, encoding, scheme, key_bits, folder)
+    most = min(len(rows), max(_DEPTHS)) if truth is None else min(len(rows), truth.shape[1])
+    depths = [k for k in _DEPTHS if k <= most]
+    recalls: dict[str, dict[int, list[np.ndarray]]] = {kind: {k: [] for k in depths} for kind in KINDS}
+    identical = True
+    # so many queries at a time that a score of each row and query fits into memory
+    step = max(1, _CELLS // len(rows))
+    with _index(rows, encoding, scheme, key_bits, folder) as (search, facts):
+        for start in range(0, len(queries), step):
+            part = queries[start : start + step]
+            quantised, encrypted = plain_scores(encoding, rows, part), search(part)
+            identical &= bool(np.array_equal(quantised, encrypted))
+            exact = float_scores(encoding.metric, rows, part)
+            nearest = [_nearest(scores, most) for scores in (exact, quantised, encrypted)]
+            true = nearest[0] if truth is None else truth[start : start + step]
+            for kind, found in zip(KINDS, nearest, strict=True):
+                for k in depths:
+                    recalls[kind][k].append(metrics.neighbour_recall(found, true, k))
     result: dict[str, Any] = facts | {"images": len(rows), "queries": len(queries)}
-    for kind, found in zip(KINDS, (near, *map(metrics.ranking_from_scores, (quantised, encrypted))), strict=True):
-        result[kind] = {
-            f"recall{k}": float(metrics.neighbour_recall(found, true, k).mean())
-            for k in _DEPTHS
-            if k <= min(true.shape[1], len(rows))
-        }
-    result["identical"] = bool(np.array_equal(quantised, encrypted))
+    for kind in KINDS:
+        result[kind] = {f"recall{k}": float(np.concatenate(recalls[kind][k]).mean()) for k in depths}
+    result["identical"] = identical
     return result
+
+
+def _nearest(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k rows of largest scores (B, N), ties by smaller row, without sorting all."""
+    out = np.empty((len(scores), k), np.int64)
+    for i, row in enumerate(scores):
+        least = np.partition(row, len(row) - k)[len(row) - k]
+        rows = np.flatnonzero(row >= least)
+        out[i] = rows[metrics.ranking_from_scores(row[rows][None])[0, :k]]
+    return out
 
 
 def _own(count: int, queries: int) -> np.ndarray:
@@ -198,33 +221,33 @@ def _own(count: int, queries: int) -> np.ndarray:
     return np.arange(count) if not queries else np.arange(queries) * count // queries
 
 
-def _both(
-    rows: np.ndarray, queries: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Quantised and encrypted scores, and what the index is."""
-    quantised = plain_scores(encoding, rows, queries)
+@contextlib.contextmanager
+def _index(
+    rows: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
+) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]]:
+    """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and what the index is."""
     with (
         tempfile.TemporaryDirectory() as temporary,
         Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme) as deployment,
     ):
-        encrypted = _encrypted_scores(rows, queries, deployment, key_bits)
-        params = deployment.config.params
-    facts = {
-        "metric": encoding.metric,
-        "dim": encoding.encoded_dim,
-        "bytes": params.padded(encoding.encoded_dim) * encoding.ring_bits // 8,
-        "ring": encoding.ring_bits,
-        "scheme": scheme,
-    }
-    return quantised, encrypted, facts
+        owner, user = deployment.create_owner("owner"), deployment.create_user("user", key_bits=key_bits)
+        owner.add_vectors(rows)
+        owner.grant(user.id)
 
+        def search(queries: np.ndarray) -> np.ndarray:
+            index, scores = user.scores(queries)
+            order = np.array([row for _, row in index.ids()])
+            out = np.empty_like(scores)
+            out[:, order] = scores
+            return out
 
-def _encrypted_scores(vectors: np.ndarray, queries: np.ndarray, deployment: Deployment, key_bits: int) -> np.ndarray:
-    owner, user = deployment.create_owner("owner"), deployment.create_user("user", key_bits=key_bits)
-    owner.add_vectors(vectors)
-    owner.grant(user.id)
-    index, scores = user.scores(queries)
-    order = np.array([row for _, row in index.ids()])
-    out = np.empty_like(scores)
-    out[:, order] = scores
-    return out
+        yield (
+            search,
+            {
+                "metric": encoding.metric,
+                "dim": encoding.encoded_dim,
+                "bytes": deployment.config.params.padded(encoding.encoded_dim) * encoding.ring_bits // 8,
+                "ring": encoding.ring_bits,
+                "scheme": scheme,
+            },
+        )

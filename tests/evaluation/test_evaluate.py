@@ -17,6 +17,7 @@ from mipp.evaluation import evaluate, metrics
 from mipp.evaluation.evaluate import evaluate_images, evaluate_labelled, evaluate_neighbours, float_scores, plain_scores
 from mipp.evaluation.learning import learn_weights
 from mipp.evaluation.report import SCHEMA, save_report
+from mipp.roles.user import User
 
 
 def clusters(count: int, dim: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ def test_labelled(metric, ring):
         assert len(result["curves"][kind]["precision"]) == 101
 
 
-def test_neighbours():
+def test_neighbours(monkeypatch):
     x, _ = clusters(300)
     q, _ = clusters(20, seed=0)
     rows = x[20:]
@@ -61,6 +62,8 @@ def test_neighbours():
     result = evaluate_neighbours(rows, q, encoding)
     assert result["identical"] and set(result["float"]) == {"recall1", "recall10", "recall100"}
     assert result["float"]["recall10"] == 1.0 and result["encrypted"]["recall10"] > 0.97
+    monkeypatch.setattr(evaluate, "_CELLS", 900)  # three queries at a time
+    assert evaluate_neighbours(rows, q, encoding) == result
     wrong = np.tile(np.arange(10), (20, 1))
     other = evaluate_neighbours(rows, q, encoding, truth=wrong)
     assert set(other["float"]) == {"recall1", "recall10"} and other["encrypted"]["recall10"] < 0.5
@@ -70,18 +73,25 @@ def test_neighbours():
         evaluate_neighbours(rows, q, encoding, truth=wrong + 1000)
 
 
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_nearest_breaks_ties_by_row(k):
+    scores = np.random.default_rng(k).integers(-2, 2, (50, 8))
+    assert np.array_equal(evaluate._nearest(scores, k), metrics.ranking_from_scores(scores)[:, :k])
+    assert np.array_equal(evaluate._nearest(scores / 3, k), metrics.ranking_from_scores(scores)[:, :k])
+
+
 def test_what_differs_is_said(monkeypatch):
     """One score of the encrypted path off by one, and `identical` is false."""
     x, labels = clusters(30)
     encoding = tune("l2", x).encoding
-    true = evaluate._encrypted_scores
+    true = User.scores
 
-    def wrong(*args):
-        out = true(*args)
-        out[3, 7] += 1
-        return out
+    def wrong(self, queries):
+        index, scores = true(self, queries)
+        scores[3, 7] += 1
+        return index, scores
 
-    monkeypatch.setattr(evaluate, "_encrypted_scores", wrong)
+    monkeypatch.setattr(User, "scores", wrong)
     assert evaluate_labelled(x, labels, encoding)["identical"] is False
     assert evaluate_neighbours(x, x[:5], encoding)["identical"] is False
 
