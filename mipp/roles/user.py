@@ -35,7 +35,7 @@ from .preview import search_cost
 from .ranking import public_facts
 from .server import MAX_QUERIES
 
-__all__ = ["FetchedImage", "Hit", "Index", "SearchResult", "User"]
+__all__ = ["FetchedImage", "Hit", "Index", "Nearest", "SearchResult", "User"]
 
 #: seconds that a query is sent anew while the index keeps changing under it
 _PATIENCE = 10.0
@@ -117,6 +117,21 @@ class Index:
         batch, row = self.locate(np.arange(self.total))
         names = [b.tobytes() for b in self.batches]
         return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The k nearest of B queries as arrays, best first.
+
+    ``rows`` (B, k) int64 are row numbers of ``index``; ``scores`` (B, k) int64 and ``values`` (B, k) float64 in the
+    metric's unit, or None when the grants do not give them; ``seconds`` as in :class:`SearchResult`, for all queries.
+    """
+
+    index: Index
+    rows: np.ndarray
+    scores: np.ndarray | None
+    values: np.ndarray | None
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -245,27 +260,48 @@ class User(Client):
         self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
     ) -> list[SearchResult]:
         """As :meth:`search` for (B, dim) queries; large batches are split so that answers fit in memory."""
+        found = self.nearest(queries, k, owners=owners, ranking=ranking)
+        results: list[SearchResult] = []
+        for q in range(len(found.rows)):
+            scores = None if found.scores is None else found.scores[q]
+            hits = self._hits(found.index, found.rows[q], scores, found.values, q)
+            results.append(SearchResult(hits, {name: s / len(found.rows) for name, s in found.seconds.items()}))
+        return results
+
+    def nearest(
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
+    ) -> Nearest:
+        """As :meth:`search_batch`, as arrays: no Python object per hit.
+
+        Raises
+        ------
+        StaleSnapshotError
+            The index changed between parts of a large batch; ask again.
+        """
         ranking = self._ranking(ranking)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = self._encoded(queries)
-        results: list[SearchResult] = []
-        while len(results) < len(encoded):
-            start = len(results)
-            asked = self._score(encoded[start:], int(k), owners, ranking)
-            taken = asked.queries
+        parts: list[tuple[np.ndarray, np.ndarray | None]] = []
+        index: Index | None = None
+        done, spent = 0, {"score": 0.0, "rank": 0.0}
+        while done < len(encoded):
+            asked = self._score(encoded[done:], int(k), owners, ranking)
+            if index is not None and asked.index is not index:
+                raise StaleSnapshotError("the index changed between parts of a large batch; ask again")
+            index = asked.index
             began = time.perf_counter()
-            scores: np.ndarray | None
             if ranking == "user":
-                positions, scores = top_k(self._words(asked), k, threads=self.threads)
+                parts.append(top_k(self._words(asked), k, threads=self.threads))
             else:
-                positions, scores = combine_top_k(_parts_of(asked), asked.public, scores=asked.index.gives_scores)
-            values = None if scores is None else self.config.encoding.values(scores, queries[start : start + taken])
-            for q in range(taken):
-                hits = self._hits(asked.index, positions[q], None if scores is None else scores[q], values, q)
-                spent = {"score": asked.seconds / taken, "rank": (time.perf_counter() - began) / taken}
-                results.append(SearchResult(hits, spent))
-        return results
+                parts.append(combine_top_k(_parts_of(asked), asked.public, scores=index.gives_scores))
+            done += asked.queries
+            spent["score"] += asked.seconds
+            spent["rank"] += time.perf_counter() - began
+        assert index is not None  # there is at least one query
+        scores = np.concatenate([s for _, s in parts if s is not None]) if parts[0][1] is not None else None
+        values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
+        return Nearest(index, np.concatenate([rows for rows, _ in parts]), scores, values, spent)
 
     def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.

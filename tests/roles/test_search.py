@@ -229,3 +229,16 @@ def test_bytes_and_rounds_are_counted(world):
     assert set(channel.bytes_sent) == {"Query", "Answer"}
     words = 60 * 4
     assert 3 * words < channel.bytes_sent["Answer"] < 3 * (words + 100)
+
+
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_nearest_are_the_hits_as_arrays(world, monkeypatch, ranking):
+    queries = vectors(7, seed=3)
+    results = world.user.search_batch(queries, 5, ranking=ranking)
+    monkeypatch.setattr("mipp.roles.user._ANSWER_BYTES", 4000)
+    found = world.user.nearest(queries, 5, ranking=ranking)
+    ids = found.index.ids()
+    for q, result in enumerate(results):
+        assert [(h.batch, h.row) for h in result.hits] == [ids[r] for r in found.rows[q]]
+        assert [h.score for h in result.hits] == found.scores[q].tolist()
+        assert [h.value for h in result.hits] == found.values[q].tolist()
