@@ -35,6 +35,8 @@ if X86:
         "-Wno-uninitialized",
         "-Wno-maybe-uninitialized",
     ]
+    # tile instructions are written as assembly, which needs no flag
+    TIER_FLAGS["amx"] = TIER_FLAGS["avx512"]
 # every file name that marks a tier, also those this processor family has no library for
 ALL_TIERS = ("portable", "avx2", "avx512", "amx")
 

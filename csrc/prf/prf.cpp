@@ -7,6 +7,7 @@
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
+#include "../ring/packed.h"
 #include "hkdf.h"
 #include "prf_kernels.h"
 
@@ -83,10 +84,63 @@ struct Group {
     const std::uint8_t* operator[](std::size_t i) const { return schedules + KeySchedules::bytes_each * i; }
 };
 
+// Calls part(schedule, first row, rows, position) for each piece of a run among the rows [begin, end) of all runs.
+template <class Part>
+void for_runs(const KeystreamRun* runs, std::size_t run_count, std::size_t begin, std::size_t end, Part&& part) {
+    const KeystreamRun* run =
+        std::upper_bound(runs, runs + run_count, begin, [](std::size_t at, const auto& r) { return at < r.position; }) -
+        1;
+    for (std::size_t at = begin; at < end; ++run) {
+        const std::size_t skip = at - run->position;
+        const std::size_t rows = std::min(run->rows - skip, end - at);
+        if (rows > 0) part(run->schedule, run->first_row + skip, rows, at);
+        at += rows;
+    }
+}
+
+// Keystream is made some rows at a time, whatever runs they belong to, and multiplied like stored rows while it is in
+// the second cache. Longer rows than these are rare and take the way of few columns.
+constexpr std::size_t batch_bytes = std::size_t{1} << 17, batch_row_limit = std::size_t{1} << 14;
+
+template <class Word>
+Status run_batch(const Tier& tier, const RingBatch<Word>& batch, const KeySchedules& schedules,
+                 const KeystreamRun* runs, std::size_t run_count, std::size_t total, const Word* columns,
+                 std::size_t column_count, std::size_t dim, Word* out, std::size_t out_stride, int threads) {
+    const PackedColumns packed(batch, columns, column_count, dim);
+    if (packed.data() == nullptr) return Status::no_memory;
+    const bool stream = writes_past_caches(out, out_stride, total, column_count);
+    const std::size_t row_bytes = dim * sizeof(Word), row_blocks = row_bytes / 16;
+    const std::size_t step = std::max<std::size_t>(1, batch_bytes / row_bytes / 128) * 128;
+    // Up to where answers are lines of the cache, so that all further steps begin at one.
+    const std::size_t head = stream ? (64 - reinterpret_cast<std::uintptr_t>(out) % 64) % 64 / sizeof(Word) : 0;
+    return parallel_for(total, step, threads, [&](std::size_t begin, std::size_t end) {
+        const Memory memory = allocate(step * row_bytes);
+        if (!memory) return Status::no_memory;
+        std::uint8_t* rows = memory.get();
+        for (std::size_t r = begin, some; r < end; r += some) {
+            some = std::min(r == begin && head > 0 ? head : step, end - r);
+            for_runs(runs, run_count, r, r + some,
+                     [&](std::size_t schedule, std::size_t first, std::size_t count, std::size_t at) {
+                         tier.fill(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks,
+                                   count * row_blocks, rows + (at - r) * row_bytes);
+                     });
+            batch.product(reinterpret_cast<const Word*>(rows), some, dim, packed.data(), column_count, out + r,
+                          out_stride, stream);
+        }
+        wipe(rows, std::min(step, end - begin) * row_bytes);
+        return Status::ok;
+    });
+}
+
 template <class Word>
 Status run_matmul(const Tier& tier, const KeySchedules& schedules, const KeystreamRun* runs, std::size_t run_count,
                   std::size_t total, const void* columns, std::size_t column_count, std::size_t dim, void* out,
                   std::size_t out_stride, int threads) {
+    const RingBatch<Word>* batch = ring_batch<Word>(column_count);
+    if (batch != nullptr && dim * sizeof(Word) <= batch_row_limit) {
+        return run_batch(tier, *batch, schedules, runs, run_count, total, static_cast<const Word*>(columns),
+                         column_count, dim, static_cast<Word*>(out), out_stride, threads);
+    }
     constexpr std::size_t line = 64 / sizeof(Word);
     const std::size_t padded = (dim + line - 1) / line * line, row_blocks = dim * sizeof(Word) / 16;
     const std::size_t padded_bytes = column_count * padded * sizeof(Word);
@@ -101,17 +155,11 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
     // Some 64 KiB of keystream a range at least; whole cache lines of answers.
     const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 16) / (16 * row_blocks) / 64) * 64;
     const Status status = parallel_for(total, grain, threads, [&](std::size_t begin, std::size_t end) {
-        const KeystreamRun* run = std::upper_bound(runs, runs + run_count, begin,
-                                                   [](std::size_t at, const auto& r) { return at < r.position; }) -
-                                  1;
-        for (std::size_t at = begin; at < end; ++run) {
-            const std::size_t skip = at - run->position;
-            const std::size_t rows = std::min(run->rows - skip, end - at);
-            if (rows == 0) continue;
-            matmul(schedules[run->schedule], static_cast<std::uint64_t>(run->first_row + skip) * row_blocks, rows,
-                   row_blocks, aligned, padded, column_count, static_cast<Word*>(out) + at, out_stride);
-            at += rows;
-        }
+        for_runs(runs, run_count, begin, end,
+                 [&](std::size_t schedule, std::size_t first, std::size_t rows, std::size_t at) {
+                     matmul(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks, rows, row_blocks,
+                            aligned, padded, column_count, static_cast<Word*>(out) + at, out_stride);
+                 });
         return Status::ok;
     });
     wipe(aligned, padded_bytes);
