@@ -9,9 +9,10 @@ from .deployment import Deployment
 from .encoding import Encoding
 from .params import Params
 from .roles.cloud import CloudServer
+from .roles.found import Hit, SearchResult
 from .roles.key_centre import KeyCentre
 from .roles.owner import ImageOwner
-from .roles.user import Hit, SearchResult, User
+from .roles.user import User
 
 __version__ = "0.1.0"
 

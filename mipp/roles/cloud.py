@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 
 from .. import ring
@@ -9,6 +11,10 @@ from .plan import Plan
 from .server import Server
 
 __all__ = ["CloudServer"]
+
+
+def _first(segment: tuple[np.ndarray, int, np.ndarray | None]) -> int:
+    return segment[1]
 
 
 class CloudServer(Server):
@@ -20,15 +26,21 @@ class CloudServer(Server):
 
     has_shares = True
 
-    def _product(self, plan: Plan, column: np.ndarray) -> np.ndarray:
-        out = np.empty((len(column), plan.total), column.dtype)
-        for words, first, ordinals in plan.segments():
+    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        segments = plan.segments()
+        for words, first, ordinals in segments[max(0, bisect_right(segments, start, key=_first) - 1) :]:
+            if first >= stop:
+                break
             if ordinals is None:
-                ring.matmul(words, column, out=out[:, first : first + len(words)], threads=self.threads)
+                a, b = max(start - first, 0), min(stop - first, len(words))
+                if a < b:
+                    at = first - start
+                    ring.matmul(words[a:b], column, out=out[:, at + a : at + b], threads=self.threads)
             else:
                 # rows that were compacted away have no answer; their positions are dropped with the tombstones
-                out[:, first + ordinals] = ring.matmul(words, column, threads=self.threads)
-        return out
+                a, b = np.searchsorted(ordinals, [start - first, stop - first])
+                if a < b:
+                    out[:, first - start + ordinals[a:b]] = ring.matmul(words[a:b], column, threads=self.threads)
 
     def _image_part(self, owner: bytes) -> bytes:
         return self._owner_secret(owner)
