@@ -1,4 +1,4 @@
-"""What servers need to answer some rows of a query at a time: memory for answers, and headers that were counted."""
+"""What servers need to answer some rows of a query at a time."""
 
 from __future__ import annotations
 
@@ -6,24 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-import numpy as np
-
 from ..errors import ParameterError
 
-__all__ = ["CountedHeaders", "aligned_words", "row_range"]
-
-_LINE = 64
-
-
-def aligned_words(queries: int, rows: int, dtype: np.dtype) -> np.ndarray:
-    """(queries, rows) words, C-contiguous, not set; the first at a cache line, so every row where rows are whole lines.
-
-    Kernels write whole lines past the caches.
-    """
-    size = queries * rows * dtype.itemsize
-    raw = np.empty(size + _LINE, np.uint8)
-    start = -raw.ctypes.data % _LINE
-    return raw[start : start + size].view(dtype).reshape(queries, rows)
+__all__ = ["CountedHeaders", "row_range"]
 
 
 def row_range(first: int, count: int, live: int) -> range:

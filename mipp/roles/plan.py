@@ -12,8 +12,6 @@ from ..store.views import BatchView, OwnerView
 
 __all__ = ["Part", "Plan"]
 
-_SMALL = 1 << 20
-
 
 class Part:
     """One owner's batches in a plan: answers ``start`` to ``stop`` are its original rows in order."""
@@ -110,29 +108,21 @@ class Plan:
         return self.nonces[batches], rows, first
 
     def segments(self) -> list[tuple[np.ndarray, int, np.ndarray | None]]:
-        """(stored words, first answer, ordinals or None) to multiply; neighbouring small batches are made one array."""
+        """(stored words, first answer, ordinals or None) to multiply; batches that lie together are one segment."""
         if self._segments is None:
             out: list[tuple[np.ndarray, int, np.ndarray | None]] = []
-            waiting: list[np.ndarray] = []
-            first_waiting = 0
-
-            def flush() -> None:
-                if waiting:
-                    out.append((waiting[0] if len(waiting) == 1 else np.concatenate(waiting), first_waiting, None))
-                    waiting.clear()
-
+            home: np.ndarray | None = None  # of the last segment, if it may go on
+            begin = end = at = 0
             for batch, first in self._starts():
-                words = batch.words
-                if words is None:
+                if batch.home is None:
                     raise ParameterError("a key server stores no rows")
-                if batch.ordinals is None and words.nbytes < _SMALL:
-                    if not waiting:
-                        first_waiting = first
-                    waiting.append(words)
+                if batch.ordinals is None and batch.home is home and batch.offset == end:
+                    out.pop()
                 else:
-                    flush()
-                    out.append((words, first, batch.ordinals))
-            flush()
+                    begin, at = batch.offset, first
+                end = batch.offset + batch.stored
+                out.append((batch.home[begin:end], at, batch.ordinals))
+                home = batch.home if batch.ordinals is None else None
             self._segments = out
         return self._segments
 

@@ -34,9 +34,10 @@ from ..protocol import messages as m
 from ..protocol.link import Link
 from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS, add_zero_share
+from ..store.memory import aligned_words
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
-from .answering import CountedHeaders, aligned_words, row_range
+from .answering import CountedHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .plan import Plan
@@ -413,6 +414,11 @@ class Server:
             plan = self._plans.get(key)
             if plan is None:
                 plan = Plan(views, header.batches)
+                now = {view.owner: view for view in views}
+                # plans of an older state answer nothing any more, and would keep its rows in memory
+                for old, kept in list(self._plans.items()):
+                    if any(now.get(p.view.owner, p.view) is not p.view for p in kept.parts):
+                        del self._plans[old]
                 if len(self._plans) >= 8:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[key] = plan

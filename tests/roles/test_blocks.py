@@ -11,8 +11,9 @@ import mipp
 from mipp.crypto import schedule
 from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
 from mipp.protocol import messages as m
-from mipp.roles.answering import CountedHeaders, aligned_words, row_range
+from mipp.roles.answering import CountedHeaders, row_range
 from mipp.roles.blocks import query_blocks, row_blocks
+from mipp.store.memory import aligned_words
 from tests.conftest import DIM, vectors
 
 ENCODINGS = {
