@@ -56,7 +56,7 @@ C_FLAGS = [flag for flag in FLAGS if flag != "-std=c++17"]
 LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
 
 SOURCES = sorted(str(p) for p in Path("csrc").glob("*/*.cpp"))
-HEADERS = sorted(str(p) for p in Path("csrc").glob("*/*.h"))
+HEADERS = sorted(str(p) for p in [*Path("csrc").glob("*/*.h"), Path("mipp/include/mipp/mipp.h")])
 TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in ALL_TIERS}
 COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER_SOURCES.values())]
 

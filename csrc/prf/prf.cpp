@@ -170,11 +170,32 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
 // instead cut in pieces that threads share.
 constexpr std::size_t piece_words = std::size_t{1} << 16;
 
+// out[i] += (negate: -=) word first_word + i of the keystream; the kernels begin at whole blocks.
+template <class Word>
+void add_from(const Tier& tier, const std::uint8_t* schedule, std::size_t first_word, Word* out, std::size_t words,
+              bool negate) {
+    constexpr std::size_t block_words = 16 / sizeof(Word);
+    std::uint64_t block = first_word / block_words;
+    const std::size_t skip = first_word % block_words;
+    if (skip != 0) {
+        alignas(16) Word lead[block_words];
+        tier.fill(schedule, block, 1, reinterpret_cast<std::uint8_t*>(lead));
+        const std::size_t some = std::min(block_words - skip, words);
+        for (std::size_t i = 0; i < some; ++i) {
+            out[i] = static_cast<Word>(negate ? out[i] - lead[skip + i] : out[i] + lead[skip + i]);
+        }
+        wipe(lead, sizeof lead);
+        out += some;
+        words -= some;
+        ++block;
+    }
+    if (words != 0) words_of(tier, Word{}).add(schedule, block, out, words, negate);
+}
+
 template <class Word>
 Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::size_t out_stride, const HkdfKey& key,
                       const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, bool negate, int threads) {
-    const auto add = words_of(tier, Word{}).add;
+                      std::size_t segments, std::size_t first_word, bool negate, int threads) {
     const Memory offset_memory = allocate(sizeof(std::size_t) * segments);
     if (!offset_memory) return Status::no_memory;
     std::size_t* offsets = reinterpret_cast<std::size_t*>(offset_memory.get());
@@ -193,7 +214,8 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
             keys.derive(tier, key, infos + first * info_length, info_length, count);
             for (std::size_t i = 0; i < count; ++i) {
                 const std::size_t b = (first + i) / segments, s = (first + i) % segments;
-                if (lengths[s] <= piece_words) add(keys[i], 0, out + b * out_stride + offsets[s], lengths[s], negate);
+                if (lengths[s] > piece_words) continue;
+                add_from(tier, keys[i], s == 0 ? first_word : 0, out + b * out_stride + offsets[s], lengths[s], negate);
             }
         }
         return Status::ok;
@@ -208,8 +230,8 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
                 const std::size_t b = p / pieces, at = p % pieces * piece_words;
                 if (b != derived) keys.derive(tier, key, infos + (b * segments + s) * info_length, info_length, 1);
                 derived = b;
-                add(keys[0], static_cast<std::uint64_t>(at) * sizeof(Word) / 16, out + b * out_stride + offsets[s] + at,
-                    std::min(piece_words, lengths[s] - at), negate);
+                add_from(tier, keys[0], (s == 0 ? first_word : 0) + at, out + b * out_stride + offsets[s] + at,
+                         std::min(piece_words, lengths[s] - at), negate);
             }
             return Status::ok;
         });
@@ -300,7 +322,7 @@ Status keystream_matmul(const KeySchedules& schedules, const KeystreamRun* runs,
 
 Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_stride, const std::uint8_t* key,
                       const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, bool negate, int threads) {
+                      std::size_t segments, std::size_t first_word, bool negate, int threads) {
     if (info_length > max_info) return Status::bad_argument;
     if (queries == 0 || segments == 0) return Status::ok;
     const HkdfKey prk(key);
@@ -308,13 +330,13 @@ Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_
     switch (bits) {
         case 16:
             return run_zero_share(tier, static_cast<std::uint16_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         case 32:
             return run_zero_share(tier, static_cast<std::uint32_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         case 64:
             return run_zero_share(tier, static_cast<std::uint64_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         default:
             return Status::bad_argument;
     }
