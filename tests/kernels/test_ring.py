@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from mipp import cpu, ring
 from mipp.errors import DTypeError, ParameterError, ShapeError
+from tests.kernels.conftest import tier_to_amx
 from tests.reference import ring as oracle
 
-HAS_AMX = True
+tier = tier_to_amx
 DTYPES = [np.uint16, np.uint32, np.uint64]
 WIDTHS = [*range(1, 71), 127, 128, 129, 130]
 
