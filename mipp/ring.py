@@ -25,17 +25,19 @@ def matmul(
         Stored words, C-contiguous, native byte order; may be read-only (memory-mapped). D >= 1, N may be 0. Fastest
         when a row is a multiple of 64 bytes. May be secret: time and memory access depend on shapes only.
     columns : ndarray, shape (B, D)
-        One query column per row, of the dtype of ``rows``, C-contiguous. May be secret.
+        One query column per row, of the dtype of ``rows``, C-contiguous. May be secret. In a batch,
+        each column costs less: rows are read once for all.
     out : ndarray, shape (B, N), optional
         Where to write; its rows must be contiguous, but may lie apart (a slice of columns of a larger array). Must
-        not overlap the inputs.
+        not overlap the inputs. Large answers are written past the caches, which is faster, if N words are
+        a multiple of 64 bytes.
     threads : int, optional
         1 to 1024; default :func:`mipp.cpu.threads`. Threads share the rows out.
 
     Returns
     -------
     ndarray, shape (B, N)
-        ``out``, or a new array of the dtype of ``rows``.
+        ``out``, or a new array of the dtype of ``rows`` that begins at a cache line.
 
     Raises
     ------

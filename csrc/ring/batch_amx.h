@@ -161,7 +161,7 @@ struct TileBatch {
     static constexpr size_t limbs = sizeof(Word), block_words = batch_row_bytes / sizeof(Word);
     static constexpr size_t chunk_words = 64, chunk_bytes = limbs * tile_bytes, piece_words = 16 / sizeof(Word);
     static constexpr size_t step_rows = 16 * Sums::groups;
-    static constexpr size_t panel_bytes = 2 * step_rows * batch_row_bytes;
+    static constexpr size_t panel_bytes = step_rows * batch_row_bytes, panel_cached = 24576;
 
     static constexpr size_t chunks(size_t words) { return (words + chunk_words - 1) / chunk_words; }
     static constexpr size_t packed_bytes(size_t words, size_t count) {
@@ -238,8 +238,10 @@ struct TileBatch {
         alignas(64) uint8_t sums[2][Sums::tiles * tile_bytes];
         const TileConfig config;
         const size_t count = chunks(words), group_bytes = count * chunk_bytes, step_bytes = Sums::groups * group_bytes;
-        // up to four steps: each query's answers are then written several lines at a time
-        const size_t steps = batch_min(4, panel_bytes / step_bytes), panel_rows = steps * step_rows;
+        // A panel and 16 columns stay in the first cache; within that, as many steps as write several lines at a time.
+        size_t steps = 4;
+        while (steps > 1 && steps * step_bytes > panel_cached) steps /= 2;
+        const size_t panel_rows = steps * step_rows;
         Pending pending;
         int turn = 0;
         for (size_t r = 0; r < row_count; r += panel_rows) {

@@ -213,3 +213,12 @@ def test_inputs_may_lie_between_the_rows_of_out():
 def test_wrong_threads(threads, error):
     with pytest.raises(error):
         ring.matmul(np.ones((3, 4), U32), np.ones((2, 4), U32), threads=threads)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 1000), (2, 0), (0, 4)])
+def test_new_answers_begin_at_a_cache_line(dtype, rng, shape):
+    b, n = shape
+    got = ring.matmul(words(rng, (n, 3), dtype), words(rng, (b, 3), dtype))
+    assert got.shape == shape and got.flags.c_contiguous and got.flags.writeable and got.flags.aligned
+    assert got.size == 0 or got.ctypes.data % 64 == 0
+    got[...] = 1  # its memory lives as long as the array
