@@ -13,7 +13,9 @@ from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSn
 from mipp.protocol import messages as m
 from mipp.roles.answering import CountedHeaders, row_range
 from mipp.roles.blocks import query_blocks, row_blocks
+from mipp.roles.plan import Plan
 from mipp.store.memory import aligned_words
+from mipp.store.views import BatchView, OwnerView
 from tests.conftest import DIM, vectors
 
 ENCODINGS = {
@@ -376,3 +378,33 @@ def test_salts_and_columns_are_new_for_every_header(world):
     for s in (1, 2, 3):
         assert one.servers[s][0] != other.servers[s][0] and (one.servers[s][1] != other.servers[s][1]).any()
     assert len(schedule.random_bytes(16)) == 16
+
+
+def test_live_rows_of_a_plan():
+    """Which original rows answer for which live ones, against numpy, with any rows deleted."""
+    rng = np.random.default_rng(1)
+    for share in (0.0, 0.02, 0.5, 0.98):
+        batches = []
+        for i, count in enumerate((1, 64, 3, 200)):
+            dead = np.flatnonzero(rng.random(count) < share)
+            batches.append(BatchView(bytes([i]) * 16, count, 4, 0, dead, None, 0, None))
+        view = OwnerView(b"o" * 16, "o", batches)
+        plan = Plan([view], view.ids)
+        starts = np.concatenate([[0], np.cumsum(view.rows)])
+        dead = np.concatenate([s + b.tombstones for s, b in zip(starts, batches, strict=False)])
+        live = np.setdiff1d(np.arange(plan.total), dead)
+        assert plan.live_total == len(live) and (plan.live is None) == (not len(dead))
+        assert plan.live is None or np.array_equal(plan.live, live)
+        for a in range(0, len(live) + 1, 7):
+            for b in range(a, len(live) + 1, 5):
+                found, at = [], 0
+                for some, start, stop, keep in plan.spans(range(a, b)):
+                    assert some.start == at and stop - start <= b - a
+                    at = some.stop
+                    found += (np.arange(start, stop) if keep is None else start + keep).tolist()
+                    assert len(found) == at
+                    nonces, rows, first = plan.masks(start, stop)
+                    assert len(nonces) == len(rows) and rows.sum() == stop - start and (rows > 0).all()
+                    batch = next(i for i, n in enumerate(view.ids) if (n == nonces[0]).all())
+                    assert starts[batch] + first == start
+                assert found == live[a:b].tolist()
