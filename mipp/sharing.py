@@ -8,7 +8,7 @@ the last t hold keys only (:class:`mipp.params.Params`):
 * a user shares queries with :func:`query_columns`: one uniformly random column per server;
 * a storage server answers ``ring.matmul(stored, columns)``, a key server :func:`key_server_product`, each plus its
   :func:`add_zero_share`;
-* the user adds the answers: :func:`reconstruct` or :func:`top_k`.
+* the user adds the answers: :func:`reconstruct` or :func:`top_k`, or :class:`RunningTopK` some rows at a time.
 
 With ``Params(2, 1, k, "homomorphic")`` the one storage server gets the row plus the key server's keystream.
 

@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 _Words = npt.NDArray[np.unsignedinteger]
 
+_C_API: object  # the capsule of mipp/include/mipp/mipp.h
+
 # cpu
 
 def cpu_features() -> tuple[str, ...]: ...

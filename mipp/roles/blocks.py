@@ -8,9 +8,11 @@ __all__ = ["query_blocks", "row_blocks"]
 
 #: queries under one header: with more, columns would be larger than the answers to a block
 HEADER_QUERIES = 1 << 12
-#: bytes of one server's answers in a block: few enough for the caches of processors that have large ones, and enough
-#: rows that sending and hashing the columns again costs little beside the product
-BLOCK_BYTES = 16 << 20
+#: bytes of one server's answers in a block: with many queries few enough for the caches, with three servers in one
+#: process; with few queries that gains nothing, and fewer blocks are fewer rounds
+BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 8 << 20, 64, 32 << 20
+#: fewer rows cost more in sending and hashing the columns again than smaller answers save
+LEAST_ROWS = 1 << 11
 #: rows of a block are a multiple: whole cache lines of answers
 LINE = 64
 
@@ -22,7 +24,8 @@ def query_blocks(queries: int) -> Iterator[slice]:
 
 
 def row_blocks(rows: int, queries: int, word_bytes: int) -> Iterator[range]:
-    """The blocks of ``rows`` rows for a batch of ``queries``: at least 64 rows each but the last."""
-    step = max(LINE, BLOCK_BYTES // (queries * word_bytes) // LINE * LINE)
+    """The blocks of ``rows`` rows for ``queries`` under one header; 64 MiB of answers at most (32 of 32-bit words)."""
+    size = FEW_BYTES if queries <= FEW_QUERIES else BLOCK_BYTES
+    step = max(LEAST_ROWS, size // (queries * word_bytes) // LINE * LINE)
     for first in range(0, rows, step):
         yield range(first, min(first + step, rows))

@@ -92,7 +92,8 @@ class HomomorphicCloud(HomomorphicServer, CloudServer):
                 rows[first : first + len(words)] = words[:, :dim]
             else:
                 rows[first + ordinals] = words[:, :dim]
-        return rows if plan.live is None else rows[plan.live]
+        live = plan.live
+        return rows if live is None else rows[live]
 
 
 class HomomorphicKeyCentre(HomomorphicServer, KeyCentre):
@@ -105,4 +106,5 @@ class HomomorphicKeyCentre(HomomorphicServer, KeyCentre):
             if part.batches:
                 schedules = self._keyed(part, self._owner_secret(part.view.owner)[:32])
                 rows[part.start : part.stop] = key_server_rows(schedules, part.run, p, dim)
-        return rows if plan.live is None else rows[plan.live]
+        live = plan.live
+        return rows if live is None else rows[live]

@@ -40,8 +40,8 @@ class Part:
 class Plan:
     """The batches of a query in canonical order: by owner id, then by the owner's row order.
 
-    ``nonces`` (S, 16), ``rows`` (S,): original row counts; ``live``: positions of live rows among all ``total``, None
-    if all are; ``live_total``, ``live_by_owner``: their number.
+    ``nonces`` (S, 16), ``rows`` (S,): original row counts, ``total`` of them; ``live_total``, ``live_by_owner``: how
+    many are live. Keeps nothing that grows with the rows, but for deleted ones.
 
     Raises
     ------
@@ -69,13 +69,11 @@ class Plan:
         self.nonces = np.ascontiguousarray(batches)
         self.rows = np.concatenate([p.rows for p in self.parts])
         self.starts = np.concatenate([[0], np.cumsum(self.rows)])
-        self.live: np.ndarray | None = None
         self.live_total = sum(self.live_by_owner)
-        if self.live_total != self.total:
-            alive = np.ones(self.total, bool)
-            for batch, first in self._starts():
-                alive[first + batch.tombstones] = False
-            self.live = np.flatnonzero(alive)
+        dead = [first + batch.tombstones for batch, first in self._starts() if len(batch.tombstones)]
+        #: original positions of deleted rows, in order, and how many live rows are before each
+        self._dead = np.concatenate(dead) if dead else np.empty(0, np.int64)
+        self._live_before = self._dead - np.arange(len(self._dead))
         self._segments: list[tuple[np.ndarray, int, np.ndarray | None]] | None = None
 
     def _starts(self) -> list[tuple[BatchView, int]]:
@@ -89,10 +87,10 @@ class Plan:
         """
         if not rows:
             return
-        if self.live is None:
+        if not len(self._dead):
             yield slice(0, len(rows)), rows.start, rows.stop, None
             return
-        wanted = self.live[rows.start : rows.stop]
+        wanted = self._originals(rows)
         done = 0
         while done < len(wanted):
             start = int(wanted[done])
@@ -101,6 +99,22 @@ class Plan:
             length = int(some[-1]) + 1
             yield slice(done, end), start, start + length, None if length == len(some) else some
             done = end
+
+    @property
+    def live(self) -> np.ndarray | None:
+        """Original positions of all live rows, None if all are."""
+        return self._originals(range(self.live_total)) if len(self._dead) else None
+
+    def _originals(self, rows: range) -> np.ndarray:
+        """Original positions of live rows ``rows``. Made when they are needed: a word a row is much to keep."""
+        if not rows:
+            return np.empty(0, np.int64)
+        ends = np.array([rows.start, rows.stop - 1])
+        start, last = (ends + np.searchsorted(self._live_before, ends, side="right")).tolist()
+        a, b = np.searchsorted(self._dead, [start, last])
+        alive = np.ones(last + 1 - start, bool)
+        alive[self._dead[a:b] - start] = False
+        return start + np.flatnonzero(alive)
 
     def masks(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Batches of original rows ``start`` to ``stop``: nonces, rows in the range, first row in the first batch."""

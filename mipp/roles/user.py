@@ -176,7 +176,7 @@ class User(Client):
             A server failed while they compared; nobody learnt anything.
 
         Costs the user one round (two if the index changed): D words to each server, and from each k words, or N
-        words with ``"user"`` (in several rounds if they are more than 16 MiB).
+        words with ``"user"`` (in several rounds if they are more than 32 MiB).
         See :func:`mipp.protocol.cost.top_k_cost` for what the servers send each other.
         """
         query = np.asarray(query)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .. import cpu
 from ..params import RING_DTYPES
 from .files import SMALL_FILE, FileInfo, ShareFile, read_share
 from .memory import aligned_words
@@ -59,6 +61,7 @@ def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
         A file is damaged or cannot be read; it is named.
     """
     places: list[Place] = [(np.empty((0, 0)), 0, None)] * len(wanted)
+    opened = _open_large(wanted, check)
     at = 0
     while at < len(wanted):
         if wanted[at].small:
@@ -69,14 +72,28 @@ def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
                 _join(wanted, piece, places, check)
             at = stop
         else:
-            w = wanted[at]
-            if w.known is not None and w.known.home is not None:
-                places[at] = w.known.home, w.known.offset, w.known.ordinals
+            known = wanted[at].known
+            if known is not None:
+                assert known.home is not None  # this server stores rows
+                places[at] = known.home, known.offset, known.ordinals
             else:
-                file = ShareFile(w.path, w.info, w.size, w.digest, check=check)
-                places[at] = file.words, 0, file.ordinals
+                places[at] = opened[at].words, 0, opened[at].ordinals
             at += 1
     return places
+
+
+def _open_large(wanted: Sequence[Wanted], check: bool) -> dict[int, ShareFile]:
+    """Files of new batches that stand alone, several at a time: a checksum takes one core."""
+    new = [i for i, w in enumerate(wanted) if not w.small and w.known is None]
+    if not new:
+        return {}
+
+    def opened(i: int) -> ShareFile:
+        w = wanted[i]
+        return ShareFile(w.path, w.info, w.size, w.digest, check=check)
+
+    with ThreadPoolExecutor(min(len(new), cpu.threads())) as pool:
+        return dict(zip(new, pool.map(opened, new), strict=True))
 
 
 def _pieces(wanted: Sequence[Wanted], start: int, stop: int) -> list[_Piece]:
