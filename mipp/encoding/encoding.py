@@ -351,6 +351,23 @@ class Encoding:
                 b = np.concatenate([b, np.full((len(b), 1), last, b.dtype)], axis=1)
         return np.ascontiguousarray(b.astype(_INTEGERS[self.ring_bits]))
 
+    def decode_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Stored integers (N, encoded_dim) back to features (N, dim) float64, as quantised; secret.
+
+        ``cosine`` gives unit vectors, ``hellinger`` histograms of sum 1; a projection loses what it leaves out.
+        """
+        a = matrix(rows, self.encoded_dim, "rows")
+        if self.metric == "l1":
+            return np.asarray(a.reshape(len(a), self.dim, -1).sum(axis=2), np.float64)
+        if self.metric == "hamming":
+            return np.asarray((a + 1) / 2)
+        v = a[:, : self._inner] * self._scales
+        if self.projection is not None:
+            v = v @ self.projection.matrix.T
+        if self.offset:
+            v = v + np.array(self.offset)
+        return np.asarray(v * v if self.metric == "hellinger" else v)
+
     def values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Scores (B, N) of ``queries`` (B, dim) in the metric's own unit, float64.
 
