@@ -14,7 +14,7 @@ from .encoding import Encoding
 from .fit import tune
 from .numbers import matrix, whole
 
-__all__ = ["check_whole", "finest", "query_factors"]
+__all__ = ["check_queries", "check_whole", "finest", "query_factors"]
 
 #: the longest vector may be this much longer than the sample's, before rounding up to a power of two
 MARGIN = 1.25
@@ -60,10 +60,12 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
     if not x.size:
         raise ShapeError("the sample is empty")
     offset = _offset(x) if metric == "l2" else np.zeros(x.shape[1])
-    norms = np.concatenate([np.einsum("ij,ij->i", p, p) for p in _parts(x, offset)])
-    bound = _power(MARGIN * math.sqrt(float(norms.max())))
+    largest = max(float(np.abs(p).max()) for p in _parts(x, offset)) or 1.0
+    # divided first, so that squares neither overflow nor vanish
+    norms = np.concatenate([np.einsum("ij,ij->i", p / largest, p / largest) for p in _parts(x, offset)])
+    bound = _power(MARGIN * largest * math.sqrt(float(norms.max())))
     common: dict[str, Any] = {"offset": tuple(offset.tolist()) if offset.any() else ()}
-    if all((p == np.rint(p)).all() and np.abs(p).max() <= _ROW_MOST for p in _parts(x, offset)):
+    if largest <= _ROW_MOST and all((p == np.rint(p)).all() for p in _parts(x, offset)):
         for bits in (ring_bits,) if ring_bits else (32, 64):
             found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
             if found is not None:
@@ -92,6 +94,16 @@ def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
                 "the encoding was fitted to whole numbers and keeps those only, up to 32766 from its offset; fit it to "
                 "numbers like these"
             ) from None
+
+
+def check_queries(encoding: Encoding, queries: np.ndarray) -> None:
+    """ScoreRangeError for queries (B, dim) of ``l2`` that an encoding without ``query_scale`` would clip."""
+    if encoding.metric == "l2" and not encoding.query_scale:
+        x = matrix(queries, encoding.dim, "queries").astype(np.float64)
+        offset = np.array(encoding.offset) if encoding.offset else 0.0
+        # as many steps as a row has, each divided further
+        if np.abs(x - offset).max(initial=0.0) > ((1 << (encoding.bits - 1)) - 1) * encoding.scale[0]:
+            raise ScoreRangeError("a query has a coordinate that the encoding would clip")
 
 
 def query_factors(encoding: Encoding, queries: np.ndarray) -> np.ndarray:

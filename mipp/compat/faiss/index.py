@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import check_whole, finest, query_factors
+from ...encoding.finest import check_queries, check_whole, finest, query_factors
 from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
 from .home import Home, Settings
 from .selectors import as_ids, selected
@@ -320,9 +320,10 @@ class IndexFlat:
 
     def _queries(self, x: Floats) -> tuple[np.ndarray, np.ndarray]:
         """Queries as they are asked, and by what their values are to be divided: (n, 1)."""
-        if self.metric_type == METRIC_L2:
-            return x, np.ones((len(x), 1))
         assert self.encoding is not None
+        if self.metric_type == METRIC_L2:
+            check_queries(self.encoding, x)
+            return x, np.ones((len(x), 1))
         factors = query_factors(self.encoding, x)[:, None]
         return x * factors, factors
 

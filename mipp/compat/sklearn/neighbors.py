@@ -27,8 +27,8 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
     n_neighbors : neighbours when a search does not say
     metric : ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` (1 - cosine) or ``"inner_product"`` (the product itself,
         largest first)
-    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the nearest, and none learns
-        a score or an order
+    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the nearest, and none
+        learns a score or an order
     ring_bits : 16, 32, 64, or 0: as the data need
     threads : native threads, default all cores
 
