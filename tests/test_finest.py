@@ -7,7 +7,7 @@ import pytest
 
 from mipp import Encoding
 from mipp.encoding import finest, rotation
-from mipp.encoding.finest import check_queries, check_whole, query_factors
+from mipp.encoding.finest import check_queries, check_whole, finest_unit, query_factors
 from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ScoreRangeError, ShapeError
 
 
@@ -48,14 +48,14 @@ def test_whole_numbers_stay_exact(metric, server_ranking, ring_bits):
 @pytest.mark.parametrize("ring_bits", [32, 64])
 @pytest.mark.parametrize("scale, shift", [(1, 0), (1e-120, 0), (1e30, 0), (1, 1000)])
 def test_other_numbers_within_a_step(metric, server_ranking, ring_bits, scale, shift):
-    x, q = normal(60) * scale + shift, normal(9, 1) * scale + shift
+    x, q = normal(120) * scale + shift, normal(9, 1) * scale + shift
     encoding = finest(metric, x, ring_bits=ring_bits, server_ranking=server_ranking)
     assert encoding.ring_bits == ring_bits and len(encoding.scale) == 1
     assert encoding.allows_server_ranking or not server_ranking
     step = encoding.scale[0]
     assert np.abs(encoding.decode_rows(encoding.encode_rows(x)) - x).max() <= step * 0.5001
     longest = np.linalg.norm(x - (np.array(encoding.offset) if encoding.offset else 0), axis=1).max()
-    assert longest / 30000 < step < longest / 7000
+    assert longest / 30000 < step < longest / 5000
     if metric == "l2":
         wrong = np.sqrt(encoding.values(scores(encoding, x, q), q)) - np.linalg.norm(q[:, None] - x[None], axis=2)
         assert np.abs(wrong).max() <= np.sqrt(10) * step * (1.0001 if ring_bits == 32 else 0.502)
@@ -188,3 +188,30 @@ def test_rows_decoded(encoding, x):
     np.testing.assert_allclose(found, expected, rtol=0, atol=0 if exact else 0.012)
     with pytest.raises(ShapeError):
         encoding.decode_rows(np.zeros((2, 1), int))
+
+
+def test_few_vectors_give_no_offset():
+    """One vector after the other: the first must not be the middle of all."""
+    first = np.full((1, 10), 9.5)
+    encoding = finest("l2", first)
+    assert not encoding.offset
+    for x in (normal(20) * 5, -first * 1.9):
+        encoding.encode_rows(x)
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_unit_vectors_need_no_sample(metric):
+    for dim in (1, 2, 100):
+        x = normal(200, dim=dim).astype(np.float32)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        for ring_bits in (32, 64):
+            for server_ranking in (False, True):
+                encoding = finest_unit(metric, dim, ring_bits=ring_bits, server_ranking=server_ranking)
+                assert encoding.allows_server_ranking or not server_ranking
+                assert 1 / 33000 < encoding.scale[0] < 1 / 23000
+                encoding.encode_rows(x)
+                with pytest.raises(ScoreRangeError):
+                    encoding.encode_rows(x * 1.001)
+    for wrong in (("cosine", 3, 32), ("ip", 3, 16)):
+        with pytest.raises(ParameterError):
+            finest_unit(*wrong[:2], ring_bits=wrong[2])

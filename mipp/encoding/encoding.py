@@ -374,6 +374,9 @@ class Encoding:
         Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
+        scores = np.asarray(scores)
+        if self._stepped:
+            scores = scores - self._centre  # as integers: in a ring of 64 bits floats would lose the steps
         scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
@@ -385,7 +388,7 @@ class Encoding:
             return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
         b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
         if self._stepped:
-            return (self._query_length(b)[:, None] - scores + self._centre) * self.query_scale
+            return (self._query_length(b)[:, None] - scores) * self.query_scale
         norm2 = (b * b * self._weights).sum(axis=1, keepdims=True) / self._factor
         return (norm2 - scores) / self._factor * self.scale[0] ** 2
 

@@ -14,10 +14,12 @@ from .encoding import Encoding
 from .fit import tune
 from .numbers import matrix, whole
 
-__all__ = ["check_queries", "check_whole", "finest", "query_factors"]
+__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "query_factors"]
 
-#: the longest vector may be this much longer than the sample's, before rounding up to a power of two
-MARGIN = 1.25
+#: vectors may be this much longer than the sample's, before rounding up to a power of two
+MARGIN = 2.0
+#: an offset is for so many vectors that are so much nearer to it than to zero
+_LEAST_FOR_OFFSET, _NEARER = 100, 8
 _CHUNK = 1 << 16
 _MOST_TUNED = 20_000
 _ROW_BITS, _QUERY_BITS = 16, 24
@@ -42,8 +44,8 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
     ----------
     metric : ``ip`` or ``l2``
     sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
-        longest vector plus a quarter, rounded up to a power of two, and for ``l2`` the mean as a multiple of the
-        largest deviation from it, so mostly zeros. (:func:`mipp.encoding.tune` tells more.)
+        longest vector, doubled and rounded up to a power of two; and for ``l2``, if 100 vectors or more lie together
+        far from zero, their mean in multiples of the largest deviation. (:func:`mipp.encoding.tune` tells more.)
     ring_bits : 16, 32, 64, or 0: 32 bits, and 64 where whole numbers do not fit those exactly
     server_ranking : leave the room that oblivious comparison needs: half the range
 
@@ -75,6 +77,26 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
             x = x[np.unique(np.append(np.arange(_MOST_TUNED) * len(x) // _MOST_TUNED, norms.argmax()))]
         return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
     return _rounded(metric, x.shape[1], bound, ring_bits or 32, server_ranking, common)
+
+
+def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
+    """As :func:`finest`, for vectors of length one at most: it needs no sample, and tells nothing of the vectors.
+
+    Parameters
+    ----------
+    metric, dim : ``ip`` or ``l2``; numbers per vector
+    ring_bits : 32 or 64; a ring of 16 bits needs a sample
+    server_ranking : as of :func:`finest`
+
+    Raises
+    ------
+    ParameterError
+        Another metric or ring.
+    """
+    if metric not in ("ip", "l2") or ring_bits not in (32, 64):
+        raise ParameterError("unit vectors are for ip and l2, in rings of 32 or 64 bits")
+    # a little longer, for vectors whose length was made one in float32
+    return _rounded(metric, dim, 1.0 + 2.0**-16, ring_bits, server_ranking, {})
 
 
 def _is_exact(encoding: Encoding) -> bool:
@@ -131,9 +153,12 @@ def _power(value: float) -> float:
 
 
 def _offset(x: np.ndarray) -> np.ndarray:
-    """The mean in multiples of the power of two above the largest deviation: whole where x is, mostly zero."""
+    """The mean in multiples of the power of two above the largest deviation, so whole where x is; mostly zeros."""
     mean = x.mean(axis=0, dtype=np.float64)
-    step = _power(max(float(np.abs(p).max()) for p in _parts(x, mean)))
+    deviation = max(float(np.abs(p).max()) for p in _parts(x, mean))
+    if len(x) < _LEAST_FOR_OFFSET or deviation * _NEARER > np.abs(mean).max():
+        return np.zeros(x.shape[1])
+    step = _power(max(deviation, float(np.spacing(np.abs(mean).max()))))
     return np.asarray(np.rint(mean / step) * step)
 
 

@@ -78,7 +78,7 @@ def test_large_whole_numbers_take_64_bits(kind):
 
 
 def test_whole_numbers_far_from_zero_are_exact():
-    x, q = whole(50) + 100_000, whole(5, 1) + 100_000
+    x, q = whole(150) + 100_000, whole(5, 1) + 100_000
     a, b = pair("IndexFlatL2", x)
     check_equal("IndexFlatL2", a.search(q, 9), b.search(q, 9), x, q)
 
@@ -87,14 +87,14 @@ def test_whole_numbers_far_from_zero_are_exact():
 @pytest.mark.parametrize("trained", [False, True])
 def test_real_numbers_within_the_stated_bound(ring_bits, ranking, trained):
     """The bounds of the README."""
-    x, q = real_numbers(80) * 3 + 50, real_numbers(9, 1) * 3 + 50
+    x, q = real_numbers(120) * 3 + 150, real_numbers(9, 1) * 3 + 150
     for kind in KINDS:
         a = getattr(ours, kind)(D, ring_bits=ring_bits, ranking=ranking, threads=1)
         if trained:
-            a.train(x[:20] * 1.2)
+            a.train(x[:110] * 1.1)
         a.add(x)
         s, root = a.encoding.scale[0], np.sqrt(D)
-        found, labels = a.search(q, 80)
+        found, labels = a.search(q, 120)
         true = values(kind, x, q, labels)
         if kind == "IndexFlatL2":
             wrong = np.abs(np.sqrt(found.astype(np.float64)) - np.sqrt(true)).max()
@@ -420,3 +420,18 @@ def test_closed():
     for call in (lambda: a.search(whole(1), 1), lambda: a.add(whole(1)), a.reset):
         with pytest.raises((DeploymentError, MippError)):
             call()
+
+
+def test_unit_vectors_tell_nothing():
+    x = real_numbers(50)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    for kind in KINDS:
+        for options in ({}, {"ranking": "server"}, {"ring_bits": 64}, {"ring_bits": 16}):
+            a = getattr(ours, kind)(D, unit=True, threads=1, **options)
+            declared = a.encoding
+            assert (declared is None) == (options.get("ring_bits") == 16)
+            a.add(x)
+            assert a.search(x[:9], 1)[1][:, 0].tolist() == list(range(9))
+            assert declared is None or a.encoding == declared
+            with pytest.raises(ScoreRangeError):
+                a.add(x * 2)

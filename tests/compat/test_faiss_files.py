@@ -16,7 +16,15 @@ import pytest
 import mipp.compat.faiss as faiss
 from mipp.compat.faiss import home as home_module
 from mipp.crypto.keyfile import load_key_file
-from mipp.errors import DeploymentError, IntegrityError, KeyFileError, NotFoundError, ParameterError, StoreError
+from mipp.errors import (
+    DeploymentError,
+    IntegrityError,
+    KeyFileError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    StoreError,
+)
 
 D = 8
 
@@ -176,12 +184,13 @@ def test_what_cannot_be_written(tmp_path):
 
 def test_a_folder_of_the_callers(tmp_path):
     index = made(folder=tmp_path / "home")
-    with pytest.raises(DeploymentError, match="open elsewhere"):
-        faiss.open_index(tmp_path / "home")
-    with pytest.raises(DeploymentError, match="already holds"):
-        faiss.IndexFlatL2(D, folder=tmp_path / "home")
+    for attempt in (faiss.open_index, lambda folder: faiss.IndexFlatL2(D, folder=folder)):
+        with pytest.raises(DeploymentError, match="open elsewhere"):
+            attempt(tmp_path / "home")
     expected = index.search(rows(4, 9), 28)
     index.close()
+    with pytest.raises(DeploymentError, match="already holds"):
+        faiss.IndexFlatL2(D, folder=tmp_path / "home")
     again = faiss.open_index(tmp_path / "home")
     for found, before in zip(again.search(rows(4, 9), 28), expected, strict=True):
         np.testing.assert_array_equal(found, before)
@@ -317,3 +326,20 @@ def test_threads_take_turns():
     for thread in threads:
         thread.join()
     assert not wrong and index.ntotal == 74
+
+
+def test_a_deployment_that_was_not_finished_is_made_anew(tmp_path):
+    faiss.IndexFlatL2(D, folder=tmp_path / "home").close()
+    (tmp_path / "home" / "deployment" / "servers").mkdir(parents=True)
+    index = faiss.open_index(tmp_path / "home")
+    index.add(rows(3))
+    assert index.ntotal == 3
+
+
+def test_a_refused_first_add_decides_nothing():
+    index = faiss.IndexFlatL2(D)
+    index.train(rows(9))
+    with pytest.raises(MippError):
+        index.add(rows(9) * 100)
+    index.add_with_ids(rows(2), np.array([5, 6]))
+    assert sorted(index.search(rows(1), 2)[1][0].tolist()) == [5, 6]

@@ -57,9 +57,11 @@ class MippFlat(BaseANN):  # type: ignore[misc]
         self.done()
         rows = self._prepared(X)
         kind = IndexFlatIP if METRICS[self._metric] else IndexFlatL2
-        index = kind(rows.shape[1], ring_bits=self._ring_bits, ranking=self._ranking, threads=self._threads)
+        index = kind(
+            rows.shape[1], ring_bits=self._ring_bits, ranking=self._ranking, threads=self._threads,
+            unit=self._metric == "angular",
+        )  # fmt: skip
         try:
-            index.train(rows)
             index.add(rows)
         except BaseException:
             index.close()

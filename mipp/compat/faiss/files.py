@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from ...crypto.schedule import random_bytes
 from ...errors import DeploymentError, IntegrityError, KeyFileError, NotFoundError, ParameterError, StoreError
 from ...store.files import sync_folder
-from .home import FORMAT, LOCK, VERSION, Home
+from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
 from .index import IndexFlat, _of_home
 
 __all__ = ["read_index", "write_index"]
@@ -83,12 +83,12 @@ def read_index(
     try:
         with zipfile.ZipFile(source) as archive:
             entries = _entries(source, archive)
-            home = Path(tempfile.mkdtemp(prefix="mipp-index-")) if folder is None else Path(folder)
+            home = temporary_folder() if folder is None else Path(folder)
             if folder is not None:
                 home.mkdir(parents=True, mode=0o700)
             for entry in entries:
                 _unpack(archive, entry, home)
-        return _of_home(Home.adopt(home, temporary=folder is None, threads=threads))
+        return _of_home(Home(home, None, temporary=folder is None, threads=threads))
     except BaseException as error:
         if home is not None and not isinstance(error, FileExistsError):
             shutil.rmtree(home, ignore_errors=True)

@@ -29,7 +29,7 @@ from ...errors import DeploymentError, MippError, ParameterError, StoreError
 from ...roles.owner import ImageOwner
 from ...roles.user import Index, User
 
-__all__ = ["Home", "Settings"]
+__all__ = ["Home", "Settings", "temporary_folder"]
 
 FORMAT, VERSION = "mipp faiss index", 1
 DATABASE, DEPLOYMENT, LOCK = "index.sqlite", "deployment", "lock"
@@ -44,13 +44,12 @@ CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner
 
 @dataclass
 class Settings:
-    """Facts of an index. ``ids``: "flat" where ids are places, "map" where they are the caller's, "" before rows."""
+    """Facts of an index. ``fixed_ids``: ids are the caller's, also before there are any."""
 
     metric: int
     d: int
     ring_bits: int
     ranking: str
-    ids: str = ""
     fixed_ids: bool = False
     encoding: Encoding | None = None
 
@@ -67,7 +66,9 @@ class Settings:
                 raise DeploymentError("the index is of another format version")
             encoding = data.pop("encoding")
             found = cls(**data, encoding=None if encoding is None else Encoding.from_dict(encoding))
-            if found.metric not in (0, 1) or found.ids not in ("", "flat", "map"):
+            counts = found.metric, found.d, found.ring_bits
+            known = found.metric in (0, 1) and found.d > 0 and found.ring_bits in (0, 16, 32, 64)
+            if not known or found.ranking not in ("user", "server") or any(type(c) is not int for c in counts):
                 raise ValueError
             return found
         except DeploymentError:
@@ -110,8 +111,9 @@ class Home:
 
     Parameters
     ----------
-    folder : made if missing; None for a temporary one that goes with this object
+    folder : made if missing
     settings : of a new index; None to open one
+    temporary : the folder is deleted with this object
 
     Raises
     ------
@@ -119,24 +121,9 @@ class Home:
         The folder holds an index already, or none; it is open elsewhere; it is of another format.
     """
 
-    def __init__(self, folder: Path | None, settings: Settings | None, *, threads: int | None = None) -> None:
-        temporary = folder is None
-        try:
-            path = Path(tempfile.mkdtemp(prefix="mipp-index-")) if folder is None else folder
-            if settings is not None:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StoreError(f"cannot make a folder for the index: {error.strerror}") from None
-        self._start(path, temporary, settings, threads)
-
-    @classmethod
-    def adopt(cls, folder: Path, *, temporary: bool, threads: int | None = None) -> Home:
-        """Open an index's folder; a temporary one goes with the object."""
-        home = cls.__new__(cls)
-        home._start(folder, temporary, None, threads)
-        return home
-
-    def _start(self, folder: Path, temporary: bool, settings: Settings | None, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings | None, *, temporary: bool = False, threads: int | None = None
+    ) -> None:
         self.folder, self._threads = folder, threads
         #: held by whoever changes or reads the index
         self.lock = threading.RLock()
@@ -148,27 +135,25 @@ class Home:
         self._labels: tuple[Index, npt.NDArray[np.int64]] | None = None
         self.live = 0
         try:
-            exists = (folder / DATABASE).is_file()
-            if settings is not None and exists:
-                raise DeploymentError(f"{folder} already holds an index; open it with open_index")
-            if settings is None and not exists:
+            if settings is None and not (folder / DATABASE).is_file():
                 raise DeploymentError(f"{folder} holds no index")
             self._take_lock()
+            if settings is not None and (folder / DATABASE).exists():
+                raise DeploymentError(f"{folder} already holds an index; open it with open_index")
             self._open_database(settings)
             for gone in folder.glob(f"{_GONE}*"):
                 shutil.rmtree(gone)
-            if not (folder / DEPLOYMENT).is_dir():
-                self._forget_batches()  # a reset was cut off
-            elif (folder / DEPLOYMENT / "deployment.json").is_file():
+            if (folder / DEPLOYMENT / "deployment.json").is_file():
                 self._open_deployment(Deployment.open(folder / DEPLOYMENT, threads=threads))
+            else:  # none yet; or a reset, or making one, was cut off
+                self.reset()
         except BaseException:
-            if not temporary:
-                self._parts.temporary = False
             self.close()
             raise
 
     def _take_lock(self) -> None:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._parts.lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._parts.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -198,6 +183,8 @@ class Home:
 
     def _open_deployment(self, deployment: Deployment) -> None:
         self._parts.deployment = deployment
+        if deployment.config.encoding != self.settings.encoding:
+            raise DeploymentError(f"{self.folder}: the deployment is of another encoding than the index")
         known = USER in deployment.users()
         self._user = deployment.user(USER) if known else deployment.create_user(USER)
         for name in deployment.owners():
@@ -226,6 +213,14 @@ class Home:
     def save(self) -> None:
         """Write changed settings."""
         self._write("UPDATE facts SET text=?", self.settings.to_json())
+
+    @property
+    def ids(self) -> str:
+        """ "flat" where ids are places, "map" where they are the caller's, "" while that is open."""
+        if self.settings.fixed_ids:
+            return "map"
+        first = next(iter(self._batches.values()), None)
+        return "" if first is None else "flat" if first.ids is None else "map"
 
     @property
     def deployment(self) -> Deployment:
@@ -294,7 +289,7 @@ class Home:
         if self._labels is None or self._labels[0] is not index:
             batches = [self._batches[b.tobytes()] for b in index.batches]
             batch, row = index.locate(np.arange(index.total))
-            if self.settings.ids == "map":
+            if self.ids == "map":
                 parts = [b.ids for b in batches if b.ids is not None]
                 starts = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
                 labels = np.concatenate([*parts, np.empty(0, np.int64)])[starts[batch] + row]
@@ -347,8 +342,14 @@ class Home:
         self._write("DELETE FROM batches")
         self._batches.clear()
         self.live = 0
-        self.settings.ids = "map" if self.settings.fixed_ids else ""
-        self.save()
+
+
+def temporary_folder() -> Path:
+    """A new one, for this user only; StoreError if there is no room for it."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="mipp-index-"))
+    except OSError as error:
+        raise StoreError(f"cannot make a folder for the index: {error.strerror}") from None
 
 
 def _ids_of(raw: bytes | None) -> npt.NDArray[np.int64] | None:

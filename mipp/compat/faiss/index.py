@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import check_queries, check_whole, finest, query_factors
-from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
-from .home import Home, Settings
+from ...encoding.finest import check_queries, check_whole, finest, finest_unit, query_factors
+from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
+from .home import Home, Settings, temporary_folder
 from .selectors import as_ids, selected
 
 __all__ = ["METRIC_INNER_PRODUCT", "METRIC_L2", "IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexIDMap", "open_index"]
@@ -40,6 +40,7 @@ class IndexFlat:
     ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the k nearest, none learns
         a score or an order, and the user learns those only
     encoding : fixes how numbers become integers, so that nothing is fitted; metric and dim must fit
+    unit : vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits)
     folder : where all parties keep their files (made if missing; must hold no index); default a temporary folder that
         goes with the index
     threads : native threads, default all cores
@@ -50,7 +51,8 @@ class IndexFlat:
 
     def __init__(
         self, d: int, metric: int = METRIC_L2, *, ring_bits: int = 0, ranking: str = "user",
-        encoding: Encoding | None = None, folder: str | os.PathLike[str] | None = None, threads: int | None = None,
+        encoding: Encoding | None = None, unit: bool = False, folder: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
     ) -> None:  # fmt: skip
         if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
             raise DTypeError(f"d must be an integer, not {type(d).__name__}")
@@ -63,13 +65,17 @@ class IndexFlat:
         if ring_bits not in (0, 16, 32, 64):
             raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
         settings = Settings(metric, int(d), ring_bits, ranking)
+        server = ranking == "server"
+        if unit and encoding is None and ring_bits != 16:
+            encoding = finest_unit(_METRICS[metric], int(d), ring_bits=ring_bits or 32, server_ranking=server)
         if encoding is not None:
             if (encoding.metric, encoding.dim) != (_METRICS[metric], d):
                 raise ParameterError(f"the encoding must be of {_METRICS[metric]} and {d} dimensions")
-            if ranking == "server" and not encoding.allows_server_ranking:
+            if server and not encoding.allows_server_ranking:
                 raise ParameterError('the encoding leaves no room for ranking="server"')
             settings.encoding = encoding
-        self._home = Home(None if folder is None else Path(folder), settings, threads=threads)
+        place = temporary_folder() if folder is None else Path(folder)
+        self._home = Home(place, settings, temporary=folder is None, threads=threads)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(d={self.d}, ntotal={self.ntotal})"
@@ -173,8 +179,8 @@ class IndexFlat:
         home, kind = self._home, "flat" if ids is None else "map"
         with home.lock:
             s = home.settings
-            if s.ids not in ("", kind):
-                other = "add_with_ids" if s.ids == "map" else "add"
+            if home.ids not in ("", kind):
+                other = "add_with_ids" if home.ids == "map" else "add"
                 raise ParameterError(f"rows of this index get their ids one way only: use {other}")
             if not len(x):
                 return
@@ -182,10 +188,12 @@ class IndexFlat:
                 self._fit(x)
             assert s.encoding is not None
             check_whole(s.encoding, x)
-            if s.ids != kind:
-                s.ids = kind
-                home.save()
-            home.add(x, ids, owner)
+            try:
+                home.add(x, ids, owner)
+            except ScoreRangeError as error:
+                raise ScoreRangeError(
+                    f"{error}: train on a sample with vectors as long, or declare an encoding"
+                ) from None
 
     def remove_ids(self, x: Any) -> int:
         """Delete rows by an array of ids (n,) or a selector; returns how many there were.
@@ -380,7 +388,7 @@ def IndexIDMap(index: IndexFlat) -> IndexFlat:
     """The same empty index, which from now on takes rows by ``add_with_ids`` only."""
     if index.ntotal:
         raise ParameterError("the index must be empty")
-    index.home.settings.ids, index.home.settings.fixed_ids = "map", True
+    index.home.settings.fixed_ids = True
     index.home.save()
     return index
 

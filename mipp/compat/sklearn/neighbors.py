@@ -73,7 +73,10 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
         _positive(self.n_neighbors, "n_neighbors")
         rows = np.asarray(validate_data(self, X, dtype=np.float32))
         kind = IndexFlatL2 if self.metric in ("euclidean", "sqeuclidean") else IndexFlatIP
-        index = kind(rows.shape[1], ranking=self.ranking, ring_bits=self.ring_bits, threads=self.threads)
+        index = kind(
+            rows.shape[1], ranking=self.ranking, ring_bits=self.ring_bits, threads=self.threads,
+            unit=self.metric == "cosine",
+        )  # fmt: skip
         index.add(self._prepared(rows))
         self.index_: IndexFlat = index
         self.n_samples_fit_ = len(rows)
