@@ -208,7 +208,7 @@ def test_other_dtypes_layouts_and_results_to_fill(kind):
         (lambda i: i.search(whole(1), 2, params=3), DTypeError, TypeError),
         (lambda i: i.remove_ids(np.zeros((1, 1), np.int64)), ShapeError, AssertionError),
         (lambda i: i.remove_ids(np.array([0.5])), DTypeError, None),
-        (lambda i: i.reconstruct(99), NotFoundError, RuntimeError),
+        (lambda i: i.reconstruct(99), NotFoundError, None),  # faiss 1.10 reads past its end
         (lambda i: i.reconstruct_n(3, 4), NotFoundError, RuntimeError),
         (lambda i: i.add_with_ids(whole(2), np.arange(2)), ParameterError, RuntimeError),
         (lambda i: i.train(whole(2, d=3)), ShapeError, AssertionError),

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import warnings
 import zipfile
 
 import numpy as np
@@ -96,7 +97,8 @@ def repacked(path, change):
     with zipfile.ZipFile(path) as archive:
         entries = [(i.filename, archive.read(i)) for i in archive.infolist()]
     out = path.with_name("changed")
-    with zipfile.ZipFile(out, "w") as archive:
+    with zipfile.ZipFile(out, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that are there twice
         for name, data in change(entries):
             archive.writestr(name, data)
     out.chmod(0o600)
@@ -122,6 +124,7 @@ def manifest(**changes):
         lambda e: [*e, ("/outside", b"x")],
         lambda e: [*e, ("a/../../outside", b"x")],
         lambda e: [*e, ("folder/", b"")],
+        lambda e: [*e, ("index.sqlite", b"twice")],
         lambda e: [(e[0][0], b"[1]"), *e[1:]],
         lambda e: [(e[0][0], b"{"), *e[1:]],
         lambda e: [(n, b"{}" if n.endswith("deployment.json") else d) for n, d in e],
@@ -259,6 +262,8 @@ def test_a_line_whose_upload_never_came_is_dropped(tmp_path, monkeypatch):
 def test_rows_added_past_the_index_are_noticed(tmp_path):
     index = made(folder=tmp_path / "home")
     index.home.deployment.owner("anna").add_vectors(rows(2))
+    with pytest.raises(DeploymentError, match="not added by this index"):
+        index.search(rows(1), 1)
     index.close()
     with pytest.raises(DeploymentError, match="not added by this index"):
         faiss.open_index(tmp_path / "home")
@@ -343,3 +348,24 @@ def test_a_refused_first_add_decides_nothing():
         index.add(rows(9) * 100)
     index.add_with_ids(rows(2), np.array([5, 6]))
     assert sorted(index.search(rows(1), 2)[1][0].tolist()) == [5, 6]
+
+
+def test_any_damage_is_a_typed_error(tmp_path):
+    path = tmp_path / "index"
+    faiss.write_index(made(), path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(5)
+    refused = 0
+    for trial in range(60):
+        bad = bytearray(good)
+        # the directory of the archive at its end, and anywhere
+        start = len(good) - 3000 if trial % 2 else 0
+        for _ in range(3):
+            bad[int(rng.integers(start, len(good)))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bad[: int(rng.integers(len(good)))] if trial % 10 == 9 else bad)
+        try:
+            with faiss.read_index(path) as index:
+                assert index.ntotal == 28
+        except MippError:
+            refused += 1
+    assert refused > 40

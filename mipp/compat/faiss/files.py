@@ -14,11 +14,20 @@ import sqlite3
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ...crypto.schedule import random_bytes
-from ...errors import DeploymentError, IntegrityError, KeyFileError, NotFoundError, ParameterError, StoreError
+from ...errors import (
+    DeploymentError,
+    IntegrityError,
+    KeyFileError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    StoreError,
+)
 from ...store.files import sync_folder
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
 from .index import IndexFlat, _of_home
@@ -79,25 +88,38 @@ def read_index(
         raise NotFoundError(f"{source}: no such file")
     if stat.S_IMODE(source.stat().st_mode) & 0o077:
         raise KeyFileError(f"{source} holds secret keys and is readable by others; run: chmod 600 {source}")
-    home: Path | None = None
+    with _damage(source, DeploymentError, "no index written by mipp"), zipfile.ZipFile(source) as archive:
+        entries = _entries(source, archive)
+        place = temporary_folder() if folder is None else _new_folder(Path(folder))
+        try:
+            with _damage(source, IntegrityError, "damaged"):
+                for entry in entries:
+                    _unpack(archive, entry, place)
+            return _of_home(Home(place, None, temporary=folder is None, threads=threads))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _damage(source: Path, kind: type[MippError], text: str) -> Iterator[None]:
+    """What reading a damaged zip raises, as one error; StoreError where the disk is to blame."""
     try:
-        with zipfile.ZipFile(source) as archive:
-            entries = _entries(source, archive)
-            home = temporary_folder() if folder is None else Path(folder)
-            if folder is not None:
-                home.mkdir(parents=True, mode=0o700)
-            for entry in entries:
-                _unpack(archive, entry, home)
-        return _of_home(Home(home, None, temporary=folder is None, threads=threads))
-    except BaseException as error:
-        if home is not None and not isinstance(error, FileExistsError):
-            shutil.rmtree(home, ignore_errors=True)
-        if isinstance(error, zipfile.BadZipFile):
-            what = "damaged" if home is not None else "no index written by mipp"
-            raise (IntegrityError if home is not None else DeploymentError)(f"{source}: {what}") from None
-        if isinstance(error, OSError) and not isinstance(error, (StoreError, PermissionError)):
-            raise StoreError(f"cannot unpack {source}: {error.strerror}") from None
+        yield
+    except MippError:
         raise
+    except OSError as error:
+        raise StoreError(f"cannot unpack {source}: {error.strerror}") from None
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError):
+        raise kind(f"{source}: {text}") from None
+
+
+def _new_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {path}: {error.strerror}") from None
+    return path
 
 
 def _pack(folder: Path, archive: zipfile.ZipFile) -> None:

@@ -287,7 +287,10 @@ class Home:
     def labels(self, index: Index) -> npt.NDArray[np.int64]:
         """(total,) ids of the live rows of ``index`` in its order."""
         if self._labels is None or self._labels[0] is not index:
-            batches = [self._batches[b.tobytes()] for b in index.batches]
+            try:
+                batches = [self._batches[b.tobytes()] for b in index.batches]
+            except KeyError:
+                raise DeploymentError("the deployment holds rows that were not added by this index") from None
             batch, row = index.locate(np.arange(index.total))
             if self.ids == "map":
                 parts = [b.ids for b in batches if b.ids is not None]
