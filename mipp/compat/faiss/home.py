@@ -263,19 +263,19 @@ class Home:
             with contextlib.suppress(MippError):
                 self._settle(owner)
             raise
-        self._write("UPDATE batches SET batch=? WHERE seq=?", batch, place)
         self._batches[batch] = _Batch(name, place, ids)
         self.live += len(x)
+        self._write("UPDATE batches SET batch=? WHERE seq=?", batch, place)
 
     def _settle(self, owner: ImageOwner) -> None:
         """Complete or drop the line of an upload that was cut off."""
         open_lines = self._db.execute(
-            "SELECT seq, rows, ids FROM batches WHERE batch IS NULL AND owner=?", (owner.name,)
+            "SELECT seq, rows, ids FROM batches WHERE batch IS NULL AND owner=? ORDER BY seq", (owner.name,)
         ).fetchall()
         unknown = [b for b in owner.batches() if b.id not in self._batches]
         for seq, rows, ids in open_lines:
-            if len(unknown) == 1 and unknown[0].rows == rows:
-                batch = unknown.pop()
+            if unknown and unknown[0].rows == rows:
+                batch = unknown.pop(0)
                 self._write("UPDATE batches SET batch=? WHERE seq=?", batch.id, seq)
                 self._batches[batch.id] = _Batch(owner.name, seq, _ids_of(ids))
                 self.live += batch.live

@@ -64,7 +64,7 @@ class IndexFlat:
             raise ParameterError(f'ranking must be "user" or "server", not {ranking!r}')
         if ring_bits not in (0, 16, 32, 64):
             raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
-        settings = Settings(metric, int(d), ring_bits, ranking)
+        settings = Settings(int(metric), int(d), int(ring_bits), ranking)
         server = ranking == "server"
         if unit and encoding is None and ring_bits != 16:
             encoding = finest_unit(_METRICS[metric], int(d), ring_bits=ring_bits or 32, server_ranking=server)
