@@ -35,6 +35,8 @@ if X86:
         "-Wno-uninitialized",
         "-Wno-maybe-uninitialized",
     ]
+    # tile instructions are written as assembly, which needs no flag
+    TIER_FLAGS["amx"] = TIER_FLAGS["avx512"]
 # every file name that marks a tier, also those this processor family has no library for
 ALL_TIERS = ("portable", "avx2", "avx512", "amx")
 
@@ -54,7 +56,7 @@ C_FLAGS = [flag for flag in FLAGS if flag != "-std=c++17"]
 LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
 
 SOURCES = sorted(str(p) for p in Path("csrc").glob("*/*.cpp"))
-HEADERS = sorted(str(p) for p in Path("csrc").glob("*/*.h"))
+HEADERS = sorted(str(p) for p in [*Path("csrc").glob("*/*.h"), Path("mipp/include/mipp/mipp.h")])
 TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in ALL_TIERS}
 COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER_SOURCES.values())]
 

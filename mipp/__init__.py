@@ -4,14 +4,17 @@ Owners share their features between two clouds and a key centre under their own 
 example; no server learns an image, a feature, a query or a similarity. See the README for whom you must trust.
 """
 
+from pathlib import Path
+
 from . import cpu, errors, paillier, ring, sharing
 from .deployment import Deployment
 from .encoding import Encoding
 from .params import Params
 from .roles.cloud import CloudServer
+from .roles.found import Hit, SearchResult
 from .roles.key_centre import KeyCentre
 from .roles.owner import ImageOwner
-from .roles.user import Hit, SearchResult, User
+from .roles.user import User
 
 __version__ = "0.1.0"
 
@@ -28,7 +31,16 @@ __all__ = [
     "__version__",
     "cpu",
     "errors",
+    "get_include",
     "paillier",
     "ring",
     "sharing",
 ]
+
+
+def get_include() -> str:
+    """Folder for a C or C++ compiler's include path: ``#include <mipp/mipp.h>`` declares the kernels for native code.
+
+    The header says how they are got at run time (nothing is linked) and what they promise.
+    """
+    return str(Path(__file__).resolve().parent / "include")

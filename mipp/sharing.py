@@ -32,6 +32,7 @@ from .params import Params
 __all__ = [
     "OwnerKeys",
     "Run",
+    "RunningTopK",
     "SharedRows",
     "add_zero_share",
     "batch_schedules",
@@ -314,6 +315,7 @@ def add_zero_share(
     nonces: np.ndarray,
     rows: np.ndarray,
     *,
+    first: int = 0,
     threads: int | None = None,
 ) -> None:
     """Add server ``server``'s zero share to its answers, in place.
@@ -325,7 +327,9 @@ def add_zero_share(
     pair_keys : other server -> 32 secret bytes shared with it
     header : 32 bytes, hash of the query's header: no two headers share a mask
     nonces : (S, 16) uint8 batch nonces in the order of the answers
-    rows : (S,) int64, original row count of each batch
+    rows : (S,) int64, row count of each batch: all of it, or of the first and last the part that is answered
+    first : row of the first batch that the answers begin with. A row's mask depends on header, query, batch and row
+        alone, so the answers to some rows are those rows' part of the whole answer, bit for bit
 
     Over ``servers`` the shares add to zero; without one of them the rest is uniformly random.
     """
@@ -336,7 +340,7 @@ def add_zero_share(
         for other in servers:
             if other != server:
                 out = answers[part.start : part.stop]
-                _core.zero_share_add(out, pair_keys[other], infos, rows, other < server, threads or 0)
+                _core.zero_share_add(out, pair_keys[other], infos, rows, other < server, threads or 0, first)
 
 
 def reconstruct(answers: Sequence[np.ndarray], *, threads: int | None = None) -> np.ndarray:
@@ -354,6 +358,25 @@ def top_k(answers: Sequence[np.ndarray], k: int, *, threads: int | None = None) 
     """
     rows, scores = _core.reconstruct_top_k_var(list(answers), k, threads or 0)
     return rows, scores
+
+
+class RunningTopK:
+    """The k best rows of B queries over answers that come some rows at a time, in row order.
+
+    The same result as :func:`top_k` of all at once: ``rows`` and ``scores`` (B, k) int64, best first, ties by smaller
+    row. Of fewer than k rows so far, the first ``seen`` columns count.
+    """
+
+    def __init__(self, queries: int, k: int) -> None:
+        if queries < 0 or k < 1:
+            raise ParameterError(f"k must be a positive integer, not {k!r}")
+        self.k, self.seen = k, 0
+        self.rows, self.scores = np.empty((queries, k), np.int64), np.empty((queries, k), np.int64)
+
+    def add(self, answers: Sequence[np.ndarray], *, threads: int | None = None) -> None:
+        """Rank the next rows: their 2t+1 answers, (B, n) words each. Its time depends on the scores."""
+        _core.reconstruct_top_k_var(list(answers), self.k, threads or 0, self.seen, (self.rows, self.scores))
+        self.seen += answers[0].shape[1]
 
 
 def _infos(infos: Sequence[bytes]) -> np.ndarray:

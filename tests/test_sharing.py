@@ -16,6 +16,7 @@ from mipp.params import Params, solve_mod_2k
 from mipp.sharing import (
     OwnerKeys,
     Run,
+    RunningTopK,
     _columns,
     _share_rows,
     add_zero_share,
@@ -159,6 +160,38 @@ def test_zero_shares_of_many_queries_are_made_in_parts(monkeypatch):
     whole = share()
     monkeypatch.setattr("mipp.sharing._INFOS_AT_ONCE", 6)
     assert np.array_equal(whole, share())
+
+
+def test_the_zero_share_of_some_rows_is_that_part_of_the_whole(monkeypatch):
+    header, nonces, rows = b"h" * 32, np.arange(48, dtype=np.uint8).reshape(3, 16), np.array([50, 1, 70])
+
+    def share(nonces, rows, first=0):
+        out = np.zeros((5, int(rows.sum())), np.uint32)
+        add_zero_share(out, 1, (1, 2, 3), {2: b"a" * 32, 3: b"b" * 32}, header, nonces, rows, first=first)
+        return out
+
+    whole = share(nonces, rows)
+    monkeypatch.setattr("mipp.sharing._INFOS_AT_ONCE", 6)
+    assert np.array_equal(share(nonces, np.array([7, 1, 70]), 43), whole[:, 43:])
+    assert np.array_equal(share(nonces[2:], np.array([9]), 61), whole[:, 112:])
+    assert np.array_equal(share(nonces[:2], np.array([49, 1]), 1), whole[:, 1:51])
+
+
+def test_running_top_k_equals_top_k():
+    rng = np.random.default_rng(0)
+    answers = [rng.integers(0, 2**16, (4, 900)).astype(np.uint16) for _ in range(3)]
+    for k in (1, 10, 900):
+        running = RunningTopK(4, k)
+        for a, b in ((0, 3), (3, 3), (3, 500), (500, 900)):
+            running.add([x[:, a:b].copy() for x in answers])
+            assert running.seen == b
+        rows, scores = top_k(answers, k)
+        assert np.array_equal(running.rows, rows) and np.array_equal(running.scores, scores)
+    for bad in ((-1, 3), (3, 0)):
+        with pytest.raises(ParameterError):
+            RunningTopK(*bad)
+    with pytest.raises(ShapeError):
+        RunningTopK(2, 3).add([np.zeros((3, 4), np.uint32)])
 
 
 def test_zero_shares_are_bound_to_header_batch_and_query():

@@ -1,7 +1,8 @@
 """User.search in an embedded deployment against the work that it cannot avoid, and many small batches against one.
 
 ``pytest benchmarks/end_to_end/bench_search.py``; ``MIPP_BENCH_ROWS`` sets the number of rows (1,000,000), of which
-the small batches have ten each, ``MIPP_BENCH_ROUNDS`` the rounds. Limits: a search of one batch takes at most 1.3
+the small batches have ten each, ``MIPP_BENCH_ROUNDS`` the rounds. A batch of queries by rows against all answers at
+once holds 12 bytes a query and row in the latter. Limits: a search of one batch takes at most 1.3
 times the sum of its three products and zero shares; many batches take at most 3 times as long as one.
 """
 
@@ -10,7 +11,7 @@ import os
 import numpy as np
 import pytest
 from bulk import add_small_batches
-from timing import DIM, ROWS, compare, milliseconds, seconds
+from timing import DIM, ROUNDS, ROWS, compare, milliseconds, seconds
 
 import mipp
 from mipp import cpu, ring
@@ -139,6 +140,22 @@ def bench_small_batches_to_one(benchmark, one_batch, small_batches, threads):
         benchmark, lambda: small_batches.search(threads), lambda: seconds(lambda: one_batch.search(threads))
     )
     describe(benchmark, "small batches / one batch", threads, batches=ROWS // SMALL, **facts, limit=3)
+
+
+@pytest.mark.parametrize("queries", [64, 256])
+def bench_batch_by_rows(benchmark, one_batch, vectors, monkeypatch, queries):
+    """A batch whose answers come some rows at a time; beside it with all answers at once."""
+    user, asked = one_batch.user, vectors[:queries]
+
+    def whole():
+        with monkeypatch.context() as patch:
+            patch.setattr("mipp.roles.blocks.BLOCK_BYTES", 1 << 62)
+            return seconds(lambda: user.nearest(asked, K, ranking="user"))
+
+    for party in (*one_batch.deployment.servers.values(), user):
+        party.threads = None
+    facts = compare(benchmark, lambda: user.nearest(asked, K, ranking="user"), whole, rounds=min(ROUNDS, 5))
+    describe(benchmark, "batch by rows / at once", None, queries=queries, **facts)
 
 
 def bench_search_ranked_by_the_servers(benchmark, one_batch):

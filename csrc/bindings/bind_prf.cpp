@@ -177,13 +177,20 @@ void matmul(const KeySchedules& schedules, const py::object& index_object, const
 }
 
 void zero_share(const py::object& out_object, const py::object& key_object, const py::object& infos_object,
-                const py::object& lengths_object, const py::object& negate_object, const py::object& threads_object) {
+                const py::object& lengths_object, const py::object& negate_object, const py::object& threads_object,
+                const py::object& first_object) {
     py::array out = bind::require_array(out_object, "out");
     const std::size_t stride = require_out(out);
     const int bits = bind::dtype_bits(out);
     const std::uint8_t* key = require_key(key_object);
     const py::array infos = require_infos(infos_object);
-    const auto lengths = require_counts(lengths_object, max_blocks / static_cast<std::size_t>(bits) * 128, "lengths");
+    const std::size_t max_words = max_blocks / static_cast<std::size_t>(bits) * 128;
+    const auto lengths = require_counts(lengths_object, max_words, "lengths");
+    const auto first =
+        static_cast<std::size_t>(bind::require_int(first_object, 0, static_cast<std::int64_t>(max_words), "first"));
+    if (!lengths.empty() && first + lengths[0] > max_words) {
+        bind::raise_parameter("first + lengths[0] must not pass 2^32 blocks of keystream");
+    }
     std::size_t total = 0;
     for (const std::size_t n : lengths) total += n;
     const auto queries = static_cast<std::size_t>(out.shape(0));
@@ -199,8 +206,8 @@ void zero_share(const py::object& out_object, const py::object& key_object, cons
     Status status;
     {
         bind::GilRelease release;
-        status = zero_share_add(bits, to, queries, stride, key, data, length, lengths.data(), lengths.size(), negate,
-                                threads);
+        status = zero_share_add(bits, to, queries, stride, key, data, length, lengths.data(), lengths.size(), first,
+                                negate, threads);
     }
     bind::throw_status(status);
 }
@@ -221,5 +228,5 @@ void bind_prf(py::module_& m) {
     m.def("keystream_matmul", &matmul, py::arg("schedules"), py::arg("index"), py::arg("first_row"),
           py::arg("row_count"), py::arg("columns"), py::arg("out"), py::arg("threads") = py::none());
     m.def("zero_share_add", &zero_share, py::arg("out"), py::arg("key"), py::arg("infos"), py::arg("lengths"),
-          py::arg("negate"), py::arg("threads") = py::none());
+          py::arg("negate"), py::arg("threads") = py::none(), py::arg("first") = 0);
 }

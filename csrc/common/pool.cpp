@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
+#include <initializer_list>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -74,9 +75,10 @@ class Pool {
 
   private:
     bool start_worker() {
-        // Workers take no signals, so that a handler runs where Python expects it.
+        // Workers take no signals, so that a handler runs where Python expects it; those of their own faults excepted.
         sigset_t all, before;
         sigfillset(&all);
+        for (const int fault : {SIGILL, SIGSEGV, SIGBUS, SIGFPE, SIGTRAP}) sigdelset(&all, fault);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         bool started = true;
         try {

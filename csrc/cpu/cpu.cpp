@@ -13,6 +13,9 @@
 #endif
 #endif
 
+// Defined by an emulator of AMX that tests load first on machines without it (tests/boundary/amx_emulator.cpp).
+extern "C" __attribute__((weak, visibility("default"))) void mipp_amx_emulator();
+
 namespace mipp {
 namespace {
 
@@ -108,9 +111,10 @@ struct Machine {
         set(f_avx512vl, zmm && (l7.b >> 31 & 1));
         set(f_avx512vbmi, zmm && (l7.c >> 1 & 1));
         set(f_avx512vnni, zmm && (l7.c >> 11 & 1));
-        const bool tiles = tile && (l7.d >> 24 & 1) && request_amx();
-        set(f_amx_tile, tiles);
-        set(f_amx_int8, tiles && (l7.d >> 25 & 1));
+        const bool emulated = mipp_amx_emulator != nullptr;
+        const bool tiles = tile && (l7.d >> 24 & 1) && (l7.d >> 25 & 1) && request_amx();
+        set(f_amx_tile, tiles || emulated);
+        set(f_amx_int8, tiles || emulated);
         if (all(f_avx2, f_pclmul)) best = Level::avx2;
         if (best == Level::avx2 && all(f_avx512f, f_vpclmulqdq)) best = Level::avx512;
         if (best == Level::avx512 && all(f_amx_tile, f_amx_int8)) best = Level::amx;

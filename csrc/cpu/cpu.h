@@ -36,8 +36,9 @@ const CpuFeature* cpu_features(int* count);
 constexpr unsigned tier_bit(Level level) { return 1u << static_cast<int>(level); }
 #ifdef MIPP_X86
 constexpr unsigned x86_tiers = tier_bit(Level::portable) | tier_bit(Level::avx2) | tier_bit(Level::avx512);
+constexpr unsigned amx_tiers = x86_tiers | tier_bit(Level::amx);
 #else
-constexpr unsigned x86_tiers = tier_bit(Level::portable);
+constexpr unsigned x86_tiers = tier_bit(Level::portable), amx_tiers = x86_tiers;
 #endif
 Level family_tier(unsigned available);
 

@@ -7,6 +7,7 @@
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
+#include "../ring/packed.h"
 #include "hkdf.h"
 #include "prf_kernels.h"
 
@@ -83,10 +84,63 @@ struct Group {
     const std::uint8_t* operator[](std::size_t i) const { return schedules + KeySchedules::bytes_each * i; }
 };
 
+// Calls part(schedule, first row, rows, position) for each piece of a run among the rows [begin, end) of all runs.
+template <class Part>
+void for_runs(const KeystreamRun* runs, std::size_t run_count, std::size_t begin, std::size_t end, Part&& part) {
+    const KeystreamRun* run =
+        std::upper_bound(runs, runs + run_count, begin, [](std::size_t at, const auto& r) { return at < r.position; }) -
+        1;
+    for (std::size_t at = begin; at < end; ++run) {
+        const std::size_t skip = at - run->position;
+        const std::size_t rows = std::min(run->rows - skip, end - at);
+        if (rows > 0) part(run->schedule, run->first_row + skip, rows, at);
+        at += rows;
+    }
+}
+
+// Keystream is made some rows at a time, whatever runs they belong to, and multiplied like stored rows while it is in
+// the second cache. Longer rows than these are rare and take the way of few columns.
+constexpr std::size_t batch_bytes = std::size_t{1} << 17, batch_row_limit = std::size_t{1} << 14;
+
+template <class Word>
+Status run_batch(const Tier& tier, const RingBatch<Word>& batch, const KeySchedules& schedules,
+                 const KeystreamRun* runs, std::size_t run_count, std::size_t total, const Word* columns,
+                 std::size_t column_count, std::size_t dim, Word* out, std::size_t out_stride, int threads) {
+    const PackedColumns packed(batch, columns, column_count, dim);
+    if (packed.data() == nullptr) return Status::no_memory;
+    const bool stream = writes_past_caches(out, out_stride, total, column_count);
+    const std::size_t row_bytes = dim * sizeof(Word), row_blocks = row_bytes / 16;
+    const std::size_t step = std::max<std::size_t>(1, batch_bytes / row_bytes / 128) * 128;
+    // Up to where answers are lines of the cache, so that all further steps begin at one.
+    const std::size_t head = stream ? (64 - reinterpret_cast<std::uintptr_t>(out) % 64) % 64 / sizeof(Word) : 0;
+    return parallel_for(total, step, threads, [&](std::size_t begin, std::size_t end) {
+        const Memory memory = allocate(step * row_bytes);
+        if (!memory) return Status::no_memory;
+        std::uint8_t* rows = memory.get();
+        for (std::size_t r = begin, some; r < end; r += some) {
+            some = std::min(r == begin && head > 0 ? head : step, end - r);
+            for_runs(runs, run_count, r, r + some,
+                     [&](std::size_t schedule, std::size_t first, std::size_t count, std::size_t at) {
+                         tier.fill(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks,
+                                   count * row_blocks, rows + (at - r) * row_bytes);
+                     });
+            batch.product(reinterpret_cast<const Word*>(rows), some, dim, packed.data(), column_count, out + r,
+                          out_stride, stream);
+        }
+        wipe(rows, std::min(step, end - begin) * row_bytes);
+        return Status::ok;
+    });
+}
+
 template <class Word>
 Status run_matmul(const Tier& tier, const KeySchedules& schedules, const KeystreamRun* runs, std::size_t run_count,
                   std::size_t total, const void* columns, std::size_t column_count, std::size_t dim, void* out,
                   std::size_t out_stride, int threads) {
+    const RingBatch<Word>* batch = ring_batch<Word>(column_count);
+    if (batch != nullptr && dim * sizeof(Word) <= batch_row_limit) {
+        return run_batch(tier, *batch, schedules, runs, run_count, total, static_cast<const Word*>(columns),
+                         column_count, dim, static_cast<Word*>(out), out_stride, threads);
+    }
     constexpr std::size_t line = 64 / sizeof(Word);
     const std::size_t padded = (dim + line - 1) / line * line, row_blocks = dim * sizeof(Word) / 16;
     const std::size_t padded_bytes = column_count * padded * sizeof(Word);
@@ -101,17 +155,11 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
     // Some 64 KiB of keystream a range at least; whole cache lines of answers.
     const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 16) / (16 * row_blocks) / 64) * 64;
     const Status status = parallel_for(total, grain, threads, [&](std::size_t begin, std::size_t end) {
-        const KeystreamRun* run = std::upper_bound(runs, runs + run_count, begin,
-                                                   [](std::size_t at, const auto& r) { return at < r.position; }) -
-                                  1;
-        for (std::size_t at = begin; at < end; ++run) {
-            const std::size_t skip = at - run->position;
-            const std::size_t rows = std::min(run->rows - skip, end - at);
-            if (rows == 0) continue;
-            matmul(schedules[run->schedule], static_cast<std::uint64_t>(run->first_row + skip) * row_blocks, rows,
-                   row_blocks, aligned, padded, column_count, static_cast<Word*>(out) + at, out_stride);
-            at += rows;
-        }
+        for_runs(runs, run_count, begin, end,
+                 [&](std::size_t schedule, std::size_t first, std::size_t rows, std::size_t at) {
+                     matmul(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks, rows, row_blocks,
+                            aligned, padded, column_count, static_cast<Word*>(out) + at, out_stride);
+                 });
         return Status::ok;
     });
     wipe(aligned, padded_bytes);
@@ -122,11 +170,32 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
 // instead cut in pieces that threads share.
 constexpr std::size_t piece_words = std::size_t{1} << 16;
 
+// out[i] += (negate: -=) word first_word + i of the keystream; the kernels begin at whole blocks.
+template <class Word>
+void add_from(const Tier& tier, const std::uint8_t* schedule, std::size_t first_word, Word* out, std::size_t words,
+              bool negate) {
+    constexpr std::size_t block_words = 16 / sizeof(Word);
+    std::uint64_t block = first_word / block_words;
+    const std::size_t skip = first_word % block_words;
+    if (skip != 0) {
+        alignas(16) Word lead[block_words];
+        tier.fill(schedule, block, 1, reinterpret_cast<std::uint8_t*>(lead));
+        const std::size_t some = std::min(block_words - skip, words);
+        for (std::size_t i = 0; i < some; ++i) {
+            out[i] = static_cast<Word>(negate ? out[i] - lead[skip + i] : out[i] + lead[skip + i]);
+        }
+        wipe(lead, sizeof lead);
+        out += some;
+        words -= some;
+        ++block;
+    }
+    if (words != 0) words_of(tier, Word{}).add(schedule, block, out, words, negate);
+}
+
 template <class Word>
 Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::size_t out_stride, const HkdfKey& key,
                       const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, bool negate, int threads) {
-    const auto add = words_of(tier, Word{}).add;
+                      std::size_t segments, std::size_t first_word, bool negate, int threads) {
     const Memory offset_memory = allocate(sizeof(std::size_t) * segments);
     if (!offset_memory) return Status::no_memory;
     std::size_t* offsets = reinterpret_cast<std::size_t*>(offset_memory.get());
@@ -145,7 +214,8 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
             keys.derive(tier, key, infos + first * info_length, info_length, count);
             for (std::size_t i = 0; i < count; ++i) {
                 const std::size_t b = (first + i) / segments, s = (first + i) % segments;
-                if (lengths[s] <= piece_words) add(keys[i], 0, out + b * out_stride + offsets[s], lengths[s], negate);
+                if (lengths[s] > piece_words) continue;
+                add_from(tier, keys[i], s == 0 ? first_word : 0, out + b * out_stride + offsets[s], lengths[s], negate);
             }
         }
         return Status::ok;
@@ -160,8 +230,8 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
                 const std::size_t b = p / pieces, at = p % pieces * piece_words;
                 if (b != derived) keys.derive(tier, key, infos + (b * segments + s) * info_length, info_length, 1);
                 derived = b;
-                add(keys[0], static_cast<std::uint64_t>(at) * sizeof(Word) / 16, out + b * out_stride + offsets[s] + at,
-                    std::min(piece_words, lengths[s] - at), negate);
+                add_from(tier, keys[0], (s == 0 ? first_word : 0) + at, out + b * out_stride + offsets[s] + at,
+                         std::min(piece_words, lengths[s] - at), negate);
             }
             return Status::ok;
         });
@@ -252,7 +322,7 @@ Status keystream_matmul(const KeySchedules& schedules, const KeystreamRun* runs,
 
 Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_stride, const std::uint8_t* key,
                       const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, bool negate, int threads) {
+                      std::size_t segments, std::size_t first_word, bool negate, int threads) {
     if (info_length > max_info) return Status::bad_argument;
     if (queries == 0 || segments == 0) return Status::ok;
     const HkdfKey prk(key);
@@ -260,13 +330,13 @@ Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_
     switch (bits) {
         case 16:
             return run_zero_share(tier, static_cast<std::uint16_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         case 32:
             return run_zero_share(tier, static_cast<std::uint32_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         case 64:
             return run_zero_share(tier, static_cast<std::uint64_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, negate, threads);
+                                  lengths, segments, first_word, negate, threads);
         default:
             return Status::bad_argument;
     }

@@ -60,9 +60,10 @@ Status keystream_matmul(const KeySchedules& schedules, const KeystreamRun* runs,
                         std::size_t total, int bits, const void* columns, std::size_t column_count, std::size_t dim,
                         void* out, std::size_t out_stride, int threads);
 
-// out[b, offset(s) .. + lengths[s]] += (negate: -=) the keystream under HKDF(key, infos[b * segments + s]).
+// out[b, offset(s) .. + lengths[s]] += (negate: -=) the keystream under HKDF(key, infos[b * segments + s]), from its
+// first word on; in segment 0 from word first_word on, so that a part of an answer gets the mask of that part.
 Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_stride, const std::uint8_t* key,
                       const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, bool negate, int threads);
+                      std::size_t segments, std::size_t first_word, bool negate, int threads);
 
 }  // namespace mipp

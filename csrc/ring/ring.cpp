@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../common/pool.h"
+#include "packed.h"
 #include "ring_kernels.h"
 
 namespace mipp {
@@ -12,51 +13,118 @@ namespace {
 template <class Word>
 using Kernel = void (*)(const Word*, std::size_t, std::size_t, const Word*, std::size_t, Word*, std::size_t);
 
+// By level: few columns at once, and from `least` columns on the batch.
+template <class Word>
 struct Tier {
-    Kernel<std::uint16_t> u16;
-    Kernel<std::uint32_t> u32;
-    Kernel<std::uint64_t> u64;
+    Kernel<Word> few;
+    RingBatch<Word> batch;
+    std::size_t least;
 };
 
-// By level; the family has no kernels of its own for a missing one.
-const Tier tiers[] = {
-    {ring_matmul_u16_portable, ring_matmul_u32_portable, ring_matmul_u64_portable},
+#define MIPP_FEW(bits, tier) ring_matmul_u##bits##_##tier
+#define MIPP_BATCH(bits, tier) \
+    {ring_batch_bytes_u##bits##_##tier, ring_batch_pack_u##bits##_##tier, ring_batch_u##bits##_##tier}
+
+// `least` is where the batch takes over, measured at 128 words a row from memory. Plain loops gain nothing from it.
+constexpr std::size_t never = SIZE_MAX;
+
+const Tier<std::uint16_t> tiers_16[] = {
+    {MIPP_FEW(16, portable), {}, never},
 #ifdef MIPP_X86
-    {ring_matmul_u16_avx2, ring_matmul_u32_avx2, ring_matmul_u64_avx2},
-    {ring_matmul_u16_avx512, ring_matmul_u32_avx512, ring_matmul_u64_avx512},
+    {MIPP_FEW(16, avx2), MIPP_BATCH(16, avx2), 5},
+    {MIPP_FEW(16, avx512), MIPP_BATCH(16, avx512), 6},
+    {MIPP_FEW(16, avx512), MIPP_BATCH(16, amx), 6},
+#endif
+};
+const Tier<std::uint32_t> tiers_32[] = {
+    {MIPP_FEW(32, portable), {}, never},
+#ifdef MIPP_X86
+    {MIPP_FEW(32, avx2), MIPP_BATCH(32, avx2), 12},
+    {MIPP_FEW(32, avx512), MIPP_BATCH(32, avx512), 12},
+    {MIPP_FEW(32, avx512), MIPP_BATCH(32, amx), 8},
+#endif
+};
+const Tier<std::uint64_t> tiers_64[] = {
+    {MIPP_FEW(64, portable), {}, never},
+#ifdef MIPP_X86
+    {MIPP_FEW(64, avx2), MIPP_BATCH(64, avx2), 32},
+    {MIPP_FEW(64, avx512), MIPP_BATCH(64, avx512), 24},
+    {MIPP_FEW(64, avx512), MIPP_BATCH(64, avx512), 24},
 #endif
 };
 
+const Tier<std::uint16_t>& tier_of(Level level, std::uint16_t) { return tiers_16[static_cast<int>(level)]; }
+const Tier<std::uint32_t>& tier_of(Level level, std::uint32_t) { return tiers_32[static_cast<int>(level)]; }
+const Tier<std::uint64_t>& tier_of(Level level, std::uint64_t) { return tiers_64[static_cast<int>(level)]; }
+
 template <class Word>
-Status run(Kernel<Word> kernel, const void* rows, std::size_t row_count, std::size_t dim, const void* columns,
-           std::size_t column_count, void* out, std::size_t out_stride, int threads) {
-    // Waking a thread costs some 20 microseconds: worth it from about 1 MiB of rows read, or that much work. Ranges of
-    // 64 rows keep two threads from writing to one cache line.
-    const std::size_t work = dim * sizeof(Word) * std::max<std::size_t>(1, column_count / 4);
-    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 20) / work / 64) * 64;
+const RingBatch<Word>* batch_of(std::size_t column_count) {
+    const Tier<Word>& tier = tier_of(ring_tier(), Word{});
+    return column_count >= tier.least ? &tier.batch : nullptr;
+}
+
+template <class Word>
+Status run_batch(const RingBatch<Word>& batch, const Word* rows, std::size_t row_count, std::size_t dim,
+                 const Word* columns, std::size_t column_count, Word* out, std::size_t out_stride, int threads) {
+    const PackedColumns packed(batch, columns, column_count, dim);
+    if (packed.data() == nullptr) return Status::no_memory;
+    const bool stream = writes_past_caches(out, out_stride, row_count, column_count);
+    // Ranges of whole steps of any tier; some four million products each, so that a panel's columns are read often.
+    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 22) / (dim * column_count) / 128) * 128;
     return parallel_for(row_count, grain, threads, [&](std::size_t begin, std::size_t end) {
-        kernel(static_cast<const Word*>(rows) + begin * dim, end - begin, dim, static_cast<const Word*>(columns),
-               column_count, static_cast<Word*>(out) + begin, out_stride);
+        batch.product(rows + begin * dim, end - begin, dim, packed.data(), column_count, out + begin, out_stride,
+                      stream);
+        return Status::ok;
+    });
+}
+
+template <class Word>
+Status run(const void* rows_data, std::size_t row_count, std::size_t dim, const void* columns_data,
+           std::size_t column_count, void* out_data, std::size_t out_stride, int threads) {
+    const Tier<Word>& tier = tier_of(ring_tier(), Word{});
+    const Word* rows = static_cast<const Word*>(rows_data);
+    const Word* columns = static_cast<const Word*>(columns_data);
+    Word* out = static_cast<Word*>(out_data);
+    if (const RingBatch<Word>* batch = batch_of<Word>(column_count)) {
+        return run_batch(*batch, rows, row_count, dim, columns, column_count, out, out_stride, threads);
+    }
+    // Waking a thread costs some 20 microseconds: worth it from about 1 MiB of rows read. Ranges of 64 rows keep two
+    // threads from writing to one cache line.
+    const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 20) / (dim * sizeof(Word)) / 64) * 64;
+    return parallel_for(row_count, grain, threads, [&](std::size_t begin, std::size_t end) {
+        tier.few(rows + begin * dim, end - begin, dim, columns, column_count, out + begin, out_stride);
         return Status::ok;
     });
 }
 
 }  // namespace
 
-Level ring_tier() { return family_tier(x86_tiers); }
+Level ring_tier() { return family_tier(amx_tiers); }
+
+template <>
+const RingBatch<std::uint16_t>* ring_batch(std::size_t column_count) {
+    return batch_of<std::uint16_t>(column_count);
+}
+template <>
+const RingBatch<std::uint32_t>* ring_batch(std::size_t column_count) {
+    return batch_of<std::uint32_t>(column_count);
+}
+template <>
+const RingBatch<std::uint64_t>* ring_batch(std::size_t column_count) {
+    return batch_of<std::uint64_t>(column_count);
+}
 
 Status ring_matmul(int bits, const void* rows, std::size_t row_count, std::size_t dim, const void* columns,
                    std::size_t column_count, void* out, std::size_t out_stride, int threads) {
     if (dim == 0) return Status::bad_argument;
     if (row_count == 0 || column_count == 0) return Status::ok;
-    const Tier& tier = tiers[static_cast<int>(ring_tier())];
     switch (bits) {
         case 16:
-            return run(tier.u16, rows, row_count, dim, columns, column_count, out, out_stride, threads);
+            return run<std::uint16_t>(rows, row_count, dim, columns, column_count, out, out_stride, threads);
         case 32:
-            return run(tier.u32, rows, row_count, dim, columns, column_count, out, out_stride, threads);
+            return run<std::uint32_t>(rows, row_count, dim, columns, column_count, out, out_stride, threads);
         case 64:
-            return run(tier.u64, rows, row_count, dim, columns, column_count, out, out_stride, threads);
+            return run<std::uint64_t>(rows, row_count, dim, columns, column_count, out, out_stride, threads);
         default:
             return Status::bad_argument;
     }

@@ -1,6 +1,7 @@
 // Two rows by up to four columns in registers, tails by masks; rows are prefetched 8 KiB ahead.
 #include <immintrin.h>
 
+#include "batch_avx512.h"
 #include "ring_kernels.h"
 
 namespace {
@@ -182,3 +183,7 @@ inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t di
 MIPP_RING_MATMUL(16, avx512) { matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride); }
 MIPP_RING_MATMUL(32, avx512) { matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride); }
 MIPP_RING_MATMUL(64, avx512) { matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride); }
+
+MIPP_DEFINE_RING_BATCH(16, avx512, BatchLoop<Batch<BatchKernel16>>)
+MIPP_DEFINE_RING_BATCH(32, avx512, BatchLoop<Batch<BatchKernel32>>)
+MIPP_DEFINE_RING_BATCH(64, avx512, BatchLoop<Batch<BatchKernel64>>)

@@ -48,6 +48,7 @@ def zero_share_add(
     lengths: npt.NDArray[np.int64],
     negate: bool,
     threads: int | None = None,
+    first: int = 0,
 ) -> None: ...
 
 # galois
@@ -64,7 +65,11 @@ def share_rows(
 def combine(inputs: Sequence[_Words], matrices: _Words, outs: Sequence[_Words], threads: int | None = None) -> None: ...
 def reconstruct(answers: Sequence[_Words], out: npt.NDArray[np.int64], threads: int | None = None) -> None: ...
 def reconstruct_top_k_var(
-    answers: Sequence[_Words], k: int, threads: int | None = None
+    answers: Sequence[_Words],
+    k: int,
+    threads: int | None = None,
+    first: int = 0,
+    best: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 def top_k_var(
     scores: npt.NDArray[np.int64], k: int, threads: int | None = None

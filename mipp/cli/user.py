@@ -10,7 +10,8 @@ import numpy as np
 
 from ..deployment import Deployment
 from ..errors import NotFoundError, ParameterError
-from ..roles.user import FetchedImage, Hit, User
+from ..roles.found import FetchedImage, Hit
+from ..roles.user import User
 from .common import deployment_option, json_option, key_bits_option, new_passphrase, opened, show, with_passphrase
 
 

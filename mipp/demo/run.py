@@ -18,7 +18,7 @@ from ..deployment.ingest import add_images, descriptor_encoding
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
 from ..io.images import load_image
-from ..roles.user import Hit
+from ..roles.found import Hit
 from .render import render_collection
 from .sheet import contact_sheet
 

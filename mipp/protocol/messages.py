@@ -292,6 +292,9 @@ class QueryHeader:
 class Query:
     """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
 
+    first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
+    some rows at a time, all under one header; otherwise they are 0.
+
     In the homomorphic scheme both servers get the same column: B queries of D ciphertexts, 64-bit limbs, (B, D *
     limbs).
 
@@ -302,11 +305,13 @@ class Query:
     salt: bytes
     column: np.ndarray = array("u2", "u4", "u8", ndim=2)
     theta: np.ndarray = array("u2", "u4", "u8")
+    first: int = 0
+    count: int = 0
 
 
 @message
 class Answer:
-    """Server -> user: (B, live rows) words, uniformly random without the other servers' answers.
+    """Server -> user: (B, live rows asked for) words, uniformly random without the other servers' answers.
 
     In the homomorphic scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
     other's.

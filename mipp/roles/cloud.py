@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from contextlib import closing
+
 import numpy as np
 
 from .. import ring
+from ..store.memory import WINDOW_BYTES, ahead
 from .plan import Plan
 from .server import Server
 
 __all__ = ["CloudServer"]
+
+
+def _first(segment: tuple[np.ndarray, int, np.ndarray | None]) -> int:
+    return segment[1]
 
 
 class CloudServer(Server):
@@ -20,15 +28,28 @@ class CloudServer(Server):
 
     has_shares = True
 
-    def _product(self, plan: Plan, column: np.ndarray) -> np.ndarray:
-        out = np.empty((len(column), plan.total), column.dtype)
-        for words, first, ordinals in plan.segments():
+    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        segments = plan.segments()
+        pieces: list[tuple[np.ndarray, int, np.ndarray | None]] = []  # rows, and their first column, or their columns
+        for words, first, ordinals in segments[max(0, bisect_right(segments, start, key=_first) - 1) :]:
+            if first >= stop:
+                break
             if ordinals is None:
-                ring.matmul(words, column, out=out[:, first : first + len(words)], threads=self.threads)
+                a, b = max(start - first, 0), min(stop - first, len(words))
             else:
-                # rows that were compacted away have no answer; their positions are dropped with the tombstones
-                out[:, first + ordinals] = ring.matmul(words, column, threads=self.threads)
-        return out
+                a, b = np.searchsorted(ordinals, [start - first, stop - first]).tolist()
+            step = max(64, WINDOW_BYTES // (words.shape[1] * words.itemsize) // 64 * 64)
+            for at in range(a, b, step):
+                end = min(at + step, b)
+                places = None if ordinals is None else ordinals[at:end] + (first - start)
+                pieces.append((words[at:end], first - start + at, places))
+        with closing(ahead([words for words, _, _ in pieces])) as read:
+            for words, (_, at, places) in zip(read, pieces, strict=True):
+                if places is None:
+                    ring.matmul(words, column, out=out[:, at : at + len(words)], threads=self.threads)
+                else:
+                    # rows that were compacted away have no answer; their positions are dropped with the tombstones
+                    out[:, places] = ring.matmul(words, column, threads=self.threads)
 
     def _image_part(self, owner: bytes) -> bytes:
         return self._owner_secret(owner)

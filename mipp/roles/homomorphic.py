@@ -21,7 +21,13 @@ __all__ = ["HomomorphicCloud", "HomomorphicKeyCentre"]
 
 
 class HomomorphicServer(Server):
-    """What both have in common: users' Paillier keys, randomness made ahead, masked and packed answers."""
+    """What both have in common: users' Paillier keys, randomness made ahead, masked and packed answers.
+
+    They answer for all rows at once: ciphertexts are packed across rows, and every retry has fresh randomness, so it
+    counts against quotas.
+    """
+
+    by_rows = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -59,7 +65,7 @@ class HomomorphicServer(Server):
             raise ShapeError("only a threshold query has thresholds")
         check_query(msg.column, header.queries, self.config.encoding.encoded_dim, self._key(header.user)[0])
 
-    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray) -> np.ndarray:
+    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray, rows: range) -> np.ndarray:
         key, layout, pool = self._key(header.user)
         other = 3 - self.index
         return answer(

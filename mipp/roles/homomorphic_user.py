@@ -11,7 +11,8 @@ from ..errors import ParameterError
 from ..paillier import PrivateKey
 from ..protocol import messages as m
 from ..protocol.homomorphic import SlotLayout, encrypt_query, scores
-from .user import Hit, User
+from .found import Hit
+from .user import User
 
 __all__ = ["HomomorphicUser"]
 
@@ -30,6 +31,7 @@ class HomomorphicUser(User):
 
     default_ranking = "user"
     rankings = ("user",)
+    by_rows = False
 
     def __init__(self, *args: Any, paillier: PrivateKey, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -27,14 +27,14 @@ class KeyCentre(Server):
         super().close()
         self._schedules.clear()
 
-    def _product(self, plan: Plan, column: np.ndarray) -> np.ndarray:
-        out = np.empty((len(column), plan.total), column.dtype)
+    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         for part in plan.parts:
-            if part.batches:
+            a, b = max(start, part.start), min(stop, part.stop)
+            if a < b:
                 secret = self._owner_secret(part.view.owner)  # not kept beyond a forget: asks the catalog
                 schedules = self._keyed(part, secret[:32])
-                key_server_product(schedules, part.run, column, out[:, part.start : part.stop], threads=self.threads)
-        return out
+                into = out[:, a - start : b - start]
+                key_server_product(schedules, part.cut(a, b), column, into, threads=self.threads)
 
     def _keyed(self, part: Any, key: bytes) -> Any:
         """AES schedules of all the owner's batches, cached until the owner's batches change."""

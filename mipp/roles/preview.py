@@ -7,6 +7,7 @@ from typing import Any
 from ..encoding import Encoding
 from ..params import Params
 from ..protocol.cost import threshold_cost, top_k_cost
+from .blocks import query_blocks, row_blocks
 from .ranking import public_facts
 
 __all__ = ["search_cost"]
@@ -30,20 +31,27 @@ def search_cost(
     Returns
     -------
     dict
-        ``user``: ``rounds``, ``sent`` and ``received`` bytes per server, headers left out. ``servers``, unless the user
-        ranks: ``rounds`` and ``bytes`` that each server sends the others, exact for a threshold, else typical, with the
-        ``bound`` that is exceeded in less than one run of a thousand.
+        ``user``: ``rounds``, ``sent`` and ``received`` bytes per server, headers left out; a user that ranks a large
+        batch takes one round for some rows at a time, and sends columns and batch ids in each. ``servers``, unless the
+        user ranks: ``rounds`` and ``bytes`` that each server sends the others, exact for a threshold, else typical,
+        with the ``bound`` that is exceeded in less than one run of a thousand.
     """
     word = params.k // 8
     sent = queries * params.padded(encoding.encoded_dim) * word + 16 * batches
     received = {"user": images * word, "server": 8 * k, "threshold": images // 8}[ranking] * queries
-    report: dict[str, Any] = {
-        "ranking": ranking,
-        "images": images,
-        "user": {"rounds": 1, "sent": sent, "received": received},
-    }
+    report: dict[str, Any] = {"ranking": ranking, "images": images}
     if ranking == "user":
+        parts = [
+            (p.stop - p.start, len(list(row_blocks(images, p.stop - p.start, word)))) for p in query_blocks(queries)
+        ]
+        width = params.padded(encoding.encoded_dim) * word
+        report["user"] = {
+            "rounds": sum(blocks for _, blocks in parts),
+            "sent": sum(blocks * (some * width + 16 * batches) for some, blocks in parts),
+            "received": received,
+        }
         return report
+    report["user"] = {"rounds": 1, "sent": sent, "received": received}
     public = public_facts(encoding, _NOBODY, _NOBODY, images)
     if ranking == "threshold":
         exact = threshold_cost(public, queries, encoding.score_range)

@@ -34,12 +34,15 @@ from ..protocol import messages as m
 from ..protocol.link import Link
 from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS, add_zero_share
+from ..store.memory import aligned_words
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
+from .answering import CountedHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .plan import Plan
 from .ranking import rank
+from .reports import owner_snapshot, status
 
 __all__ = ["Server"]
 
@@ -64,6 +67,8 @@ class Server:
     """
 
     has_shares = False
+    #: whether a user may ask for some rows of an answer at a time
+    by_rows = True
 
     def __init__(
         self, config: DeploymentConfig, index: int, folder: Path, box_key: bytes, pair_key: bytes, *,
@@ -87,6 +92,7 @@ class Server:
         )
         #: way to the other servers for one query, by its header's hash; None where servers cannot reach each other
         self.meet: Callable[[bytes, int], Link] | None = None
+        self._counted = CountedHeaders()
         self._plans: dict[bytes, Plan] = {}
         self._plan_lock = threading.Lock()
         self._secrets: dict[bytes, bytes] = {}
@@ -111,7 +117,7 @@ class Server:
             if isinstance(msg, m.Signed):
                 return encode(self._signed(msg))
             unsigned: dict[type, Callable[[Any], Any]] = {
-                m.StatusRequest: self._status,
+                m.StatusRequest: lambda msg: status(self.store, msg.owner),
                 m.ListOps: self._list_ops,
                 m.PruneOps: self._prune_ops,
                 m.AbortOp: self._abort,
@@ -290,7 +296,7 @@ class Server:
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
         return m.Snapshot(
-            whole.digest(), False, [pack_frames(encode(_owner_snapshot(v, *grants[v.owner]))) for v in views]
+            whole.digest(), False, [pack_frames(encode(owner_snapshot(v, *grants[v.owner]))) for v in views]
         )
 
     def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer | m.Ranked:
@@ -299,7 +305,13 @@ class Server:
         bound = frames_hash(frames)
         if header.ranking == "user":
             self._check_query(signer, header, msg)
-            return m.Answer(self._answers(header, bound, self._authorise(header)[0], msg.column))
+            plan, grants = self._authorise(header)
+            rows = row_range(msg.first, msg.count, plan.live_total)
+            if self.by_rows:
+                self._counted.once(bound, lambda: self._count(header, grants))
+            else:
+                self._count(header, grants)
+            return m.Answer(self._answers(header, bound, plan, msg.column, rows))
         if header.ranking not in ("server", "threshold"):
             raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
         if self.meet is None or self.config.params.n != 3:
@@ -307,8 +319,10 @@ class Server:
 
         def prepare() -> tuple[np.ndarray, bool]:
             self._check_query(signer, header, msg)
-            plan, scores = self._authorise(header)
-            return self._answers(header, bound, plan, msg.column), scores
+            plan, grants = self._authorise(header)
+            self._count(header, grants)
+            answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
+            return answers, all(g.scores for g in grants)
 
         link = self.meet(bound, self.index)
         encoding = self.config.encoding
@@ -329,6 +343,8 @@ class Server:
         if not 1 <= header.queries <= MAX_QUERIES:
             raise ShapeError(f"a query holds 1 to {MAX_QUERIES} columns, not {header.queries}")
         self._check_column(header, msg)
+        if (msg.first or msg.count) and not (self.by_rows and header.ranking == "user"):
+            raise ParameterError("these answers are not given for some rows alone")
         commitment = column_commitment(msg.salt, msg.column, msg.theta)
         if len(msg.salt) != 32 or commitment != header.commitments[servers.index(self.index)]:
             raise AuthenticationError("the column is not the one that the header commits to")
@@ -340,16 +356,28 @@ class Server:
         if not shapes_fit or {msg.column.dtype, msg.theta.dtype} != {p.dtype}:
             raise ShapeError(f"columns must be ({count}, {width}) words of {p.k} bits")
 
-    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray) -> np.ndarray:
-        """This server's masked answers, (B, live rows) words: an additive share of the scores."""
-        out = self._product(plan, column)
-        add_zero_share(
-            out, self.index, header.servers, self._pair_keys, bound, plan.nonces, plan.rows, threads=self.threads
-        )
-        return out if plan.live is None else np.ascontiguousarray(out[:, plan.live])
+    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray, rows: range) -> np.ndarray:
+        """This server's masked answers for live rows ``rows``, (B, rows) words: an additive share of the scores."""
+        out = aligned_words(len(column), len(rows), column.dtype)
+        for some, start, stop, live in plan.spans(rows):
+            into = out[:, some] if live is None else aligned_words(len(column), stop - start, column.dtype)
+            self._product(plan, column, start, stop, into)
+            nonces, counts, first = plan.masks(start, stop)
+            add_zero_share(
+                into, self.index, header.servers, self._pair_keys, bound, nonces, counts, first=first,
+                threads=self.threads,
+            )  # fmt: skip
+            if live is not None:
+                out[:, some] = into[:, live]
+        return out
 
-    def _authorise(self, header: m.QueryHeader) -> tuple[Plan, bool]:
-        """Grants, snapshot and batches of a query: the rows it covers, and whether all grants give scores.
+    def _count(self, header: m.QueryHeader, grants: list[m.Grant]) -> None:
+        """Count the header's queries against the quotas of its grants."""
+        quotas = [grant.quota for grant in grants]
+        self.store.count_queries(list(zip(header.grants, quotas, strict=True)), header.queries)
+
+    def _authorise(self, header: m.QueryHeader) -> tuple[Plan, list[m.Grant]]:
+        """Grants, snapshot and batches of a query: the rows it covers, and the grants.
 
         Refuses all if one batch is not covered.
         """
@@ -378,8 +406,7 @@ class Server:
                 raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
             if live < given.min_rows:
                 raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
-        self.store.count_queries([(i, grants[i].quota) for i in header.grants], header.queries)
-        return plan, all(given.scores for given in chosen)
+        return plan, chosen
 
     def _plan(self, header: m.QueryHeader, views: list[OwnerView]) -> Plan:
         key = hashlib.sha256(header.snapshot + header.batches.tobytes()).digest()
@@ -387,13 +414,18 @@ class Server:
             plan = self._plans.get(key)
             if plan is None:
                 plan = Plan(views, header.batches)
+                now = {view.owner: view for view in views}
+                # plans of an older state answer nothing any more, and would keep its rows in memory
+                for old, kept in list(self._plans.items()):
+                    if any(now.get(p.view.owner, p.view) is not p.view for p in kept.parts):
+                        del self._plans[old]
                 if len(self._plans) >= 8:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[key] = plan
         return plan
 
-    def _product(self, plan: Plan, column: np.ndarray) -> np.ndarray:
-        """Stored rows (or keystream rows) times columns, (B, all original rows) words."""
+    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        """Original rows ``start`` to ``stop`` (stored or keystream) times columns, into (B, stop - start) words."""
         raise NotImplementedError
 
     # --- images, status -----------------------------------------------------------------------------------------
@@ -450,44 +482,6 @@ class Server:
         ids, rows = self.store.origins(signer, msg.batch)
         left = ordinals[alive].astype("<i8")
         return m.Shares(batch.rows, batch.dim, left, batch.words[alive], ids[left], rows[left].astype("<i8"))
-
-    def _status(self, msg: m.StatusRequest) -> m.Status:
-        where, args = (" WHERE id=?", (msg.owner,)) if msg.owner else ("", ())
-        owners = self.store.catalog.all(f"SELECT id, name, forget IS NOT NULL FROM owners{where} ORDER BY id", *args)
-        users = self.store.catalog.all("SELECT id, name FROM users ORDER BY id")
-        number = {row[0]: i for i, row in enumerate(owners)}
-        where = " AND b.owner=?" if msg.owner else ""
-        batches = self.store.catalog.all(
-            "SELECT b.owner, b.id, b.rows, length(b.tombstones)/8, b.generation, b.size "
-            f"FROM batches b WHERE b.committed=1{where} ORDER BY b.owner, b.seq, b.id", *args
-        )  # fmt: skip
-        packs = dict(self.store.catalog.all("SELECT owner, sum(size) FROM packs GROUP BY owner"))
-        columns: list[Any] = [np.array(c, "<i8") for c in zip(*[(number[b[0]], *b[2:]) for b in batches], strict=True)]
-        if not batches:
-            columns = [np.empty(0, "<i8")] * 5
-        ids = np.frombuffer(b"".join(b[1] for b in batches), np.uint8).reshape(-1, 16)
-        return m.Status(
-            [o[0] for o in owners], [o[1] for o in owners], [bool(o[2]) for o in owners], [u[0] for u in users],
-            [u[1] for u in users], columns[0], ids, columns[1], columns[1] - columns[2], columns[3], columns[4],
-            np.array([packs.get(o[0], 0) for o in owners], "<i8"),
-        )  # fmt: skip
-
-
-def _owner_snapshot(view: OwnerView, grant: bytes, given: m.Grant) -> m.OwnerSnapshot:
-    dead = [(i, row) for i, b in enumerate(view.batches) for row in b.tombstones]
-    pairs = np.array(dead, "<i8").reshape(-1, 2)
-    return m.OwnerSnapshot(
-        view.owner,
-        view.name,
-        grant,
-        view.hash,
-        given.rankings,
-        given.scores,
-        view.rows.astype("<i8"),
-        pairs[:, 0].copy(),
-        pairs[:, 1].copy(),
-        view.ids,
-    )
 
 
 _HANDLERS = {

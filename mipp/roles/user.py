@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,112 +27,35 @@ from ..protocol.replicated import UserShare
 from ..protocol.session import Public
 from ..protocol.topk import combine_top_k
 from ..protocol.wire import decode, encode, frames_hash, unpack_frames
-from ..sharing import query_columns, reconstruct, top_k
-from ..store.views import snapshot_hash
+from ..sharing import RunningTopK, query_columns, reconstruct, top_k
+from .blocks import query_blocks, row_blocks
 from .bound import column_commitment, image_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
+from .found import FetchedImage, Hit, Index, Nearest, SearchResult
 from .preview import search_cost
 from .ranking import public_facts
 from .server import MAX_QUERIES
 
-__all__ = ["FetchedImage", "Hit", "Index", "Nearest", "SearchResult", "User"]
+__all__ = ["User"]
 
 #: seconds that a query is sent anew while the index keeps changing under it
 _PATIENCE = 10.0
+#: what one server holds at once for a batch that is not answered by rows
 _ANSWER_BYTES = 1 << 28
 
-
-@dataclass(frozen=True)
-class Hit:
-    """One image found: its id (batch, row), owner, exact integer score, and the score in the metric's unit.
-
-    Score and value are None when the grants do not give them, and for matches of a threshold.
-    """
-
-    batch: bytes
-    row: int
-    owner: bytes
-    owner_name: str
-    score: int | None
-    value: float | None
-
-    @property
-    def id(self) -> str:
-        """``batchhex:row``"""
-        return f"{self.batch.hex()}:{self.row}"
+T = TypeVar("T")
+# index, rows, scores if given, seconds
+_Ranked: TypeAlias = tuple[Index, np.ndarray, np.ndarray | None, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """Hits best first, and ``seconds`` spent scoring (servers) and ranking (user)."""
+class _Prepared:
+    """Queries under one header, ready to be sent: each server's salt, column and thresholds; secret."""
 
-    hits: list[Hit]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FetchedImage:
-    """A decrypted image: the file's name and bytes as the owner added them."""
-
-    batch: bytes
-    row: int
-    name: str
-    content: bytes
-
-
-class Index:
-    """What a user may search at one moment: owners and batches in row order. Public facts.
-
-    ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
-    """
-
-    def __init__(self, hash_: bytes, owners: Sequence[m.OwnerSnapshot]) -> None:
-        self.hash = hash_
-        self.owners = list(owners)
-        self.snapshot = snapshot_hash([(o.owner, o.hash) for o in owners])
-        self.batches = np.concatenate([o.batches for o in owners])
-        #: whether all grants let server-side ranking give scores
-        self.gives_scores = all(o.scores for o in owners)
-        self.owner_of_batch = np.repeat(np.arange(len(owners)), [len(o.batches) for o in owners])
-        rows = np.concatenate([o.rows for o in owners])
-        self._starts = np.concatenate([[0], np.cumsum(rows)])
-        alive = None
-        batch_base = 0
-        for o in owners:
-            if len(o.dead_row):
-                alive = np.ones(int(self._starts[-1]), bool) if alive is None else alive
-                alive[self._starts[batch_base + o.dead_batch] + o.dead_row] = False
-            batch_base += len(o.batches)
-        self._live = None if alive is None else np.flatnonzero(alive)
-        self.total = int(self._starts[-1]) if self._live is None else len(self._live)
-
-    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Batch numbers (into ``batches``) and rows of live row numbers."""
-        original = positions if self._live is None else self._live[positions]
-        batch = np.searchsorted(self._starts, original, side="right") - 1
-        return batch, original - self._starts[batch]
-
-    def ids(self) -> list[tuple[bytes, int]]:
-        """Ids of all live rows in row order."""
-        batch, row = self.locate(np.arange(self.total))
-        names = [b.tobytes() for b in self.batches]
-        return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The k nearest of B queries as arrays, best first.
-
-    ``rows`` (B, k) int64 are row numbers of ``index``; ``scores`` (B, k) int64 and ``values`` (B, k) float64 in the
-    metric's unit, or None when the grants do not give them; ``seconds`` as in :class:`SearchResult`, for all queries.
-    """
-
-    index: Index
-    rows: np.ndarray
-    scores: np.ndarray | None
-    values: np.ndarray | None
-    seconds: dict[str, float]
+    header: list[np.ndarray]
+    bound: bytes
+    servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -141,7 +65,6 @@ class _Asked:
     index: Index
     replies: dict[int, Any]
     queries: int
-    seconds: float
     facts: Public | None
     threshold: bool
 
@@ -185,6 +108,8 @@ class User(Client):
     #: who ranks when a search does not say; and all that the servers offer
     default_ranking = "server"
     rankings: tuple[str, ...] = ("server", "user")
+    #: whether servers answer for some rows at a time
+    by_rows = True
 
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
@@ -251,7 +176,8 @@ class User(Client):
             A server failed while they compared; nobody learnt anything.
 
         Costs the user one round (two if the index changed): D words to each server, and from each k words, or N
-        words with ``"user"``. See :func:`mipp.protocol.cost.top_k_cost` for what the servers send each other.
+        words with ``"user"`` (in several rounds if they are more than 16 MiB).
+        See :func:`mipp.protocol.cost.top_k_cost` for what the servers send each other.
         """
         query = np.asarray(query)
         return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
@@ -259,7 +185,11 @@ class User(Client):
     def search_batch(
         self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
     ) -> list[SearchResult]:
-        """As :meth:`search` for (B, dim) queries; large batches are split so that answers fit in memory."""
+        """As :meth:`search` for (B, dim) queries, in constant memory.
+
+        With ``ranking="user"`` the servers answer a batch some rows at a time, under one header, and read each row
+        once; otherwise large batches are split into queries whose answers fit in memory.
+        """
         found = self.nearest(queries, k, owners=owners, ranking=ranking)
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
@@ -273,35 +203,56 @@ class User(Client):
     ) -> Nearest:
         """As :meth:`search_batch`, as arrays: no Python object per hit.
 
+        All of it is about one state of the index: when that changes meanwhile, the whole batch is asked anew, under a
+        new header (so it counts against quotas again).
+
         Raises
         ------
         StaleSnapshotError
-            The index changed between parts of a large batch; ask again.
+            The index kept changing.
         """
         ranking = self._ranking(ranking)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = self._encoded(queries)
-        parts: list[tuple[np.ndarray, np.ndarray | None]] = []
-        index: Index | None = None
-        done, spent = 0, {"score": 0.0, "rank": 0.0}
-        while done < len(encoded):
-            asked = self._score(encoded[done:], int(k), owners, ranking)
-            if index is not None and asked.index is not index:
-                raise StaleSnapshotError("the index changed between parts of a large batch; ask again")
-            index = asked.index
+        ranked = self._by_rows if ranking == "user" and self.by_rows else self._by_queries
+        index, rows, scores, spent = self._anew(owners, k, lambda index: ranked(index, encoded, int(k), ranking))
+        values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
+        return Nearest(index, rows, scores, values, spent)
+
+    def _by_rows(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> _Ranked:
+        """The k nearest from the answers to some rows at a time."""
+        spent = {"score": 0.0, "rank": 0.0}
+        best: list[RunningTopK] = []
+
+        def use(rows: range, answers: list[np.ndarray]) -> None:
             began = time.perf_counter()
+            best[-1].add(answers, threads=self.threads)
+            spent["rank"] += time.perf_counter() - began
+
+        began = time.perf_counter()
+        for some in query_blocks(len(encoded)):
+            best.append(RunningTopK(len(encoded[some]), k))
+            self._each_block(index, encoded[some], k, use)
+        spent["score"] = time.perf_counter() - began - spent["rank"]
+        return index, np.concatenate([b.rows for b in best]), np.concatenate([b.scores for b in best]), spent
+
+    def _by_queries(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> _Ranked:
+        """The k nearest of as many queries at a time as fit, over all rows."""
+        parts: list[tuple[np.ndarray, np.ndarray | None]] = []
+        spent = {"score": 0.0, "rank": 0.0}
+        for some in self._portions(index, encoded, ranking):
+            began = time.perf_counter()
+            asked = self._ask_about(index, some, k, ranking)
+            ranked = time.perf_counter()
             if ranking == "user":
                 parts.append(top_k(self._words(asked), k, threads=self.threads))
             else:
                 parts.append(combine_top_k(_parts_of(asked), asked.public, scores=index.gives_scores))
-            done += asked.queries
-            spent["score"] += asked.seconds
-            spent["rank"] += time.perf_counter() - began
-        assert index is not None  # there is at least one query
-        scores = np.concatenate([s for _, s in parts if s is not None]) if parts[0][1] is not None else None
-        values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
-        return Nearest(index, np.concatenate([rows for rows, _ in parts]), scores, values, spent)
+            spent["score"] += ranked - began
+            spent["rank"] += time.perf_counter() - ranked
+        given = [s for _, s in parts if s is not None]
+        return index, np.concatenate([rows for rows, _ in parts]), np.concatenate(given) if given else None, spent
 
     def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
@@ -322,24 +273,30 @@ class User(Client):
         """
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
-        asked = self._score(encoded, 0, owners, "threshold", theta)
+        asked = self._anew(owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta))
         rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
     def scores(self, queries: np.ndarray, *, owners: Sequence[bytes] = ()) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
         _, encoded = self._encoded(queries)
-        parts: list[np.ndarray] = []
-        first: Index | None = None
-        done = 0
-        while first is None or done < len(encoded):
-            asked = self._score(encoded[done:], 1, owners, "user")
-            if first is not None and asked.index is not first:
-                raise StaleSnapshotError("the index changed between parts of a large batch; ask again")
-            first = asked.index
-            parts.append(reconstruct(self._words(asked), threads=self.threads))
-            done += asked.queries
-        return first, np.concatenate(parts)
+
+        def attempt(index: Index) -> tuple[Index, np.ndarray]:
+            if not self.by_rows:
+                parts = [self._ask_about(index, some, 1, "user") for some in self._portions(index, encoded, "user")]
+                return index, np.concatenate([reconstruct(self._words(a), threads=self.threads) for a in parts])
+            out = np.empty((len(encoded), index.total), np.int64)
+
+            for some in query_blocks(len(encoded)):
+                into = out[some]
+
+                def use(rows: range, answers: list[np.ndarray], into: np.ndarray = into) -> None:
+                    into[:, rows.start : rows.stop] = reconstruct(answers, threads=self.threads)
+
+                self._each_block(index, encoded[some], 1, use)
+            return index, out
+
+        return self._anew(owners, 1, attempt)
 
     def cost(
         self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None, queries: int = 1
@@ -369,33 +326,24 @@ class User(Client):
             raise ParameterError("no queries")
         return queries, encoded
 
-    def _score(self, encoded: np.ndarray, k: int, owners: Sequence[bytes], ranking: str, theta: int = 0) -> _Asked:
-        """Replies to as many queries as fit; asks anew when the index or a grant changed meanwhile."""
+    def _anew(self, owners: Sequence[bytes], k: int, attempt: Callable[[Index], T]) -> T:
+        """What ``attempt`` gives for one state of the index; from the start when that or a grant changed meanwhile."""
         key = tuple(sorted(set(owners)))
         index = self._known.get(key) or self.index(key)
-        until, stuck = time.monotonic() + _PATIENCE, 0
+        until, stuck = math.inf, 0
         while True:
             if k > index.total or not index.total:
                 index = self.index(key)
             if k > index.total or not index.total:
                 raise ParameterError(f"k={k} is larger than the index, which has {index.total} images for this user")
-            # comparing needs some eight words a score where handing it out needs one
-            per_query = index.total * self.config.params.k // 8 * (1 if ranking == "user" else 8)
-            taken = min(len(encoded), MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
-            began = time.perf_counter()
             try:
-                replies, bound = self._replies(index, encoded[:taken], k, ranking, theta)
-                facts = (
-                    None
-                    if ranking == "user"
-                    else public_facts(self.config.encoding, bound, index.snapshot, index.total)
-                )
-                return _Asked(index, replies, taken, time.perf_counter() - began, facts, ranking == "threshold")
+                return attempt(index)
             except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
                 newer = self.index(key)  # raises if nothing is granted any more
-                late = time.monotonic() > until
-                if late or (newer is index and not isinstance(error, StaleSnapshotError)):
+                now = time.monotonic()
+                if now > until or (newer is index and not isinstance(error, StaleSnapshotError)):
                     raise
+                until = min(until, now + _PATIENCE)  # from the first change on: a large batch may take longer
                 stuck = stuck + 1 if newer is index else 0
                 if stuck:
                     time.sleep(min(0.01 * 2**stuck, 0.5))  # a change is on its way through the servers
@@ -403,10 +351,39 @@ class User(Client):
                         self.recover()  # or got stuck on it
                 index = newer
 
+    def _portions(self, index: Index, encoded: np.ndarray, ranking: str) -> Iterator[np.ndarray]:
+        """As many queries at a time as a server can hold."""
+        # comparing needs some eight words a score where handing it out needs one
+        per_query = index.total * self.config.params.k // 8 * (1 if ranking == "user" else 8)
+        step = min(MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
+        for start in range(0, len(encoded), step):
+            yield encoded[start : start + step]
+
+    def _ask_about(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> _Asked:
+        """The servers' replies about all rows to some queries."""
+        replies, bound = self._replies(index, encoded, k, ranking, theta)
+        facts = None if ranking == "user" else public_facts(self.config.encoding, bound, index.snapshot, index.total)
+        return _Asked(index, replies, len(encoded), facts, ranking == "threshold")
+
     def _replies(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
     ) -> tuple[dict[int, Any], bytes]:
         """The servers' replies to one header, and its hash."""
+        prepared = self._prepare(index, encoded, k, ranking, theta)
+        return self._send(prepared, together=ranking != "user"), prepared.bound
+
+    def _each_block(
+        self, index: Index, encoded: np.ndarray, k: int, use: Callable[[range, list[np.ndarray]], None]
+    ) -> None:
+        """Give ``use`` the answers to all queries, some rows at a time, all under one header."""
+        prepared = self._prepare(index, encoded, k, "user")
+        for rows in row_blocks(index.total, len(encoded), self.config.params.dtype.itemsize):
+            replies = self._send(prepared, rows)
+            use(rows, self._checked(replies, len(encoded), len(rows)))
+            del replies  # before the next block: its memory is used again
+
+    def _prepare(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> _Prepared:
+        """Share queries and bind them to a new header."""
         columns = self._columns(encoded)
         thetas = self._theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in self.servers}
@@ -427,8 +404,16 @@ class User(Client):
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
-        queries = {s: self._sign(m.Query(frames, salts[s], columns[s], thetas[s])) for s in self.servers}
-        return self.channel.gather(queries, together=ranking != "user"), frames_hash(header)
+        parts = {s: (salts[s], columns[s], thetas[s]) for s in self.servers}
+        return _Prepared(frames, frames_hash(header), parts)
+
+    def _send(self, prepared: _Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
+        """Ask for live rows ``rows``, all if there are none in it."""
+        queries = {
+            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows)))
+            for s, part in prepared.servers.items()
+        }
+        return self.channel.gather(queries, together=together)
 
     def _columns(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
         """What each server gets of encoded queries."""
@@ -446,8 +431,12 @@ class User(Client):
         return {first: rest - sum(shares.values()), **shares}
 
     def _words(self, asked: _Asked) -> list[np.ndarray]:
-        answers = [asked.replies[s].values for s in self.servers]
-        if any(a.shape != (asked.queries, asked.index.total) or a.dtype != self.config.params.dtype for a in answers):
+        """Answers that add up to the scores of all rows."""
+        return self._checked(asked.replies, asked.queries, asked.index.total)
+
+    def _checked(self, replies: dict[int, Any], queries: int, rows: int) -> list[np.ndarray]:
+        answers = [replies[s].values for s in self.servers]
+        if any(a.shape != (queries, rows) or a.dtype != self.config.params.dtype for a in answers):
             raise MessageError("a server's answer has the wrong shape")
         return answers
 

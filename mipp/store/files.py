@@ -25,10 +25,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import IntegrityError, StoreError
+from ..errors import IntegrityError, MippError, StoreError
 from ..params import RING_DTYPES
+from .memory import ahead
 
-__all__ = ["FileInfo", "ImagePack", "ShareFile", "check_file", "sync_folder", "write_images", "write_share"]
+__all__ = [
+    "SMALL_FILE",
+    "FileInfo",
+    "ImagePack",
+    "ShareFile",
+    "check_file",
+    "read_share",
+    "sync_folder",
+    "write_images",
+    "write_share",
+]
 
 _SHARE, _IMAGES = b"mippshr1", b"mippimp1"
 _VERSION = 1
@@ -36,6 +47,8 @@ _HEADER = 256
 _DIGEST = 32
 _FIXED = struct.Struct("<8sIIIIIIQQ16x32s16s16s")
 _CHUNK = 1 << 22
+#: smaller files are read, larger ones mapped
+SMALL_FILE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -147,22 +160,62 @@ def check_file(path: Path, size: int, digest: bytes) -> str | None:
 
 
 def _map(path: Path, magic: bytes, expected: FileInfo, size: int, digest: bytes, check: bool) -> np.ndarray:
-    """Bytes of a checked file, mapped read-only (small ones are read instead: maps are few on a machine)."""
-    if check and (problem := check_file(path, size, digest)) is not None:
-        raise IntegrityError(problem)
+    """Bytes of a checked file, mapped read-only (small ones are read instead: maps are few on a machine).
+
+    Checking reads all of it, ahead of the hash, and leaves it mapped: what uses it next finds it in memory.
+    """
     try:
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != size:
-                raise IntegrityError(f"{path}: size differs, the file is damaged")
-            if size < 1 << 20:
+            if (actual := os.fstat(file.fileno()).st_size) != size:
+                raise IntegrityError(f"{path}: {actual} bytes, expected {size}; the file is damaged")
+            if size < SMALL_FILE:
                 data = np.frombuffer(file.read(), np.uint8)
             else:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) != size or data[:_HEADER].tobytes() != expected.header(magic):
-        raise IntegrityError(f"{path}: not the file that the catalog describes")
+        raise _unreadable(path, error, check) from error
+    if check:
+        found = hashlib.sha256()
+        for piece in ahead([data[i : min(i + _CHUNK, size - _DIGEST)] for i in range(0, size - _DIGEST, _CHUNK)]):
+            found.update(piece.data)
+        _require_digest(path, found.digest(), data[-_DIGEST:].tobytes(), digest)
+    _require_header(path, data[:_HEADER].tobytes(), expected, magic)
     return data
+
+
+def _unreadable(path: Path, error: OSError, check: bool) -> MippError:
+    text = f"cannot read {path}: {error.strerror}"
+    return IntegrityError(text) if check else StoreError(text)
+
+
+def _require_digest(path: Path, found: bytes, stored: bytes, expected: bytes) -> None:
+    if not found == stored == expected:
+        raise IntegrityError(f"{path}: checksum differs, the file is damaged")
+
+
+def _require_header(path: Path, header: bytes, expected: FileInfo, magic: bytes) -> None:
+    if header != expected.header(magic):
+        raise IntegrityError(f"{path}: not the file that the catalog describes")
+
+
+def read_share(path: Path, info: FileInfo, size: int, digest: bytes, out: np.ndarray, *, check: bool) -> None:
+    """Read the rows of a small share file of generation 0 into ``out`` (stored, D), checked."""
+    header, tail = bytearray(_HEADER), bytearray(_DIGEST)
+    raw = out.reshape(-1).view(np.uint8)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            actual = os.fstat(file.fileno()).st_size
+            if actual != size or len(raw) != size - _HEADER - _DIGEST:
+                raise IntegrityError(f"{path}: {actual} bytes, expected {size}; the file is damaged")
+            if os.readv(file.fileno(), [header, raw.data, tail]) != size:
+                raise IntegrityError(f"{path}: cannot be read to its end")
+    except OSError as error:
+        raise _unreadable(path, error, check) from error
+    if check:
+        found = hashlib.sha256(header)
+        found.update(raw.data)
+        _require_digest(path, found.digest(), bytes(tail), digest)
+    _require_header(path, bytes(header), info, _SHARE)
 
 
 class ShareFile:

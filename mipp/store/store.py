@@ -19,6 +19,7 @@ from ..errors import AccessDeniedError, NonceReuseError, NotFoundError, Paramete
 from ..params import Params
 from .catalog import Catalog
 from .files import FileInfo, ImagePack, ShareFile, check_file, write_images, write_share
+from .rows import Place, Wanted, place_rows
 from .views import BatchView, OwnerView
 
 __all__ = ["ServerStore"]
@@ -371,21 +372,24 @@ class ServerStore:
                 "committed=1 ORDER BY seq, id", owner,
             )  # fmt: skip
             known = {(b.id, b.generation): b for b in cached[1].batches} if cached is not None else {}
-            view = OwnerView(owner, row[1], [self._batch_view(owner, r, known.get((r[0], r[3]))) for r in rows])
+            places: list[Place | tuple[None, int, None]] = [(None, 0, None)] * len(rows)
+            if self.has_shares:
+                places[:] = place_rows(
+                    [self._wanted(owner, r, known.get((r[0], r[3]))) for r in rows], check=self._check
+                )
+            batches = []
+            for (batch, count, dim, generation, tombstones, *_), place in zip(rows, places, strict=True):
+                dead = np.frombuffer(tombstones, "<i8").astype(np.int64) if tombstones else _NO_ROWS
+                batches.append(BatchView(batch, count, dim, generation, dead, *place))
+            view = OwnerView(owner, row[1], batches)
             self._views[owner] = (row[0], view)
             return view
 
-    def _batch_view(self, owner: bytes, row: tuple[Any, ...], known: BatchView | None) -> BatchView:
-        batch, rows, dim, generation, tombstones, size, digest, stored = row
-        words, ordinals = (known.words, known.ordinals) if known is not None else (None, None)
-        if known is None and self.has_shares:
-            info = FileInfo(
-                self._hash, owner, batch, self.params.k, dim, self.params.padded(dim), generation, rows, stored
-            )
-            file = ShareFile(self._share_path(batch, generation), info, size, digest, check=self._check)
-            words, ordinals = file.words, file.ordinals
-        dead = np.frombuffer(tombstones, "<i8").astype(np.int64) if tombstones else _NO_ROWS
-        return BatchView(batch, rows, dim, generation, dead, words, ordinals)
+    def _wanted(self, owner: bytes, row: tuple[Any, ...], known: BatchView | None) -> Wanted:
+        batch, rows, dim, generation, _, size, digest, stored = row
+        width = self.params.padded(dim)
+        info = FileInfo(self._hash, owner, batch, self.params.k, dim, width, generation, rows, stored)
+        return Wanted(self._share_path(batch, generation), info, size, digest, known)
 
     def origins(self, owner: bytes, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Image ids (rows, 16) and (rows,) that the batch's images were encrypted under."""

@@ -11,17 +11,31 @@ import numpy as np
 __all__ = ["BatchView", "OwnerView", "snapshot_hash"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class BatchView:
-    """One committed batch. ``words`` (stored, D) on storage servers; ``ordinals`` if rows were compacted away."""
+    """One committed batch.
+
+    On storage servers ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
+    ``ordinals`` if rows were compacted away. On key servers ``home`` is None.
+    """
 
     id: bytes
     rows: int
     dim: int
     generation: int
     tombstones: np.ndarray
-    words: np.ndarray | None
+    home: np.ndarray | None
+    offset: int
     ordinals: np.ndarray | None
+
+    @property
+    def stored(self) -> int:
+        """Rows that are stored: those that were not compacted away."""
+        return self.rows if self.ordinals is None else len(self.ordinals)
+
+    @property
+    def words(self) -> np.ndarray | None:
+        return None if self.home is None else self.home[self.offset : self.offset + self.stored]
 
     @property
     def live(self) -> int:

@@ -44,7 +44,8 @@ def test_families_take_their_highest_tier_at_or_below_the_level():
             assert cpu.level() == level
             for tier in cpu.active().values():
                 assert ORDER.index(tier) <= ORDER.index(level)
-            assert cpu.active()["ring"] == ("avx512" if level == "amx" else level)
+            assert cpu.active()["ring"] == level
+            assert cpu.active()["bigint"] == ("avx512" if level in ("avx512", "amx") else "portable")
 
 
 def test_force_restores_also_after_an_error():

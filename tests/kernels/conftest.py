@@ -5,7 +5,14 @@ import pytest
 from mipp import cpu
 
 
-@pytest.fixture(params=["portable", "avx2", "avx512"])
+def pytest_generate_tests(metafunc):
+    """A test module of a family that has an amx tier says so: ``HAS_AMX = True``."""
+    if "tier" in metafunc.fixturenames:
+        amx = ["amx"] if getattr(metafunc.module, "HAS_AMX", False) else []
+        metafunc.parametrize("tier", ["portable", "avx2", "avx512", *amx], indirect=True)
+
+
+@pytest.fixture
 def tier(request):
     if request.param not in cpu.levels():
         pytest.skip(f"this machine lacks {request.param}")

@@ -1,5 +1,7 @@
 """Sharing kernels: every tier against plain integers, algebra that must hold, and every error."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -274,6 +276,67 @@ def test_top_k_of_hard_orders(tier, shape, rng):
 def test_top_k_of_no_queries(tier):
     rows, scores = _core.top_k_var(np.zeros((0, 4), np.int64), 2)
     assert rows.shape == scores.shape == (0, 2)
+
+
+def split_rows(rng, n, parts):
+    return np.concatenate([[0], np.sort(rng.integers(0, n + 1, parts - 1)), [n]]).tolist()
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (40, 7), (40, 40), (3000, 1), (3000, 10), (3000, 900), (200_000, 5)])
+def test_running_top_k(tier, dtype, rng, n, k):
+    """Some rows at a time gives what all at once gives, for any splits, ties and k."""
+    bound = 2 ** (bits_of(dtype) - 1)
+    for low, high in ((-2, 3), (-bound, bound)):
+        for queries in (1, 3):
+            scores = rng.integers(low, high, (queries, n), dtype=np.int64)
+            answers = split(rng, scores, dtype)
+            expected = _core.reconstruct_top_k_var(answers, k)
+            for threads, parts in ((1, 2), (2, 3), (3, min(n, 40))):
+                best = np.full((queries, k), -1), np.full((queries, k), -1)
+                edges = split_rows(rng, n, parts)
+                for a, b in itertools.pairwise(edges):
+                    some = [np.ascontiguousarray(x[:, a:b]) for x in answers]
+                    found = _core.reconstruct_top_k_var(some, k, threads, a, best)
+                    assert found[0] is best[0] and found[1] is best[1]
+                    assert (best[0][:, min(k, b) :] == -1).all()
+                assert np.array_equal(best[0], expected[0]) and np.array_equal(best[1], expected[1])
+
+
+def test_running_top_k_in_long_blocks(tier, rng):
+    """Rows that threads share, with more and fewer than k known before."""
+    n = 300_000
+    scores = np.concatenate([rng.integers(-50, 50, (1, n)), np.arange(n)[None], -np.arange(n)[None]])
+    answers = split(rng, scores, np.uint32)
+    for k in (3, 2000):
+        expected = _core.reconstruct_top_k_var(answers, k)
+        for some in (slice(0, 1), slice(0, 3)):
+            rows, values = np.empty((2, some.stop, k), np.int64)
+            for a, b in ((0, 1000), (1000, 201_000), (201_000, n)):
+                part = [np.ascontiguousarray(x[some, a:b]) for x in answers]
+                _core.reconstruct_top_k_var(part, k, 2, a, (rows, values))
+            assert np.array_equal(rows, expected[0][some]) and np.array_equal(values, expected[1][some])
+
+
+def test_running_top_k_errors():
+    best = np.zeros((2, 4), np.int64), np.zeros((2, 4), np.int64)
+    good = {"answers": [u32(2, 6)] * 3, "k": 4, "threads": 1, "first": 9, "best": best}
+    both = np.zeros((2, 4), np.int64)
+    fails(_core.reconstruct_top_k_var, good, [
+        (ParameterError, {"best": None}),
+        (ParameterError, {"k": 0}),
+        (ParameterError, {"first": -1}),
+        (DTypeError, {"first": 1.0}),
+        (DTypeError, {"best": both}),
+        (ParameterError, {"best": best[:1]}),
+        (ParameterError, {"best": (both, both)}),
+        (ShapeError, {"best": (best[0], np.zeros((2, 5), np.int64))}),
+        (ShapeError, {"k": 5}),
+        (DTypeError, {"best": (best[0], np.zeros((2, 4), np.uint64))}),
+        (DTypeError, {"best": (best[0], [0] * 8)}),
+        (ShapeError, {"best": (best[0], read_only(np.zeros((2, 4), np.int64)))}),
+        (ShapeError, {"best": (best[0], np.zeros((4, 2), np.int64).T)}),
+        (ShapeError, {"answers": [u32(3, 6)]}),
+    ])  # fmt: skip
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

@@ -463,3 +463,35 @@ def test_zero_share_errors():
     ):
         with pytest.raises(error):
             _core.zero_share_add(**{**good, **change})
+
+
+@pytest.mark.parametrize("negate", [False, True])
+def test_zero_share_from_any_word_on(tier, dtype, rng, negate):
+    """A part of an answer gets the mask of that part: any first word, any end, in the first or a later segment."""
+    lengths = i64(37, 5, 150_000, 3)
+    infos = make_infos(rng, 2 * len(lengths), 64)
+    before = words(rng, (2, int(lengths.sum())), dtype)
+    whole = before.copy()
+    _core.zero_share_add(whole, KEY, infos, lengths, negate)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    of_segment = infos.reshape(2, len(lengths), -1)
+    ranges = [(a, b) for a in range(10) for b in (a + 1, 37, 41)] + [
+        (42 + a, b) for a in (0, 1, 7, 8, 65535, 65536, 65537, 149_999) for b in (42 + a + 1, 150_042, 150_044)
+    ]
+    for begin, end in ranges:
+        s, t = np.searchsorted(starts, begin, side="right") - 1, np.searchsorted(starts, end)
+        edges = np.clip(starts[s : t + 1], begin, end)
+        part = np.ascontiguousarray(of_segment[:, s:t]).reshape(-1, infos.shape[1])
+        for threads in THREADS:
+            out = before[:, begin:end].copy()
+            _core.zero_share_add(out, KEY, part, np.diff(edges), negate, threads, int(begin - starts[s]))
+            assert np.array_equal(out, whole[:, begin:end])
+
+
+def test_zero_share_first_errors():
+    good = {"out": np.zeros((1, 7), np.uint32), "key": KEY, "infos": np.zeros((1, 9), np.uint8), "lengths": i64(7),
+            "negate": False, "threads": 1, "first": 3}  # fmt: skip
+    _core.zero_share_add(**good)
+    for error, first in ((ParameterError, -1), (ParameterError, 2**34), (ParameterError, 2**34 - 6), (DTypeError, 1.0)):
+        with pytest.raises(error):
+            _core.zero_share_add(**{**good, "first": first})

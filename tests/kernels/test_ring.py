@@ -9,6 +9,7 @@ from mipp import cpu, ring
 from mipp.errors import DTypeError, ParameterError, ShapeError
 from tests.reference import ring as oracle
 
+HAS_AMX = True
 DTYPES = [np.uint16, np.uint32, np.uint64]
 WIDTHS = [*range(1, 71), 127, 128, 129, 130]
 

@@ -311,6 +311,18 @@ def test_bad_queries_are_refused(world, server):
     assert Query(world).ask(server).values.size
 
 
+def test_packed_answers_are_given_for_all_rows_and_every_retry_counts(world):
+    owner = world.owners[0]
+    owner.grant(world.user.id, quota=2)
+    query = Query(world)
+    frames = [np.frombuffer(f, np.uint8) for f in encode(query.header)]
+    with pytest.raises(ParameterError, match="some rows"):
+        world.user._ask({1: m.Query(frames, query.salt, query.column, query.theta, 0, 5)})
+    query.ask(), query.ask()
+    with pytest.raises(AccessDeniedError, match="quota"):
+        query.ask()
+
+
 def test_answers_under_different_headers_do_not_fit(world):
     """The masks U are bound to the header's hash: one server's answer is of no use with another header's."""
     from mipp.protocol.homomorphic import scores

@@ -1,0 +1,6 @@
+// Batches of columns by tiles of bytes; few columns, and words of 64 bits, are the avx512 tier's.
+#include "batch_amx.h"
+#include "ring_kernels.h"
+
+MIPP_DEFINE_RING_BATCH(16, amx, BatchLoop<TileBatch<uint16_t>>)
+MIPP_DEFINE_RING_BATCH(32, amx, BatchLoop<TileBatch<uint32_t>>)

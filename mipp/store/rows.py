@@ -1,0 +1,134 @@
+"""Where a storage server's rows lie: large batches mapped, small neighbours joined in one array, none twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..params import RING_DTYPES
+from .files import SMALL_FILE, FileInfo, ShareFile, read_share
+from .memory import aligned_words
+from .views import BatchView
+
+__all__ = ["Place", "Wanted", "place_rows"]
+
+#: joined arrays hold at most so much, so that joining them anew never needs more than that beside the rows
+_JOINED_BYTES = 64 << 20
+# (array, row of it where the batch begins, original row numbers or None)
+Place = tuple[np.ndarray, int, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A committed batch: its file, and where its rows lie if they are in memory."""
+
+    path: Path
+    info: FileInfo
+    size: int
+    digest: bytes
+    known: BatchView | None
+
+    @property
+    def small(self) -> bool:
+        return self.size < SMALL_FILE and not self.info.generation
+
+
+@dataclass
+class _Piece:
+    """Consecutive small batches that lie, or will lie, together; ``home`` is None if they are to be joined."""
+
+    first: int
+    stop: int
+    rows: int
+    home: np.ndarray | None
+
+
+def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
+    """Places of the rows of an owner's batches, which are in row order; opens the files of those that are new.
+
+    Neighbours that are small are joined. Batches that come one by one are joined like the digits of a binary counter:
+    a row is copied a few times in all, and there are few arrays. An array of which more than a twentieth is not used
+    any more (batches were merged or forgotten) is made anew.
+
+    Raises
+    ------
+    IntegrityError, StoreError
+        A file is damaged or cannot be read; it is named.
+    """
+    places: list[Place] = [(np.empty((0, 0)), 0, None)] * len(wanted)
+    at = 0
+    while at < len(wanted):
+        if wanted[at].small:
+            stop = at + 1
+            while stop < len(wanted) and wanted[stop].small:
+                stop += 1
+            for piece in _merged(_pieces(wanted, at, stop), wanted[at].info):
+                _join(wanted, piece, places, check)
+            at = stop
+        else:
+            w = wanted[at]
+            if w.known is not None and w.known.home is not None:
+                places[at] = w.known.home, w.known.offset, w.known.ordinals
+            else:
+                file = ShareFile(w.path, w.info, w.size, w.digest, check=check)
+                places[at] = file.words, 0, file.ordinals
+            at += 1
+    return places
+
+
+def _pieces(wanted: Sequence[Wanted], start: int, stop: int) -> list[_Piece]:
+    """What lies together now, and what is new."""
+    pieces: list[_Piece] = []
+    end = 0  # row of the last piece's array where the next batch lies, if it belongs to it
+    for i in range(start, stop):
+        known, rows = wanted[i].known, wanted[i].info.stored
+        home, offset = (None, 0) if known is None else (known.home, known.offset)
+        if pieces and home is not None and home is pieces[-1].home and offset == end:
+            pieces[-1].stop, pieces[-1].rows = i + 1, pieces[-1].rows + rows
+        else:
+            pieces.append(_Piece(i, i + 1, rows, home))
+        end = offset + rows
+    for piece in pieces:
+        if piece.home is not None and 20 * piece.rows < 19 * len(piece.home):
+            piece.home = None
+    return pieces
+
+
+def _merged(pieces: list[_Piece], info: FileInfo) -> list[_Piece]:
+    most = _JOINED_BYTES // (info.width * info.k // 8)
+    out: list[_Piece] = []
+    for piece in pieces:
+        while out and out[-1].rows + piece.rows <= most:
+            last = out[-1]
+            if last.rows >= 2 * piece.rows and not (last.home is None and piece.home is None):
+                break
+            piece = _Piece(last.first, piece.stop, last.rows + piece.rows, None)
+            out.pop()
+        out.append(piece)
+    return out
+
+
+def _join(wanted: Sequence[Wanted], piece: _Piece, places: list[Place], check: bool) -> None:
+    home, at = piece.home, 0
+    if home is None:
+        info = wanted[piece.first].info
+        home = aligned_words(piece.rows, info.width, RING_DTYPES[info.k])
+        for w in wanted[piece.first : piece.stop]:
+            into = home[at : at + w.info.stored]
+            if w.known is not None:
+                into[:] = w.known.words
+            else:
+                read_share(w.path, w.info, w.size, w.digest, into, check=check)
+            at += w.info.stored
+        home.flags.writeable = False
+        at = 0
+    else:
+        first = wanted[piece.first].known
+        assert first is not None  # it lies there
+        at = first.offset
+    for i in range(piece.first, piece.stop):
+        places[i] = home, at, None
+        at += wanted[i].info.stored
