@@ -26,8 +26,9 @@ import numpy.typing as npt
 from ...deployment import Deployment
 from ...encoding import Encoding
 from ...errors import DeploymentError, MippError, ParameterError, StoreError
+from ...roles.found import Index
 from ...roles.owner import ImageOwner
-from ...roles.user import Index, User
+from ...roles.user import User
 
 __all__ = ["Home", "Settings", "temporary_folder"]
 
