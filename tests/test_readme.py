@@ -19,12 +19,20 @@ def test_python_example(tmp_path, monkeypatch, capsys):
     assert len(lines) == 3 and lines[0].startswith("berta 100 ")
 
 
-@pytest.mark.parametrize("room", ["mipp/paillier", "mipp/compat/phe", "mipp/features"])
-def test_examples_of_rooms(room):
+@pytest.mark.parametrize(
+    "room",
+    [
+        "mipp/paillier",
+        "mipp/features",
+        *(f"mipp/compat/{name}" for name in ("ann_benchmarks", "faiss", "phe", "sklearn")),
+    ],
+)
+def test_examples_of_rooms(room, tmp_path, monkeypatch):
     readme = Path(__file__).parents[1] / room / "README.md"
     if not readme.is_file():
         pytest.skip("no README beside the tests")
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.S)
     assert blocks
+    monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, str(readme), "exec"), {})

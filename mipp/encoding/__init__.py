@@ -1,7 +1,8 @@
 """Features to ring integers: encodings, projections, and what fits them to a public sample."""
 
 from .encoding import METRICS, Encoding
+from .finest import finest
 from .fit import Tuning, fit, tune
 from .projection import Projection, pca, rotation
 
-__all__ = ["METRICS", "Encoding", "Projection", "Tuning", "fit", "pca", "rotation", "tune"]
+__all__ = ["METRICS", "Encoding", "Projection", "Tuning", "finest", "fit", "pca", "rotation", "tune"]

@@ -351,12 +351,32 @@ class Encoding:
                 b = np.concatenate([b, np.full((len(b), 1), last, b.dtype)], axis=1)
         return np.ascontiguousarray(b.astype(_INTEGERS[self.ring_bits]))
 
+    def decode_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Stored integers (N, encoded_dim) back to features (N, dim) float64, as quantised; secret.
+
+        ``cosine`` gives unit vectors, ``hellinger`` histograms of sum 1; a projection loses what it leaves out.
+        """
+        a = matrix(rows, self.encoded_dim, "rows")
+        if self.metric == "l1":
+            return np.asarray(a.reshape(len(a), self.dim, -1).sum(axis=2), np.float64)
+        if self.metric == "hamming":
+            return np.asarray((a + 1) / 2)
+        v = a[:, : self._inner] * self._scales
+        if self.projection is not None:
+            v = v @ self.projection.matrix.T
+        if self.offset:
+            v = v + np.array(self.offset)
+        return np.asarray(v * v if self.metric == "hellinger" else v)
+
     def values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
         """Scores (B, N) of ``queries`` (B, dim) in the metric's own unit, float64.
 
         Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
+        scores = np.asarray(scores)
+        if self._stepped:
+            scores = scores - self._centre  # as integers: in a ring of 64 bits floats would lose the steps
         scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
@@ -368,7 +388,7 @@ class Encoding:
             return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
         b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
         if self._stepped:
-            return (self._query_length(b)[:, None] - scores + self._centre) * self.query_scale
+            return (self._query_length(b)[:, None] - scores) * self.query_scale
         norm2 = (b * b * self._weights).sum(axis=1, keepdims=True) / self._factor
         return (norm2 - scores) / self._factor * self.scale[0] ** 2
 

@@ -252,6 +252,33 @@ class ImageOwner(Client):
             )
         ]
 
+    def rows_of(self, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """The owner's way back: the live rows of one of its batches, decrypted with its own keys.
+
+        Returns
+        -------
+        numbers : (N,) int64, of the rows in their batch; public
+        features : (N, dim) float64, as quantised (:meth:`mipp.Encoding.decode_rows`); secret
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError
+            No such batch of this owner.
+
+        Fetches all of the batch from one storage server.
+        """
+        server = self.config.params.storage_servers[0]
+        got = self._ask({server: m.FetchShares(batch)})[server]
+        if not len(got.share):
+            return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
+        return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self._opened(got, server, batch))
+
+    def _opened(self, got: Any, server: int, batch: bytes) -> np.ndarray:
+        """Encoded rows of what a storage server gave of a batch."""
+        # keystream of whole batches is made at once
+        ordinals = got.ordinals if len(got.ordinals) < got.rows else None
+        return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)
+
     def compact(self, *, merge_below: int = 1 << 16) -> int:
         """Make storage tight again; returns the number of batches that went.
 
@@ -276,9 +303,7 @@ class ImageOwner(Client):
         for b in batches:
             got = self._ask({server: m.FetchShares(b.id)})[server]
             if len(got.share):
-                rows.append(
-                    open_share(got.share, server, b.id, got.dim, self.keys, rows=got.rows, ordinals=got.ordinals)
-                )
+                rows.append(self._opened(got, server, b.id))
                 old += [(b.id, int(r)) for r in got.ordinals]
                 ids.append(got.origin_batch)
                 numbers.append(got.origin_row)

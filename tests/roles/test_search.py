@@ -246,3 +246,36 @@ def test_nearest_are_the_hits_as_arrays(world, monkeypatch, ranking):
         assert [(h.batch, h.row) for h in result.hits] == [ids[r] for r in found.rows[q]]
         assert [h.score for h in result.hits] == found.scores[q].tolist()
         assert [h.value for h in result.hits] == found.values[q].tolist()
+
+
+def test_owners_get_their_rows_back(world):
+    """As quantised, without the deleted ones; through deletions, rewriting and merging. Others' batches are refused."""
+    owner, other = world.owners
+    encoding = world.deployment.config.encoding
+
+    def check():
+        left = {}
+        for batch in owner.batches():
+            numbers, features = owner.rows_of(batch.id)
+            assert len(numbers) == batch.live and features.shape == (batch.live, encoding.dim)
+            left |= {(batch.id, int(n)): row for n, row in zip(numbers, features, strict=True)}
+        mine = {h.batch for h in world.user.search(vectors(1)[0], 5, owners=[owner.id], ranking="user").hits}
+        assert mine <= {batch for batch, _ in left}
+        for place, row in left.items():
+            expected = world.plain[place] / np.linalg.norm(world.plain[place])
+            np.testing.assert_allclose(row, expected, atol=0.51 * encoding.scale[0])
+
+    check()
+    batch = owner.batches()[0].id
+    for rows in ((0, 7), (3,)):
+        owner.delete([(batch, r) for r in rows])
+        check()
+        owner.compact(merge_below=1)
+        check()
+    owner.journal = Moves(world.plain)
+    owner.compact()
+    check()
+    owner.delete([(owner.batches()[0].id, r) for r in range(owner.batches()[0].rows)])
+    assert owner.rows_of(owner.batches()[0].id)[1].shape == (0, encoding.dim)
+    with pytest.raises(NotFoundError):
+        owner.rows_of(other.batches()[0].id)

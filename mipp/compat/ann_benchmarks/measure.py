@@ -1,0 +1,111 @@
+"""Recall, queries per second, build time and memory of :class:`MippFlat` on one file of ann-benchmarks."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ParameterError
+from ...io.benchmark import Benchmark, load_benchmark
+from .module import MippFlat
+
+__all__ = ["measure", "recall_at_k"]
+
+#: metrics of mipp.io, and what ann-benchmarks calls them
+_NAMES = {"l2": "euclidean", "cosine": "angular", "hamming": "hamming", "ip": "ip"}
+#: by how much a distance may exceed the true k-th one and still count, as in ann-benchmarks
+_SLACK = 1e-3
+_CHUNK = 1 << 26
+
+
+def measure(
+    path: str | os.PathLike[str], *, k: int = 10, queries: int = 0, ring_bits: int = 32, ranking: str = "user",
+    threads: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Build, search query by query and in one batch; facts and figures, JSON-ready.
+
+    Parameters
+    ----------
+    path : .hdf5 file with ``train``, ``test`` and the attribute ``distance``
+    k : neighbours
+    queries : only the first so many; 0 for all
+    ring_bits, ranking, threads : as of :class:`MippFlat`
+
+    Raises
+    ------
+    ParameterError
+        k or queries out of range; also the errors of :func:`mipp.io.benchmark.load_benchmark`.
+    """
+    data = load_benchmark(path)
+    if not 1 <= k <= len(data.train):
+        raise ParameterError(f"k must be from 1 to {len(data.train)}, not {k}")
+    if queries < 0:
+        raise ParameterError("the number of queries is not negative; 0 means all")
+    test = data.test[:queries] if queries else data.test
+    algorithm = MippFlat(_NAMES[data.metric], ring_bits, ranking, threads)
+    try:
+        before = algorithm.get_memory_usage()
+        began = time.perf_counter()
+        algorithm.fit(data.train)
+        build = time.perf_counter() - began
+        memory = algorithm.get_memory_usage() - before
+        algorithm.query(test[0], k)  # the first one reads and checks the stored rows
+        began = time.perf_counter()
+        single = np.array([algorithm.query(q, k) for q in test])
+        one_by_one = time.perf_counter() - began
+        began = time.perf_counter()
+        algorithm.batch_query(test, k)
+        at_once = time.perf_counter() - began
+        batch = algorithm.get_batch_results()
+        more = algorithm.get_additional()
+    finally:
+        algorithm.done()
+    truth = _kth_distances(data, test, k)
+    return {
+        "file": str(path), "algorithm": str(algorithm), "distance": _NAMES[data.metric], "rows": len(data.train),
+        "dim": data.train.shape[1], "queries": len(test), "k": k,
+        "recall": recall_at_k(_distances(data, test, single), truth),
+        "recall_batch": recall_at_k(_distances(data, test, batch), truth),
+        "queries_per_second": len(test) / one_by_one, "queries_per_second_batch": len(test) / at_once,
+        "build_seconds": build, "memory_kib": memory, **more,
+    }  # fmt: skip
+
+
+def recall_at_k(found: npt.NDArray[np.float64], kth: npt.NDArray[np.float64]) -> float:
+    """Mean share of found distances (m, k) that are at most the true k-th (m,) plus 0.001: as ann-benchmarks."""
+    return float((found <= (kth + _SLACK)[:, None]).mean())
+
+
+def _kth_distances(data: Benchmark, test: npt.NDArray[Any], k: int) -> npt.NDArray[np.float64]:
+    """True distance of each query's k-th neighbour, from the file where it says enough, else measured."""
+    if data.neighbours is not None and data.neighbours.shape[1] >= k:
+        near = data.neighbours[: len(test), :k]
+        return np.asarray(_distances(data, test, near).max(axis=1))
+    out = np.empty(len(test))
+    every = np.arange(len(data.train))[None]
+    for i, query in enumerate(test):
+        out[i] = np.partition(_distances(data, query[None], every)[0], k - 1)[k - 1]
+    return out
+
+
+def _distances(data: Benchmark, test: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(m, k) distances of queries to their rows; smaller is nearer."""
+    out = np.empty(rows.shape)
+    step = max(1, _CHUNK // (8 * rows.shape[1] * data.train.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        x, q = data.train[rows[part]].astype(np.float64), test[part].astype(np.float64)[:, None]
+        if data.metric == "ip":
+            out[part] = -(x * q).sum(axis=2)
+        elif data.metric == "hamming":
+            out[part] = (x != q).mean(axis=2)
+        elif data.metric == "cosine":
+            lengths = np.sqrt((x * x).sum(axis=2) * (q * q).sum(axis=2))
+            out[part] = 1.0 - (x * q).sum(axis=2) / np.where(lengths > 0, lengths, 1.0)
+        else:
+            out[part] = np.sqrt(((x - q) ** 2).sum(axis=2))
+    return out

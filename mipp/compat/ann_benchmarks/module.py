@@ -1,0 +1,124 @@
+"""The class that ann-benchmarks makes: ``module: mipp.compat.ann_benchmarks``, ``constructor: MippFlat``."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ParameterError
+from ..faiss import IndexFlat, IndexFlatIP, IndexFlatL2
+
+try:
+    from ann_benchmarks.algorithms.base.module import BaseANN
+except ImportError:
+    BaseANN = object
+
+__all__ = ["METRICS", "MippFlat"]
+
+#: distances of ann-benchmarks, and whether a larger product is nearer
+METRICS = {"euclidean": False, "angular": True, "hamming": True, "ip": True, "dot": True}
+
+
+class MippFlat(BaseANN):  # type: ignore[misc]
+    """Exact encrypted search behind the interface of ann-benchmarks.
+
+    Parameters
+    ----------
+    metric : ``euclidean``, ``angular``, ``hamming``, ``ip`` or ``dot``
+    ring_bits : 16, 32, 64, or 0: as the data need
+    ranking : ``"user"`` or ``"server"``, see :class:`mipp.compat.faiss.IndexFlat`
+    threads : native threads, default all cores
+    """
+
+    def __init__(self, metric: str, ring_bits: int = 32, ranking: str = "user", threads: int | None = None) -> None:
+        if metric not in METRICS:
+            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+        self._metric, self._ring_bits, self._ranking, self._threads = metric, ring_bits, ranking, threads
+        self.name = f"MippFlat(ring_bits={ring_bits}, ranking={ranking})"
+        self._index: IndexFlat | None = None
+        self.res: npt.NDArray[np.int64] = np.empty((0, 0), np.int64)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def index(self) -> IndexFlat:
+        """The index; ParameterError before :meth:`fit`."""
+        if self._index is None:
+            raise ParameterError("fit comes first")
+        return self._index
+
+    def fit(self, X: npt.ArrayLike) -> None:
+        """Encrypt and store rows (n, d); the encoding is fitted to them, which benchmarks may do: they are public."""
+        self.done()
+        rows = self._prepared(X)
+        kind = IndexFlatIP if METRICS[self._metric] else IndexFlatL2
+        index = kind(
+            rows.shape[1], ring_bits=self._ring_bits, ranking=self._ranking, threads=self._threads,
+            unit=self._metric == "angular",
+        )  # fmt: skip
+        try:
+            index.add(rows)
+        except BaseException:
+            index.close()
+            raise
+        self._index = index
+
+    def set_query_arguments(self) -> None:
+        """Search is exact: there is nothing to set."""
+
+    def query(self, v: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+        """Row numbers (n,) nearest to one query (d,)."""
+        return np.asarray(self._search(np.asarray(v)[None], n)[0])
+
+    def batch_query(self, X: npt.ArrayLike, n: int) -> None:
+        """Search for queries (m, d) at once; :meth:`get_batch_results` gives what was found."""
+        self.res = self._search(X, n)
+
+    def get_batch_results(self) -> npt.NDArray[np.int64]:
+        """Row numbers (m, n) of the last batch."""
+        return self.res
+
+    get_results = get_batch_results
+
+    def get_memory_usage(self) -> float:
+        """Memory of this process now, in KiB; all parties are in it."""
+        try:
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * resource.getpagesize() / 1024
+        except OSError:  # no Linux: the most it ever was
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+
+    def get_additional(self) -> dict[str, Any]:
+        """Bytes that owners and users sent, and the encoding's ring."""
+        if self._index is None or self._index.encoding is None:
+            return {}
+        sent = sum(self._index.home.deployment.channel.bytes_sent.values())
+        return {"ring_bits": self._index.encoding.ring_bits, "bytes_sent": sent}
+
+    def done(self) -> None:
+        """Close the index and delete its folder."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    def _search(self, x: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+        found = self.index.search(self._prepared(x), n)[1]
+        return found[:, : min(n, self.index.ntotal)]
+
+    def _prepared(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Unit vectors for angular, +-1 for bits: then larger products are nearer."""
+        data = np.asarray(x)
+        if self._metric == "hamming":
+            if not ((data == 0) | (data == 1)).all():
+                raise ParameterError("hamming is for bits")
+            return np.where(data == 1, np.float32(1), np.float32(-1))
+        if self._metric == "angular":
+            wide = data.astype(np.float64)
+            length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            return np.asarray((wide / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32))
+        return np.asarray(data, np.float32)

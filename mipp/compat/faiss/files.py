@@ -1,0 +1,200 @@
+"""One file for a whole index, **secret keys of all parties included**.
+
+An uncompressed zip: ``mipp-index.json`` (format and version) first, then the files of the index's folder. Databases are
+copied by SQLite, so that the index may stay open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ...crypto.schedule import random_bytes
+from ...errors import (
+    DeploymentError,
+    IntegrityError,
+    KeyFileError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    StoreError,
+)
+from ...store.files import sync_folder
+from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
+from .index import IndexFlat, _of_home
+
+__all__ = ["read_index", "write_index"]
+
+_MANIFEST = "mipp-index.json"
+_SQLITE = b"SQLite format 3\0"
+_CHUNK = 1 << 20
+
+
+def write_index(index: IndexFlat, path: str | os.PathLike[str]) -> None:
+    """Write an index into one file, mode 0600, under a temporary name first.
+
+    **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written; a file that was there stays as it was.
+    """
+    if not isinstance(index, IndexFlat):
+        raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{random_bytes(4).hex()}")
+    try:
+        with index.home.lock:
+            index.home.save()  # raises if closed
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    _pack(index.home.folder, archive)
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, target)
+        sync_folder(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def read_index(
+    path: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None, threads: int | None = None
+) -> IndexFlat:
+    """Open an index that :func:`write_index` wrote, in a temporary folder of its own or in a new ``folder``.
+
+    Raises
+    ------
+    NotFoundError, DeploymentError, IntegrityError, StoreError
+        No such file; no index of mipp, or of another version; damaged; cannot be unpacked.
+    KeyFileError
+        Others may read the file.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise NotFoundError(f"{source}: no such file")
+    if stat.S_IMODE(source.stat().st_mode) & 0o077:
+        raise KeyFileError(f"{source} holds secret keys and is readable by others; run: chmod 600 {source}")
+    with _damage(source, DeploymentError, "no index written by mipp"), zipfile.ZipFile(source) as archive:
+        entries = _entries(source, archive)
+        place = temporary_folder() if folder is None else _new_folder(Path(folder))
+        try:
+            with _damage(source, IntegrityError, "damaged"):
+                for entry in entries:
+                    _unpack(archive, entry, place)
+            return _of_home(Home(place, None, temporary=folder is None, threads=threads))
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _damage(source: Path, kind: type[MippError], text: str) -> Iterator[None]:
+    """What reading a damaged zip raises, as one error; StoreError where the disk is to blame."""
+    try:
+        yield
+    except MippError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot unpack {source}: {error.strerror}") from None
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError):
+        raise kind(f"{source}: {text}") from None
+
+
+def _new_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {path}: {error.strerror}") from None
+    return path
+
+
+def _pack(folder: Path, archive: zipfile.ZipFile) -> None:
+    archive.writestr(_info(_MANIFEST), json.dumps({"format": FORMAT, "version": VERSION}))
+    for path in _files(folder):
+        info = _info(path.relative_to(folder).as_posix())
+        with _readable(path) as name, open(name, "rb") as file, archive.open(info, "w", force_zip64=True) as out:
+            shutil.copyfileobj(file, out, _CHUNK)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What makes up an index; not its locks, SQLite's side files, and what is being written."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        aside = parts[-1] == LOCK or "sessions" in parts or any(part.startswith(".") for part in parts)
+        aside = aside or path.name.endswith(("-wal", "-shm", "-journal")) or ".tmp" in path.name
+        if path.is_file() and not aside:
+            yield path
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The file, or a copy of a database as it is at this moment."""
+    with open(path, "rb") as file:
+        database = file.read(len(_SQLITE)) == _SQLITE
+    if not database:
+        yield path
+        return
+    fd, copy = tempfile.mkstemp(prefix=".copy-", dir=path.parent)
+    os.close(fd)
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db, contextlib.closing(sqlite3.connect(copy)) as out:
+            db.backup(out)
+            out.execute("PRAGMA journal_mode=DELETE")
+        yield Path(copy)
+    finally:
+        os.unlink(copy)
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)  # without a time
+    info.external_attr = (stat.S_IFREG | 0o600) << 16
+    return info
+
+
+def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Entries to unpack; DeploymentError for what :func:`write_index` does not write."""
+    first, *rest = archive.infolist() or [zipfile.ZipInfo("")]
+    try:
+        head = json.loads(archive.read(first)) if first.filename == _MANIFEST and first.file_size < 1 << 10 else None
+        known = isinstance(head, dict) and head.get("format") == FORMAT
+        version = head["version"] if known and head is not None else None
+    except (ValueError, KeyError):
+        known, version = False, None
+    if not known:
+        raise DeploymentError(f"{source}: no index written by mipp")
+    if version != VERSION:
+        raise DeploymentError(f"{source}: the index is of another format version")
+    names = {entry.filename for entry in rest}
+    for entry in rest:
+        path = PurePosixPath(entry.filename)
+        plain = not path.is_absolute() and path.as_posix() == entry.filename and ".." not in path.parts
+        if not plain or entry.is_dir() or entry.compress_type != zipfile.ZIP_STORED or "\\" in entry.filename:
+            raise DeploymentError(f"{source}: holds what no index holds")
+    if len(names) != len(rest) or sum(entry.file_size for entry in rest) > source.stat().st_size:
+        raise DeploymentError(f"{source}: holds what no index holds")
+    return rest
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, home: Path) -> None:
+    target = home / entry.filename
+    folder = home
+    for part in PurePosixPath(entry.filename).parts[:-1]:
+        folder = folder / part
+        folder.mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with archive.open(entry) as data, os.fdopen(fd, "wb") as file:
+        shutil.copyfileobj(data, file, _CHUNK)

@@ -1,0 +1,360 @@
+"""The folder of one index: a deployment, and which batch has which ids. All of it is open to whoever reads the folder.
+
+``index.sqlite`` has one line of facts and one line per batch, in the order of adding. The line of a batch is written
+before the upload and completed after it: a batch whose upload was finished, but not its line, is found when the folder
+is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...deployment import Deployment
+from ...encoding import Encoding
+from ...errors import DeploymentError, MippError, ParameterError, StoreError
+from ...roles.found import Index
+from ...roles.owner import ImageOwner
+from ...roles.user import User
+
+__all__ = ["Home", "Settings", "temporary_folder"]
+
+FORMAT, VERSION = "mipp faiss index", 1
+DATABASE, DEPLOYMENT, LOCK = "index.sqlite", "deployment", "lock"
+USER = "user"
+_GONE = ".gone-"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, rows INTEGER NOT NULL,
+    batch BLOB UNIQUE, ids BLOB);
+"""
+
+
+@dataclass
+class Settings:
+    """Facts of an index. ``fixed_ids``: ids are the caller's, also before there are any."""
+
+    metric: int
+    d: int
+    ring_bits: int
+    ranking: str
+    fixed_ids: bool = False
+    encoding: Encoding | None = None
+
+    def to_json(self) -> str:
+        encoding = None if self.encoding is None else self.encoding.to_dict()
+        return json.dumps({"format": FORMAT, "version": VERSION, **vars(self), "encoding": encoding})
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Inverse of :meth:`to_json`; DeploymentError for anything else."""
+        try:
+            data: Any = json.loads(text)
+            if (data.pop("format"), data.pop("version")) != (FORMAT, VERSION):
+                raise DeploymentError("the index is of another format version")
+            encoding = data.pop("encoding")
+            found = cls(**data, encoding=None if encoding is None else Encoding.from_dict(encoding))
+            counts = found.metric, found.d, found.ring_bits
+            known = found.metric in (0, 1) and found.d > 0 and found.ring_bits in (0, 16, 32, 64)
+            if not known or found.ranking not in ("user", "server") or any(type(c) is not int for c in counts):
+                raise ValueError
+            return found
+        except DeploymentError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise DeploymentError("the description of the index is corrupt") from None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    owner: str
+    place: int
+    ids: npt.NDArray[np.int64] | None
+
+
+class _Parts:
+    """What must be closed, apart from the home so that its end can be watched."""
+
+    def __init__(self, folder: Path, temporary: bool) -> None:
+        self.folder, self.temporary, self.process = folder, temporary, os.getpid()
+        self.deployment: Deployment | None = None
+        self.database: sqlite3.Connection | None = None
+        self.lock = -1
+
+    def close(self) -> None:
+        if os.getpid() != self.process:
+            return  # a forked child ends; the folder is its parent's
+        if self.deployment is not None:
+            self.deployment.close()
+        if self.database is not None:
+            self.database.close()
+        if self.lock >= 0:
+            os.close(self.lock)
+        if self.temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Home:
+    """One index on disk, open in this process only.
+
+    Parameters
+    ----------
+    folder : made if missing
+    settings : of a new index; None to open one
+    temporary : the folder is deleted with this object
+
+    Raises
+    ------
+    DeploymentError
+        The folder holds an index already, or none; it is open elsewhere; it is of another format.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Settings | None, *, temporary: bool = False, threads: int | None = None
+    ) -> None:
+        self.folder, self._threads = folder, threads
+        #: held by whoever changes or reads the index
+        self.lock = threading.RLock()
+        self._parts = _Parts(folder, temporary)
+        self._finalizer = weakref.finalize(self, self._parts.close)
+        self._batches: dict[bytes, _Batch] = {}
+        self._owners: dict[str, ImageOwner] = {}
+        self._user: User | None = None
+        self._labels: tuple[Index, npt.NDArray[np.int64]] | None = None
+        self.live = 0
+        try:
+            if settings is None and not (folder / DATABASE).is_file():
+                raise DeploymentError(f"{folder} holds no index")
+            self._take_lock()
+            if settings is not None and (folder / DATABASE).exists():
+                raise DeploymentError(f"{folder} already holds an index; open it with open_index")
+            self._open_database(settings)
+            for gone in folder.glob(f"{_GONE}*"):
+                shutil.rmtree(gone)
+            if (folder / DEPLOYMENT / "deployment.json").is_file():
+                self._open_deployment(Deployment.open(folder / DEPLOYMENT, threads=threads))
+            else:  # none yet; or a reset, or making one, was cut off
+                self.reset()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._parts.lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._parts.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DeploymentError(f"the index in {self.folder} is open elsewhere") from None
+        except OSError as error:
+            raise StoreError(f"cannot open {self.folder}: {error.strerror}") from None
+
+    def _open_database(self, settings: Settings | None) -> None:
+        path = self.folder / DATABASE
+        try:
+            if settings is not None:
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            db = self._parts.database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+            if settings is not None:
+                with db:
+                    db.executescript(_SCHEMA)
+                    db.execute("INSERT INTO facts VALUES (1, ?)", (settings.to_json(),))
+            row = db.execute("SELECT text FROM facts").fetchone()
+            if row is None:
+                raise DeploymentError(f"{self.folder} holds no index")
+            self.settings = Settings.from_json(row[0])
+            for seq, owner, batch, ids in db.execute("SELECT seq, owner, batch, ids FROM batches ORDER BY seq"):
+                if batch is not None:
+                    self._batches[batch] = _Batch(owner, seq, _ids_of(ids))
+        except sqlite3.Error as error:
+            raise DeploymentError(f"{path} is damaged: {error}") from None
+
+    def _open_deployment(self, deployment: Deployment) -> None:
+        self._parts.deployment = deployment
+        if deployment.config.encoding != self.settings.encoding:
+            raise DeploymentError(f"{self.folder}: the deployment is of another encoding than the index")
+        known = USER in deployment.users()
+        self._user = deployment.user(USER) if known else deployment.create_user(USER)
+        for name in deployment.owners():
+            self._settle(self.owner(name))
+        self.live = self._user.index().total if self._owners else 0
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close all files; a temporary folder is deleted."""
+        self._finalizer()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if not self._finalizer.alive or self._parts.database is None:
+            raise DeploymentError("the index is closed")
+        return self._parts.database
+
+    def _write(self, sql: str, *values: object) -> int:
+        try:
+            with self._db as db:
+                return int(db.execute(sql, values).lastrowid or 0)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write {self.folder / DATABASE}: {error}") from None
+
+    def save(self) -> None:
+        """Write changed settings."""
+        self._write("UPDATE facts SET text=?", self.settings.to_json())
+
+    @property
+    def ids(self) -> str:
+        """ "flat" where ids are places, "map" where they are the caller's, "" while that is open."""
+        if self.settings.fixed_ids:
+            return "map"
+        first = next(iter(self._batches.values()), None)
+        return "" if first is None else "flat" if first.ids is None else "map"
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment, made when it is first needed: the encoding must be fixed by then."""
+        self._db  # noqa: B018  (raises if closed)
+        if self._parts.deployment is None:
+            if self.settings.encoding is None:
+                raise ParameterError("the index has no encoding yet: train it or add to it first")
+            made = Deployment.create(self.folder / DEPLOYMENT, self.settings.encoding, threads=self._threads)
+            self._open_deployment(made)
+        assert self._parts.deployment is not None
+        return self._parts.deployment
+
+    @property
+    def user(self) -> User:
+        self.deployment  # noqa: B018  (makes the user)
+        assert self._user is not None
+        return self._user
+
+    def owner(self, name: str) -> ImageOwner:
+        """The owner called ``name``, made and granting to the user if new."""
+        if name not in self._owners:
+            deployment = self.deployment
+            owner = deployment.owner(name) if name in deployment.owners() else deployment.create_owner(name)
+            if not owner.grants():
+                owner.grant(self.user.id)
+            self._owners[name] = owner
+        return self._owners[name]
+
+    # --- rows ---------------------------------------------------------------------------------------------------
+
+    def add(self, x: np.ndarray, ids: npt.NDArray[np.int64] | None, name: str) -> None:
+        """Upload one batch of an owner: all rows or none."""
+        owner = self.owner(name)
+        raw = None if ids is None else ids.astype("<i8").tobytes()
+        place = self._write("INSERT INTO batches (owner, rows, ids) VALUES (?, ?, ?)", name, len(x), raw)
+        try:
+            batch = owner.add_vectors(x)[0][0]
+        except BaseException:
+            with contextlib.suppress(MippError):
+                self._settle(owner)
+            raise
+        self._batches[batch] = _Batch(name, place, ids)
+        self.live += len(x)
+        self._write("UPDATE batches SET batch=? WHERE seq=?", batch, place)
+
+    def _settle(self, owner: ImageOwner) -> None:
+        """Complete or drop the line of an upload that was cut off."""
+        open_lines = self._db.execute(
+            "SELECT seq, rows, ids FROM batches WHERE batch IS NULL AND owner=? ORDER BY seq", (owner.name,)
+        ).fetchall()
+        unknown = [b for b in owner.batches() if b.id not in self._batches]
+        for seq, rows, ids in open_lines:
+            if unknown and unknown[0].rows == rows:
+                batch = unknown.pop(0)
+                self._write("UPDATE batches SET batch=? WHERE seq=?", batch.id, seq)
+                self._batches[batch.id] = _Batch(owner.name, seq, _ids_of(ids))
+                self.live += batch.live
+            else:
+                self._write("DELETE FROM batches WHERE seq=?", seq)
+        if unknown:
+            raise DeploymentError(f"the deployment holds rows of {owner.name} that were not added by this index")
+
+    def labels(self, index: Index) -> npt.NDArray[np.int64]:
+        """(total,) ids of the live rows of ``index`` in its order."""
+        if self._labels is None or self._labels[0] is not index:
+            try:
+                batches = [self._batches[b.tobytes()] for b in index.batches]
+            except KeyError:
+                raise DeploymentError("the deployment holds rows that were not added by this index") from None
+            batch, row = index.locate(np.arange(index.total))
+            if self.ids == "map":
+                parts = [b.ids for b in batches if b.ids is not None]
+                starts = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
+                labels = np.concatenate([*parts, np.empty(0, np.int64)])[starts[batch] + row]
+            else:
+                # ids are places among the rows that are left, in the order of adding
+                order = np.argsort(np.array([b.place for b in batches], np.int64)[batch], kind="stable")
+                labels = np.empty(index.total, np.int64)
+                labels[order] = np.arange(index.total)
+            self._labels = index, labels
+        return self._labels[1]
+
+    def remove(self, index: Index, positions: npt.NDArray[np.int64]) -> None:
+        """Delete live rows of ``index``, each by its owner."""
+        batch, row = index.locate(positions)
+        by_owner: dict[str, list[tuple[bytes, int]]] = {}
+        for b, r in zip(batch.tolist(), row.tolist(), strict=True):
+            raw = index.batches[b].tobytes()
+            by_owner.setdefault(self._batches[raw].owner, []).append((raw, r))
+        for name, pairs in by_owner.items():
+            self.owner(name).delete(pairs)
+            self.live -= len(pairs)
+
+    def rows(self, index: Index, positions: npt.NDArray[np.int64]) -> np.ndarray:
+        """Features (N, d) of live rows of ``index``, fetched and decrypted by their owners."""
+        out = np.empty((len(positions), self.settings.d))
+        batch, row = index.locate(positions)
+        for b in np.unique(batch):
+            raw = index.batches[b].tobytes()
+            numbers, features = self.owner(self._batches[raw].owner).rows_of(raw)
+            here = batch == b
+            out[here] = features[np.searchsorted(numbers, row[here])]
+        return out
+
+    def reset(self) -> None:
+        """Delete the deployment with all keys and rows; settings stay."""
+        if self._parts.deployment is not None:
+            self._parts.deployment.close()
+            self._parts.deployment = self._user = self._labels = None
+            self._owners.clear()
+        try:
+            if (self.folder / DEPLOYMENT).is_dir():
+                gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=self.folder))
+                os.rename(self.folder / DEPLOYMENT, gone / DEPLOYMENT)
+                shutil.rmtree(gone)
+        except OSError as error:
+            raise StoreError(f"cannot delete the rows in {self.folder}: {error.strerror}") from None
+        self._forget_batches()
+
+    def _forget_batches(self) -> None:
+        self._write("DELETE FROM batches")
+        self._batches.clear()
+        self.live = 0
+
+
+def temporary_folder() -> Path:
+    """A new one, for this user only; StoreError if there is no room for it."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="mipp-index-"))
+    except OSError as error:
+        raise StoreError(f"cannot make a folder for the index: {error.strerror}") from None
+
+
+def _ids_of(raw: bytes | None) -> npt.NDArray[np.int64] | None:
+    return None if raw is None else np.frombuffer(raw, "<i8").astype(np.int64)

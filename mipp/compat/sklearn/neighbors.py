@@ -1,0 +1,151 @@
+"""A nearest-neighbour estimator of scikit-learn whose rows are encrypted."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ...errors import DTypeError, ParameterError
+from ..faiss import IndexFlat, IndexFlatIP, IndexFlatL2
+
+__all__ = ["METRICS", "EncryptedNeighbors"]
+
+METRICS = ("cosine", "euclidean", "inner_product", "sqeuclidean")
+
+
+class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
+    """Nearest neighbours among encrypted rows, with the methods of ``sklearn.neighbors.NearestNeighbors``.
+
+    Parameters
+    ----------
+    n_neighbors : neighbours when a search does not say
+    metric : ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` (1 - cosine) or ``"inner_product"`` (the product itself,
+        largest first)
+    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the nearest, and none
+        learns a score or an order
+    ring_bits : 16, 32, 64, or 0: as the data need
+    threads : native threads, default all cores
+
+    Attributes
+    ----------
+    index_ : :class:`mipp.compat.faiss.IndexFlat`, with the deployment and **all keys**
+    n_features_in_, n_samples_fit_ : of the rows
+
+    Notes
+    -----
+    The encoding is fitted to the rows, and public: see :func:`mipp.encoding.finest` for what it gives away. Rows are
+    not kept in the clear. All parties are in this process and a temporary folder: this protects nothing from whoever
+    reads them. A fitted estimator holds secret keys and does not pickle; :func:`mipp.compat.faiss.write_index` keeps
+    ``index_``.
+    """
+
+    def __init__(
+        self, n_neighbors: int = 5, *, metric: str = "euclidean", ranking: str = "user", ring_bits: int = 0,
+        threads: int | None = None,
+    ) -> None:  # fmt: skip
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.ranking = ranking
+        self.ring_bits = ring_bits
+        self.threads = threads
+
+    def __getstate__(self) -> Any:
+        if hasattr(self, "index_"):
+            raise TypeError("a fitted estimator holds secret keys and does not pickle; keep index_ with write_index")
+        return super().__getstate__()
+
+    def fit(self, X: npt.ArrayLike, y: Any = None) -> EncryptedNeighbors:
+        """Encrypt rows X (n, d) and store them with the servers; ``y`` is not used.
+
+        Raises
+        ------
+        ParameterError, ValueError
+            A parameter out of range; X that is no matrix of finite numbers.
+        """
+        if self.metric not in METRICS:
+            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
+        _positive(self.n_neighbors, "n_neighbors")
+        rows = np.asarray(validate_data(self, X, dtype=np.float32))
+        kind = IndexFlatL2 if self.metric in ("euclidean", "sqeuclidean") else IndexFlatIP
+        index = kind(
+            rows.shape[1], ranking=self.ranking, ring_bits=self.ring_bits, threads=self.threads,
+            unit=self.metric == "cosine",
+        )  # fmt: skip
+        index.add(self._prepared(rows))
+        self.index_: IndexFlat = index
+        self.n_samples_fit_ = len(rows)
+        return self
+
+    def kneighbors(
+        self, X: npt.ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> Any:
+        """The nearest rows of queries X (m, d), nearest first.
+
+        Parameters
+        ----------
+        X : queries, secret; None: the rows themselves (decrypted by their owner), each without itself
+        n_neighbors : default the estimator's; at most the number of rows (one less without X)
+
+        Returns
+        -------
+        distances : (m, n_neighbors) float64 in the metric's unit, if ``return_distance``
+        rows : (m, n_neighbors) int64
+        """
+        check_is_fitted(self)
+        k = _positive(self.n_neighbors if n_neighbors is None else n_neighbors, "n_neighbors")
+        most = self.n_samples_fit_ - (X is None)
+        if k > most:
+            raise ParameterError(f"Expected n_neighbors <= n_samples_fit: n_neighbors = {k}, n_samples_fit = {most}")
+        if X is None:
+            # one more, and the row itself goes, wherever it is among its equals
+            values, rows = self.index_.search(self.index_.reconstruct_n(), k + 1)
+            other = rows != np.arange(len(rows))[:, None]
+            # a row with many equals may not be among them: then the last one goes
+            other[other.all(axis=1), -1] = False
+            values, rows = values[other].reshape(-1, k), rows[other].reshape(-1, k)
+        else:
+            queries = np.asarray(validate_data(self, X, dtype=np.float32, reset=False))
+            values, rows = self.index_.search(self._prepared(queries), k)
+        return (self._distances(values), rows) if return_distance else rows
+
+    def kneighbors_graph(
+        self, X: npt.ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
+    ) -> Any:
+        """The neighbours as a sparse matrix (m, n): ones for ``"connectivity"``, else ``"distance"``."""
+        if mode not in ("connectivity", "distance"):
+            raise ParameterError(f'mode must be "connectivity" or "distance", not {mode!r}')
+        distances, rows = self.kneighbors(X, n_neighbors)
+        values = distances if mode == "distance" else np.ones(rows.shape)
+        starts = np.arange(0, rows.size + 1, rows.shape[1])
+        return csr_matrix((values.ravel(), rows.ravel(), starts), shape=(len(rows), self.n_samples_fit_))
+
+    def _prepared(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Unit vectors for cosine; zeros stay zeros, at distance 1 from all, as in scikit-learn."""
+        if self.metric != "cosine":
+            return X
+        wide = X.astype(np.float64)
+        length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        return np.asarray((wide / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32))
+
+    def _distances(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        found = values.astype(np.float64)
+        if self.metric == "cosine":
+            return np.clip(1.0 - found, 0.0, 2.0)
+        if self.metric == "inner_product":
+            return found
+        found = np.maximum(found, 0.0)
+        return np.sqrt(found) if self.metric == "euclidean" else found
+
+
+def _positive(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise DTypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < 1:
+        raise ParameterError(f"{name} must be at least 1, not {value}")
+    return int(value)

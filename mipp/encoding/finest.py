@@ -1,0 +1,215 @@
+"""The finest steps that a ring holds: exact for whole numbers, a stated bound on the error for all else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..errors import EncodingError, ParameterError, ScoreRangeError, ShapeError
+from ..params import RING_DTYPES
+from .encoding import Encoding
+from .fit import tune
+from .numbers import matrix, whole
+
+__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "query_factors"]
+
+#: vectors may be this much longer than the sample's, before rounding up to a power of two
+MARGIN = 2.0
+#: an offset is for so many vectors that are so much nearer to it than to zero
+_LEAST_FOR_OFFSET, _NEARER = 100, 8
+_CHUNK = 1 << 16
+_MOST_TUNED = 20_000
+_ROW_BITS, _QUERY_BITS = 16, 24
+# one less than what clips, so that the bound on norms refuses whatever would be clipped
+_ROW_MOST, _QUERY_MOST = (1 << (_ROW_BITS - 1)) - 2, (1 << (_QUERY_BITS - 1)) - 2
+
+
+def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False) -> Encoding:
+    """The encoding of ``ip`` or ``l2`` with the finest steps that a ring holds.
+
+    Whole numbers are kept as they are, so that scores are exact. All else is rounded to multiples of one step s
+    (``encoding.scale``), so small that nothing is clipped: what is longer than the bound is refused. With c the number
+    of steps of the query in one of the row (1 in a ring of 32 bits, up to 256 in one of 64):
+
+    * ``l2``: the root of the value differs from the true distance by at most ``sqrt(dim) (s + s / c) / 2``;
+    * ``ip``, queries multiplied by :func:`query_factors` first: the value differs from the true product by at most
+      ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, 0.51 with 64 bits, for dim up to 2^20).
+
+    A ring of 16 bits has no room for that, unless whole numbers are small: there it is :func:`mipp.encoding.tune`,
+    which clips, and is judged by recall.
+
+    Parameters
+    ----------
+    metric : ``ip`` or ``l2``
+    sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
+        longest vector, doubled and rounded up to a power of two; and for ``l2``, if 100 vectors or more lie together
+        far from zero, their mean in multiples of the largest deviation. (:func:`mipp.encoding.tune` tells more.)
+    ring_bits : 16, 32, 64, or 0: 32 bits, and 64 where whole numbers do not fit those exactly
+    server_ranking : leave the room that oblivious comparison needs: half the range
+
+    Raises
+    ------
+    ParameterError, DTypeError, ShapeError, EncodingError, ScoreRangeError
+        Another metric or ring; a sample that is empty or no matrix of finite numbers; what ``tune`` refuses.
+    """
+    if metric not in ("ip", "l2"):
+        raise ParameterError(f"metric must be ip or l2, not {metric!r}")
+    if ring_bits and ring_bits not in RING_DTYPES:
+        raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
+    x = matrix(sample, None, "sample")
+    if not x.size:
+        raise ShapeError("the sample is empty")
+    offset = _offset(x) if metric == "l2" else np.zeros(x.shape[1])
+    largest = max(float(np.abs(p).max()) for p in _parts(x, offset)) or 1.0
+    # divided first, so that squares neither overflow nor vanish
+    norms = np.concatenate([np.einsum("ij,ij->i", p / largest, p / largest) for p in _parts(x, offset)])
+    bound = _power(MARGIN * largest * math.sqrt(float(norms.max())))
+    common: dict[str, Any] = {"offset": tuple(offset.tolist()) if offset.any() else ()}
+    if largest <= _ROW_MOST and all((p == np.rint(p)).all() for p in _parts(x, offset)):
+        for bits in (ring_bits,) if ring_bits else (32, 64):
+            found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
+            if found is not None:
+                return found
+    if ring_bits == 16:
+        if len(x) > _MOST_TUNED:
+            x = x[np.unique(np.append(np.arange(_MOST_TUNED) * len(x) // _MOST_TUNED, norms.argmax()))]
+        return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
+    return _rounded(metric, x.shape[1], bound, ring_bits or 32, server_ranking, common)
+
+
+def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
+    """As :func:`finest`, for vectors of length one at most: it needs no sample, and tells nothing of the vectors.
+
+    Parameters
+    ----------
+    metric, dim : ``ip`` or ``l2``; numbers per vector
+    ring_bits : 32 or 64; a ring of 16 bits needs a sample
+    server_ranking : as of :func:`finest`
+
+    Raises
+    ------
+    ParameterError
+        Another metric or ring.
+    """
+    if metric not in ("ip", "l2") or ring_bits not in (32, 64):
+        raise ParameterError("unit vectors are for ip and l2, in rings of 32 or 64 bits")
+    # a little longer, for vectors whose length was made one in float32
+    return _rounded(metric, dim, 1.0 + 2.0**-16, ring_bits, server_ranking, {})
+
+
+def _is_exact(encoding: Encoding) -> bool:
+    """Whether :func:`finest` made this encoding for whole rows: no other one has 16 bits and scale 1."""
+    return encoding.scale == (1.0,) and encoding.bits == _ROW_BITS
+
+
+def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
+    """EncodingError for rows (N, dim) that an encoding for whole numbers would round or clip."""
+    if _is_exact(encoding):
+        x = matrix(rows, encoding.dim, "rows").astype(np.float64)
+        offset = np.array(encoding.offset) if encoding.offset else 0.0
+        try:
+            whole(x - offset, -_ROW_MOST, _ROW_MOST, "rows")
+        except EncodingError:
+            raise EncodingError(
+                "the encoding was fitted to whole numbers and keeps those only, up to 32766 from its offset; fit it to "
+                "numbers like these"
+            ) from None
+
+
+def check_queries(encoding: Encoding, queries: np.ndarray) -> None:
+    """ScoreRangeError for queries (B, dim) of ``l2`` that an encoding without ``query_scale`` would clip."""
+    if encoding.metric == "l2" and not encoding.query_scale:
+        x = matrix(queries, encoding.dim, "queries").astype(np.float64)
+        offset = np.array(encoding.offset) if encoding.offset else 0.0
+        # as many steps as a row has, each divided further
+        if np.abs(x - offset).max(initial=0.0) > ((1 << (encoding.bits - 1)) - 1) * encoding.scale[0]:
+            raise ScoreRangeError("a query has a coordinate that the encoding would clip")
+
+
+def query_factors(encoding: Encoding, queries: np.ndarray) -> np.ndarray:
+    """By what to multiply queries (B, dim) of ``ip`` so that they take all of their range: (B,) float64, secret.
+
+    The ranking stays as it is, no query is too long, and scores become finer; divide the values by it. Where rows are
+    kept exactly these are powers of two, so that whole queries stay whole.
+    """
+    x = matrix(queries, encoding.dim, "queries").astype(np.float64) * (np.array(encoding.scale) / encoding.query_scale)
+    largest = np.abs(x).max(axis=1, initial=0.0)
+    safe = np.where(largest > 0, largest, 1.0)
+    length = np.sqrt(np.einsum("ij,ij->i", x / safe[:, None], x / safe[:, None])) * safe
+    limit = math.sqrt(encoding.query_norm2) - math.sqrt(encoding.dim) / 2
+    clip = (1 << (encoding.query_bits - 1)) - 1
+    factors = np.minimum(limit / np.where(largest > 0, length, limit), clip / np.where(largest > 0, largest, clip))
+    return np.asarray(np.exp2(np.floor(np.log2(factors))) if _is_exact(encoding) else factors)
+
+
+def _power(value: float) -> float:
+    """The least power of two that is not smaller."""
+    if not value:
+        return 1.0
+    fraction, exponent = math.frexp(value)
+    return math.ldexp(0.5 if fraction == 0.5 else 1.0, exponent)
+
+
+def _offset(x: np.ndarray) -> np.ndarray:
+    """The mean in multiples of the power of two above the largest deviation, so whole where x is; mostly zeros."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    deviation = max(float(np.abs(p).max()) for p in _parts(x, mean))
+    if len(x) < _LEAST_FOR_OFFSET or deviation * _NEARER > np.abs(mean).max():
+        return np.zeros(x.shape[1])
+    step = _power(max(deviation, float(np.spacing(np.abs(mean).max()))))
+    return np.asarray(np.rint(mean / step) * step)
+
+
+def _parts(x: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
+    """x - offset in float64, some rows at a time."""
+    for start in range(0, len(x), _CHUNK):
+        yield x[start : start + _CHUNK].astype(np.float64) - offset
+
+
+def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding | None:
+    """Scale 1 with rows up to ``bound`` long, queries as fine as there is room; None if there is none."""
+    options = {**common, "bits": _ROW_BITS, "ring_bits": ring_bits, "scale": (1.0,), "row_norm2": bound**2}
+    tries: list[dict[str, Any]] = []
+    if metric == "ip":
+        most = min(_room(ring_bits, server) // bound, _QUERY_MOST)
+        if most >= bound:  # queries as long as rows
+            tries = [{"query_bits": _QUERY_BITS, "query_scale": 1.0, "query_norm2": most**2}]
+    else:
+        for finer in range(_QUERY_BITS - _ROW_BITS, -1, -1):
+            if bound << finer <= _QUERY_MOST:
+                tries.append({"query_bits": _ROW_BITS + finer, "query_norm2": (bound << finer) ** 2})
+    for more in tries:
+        try:
+            found = Encoding(metric, dim, **options, **more)
+        except ScoreRangeError:
+            continue
+        if found.allows_server_ranking or not server:
+            return found
+    return None
+
+
+def _rounded(metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding:
+    """The longest row takes all of the range; a query of ``ip`` too, one of ``l2`` as the row."""
+    slack = math.sqrt(dim) / 2  # rounding lengthens a row by no more
+    options: dict[str, Any] = {**common, "bits": _ROW_BITS, "ring_bits": ring_bits}
+    if metric == "ip":
+        rows, asked = _ROW_MOST, min(_room(ring_bits, server) // _ROW_MOST, _QUERY_MOST)
+        scale = bound / (rows - slack)
+        options |= {"query_bits": _QUERY_BITS, "query_scale": scale, "query_norm2": asked**2}
+    else:
+        finer = _QUERY_BITS - _ROW_BITS if ring_bits == 64 else 0
+        # 3 c A^2 below half the range, or 4 c A^2 where differences must fit too
+        rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // ((4 if server else 3) << finer)), _ROW_MOST)
+        scale = bound / (rows - slack)
+        options |= {"query_bits": _ROW_BITS + finer, "query_norm2": (rows << finer) ** 2}
+    if rows <= slack or not math.isfinite(1.0 / scale):
+        raise ParameterError("the sample's vectors are too many-dimensional or too small for any step")
+    return Encoding(metric, dim, scale=(scale,), row_norm2=rows**2, **options)
+
+
+def _room(ring_bits: int, server: bool) -> int:
+    """Largest absolute score where scores of both signs occur alike."""
+    return (1 << (ring_bits - 1 - server)) - 1
