@@ -72,11 +72,11 @@ class Peer:
 
     def _line(self) -> dict:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            said = self._log.read_text().strip().splitlines()[-1:]
-            raise RuntimeError(f"SPU's process ended with code {self._process.wait()}: {' '.join(said)}")
-        return json.loads(line)
+        for line in self._process.stdout:
+            if line.startswith("{"):  # it logs there, too
+                return json.loads(line)
+        said = self._log.read_text().strip().splitlines()[-1:]
+        raise RuntimeError(f"SPU's process ended with code {self._process.wait()}: {' '.join(said)}")
 
     def seconds(self, work: str) -> float:
         """Seconds of one call, e.g. of ``"top_k_fm32"``; its first call compiles before."""
