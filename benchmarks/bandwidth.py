@@ -14,9 +14,9 @@ from benchmarks.common import seconds
 Part = Callable[[np.ndarray], object]
 
 
-@numba.njit(nogil=True, cache=False)
+@numba.njit(nogil=True)
 def _sum(words):
-    """Four sums at a time over four streams, so that the hardware's prefetchers have several to follow."""
+    """Four streams at a time, so that the hardware's prefetchers have several to follow."""
     quarter = len(words) // 4
     a = b = c = d = np.uint64(0)
     for i in range(quarter):
@@ -40,20 +40,27 @@ READS: dict[str, Part] = {
 WRITES: dict[str, Part] = {"memset": _set, "numpy fill": lambda words: words.fill(3)}
 
 
-def measure(mib: int, threads: int, rounds: int = 7) -> dict[str, float]:
-    """GB/s of reading and of writing ``mib`` MiB with so many threads: the fastest of all ways and rounds.
+class Memory:
+    """A block of memory, and the fastest ways found to read and to write it with some threads.
 
-    BLAS must be limited to one thread outside (it runs in each of ours).
+    BLAS must be limited to one thread outside: it runs in each of ours.
     """
-    # small numbers as floats, too: sums and products of them stay numbers
-    words = np.full((mib << 20) // 4, 1.0, np.float32).view(np.uint64)
-    parts = np.array_split(words, threads)
-    found = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for kind, ways in (("read", READS), ("write", WRITES)):
-            best = float("inf")
-            for _ in range(rounds):
-                for way in ways.values():
-                    best = min(best, seconds(lambda way=way: list(pool.map(way, parts))))
-            found[kind] = words.nbytes / best / 1e9
-    return found
+
+    def __init__(self, mib: int, threads: int) -> None:
+        # small numbers as floats, too: sums and products of them stay numbers
+        self._words = np.full((mib << 20) // 4, 1.0, np.float32).view(np.uint64)
+        self._parts = np.array_split(self._words, threads)
+        self._pool = ThreadPoolExecutor(threads)
+        self.ways = {kind: self._fastest(ways) for kind, ways in (("read", READS), ("write", WRITES))}
+
+    def _run(self, way: Part) -> float:
+        return seconds(lambda: list(self._pool.map(way, self._parts)))
+
+    def _fastest(self, ways: dict[str, Part]) -> Part:
+        best = {name: min(self._run(way) for _ in range(5)) for name, way in ways.items()}
+        return ways[min(best, key=best.__getitem__)]
+
+    def once(self) -> tuple[float, float]:
+        """GB/s of reading and of writing now."""
+        read, write = (self._words.nbytes / self._run(self.ways[kind]) / 1e9 for kind in ("read", "write"))
+        return read, write

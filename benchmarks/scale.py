@@ -2,7 +2,7 @@
 
 10,000 to 8,000,000 rows of 128 words, 1 to 1024 queries, u32 and u16, one and all threads. Rows are computed in blocks
 so that the answers of a block stay below ``--block-mib``; memory is rows plus one block. Beside each figure the limit
-of this machine's memory, measured in the same run: rows read once, answers written once.
+of this machine's memory, measured in turn with it: rows read once, answers written once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is loaded
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -23,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import bandwidth, machine, plots
-from benchmarks.common import blas_threads, random_words, seconds
+from benchmarks import machine, plots
+from benchmarks.bandwidth import Memory
+from benchmarks.common import blas_threads, in_turns, random_words, seconds
 from mipp import ring
 
 DIM = 128
@@ -49,10 +51,10 @@ class Figure:
     ns_per_row: float
     gb_per_s: float
     g_products_per_s: float
-    #: GB/s of reading rows and writing answers at the speed of memory alone, as time; and how many times as long it took
+    #: time of reading rows and writing answers at memory's speed of the moment; how many times as long it took
     limit_s: float
     over_limit: float
-    #: peak of the process while it ran, and what rows and one block of answers take
+    #: peak of the process while it ran; what it had before, rows and one block of answers
     peak_mib: float
     expected_mib: float
 
@@ -72,10 +74,8 @@ def blocks(stored: np.ndarray, columns: np.ndarray, out: np.ndarray, threads: in
 
 def reset_peak() -> None:
     """Starts the kernel's count of peak memory anew; where it cannot, the peak is that of the whole run."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def peak_mib() -> float:
@@ -90,46 +90,66 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def figure(kind: str, stored: np.ndarray, queries: int, threads: int, mib: int, budget: float, limits: dict) -> Figure:
-    """Times one size, at least three times, and for about ``budget`` seconds."""
+def figure(
+    kind: str, stored: np.ndarray, queries: int, threads: int, asked: argparse.Namespace, memory: Memory, before: float
+) -> Figure:
+    """Times one size for about ``asked.budget`` seconds, in turn with memory's own speed."""
     rows, size = len(stored), stored.itemsize
     columns = random_words((queries, DIM), stored.dtype.type, 6)
     reset_peak()
-    out = np.zeros((queries, block_of(rows, queries, size, mib)), stored.dtype)
-    call = lambda: blocks(stored, columns, out, threads)  # noqa: E731
-    times = [seconds(call)]
-    if times[0] < budget:
-        times.clear()
-        began = time.perf_counter()
-        while len(times) < 3 or (time.perf_counter() - began < budget and len(times) < 50):
-            times.append(seconds(call))
+    out = np.zeros((queries, block_of(rows, queries, size, asked.block_mib)), stored.dtype)
+    times, speeds = [], []
+    blocks(stored[: out.shape[1]], columns, out, threads)
+    began = time.perf_counter()
+    while not times or (time.perf_counter() - began < asked.budget and len(times) < 50):
+        times.append(seconds(lambda: blocks(stored, columns, out, threads)))
+        if len(times) <= 5:
+            speeds.append(memory.once())
     took, read, answers = statistics.median(times), stored.nbytes, rows * queries * size
-    limit = (read / limits["read"] + answers / limits["write"]) / 1e9
+    reads, writes = (statistics.median(side) for side in zip(*speeds, strict=True))
+    limit = (read / reads + answers / writes) / 1e9
     return Figure(
         kind, threads, rows, queries, out.shape[1], took, len(times), 1e9 * took / rows, read / took / 1e9,
-        rows * DIM * queries / took / 1e9, limit, took / limit, peak_mib(), (read + out.nbytes) / 2**20,
+        rows * DIM * queries / took / 1e9, limit, took / limit, peak_mib(), before + (read + out.nbytes) / 2**20,
     )  # fmt: skip
 
 
-def measure(asked: argparse.Namespace, limits: dict[int, dict[str, float]]) -> Iterator[Figure]:
-    most = max(asked.rows)
+def measure(asked: argparse.Namespace, memories: dict[int, Memory]) -> Iterator[Figure]:
+    """All sizes; rows are held for one size at a time, so that peaks mean something."""
     for kind in asked.kinds:
-        stored = random_words((most, DIM), DTYPES[kind])
-        for threads in sorted(limits):
-            for rows in asked.rows:
+        for rows in asked.rows:
+            reset_peak()
+            before = peak_mib()
+            stored = random_words((rows, DIM), DTYPES[kind])
+            for threads, memory in memories.items():
                 for queries in asked.queries:
-                    yield figure(kind, stored[:rows], queries, threads, asked.block_mib, asked.budget, limits[threads])
-        del stored
+                    yield figure(kind, stored, queries, threads, asked, memory, before)
+            del stored
 
 
-def growth(figures: Sequence[Figure], small: int, large: int) -> list[str]:
-    """Time per row of ``large`` rows over that of ``small``, for each kind, threads and queries that has both."""
-    by = {(f.kind, f.threads, f.queries, f.rows): f.ns_per_row for f in figures}
-    found = []
-    for kind, threads, queries, rows in by:
-        if rows == large and (base := by.get((kind, threads, queries, small))):
-            ratio = by[kind, threads, queries, large] / base
-            found.append(f"{kind}, {threads} threads, {queries} queries: {ratio:.3f}")
+def growth(asked: argparse.Namespace, threads: Sequence[int]) -> dict[str, float]:
+    """Time per row of the most rows over that of an eighth of them, in turn, medians of pairs: 1 where it is linear."""
+    found = {}
+    rows = max(asked.rows)
+    for kind in asked.kinds:
+        stored = random_words((rows, DIM), DTYPES[kind])
+        for count in threads:
+            for queries in (1, 16):
+                columns = random_words((queries, DIM), DTYPES[kind], 6)
+                out = np.zeros((queries, block_of(rows, queries, stored.itemsize, asked.block_mib)), stored.dtype)
+                few = stored[: -(-rows // 8)]
+
+                def large(columns=columns, out=out, count=count, stored=stored):
+                    return seconds(lambda: blocks(stored, columns, out, count)) / len(stored)
+
+                def small(columns=columns, out=out, count=count, few=few):
+                    return statistics.median(seconds(lambda: blocks(few, columns, out, count)) for _ in range(3)) / len(
+                        few
+                    )
+
+                large(), small()
+                found[f"{kind}, {count} threads, {queries} queries"] = in_turns(large, small, 7).ratio
+        del stored, few
     return found
 
 
@@ -153,28 +173,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = machine.facts()
     print(machine.line(facts))
     with blas_threads(1):
-        limits = {t: bandwidth.measure(16 if asked.quick else 512, t) for t in sorted({1, machine.cores()})}
-    for threads, found in limits.items():
-        print(f"memory, {threads} threads: reads {found['read']:.1f} GB/s, writes {found['write']:.1f} GB/s")
-    print("kind threads     rows queries      time    ns/row   GB/s  G products/s  over limit  peak MiB", flush=True)
-    figures = []
-    for f in measure(asked, limits):
-        figures.append(f)
+        memories = {t: Memory(16 if asked.quick else 256, t) for t in sorted({1, machine.cores()})}
+        for threads, memory in memories.items():
+            read, write = map(max, zip(*(memory.once() for _ in range(7)), strict=True))
+            print(f"memory, {threads} threads: reads {read:.1f} GB/s, writes {write:.1f} GB/s (best of 7)")
         print(
-            f"{f.kind:4} {f.threads:7} {f.rows:8} {f.queries:7} {f.seconds:9.4f} {f.ns_per_row:9.2f} {f.gb_per_s:6.2f} "
-            f"{f.g_products_per_s:13.2f} {f.over_limit:11.2f} {f.peak_mib:9.0f}", flush=True,
-        )  # fmt: skip
-    if compared := growth(figures, 1_000_000, 8_000_000):
-        print("time per row, 8,000,000 rows over 1,000,000 (limit 1.10):")
-        print("\n".join(f"  {text}" for text in compared))
+            "kind threads     rows queries      time    ns/row   GB/s  G products/s  over limit  peak MiB", flush=True
+        )
+        figures = []
+        for f in measure(asked, memories):
+            figures.append(f)
+            print(
+                f"{f.kind:4} {f.threads:7} {f.rows:8} {f.queries:7} {f.seconds:9.4f} {f.ns_per_row:9.2f} "
+                f"{f.gb_per_s:6.2f} {f.g_products_per_s:13.2f} {f.over_limit:11.2f} {f.peak_mib:9.0f}", flush=True,
+            )  # fmt: skip
+        grown = growth(asked, list(memories))
+    print(f"time per row, {max(asked.rows):,} rows over {max(asked.rows) // 8:,} (limit 1.10):")
+    print("\n".join(f"  {name}: {ratio:.3f}" for name, ratio in grown.items()))
     if asked.json:
         content = {
             "schema": SCHEMA,
             "datetime": datetime.now(timezone.utc).isoformat(),
             "quick": asked.quick,
             "machine": {"fingerprint": machine.fingerprint(facts), **facts},
-            "limits_gb_per_s": {str(t): found for t, found in limits.items()},
             "results": [asdict(f) for f in figures],
+            "growth": grown,
         }
         asked.json.write_text(json.dumps(content, indent=1))
         print("JSON:", asked.json)

@@ -22,6 +22,8 @@ from .builds import Build
 
 WORKER = Path(__file__).with_name("worker.py")
 SHORTEST_RUN = 0.3e-3
+#: seconds of making a workload that every pair is worth: new memory each time, some places are slower than others
+CHEAP = 0.05
 WORKLOADS = Path(__file__).with_name("workloads.py")
 
 
@@ -153,10 +155,11 @@ def launch(
     found: dict[str, list[tuple[float, float]] | str] = {}
     with workers(builds, workloads, package) as sides:
         for name in wanted:
-            slowest, failed = 0.0, ""
+            slowest, making, failed = 0.0, 0.0, ""
             for side, worker in zip(("base", "head"), sides, strict=True):
                 try:
-                    slowest = max(slowest, worker.ask("prepare", name=name)["seconds"])
+                    made = worker.ask("prepare", name=name)
+                    slowest, making = max(slowest, made["seconds"]), max(making, made["made"])
                 except WorkerError as error:
                     failed = failed or f"{side}: {error}"
             if failed:
@@ -169,6 +172,8 @@ def launch(
             pairs = []
             for turn in range(plan.pairs):
                 spent = [0.0, 0.0]
+                for worker in sides if turn and making < CHEAP else ():
+                    worker.ask("prepare", name=name)
                 for side in (0, 1) if turn % 2 == 0 else (1, 0):
                     spent[side] = sides[side].ask("sample", **size)["seconds"]
                 pairs.append((spent[0], spent[1]))

@@ -36,7 +36,7 @@ class Interval:
 def interval(
     launches: Sequence[Launch], *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Two-stage bootstrap: launches with replacement, and pairs within each.
+    """Two-stage bootstrap: launches with replacement, and pairs within each (as many as the longest launch has).
 
     Parameters
     ----------
@@ -54,10 +54,13 @@ def interval(
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     logs = [log_ratios(launch) for launch in launches]
     rng = np.random.default_rng(seed)
-    medians = np.empty(resamples)
-    for i in range(resamples):
-        drawn = [logs[j] for j in rng.integers(0, len(logs), len(logs))]
-        medians[i] = np.median(np.concatenate([d[rng.integers(0, len(d), len(d))] for d in drawn]))
+    lengths = np.array([len(log) for log in logs])
+    table = np.zeros((len(logs), lengths.max()))
+    for row, log in zip(table, logs, strict=True):
+        row[: len(log)] = log
+    drawn = rng.integers(0, len(logs), (resamples, len(logs), 1))
+    pairs = (rng.random((resamples, len(logs), lengths.max())) * lengths[drawn]).astype(int)
+    medians = np.median(table[drawn, pairs].reshape(resamples, -1), axis=1)
     tail = (1 - confidence) / 2
     low, high = np.exp(np.quantile(medians, [tail, 1 - tail]))
     return Interval(float(np.exp(np.median(np.concatenate(logs)))), float(low), float(high))

@@ -45,15 +45,15 @@ def ring(rows, dtype, queries):
 
 
 def bench_ring_u32(small=False):
-    return ring(1_500, np.uint32, 1)  # in a core's second cache
+    return ring(1_000 if small else 4_000, np.uint32, 1)
 
 
 def bench_ring_u16(small=False):
-    return ring(3_000, np.uint16, 1)
+    return ring(1_000 if small else 8_000, np.uint16, 1)
 
 
 def bench_ring_u32_16_queries(small=False):
-    return ring(500 if small else 4_000, np.uint32, 16)
+    return ring(500 if small else 1_000, np.uint32, 16)
 
 
 def bench_ring_u16_256_queries(small=False):
