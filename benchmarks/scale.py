@@ -214,7 +214,7 @@ def plot(figures: Sequence[Figure], path: Path, title: str) -> None:
     for number, kind in enumerate(dict.fromkeys(f.kind for f in figures)):
         mine = [f for f in figures if f.kind == kind and f.threads == threads]
         most, queries = max(f.rows for f in mine), sorted({f.queries for f in mine})
-        for count, style in zip((queries[0], queries[-1]), ("-", ":"), strict=True):
+        for count, style in zip(dict.fromkeys((queries[0], queries[-1])), ("-", ":"), strict=False):
             line = [f for f in mine if f.queries == count]
             x, label = [f.rows for f in line], f"{kind}, {count} queries"
             by_rows.plot(x, [f.ns_per_row for f in line], f"o{style}", color=f"C{number}", label=label)
