@@ -80,7 +80,9 @@ def run(asked: argparse.Namespace) -> int:
         asked.launches, 3 * asked.launches, asked.pairs, asked.sample_ms, asked.threshold / 100, asked.confidence / 100
     )
     # counts first: they need no quiet machine, and say what lacks at once
-    counts = count(pair, [n for n in names if n in known["counted"]], asked) if asked.instructions else {}
+    tiers = [t for t in instructions.TIERS if t in known["levels"]] or ["portable"]
+    counted = [n for n in names if n in known["counted"]] if asked.instructions else []
+    counts = count(pair, counted, tiers, asked) if counted else {}
     results = sampling.measure(pair, names, plan, workloads=workloads, package=asked.package, say=progress)
     print(table(results))
     grown = report_counts(counts, asked.instructions_threshold / 100)
@@ -120,10 +122,12 @@ def table(results: Sequence[sampling.Result]) -> str:
     return "\n".join(made)
 
 
-def count(pair: Sequence[builds.Build], names: list[str], asked) -> dict[str, dict[str, tuple[int, int]]]:
+def count(
+    pair: Sequence[builds.Build], names: list[str], tiers: list[str], asked: argparse.Namespace
+) -> dict[str, dict[str, tuple[int, int]]]:
     """Instructions of (base, head) by workload and tier; one build is counted once."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    for tier in instructions.TIERS if names else ():
+    for tier in tiers:
         progress(f"counting instructions: {tier}")
         sides = {}
         for build in pair:

@@ -46,6 +46,12 @@ def line(of: dict[str, str | int | None]) -> str:
     )
 
 
+def busy() -> str | None:
+    """A warning where other work runs now: ratios of two threads, and of long calls, then mean little."""
+    load = os.getloadavg()[0]
+    return f"busy: a load of {load:.1f} on {cores()} cores before the start" if load > 0.5 * cores() else None
+
+
 def cores() -> int:
     """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -280,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     facts = machine.facts()
     print(machine.line(facts))
+    if busy := machine.busy():
+        print(busy)
     scale = Scale(asked.quick, asked.spu_python)
     results: list[Row] = []
     left_out: dict[str, str] = {}
@@ -300,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "schema": SCHEMA,
             "datetime": datetime.now(timezone.utc).isoformat(),
             "quick": asked.quick,
+            "busy": busy,
             "machine": {"fingerprint": machine.fingerprint(facts), **facts},
             "versions": versions(),
             "results": [asdict(row) for row in results],

@@ -172,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.budget = min(asked.budget, 0.02)
     facts = machine.facts()
     print(machine.line(facts))
+    if busy := machine.busy():
+        print(busy)
     with blas_threads(1):
         memories = {t: Memory(16 if asked.quick else 256, t) for t in sorted({1, machine.cores()})}
         for threads, memory in memories.items():
@@ -195,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "schema": SCHEMA,
             "datetime": datetime.now(timezone.utc).isoformat(),
             "quick": asked.quick,
+            "busy": busy,
             "machine": {"fingerprint": machine.fingerprint(facts), **facts},
             "results": [asdict(f) for f in figures],
             "growth": grown,

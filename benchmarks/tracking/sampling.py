@@ -143,7 +143,7 @@ def _idle() -> dict[int, int]:
 
 
 def names_of(builds: Sequence[Build], workloads: Path = WORKLOADS, package: str = "mipp") -> dict:
-    """Workloads of a file, those that can be counted, and the level of kernels."""
+    """Workloads of a file, those that can be counted, the level of kernels in force and all levels."""
     with workers(builds[:1], workloads, package) as (worker,):
         return worker.ask("list")
 

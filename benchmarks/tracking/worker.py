@@ -44,6 +44,15 @@ def deeper(depth, call):
     return call() if not depth else next(map(partial(deeper, depth - 1), (call,)))
 
 
+def levels():
+    """The level of kernels in force, and all that this build has here; none without mipp."""
+    try:
+        from mipp import cpu
+    except ImportError:
+        return {"level": None, "levels": []}
+    return {"level": cpu.level(), "levels": list(cpu.levels())}
+
+
 class Worker:
     def __init__(self, workloads):
         self.depth = 0
@@ -107,10 +116,6 @@ def main():
     # samples are read on this stream; what workloads print goes elsewhere
     answers, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(workloads)
-    with contextlib.suppress(ImportError):
-        from mipp import cpu
-
-        worker.level = cpu.level()
     gc.disable()
     for line in sys.stdin:
         request = json.loads(line)
@@ -118,7 +123,7 @@ def main():
         try:
             if do == "list":
                 answer = {"names": list(workloads), "counted": [n for n, f in workloads.items() if counted(f)]}
-                answer["level"] = getattr(worker, "level", None)
+                answer |= levels()
             elif do == "prepare":
                 answer = worker.prepare(**request)
             elif do == "sample":
