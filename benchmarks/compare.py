@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--builds", type=Path, default=None, help="folder of builds (default: MIPP_BENCH_BUILDS, a cache)"
     )
+    made.add_argument("--objects", type=Path, help="a checkout built by the same compiler and flags: less to compile")
     made.add_argument("--storage", type=Path, default=storage.DEFAULT, help="folder that the run is appended to")
     made.add_argument("--no-save", action="store_true")
     made.add_argument("--self-test", type=int, metavar="N", help="as benchmarks.proof: planted slowdowns, N times")
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(asked: argparse.Namespace) -> int:
     cache = asked.builds or builds.default_cache()
     workloads = asked.workloads.resolve()
-    pair = [builds.build(asked.repository, revision, cache) for revision in (asked.base, asked.head)]
+    pair = [
+        builds.build(asked.repository, revision, cache, objects=asked.objects) for revision in (asked.base, asked.head)
+    ]
     if pair[0].key == pair[1].key:
         print("both are one build: differences are noise")
     known = sampling.names_of(pair, workloads, asked.package)

@@ -20,7 +20,7 @@ from benchmarks.tracking import builds, sampling, stats
 SOURCE = Path("csrc/ring/ring.cpp")
 
 
-def rename(source: Path) -> None:
+def change_nothing(source: Path) -> None:
     """Nothing but a comment: another build of the same code."""
     path = source / SOURCE
     path.write_text(path.read_text() + "// built again\n")
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     cache = asked.builds or builds.default_cache()
     try:
-        base, same, slow = (builds.build(ROOT, builds.WORKING_TREE, cache, edit) for edit in (None, rename, slow_down))
+        base, same, slow = (
+            builds.build(ROOT, builds.WORKING_TREE, cache, edit) for edit in (None, change_nothing, slow_down)
+        )
     except builds.BuildError as error:
         print(error, file=sys.stderr)
         return 2

@@ -24,6 +24,8 @@ from pathlib import Path
 #: not part of what is built
 UNBUILT = (".ci/", ".github/", "benchmarks/", "tests/")
 WORKING_TREE = "working tree"
+#: builds in the cache, those used last
+KEPT = 20
 # what the build needs, where it is installed already; else pip makes an environment for it
 BUILD_NEEDS = {"setuptools": 77, "pybind11": 2, "cython": 3, "gmpy2": 2}
 
@@ -81,7 +83,7 @@ def export(repository: Path, tree: str, target: Path) -> None:
 
 def key_of(source: Path) -> str:
     """Hash of all files, and of what compiles and runs them."""
-    digest = hashlib.sha256(f"{sys.version} {sysconfig.get_config_var('CC')} {_compiler()}".encode())
+    digest = hashlib.sha256(toolchain().encode())
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         name = path.relative_to(source).as_posix()
         if name.endswith(".md") or name == ".gitignore":
@@ -90,15 +92,26 @@ def key_of(source: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _compiler() -> str:
+def toolchain() -> str:
+    """What compiles and runs a build: interpreter, compiler, flags of the environment."""
     command = os.environ.get("CXX", "c++")
     try:
-        return subprocess.run([command, "--version"], capture_output=True, text=True).stdout.split("\n")[0]
+        compiler = subprocess.run([command, "--version"], capture_output=True, text=True).stdout.split("\n")[0]
     except OSError:
-        return "none"
+        compiler = "none"
+    flags = [f"{n}={os.environ.get(n, '')}" for n in ("CC", "CXX", "CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS")]
+    return "\n".join([sys.version, str(sysconfig.get_config_var("CC")), compiler, *flags])
 
 
-def build(repository: Path, revision: str, cache: Path, edit: Callable[[Path], None] | None = None, say=print) -> Build:
+def build(
+    repository: Path,
+    revision: str,
+    cache: Path,
+    edit: Callable[[Path], None] | None = None,
+    *,
+    objects: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Build:
     """The build of a revision, or of an installed folder as it is; made if the cache has none.
 
     Parameters
@@ -106,6 +119,7 @@ def build(repository: Path, revision: str, cache: Path, edit: Callable[[Path], N
     revision : what git knows, ``working tree``, or a folder that ``pip install --target`` filled
     cache : folder of builds
     edit : changes the exported files before they are built
+    objects : a checkout that the same compiler and flags have built: its objects are used if the cache has none
 
     Raises
     ------
@@ -129,21 +143,22 @@ def build(repository: Path, revision: str, cache: Path, edit: Callable[[Path], N
             os.utime(kept)
             return Build(revision, commit, key, kept / "installed")
         say(f"{revision} ({short(commit)}): building")
-        earlier = sorted((p for p in cache.glob("*/source") if not p.parent.name.startswith("new-")), key=_age)
-        for old in [*earlier[-1:], repository]:
-            if (old / "build").is_dir():
-                take_over(old, source)
-                break
+        earlier = [p / "source" for p in _kept(cache) if (p / "toolchain").read_text() == toolchain()]
+        if old := (earlier or [objects])[-1]:
+            take_over(old, source)
         install(source, Path(temporary, "installed"))
+        Path(temporary, "toolchain").write_text(toolchain())
         made = Path(temporary, key)
         made.mkdir()
-        for part in ("source", "installed"):
+        for part in ("source", "installed", "toolchain"):
             os.replace(Path(temporary, part), made / part)
         try:
             os.replace(made, kept)
         except OSError:  # another process made the same
             if not kept.is_dir():
                 raise
+    for old in _kept(cache)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
     return Build(revision, commit, key, kept / "installed")
 
 
@@ -152,12 +167,14 @@ def short(commit: str) -> str:
     return commit[:12] + "+" * commit.endswith("+")
 
 
-def _age(path: Path) -> float:
-    return path.parent.stat().st_mtime
+def _kept(cache: Path) -> list[Path]:
+    """Builds in the cache, that used last at the end."""
+    found = [p.parent for p in cache.glob("*/toolchain") if not p.parent.name.startswith("new-")]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def take_over(old: Path, new: Path) -> None:
-    """Objects of another build, and the times of files that are the same: only what differs is compiled again."""
+    """Objects of another build by the same toolchain, and the times of equal files: only what differs is compiled."""
     found = [p for p in (old / "build").glob("temp.*") if p.is_dir() and not p.name.endswith("-sanitize")]
     if not found:
         return

@@ -44,6 +44,17 @@ def test_a_commit_that_changes_no_code_shares_the_build(project, cache, installs
     assert two.key == docs.key and two.commit != docs.commit and len(installs) == 1
 
 
+def test_the_cache_keeps_what_was_used_last(project, cache, installs, monkeypatch):
+    monkeypatch.setattr(builds, "KEPT", 2)
+    one, two = (builds.build(project.folder, name, cache) for name in ("one", "two"))
+    for age, made in ((2000, one), (1000, two)):
+        os.utime(made.path.parent, (age, age))
+    builds.build(project.folder, "two", cache)  # used again
+    project.write(7)
+    new = builds.build(project.folder, builds.WORKING_TREE, cache)
+    assert {p.name for p in cache.iterdir()} == {two.key, new.key}
+
+
 def test_the_working_tree_is_what_git_would_commit(project, cache, installs):
     clean = builds.build(project.folder, builds.WORKING_TREE, cache)
     assert clean.key == builds.build(project.folder, "docs", cache).key and not clean.commit.endswith("+")
@@ -57,6 +68,20 @@ def test_the_working_tree_is_what_git_would_commit(project, cache, installs):
     source = dirty.path.parent / "source"
     assert (source / "new.py").exists() and not (source / "ignored.py").exists()
     assert (project.folder / ".git" / "index").read_bytes() == index
+
+
+def test_objects_of_another_toolchain_are_left(project, cache, installs, monkeypatch):
+    taken = []
+    monkeypatch.setattr(builds, "take_over", lambda old, new: taken.append(old.parent.name))
+    one = builds.build(project.folder, "one", cache)
+    builds.build(project.folder, "two", cache)
+    assert taken == [one.key]
+    monkeypatch.setenv("CFLAGS", "-O0")
+    again = builds.build(project.folder, "one", cache)
+    assert again.key != one.key and taken == [one.key]
+    monkeypatch.setenv("CFLAGS", "-O1")
+    builds.build(project.folder, "one", cache, objects=project.folder)
+    assert taken == [one.key, project.folder.parent.name]
 
 
 def test_an_edit_makes_another_build(project, cache, installs):

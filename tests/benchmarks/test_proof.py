@@ -44,7 +44,7 @@ def test_sources_that_it_does_not_fit_are_refused(source):
     ],
 )
 def test_counts(monkeypatch, capsys, slow, same, code, words):
-    made = {None: "base", proof.rename: "same", proof.slow_down: "slow"}
+    made = {None: "base", proof.change_nothing: "same", proof.slow_down: "slow"}
     monkeypatch.setattr(
         builds, "build", lambda repository, revision, cache, edit: builds.Build(made[edit], "", made[edit], Path())
     )
