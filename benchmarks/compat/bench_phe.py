@@ -4,12 +4,11 @@
 """
 
 import os
-import statistics
-import time
 
 import pytest
 
 import mipp.compat.phe as ours
+from benchmarks.common import paired, seconds
 
 phe = pytest.importorskip("phe", reason="phe is the baseline; pip install phe gmpy2")
 
@@ -42,11 +41,9 @@ def sides(request):
     return Side(ours, private.p, private.q), Side(phe, private.p, private.q)
 
 
-def timed(call, side, repeat):
-    begin = time.perf_counter()
+def repeated(call, side, repeat):
     for _ in range(repeat):
         call(side)
-    return (time.perf_counter() - begin) / repeat
 
 
 @pytest.mark.parametrize("name", list(CALLS))
@@ -54,22 +51,23 @@ def bench_single_call(benchmark, sides, bigint_tier, name):
     call, repeat = CALLS[name]
     # tables belong to the tier that they were made on
     sides = Side(ours, sides[0].private.p, sides[0].private.q), sides[1]
-    mine, theirs = [], []
     call(sides[0]), call(sides[1])
     if name == "encrypt":  # as in a program that encrypts more than a few numbers
         for _ in range(9):
             call(sides[0])
         sides[0].public.batched.prepare()
-    benchmark.pedantic(
-        lambda: mine.append(timed(call, sides[0], repeat)),
-        setup=lambda: theirs.append(timed(call, sides[1], repeat)),
-        rounds=ROUNDS, warmup_rounds=0,
-    )  # fmt: skip
+    pairs = paired(
+        benchmark,
+        lambda: repeated(call, sides[0], repeat),
+        lambda: seconds(lambda: repeated(call, sides[1], repeat)) / repeat,
+        rounds=ROUNDS,
+        items=repeat,
+    )
+    mine, theirs = pairs.medians(1e6)
     benchmark.extra_info |= {
         "tier": bigint_tier,
         "bits": sides[0].public.n.bit_length(),
-        "us": round(1e6 * statistics.median(mine), 2),
-        "phe_us": round(1e6 * statistics.median(theirs), 2),
-        "ratio": round(statistics.median(m / t for m, t in zip(mine, theirs, strict=True)), 3),
+        "us": mine,
+        "phe_us": theirs,
         "limit": 1.0 if name in ("encrypt", "first_encrypt", "add", "times_5") else None,
     }

@@ -9,9 +9,10 @@ import os
 
 import numpy as np
 import pytest
-from timing import DIM, ROUNDS, ROWS, compare, milliseconds, seconds
 
 import mipp
+from benchmarks.common import seconds
+from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare, milliseconds
 from mipp import cpu
 from mipp.params import Params
 from mipp.sharing import OwnerKeys, share_rows

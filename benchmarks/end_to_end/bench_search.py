@@ -10,10 +10,11 @@ import os
 
 import numpy as np
 import pytest
-from bulk import add_small_batches
-from timing import DIM, ROUNDS, ROWS, compare, milliseconds, seconds
 
 import mipp
+from benchmarks.common import seconds
+from benchmarks.end_to_end.bulk import add_small_batches
+from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare, milliseconds
 from mipp import cpu, ring
 from mipp.roles.plan import Plan
 from mipp.sharing import add_zero_share, batch_schedules, key_server_product, query_columns

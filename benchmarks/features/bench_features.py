@@ -8,14 +8,13 @@ MIPP_DATASETS names (default: ``shared/datasets`` beside the repository), else r
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.common import paired, seconds
 from mipp import features
 from mipp.demo.render import render_collection
 from mipp.io.images import find_images, load_image
@@ -47,34 +46,26 @@ def images(files) -> list[np.ndarray]:
     return [load_image(path) for path in files[:: len(files) // 16][:16]]
 
 
-def seconds(call, images) -> float:
-    begin = time.perf_counter()
+def each(call, images) -> None:
     for image in images:
         call(image)
-    return time.perf_counter() - begin
 
 
 def compare(benchmark, call, peer, images, limit):
     """Times of both over all images, in turn; how many times as fast as the peer."""
-    ours, theirs = [], []
-    seconds(call, images[:1]), seconds(peer, images[:1])
-    benchmark.pedantic(
-        lambda: ours.append(seconds(call, images)), setup=lambda: theirs.append(seconds(peer, images)),
-        rounds=ROUNDS, warmup_rounds=0,
+    each(call, images[:1]), each(peer, images[:1])
+    pairs = paired(
+        benchmark, lambda: each(call, images), lambda: seconds(lambda: each(peer, images)), rounds=ROUNDS
     )  # fmt: skip
-    benchmark.extra_info |= {
-        "us": round(1e6 * statistics.median(ours) / len(images), 1),
-        "peer_us": round(1e6 * statistics.median(theirs) / len(images), 1),
-        "times_as_fast": round(statistics.median(t / o for o, t in zip(ours, theirs, strict=True)), 2),
-        "limit": limit,
-    }
+    ours, theirs = pairs.medians(1e6 / len(images), 1)
+    benchmark.extra_info |= {"us": ours, "peer_us": theirs, "times_as_fast": pairs.times, "limit": limit}
 
 
 @pytest.mark.parametrize("spec", [*features.names(), "cld+ehd", features.DEFAULT])
 def bench_in_memory(benchmark, images, spec):
     extract = features.get(spec).extract
     extract(images[0])
-    benchmark.pedantic(lambda: seconds(extract, images), rounds=max(3, ROUNDS // 4), warmup_rounds=1)
+    benchmark.pedantic(lambda: each(extract, images), rounds=max(3, ROUNDS // 4), warmup_rounds=1)
     benchmark.extra_info["images_per_second"] = round(len(images) / benchmark.stats["median"])
     if spec in LIMITS:
         benchmark.extra_info["limit"] = LIMITS[spec]
@@ -86,15 +77,13 @@ def bench_cost_per_pixel(benchmark, images, spec):
     extract = features.get(spec).extract
     small = images[0]
     large = np.ascontiguousarray(np.tile(small, (4, 4, 1)))
-    few, many = [], []
     extract(large)
-    benchmark.pedantic(
-        lambda: many.append(seconds(extract, [large])), setup=lambda: few.append(seconds(extract, [small])),
-        rounds=max(3, ROUNDS // 4), warmup_rounds=0,
-    )  # fmt: skip
+    pairs = paired(
+        benchmark, lambda: extract(large), lambda: seconds(lambda: extract(small)), rounds=max(3, ROUNDS // 4)
+    )
     benchmark.extra_info |= {
-        "ns_per_pixel": round(1e9 * statistics.median(many) / (large.shape[0] * large.shape[1]), 2),
-        "over_256x256": round(statistics.median(m / f for m, f in zip(many, few, strict=True)) / 16, 2),
+        "ns_per_pixel": pairs.medians(1e9 / (large.shape[0] * large.shape[1]))[0],
+        "over_256x256": round(pairs.ratio / 16, 2),
     }
 
 

@@ -6,13 +6,12 @@ twice the bits named.
 
 import os
 import secrets
-import statistics
-import time
 
 import gmpy2
 import numpy as np
 import pytest
 
+from benchmarks.common import paired, seconds
 from mipp._native import _core
 from mipp._native._mpz import to_limbs
 
@@ -27,24 +26,11 @@ def modulus(request):
     return gmpy2.mpz(n), _core.Modulus(to_limbs([n], request.param // 64)[0], True)
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def compare(benchmark, call, count, baseline, baseline_count, facts):
-    ours, theirs = [], []
     call()
-    benchmark.pedantic(
-        lambda: ours.append(seconds(call) / count), setup=lambda: theirs.append(seconds(baseline) / baseline_count),
-        rounds=ROUNDS, warmup_rounds=0,
-    )  # fmt: skip
-    benchmark.extra_info |= facts | {
-        "us": round(1e6 * statistics.median(ours), 3),
-        "gmp_us": round(1e6 * statistics.median(theirs), 3),
-        "times": round(statistics.median(t / o for o, t in zip(ours, theirs, strict=True)), 2),
-    }
+    pairs = paired(benchmark, call, lambda: seconds(baseline) / baseline_count, rounds=ROUNDS, items=count)
+    ours, theirs = pairs.medians(1e6, 3)
+    benchmark.extra_info |= facts | {"us": ours, "gmp_us": theirs, "times": pairs.times}
 
 
 def numbers(n, count):

@@ -7,13 +7,13 @@ both sides in turn and give the median of paired ratios, ours / baseline, on one
 """
 
 import os
-import statistics
-import time
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks import common
+from benchmarks.common import seconds
 from mipp import cpu
 from mipp._native import _core
 
@@ -40,12 +40,6 @@ def words():
     return get
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def describe(benchmark, group, **rates):
     """Names of rates end in their unit; values are amounts a call."""
     benchmark.group = group
@@ -57,15 +51,9 @@ def describe(benchmark, group, **rates):
 
 def paired(benchmark, ours, baseline, group, rounds=ROUNDS):
     """The time shown is ours; ``ratio`` is the median of ours / baseline, timed in turn."""
-    mine, base = [], []
-    benchmark.pedantic(
-        lambda: mine.append(seconds(ours)),
-        setup=lambda: base.append(seconds(baseline)),
-        rounds=rounds,
-        warmup_rounds=1,
-    )
+    ours()
+    common.paired(benchmark, ours, lambda: seconds(baseline), rounds=rounds)
     describe(benchmark, group)
-    benchmark.extra_info["ratio"] = round(statistics.median(m / b for m, b in zip(mine, base, strict=True)), 3)
 
 
 def keystream(key, n):

@@ -7,13 +7,13 @@ median of paired ratios, ours / baseline.
 """
 
 import os
-import statistics
-import time
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks import common
+from benchmarks.common import seconds
 from mipp import cpu
 from mipp._native import _core
 from mipp.params import Params
@@ -35,12 +35,6 @@ def answers():
     return [np.random.default_rng(s).integers(0, 2**32, (1, ROWS), dtype=np.uint32) for s in range(3)]
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def describe(benchmark, group, tier, size):
     benchmark.group = group
     benchmark.extra_info["tier"] = tier
@@ -50,16 +44,9 @@ def describe(benchmark, group, tier, size):
 
 def paired(benchmark, ours, baseline, group, rounds):
     """The time shown is ours; ``ratio`` is the median of ours / baseline, timed in turn."""
-    mine, base = [], []
-    benchmark.pedantic(
-        lambda: mine.append(seconds(ours)),
-        setup=lambda: base.append(seconds(baseline)),
-        rounds=rounds,
-        warmup_rounds=0,
-    )
+    common.paired(benchmark, ours, lambda: seconds(baseline), rounds=rounds)
     benchmark.group = group
     benchmark.extra_info["tier"] = cpu.active()["galois"]
-    benchmark.extra_info["ratio"] = round(statistics.median(m / b for m, b in zip(mine, base, strict=True)), 3)
 
 
 # --- shares --------------------------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@ decryption 4 (0.8), encrypted query of 128 times plain int8 rows 40 (5).
 """
 
 import os
-import statistics
-import time
 
 import numpy as np
 import pytest
 
+from benchmarks.common import paired, seconds
 from mipp.paillier import PrivateKey, PublicKey, decrypt, encrypt
 
 phe = pytest.importorskip("phe", reason="phe is the baseline; pip install phe gmpy2")
@@ -29,32 +28,19 @@ def keys(request):
     return public, private, PrivateKey(private.p, private.q)
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def compare(benchmark, call, items, baseline, baseline_items, work, bigint_tier, keys):
     """Medians per item, and of the paired ratios of phe's time to ours."""
-    ours, theirs = [], []
     call()
-
-    def setup():
-        theirs.append(seconds(baseline) / baseline_items)
-
-    def measured():
-        ours.append(seconds(call) / items)
-
-    benchmark.pedantic(measured, setup=setup, rounds=ROUNDS, warmup_rounds=0)
+    pairs = paired(benchmark, call, lambda: seconds(baseline) / baseline_items, rounds=ROUNDS, items=items)
+    ours, theirs = pairs.medians(1e6, 1)
     benchmark.extra_info |= {
         "tier": bigint_tier,
         "bits": keys[0].n.bit_length(),
         "items": items,
-        "us": round(1e6 * statistics.median(ours), 1),
-        "phe_us": round(1e6 * statistics.median(theirs), 1),
+        "us": ours,
+        "phe_us": theirs,
         "phe_items": baseline_items,
-        "times": round(statistics.median(t / o for o, t in zip(ours, theirs, strict=True)), 2),
+        "times": pairs.times,
         "limit": LIMITS[bigint_tier][work],
     }
 

@@ -1,0 +1,1 @@
+"""Two builds compared on one machine, and figures kept over time."""
