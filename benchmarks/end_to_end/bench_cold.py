@@ -16,9 +16,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from timing import DIM, ROUNDS, ROWS, compare, seconds
 
 import mipp
+from benchmarks.common import seconds
+from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare
 from mipp import cpu
 from mipp.roles.plan import Plan
 

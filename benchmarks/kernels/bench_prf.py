@@ -1,22 +1,21 @@
 """PRF kernels against numpy float32 (the product), hashlib and `cryptography` (keys, masks).
 
-``OPENBLAS_NUM_THREADS=1 pytest benchmarks/kernels/bench_prf.py --benchmark-enable``; numpy counts as one thread only
-with that variable (or threadpoolctl installed). Key servers hold no rows: GB/s are those of the keystream that the
-product consumes. ``MIPP_BENCH_ROWS`` sets another number of rows, words and keys for a quick run, ``MIPP_CPU`` another
-level. ``bench_*_ratio`` time both sides in turn and give the median of paired ratios, ours / baseline.
+``pytest benchmarks/kernels/bench_prf.py --benchmark-only``. Key servers hold no rows: GB/s are those of the keystream
+that the product consumes. ``MIPP_BENCH_ROWS`` sets another number of rows, words and keys for a quick run, ``MIPP_CPU``
+another level. ``bench_*_ratio`` and ``bench_key_centre_to_cloud`` time both sides in turn and give the median of paired
+ratios, ours / baseline.
 """
 
 import hashlib
 import hmac
 import os
-import statistics
-import time
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from mipp import cpu
+from benchmarks.common import blas_threads, fastest, numpy_products, paired, random_words, seconds
+from mipp import cpu, ring
 from mipp._native import _core
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "500000"))
@@ -30,11 +29,7 @@ ROUNDS = 15
 
 @pytest.fixture(scope="module", autouse=True)
 def one_blas_thread():
-    if os.environ.get("OPENBLAS_NUM_THREADS") == "1":
-        yield
-        return
-    threadpoolctl = pytest.importorskip("threadpoolctl", reason="set OPENBLAS_NUM_THREADS=1 before numpy is loaded")
-    with threadpoolctl.threadpool_limits(1):
+    with blas_threads(1):
         yield
 
 
@@ -48,12 +43,6 @@ def infos():
     return np.random.default_rng(7).integers(0, 256, (SEGMENTS, 64), dtype=np.uint8)
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def describe(benchmark, group, tier, size, unit, scale):
     """extra_info: the tier, and `size` per second in units of `scale`."""
     benchmark.group = group
@@ -62,17 +51,11 @@ def describe(benchmark, group, tier, size, unit, scale):
         benchmark.extra_info[unit] = round(size / benchmark.stats.stats.median / scale, 2)
 
 
-def paired(benchmark, ours, baselines, group, rounds=2 * ROUNDS + 1):
-    """The time shown is ours; ``ratio`` is the median of ours / the fastest baseline, timed in turn."""
-    mine, base = [], []
-
-    def before():
-        base.append(min(seconds(way) for way in baselines))
-
-    benchmark.pedantic(lambda: mine.append(seconds(ours)), setup=before, rounds=rounds, warmup_rounds=0)
+def against(benchmark, ours, theirs, group, rounds=15):
+    """The time shown is ours; ``ratio`` is the median of ours / theirs, timed in turn."""
+    paired(benchmark, ours, theirs, rounds=rounds)
     benchmark.group = group
     benchmark.extra_info["tier"] = cpu.active()["prf"]
-    benchmark.extra_info["ratio"] = round(statistics.median(m / b for m, b in zip(mine, base, strict=True)), 3)
 
 
 # --- the fused product ---------------------------------------------------------------------------------------------
@@ -90,29 +73,16 @@ def product(kind, queries, threads=1, runs=1):
     return lambda: _core.keystream_matmul(schedules, index, first, count, columns, out, threads)
 
 
-def numpy_products(rows, queries):
-    """The ways numpy offers; the fastest is the fair baseline."""
-    columns = np.random.default_rng(6).random((queries, DIM), np.float32)
-    wide, tall = np.zeros((queries, len(rows)), np.float32), np.zeros((len(rows), queries), np.float32)
-    ways = [lambda: np.matmul(rows, columns.T, out=tall)]
-    if queries == 1:
-        flat = np.zeros(len(rows), np.float32)
-        ways.append(lambda: np.matmul(rows, columns[0], out=flat))
-    else:
-        ways.append(lambda: np.matmul(columns, rows.T, out=wide))
-    return ways
-
-
 def product_group(queries):
     return f"keystream_matmul rows={ROWS} dim={DIM} queries={queries}"
 
 
-@pytest.mark.parametrize("queries", [1, 4, 16])
+@pytest.mark.parametrize("queries", [1, 4, 16, 256])
 @pytest.mark.parametrize("threads", ["1", "all"])
 @pytest.mark.parametrize("kind", DTYPES)
 def bench_keystream_matmul(benchmark, kind, threads, queries):
     call = product(kind, queries, 1 if threads == "1" else cpu.threads())
-    benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(call, rounds=ROUNDS if queries < 100 else 3, warmup_rounds=1)
     size = ROWS * DIM * np.dtype(DTYPES[kind]).itemsize
     describe(benchmark, product_group(queries), cpu.active()["prf"], size, "GB/s", 1e9)
 
@@ -128,14 +98,25 @@ def bench_keystream_matmul_many_batches(benchmark, threads):
 @pytest.mark.parametrize("queries", [1, 4, 16])
 def bench_numpy_float32(benchmark, float_rows, queries):
     ways = numpy_products(float_rows, queries)
-    fastest = min(ways, key=lambda way: min(seconds(way) for _ in range(3)))
-    benchmark.pedantic(fastest, rounds=ROUNDS, warmup_rounds=1)
+    best = min(ways, key=lambda way: min(seconds(way) for _ in range(3)))
+    benchmark.pedantic(best, rounds=ROUNDS, warmup_rounds=1)
     describe(benchmark, product_group(queries), "numpy", float_rows.nbytes, "GB/s", 1e9)
 
 
 @pytest.mark.parametrize("kind", ["u16", "u32"])
 def bench_keystream_matmul_ratio(benchmark, float_rows, kind):
-    paired(benchmark, product(kind, 1), numpy_products(float_rows, 1), f"{product_group(1)} ratio")
+    ways = numpy_products(float_rows, 1)
+    against(benchmark, product(kind, 1), lambda: fastest(ways), f"{product_group(1)} ratio")
+
+
+@pytest.mark.parametrize("queries", [1, 16, 256])
+@pytest.mark.parametrize("kind", ["u16", "u32"])
+def bench_key_centre_to_cloud(benchmark, kind, queries):
+    """The product from keys alone against that of stored rows of the same shape."""
+    stored, columns = random_words((ROWS, DIM), DTYPES[kind]), random_words((queries, DIM), DTYPES[kind], 6)
+    out = ring.matmul(stored, columns)
+    theirs = lambda: seconds(lambda: ring.matmul(stored, columns, out=out, threads=1))  # noqa: E731
+    against(benchmark, product(kind, queries), theirs, f"{product_group(queries)} to stored rows", 7)
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------
@@ -181,7 +162,7 @@ def bench_zero_share_ratio(benchmark, infos, shape):
     some = infos[: len(lengths)]
     base = cryptography_zero_share(lengths, some)
     group = f"zero_share_add {shape}, {lengths.sum()} words ratio"
-    paired(benchmark, zero_share(lengths, some, 1), [base], group, rounds=5)
+    against(benchmark, zero_share(lengths, some, 1), lambda: seconds(base), group, rounds=5)
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
@@ -206,4 +187,4 @@ def bench_hkdf_ratio(benchmark, infos):
             hmac.digest(prk, message, hashlib.sha256)
 
     ours = lambda: _core.hkdf_expand_batch(KEY, infos, 1)  # noqa: E731
-    paired(benchmark, ours, [base], f"hkdf keys={SEGMENTS} ratio", rounds=5)
+    against(benchmark, ours, lambda: seconds(base), f"hkdf keys={SEGMENTS} ratio", rounds=5)
