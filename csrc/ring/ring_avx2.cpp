@@ -1,4 +1,4 @@
-// Two rows by up to four columns in registers; rows are prefetched 8 KiB ahead.
+// Two rows by up to four columns in registers, or one row by one. Rows are prefetched ahead.
 #include <immintrin.h>
 
 #include "batch_avx2.h"
@@ -13,6 +13,7 @@ struct Lanes16 {
     static inline __m256i multiply_add(__m256i sum, __m256i x, __m256i y) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
     }
+    static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
     static inline uint16_t scalar(uint16_t x, uint16_t y) {
         return static_cast<uint16_t>(static_cast<uint32_t>(x) * y);
     }
@@ -23,6 +24,7 @@ struct Lanes32 {
     static inline __m256i multiply_add(__m256i sum, __m256i x, __m256i y) {
         return _mm256_add_epi32(sum, _mm256_mullo_epi32(x, y));
     }
+    static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
     static inline uint32_t scalar(uint32_t x, uint32_t y) { return x * y; }
 };
 
@@ -34,6 +36,7 @@ struct Lanes64 {
         const __m256i high = _mm256_slli_epi64(_mm256_add_epi32(cross, _mm256_srli_epi64(cross, 32)), 32);
         return _mm256_add_epi64(sum, _mm256_add_epi64(_mm256_mul_epu32(x, y), high));
     }
+    static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi64(a, b); }
     static inline uint64_t scalar(uint64_t x, uint64_t y) { return x * y; }
 };
 
@@ -102,9 +105,35 @@ inline void row_tile(const typename Lanes::Word* x, size_t dim, const typename L
     }
 }
 
+// One column: rows are read as the one stream that they are, at the speed of memory.
+template <class Lanes>
+inline void single(const typename Lanes::Word* x, size_t row_count, size_t dim, const typename Lanes::Word* y,
+                   typename Lanes::Word* out) {
+    using Word = typename Lanes::Word;
+    constexpr size_t width = 32 / sizeof(Word), chains = 4;
+    for (size_t r = 0; r < row_count; ++r, x += dim) {
+        __m256i sum[chains];
+        for (auto& s : sum) s = _mm256_setzero_si256();
+        size_t d = 0;
+        for (; d + chains * width <= dim; d += chains * width) {
+            prefetch(x + d, 2048);
+            prefetch(x + d, 2112);
+#pragma GCC unroll 4
+            for (size_t i = 0; i < chains; ++i) {
+                sum[i] = Lanes::multiply_add(sum[i], load(x + d + i * width), load(y + d + i * width));
+            }
+        }
+        for (; d + width <= dim; d += width) sum[0] = Lanes::multiply_add(sum[0], load(x + d), load(y + d));
+        Word s = sum_lanes(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])), Word{});
+        for (; d < dim; ++d) s = static_cast<Word>(s + Lanes::scalar(x[d], y[d]));
+        out[r] = s;
+    }
+}
+
 template <class Lanes>
 inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t dim, const typename Lanes::Word* columns,
                    size_t column_count, typename Lanes::Word* out, size_t out_stride) {
+    if (column_count == 1) return single<Lanes>(rows, row_count, dim, columns, out);
     size_t r = 0;
     for (; r + 2 <= row_count; r += 2) {
         row_tile<Lanes, 2>(rows + r * dim, dim, columns, column_count, out + r, out_stride);

@@ -1,4 +1,4 @@
-// Two rows by up to four columns in registers, tails by masks; rows are prefetched 8 KiB ahead.
+// Two rows by up to four columns in registers, or one row by one; tails by masks. Rows are prefetched ahead.
 #include <immintrin.h>
 
 #include "batch_avx512.h"
@@ -58,6 +58,7 @@ struct Lanes16 {
     using Word = uint16_t;
     // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
+    static inline __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
     static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(sum_lanes32(v)); }
     static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint16_t* p, size_t n) {
@@ -77,6 +78,7 @@ struct Lanes32 {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
     }
+    static inline __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
     static inline uint32_t total(__m512i v) { return sum_lanes32(v); }
     static inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint32_t* p, size_t n) {
@@ -97,6 +99,7 @@ struct Lanes64 {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
     }
+    static inline __m512i add(__m512i a, __m512i b) { return _mm512_add_epi64(a, b); }
     static inline uint64_t total(__m512i v) { return sum_lanes64(v); }
     static inline __m512i load(const uint64_t* p) { return _mm512_loadu_si512(p); }
     static inline __m512i load_tail(const uint64_t* p, size_t n) {
@@ -168,9 +171,37 @@ inline void row_tile(const typename Lanes::Word* x, size_t dim, const typename L
     }
 }
 
+// One column: rows are read as the one stream that they are, at the speed of memory.
+template <class Lanes>
+inline void single(const typename Lanes::Word* x, size_t row_count, size_t dim, const typename Lanes::Word* y,
+                   typename Lanes::Word* out) {
+    constexpr size_t width = 64 / sizeof(typename Lanes::Word), chains = 4;
+    for (size_t r = 0; r < row_count; ++r, x += dim) {
+        __m512i sum[chains];
+        for (auto& s : sum) s = _mm512_setzero_si512();
+        size_t d = 0;
+        for (; d + chains * width <= dim; d += chains * width) {
+#pragma GCC unroll 4
+            for (size_t i = 0; i < chains; ++i) {
+                prefetch(x + d + i * width, 4096);
+                sum[i] = Lanes::multiply_add(sum[i], Lanes::load(x + d + i * width), Lanes::load(y + d + i * width));
+            }
+        }
+        for (; d + width <= dim; d += width) {
+            prefetch(x + d, 4096);
+            sum[0] = Lanes::multiply_add(sum[0], Lanes::load(x + d), Lanes::load(y + d));
+        }
+        if (d < dim) {
+            sum[1] = Lanes::multiply_add(sum[1], Lanes::load_tail(x + d, dim - d), Lanes::load_tail(y + d, dim - d));
+        }
+        out[r] = Lanes::total(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])));
+    }
+}
+
 template <class Lanes>
 inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t dim, const typename Lanes::Word* columns,
                    size_t column_count, typename Lanes::Word* out, size_t out_stride) {
+    if (column_count == 1) return single<Lanes>(rows, row_count, dim, columns, out);
     size_t r = 0;
     for (; r + 2 <= row_count; r += 2) {
         row_tile<Lanes, 2>(rows + r * dim, dim, columns, column_count, out + r, out_stride);
