@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -50,6 +51,14 @@ def busy() -> str | None:
     """A warning where other work runs now: ratios of two threads, and of long calls, then mean little."""
     load = os.getloadavg()[0]
     return f"busy: a load of {load:.1f} on {cores()} cores before the start" if load > 0.5 * cores() else None
+
+
+def head(schema: str, *, quick: bool, busy: str | None) -> dict[str, object]:
+    """What a file of results begins with."""
+    now = datetime.now(timezone.utc).isoformat()
+    of = facts()
+    known = {"fingerprint": fingerprint(of), **of}
+    return {"schema": schema, "datetime": now, "quick": quick, "busy": busy, "machine": known}
 
 
 def cores() -> int:

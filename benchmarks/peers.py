@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
@@ -299,11 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"left out: {missing}")
     if asked.json:
         content = {
-            "schema": SCHEMA,
-            "datetime": datetime.now(timezone.utc).isoformat(),
-            "quick": asked.quick,
-            "busy": busy,
-            "machine": {"fingerprint": machine.fingerprint(facts), **facts},
+            **machine.head(SCHEMA, quick=asked.quick, busy=busy),
             "versions": versions(),
             "results": [asdict(row) for row in results],
             "left_out": left_out,

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -194,11 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(f"  {name}: {ratio:.3f}" for name, ratio in grown.items()))
     if asked.json:
         content = {
-            "schema": SCHEMA,
-            "datetime": datetime.now(timezone.utc).isoformat(),
-            "quick": asked.quick,
-            "busy": busy,
-            "machine": {"fingerprint": machine.fingerprint(facts), **facts},
+            **machine.head(SCHEMA, quick=asked.quick, busy=busy),
             "results": [asdict(f) for f in figures],
             "growth": grown,
         }

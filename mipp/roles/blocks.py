@@ -8,8 +8,8 @@ __all__ = ["query_blocks", "row_blocks"]
 
 #: queries under one header: with more, columns would be larger than the answers to a block
 HEADER_QUERIES = 1 << 12
-#: bytes of one server's answers in a block: with many queries some caches hold them, and sending and hashing the columns
-#: anew costs little; with few queries fewer blocks are fewer rounds
+#: bytes of one server's answers in a block: with many queries some caches hold them, and sending and hashing the
+#: columns anew costs little; with few queries fewer blocks are fewer rounds
 BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
 #: fewer rows cost more in sending and hashing the columns again than smaller answers save
 LEAST_ROWS = 1 << 11
