@@ -80,8 +80,12 @@ def faiss_index(vectors: np.ndarray):
 
     def search(queries: np.ndarray, k: int, blas: bool, threads: int):
         faiss.omp_set_num_threads(threads)
+        before = faiss.cvar.distance_compute_blas_threshold
         faiss.cvar.distance_compute_blas_threshold = 1 if blas else 1 << 30
-        return index.search(queries, k)
+        try:
+            return index.search(queries, k)
+        finally:
+            faiss.cvar.distance_compute_blas_threshold = before
 
     return search
 

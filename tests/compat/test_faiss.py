@@ -21,6 +21,15 @@ KINDS = ["IndexFlatL2", "IndexFlatIP"]
 FAR = float(np.finfo(np.float32).max)
 
 
+@pytest.fixture(autouse=True)
+def exact_path():
+    """faiss's other path, by BLAS, takes |x - q|^2 as |x|^2 - 2 x q + |q|^2 in float32, which is not exact."""
+    before = real.cvar.distance_compute_blas_threshold
+    real.cvar.distance_compute_blas_threshold = 1 << 30
+    yield
+    real.cvar.distance_compute_blas_threshold = before
+
+
 def whole(rows, seed=0, low=-20, high=21, d=D):
     return np.random.default_rng(seed).integers(low, high, (rows, d)).astype(np.float32)
 
