@@ -95,11 +95,13 @@ struct Batch {
         Unit* to = static_cast<Unit*>(packed);
         for (size_t c = 0, some; c < count; c += some) {
             some = group(count - c);
-            for (size_t k = 0; k < words; k += unit_words) {
-                for (size_t i = 0; i < some; ++i, ++to) {
-                    *to = 0;
-                    memcpy(to, columns + (c + i) * column_words + k, sizeof(Word) * batch_min(unit_words, words - k));
-                }
+            const Word* from = columns + c * column_words;
+            size_t k = 0;
+            for (; k + unit_words <= words; k += unit_words) {
+                for (size_t i = 0; i < some; ++i, ++to) memcpy(to, from + i * column_words + k, sizeof(Unit));
+            }
+            for (; k < words; k += unit_words) {  // half a unit
+                for (size_t i = 0; i < some; ++i, ++to) *to = from[i * column_words + k];
             }
         }
     }

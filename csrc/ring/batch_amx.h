@@ -173,11 +173,12 @@ struct TileBatch {
         memset(packed, 0, packed_bytes(words, count));
         for (size_t c = 0; c < count; ++c) {
             uint8_t* to = static_cast<uint8_t*>(packed) + c / 16 * chunks(words) * chunk_bytes + c % 16 * 64;
-            for (size_t k = 0; k < words; ++k) {
-                const Word word = columns[c * column_words + k];
+            for (size_t k = 0; k < words; k += chunk_words, to += chunk_bytes) {
+                const Word* from = columns + c * column_words + k;
+                const size_t some = batch_min(chunk_words, words - k);
                 for (size_t i = 0; i < limbs; ++i) {
-                    to[k / chunk_words * chunk_bytes + i * tile_bytes + k % chunk_words] =
-                        static_cast<uint8_t>(word >> (8 * i));
+                    uint8_t* bytes = to + i * tile_bytes;
+                    for (size_t j = 0; j < some; ++j) bytes[j] = static_cast<uint8_t>(from[j] >> (8 * i));
                 }
             }
         }
