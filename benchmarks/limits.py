@@ -29,6 +29,7 @@ from benchmarks.common import Call, Pairs, blas_threads, fastest, in_turns, nump
 from benchmarks.scale import peak_mib, reset_peak
 from mipp import cpu, ring
 from mipp._native import _core
+from mipp.store.memory import aligned_words
 
 DIM = 128
 U16, U32 = np.uint16, np.uint32
@@ -69,10 +70,10 @@ class Sizes:
 
 
 def answers(queries: int, rows: int, dtype: type) -> np.ndarray:
-    """Pages touched, beginning at a cache line, as the servers' own are."""
-    memory = np.zeros(queries * rows * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + memory.size - 64].view(dtype).reshape(queries, rows)
+    """As the servers allocate them, pages touched."""
+    out = aligned_words(queries, rows, np.dtype(dtype))
+    out.fill(0)
+    return out
 
 
 def product(stored: np.ndarray, queries: int, threads: int = 1, out: np.ndarray | None = None) -> Call:

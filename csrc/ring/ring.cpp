@@ -58,12 +58,6 @@ const Tier<std::uint32_t>& tier_of(Level level, std::uint32_t) { return tiers_32
 const Tier<std::uint64_t>& tier_of(Level level, std::uint64_t) { return tiers_64[static_cast<int>(level)]; }
 
 template <class Word>
-const RingBatch<Word>* batch_of(std::size_t column_count) {
-    const Tier<Word>& tier = tier_of(ring_tier(), Word{});
-    return column_count >= tier.least ? &tier.batch : nullptr;
-}
-
-template <class Word>
 Status run_batch(const RingBatch<Word>& batch, const Word* rows, std::size_t row_count, std::size_t dim,
                  const Word* columns, std::size_t column_count, Word* out, std::size_t out_stride, int threads) {
     const PackedColumns packed(batch, columns, column_count, dim);
@@ -85,7 +79,7 @@ Status run(const void* rows_data, std::size_t row_count, std::size_t dim, const 
     const Word* rows = static_cast<const Word*>(rows_data);
     const Word* columns = static_cast<const Word*>(columns_data);
     Word* out = static_cast<Word*>(out_data);
-    if (const RingBatch<Word>* batch = batch_of<Word>(column_count)) {
+    if (const RingBatch<Word>* batch = ring_batch<Word>(column_count)) {
         return run_batch(*batch, rows, row_count, dim, columns, column_count, out, out_stride, threads);
     }
     // Waking a thread costs some 20 microseconds: worth it from about 1 MiB of rows read. Ranges of 64 rows keep two
@@ -101,18 +95,15 @@ Status run(const void* rows_data, std::size_t row_count, std::size_t dim, const 
 
 Level ring_tier() { return family_tier(amx_tiers); }
 
-template <>
-const RingBatch<std::uint16_t>* ring_batch(std::size_t column_count) {
-    return batch_of<std::uint16_t>(column_count);
+template <class Word>
+const RingBatch<Word>* ring_batch(std::size_t column_count) {
+    const Tier<Word>& tier = tier_of(ring_tier(), Word{});
+    return column_count >= tier.least ? &tier.batch : nullptr;
 }
-template <>
-const RingBatch<std::uint32_t>* ring_batch(std::size_t column_count) {
-    return batch_of<std::uint32_t>(column_count);
-}
-template <>
-const RingBatch<std::uint64_t>* ring_batch(std::size_t column_count) {
-    return batch_of<std::uint64_t>(column_count);
-}
+
+template const RingBatch<std::uint16_t>* ring_batch(std::size_t);
+template const RingBatch<std::uint32_t>* ring_batch(std::size_t);
+template const RingBatch<std::uint64_t>* ring_batch(std::size_t);
 
 Status ring_matmul(int bits, const void* rows, std::size_t row_count, std::size_t dim, const void* columns,
                    std::size_t column_count, void* out, std::size_t out_stride, int threads) {
