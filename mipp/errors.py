@@ -9,6 +9,8 @@ from __future__ import annotations
 __all__ = [
     "AccessDeniedError",
     "AuthenticationError",
+    "BusyError",
+    "ConflictError",
     "CpuError",
     "DTypeError",
     "DeploymentError",
@@ -16,6 +18,7 @@ __all__ = [
     "ImageError",
     "IntegrityError",
     "KeyFileError",
+    "LimitError",
     "MessageError",
     "MippError",
     "MissingExtraError",
@@ -101,6 +104,18 @@ class IntegrityError(MippError, ValueError):
 
 class StoreError(MippError, OSError):
     """The store could not read or write; nothing of the operation is visible."""
+
+
+class ConflictError(StoreError):
+    """Another change of the same owner came first, so this one has no place any more; try again on the new state."""
+
+
+class LimitError(MippError, ValueError):
+    """A request that asks for more than a server gives at once, or a party beyond the limits of its card."""
+
+
+class BusyError(MippError, RuntimeError):
+    """Too many requests of this party, or in all, at once; try again later."""
 
 
 class NonceReuseError(StoreError):

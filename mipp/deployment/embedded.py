@@ -6,7 +6,7 @@ roles exchange messages only, every check and every byte on the wire is as in a 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +16,12 @@ from .. import features
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
 from ..encoding import Encoding
-from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
+from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
 from ..io.window import check_window
 from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
-from ..protocol import messages as m
+from ..protocol import peer_messages as pm
 from ..protocol.channel import LocalChannel, request
-from ..protocol.wire import encode, unpack_frames
 from ..roles.client import check_name
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
@@ -35,11 +34,16 @@ from ..roles.server import Server
 from ..roles.user import User
 from ..store.files import sync_folder
 from ..store.journal import Journal
-from .sessions import Session
+from .migrate import migrate, remove_old
+from .sessions import OwnerTurn, Session
+from .settling import rejoin, settle
+from .witness import Witness
 
 __all__ = ["DEFAULT_BITS", "Deployment"]
 
 CONFIG_NAME = "deployment.json"
+#: key file of a server's identity, beside its other keys
+IDENTITY_NAME = "identity.key"
 
 
 class Deployment:
@@ -60,12 +64,15 @@ class Deployment:
         config: DeploymentConfig,
         servers: dict[int, Server],
         session: Session,
+        witness: Witness,
         threads: int | None = None,
     ) -> None:
-        self._threads = threads
+        self._threads, self._witness = threads, witness
         self.folder, self.config, self.servers = folder, config, servers
         self._session = session
         self.channel = LocalChannel({i: s.handle for i, s in servers.items()})
+        #: the servers' side for their operators and for each other; owners and users never reach it
+        self.operators = LocalChannel({i: s.operate for i, s in servers.items()})
         self._journals: list[Journal] = []
         self._closed = False
 
@@ -120,17 +127,21 @@ class Deployment:
             raise DeploymentError(f"cannot make a deployment in {path}: {error.strerror}") from None
         keys, public = {}, {}
         for i in range(1, params.n + 1):
-            keys[i] = {"box": schedule.random_bytes(32), "pair": schedule.random_bytes(32)}
-            raw = {name: box.box_private(k).public_key().public_bytes_raw() for name, k in keys[i].items()}
-            public[i] = ServerKeys(**raw)
+            keys[i] = {name: schedule.random_bytes(32) for name in ("box", "pair", "sign")}
+            raw = {
+                name: box.box_private(keys[i][name]).public_key().public_bytes_raw() for name in ("box", "pair")
+            }
+            public[i] = ServerKeys(raw["box"], raw["pair"], signing.sign_public(keys[i]["sign"]))
         config = DeploymentConfig(
             schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window), version
         )
         for i, secret in keys.items():
             home = path / "servers" / str(i)
-            server = _server_class(params, i)(config, i, home, secret["box"], secret["pair"], create=True)
+            server = _server_class(params, i)(config, i, home, *secret.values(), create=True)
             server.close()
+            identity = {"sign": secret.pop("sign")}
             save_key_file(home / "server.key", "server", {"server": str(i)}, secret)
+            save_key_file(home / IDENTITY_NAME, "server", {"server": str(i)}, identity)
         temporary = path / f".{CONFIG_NAME}"
         temporary.write_text(config.to_json())
         os.rename(temporary, path / CONFIG_NAME)  # last: a folder without it is no deployment
@@ -153,30 +164,43 @@ class Deployment:
             No deployment, or of another format.
         """
         path = Path(folder)
-        try:
-            text = (path / CONFIG_NAME).read_text()
-        except (OSError, UnicodeDecodeError):
-            raise DeploymentError(f"{path} is no deployment; make one with: mipp init --deployment {path}") from None
-        config = DeploymentConfig.from_json(text)
+        text = _description(path)
         session = Session(path / "sessions")
         servers: dict[int, Server] = {}
+        witness: Witness | None = None
         try:
+            if '"version": 1,' in text:
+                migrate(path, text, alone=session.alone)
+                text = _description(path)
+            config = DeploymentConfig.from_json(text)
+            witness = Witness(path / "witness", len(config.servers))
             for i in config.servers:
                 home = path / "servers" / str(i)
+                remove_old(home)  # if a migration was interrupted after it was valid
                 _, secret = load_key_file(home / "server.key", "server")
+                _, identity = load_key_file(home / IDENTITY_NAME, "server")
                 kind = _server_class(config.params, i)
-                servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
+                servers[i] = kind(
+                    config, i, home, secret["box"], secret["pair"], identity["sign"], threads=threads, check=check,
+                    holder=session.token, alive=session.alive, witness=functools.partial(witness.note, i),
+                )  # fmt: skip
             meeting = LocalMeeting()
             for server in servers.values():
                 server.meet = meeting.join
-            deployment = cls(path, config, servers, session, threads)
+            deployment = cls(path, config, servers, session, witness, threads)
+            if session.alone:
+                rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
             deployment._recover()
-            deployment._clean()
+            if session.alone and session.crashed:
+                for server in servers.values():
+                    server.store.sweep()
             session.ready()
         except BaseException:
             for server in servers.values():
                 server.close()
             session.close()
+            if witness is not None:
+                witness.close()
             raise
         return deployment
 
@@ -189,6 +213,7 @@ class Deployment:
             for journal in self._journals:
                 journal.close()
             self._session.close()
+            self._witness.close()
 
     def __enter__(self) -> Deployment:
         return self
@@ -199,36 +224,8 @@ class Deployment:
         self.close()
 
     def _recover(self) -> None:
-        """What one server has committed, commit on all; undo what only dead processes prepared; pass signed grants on.
-
-        Safe at any time, also while others work.
-        """
-        lists = {i: request(self.channel, i, m.ListOps()) for i in self.servers}
-        commits = {op: c for reply in lists.values() for op, c in zip(reply.committed, reply.commits, strict=True)}
-        for i, reply in lists.items():
-            for op, session in zip(reply.prepared, reply.sessions, strict=True):
-                if op in commits:
-                    self.channel.gather({i: unpack_frames(commits[op])})
-                elif not self._session.alive(session):
-                    self.channel.gather({i: encode(m.AbortOp(op))})
-        signed = {packed for reply in lists.values() for packed in reply.signed}
-        for i, reply in lists.items():
-            for packed in signed - set(reply.signed):
-                with contextlib.suppress(AccessDeniedError, NotFoundError):  # older than what the server has
-                    self.channel.gather({i: unpack_frames(packed)})
-
-    def _clean(self) -> None:
-        """While no other process is here: drop what only recovery needed, and files that a crash left behind."""
-        if self._session.alone:
-            replies = [request(self.channel, i, m.ListOps()) for i in self.servers]
-            done = {op for reply in replies for op in reply.committed}
-            for i in self.servers if done else ():
-                request(self.channel, i, m.PruneOps(list(done)))
-            if self._session.crashed:
-                for server in self.servers.values():
-                    server.store.sweep()
-        self.channel.bytes_sent.clear()
-        self.channel.rounds = 0
+        """Settle what is open between the servers: see :func:`~mipp.deployment.settling.settle`."""
+        settle(self.operators)
 
     # --- parties ------------------------------------------------------------------------------------------------
 
@@ -268,13 +265,13 @@ class Deployment:
                 secrets["root"],
                 secrets["sign"],
                 bytes.fromhex(public["registration"]),
-                session=self._session.token,
                 threads=self._threads,
                 journal=journal,
+                turn=OwnerTurn(path.with_suffix(".lock")),
             )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
-        known = [request(self.channel, i, m.StatusRequest(owner.id)) for i in self.servers]
+        known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
         if any(True in status.forgotten for status in known):
             raise NotFoundError(f"owner {name} was forgotten; create one with another name")
         if not all(status.owners for status in known):
@@ -367,7 +364,7 @@ class Deployment:
 
     def status(self) -> dict[str, Any]:
         """Owners with batches, rows and bytes; users; whether all servers have the same. Public facts."""
-        replies = {i: request(self.channel, i, m.StatusRequest(b"")) for i in self.servers}
+        replies = {i: request(self.operators, i, pm.StatusRequest(b"")) for i in self.servers}
         clouds = [replies[i] for i in self.config.params.storage_servers]
         first = clouds[0]
         owners = []
@@ -385,10 +382,7 @@ class Deployment:
                     "image_bytes": int(first.image_bytes[number]),
                 }
             )
-        facts = [
-            ([r.owners[i] for i in r.batch_owner], r.batches.tobytes(), r.live.tolist(), r.generation.tolist())
-            for r in replies.values()
-        ]
+        facts = [(r.owners, r.forgotten, r.positions, r.views, r.live.tolist()) for r in replies.values()]
         p = self.config.params
         return {
             "deployment": self.config.id.hex(),
@@ -404,11 +398,18 @@ class Deployment:
 
     def verify(self) -> dict[str, Any]:
         """Read all files of all servers: ``files``, and ``problems``, a line each, naming the file."""
-        reports = {i: request(self.channel, i, m.VerifyRequest()) for i in self.servers}
+        reports = {i: request(self.operators, i, pm.VerifyRequest()) for i in self.servers}
         problems = [line for report in reports.values() for line in report.problems]
         if not self.status()["servers_agree"]:
             problems.append("the servers do not hold the same batches")
         return {"files": sum(r.files for r in reports.values()), "problems": problems}
+
+
+def _description(path: Path) -> str:
+    try:
+        return (path / CONFIG_NAME).read_text()
+    except (OSError, UnicodeDecodeError):
+        raise DeploymentError(f"{path} is no deployment; make one with: mipp init --deployment {path}") from None
 
 
 def _server_class(params: Params, index: int) -> type[Server]:

@@ -5,11 +5,49 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 from ..crypto.schedule import random_bytes
+from ..errors import StoreError
 
-__all__ = ["Session"]
+__all__ = ["OwnerTurn", "Session"]
+
+
+class OwnerTurn:
+    """Held while an owner's change is made: one at a time among the threads and processes that use its key file.
+
+    Without it two changes would compete for the same place in the owner's chain, and one would have to start again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._fd = -1
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._depth == 0:
+            try:
+                self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            except BaseException as error:
+                if self._fd >= 0:
+                    os.close(self._fd)
+                self._fd = -1
+                self._lock.release()
+                if isinstance(error, OSError):
+                    raise StoreError(f"cannot lock {self._path}: {error.strerror}") from None
+                raise
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._lock.release()
 
 
 class Session:

@@ -1,7 +1,9 @@
 """All messages between roles, with who sends them to whom. Ids are 16 bytes unless said; `u8` arrays are bytes.
 
-``Signed`` wraps what an owner or a user asks for; the signature covers deployment, purpose (the content's kind) and
-the hash of the content's frames. Servers check it before they look at anything else.
+``Signed`` wraps what an owner or a user asks for; the signature covers deployment, receiver, purpose (the content's
+kind), the hash of the content's frames, the time of issue and 16 random bytes. Servers check it before they look at
+anything else. What only a server's operator, or another server, may ask is not signed and comes another way
+(:meth:`mipp.roles.server.Server.operate`).
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ import numpy as np
 from .wire import array, message
 
 __all__ = [
+    "ALL_SERVERS",
+    "FOR_ALL",
     "AbortOp",
     "Answer",
+    "BatchList",
+    "Certify",
     "CommitOp",
-    "CompactOp",
+    "Compact",
     "DeleteOp",
     "Failure",
     "FetchImages",
@@ -24,37 +30,48 @@ __all__ = [
     "ForgetOwner",
     "Grant",
     "GrantList",
+    "Head",
+    "HeadRequest",
     "Images",
+    "ListBatches",
     "ListGrants",
-    "ListOps",
     "Ok",
-    "OpList",
+    "Outcome",
+    "OutcomeRequest",
     "OwnerSnapshot",
-    "PruneOps",
     "Query",
     "QueryHeader",
     "Ranked",
     "RegisterOwner",
     "RegisterUser",
+    "SealedShares",
     "Shares",
     "Signed",
     "Snapshot",
     "SnapshotRequest",
-    "Status",
-    "StatusRequest",
     "UploadOp",
-    "VerifyReport",
-    "VerifyRequest",
+    "VoteMessage",
     "grant_id",
 ]
 
 
+#: receiver of what servers pass on to each other
+ALL_SERVERS = 0
+
+
 @message
 class Signed:
-    """Envelope around a request: the content's frames follow as byte arrays."""
+    """Envelope around a request: the content's frames follow as byte arrays.
+
+    receiver: number of the server that it is for, or ALL_SERVERS for changes that servers pass on to each other.
+    issued: Unix time in milliseconds. random: 16 bytes, new for every request.
+    """
 
     deployment: bytes
     signer: bytes
+    receiver: int
+    issued: int
+    random: bytes
     signature: bytes  # Ed25519, 64 bytes
     frames: list[np.ndarray] = array("u1")
 
@@ -77,17 +94,21 @@ class Failure:
 
 @message
 class RegisterOwner:
-    """``sealed``: HPKE to this server of, for a key server, server key | image part, else image part, 32 bytes each."""
+    """Owner -> every server.
+
+    ``sealed``: for each server in order, HPKE to it of, for a key server, server key | image part, else image part, 32
+    bytes each.
+    """
 
     name: str
     sign_key: bytes
     registration: bytes
-    sealed: bytes
+    sealed: list[bytes]
 
 
 @message
 class RegisterUser:
-    """paillier: the user's Paillier public key in the homomorphic scheme, else empty."""
+    """User -> every server. paillier: its Paillier public key in the homomorphic scheme, else empty."""
 
     name: str
     sign_key: bytes
@@ -97,22 +118,25 @@ class RegisterUser:
 
 @message
 class ForgetOwner:
-    """Owner -> every server: drop keys, shares, images; final."""
+    """Owner -> every server: drop keys, shares, images; final. It names the registration that it ends."""
 
     owner: bytes
+    registration: bytes
 
 
 @message
 class Grant:
-    """Owner -> every server: what a user may do. The highest version per owner and user is in force.
+    """Owner -> every server: what a user may do. The highest (epoch, version, revoked, id) is in force.
 
-    expiry: Unix seconds, 0 never. rankings: "user", "server". max_k: largest k. scores: whether server-side ranking
-    gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's live rows that a query may
-    cover, 0 any. revoked: nothing is allowed any more.
+    epoch: of the servers' grants; after a restore of all servers from backups it is higher, and grants of earlier ones
+    are suspended. expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores:
+    whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's
+    live rows that a query may cover, 0 any. revoked: nothing is allowed any more.
     """
 
     owner: bytes
     user: bytes
+    epoch: int
     version: int
     expiry: int
     rankings: list[str]
@@ -137,26 +161,25 @@ class ListGrants:
 
 @message
 class GrantList:
-    """Server -> owner: signed grants in force, as packed frames."""
+    """Server -> owner: its signed grants as packed frames, and the epoch that new ones must name."""
 
+    epoch: int
     grants: list[bytes]
 
 
-# --- changes in two phases: an op is prepared on every server, then committed on every server --------------------
+# --- changes: prepared on every server, accepted by every server, then visible ------------------------------------
 
 
 @message
 class UploadOp:
-    """Owner -> every server: one batch. Key servers get no share (0 rows) and no images.
+    """Owner -> every server: one batch. Key servers get no share (0 rows) and no images. Answered with ``Head``.
 
-    op = batch nonce = batch id. seq orders an owner's batches. replaces: batches that vanish with the commit.
-    image_offsets (rows+1): image r is images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row:
-    (rows, 16) and (rows,) image ids that the rows' images were encrypted under, or (0, 16) and (0,) for their own.
+    op = batch nonce = batch id. replaces: batches that vanish with the commit. image_offsets (rows+1): image r is
+    images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row: (rows, 16) and (rows,) image ids that the
+    rows' images were encrypted under, or (0, 16) and (0,) for their own.
     """
 
     op: bytes
-    session: bytes
-    seq: int
     rows: int
     dim: int
     encoding: bytes
@@ -170,61 +193,114 @@ class UploadOp:
 
 @message
 class DeleteOp:
-    """Owner -> every server: rows[i] of batches[i] become tombstones."""
+    """Owner -> every server: rows[i] of batches[i] become tombstones. Answered with ``Head``."""
 
     op: bytes
-    session: bytes
     batches: np.ndarray = array("u1", ndim=2)
     rows: np.ndarray = array("i8")
 
 
 @message
-class CompactOp:
-    """Owner -> every server: remove exactly the tombstoned ``rows`` of a batch from storage; ordinals stay."""
+class HeadRequest:
+    """Owner -> server: where its chain of changes is. Answered with ``Head``."""
 
-    op: bytes
-    session: bytes
-    batch: bytes
-    generation: int
-    rows: np.ndarray = array("i8")
+    owner: bytes
+
+
+@message
+class Head:
+    """Server -> owner: position and view hash of its last committed change."""
+
+    position: int
+    view: bytes
 
 
 @message
 class CommitOp:
+    """Owner -> all servers: what they must agree on about a prepared change. Answered with ``VoteMessage``.
+
+    kind: "upload", "merge", "delete". position: of this change in the owner's chain, from 1. parent, view: the chain's
+    hash before and after. servers: all that it is written to, in order. contents, shares: what each of them was given
+    (hash of the request's content, and of the share in it, 32 zero bytes without one).
+    """
+
     op: bytes
+    kind: str
+    position: int
+    parent: bytes
+    view: bytes
+    servers: list[int]
+    contents: list[bytes]
+    shares: list[bytes]
+
+
+@message
+class VoteMessage:
+    """A server's signed vote on a change: the hash of the COMMIT that it accepted, or empty for "never"."""
+
+    owner: bytes
+    op: bytes
+    server: int
+    incarnation: int
+    counter: int
+    commit: bytes
+    signature: bytes
+
+
+@message
+class Certify:
+    """Owner (signed) or peer -> server: votes of the servers on a change, as packed frames. Answered with ``Outcome``."""
+
+    owner: bytes
+    op: bytes
+    votes: list[bytes]
 
 
 @message
 class AbortOp:
-    """Undo a prepared op. From the owner, or by the coordinator when the owner's process is gone."""
+    """Owner -> all servers: refuse a change that was not accepted yet. Answered with ``VoteMessage``."""
 
     op: bytes
 
 
 @message
-class ListOps:
-    """Coordinator -> server."""
+class OutcomeRequest:
+    """Owner -> server: what became of a change. Answered with ``Outcome``."""
+
+    op: bytes
 
 
 @message
-class OpList:
-    """prepared: op ids, with their sessions; committed: op ids, with signed commits; signed: forgets and grants.
+class Outcome:
+    """state: "none", "reserved", "prepared", "accepted", "committed" or "aborted"."""
 
-    Signed messages are packed frames.
-    """
-
-    prepared: list[bytes]
-    sessions: list[bytes]
-    committed: list[bytes]
-    commits: list[bytes]
-    signed: list[bytes]
+    state: str
 
 
 @message
-class PruneOps:
-    """Coordinator -> server: every server has committed these."""
+class Compact:
+    """Owner -> server: free the storage of its deleted rows and their images. Ids stay; no other server is concerned."""
 
-    ops: list[bytes]
+    owner: bytes
+
+
+@message
+class ListBatches:
+    """Owner -> server: its batches in row order."""
+
+    owner: bytes
+
+
+@message
+class BatchList:
+    """Server -> owner: head of its chain, and its batches in row order."""
+
+    position: int
+    view: bytes
+    rows: np.ndarray = array("i8")
+    live: np.ndarray = array("i8")
+    generation: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
@@ -232,26 +308,38 @@ class PruneOps:
 
 @message
 class SnapshotRequest:
-    """User -> server. owners: empty for all that granted. known: hash of the snapshot that the user has, or empty."""
+    """User -> server. owners: empty for all that granted. known: hash of the snapshot that the user has, or empty.
+
+    brief: without the lists of batches, to compare with another server's.
+    """
 
     owners: list[bytes]
     known: bytes
+    brief: bool
 
 
 @message
 class OwnerSnapshot:
     """One owner's batches in row order, and what its grant allows.
 
-    dead_batch, dead_row: deleted rows, as number of the batch and row in it.
+    position, view: head of its chain here; floor: the earliest position that can be answered. positions: of each batch.
+    dead_batch, dead_row: deleted rows, as number of the batch and row in it. damaged, reasons: batches (by id) that
+    cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows.
     """
 
     owner: bytes
     name: str
     grant: bytes
-    hash: bytes
+    position: int
+    view: bytes
+    floor: int
     rankings: list[str]
     scores: bool
+    min_rows: int
+    damaged: list[bytes]
+    reasons: list[str]
     rows: np.ndarray = array("i8")
+    positions: np.ndarray = array("i8")
     dead_batch: np.ndarray = array("i8")
     dead_row: np.ndarray = array("i8")
     batches: np.ndarray = array("u1", ndim=2)
@@ -271,7 +359,9 @@ class QueryHeader:
     """What a query is bound to; identical bytes go to every server, H = SHA-256 of them.
 
     ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
-    reach a threshold, found by the servers; k is 0).
+    reach a threshold, found by the servers; k is 0). grants, positions, counts: for each owner, in order of owners: its
+    grant, the position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and
+    views.
     """
 
     deployment: bytes
@@ -284,6 +374,8 @@ class QueryHeader:
     encoding: bytes
     snapshot: bytes
     grants: list[bytes]
+    positions: list[int]
+    counts: list[int]
     commitments: list[bytes]  # SHA-256(salt_i | u_i | theta_i), in the order of servers
     batches: np.ndarray = array("u1", ndim=2)
 
@@ -293,7 +385,8 @@ class Query:
     """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
 
     first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
-    some rows at a time, all under one header; otherwise they are 0.
+    some rows at a time, all under one header; otherwise they are 0. newest: refuse the query, before anything is
+    counted, if the server knows a newer state: 1 of these owners, 2 also of others that grant this user something.
 
     In the homomorphic scheme both servers get the same column: B queries of D ciphertexts, 64-bit limbs, (B, D *
     limbs).
@@ -307,6 +400,7 @@ class Query:
     theta: np.ndarray = array("u2", "u4", "u8")
     first: int = 0
     count: int = 0
+    newest: int = 0
 
 
 @message
@@ -337,8 +431,9 @@ class Ranked:
 
 @message
 class FetchImages:
-    """User -> server, signed: images by batch and row."""
+    """User -> server, signed: images by owner, batch and row."""
 
+    owners: np.ndarray = array("u1", ndim=2)
     batches: np.ndarray = array("u1", ndim=2)
     rows: np.ndarray = array("i8")
 
@@ -359,15 +454,28 @@ class Images:
 
 @message
 class FetchShares:
-    """Owner -> storage server, signed: its own batch back."""
+    """Owner -> storage server, signed: its own batch back, sealed to ``reply_key`` (X25519, made for this request)."""
 
     batch: bytes
+    reply_key: bytes
+
+
+@message
+class SealedShares:
+    """Server -> owner: a ``Shares`` message as packed frames, HPKE to the request's key."""
+
+    sealed: bytes
 
 
 @message
 class Shares:
-    """Stored rows with their original row numbers, live ones only, and the image ids of those rows."""
+    """Stored rows with their original row numbers, live ones only, and the image ids of those rows.
 
+    position, view: the state of the owner's chain that they are of.
+    """
+
+    position: int
+    view: bytes
     rows: int
     dim: int
     ordinals: np.ndarray = array("i8")
@@ -376,40 +484,5 @@ class Shares:
     origin_row: np.ndarray = array("i8")
 
 
-# --- operation ----------------------------------------------------------------------------------------------------
-
-
-@message
-class StatusRequest:
-    """Anyone in the deployment -> server. owner: only this one, or empty."""
-
-    owner: bytes
-
-
-@message
-class Status:
-    """Public facts: parallel lists per owner (image_bytes too), per user, per batch."""
-
-    owners: list[bytes]
-    names: list[str]
-    forgotten: list[bool]
-    users: list[bytes]
-    user_names: list[str]
-    batch_owner: np.ndarray = array("i8")
-    batches: np.ndarray = array("u1", ndim=2)
-    rows: np.ndarray = array("i8")
-    live: np.ndarray = array("i8")
-    generation: np.ndarray = array("i8")
-    sizes: np.ndarray = array("i8")
-    image_bytes: np.ndarray = array("i8")
-
-
-@message
-class VerifyRequest:
-    """Coordinator -> server: read every file and compare checksums."""
-
-
-@message
-class VerifyReport:
-    files: int
-    problems: list[str]
+#: what is signed for all servers, which pass it on to each other; it names versions or states, so it never grows stale
+FOR_ALL = (RegisterOwner, RegisterUser, Grant, CommitOp, AbortOp, ForgetOwner)

@@ -26,8 +26,10 @@ __all__ = [
     "array",
     "decode",
     "encode",
+    "frame_hashes",
     "frames_hash",
     "frames_size",
+    "joined_hash",
     "message",
     "pack_frames",
     "unpack_frames",
@@ -155,12 +157,21 @@ def frames_size(frames: Sequence[bytes | memoryview]) -> int:
     return sum(memoryview(f).nbytes + 8 for f in frames)
 
 
+def frame_hashes(frames: Sequence[bytes | memoryview]) -> list[bytes]:
+    """SHA-256 of each frame."""
+    return [hashlib.sha256(frame).digest() for frame in frames]
+
+
 def frames_hash(frames: Sequence[bytes | memoryview]) -> bytes:
-    """SHA-256 over the frames, each preceded by its length: what signatures cover."""
+    """Hash of a message: SHA-256 over its frames' lengths and hashes; what signatures cover."""
+    return joined_hash(frames, frame_hashes(frames))
+
+
+def joined_hash(frames: Sequence[bytes | memoryview], hashes: Sequence[bytes]) -> bytes:
+    """:func:`frames_hash`, from the frames' lengths and their hashes."""
     digest = hashlib.sha256()
-    for frame in frames:
-        digest.update(memoryview(frame).nbytes.to_bytes(8, "big"))
-        digest.update(frame)
+    for frame, part in zip(frames, hashes, strict=True):
+        digest.update(memoryview(frame).nbytes.to_bytes(8, "big") + part)
     return digest.digest()
 
 

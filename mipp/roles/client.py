@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from ..crypto import signing
+from ..crypto import schedule, signing
 from ..errors import ParameterError
 from ..protocol import messages as m
 from ..protocol.channel import Channel
-from ..protocol.wire import Frames, encode, frames_hash
+from ..protocol.wire import Frames, encode, frame_hashes, joined_hash
 from .config import DeploymentConfig
 
 __all__ = ["Client", "check_name", "image_rows"]
@@ -34,20 +35,34 @@ class Client:
     def __reduce__(self) -> str:
         raise TypeError("owners and users hold secret keys and do not pickle")
 
-    def _sign(self, msg: Any) -> Frames:
+    def signed(self, msg: Any, receiver: int = m.ALL_SERVERS) -> tuple[Frames, list[bytes], bytes]:
+        """A request signed for one server, the hashes of its frames, and its content's hash.
+
+        What servers pass on to each other is signed for all.
+        """
         frames = encode(msg)
-        signature = signing.sign(self._seed, self.config.id, type(msg).__name__, frames_hash(frames))
-        return encode(m.Signed(self.config.id, self.id, signature, [np.frombuffer(f, np.uint8) for f in frames]))
+        hashes = frame_hashes(frames)
+        whole = joined_hash(frames, hashes)
+        if isinstance(msg, m.FOR_ALL):
+            receiver = m.ALL_SERVERS
+        issued, random = int(time.time() * 1000), schedule.random_bytes(16)
+        statement = signing.Statement(self.config.id, receiver, type(msg).__name__, whole, issued, random)
+        content = [np.frombuffer(f, np.uint8) for f in frames]
+        signature = signing.sign(self._seed, statement)
+        return encode(m.Signed(self.config.id, self.id, receiver, issued, random, signature, content)), hashes, whole
+
+    def _sign(self, msg: Any, receiver: int = m.ALL_SERVERS) -> Frames:
+        return self.signed(msg, receiver)[0]
 
     def _ask(self, msgs: dict[int, Any]) -> dict[int, Any]:
-        return self.channel.gather({server: self._sign(msg) for server, msg in msgs.items()})
+        return self.channel.gather({server: self._sign(msg, server) for server, msg in msgs.items()})
 
     def _tell(self, msg: Any, servers: Iterable[int] | None = None) -> dict[int, Any]:
-        """The same signed message to all servers (or those named), in one round."""
-        frames = self._sign(msg)
-        return self.channel.gather(
-            dict.fromkeys(servers if servers is not None else sorted(self.config.servers), frames)
-        )
+        """The same message to all servers (or those named), in one round."""
+        to = list(servers) if servers is not None else sorted(self.config.servers)
+        if isinstance(msg, m.FOR_ALL):
+            return self.channel.gather(dict.fromkeys(to, self._sign(msg)))
+        return self._ask(dict.fromkeys(to, msg))
 
 
 def check_name(name: str) -> str:

@@ -14,23 +14,25 @@ from ..params import Params
 
 __all__ = ["DeploymentConfig", "ServerKeys"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerKeys:
-    """Public X25519 keys of a server: ``box`` for sealed secrets, ``pair`` for the pairwise keys."""
+    """Public keys of a server: ``box`` (X25519) for sealed secrets, ``pair`` (X25519) for the pairwise keys, ``sign``
+    (Ed25519) for its votes on changes."""
 
     box: bytes
     pair: bytes
+    sign: bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentConfig:
     """Public description of a deployment: id, parameters, encoding, descriptor, servers' public keys.
 
-    ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors. its version is of the
-    values and vectors that rows hold: another version's are not comparable. ``window`` is what
+    ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors; ``descriptor_version``
+    is the version of its values: those of another version are not comparable. ``window`` is what
     :func:`mipp.io.images.load_image` applies to deep gray images, or None: owners and users must read images alike.
     """
 
@@ -57,7 +59,10 @@ class DeploymentConfig:
             "params": {"n": p.n, "t": p.t, "k": p.k, "scheme": p.scheme},
             "descriptor": self.descriptor,
             "encoding": self.encoding.to_dict(),
-            "servers": {str(i): {"box": s.box.hex(), "pair": s.pair.hex()} for i, s in self.servers.items()},
+            "servers": {
+                str(i): {"box": s.box.hex(), "pair": s.pair.hex(), "sign": s.sign.hex()}
+                for i, s in self.servers.items()
+            },
         }
         if self.window is not None:
             data["window"] = list(self.window)
@@ -66,11 +71,14 @@ class DeploymentConfig:
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> DeploymentConfig:
-        """Inverse of :meth:`to_json`; DeploymentError for anything else."""
+    def from_json(cls, text: str, *, version: int = FORMAT) -> DeploymentConfig:
+        """Inverse of :meth:`to_json`; DeploymentError for anything else.
+
+        ``version``: of the format; 1 had no ``sign`` keys, which are empty then.
+        """
         try:
             data: Any = json.loads(text)
-            if data["format"] != "mipp deployment" or data["version"] != FORMAT:
+            if data["format"] != "mipp deployment" or data["version"] != version:
                 raise DeploymentError("the deployment is of another format version")
             config = cls(
                 bytes.fromhex(data["id"]),
@@ -78,7 +86,7 @@ class DeploymentConfig:
                 Encoding.from_dict(data["encoding"]),
                 str(data["descriptor"]),
                 {
-                    int(i): ServerKeys(bytes.fromhex(s["box"]), bytes.fromhex(s["pair"]))
+                    int(i): ServerKeys(*(bytes.fromhex(s.get(name, "")) for name in ("box", "pair", "sign")))
                     for i, s in data["servers"].items()
                 },
                 check_window(data.get("window")),
@@ -89,6 +97,9 @@ class DeploymentConfig:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, ParameterError):
             raise DeploymentError("the description of the deployment is corrupt") from None
+        lengths = {(len(s.box), len(s.pair), len(s.sign)) for s in config.servers.values()}
+        if lengths != {(32, 32, 32 if version == FORMAT else 0)}:
+            raise DeploymentError("the description of the deployment is corrupt")
         if len(config.id) != 16 or sorted(config.servers) != list(range(1, config.params.n + 1)):
             raise DeploymentError("the description of the deployment is corrupt")
         return config

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..protocol import messages as m
-from ..store.views import snapshot_hash
+from ..protocol.chain import snapshot_hash
 
-__all__ = ["FetchedImage", "Hit", "Index", "Nearest", "SearchResult"]
+__all__ = ["FetchedImage", "Hit", "Hits", "Index", "LeftOut", "Nearest", "SearchResult"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,36 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Rows that a search went on without: a batch, or all of an owner (``batch`` is empty), and why.
+
+    ``server``: at which server, 0 if it is about all of them together.
+    """
+
+    owner: bytes
+    owner_name: str
+    batch: bytes
+    server: int
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"batch {self.batch.hex()} of owner {self.owner_name}" if self.batch else f"owner {self.owner_name}"
+        return f"{what}: {self.reason}" + (f" (server {self.server})" if self.server else "")
+
+
+@dataclass(frozen=True)
 class SearchResult:
-    """Hits best first, and ``seconds`` spent scoring (servers) and ranking (user)."""
+    """Hits best first, ``seconds`` spent scoring (servers) and ranking (user), and what was left out."""
 
     hits: list[Hit]
     seconds: dict[str, float] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
+
+
+class Hits(list[Hit]):
+    """A list of hits; ``left_out``: what the search went on without."""
+
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,17 +81,23 @@ class Index:
     """What a user may search at one moment: owners and batches in row order. Public facts.
 
     ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
+    ``left_out``: what the servers cannot search now. ``hashes``: names each server's state, to see whether it changed.
+    ``newest``: whether servers are asked to refuse a query when they know more than this (see
+    :class:`~mipp.protocol.messages.Query`).
     """
 
-    def __init__(self, hash_: bytes, owners: Sequence[m.OwnerSnapshot]) -> None:
-        self.hash = hash_
-        self.owners = list(owners)
-        self.snapshot = snapshot_hash([(o.owner, o.hash) for o in owners])
-        self.batches = np.concatenate([o.batches for o in owners])
-        #: whether all grants let server-side ranking give scores
+    newest = 0
+
+    def __init__(
+        self, hashes: dict[int, bytes], owners: Sequence[m.OwnerSnapshot], left_out: Sequence[LeftOut] = ()
+    ) -> None:
+        self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
+        self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
+        self.batches = np.concatenate([o.batches for o in owners]) if owners else np.empty((0, 16), np.uint8)
+        #: whether the grants of all owners give scores
         self.gives_scores = all(o.scores for o in owners)
         self.owner_of_batch = np.repeat(np.arange(len(owners)), [len(o.batches) for o in owners])
-        rows = np.concatenate([o.rows for o in owners])
+        rows = np.concatenate([o.rows for o in owners]) if owners else np.empty(0, np.int64)
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         alive = None
         batch_base = 0
@@ -76,6 +108,12 @@ class Index:
             batch_base += len(o.batches)
         self._live = None if alive is None else np.flatnonzero(alive)
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
+
+    def asking(self, newest: int) -> Index:
+        """The same, with another ``newest``."""
+        other = copy.copy(self)
+        other.newest = newest
+        return other
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Batch numbers (into ``batches``) and rows of live row numbers."""
@@ -103,3 +141,8 @@ class Nearest:
     scores: np.ndarray | None
     values: np.ndarray | None
     seconds: dict[str, float]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the search went on without."""
+        return self.index.left_out

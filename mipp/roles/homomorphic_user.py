@@ -11,7 +11,7 @@ from ..errors import ParameterError
 from ..paillier import PrivateKey
 from ..protocol import messages as m
 from ..protocol.homomorphic import SlotLayout, encrypt_query, scores
-from .found import Hit
+from .found import Hits
 from .user import User
 
 __all__ = ["HomomorphicUser"]
@@ -41,14 +41,14 @@ class HomomorphicUser(User):
     def register(self) -> None:
         self._tell(m.RegisterUser(self.name, *self._public, self._paillier.public.to_bytes()))
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = (), strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order, picked by this user from all scores.
 
         Costs and errors of ``search``. The scores are no secret from the user in this scheme, so hits carry them.
         """
         query, _ = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
-        index, found = self.scores(query, owners=owners)
+        index, found = self.scores(query, owners=owners, strict=strict)
         rows = np.flatnonzero(found[0] >= theta)
         values = self.config.encoding.values(found[:, rows], query)
         return self._hits(index, rows, found[0, rows], values, 0)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..sharing import batch_schedules, key_server_product
+from ..store.views import OwnerView
 from .plan import Plan
 from .server import Server
 
@@ -21,7 +22,7 @@ class KeyCentre(Server):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._schedules: dict[bytes, tuple[bytes, Any]] = {}
+        self._schedules: dict[bytes, tuple[OwnerView, Any]] = {}
 
     def close(self) -> None:
         super().close()
@@ -37,20 +38,21 @@ class KeyCentre(Server):
                 key_server_product(schedules, part.cut(a, b), column, into, threads=self.threads)
 
     def _keyed(self, part: Any, key: bytes) -> Any:
-        """AES schedules of all the owner's batches, cached until the owner's batches change."""
-        view = part.view
-        cached = self._schedules.get(view.owner)
-        if cached is None or cached[0] != view.hash:
-            cached = (view.hash, batch_schedules(
-                key, [b.id for b in view.batches], [b.dim for b in view.batches], [b.rows for b in view.batches],
+        """AES schedules of all the owner's batches, cached until these change; a view is a beginning of its base."""
+        base = part.view.base
+        cached = self._schedules.get(base.owner)
+        if cached is None or cached[0] is not base:
+            cached = (base, batch_schedules(
+                key, [b.id for b in base.batches], [b.dim for b in base.batches], [b.rows for b in base.batches],
                 self.config.params.k, threads=self.threads,
             ))  # fmt: skip
-            self._schedules[view.owner] = cached
+            self._schedules[base.owner] = cached
         return cached[1]
 
-    def _forget(self, signer: bytes, *args: Any) -> Any:
-        self._schedules.pop(signer, None)
-        return super()._forget(signer, *args)
+    def _drop_caches(self, owners: set[bytes]) -> None:
+        for owner in owners:
+            self._schedules.pop(owner, None)
+        super()._drop_caches(owners)
 
     def _image_part(self, owner: bytes) -> bytes:
         return self._owner_secret(owner)[32:]

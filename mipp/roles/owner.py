@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..crypto import box, schedule, signing
-from ..errors import MippError, NotFoundError, ParameterError, ShapeError, StoreError
+from ..errors import AccessDeniedError, ConflictError, MessageError, NotFoundError, ParameterError, ShapeError
 from ..protocol import messages as m
+from ..protocol.chain import Content, pack_dead
 from ..protocol.channel import Channel
-from ..protocol.wire import Frames, decode, encode, unpack_frames
+from ..protocol.wire import decode, unpack_frames
 from ..sharing import OwnerKeys, open_share, share_rows
 from ..store.journal import Journal
-from .bound import owner_seal_info
+from .bound import owner_seal_info, shares_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
+from .owner_changes import ChangeMaker
 
 __all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
 
+#: how often a change is made anew because another one of this owner came first
+_ATTEMPTS = 6
 _NO_OFFSETS = np.empty(0, "<i8")
 _NO_IDS = np.empty((0, 16), np.uint8)
 
@@ -63,8 +67,8 @@ class ImageOwner(Client):
     root : 32 secret bytes from which all keys of this owner come
     sign_seed : 32 secret bytes (Ed25519)
     registration : 16 random bytes, public, new for each registration
-    session : 16 bytes, names this process to the deployment's recovery; public
     journal : the owner's own record of which files went into which batch, or None
+    turn : held while a change is made, so that this owner's threads and processes do not compete for one place
 
     Learns nothing about other owners' images. What it uploads is masked by keystream that never repeats.
     """
@@ -78,15 +82,16 @@ class ImageOwner(Client):
         sign_seed: bytes,
         registration: bytes,
         *,
-        session: bytes = b"\0" * 16,
         threads: int | None = None,
         journal: Journal | None = None,
+        turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         super().__init__(name, config, channel, sign_seed)
         self.journal = journal
         self.id = signing.party_id(signing.sign_public(sign_seed), registration)
-        self._root, self._session, self.threads = root, session, threads
+        self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
+        self._changes = ChangeMaker(self, turn)
         #: time spent so far in this process, by stage
         self.seconds = {"encrypt": 0.0, "upload": 0.0}
 
@@ -96,13 +101,12 @@ class ImageOwner(Client):
         """Hand the key servers their keys and all servers their image parts, sealed. Again is harmless."""
         public = signing.sign_public(self._seed)
         key_part, cloud_part = self._image_parts()
-        msgs = {}
-        for server, keys in self.config.servers.items():
+        sealed = []
+        for server, keys in sorted(self.config.servers.items()):
             is_key = server in self.config.params.key_servers
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
-            sealed = box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server))
-            msgs[server] = m.RegisterOwner(self.name, public, self.keys.registration, sealed)
-        self._ask(msgs)
+            sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
+        self._tell(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
 
     def _image_parts(self) -> tuple[bytes, bytes]:
         """The key centre's and the clouds' part of this owner's image keys; secret."""
@@ -136,6 +140,11 @@ class ImageOwner(Client):
             Bad features; nothing was sent.
         StoreError
             A server could not keep the batch (disk full); it is on none then.
+        LimitError
+            The owner has as much as its card allows.
+
+        When another change of this owner takes the batch's place (the same keys are used elsewhere), the rows are
+        encrypted again under fresh keystream and sent again, a few times.
         """
         rows = self.config.encoding.encode_rows(vectors)
         if not len(rows):
@@ -144,7 +153,14 @@ class ImageOwner(Client):
             raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
         if labels and len(labels) not in (1, len(rows)):
             raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        return self._upload(rows, images=images, labels=labels)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._upload(rows, images=images, labels=labels)
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt)
+        raise AssertionError("not reached")
 
     def _upload(
         self,
@@ -152,6 +168,7 @@ class ImageOwner(Client):
         *,
         images: Sequence[tuple[str, bytes] | None] | None = None,
         replaces: Sequence[bytes] = (),
+        parent: m.Head | None = None,
         origin: tuple[np.ndarray, np.ndarray] | None = None,
         labels: Sequence[str] = (),
     ) -> list[tuple[bytes, int]]:
@@ -161,18 +178,15 @@ class ImageOwner(Client):
         encrypted = time.perf_counter()
         none = np.zeros(len(rows) + 1, "<i8")
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
-        seq = time.time_ns()
         msgs = {}
         for server in sorted(self.config.servers):
             cloud = server in p.storage_servers
             msgs[server] = m.UploadOp(
                 shared.nonce,
-                self._session,
-                seq,
                 len(rows),
                 self.config.encoding.encoded_dim,
                 self.config.encoding.hash,
-                list(replaces),
+                sorted(replaces),
                 shared.shares[server] if cloud else np.empty((0, 0), p.dtype),
                 files if cloud else np.empty(0, np.uint8),
                 offsets if cloud else none,
@@ -181,7 +195,8 @@ class ImageOwner(Client):
             )
         if self.journal is not None and labels:
             self.journal.begin(shared.nonce, labels)
-        self._two_phase(shared.nonce, {s: self._sign(msg) for s, msg in msgs.items()})
+        what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
+        self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]
@@ -205,27 +220,6 @@ class ImageOwner(Client):
             offsets[row + 1] = offsets[row] + (len(blobs[-1]) if image is not None else 0)
         return np.frombuffer(b"".join(blobs), np.uint8), offsets
 
-    def _two_phase(self, op: bytes, frames: dict[int, Frames]) -> None:
-        """Prepare on all servers in order, then commit on all; an op that one refuses is undone on the others."""
-        done: list[int] = []
-        try:
-            for server in sorted(frames):
-                done.append(server)
-                self.channel.gather({server: frames[server]})
-        except BaseException:
-            abort = encode(m.AbortOp(op))
-            for server in done:
-                with contextlib.suppress(MippError):  # what cannot be undone now, recovery will undo
-                    self.channel.gather({server: abort})
-            raise
-        try:
-            self._tell(m.CommitOp(op))
-        except StoreError:
-            if self.recover is None:
-                raise
-            self.recover()
-            self._tell(m.CommitOp(op))  # harmless where it is done; raises if the op was rolled back or still fails
-
     # --- removing -----------------------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> None:
@@ -233,24 +227,37 @@ class ImageOwner(Client):
         pairs = image_rows(ids)
         if not pairs:
             raise ParameterError("no image ids to delete")
-        op = schedule.random_bytes(16)
         batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
         rows = np.array([r for _, r in pairs], "<i8")
-        frames = self._sign(m.DeleteOp(op, self._session, batches, rows))
-        self._two_phase(op, dict.fromkeys(self.config.servers, frames))
+        dead: dict[bytes, list[int]] = {}
+        for batch, row in pairs:
+            dead.setdefault(batch, []).append(row)
+        for attempt in range(_ATTEMPTS):
+            op = schedule.random_bytes(16)
+            msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
+            try:
+                self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
+                break
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt)
         if self.journal is not None:
             self.journal.deleted(pairs)
 
     def batches(self) -> list[StoredBatch]:
         """This owner's batches, in row order."""
+        return self._state()[1]
+
+    def _state(self) -> tuple[m.Head, list[StoredBatch]]:
+        """Head of this owner's chain at the first cloud, and its batches there."""
         server = self.config.params.storage_servers[0]
-        status = self.channel.gather({server: encode(m.StatusRequest(self.id))})[server]
-        return [
+        got = self._ask({server: m.ListBatches(self.id)})[server]
+        batches = [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation))
-            for b, rows, live, generation in zip(
-                status.batches, status.rows, status.live, status.generation, strict=True
-            )
+            for b, rows, live, generation in zip(got.batches, got.rows, got.live, got.generation, strict=True)
         ]
+        return m.Head(got.position, got.view), batches
 
     def rows_of(self, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
         """The owner's way back: the live rows of one of its batches, decrypted with its own keys.
@@ -268,12 +275,25 @@ class ImageOwner(Client):
         Fetches all of the batch from one storage server.
         """
         server = self.config.params.storage_servers[0]
-        got = self._ask({server: m.FetchShares(batch)})[server]
+        got = self._fetch(server, batch)
         if not len(got.share):
             return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
         return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self._opened(got, server, batch))
 
-    def _opened(self, got: Any, server: int, batch: bytes) -> np.ndarray:
+    def _fetch(self, server: int, batch: bytes) -> m.Shares:
+        """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
+        key = schedule.random_bytes(32)
+        public = box.box_private(key).public_key().public_bytes_raw()
+        reply = self._ask({server: m.FetchShares(batch, public)})[server]
+        plain = box.open_sealed(key, reply.sealed, shares_seal_info(self.config.id, self.id, server, batch))
+        got = decode(unpack_frames(plain), m.Shares)
+        p = self.config.params
+        counts = {len(got.share), len(got.ordinals), len(got.origin_batch), len(got.origin_row)}
+        if len(counts) != 1 or got.share.shape[1] != p.padded(got.dim) or got.share.dtype != p.dtype:
+            raise MessageError("a server sent rows that do not fit together")
+        return got
+
+    def _opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
         """Encoded rows of what a storage server gave of a batch."""
         # keystream of whole batches is made at once
         ordinals = got.ordinals if len(got.ordinals) < got.rows else None
@@ -284,45 +304,49 @@ class ImageOwner(Client):
 
         Batches with fewer than ``merge_below`` live rows (and those at least half deleted) are fetched, decrypted with
         the owner's own keys and encrypted again as one, under fresh keystream: image ids change, old ids are gone with
-        the same step. Larger batches with deletions are rewritten by the servers without the deleted rows: ids stay.
+        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows: ids stay. A
+        merge replaces the state that it was made from: when rows are deleted meanwhile it starts again.
         """
-        batches = self.batches()
-        small = [b for b in batches if b.live < merge_below or 2 * b.live <= b.rows]
         gone = 0
-        if len(small) > 1 or any(b.live < b.rows for b in small):
-            gone = self._merge(small)
-        for b in batches:
-            if b not in small and b.live < b.rows:
-                self._compact_one(b)
+        for attempt in range(_ATTEMPTS):
+            try:
+                gone = self._merge_small(merge_below)
+                break
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt)
+        self._tell(m.Compact(self.id), self.config.params.storage_servers)
         return gone
 
-    def _merge(self, batches: Sequence[StoredBatch]) -> int:
+    def _merge_small(self, merge_below: int) -> int:
+        head, batches = self._state()
+        small = [b for b in batches if b.live < merge_below or 2 * b.live <= b.rows]
+        if len(small) > 1 or any(b.live < b.rows for b in small):
+            return self._merge(head, small)
+        return 0
+
+    def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
         server = self.config.params.storage_servers[0]
         rows, ids, numbers = [], [], []
         old: list[tuple[bytes, int]] = []
         for b in batches:
-            got = self._ask({server: m.FetchShares(b.id)})[server]
+            got = self._fetch(server, b.id)
+            if (got.position, got.view) != (head.position, head.view):
+                raise ConflictError("this owner's batches changed while they were fetched")
             if len(got.share):
                 rows.append(self._opened(got, server, b.id))
                 old += [(b.id, int(r)) for r in got.ordinals]
                 ids.append(got.origin_batch)
                 numbers.append(got.origin_row)
         replaced = [b.id for b in batches]
-        if rows:
-            origin = np.concatenate(ids), np.concatenate(numbers)
-            new = self._upload(np.concatenate(rows), replaces=replaced, origin=origin)
-            if self.journal is not None:
-                self.journal.moved(dict(zip(old, new, strict=True)))
-            return len(replaced) - 1
-        return 0
-
-    def _compact_one(self, batch: StoredBatch) -> None:
-        server = self.config.params.storage_servers[0]
-        got = self._ask({server: m.FetchShares(batch.id)})[server]
-        dead = np.setdiff1d(np.arange(got.rows, dtype="<i8"), got.ordinals).astype("<i8")
-        op = schedule.random_bytes(16)
-        frames = self._sign(m.CompactOp(op, self._session, batch.id, batch.generation + 1, dead))
-        self._two_phase(op, dict.fromkeys(self.config.servers, frames))
+        if not rows:
+            return 0
+        origin = np.concatenate(ids), np.concatenate(numbers)
+        new = self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin)
+        if self.journal is not None:
+            self.journal.moved(dict(zip(old, new, strict=True)))
+        return len(replaced) - 1
 
     def forget(self) -> None:
         """Delete this owner's keys, image parts, shares and files on all servers; queries over them stop at once.
@@ -330,7 +354,7 @@ class ImageOwner(Client):
         The features are gone for good once the keys, their backups and this owner's root are destroyed **and** at most
         t stored share files survive anywhere. An owner that was forgotten never comes back; create a new one.
         """
-        self._tell(m.ForgetOwner(self.id))
+        self._tell(m.ForgetOwner(self.id, self.keys.registration))
 
     # --- grants -------------------------------------------------------------------------------------------------
 
@@ -363,21 +387,33 @@ class ImageOwner(Client):
             raise ParameterError('rankings are "user", "server" or both')
         if min(expiry, max_k, quota, min_rows) < 0:
             raise ParameterError("limits of a grant are not negative; 0 means none")
-        version = self._next_version(user)
-        self._tell(
-            m.Grant(self.id, bytes(user), version, expiry, list(rankings), max_k, scores, quota, min_rows, False)
-        )
+        self._sign_grant(user, expiry, list(rankings), max_k, scores, quota, min_rows, False)
+
+    def _sign_grant(self, user: bytes, *limits: Any) -> None:
+        """Sign a grant of the next version; again if another process of this owner was faster with that version."""
+        for attempt in range(_ATTEMPTS):
+            epoch, version = self._next_version(user)
+            try:
+                self._tell(m.Grant(self.id, bytes(user), epoch, version, *limits))
+                return
+            except AccessDeniedError:
+                if attempt == _ATTEMPTS - 1 or self._next_version(user) == (epoch, version):
+                    raise
 
     def revoke(self, user: bytes) -> None:
         """Take a user's grant back, from the next query on. What the user already has, it keeps."""
         if not any(g.user == user and not g.revoked for g in self.grants()):
             raise NotFoundError("this user has no grant of this owner")
-        self._tell(m.Grant(self.id, bytes(user), self._next_version(user), 0, [], 0, False, 0, 0, True))
+        self._sign_grant(user, 0, [], 0, False, 0, 0, True)
 
     def grants(self) -> list[GrantInfo]:
         """Grants on record, the highest version that any server has for each user."""
+        return self._grants()[1]
+
+    def _grants(self) -> tuple[int, list[GrantInfo]]:
         best: dict[bytes, GrantInfo] = {}
-        for reply in self._tell(m.ListGrants(self.id)).values():
+        replies = self._tell(m.ListGrants(self.id)).values()
+        for reply in replies:
             for packed in reply.grants:
                 signed = decode(unpack_frames(packed), m.Signed)
                 g: Any = decode([f.data for f in signed.frames], m.Grant)
@@ -393,7 +429,9 @@ class ImageOwner(Client):
                         g.min_rows,
                         g.revoked,
                     )
-        return sorted(best.values(), key=lambda g: g.user)
+        return max(reply.epoch for reply in replies), sorted(best.values(), key=lambda g: g.user)
 
-    def _next_version(self, user: bytes) -> int:
-        return max((g.version for g in self.grants() if g.user == user), default=0) + 1
+    def _next_version(self, user: bytes) -> tuple[int, int]:
+        """The servers' epoch, and the version of this owner's next grant to a user."""
+        epoch, known = self._grants()
+        return epoch, max((g.version for g in known if g.user == user), default=0) + 1

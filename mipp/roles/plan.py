@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import AccessDeniedError, ParameterError
+from ..errors import AccessDeniedError, IntegrityError, ParameterError
 from ..sharing import Run
 from ..store.views import BatchView, OwnerView
 
@@ -40,33 +40,50 @@ class Part:
 class Plan:
     """The batches of a query in canonical order: by owner id, then by the owner's row order.
 
-    ``nonces`` (S, 16), ``rows`` (S,): original row counts, ``total`` of them; ``live_total``, ``live_by_owner``: how
-    many are live. Keeps nothing that grows with the rows, but for deleted ones.
+    ``nonces`` (S, 16): what zero shares name the batches by. ``rows`` (S,): original row counts, ``total`` of them;
+    ``live_total``, ``live_by_owner``: how many are live. Memory grows with the number of batches and deletions, not
+    with rows.
+
+    Parameters
+    ----------
+    views : of the owners, in order
+    batches, counts : (S, 16) batch ids, the first ``counts[0]`` of the first owner, and so on; default all of one owner
+    server : number of this server, for errors
 
     Raises
     ------
     AccessDeniedError
-        A batch of an owner that is not among ``views``.
+        A batch that its owner does not have.
     ParameterError
         Batches repeated or out of order.
+    IntegrityError
+        A batch that is damaged at this server; it is named, and its owner.
     """
 
-    def __init__(self, views: list[OwnerView], batches: np.ndarray) -> None:
-        everything = np.concatenate([v.ids for v in views])
-        if batches.shape == everything.shape and np.array_equal(batches, everything):
-            chosen = [np.arange(len(v.ids)) for v in views]
-        else:
-            chosen = _positions(views, batches)
+    def __init__(
+        self, views: list[OwnerView], batches: np.ndarray, counts: list[int] | None = None, server: int = 0
+    ) -> None:
+        chosen, at = [], 0
+        for view, count in zip(views, counts if counts is not None else [len(batches)], strict=True):
+            some = batches[at : at + count]
+            whole = some.shape == view.ids.shape and np.array_equal(some, view.ids)
+            chosen.append(np.arange(count) if whole else _positions(view, some))
+            at += count
         self.parts: list[Part] = []
         self.live_by_owner: list[int] = []
         start = 0
         for view, positions in zip(views, chosen, strict=True):
             part = Part(view, positions, start)
+            for batch in part.batches:
+                if batch.problem:
+                    raise IntegrityError(
+                        f"batch {batch.id.hex()} of owner {view.name} is damaged at server {server}: {batch.problem}"
+                    )
             self.parts.append(part)
             self.live_by_owner.append(sum(b.live for b in part.batches))
             start = part.stop
         self.total = start
-        self.nonces = np.ascontiguousarray(batches)
+        self.nonces = np.concatenate([v.masks[p] for v, p in zip(views, chosen, strict=True)])
         self.rows = np.concatenate([p.rows for p in self.parts])
         self.starts = np.concatenate([[0], np.cumsum(self.rows)])
         self.live_total = sum(self.live_by_owner)
@@ -150,17 +167,14 @@ def _cut(starts: np.ndarray, start: int, stop: int) -> tuple[slice, int, np.ndar
     return slice(a, b), first, np.diff(edges)
 
 
-def _positions(views: list[OwnerView], batches: np.ndarray) -> list[np.ndarray]:
-    chosen: list[list[int]] = [[] for _ in views]
-    current = 0
+def _positions(view: OwnerView, batches: np.ndarray) -> np.ndarray:
+    """Places of some of an owner's batches."""
+    chosen: list[int] = []
     for row in batches:
-        name = row.tobytes()
-        owner = next((i for i, v in enumerate(views) if name in v.index), None)
-        if owner is None:
+        position = view.index.get(row.tobytes())
+        if position is None:
             raise AccessDeniedError("a batch of the query is covered by none of its grants")
-        position = views[owner].index[name]
-        if owner < current or (chosen[owner] and position <= chosen[owner][-1]):
+        if chosen and position <= chosen[-1]:
             raise ParameterError("the query's batches are repeated or not in the order of the index")
-        current = owner
-        chosen[owner].append(position)
-    return [np.array(c, np.int64) for c in chosen]
+        chosen.append(position)
+    return np.array(chosen, np.int64)

@@ -1,17 +1,21 @@
-"""What clouds and the key centre have in common: checks before work, changes, the product's frame.
+"""What clouds and the key centre have in common: checks before work, parties and grants, queries, images.
 
-Every request of an owner or user is signed; the signature, then the grant, then the snapshot are checked before
-anything is computed. Servers do not talk to each other in this protocol.
+Every request of an owner or user is signed for one server (or, for changes that servers pass on, for all); signature,
+time, grant and snapshot are checked before anything is computed. Owners' changes are in ``changing.py``, what servers
+and operators ask in ``peering.py``.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +25,57 @@ from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
+    BusyError,
+    IntegrityError,
+    LimitError,
     MessageError,
     MippError,
     NotFoundError,
     ParameterError,
     ShapeError,
     StaleSnapshotError,
-    StoreError,
     error_to_wire,
 )
 from ..protocol import messages as m
+from ..protocol.chain import snapshot_hash
 from ..protocol.link import Link
-from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
-from ..sharing import MAX_BLOCKS, add_zero_share
+from ..protocol.wire import (
+    Frames,
+    decode,
+    encode,
+    frame_hashes,
+    frames_hash,
+    joined_hash,
+    pack_frames,
+    unpack_frames,
+)
+from ..sharing import add_zero_share
 from ..store.memory import aligned_words
-from ..store.store import ServerStore, check_offsets
-from ..store.views import OwnerView, snapshot_hash
-from .answering import CountedHeaders, row_range
+from ..store.store import ServerStore
+from ..store.views import OwnerView
+from . import changing
+from .answering import OpenHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
+from .freshness import RequestLog
+from .limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS, Card
+from .peering import HANDLERS as PEER_HANDLERS
 from .plan import Plan
 from .ranking import rank
-from .reports import owner_snapshot, status
+from .reports import owner_snapshot
 
 __all__ = ["Server"]
 
 _log = logging.getLogger("mipp.server")
 RANKINGS = ("user", "server")
-MAX_QUERIES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Hash of a request's content, and of each of its frames."""
+
+    whole: bytes
+    frames: list[bytes]
 
 
 class Server:
@@ -60,10 +87,14 @@ class Server:
     index : this server's number
     folder : its own folder
     box_key, pair_key : its two X25519 private keys, 32 secret bytes each
+    sign_key : seed of its Ed25519 identity, 32 secret bytes
     create : make a new store in ``folder``
     threads : native threads per product, default all cores
     check : compare checksums of files when they are first used
-    clock : Unix time, for expiry of grants
+    clock : Unix time, for expiry of grants and the age of requests
+    holder, alive : this process's name, and whether the process of a name still runs: whom prepared changes wait for
+    witness : called with a number that only grows, after everything that a restored backup must not undo unnoticed
+    card : limits of each party
     """
 
     has_shares = False
@@ -71,15 +102,18 @@ class Server:
     by_rows = True
 
     def __init__(
-        self, config: DeploymentConfig, index: int, folder: Path, box_key: bytes, pair_key: bytes, *,
+        self, config: DeploymentConfig, index: int, folder: Path, box_key: bytes, pair_key: bytes, sign_key: bytes, *,
         create: bool = False, threads: int | None = None, check: bool = True, clock: Callable[[], float] = time.time,
+        holder: bytes = b"", alive: Callable[[bytes], bool] = lambda holder: True,
+        witness: Callable[[int], None] | None = None, card: Card | None = None,
     ) -> None:  # fmt: skip
         p = config.params
         expected = p.storage_servers if self.has_shares else p.key_servers
         if index not in expected:
             raise ParameterError(f"{type(self).__name__} is one of servers {list(expected)}, not {index}")
         self.config, self.index, self.threads, self._clock = config, index, threads, clock
-        self._box_key = box_key
+        self._box_key, self._sign_key = box_key, sign_key
+        self.card = Card() if card is None else card
         self._pair_keys = {
             other: schedule.pair_key(
                 box.shared_secret(pair_key, keys.pair), config.id, min(index, other), max(index, other)
@@ -88,11 +122,18 @@ class Server:
             if other != index
         }
         self.store = ServerStore(
-            folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check
-        )
+            folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check,
+            holder=holder, alive=alive, witness=witness,
+        )  # fmt: skip
+        self.store.changes.parse = changing.parse_commit
         #: way to the other servers for one query, by its header's hash; None where servers cannot reach each other
         self.meet: Callable[[bytes, int], Link] | None = None
-        self._counted = CountedHeaders()
+        self._headers = OpenHeaders()
+        self._log = RequestLog(clock)
+        self._busy: collections.Counter[bytes] = collections.Counter()
+        self._busy_lock = threading.Lock()
+        #: false after a restore from a backup, until the other servers told what is missing here
+        self.ready = True
         self._plans: dict[bytes, Plan] = {}
         self._plan_lock = threading.Lock()
         self._secrets: dict[bytes, bytes] = {}
@@ -111,64 +152,134 @@ class Server:
     # --- dispatch -----------------------------------------------------------------------------------------------
 
     def handle(self, frames: Frames) -> Frames:
-        """Answer one request; refusals and failures come back as a ``Failure`` message."""
-        try:
-            msg: Any = decode(frames)
-            if isinstance(msg, m.Signed):
-                return encode(self._signed(msg))
-            unsigned: dict[type, Callable[[Any], Any]] = {
-                m.StatusRequest: lambda msg: status(self.store, msg.owner),
-                m.ListOps: self._list_ops,
-                m.PruneOps: self._prune_ops,
-                m.AbortOp: self._abort,
-                m.VerifyRequest: lambda msg: m.VerifyReport(*self.store.verify()),
-            }
-            if type(msg) not in unsigned:
+        """Answer one signed request of an owner or user; refusals and failures come back as a ``Failure`` message."""
+
+        def answer(msg: Any) -> Any:
+            if not isinstance(msg, m.Signed):
                 raise AuthenticationError(f"a request {type(msg).__name__} must be signed")
-            return encode(unsigned[type(msg)](msg))
+            if not self.ready:
+                raise BusyError("this server was restored from a backup and waits for the other servers")
+            return self._signed(msg)
+
+        return self._replied(frames, answer)
+
+    def operate(self, frames: Frames) -> Frames:
+        """Answer one request of this server's operator or of another server; never reached by owners or users."""
+
+        def answer(msg: Any) -> Any:
+            if type(msg) not in PEER_HANDLERS:
+                raise MessageError(f"{type(msg).__name__} is no request of an operator or a server")
+            return PEER_HANDLERS[type(msg)](self, msg)
+
+        return self._replied(frames, answer)
+
+    def _replied(self, frames: Frames, answer: Callable[[Any], Any]) -> Frames:
+        try:
+            self._refresh()
+            return encode(answer(decode(frames)))
         except Exception as error:
             if not isinstance(error, MippError):
                 _log.exception("server %d: unexpected %s", self.index, type(error).__name__)
             return encode(m.Failure(*error_to_wire(error)))
 
-    def _signed(self, msg: m.Signed) -> Any:
-        if msg.deployment != self.config.id:
-            raise AuthenticationError("the request is for another deployment")
+    def _refresh(self) -> None:
+        """Drop what this process keeps of owners whom another process's server forgot."""
+        if self.store.catalog.changed_elsewhere():
+            gone = set(self.store.forgotten_ids())
+            if gone:
+                self._drop_caches(gone)
+
+    def _drop_caches(self, owners: set[bytes]) -> None:
+        """Drop an owner's secrets, and plans over its rows."""
+        for owner in owners:
+            self._secrets.pop(owner, None)
+        with self._plan_lock:
+            for key, plan in list(self._plans.items()):
+                if any(part.view.owner in owners for part in plan.parts):
+                    del self._plans[key]
+        self._headers.drop(owners)
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign with this server's identity: votes, 64 bytes."""
+        return signing.sign_raw(self._sign_key, data)
+
+    def _signed(self, msg: m.Signed, *, passed_on: bool = False) -> Any:
         frames: Frames = [f.data for f in msg.frames]
         content: Any = decode(frames)
-        digest = frames_hash(frames)
         kind = type(content)
-        if kind is m.RegisterOwner:
-            public, actor = content.sign_key, signing.party_id(content.sign_key, content.registration)
-        elif kind is m.RegisterUser:
-            public, actor = content.sign_key, signing.party_id(content.sign_key, content.box_key)
-        elif kind in _BY_USER:
-            public, actor = self.store.user(msg.signer)[1], msg.signer
-        elif kind in _BY_OWNER:
-            public, actor = self.store.owner(msg.signer)[1], msg.signer
-        else:
+        method = _HANDLERS.get(kind)
+        if method is None:
             raise MessageError(f"{kind.__name__} is no signed request")
+        if msg.deployment != self.config.id:
+            raise AuthenticationError("the request is for another deployment")
+        relayed = kind in m.FOR_ALL
+        if msg.receiver != (m.ALL_SERVERS if relayed else self.index):
+            raise AuthenticationError(f"a {kind.__name__} signed for server {msg.receiver} came to server {self.index}")
+        if passed_on and not relayed:
+            raise AuthenticationError(f"a {kind.__name__} is not passed on between servers")
+        hashes = frame_hashes(frames)
+        digest = Digest(joined_hash(frames, hashes), hashes)
+        public, actor = self._identity(content, msg.signer)
         if actor != msg.signer:
             raise AuthenticationError("the signer is not the party that the keys belong to")
-        signing.verify(public, msg.signature, self.config.id, kind.__name__, digest)
-        method = getattr(self, _HANDLERS[kind])
-        return method(msg.signer, content, digest, functools.partial(pack_frames, encode(msg)))
+        statement = signing.Statement(msg.deployment, msg.receiver, kind.__name__, digest.whole, msg.issued, msg.random)
+        signing.verify(public, msg.signature, statement)
+        if not relayed:  # those carry versions; sent again they change nothing
+            self._log.check(msg.signer, statement, repeatable=kind is not m.Query)
+        packed = functools.partial(pack_frames, encode(msg))
+        with self._one_of(msg.signer):
+            if isinstance(method, str):
+                return getattr(self, method)(msg.signer, content, digest, packed)
+            if passed_on and kind is m.CommitOp:
+                return changing.commit(self, msg.signer, content, digest, packed, by_peer=True)
+            return method(self, msg.signer, content, digest, packed)
 
-    def _abort(self, msg: m.AbortOp) -> m.Ok:
-        self.store.abort(msg.op)
-        return m.Ok()
+    def _identity(self, content: Any, signer: bytes) -> tuple[bytes, bytes]:
+        """Public key that must have signed a request, and the id of the party that it belongs to."""
+        kind = type(content)
+        if kind is m.RegisterOwner:
+            return content.sign_key, signing.party_id(content.sign_key, content.registration)
+        if kind is m.RegisterUser:
+            return content.sign_key, signing.party_id(content.sign_key, content.box_key)
+        if kind in _BY_USER:
+            return self.store.user(signer)[1], signer
+        if kind is m.ForgetOwner:  # again is fine
+            return self.store.registration(signer)[1], signer
+        return self.store.owner(signer)[1], signer
+
+    def pass_on(self, packed: bytes) -> Any:
+        """Serve a signed message for all servers that another server has."""
+        return self._signed(decode(unpack_frames(packed), m.Signed), passed_on=True)
+
+    @contextlib.contextmanager
+    def _one_of(self, signer: bytes) -> Iterator[None]:
+        """One request of a party; BusyError when it has too many under way."""
+        with self._busy_lock:
+            if self._busy[signer] >= self.card.concurrent:
+                raise BusyError(f"this party has {self.card.concurrent} requests under way; try again later")
+            self._busy[signer] += 1
+        try:
+            yield
+        finally:
+            with self._busy_lock:
+                self._busy[signer] -= 1
+                if not self._busy[signer]:
+                    del self._busy[signer]
 
     # --- parties, grants ----------------------------------------------------------------------------------------
 
-    def _register_owner(self, signer: bytes, msg: m.RegisterOwner, digest: bytes, packed: Any) -> m.Ok:
-        self._unseal(signer, msg.sealed)
-        self.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, msg.sealed)
+    def _register_owner(self, signer: bytes, msg: m.RegisterOwner, digest: Digest, packed: Any) -> m.Ok:
+        if len(msg.registration) != 16 or len(msg.sealed) != len(self.config.servers):
+            raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
+        sealed = msg.sealed[sorted(self.config.servers).index(self.index)]
+        self._unseal(signer, sealed)
+        self.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, packed())
         return m.Ok()
 
-    def _register_user(self, signer: bytes, msg: m.RegisterUser, digest: bytes, packed: Any) -> m.Ok:
+    def _register_user(self, signer: bytes, msg: m.RegisterUser, digest: Digest, packed: Any) -> m.Ok:
         box.box_public(msg.box_key)
         self._check_paillier(msg.paillier)
-        self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier)
+        self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, packed())
         return m.Ok()
 
     def _check_paillier(self, key: bytes) -> None:
@@ -184,12 +295,15 @@ class Server:
 
     def _owner_secret(self, owner: bytes) -> bytes:
         """The owner's secrets for this server, unsealed; kept in memory while the owner is registered."""
-        sealed = self.store.owner(owner)[2]  # raises once forgotten, in whichever process
+        name, _, sealed = self.store.owner(owner)  # raises once forgotten, in whichever process
         if owner not in self._secrets:
-            self._secrets[owner] = self._unseal(owner, sealed)
+            try:
+                self._secrets[owner] = self._unseal(owner, sealed)
+            except (AuthenticationError, MessageError):
+                raise IntegrityError(f"the keys of owner {name} at server {self.index} are damaged") from None
         return self._secrets[owner]
 
-    def _grant(self, signer: bytes, msg: m.Grant, digest: bytes, packed: Any) -> m.Ok:
+    def _grant(self, signer: bytes, msg: m.Grant, digest: Digest, packed: Any) -> m.Ok:
         if msg.owner != signer:
             raise AccessDeniedError("only the owner grants access to its images")
         if (
@@ -199,11 +313,16 @@ class Server:
         ):
             raise ParameterError("a grant needs version >= 1, known rankings and limits that are not negative")
         self.store.user(msg.user)
-        self.store.put_grant(signer, msg.user, msg.version, m.grant_id(digest), packed())
+        epoch = self.store.catalog.counter("epoch")
+        if msg.epoch != epoch:
+            raise AccessDeniedError(f"the grant is of epoch {msg.epoch}, the servers' is {epoch}; sign it anew")
+        order = (msg.epoch, msg.version, msg.revoked)
+        self.store.put_grant(signer, msg.user, order, m.grant_id(digest.whole), packed())
         return m.Ok()
 
-    def _list_grants(self, signer: bytes, msg: m.ListGrants, digest: bytes, packed: Any) -> m.GrantList:
-        return m.GrantList([frames for _, frames in self.store.grants(owner=signer)])
+    def _list_grants(self, signer: bytes, msg: m.ListGrants, digest: Digest, packed: Any) -> m.GrantList:
+        grants = [frames for _, frames in self.store.grants(owner=signer)]
+        return m.GrantList(self.store.catalog.counter("epoch"), grants)
 
     def _granted(self, user: bytes) -> dict[bytes, m.Grant]:
         """Grants that let ``user`` do anything now, by id, in order of owner."""
@@ -217,100 +336,58 @@ class Server:
             raise AccessDeniedError("no owner grants this user anything (no grant, revoked, or expired)")
         return found
 
-    # --- changes ------------------------------------------------------------------------------------------------
-
-    def _upload(self, signer: bytes, msg: m.UploadOp, digest: bytes, packed: Any) -> m.Ok:
-        p, encoding = self.config.params, self.config.encoding
-        if msg.encoding != encoding.hash or msg.dim != encoding.encoded_dim:
-            raise ParameterError("the batch is encoded for another index")
-        width = p.padded(msg.dim)
-        if not 1 <= msg.rows <= MAX_BLOCKS * 128 // (width * p.k) or len(msg.op) != 16:
-            raise ShapeError("a batch has at least one row, at most 2^32 AES blocks, and an id of 16 bytes")
-        if self.has_shares and (msg.share.shape != (msg.rows, width) or msg.share.dtype != p.dtype):
-            raise ShapeError(f"a share must be ({msg.rows}, {width}) words of {p.k} bits, not {msg.share.shape}")
-        if not self.has_shares and (msg.share.size or msg.images.size):
-            raise MessageError("a key server takes neither shares nor images")
-        check_offsets(msg.image_offsets, msg.rows, msg.images.size)
-        if len(msg.origin_row) not in (0, msg.rows) or msg.origin_batch.shape != (len(msg.origin_row), 16):
-            raise ShapeError("image ids must be given for all rows or for none")
-        self.store.prepare_upload(
-            signer, msg.op, msg.session, digest, seq=msg.seq, rows=msg.rows, dim=msg.dim, replaces=msg.replaces,
-            share=msg.share if self.has_shares else None, images=msg.images, offsets=msg.image_offsets,
-            origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
-        )  # fmt: skip
-        return m.Ok()
-
-    def _delete(self, signer: bytes, msg: m.DeleteOp, digest: bytes, packed: Any) -> m.Ok:
-        if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16):
-            raise ShapeError("a delete names one batch per row, and at least one")
-        dead: dict[bytes, list[int]] = {}
-        for batch, row in zip(msg.batches, msg.rows, strict=True):
-            dead.setdefault(batch.tobytes(), []).append(int(row))
-        self.store.prepare_delete(signer, msg.op, msg.session, dead)
-        return m.Ok()
-
-    def _compact(self, signer: bytes, msg: m.CompactOp, digest: bytes, packed: Any) -> m.Ok:
-        self.store.prepare_compact(signer, msg.op, msg.session, msg.batch, msg.generation, msg.rows)
-        return m.Ok()
-
-    def _commit(self, signer: bytes, msg: m.CommitOp, digest: bytes, packed: Any) -> m.Ok:
-        self.store.commit(signer, msg.op, packed())
-        return m.Ok()
-
-    def _forget(self, signer: bytes, msg: m.ForgetOwner, digest: bytes, packed: Any) -> m.Ok:
-        if msg.owner != signer:
-            raise AccessDeniedError("only the owner forgets its images")
+    def _forget(self, signer: bytes, msg: m.ForgetOwner, digest: Digest, packed: Any) -> m.Ok:
+        if msg.owner != signer or msg.registration != self.store.registration(signer)[0]:
+            raise AccessDeniedError("only the owner forgets its images, in the registration that it names")
         self.store.forget_owner(signer, packed())
-        self._secrets.pop(signer, None)
-        with self._plan_lock:
-            self._plans.clear()
-        return m.Ok()
-
-    def _list_ops(self, msg: m.ListOps) -> m.OpList:
-        ops = self.store.ops()
-        prepared = [(op, session) for op, session, committed in ops if committed is None]
-        return m.OpList(
-            [op for op, _ in prepared],
-            [session for _, session in prepared],
-            [op for op, _, committed in ops if committed is not None],
-            [committed for _, _, committed in ops if committed is not None],
-            self.store.forgotten() + self.store.all_grants(),
-        )
-
-    def _prune_ops(self, msg: m.PruneOps) -> m.Ok:
-        self.store.prune_ops(msg.ops)
+        self._drop_caches({signer})
         return m.Ok()
 
     # --- queries ------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, signer: bytes, msg: m.SnapshotRequest, digest: bytes, packed: Any) -> m.Snapshot:
+    def _snapshot(self, signer: bytes, msg: m.SnapshotRequest, digest: Digest, packed: Any) -> m.Snapshot:
         grants = {g.owner: (grant, g) for grant, g in self._granted(signer).items()}
         for owner in msg.owners:
             if owner not in grants:
                 raise AccessDeniedError("an owner that was asked for grants this user nothing")
-        chosen = sorted(set(msg.owners) or grants)
-        views = [self.store.view(owner) for owner in chosen]
-        whole = hashlib.sha256(
-            snapshot_hash([(v.owner, v.hash) for v in views]) + b"".join(grants[o][0] for o in chosen)
-        )
+        found = [
+            owner_snapshot(self.store, owner, self._trouble(owner), *grants[owner], brief=msg.brief)
+            for owner in sorted(set(msg.owners) or grants)
+        ]
+        whole = hashlib.sha256(b"mipp v2 whole snapshot" + bytes([msg.brief]))
+        for o in found:
+            whole.update(o.owner + o.view + o.grant + o.floor.to_bytes(8, "big"))
+            whole.update(repr((o.damaged, o.reasons)).encode())
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
-        return m.Snapshot(
-            whole.digest(), False, [pack_frames(encode(owner_snapshot(v, *grants[v.owner]))) for v in views]
-        )
+        return m.Snapshot(whole.digest(), False, [pack_frames(encode(o)) for o in found])
 
-    def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer | m.Ranked:
+    def _trouble(self, owner: bytes) -> str:
+        """Why none of an owner's rows can be searched here, or nothing."""
+        if not self.has_shares:
+            try:
+                self._owner_secret(owner)
+            except IntegrityError as error:
+                return str(error)
+        return ""
+
+    def _query(self, signer: bytes, msg: m.Query, digest: Digest, packed: Any) -> m.Answer | m.Ranked:
         frames: Frames = [f.data for f in msg.header]
         header = decode(frames, m.QueryHeader)
         bound = frames_hash(frames)
         if header.ranking == "user":
             self._check_query(signer, header, msg)
-            plan, grants = self._authorise(header)
+            # some rows of a header that was answered before: of the same state, whatever was uploaded or deleted since
+            known = self._headers.find(bound) if self.by_rows else None
+            plan, grants = (known, []) if known else self._authorise(header, msg.newest)
+            if known:
+                self._in_force(header)
             rows = row_range(msg.first, msg.count, plan.live_total)
-            if self.by_rows:
-                self._counted.once(bound, lambda: self._count(header, grants))
-            else:
+            self._within(header, len(rows))
+            if not known:
                 self._count(header, grants)
+                if self.by_rows:
+                    self._headers.remember(bound, header.user, plan)
             return m.Answer(self._answers(header, bound, plan, msg.column, rows))
         if header.ranking not in ("server", "threshold"):
             raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
@@ -319,7 +396,8 @@ class Server:
 
         def prepare() -> tuple[np.ndarray, bool]:
             self._check_query(signer, header, msg)
-            plan, grants = self._authorise(header)
+            plan, grants = self._authorise(header, msg.newest)
+            self._within(header, plan.live_total)
             self._count(header, grants)
             answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
             return answers, all(g.scores for g in grants)
@@ -371,16 +449,31 @@ class Server:
                 out[:, some] = into[:, live]
         return out
 
+    def _within(self, header: m.QueryHeader, rows: int) -> None:
+        """LimitError for a query that would take more memory than a server gives one, before any is taken."""
+        words = header.queries * rows * self.config.params.dtype.itemsize
+        if header.ranking == "user":
+            if words > MAX_ANSWER_BYTES and self.by_rows:
+                raise LimitError(
+                    f"{header.queries} queries over {rows} rows are {words} bytes of answers; at most {MAX_ANSWER_BYTES} "
+                    "are given at once: ask for some rows at a time"
+                )
+            return
+        if words > MAX_RANKED_BYTES and header.queries > 1:
+            raise LimitError(
+                f"{header.queries} queries over {rows} rows are {words} bytes of scores; at most {MAX_RANKED_BYTES} are "
+                "ranked at once: send fewer queries together"
+            )
+        if header.queries * header.k > MAX_RANKED_HITS:
+            raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
+
     def _count(self, header: m.QueryHeader, grants: list[m.Grant]) -> None:
         """Count the header's queries against the quotas of its grants."""
-        quotas = [grant.quota for grant in grants]
-        self.store.count_queries(list(zip(header.grants, quotas, strict=True)), header.queries)
+        used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
+        self.store.count_queries(header.user, used, header.queries)
 
-    def _authorise(self, header: m.QueryHeader) -> tuple[Plan, list[m.Grant]]:
-        """Grants, snapshot and batches of a query: the rows it covers, and the grants.
-
-        Refuses all if one batch is not covered.
-        """
+    def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bool]:
+        """The grants that a query names, and whether there are no others; AccessDeniedError if one is not in force."""
         grants = self._granted(header.user)
         chosen = []
         for grant in header.grants:
@@ -389,11 +482,30 @@ class Server:
                     "a grant of the query is not in force (never given, replaced, revoked, expired)"
                 )
             chosen.append(grants[grant])
+        return chosen, len(grants) == len(header.grants)
+
+    def _authorise(self, header: m.QueryHeader, newest: int) -> tuple[Plan, list[m.Grant]]:
+        """Grants, snapshot and batches of a query: the rows it covers, and the grants.
+
+        Refuses all if one batch is not covered. ``newest``: see :class:`~mipp.protocol.messages.Query`.
+        """
+        chosen, complete = self._in_force(header)
         owners = [g.owner for g in chosen]
         if not owners or owners != sorted(set(owners)):
             raise ParameterError("a query names one grant per owner, in order of owners, and at least one")
-        views = [self.store.view(owner) for owner in owners]
-        if header.snapshot != snapshot_hash([(v.owner, v.hash) for v in views]):
+        if len(header.positions) != len(owners) or len(header.counts) != len(owners):
+            raise ParameterError("a query names a position and a number of batches for each owner")
+        if min(header.counts) < 0 or header.batches.shape != (sum(header.counts), 16):
+            raise ShapeError("a query's batches are as many as it says for its owners together, with ids of 16 bytes")
+        views = []
+        for owner, position in zip(owners, header.positions, strict=True):
+            view = self.store.view_at(owner, position)
+            if view is None or (newest and view.base is not view):
+                raise StaleSnapshotError("the index changed since the query's snapshot")
+            views.append(view)
+        if newest > 1 and not complete:
+            raise StaleSnapshotError("more owners grant this user something than the query's snapshot has")
+        if header.snapshot != snapshot_hash([(v.owner, v.position, v.hash) for v in views]):
             raise StaleSnapshotError("the index changed since the query's snapshot")
         plan = self._plan(header, views)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
@@ -409,19 +521,21 @@ class Server:
         return plan, chosen
 
     def _plan(self, header: m.QueryHeader, views: list[OwnerView]) -> Plan:
-        key = hashlib.sha256(header.snapshot + header.batches.tobytes()).digest()
+        key = hashlib.sha256(header.snapshot + repr(header.counts).encode() + header.batches.tobytes()).digest()
         with self._plan_lock:
             plan = self._plans.get(key)
-            if plan is None:
-                plan = Plan(views, header.batches)
-                now = {view.owner: view for view in views}
-                # plans of an older state answer nothing any more, and would keep its rows in memory
-                for old, kept in list(self._plans.items()):
-                    if any(now.get(p.view.owner, p.view) is not p.view for p in kept.parts):
-                        del self._plans[old]
-                if len(self._plans) >= 8:
-                    self._plans.pop(next(iter(self._plans)))
-                self._plans[key] = plan
+            # the files' rows may have moved (a compaction) though the state is the same
+            if plan is not None and all(p.view.base is v.base for p, v in zip(plan.parts, views, strict=True)):
+                return plan
+            plan = Plan(views, header.batches, header.counts, self.index)
+            now = {view.owner: view.base for view in views}
+            # plans of an older state would keep its rows in memory
+            for old, kept in list(self._plans.items()):
+                if any(now.get(p.view.owner, p.view.base) is not p.view.base for p in kept.parts):
+                    del self._plans[old]
+            while len(self._plans) >= 8:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = plan
         return plan
 
     def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
@@ -436,31 +550,32 @@ class Server:
 
     def _image_ids(self, user: bytes, msg: m.FetchImages) -> list[tuple[bytes, bytes, int]]:
         """(owner, origin batch, origin row) of live rows of owners that granted ``user``; else a refusal."""
-        if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16):
-            raise ShapeError("a fetch names one batch per row, and at least one")
-        views = [self.store.view(g.owner) for g in self._granted(user).values()]
+        if not len(msg.rows) or {msg.batches.shape, msg.owners.shape} != {(len(msg.rows), 16)}:
+            raise ShapeError("a fetch names one owner and one batch per row, and at least one")
+        granted = {g.owner for g in self._granted(user).values()}
         found = []
-        for batch, row in zip(msg.batches, msg.rows, strict=True):
-            name, number = batch.tobytes(), int(row)
-            view = next((v for v in views if name in v.index), None)
-            if view is None:
+        for owner, batch, row in zip(msg.owners, msg.batches, msg.rows, strict=True):
+            of, name, number = owner.tobytes(), batch.tobytes(), int(row)
+            if of not in granted:
                 raise AccessDeniedError(
                     "an image that was asked for belongs to no owner that grants this user anything"
                 )
-            held = view.batches[view.index[name]]
-            if not 0 <= number < held.rows or number in held.tombstones:
+            held = self.store.batch(of, name)
+            if held is None:
+                raise NotFoundError(f"owner {of.hex()} has no batch {name.hex()}")
+            if not 0 <= number < held[0] or number in held[1]:
                 raise NotFoundError(f"row {number} of batch {name.hex()} is not there or was deleted")
-            batches, rows = self.store.origins(view.owner, name)
-            found.append((view.owner, batches[number].tobytes(), int(rows[number])))
+            batches, rows = self.store.packs.origins(of, name)
+            found.append((of, batches[number].tobytes(), int(rows[number])))
         return found
 
-    def _fetch_images(self, signer: bytes, msg: m.FetchImages, digest: bytes, packed: Any) -> m.Images:
+    def _fetch_images(self, signer: bytes, msg: m.FetchImages, digest: Digest, packed: Any) -> m.Images:
         images = self._image_ids(signer, msg)
         ids = [batch + row.to_bytes(8, "big") for _, batch, row in images]
         parts = [schedule.image_part(self._image_part(owner), i) for (owner, _, _), i in zip(images, ids, strict=True)]
         info = image_seal_info(self.config.id, signer, self.index, ids)
         sealed = box.seal(self.store.user(signer)[2], b"".join(parts), info)
-        files = [self.store.image(*image) for image in images] if self.has_shares else []
+        files = [self.store.packs.image(*image) for image in images] if self.has_shares else []
         offsets = np.concatenate([[0], np.cumsum([len(f) for f in files], dtype=np.int64)]).astype("<i8")
         return m.Images(
             sealed,
@@ -470,34 +585,17 @@ class Server:
             offsets,
         )
 
-    def _fetch_shares(self, signer: bytes, msg: m.FetchShares, digest: bytes, packed: Any) -> m.Shares:
-        view = self.store.view(signer)
-        if msg.batch not in view.index:
-            raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")
-        batch = view.batches[view.index[msg.batch]]
-        if batch.words is None:
-            raise StoreError("a key server stores no shares")
-        ordinals = np.arange(batch.rows) if batch.ordinals is None else np.asarray(batch.ordinals)
-        alive = ~np.isin(ordinals, batch.tombstones)
-        ids, rows = self.store.origins(signer, msg.batch)
-        left = ordinals[alive].astype("<i8")
-        return m.Shares(batch.rows, batch.dim, left, batch.words[alive], ids[left], rows[left].astype("<i8"))
 
-
-_HANDLERS = {
+#: kind of request -> method of the server, or function
+_HANDLERS: dict[type, Any] = {
     m.RegisterOwner: "_register_owner",
     m.RegisterUser: "_register_user",
     m.Grant: "_grant",
     m.ListGrants: "_list_grants",
-    m.UploadOp: "_upload",
-    m.DeleteOp: "_delete",
-    m.CompactOp: "_compact",
-    m.CommitOp: "_commit",
     m.ForgetOwner: "_forget",
-    m.FetchShares: "_fetch_shares",
     m.SnapshotRequest: "_snapshot",
     m.Query: "_query",
     m.FetchImages: "_fetch_images",
+    **changing.HANDLERS,
 }
 _BY_USER = (m.SnapshotRequest, m.Query, m.FetchImages)
-_BY_OWNER = (m.Grant, m.ListGrants, m.UploadOp, m.DeleteOp, m.CompactOp, m.CommitOp, m.ForgetOwner, m.FetchShares)

@@ -15,6 +15,7 @@ from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
+    IntegrityError,
     MessageError,
     NotFoundError,
     ParameterError,
@@ -32,15 +33,20 @@ from .blocks import query_blocks, row_blocks
 from .bound import column_commitment, image_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
-from .found import FetchedImage, Hit, Index, Nearest, SearchResult
+from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
+from .limits import MAX_QUERIES
 from .preview import search_cost
 from .ranking import public_facts
-from .server import MAX_QUERIES
+from .snapshots import Told, common_state
 
 __all__ = ["User"]
 
 #: seconds that a query is sent anew while the index keeps changing under it
 _PATIENCE = 10.0
+#: how often servers are asked for a state on which they agree, before an owner is left out
+_SETTLING = 4
+#: choices of owners whose state is remembered
+_KNOWN = 16
 #: what one server holds at once for a batch that is not answered by rows
 _ANSWER_BYTES = 1 << 28
 
@@ -56,6 +62,7 @@ class _Prepared:
     header: list[np.ndarray]
     bound: bytes
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
+    newest: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class User(Client):
         self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
         self.threads = threads
         self._known: dict[tuple[bytes, ...], Index] = {}
+        self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
 
     def register(self) -> None:
         """Make this user's public keys known to all servers. Again is harmless."""
@@ -140,21 +148,35 @@ class User(Client):
             No grant (of an owner that was named).
         """
         key = tuple(sorted(set(owners)))
-        known = self._known.get(key)
-        server = self.servers[0]
-        reply = self._ask({server: m.SnapshotRequest(list(key), known.hash if known else b"")})[server]
-        if reply.unchanged and known is not None:
-            return known
-        found = [decode(unpack_frames(o), m.OwnerSnapshot) for o in reply.owners]
-        for o in found:
-            if o.batches.shape != (len(o.rows), 16) or o.dead_batch.shape != o.dead_row.shape:
-                raise MessageError("a server sent a snapshot that does not fit together")
-        self._known[key] = Index(reply.hash, found)
-        return self._known[key]
+        full = self.servers[0]
+        for attempt in range(_SETTLING):
+            told = self._told.get(key, {})
+            replies = self._ask(
+                {s: m.SnapshotRequest(list(key), told[s][0] if s in told else b"", s != full) for s in self.servers}
+            )
+            if all(r.unchanged for r in replies.values()) and key in self._known:
+                return self._known[key]
+            now: dict[int, Told] = {}
+            for s, r in replies.items():
+                same = r.unchanged and s in told
+                now[s] = told[s] if same else (r.hash, [decode(unpack_frames(o), m.OwnerSnapshot) for o in r.owners])
+            index, settled = common_state(now, full)
+            if settled or attempt == _SETTLING - 1:
+                break
+            # a change is on its way through the servers, or got stuck on it
+            if attempt and self.recover is not None:
+                self.recover()
+            time.sleep(0.005 * 4**attempt)
+        self._told[key], self._known[key] = now, index
+        while len(self._known) > _KNOWN:
+            oldest = next(iter(self._known))
+            del self._known[oldest], self._told[oldest]
+        return index
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
-    ) -> SearchResult:
+        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        strict: bool = False,
+    ) -> SearchResult:  # fmt: skip
         """The k nearest images of all owners that granted this user (or of those named).
 
         Parameters
@@ -180,31 +202,36 @@ class User(Client):
         See :func:`mipp.protocol.cost.top_k_cost` for what the servers send each other.
         """
         query = np.asarray(query)
-        return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
+        queries = query[None] if query.ndim == 1 else query
+        return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
-    ) -> list[SearchResult]:
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        strict: bool = False,
+    ) -> list[SearchResult]:  # fmt: skip
         """As :meth:`search` for (B, dim) queries, in constant memory.
 
         With ``ranking="user"`` the servers answer a batch some rows at a time, under one header, and read each row
         once; otherwise large batches are split into queries whose answers fit in memory.
         """
-        found = self.nearest(queries, k, owners=owners, ranking=ranking)
+        found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict)
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
             hits = self._hits(found.index, found.rows[q], scores, found.values, q)
-            results.append(SearchResult(hits, {name: s / len(found.rows) for name, s in found.seconds.items()}))
+            seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
+            results.append(SearchResult(hits, seconds, found.left_out))
         return results
 
     def nearest(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
-    ) -> Nearest:
+        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        strict: bool = False,
+    ) -> Nearest:  # fmt: skip
         """As :meth:`search_batch`, as arrays: no Python object per hit.
 
-        All of it is about one state of the index: when that changes meanwhile, the whole batch is asked anew, under a
-        new header (so it counts against quotas again).
+        All of it is about one state of the index, whatever is uploaded meanwhile. When rows are deleted or a grant
+        changes before all queries are sent, the whole batch is asked again, under a new header (so it counts against
+        quotas again).
 
         Raises
         ------
@@ -216,7 +243,9 @@ class User(Client):
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = self._encoded(queries)
         ranked = self._by_rows if ranking == "user" and self.by_rows else self._by_queries
-        index, rows, scores, spent = self._anew(owners, k, lambda index: ranked(index, encoded, int(k), ranking))
+        index, rows, scores, spent = self._anew(
+            owners, k, lambda index: ranked(index, encoded, int(k), ranking), strict
+        )
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
         return Nearest(index, rows, scores, values, spent)
 
@@ -254,7 +283,7 @@ class User(Client):
         given = [s for _, s in parts if s is not None]
         return index, np.concatenate([rows for rows, _ in parts]), np.concatenate(given) if given else None, spent
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = (), strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
 
         Parameters
@@ -273,11 +302,13 @@ class User(Client):
         """
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
-        asked = self._anew(owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta))
+        asked = self._anew(owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta), strict)
         rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
-    def scores(self, queries: np.ndarray, *, owners: Sequence[bytes] = ()) -> tuple[Index, np.ndarray]:
+    def scores(
+        self, queries: np.ndarray, *, owners: Sequence[bytes] = (), strict: bool = False
+    ) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
         _, encoded = self._encoded(queries)
 
@@ -296,7 +327,7 @@ class User(Client):
                 self._each_block(index, encoded[some], 1, use)
             return index, out
 
-        return self._anew(owners, 1, attempt)
+        return self._anew(owners, 1, attempt, strict)
 
     def cost(
         self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None, queries: int = 1
@@ -326,25 +357,36 @@ class User(Client):
             raise ParameterError("no queries")
         return queries, encoded
 
-    def _anew(self, owners: Sequence[bytes], k: int, attempt: Callable[[Index], T]) -> T:
-        """What ``attempt`` gives for one state of the index; from the start when that or a grant changed meanwhile."""
+    def _anew(self, owners: Sequence[bytes], k: int, attempt: Callable[[Index], T], strict: bool) -> T:
+        """What ``attempt`` gives for one state of the index; again with a newer one when that or a grant changed.
+
+        A remembered state costs nothing to use: the first server refuses the query, before anything is counted, when it
+        knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
+        """
         key = tuple(sorted(set(owners)))
-        index = self._known.get(key) or self.index(key)
+        known = self._known.get(key)
+        if known is None or known.left_out or known.total < max(k, 1):
+            index = self.index(key)
+        else:
+            index = known.asking(1 if key else 2)
         until, stuck = math.inf, 0
         while True:
+            if strict and index.left_out:
+                raise IntegrityError(f"cannot search {index.left_out[0]}")
             if k > index.total or not index.total:
-                index = self.index(key)
-            if k > index.total or not index.total:
-                raise ParameterError(f"k={k} is larger than the index, which has {index.total} images for this user")
+                gone = f" ({len(index.left_out)} batches or owners are left out)" if index.left_out else ""
+                raise ParameterError(
+                    f"k={k} is larger than the index, which has {index.total} images for this user{gone}"
+                )
             try:
                 return attempt(index)
-            except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
+            except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
                 newer = self.index(key)  # raises if nothing is granted any more
-                now = time.monotonic()
-                if now > until or (newer is index and not isinstance(error, StaleSnapshotError)):
+                now, same = time.monotonic(), newer.hashes == index.hashes
+                if now > until or (same and not isinstance(error, StaleSnapshotError)):
                     raise
                 until = min(until, now + _PATIENCE)  # from the first change on: a large batch may take longer
-                stuck = stuck + 1 if newer is index else 0
+                stuck = stuck + 1 if same else 0
                 if stuck:
                     time.sleep(min(0.01 * 2**stuck, 0.5))  # a change is on its way through the servers
                     if stuck > 2 and self.recover is not None:
@@ -399,18 +441,21 @@ class User(Client):
                 self.config.encoding.hash,
                 index.snapshot,
                 [o.grant for o in index.owners],
+                [o.position for o in index.owners],
+                [len(o.batches) for o in index.owners],
                 [column_commitment(salts[s], columns[s], thetas[s]) for s in self.servers],
                 index.batches,
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
         parts = {s: (salts[s], columns[s], thetas[s]) for s in self.servers}
-        return _Prepared(frames, frames_hash(header), parts)
+        return _Prepared(frames, frames_hash(header), parts, index.newest)
 
     def _send(self, prepared: _Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
         """Ask for live rows ``rows``, all if there are none in it."""
+        newest = {self.servers[0]: prepared.newest if not rows.start else 0}
         queries = {
-            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows)))
+            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, 0)), s)
             for s, part in prepared.servers.items()
         }
         return self.channel.gather(queries, together=together)
@@ -442,9 +487,10 @@ class User(Client):
 
     def _hits(
         self, index: Index, positions: np.ndarray, scores: np.ndarray | None, values: np.ndarray | None, q: int
-    ) -> list[Hit]:
+    ) -> Hits:
         batch, row = index.locate(positions)
-        out = []
+        out = Hits()
+        out.left_out = index.left_out
         for i, (b, r) in enumerate(zip(batch, row, strict=True)):
             owner = index.owners[int(index.owner_of_batch[b])]
             score = None if scores is None else int(scores[i])
@@ -466,12 +512,13 @@ class User(Client):
         AuthenticationError
             A file that was tampered with.
         """
-        pairs = image_rows([(h.batch, h.row) if isinstance(h, Hit) else h for h in hits])
-        if not pairs:
+        named = self._owned(hits)
+        if not named:
             return []
-        wanted = sorted(set(pairs))
-        batches = np.frombuffer(b"".join(b for b, _ in wanted), np.uint8).reshape(-1, 16)
-        msg = m.FetchImages(batches, np.array([r for _, r in wanted], "<i8"))
+        wanted = sorted(set(named))
+        of = np.frombuffer(b"".join(w[0] for w in wanted), np.uint8).reshape(-1, 16)
+        batches = np.frombuffer(b"".join(w[1] for w in wanted), np.uint8).reshape(-1, 16)
+        msg = m.FetchImages(of, batches, np.array([w[2] for w in wanted], "<i8"))
         key_server, cloud = self.config.params.key_servers[0], self.servers[0]
         replies = self._tell(msg, (cloud, key_server))
         parts = {s: self._parts(replies[s], s, len(wanted)) for s in replies}
@@ -479,13 +526,35 @@ class User(Client):
         if (replies[key_server].image_ids != reply.image_ids).any() or len(reply.offsets) != len(wanted) + 1:
             raise AuthenticationError("the servers disagree on which images these are")
         out = {}
-        for i, pair in enumerate(wanted):
+        for i, place in enumerate(wanted):
             blob = reply.files[int(reply.offsets[i]) : int(reply.offsets[i + 1])].tobytes()
-            owner, image = reply.owners[i].tobytes(), reply.image_ids[i].tobytes()
+            owner, image = place[0], reply.image_ids[i].tobytes()
             plain = box.open_image(parts[key_server][i], parts[cloud][i], self.config.id, owner, image, blob)
             size = int.from_bytes(plain[:4], "big")
-            out[pair] = FetchedImage(*pair, json.loads(plain[4 : 4 + size])["name"], plain[4 + size :])
-        return [out[pair] for pair in pairs]
+            out[place] = FetchedImage(*place[1:], json.loads(plain[4 : 4 + size])["name"], plain[4 + size :])
+        return [out[place] for place in named]
+
+    def _owned(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[tuple[bytes, bytes, int]]:
+        """(owner, batch, row) of hits and ids; NotFoundError for an id of no owner, ParameterError if of several."""
+        owners: dict[bytes, list[bytes]] | None = None
+        found = []
+        for hit in hits:
+            if isinstance(hit, Hit):
+                found.append((hit.owner, hit.batch, hit.row))
+                continue
+            ((batch, row),) = image_rows([hit])
+            if owners is None:
+                owners = {}
+                for o in self.index().owners:
+                    for b in o.batches:
+                        owners.setdefault(b.tobytes(), []).append(o.owner)
+            of = owners.get(batch, [])
+            if not of:
+                raise NotFoundError(f"no owner that grants this user anything has a batch {batch.hex()}")
+            if len(of) > 1:
+                raise ParameterError(f"several owners have a batch {batch.hex()}; fetch a hit of a search instead")
+            found.append((of[0], batch, row))
+        return found
 
     def _parts(self, reply: Any, server: int, count: int) -> list[bytes]:
         ids = [i.tobytes() for i in reply.image_ids]

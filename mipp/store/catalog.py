@@ -6,40 +6,63 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeploymentError, StoreError
 
-__all__ = ["Catalog"]
+__all__ = ["NAME", "Catalog"]
 
-FORMAT = 1
+FORMAT = 2
+#: of format 1: ``catalog.sqlite``, see migrate.py
+NAME = "catalog-2.sqlite"
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE owners (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, registration BLOB NOT NULL,
-    sealed BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB);
-CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, box_key BLOB NOT NULL);
+    sealed BLOB NOT NULL, frames BLOB NOT NULL, position INTEGER NOT NULL, view BLOB NOT NULL, floor INTEGER NOT NULL,
+    floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB);
+CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, box_key BLOB NOT NULL,
+    frames BLOB NOT NULL);
 CREATE TABLE paillier_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL);
-CREATE TABLE grants (owner BLOB NOT NULL, user BLOB NOT NULL, version INTEGER NOT NULL, id BLOB NOT NULL,
-    frames BLOB NOT NULL, used INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (owner, user));
-CREATE TABLE nonces (owner BLOB NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, nonce))
-    WITHOUT ROWID;
-CREATE TABLE batches (id BLOB PRIMARY KEY, owner BLOB NOT NULL, seq INTEGER NOT NULL, rows INTEGER NOT NULL,
-    dim INTEGER NOT NULL, stored INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, committed INTEGER NOT NULL,
-    size INTEGER NOT NULL, digest BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
-    origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'');
-CREATE INDEX batches_by_owner ON batches (owner, seq, id);
-CREATE TABLE packs (id BLOB PRIMARY KEY, owner BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
-    size INTEGER NOT NULL, digest BLOB NOT NULL);
-CREATE INDEX packs_by_owner ON packs (owner);
-CREATE TABLE ops (id BLOB PRIMARY KEY, owner BLOB NOT NULL, kind TEXT NOT NULL, session BLOB NOT NULL,
-    exclusive INTEGER NOT NULL, record BLOB NOT NULL, committed BLOB);
+CREATE TABLE grants (owner BLOB NOT NULL, user BLOB NOT NULL, version INTEGER NOT NULL, revoked INTEGER NOT NULL,
+    id BLOB NOT NULL, frames BLOB NOT NULL, epoch INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (owner, user)) WITHOUT ROWID;
+CREATE INDEX grants_by_user ON grants (user, owner);
+CREATE TABLE changes (owner BLOB NOT NULL, op BLOB NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+    digest BLOB NOT NULL, record BLOB NOT NULL DEFAULT x'', holder BLOB NOT NULL DEFAULT x'',
+    expires INTEGER NOT NULL DEFAULT 0, position INTEGER, view BLOB, commit_hash BLOB, commit_frames BLOB,
+    votes BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, op)) WITHOUT ROWID;
+CREATE INDEX changes_by_position ON changes (owner, position);
+CREATE INDEX open_changes ON changes (state) WHERE state NOT IN ('committed', 'aborted');
+CREATE TABLE attempts (file TEXT PRIMARY KEY, owner BLOB NOT NULL, holder BLOB NOT NULL);
+CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NOT NULL, rows INTEGER NOT NULL,
+    dim INTEGER NOT NULL, stored INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, file TEXT NOT NULL,
+    size INTEGER NOT NULL, digest BLOB NOT NULL, share_hash BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
+    imaged BLOB NOT NULL DEFAULT x'', origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'',
+    PRIMARY KEY (owner, id));
+CREATE INDEX batches_by_position ON batches (owner, position);
+CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
+    file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL);
 """
+_COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due")
 
 
 class Catalog:
-    """Connection to ``folder/catalog.sqlite``; safe to share between threads.
+    """Connection to a server's catalog (``folder`` / :data:`NAME`); safe to share between threads.
+
+    ``counters``: ``incarnation``, one higher after each restore from a backup; ``counter``, one higher with every
+    change that a restored backup must not undo unnoticed (grants, counted queries, votes, forgets); ``epoch`` of grants.
+
+    Parameters
+    ----------
+    folder : the server's
+    meta : what the catalog belongs to; must be the same when it is opened
+    create : make a new one
+    witness : called with the new ``counter`` after each transaction that raised it
 
     Raises
     ------
@@ -49,12 +72,17 @@ class Catalog:
         SQLite cannot read or write (disk full, damaged file).
     """
 
-    def __init__(self, folder: Path, meta: dict[str, bytes], *, create: bool = False) -> None:
-        path = folder / "catalog.sqlite"
+    def __init__(
+        self, folder: Path, meta: dict[str, bytes], *, create: bool = False,
+        witness: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
+        path = folder / NAME
         if not create and not path.is_file():
-            raise DeploymentError(f"{folder} holds no catalog.sqlite; is this a mipp server's folder?")
+            raise DeploymentError(f"{folder} holds no {NAME}; is this a mipp server's folder?")
+        self._witness, self._raised = witness, 0
         self._lock = threading.RLock()
         self._path = path
+        self._version: int | None = None
         if create:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:
@@ -68,6 +96,7 @@ class Catalog:
                         db.execute(statement)
                     db.execute("INSERT INTO meta VALUES ('format', ?)", (bytes([FORMAT]),))
                     db.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
+                    db.executemany("INSERT INTO counters VALUES (?, 0)", [(name,) for name in _COUNTERS])
             stored = dict(self._db.execute("SELECT name, value FROM meta"))
         except sqlite3.Error as error:
             raise StoreError(f"cannot open {path}: {error}") from None
@@ -79,10 +108,17 @@ class Catalog:
             self._db.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """BEGIN IMMEDIATE .. COMMIT; rolled back when the body raises."""
+    def transaction(self, *, sync: bool = True) -> Iterator[sqlite3.Connection]:
+        """BEGIN IMMEDIATE .. COMMIT; rolled back when the body raises.
+
+        ``sync=False`` leaves the disk's own time to the commit: it survives a killed process, and a power failure from
+        the next synced transaction on. For what promises nothing to anybody yet.
+        """
         with self._lock:
             try:
+                if not sync:
+                    self._db.execute("PRAGMA synchronous=NORMAL")
+                self._raised = 0
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
@@ -93,6 +129,37 @@ class Catalog:
                     raise
             except sqlite3.Error as error:
                 raise StoreError(f"catalog {self._path}: {error}") from None
+            finally:
+                if not sync:
+                    with contextlib.suppress(sqlite3.Error):  # closed meanwhile
+                        self._db.execute("PRAGMA synchronous=FULL")
+            if self._raised and self._witness is not None:
+                self._witness(self._raised)
+
+    def raise_counter(self, db: sqlite3.Connection) -> int:
+        """Inside a transaction: note that something happened which a restored backup must not undo unnoticed."""
+        (self._raised,) = db.execute(
+            "UPDATE counters SET value=value+1 WHERE name='counter' RETURNING value"
+        ).fetchone()
+        return self._raised
+
+    def counter(self, name: str) -> int:
+        """Value of one of the counters."""
+        row = self.one("SELECT value FROM counters WHERE name=?", name)
+        if row is None:
+            raise StoreError(f"catalog {self._path} has no counter {name}")
+        return int(row[0])
+
+    def set_counter(self, db: sqlite3.Connection, name: str, value: int) -> None:
+        """Inside a transaction: set a counter."""
+        db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another process wrote to the catalog since the last call of this."""
+        version = int(self.all("PRAGMA data_version")[0][0])
+        with self._lock:
+            before, self._version = self._version, version
+        return before is not None and before != version
 
     def all(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
         """Rows of a query."""
@@ -107,6 +174,33 @@ class Catalog:
         rows = self.all(sql, *args)
         return rows[0] if rows else None
 
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the database and empty it, so that deleted secrets leave the disk's files."""
-        self.all("PRAGMA wal_checkpoint(TRUNCATE)")
+    def checkpoint(self, patience: float = 5.0) -> bool:
+        """Move the write-ahead log into the database and empty it, so that deleted secrets leave the disk's files.
+
+        Another process that reads at this moment keeps the log in use: tried again for ``patience`` seconds, and then
+        noted, so that :meth:`settle_checkpoint` does it later. Whether the log is empty now.
+        """
+        until = time.monotonic() + patience
+        while True:
+            with self._lock:
+                self.all("PRAGMA busy_timeout=100")
+                try:
+                    busy = self.all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
+                finally:
+                    self.all("PRAGMA busy_timeout=60000")
+            if not busy:
+                break
+            if time.monotonic() > until:
+                with self.transaction() as db:
+                    self.set_counter(db, "checkpoint_due", 1)
+                return False
+            time.sleep(0.01)
+        if self.counter("checkpoint_due"):
+            with self.transaction() as db:
+                self.set_counter(db, "checkpoint_due", 0)
+        return True
+
+    def settle_checkpoint(self) -> None:
+        """Do a checkpoint that was due, if nobody is in the way now."""
+        if self.counter("checkpoint_due"):
+            self.checkpoint(0)

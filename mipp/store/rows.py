@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import cpu
+from ..errors import MippError
 from ..params import RING_DTYPES
 from .files import SMALL_FILE, FileInfo, ShareFile, read_share
 from .memory import aligned_words
@@ -19,8 +20,8 @@ __all__ = ["Place", "Wanted", "place_rows"]
 
 #: joined arrays hold at most so much, so that joining them anew never needs more than that beside the rows
 _JOINED_BYTES = 64 << 20
-# (array, row of it where the batch begins, original row numbers or None)
-Place = tuple[np.ndarray, int, np.ndarray | None]
+# (array, row of it where the batch begins, original row numbers or None, why the rows cannot be used or "")
+Place = tuple[np.ndarray | None, int, np.ndarray | None, str]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Wanted:
     @property
     def small(self) -> bool:
         return self.size < SMALL_FILE and not self.info.generation
+
+    def problem(self, error: MippError) -> str:
+        """What is wrong with the file, in words without its path: other parties read them."""
+        return str(error).replace(f"{self.path}: ", "").replace(str(self.path), "its file")
 
 
 @dataclass
@@ -53,14 +58,10 @@ def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
 
     Neighbours that are small are joined. Batches that come one by one are joined like the digits of a binary counter:
     a row is copied a few times in all, and there are few arrays. An array of which more than a twentieth is not used
-    any more (batches were merged or forgotten) is made anew.
-
-    Raises
-    ------
-    IntegrityError, StoreError
-        A file is damaged or cannot be read; it is named.
+    any more (batches were merged or forgotten) is made anew. A file that is damaged or cannot be read gets a place
+    without an array, and the reason; all others are placed.
     """
-    places: list[Place] = [(np.empty((0, 0)), 0, None)] * len(wanted)
+    places: list[Place] = [(None, 0, None, "")] * len(wanted)
     opened = _open_large(wanted, check)
     at = 0
     while at < len(wanted):
@@ -75,22 +76,26 @@ def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
             known = wanted[at].known
             if known is not None:
                 assert known.home is not None  # this server stores rows
-                places[at] = known.home, known.offset, known.ordinals
+                places[at] = known.home, known.offset, known.ordinals, ""
             else:
-                places[at] = opened[at].words, 0, opened[at].ordinals
+                file = opened[at]
+                places[at] = (None, 0, None, file) if isinstance(file, str) else (file.words, 0, file.ordinals, "")
             at += 1
     return places
 
 
-def _open_large(wanted: Sequence[Wanted], check: bool) -> dict[int, ShareFile]:
-    """Files of new batches that stand alone, several at a time: a checksum takes one core."""
+def _open_large(wanted: Sequence[Wanted], check: bool) -> dict[int, ShareFile | str]:
+    """Files of new batches that stand alone, or what is wrong; several at a time: a checksum takes one core."""
     new = [i for i, w in enumerate(wanted) if not w.small and w.known is None]
     if not new:
         return {}
 
-    def opened(i: int) -> ShareFile:
+    def opened(i: int) -> ShareFile | str:
         w = wanted[i]
-        return ShareFile(w.path, w.info, w.size, w.digest, check=check)
+        try:
+            return ShareFile(w.path, w.info, w.size, w.digest, check=check)
+        except MippError as error:
+            return w.problem(error)
 
     with ThreadPoolExecutor(min(len(new), cpu.threads())) as pool:
         return dict(zip(new, pool.map(opened, new), strict=True))
@@ -130,15 +135,21 @@ def _merged(pieces: list[_Piece], info: FileInfo) -> list[_Piece]:
 
 def _join(wanted: Sequence[Wanted], piece: _Piece, places: list[Place], check: bool) -> None:
     home, at = piece.home, 0
+    problems: dict[int, str] = {}
     if home is None:
         info = wanted[piece.first].info
         home = aligned_words(piece.rows, info.width, RING_DTYPES[info.k])
-        for w in wanted[piece.first : piece.stop]:
+        for i in range(piece.first, piece.stop):
+            w = wanted[i]
             into = home[at : at + w.info.stored]
             if w.known is not None:
                 into[:] = w.known.words
             else:
-                read_share(w.path, w.info, w.size, w.digest, into, check=check)
+                try:
+                    read_share(w.path, w.info, w.size, w.digest, into, check=check)
+                except MippError as error:
+                    into[:] = 0
+                    problems[i] = w.problem(error)
             at += w.info.stored
         home.flags.writeable = False
         at = 0
@@ -147,5 +158,5 @@ def _join(wanted: Sequence[Wanted], piece: _Piece, places: list[Place], check: b
         assert first is not None  # it lies there
         at = first.offset
     for i in range(piece.first, piece.stop):
-        places[i] = home, at, None
+        places[i] = (None, 0, None, problems[i]) if i in problems else (home, at, None, "")
         at += wanted[i].info.stored

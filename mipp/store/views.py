@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BatchView", "OwnerView", "snapshot_hash"]
+__all__ = ["BatchView", "OwnerView", "mask_id"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -16,17 +16,22 @@ class BatchView:
     """One committed batch.
 
     On storage servers ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
-    ``ordinals`` if rows were compacted away. On key servers ``home`` is None.
+    ``ordinals`` if rows were compacted away. On key servers ``home`` is None. ``problem`` says why a batch cannot be
+    searched here (its file is damaged or missing), without a path; it is empty for all others.
     """
 
     id: bytes
+    position: int
     rows: int
     dim: int
+    file: str
     generation: int
     tombstones: np.ndarray
     home: np.ndarray | None
     offset: int
     ordinals: np.ndarray | None
+    mask: bytes
+    problem: str = ""
 
     @property
     def stored(self) -> int:
@@ -43,29 +48,42 @@ class BatchView:
 
 
 class OwnerView:
-    """An owner's batches in row order.
+    """An owner's batches in row order, at one position of its chain of changes.
 
-    ``hash`` covers batch ids, original row counts, generations and tombstones, so servers with equal hashes answer
-    for the same rows.
+    ``position`` and ``hash`` name the state; servers with equal ones answer for the same rows. ``floor``: the earliest
+    position that can still be served (only uploads came after it). ``base``: the view at the head that this was cut
+    from, or itself.
     """
 
-    def __init__(self, owner: bytes, name: str, batches: list[BatchView]) -> None:
+    def __init__(
+        self, owner: bytes, name: str, position: int, hash_: bytes, floor: int, batches: list[BatchView],
+        base: OwnerView | None = None,
+    ) -> None:  # fmt: skip
         self.owner, self.name, self.batches = owner, name, batches
+        self.position, self.hash, self.floor = position, hash_, floor
+        self.base = self if base is None else base
         self.ids = np.frombuffer(b"".join(b.id for b in batches), np.uint8).reshape(-1, 16)
+        self.masks = np.frombuffer(b"".join(b.mask for b in batches), np.uint8).reshape(-1, 16)
         self.rows = np.array([b.rows for b in batches], np.int64)
+        self.positions = np.array([b.position for b in batches], np.int64)
         self.live = int(self.rows.sum()) - sum(len(b.tombstones) for b in batches)
-        digest = hashlib.sha256(b"mipp v1 owner snapshot" + owner)
-        for b in batches:
-            dead = hashlib.sha256(b.tombstones.tobytes()).digest() if len(b.tombstones) else b""
-            digest.update(b.id + b.rows.to_bytes(8, "big") + b.generation.to_bytes(4, "big") + dead.ljust(32, b"\0"))
-        self.hash = digest.digest()
+
+    def at(self, position: int, hash_: bytes) -> OwnerView:
+        """The first batches, up to ``position``, with today's tombstones."""
+        if position == self.position:
+            return self
+        count = int(np.searchsorted(self.positions, position, side="right"))
+        return OwnerView(self.owner, self.name, position, hash_, self.floor, self.batches[:count], self.base)
 
     @functools.cached_property
     def index(self) -> dict[bytes, int]:
-        """Batch id -> position."""
+        """Batch id -> place in ``batches``."""
         return {b.id: i for i, b in enumerate(self.batches)}
 
 
-def snapshot_hash(owners: list[tuple[bytes, bytes]]) -> bytes:
-    """Hash of a snapshot over several owners: their ids and view hashes, sorted by id."""
-    return hashlib.sha256(b"mipp v1 snapshot" + b"".join(o + h for o, h in sorted(owners))).digest()
+def mask_id(owner: bytes, batch: bytes) -> bytes:
+    """What zero shares name a batch by, 16 bytes.
+
+    A batch id alone is chosen by its owner, so two owners can have the same, and equal names would give equal masks.
+    """
+    return hashlib.sha256(b"mipp v2 mask" + owner + batch).digest()[:16]

@@ -1,0 +1,164 @@
+"""Messages that are not signed: between servers, and from the one who operates a server.
+
+They come over links of their own (:meth:`mipp.roles.server.Server.operate`), never from owners or users. What they
+carry of owners and users is signed by these, and checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .wire import array, message
+
+__all__ = [
+    "ChainState",
+    "Handover",
+    "OpenChanges",
+    "PassedOn",
+    "PeerRequest",
+    "PeerRestored",
+    "PeerState",
+    "SettleRequest",
+    "Status",
+    "StatusRequest",
+    "VerifyReport",
+    "VerifyRequest",
+]
+
+
+@message
+class SettleRequest:
+    """Refuse changes whose process is gone, and tell which are open. Answered with ``OpenChanges``."""
+
+
+@message
+class OpenChanges:
+    """Changes that are open here: their owners, names, states, and the signed COMMIT of those that were accepted.
+
+    signed: registrations, forgets and grants as packed frames, in the order in which they must be passed on.
+    """
+
+    owners: list[bytes]
+    ops: list[bytes]
+    states: list[str]
+    commits: list[bytes]
+    signed: list[bytes]
+
+
+@message
+class PassedOn:
+    """A signed message for all servers, passed on by one that has it. An unknown change in a COMMIT is refused."""
+
+    frames: bytes
+
+
+@message
+class PeerRequest:
+    """How a server stands: answered with ``PeerState``."""
+
+
+@message
+class PeerState:
+    """incarnation, counter: of this server. peers, incarnations, counters: the highest it has met of the others."""
+
+    incarnation: int
+    counter: int
+    epoch: int
+    peers: list[int]
+    incarnations: list[int]
+    counters: list[int]
+
+
+@message
+class PeerRestored:
+    """Server ``server`` was restored from a backup and is at this incarnation now: its older votes count no more.
+
+    Answered with ``Handover``, by a server that was not restored itself.
+    """
+
+    server: int
+    incarnation: int
+
+
+@message
+class Handover:
+    """What a restored server takes over from a peer.
+
+    epoch: of grants. signed: registrations, forgets and grants. used_owner, used_grant, used: counted queries.
+    chains: an encoded ``ChainState`` for each owner.
+    """
+
+    epoch: int
+    signed: list[bytes]
+    used_owner: list[bytes]
+    used_grant: list[bytes]
+    used: list[int]
+    chains: list[bytes]
+
+
+@message
+class ChainState:
+    """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
+
+    dead, origin_batch, origin_row: as in the catalog, one for each batch.
+    """
+
+    owner: bytes
+    position: int
+    view: bytes
+    floor: int
+    floor_view: bytes
+    positions: list[int]
+    rows: list[int]
+    dims: list[int]
+    batches: list[bytes]
+    dead: list[bytes]
+    origin_batch: list[bytes]
+    origin_row: list[bytes]
+    ops: list[bytes]
+    kinds: list[str]
+    op_positions: list[int]
+    views: list[bytes]
+
+
+# --- operation ----------------------------------------------------------------------------------------------------
+
+
+@message
+class StatusRequest:
+    """Operator -> server. owner: only this one, or empty."""
+
+    owner: bytes
+
+
+@message
+class Status:
+    """What a server holds: parallel lists per owner (image_bytes too), per user, per batch.
+
+    positions, views: head of each owner's chain.
+    """
+
+    owners: list[bytes]
+    names: list[str]
+    forgotten: list[bool]
+    positions: list[int]
+    views: list[bytes]
+    users: list[bytes]
+    user_names: list[str]
+    batch_owner: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+    live: np.ndarray = array("i8")
+    sizes: np.ndarray = array("i8")
+    image_bytes: np.ndarray = array("i8")
+
+
+@message
+class VerifyRequest:
+    """Operator -> server: read every file and compare checksums."""
+
+
+@message
+class VerifyReport:
+    files: int
+    problems: list[str]

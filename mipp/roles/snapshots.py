@@ -1,0 +1,101 @@
+"""What a user makes of the servers' snapshots: one state that all of them can answer, and what must be left out.
+
+What one server says is checked against the others: owners, names, grants, positions. Public facts only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..errors import MessageError
+from ..protocol import messages as m
+from .found import Index, LeftOut
+
+__all__ = ["Told", "common_state"]
+
+#: a server's state hash, and its owners
+Told = tuple[bytes, Sequence[m.OwnerSnapshot]]
+
+
+def common_state(told: Mapping[int, Told], full: int) -> tuple[Index, bool]:
+    """The newest state that all servers can answer.
+
+    Parameters
+    ----------
+    told : what each server said; server ``full`` with lists of batches, the others without
+
+    Returns
+    -------
+    index : owners on which the servers agree, without damaged batches; what is missing is in its ``left_out``
+    settled : False if servers differ in a way that passes when a change has reached all of them
+
+    Raises
+    ------
+    MessageError
+        A server's snapshot does not fit together.
+    """
+    others = {server: {o.owner: o for o in owners} for server, (_, owners) in told.items() if server != full}
+    chosen, left_out, settled = [], [], True
+    for o in told[full][1]:
+        _check(o)
+        of = {full: o, **{server: owners[o.owner] for server, owners in others.items() if o.owner in owners}}
+        reasons = [
+            LeftOut(o.owner, o.name, batch, server, reason)
+            for server, one in of.items() for batch, reason in zip(one.damaged, one.reasons, strict=True)
+        ]  # fmt: skip
+        left_out += reasons
+        if any(not r.batch for r in reasons):
+            continue
+        differ = _difference(o, list(of.values()), len(told))
+        if differ:
+            left_out.append(LeftOut(o.owner, o.name, b"", 0, differ))
+            settled = False
+            continue
+        position, view = min((one.position, one.view) for one in of.values())
+        part = _cut(o, position, view, {r.batch for r in reasons})
+        if len(part.batches) or not reasons:
+            chosen.append(part)
+    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out), settled
+
+
+def _check(o: m.OwnerSnapshot) -> None:
+    shapes = {len(o.rows), len(o.positions)}
+    fits = o.batches.shape == (len(o.rows), 16) and shapes == {len(o.rows)} and o.dead_batch.shape == o.dead_row.shape
+    if not fits or len(o.damaged) != len(o.reasons) or (len(o.rows) and int(o.rows.min()) < 1):
+        raise MessageError("a server sent a snapshot that does not fit together")
+    if len(o.dead_batch):
+        inside = int(o.dead_batch.min()) >= 0 and int(o.dead_batch.max()) < len(o.rows) and int(o.dead_row.min()) >= 0
+        if not inside or (o.dead_row >= o.rows[o.dead_batch]).any():
+            raise MessageError("a server sent a snapshot that does not fit together")
+
+
+def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -> str:
+    """Why an owner cannot be searched at one state by all servers, or nothing."""
+    if len(all_) != servers or any(one.grant != o.grant for one in all_):
+        return "its grant is not the same at all servers"
+    if any(one.name != o.name for one in all_):
+        return "the servers know it by different names"
+    lowest = min(one.position for one in all_)
+    if any(one.view != o.view for one in all_ if one.position == o.position):
+        return "the servers hold different histories of it"
+    if any(one.floor > lowest for one in all_):
+        return "a change of it has not reached all servers"
+    return ""
+
+
+def _cut(o: m.OwnerSnapshot, position: int, view: bytes, damaged: set[bytes]) -> m.OwnerSnapshot:
+    """The batches up to a position, without damaged ones."""
+    keep = o.positions <= position
+    if damaged:
+        keep &= np.array([b.tobytes() not in damaged for b in o.batches], bool)
+    if keep.all():
+        return dataclasses.replace(o, position=position, view=view)
+    number = np.cumsum(keep) - 1
+    dead = keep[o.dead_batch]
+    return dataclasses.replace(
+        o, position=position, view=view, rows=o.rows[keep], positions=o.positions[keep], batches=o.batches[keep],
+        dead_batch=number[o.dead_batch[dead]], dead_row=o.dead_row[dead],
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""An owner's whole visible state as one value: to hand over to a restored server, and to adopt there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from ..errors import NotFoundError, ProtocolError
+from . import changes as rules
+
+if TYPE_CHECKING:
+    from .store import ServerStore
+
+__all__ = ["Chain", "Chains"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a server shows of one owner.
+
+    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row) each, in row order
+    ops : (op, kind, position, view) of each committed change
+    """
+
+    owner: bytes
+    position: int
+    view: bytes
+    floor: int
+    floor_view: bytes
+    batches: list[tuple[Any, ...]]
+    ops: list[tuple[Any, ...]]
+
+
+class Chains:
+    """Reads and adopts whole chains of one store."""
+
+    def __init__(self, store: ServerStore) -> None:
+        self._store = store
+
+    def all(self) -> list[Chain]:
+        """Chains of all owners that are registered, in order."""
+        found = []
+        for owner, position, view, floor, floor_view in self._store.catalog.all(
+            "SELECT id, position, view, floor, floor_view FROM owners WHERE forget IS NULL ORDER BY id"
+        ):
+            batches = self._store.catalog.all(
+                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row FROM batches "
+                "WHERE owner=? ORDER BY position", owner,
+            )  # fmt: skip
+            ops = self._store.catalog.all(
+                "SELECT op, kind, position, view FROM changes WHERE owner=? AND state='committed' ORDER BY op", owner
+            )
+            found.append(Chain(owner, position, view, floor, floor_view, batches, ops))
+        return found
+
+    def adopt(self, chain: Chain) -> None:
+        """Bring this server's state of an owner to a peer's, in one transaction.
+
+        What is here already keeps its files. A batch that is not here has no file: it cannot be searched at this server
+        until it is brought back. Raises ProtocolError if this server's history is no beginning of the peer's.
+        """
+        store = self._store
+        with store.catalog.transaction() as db:
+            row = db.execute("SELECT position FROM owners WHERE id=? AND forget IS NULL", (chain.owner,)).fetchone()
+            if row is None:
+                raise NotFoundError("a chain of an owner who is not registered here")
+            if row[0] > chain.position:
+                raise ProtocolError("this server has changes that the others do not have")
+            here = {
+                r[0]: r[1:] for r in db.execute(
+                    "SELECT id, file, size, digest, share_hash, stored, generation, imaged FROM batches WHERE owner=?",
+                    (chain.owner,),
+                )
+            }  # fmt: skip
+            self._prepared_files(db, chain, here)
+            gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
+            db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
+            for position, rows, dim, batch, dead, origin_batch, origin_row in chain.batches:
+                file, size, digest, share_hash, stored, generation, imaged = here.get(
+                    batch, ("", 0, b"", b"", rows, 0, b"")
+                )
+                db.execute(
+                    "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
+                    "share_hash, tombstones, imaged, origin_batch, origin_row) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
+                     imaged, origin_batch, origin_row),
+                )  # fmt: skip
+            for op, kind, position, view in chain.ops:
+                db.execute(
+                    "INSERT INTO changes (owner, op, kind, state, digest, position, view) VALUES (?, ?, ?, ?, x'', ?, ?) "
+                    "ON CONFLICT DO UPDATE SET state=excluded.state, position=excluded.position, view=excluded.view, "
+                    "record=x'', votes=x''", (chain.owner, op, kind, rules.COMMITTED, position, view),
+                )  # fmt: skip
+            db.execute(
+                "UPDATE owners SET position=?, view=?, floor=?, floor_view=?, revision=revision+1 WHERE id=?",
+                (chain.position, chain.view, chain.floor, chain.floor_view, chain.owner),
+            )
+        store.changes.drop(gone)
+
+    def _prepared_files(self, db: Any, chain: Chain, here: dict[bytes, tuple[Any, ...]]) -> None:
+        """Files of changes that the backup holds as open, and that are visible at the peers."""
+        for op, record in db.execute(
+            "SELECT op, record FROM changes WHERE owner=? AND state IN ('prepared', 'accepted') AND record<>x''",
+            (chain.owner,),
+        ).fetchall():
+            known = msgpack.unpackb(record, strict_map_key=False)
+            if "rows" not in known or op in here or op not in {c[0] for c in chain.ops}:
+                continue
+            share = known.get("share") or {"file": "", "size": 0, "digest": b""}
+            here[op] = (
+                share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, known["imaged"]
+            )  # fmt: skip
+            pack = known.get("pack")
+            if pack:
+                db.execute(
+                    "INSERT OR IGNORE INTO packs VALUES (?, ?, ?, 0, ?, ?, ?)",
+                    (chain.owner, op, known["rows"], pack["file"], pack["size"], pack["digest"]),
+                )

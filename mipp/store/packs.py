@@ -1,0 +1,172 @@
+"""Encrypted image files at one server: which rows have one, reading them, and dropping those of deleted rows.
+
+A row's image stays encrypted under the id that it was uploaded with (its *origin*: batch and row), also when a merge
+gives the row a new id. A pack holds the files of one uploaded batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import NotFoundError, StoreError
+from ..params import Params
+from .catalog import Catalog
+from .files import FileInfo, ImagePack, write_images
+from .ledger import Ledger
+
+__all__ = ["Packs"]
+
+_OPEN_PACKS = 256
+
+
+class Packs:
+    """Image packs of all owners at one storage server; everything is keyed by (owner, batch)."""
+
+    def __init__(
+        self, catalog: Catalog, ledger: Ledger, folder: Path, params: Params, params_hash: bytes, check: bool
+    ) -> None:
+        self.catalog, self.ledger, self.folder = catalog, ledger, folder
+        self._params, self._hash, self.check = params, params_hash, check
+        self._lock = threading.Lock()
+        self._open: dict[str, ImagePack] = {}
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def info(self, owner: bytes, batch: bytes, rows: int, generation: int) -> FileInfo:
+        """Header of a pack's file: it is about images, not about features."""
+        return FileInfo(self._hash, owner, batch, self._params.k, 0, 0, generation, rows, rows)
+
+    def origins(self, owner: bytes, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Image ids (rows, 16) and (rows,) that the batch's images were encrypted under."""
+        row = self.catalog.one(
+            "SELECT rows, origin_batch, origin_row FROM batches WHERE owner=? AND id=?", owner, batch
+        )
+        if row is None:
+            raise NotFoundError(f"this owner has no batch {batch.hex()}")
+        return _origins(batch, *row)
+
+    def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
+        """One encrypted image file; NotFoundError if the row came without an image."""
+        pack = self._pack(owner, origin_batch)
+        file = None if pack is None or not 0 <= origin_row < len(pack.offsets) - 1 else pack.file(origin_row)
+        if file is None:
+            raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
+        return file
+
+    def imaged(self, owner: bytes, origin: tuple[bytes, bytes], rows: int, offsets: np.ndarray) -> bytes:
+        """Which rows of a batch have an image, a bit each; empty if none has. For :meth:`missing`."""
+        if not origin[1]:
+            has = np.diff(offsets) > 0
+        else:
+            ids, numbers = _origins(b"", rows, *origin)
+            has = np.zeros(rows, bool)
+            for batch in {i.tobytes() for i in ids}:
+                pack = self._pack(owner, batch)
+                if pack is not None:
+                    of = (ids == np.frombuffer(batch, np.uint8)).all(axis=1) & (numbers < len(pack.offsets) - 1)
+                    has[of] = np.diff(pack.offsets)[numbers[of]] > 0
+        return np.packbits(has).tobytes() if has.any() else b""
+
+    def _pack(self, owner: bytes, batch: bytes) -> ImagePack | None:
+        row = self.catalog.one(
+            "SELECT rows, generation, file, size, digest FROM packs WHERE owner=? AND id=?", owner, batch
+        )
+        if row is None:
+            return None
+        rows, generation, name, size, digest = row
+        with self._lock:
+            pack = self._open.get(name)
+        if pack is None:
+            pack = ImagePack(
+                self.folder / name, self.info(owner, batch, rows, generation), size, digest, check=self.check
+            )
+            with self._lock:
+                while len(self._open) >= _OPEN_PACKS:
+                    self._open.pop(next(iter(self._open)))
+                self._open[name] = pack
+        return pack
+
+    # --- images of deleted rows ---------------------------------------------------------------------------------
+
+    def collect(self, owner: bytes) -> None:
+        """Rewrite packs without the images of deleted rows; drop packs that no live row needs."""
+        with self.catalog.transaction() as db:
+            wanted = self._wanted(db, owner)
+            packs = db.execute(
+                "SELECT id, rows, generation, file, size, digest FROM packs WHERE owner=?", (owner,)
+            ).fetchall()
+            # a merge that is under way shows images that no visible row needs yet: only what was deleted is in nobody's
+            gone = [p for p in packs if p[0] not in wanted]
+            db.executemany("DELETE FROM packs WHERE owner=? AND id=?", [(owner, p[0]) for p in gone])
+        self.ledger.drop(p[3] for p in gone)
+        for batch, rows, generation, name, size, digest in (p for p in packs if p[0] in wanted):
+            self._shrink(owner, batch, rows, generation, name, (size, digest), wanted[batch])
+
+    def _wanted(self, db: Any, owner: bytes) -> dict[bytes, set[int]]:
+        """Origin rows of the live rows of an owner, by origin batch."""
+        wanted: dict[bytes, set[int]] = {}
+        for batch, rows, dead, ids, numbers in db.execute(
+            "SELECT id, rows, tombstones, origin_batch, origin_row FROM batches WHERE owner=?", (owner,)
+        ):
+            origin_ids, origin_rows = _origins(batch, rows, ids, numbers)
+            for i in np.setdiff1d(np.arange(rows), np.frombuffer(dead, "<i8")):
+                wanted.setdefault(origin_ids[i].tobytes(), set()).add(int(origin_rows[i]))
+        return wanted
+
+    def _shrink(
+        self, owner: bytes, batch: bytes, rows: int, generation: int, name: str, file: tuple[int, bytes], keep: set[int]
+    ) -> None:
+        pack = ImagePack(self.folder / name, self.info(owner, batch, rows, generation), *file, check=self.check)
+        files = [pack.file(i) if i in keep else None for i in range(rows)]
+        sizes = [0 if f is None else len(f) for f in files]
+        if sum(sizes) == int(pack.offsets[-1]):
+            return
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype("<i8")
+        new = self.ledger.attempt_name("images", owner, f"{batch.hex()}.{generation + 1}")
+        with self.ledger.attempt(owner, [new]):
+            written = write_images(
+                self.folder / new, self.info(owner, batch, rows, generation + 1), offsets,
+                [f for f in files if f is not None],
+            )  # fmt: skip
+            with self.catalog.transaction() as db:
+                done = db.execute(
+                    "UPDATE packs SET generation=?, file=?, size=?, digest=? WHERE owner=? AND id=? AND file=?",
+                    (generation + 1, new, *written, owner, batch, name),
+                ).rowcount
+                if not done:
+                    raise StoreError("the images were rewritten meanwhile")
+                self.ledger.keep(db, [new])
+        self.ledger.drop([name])
+
+    def missing(self, owner: bytes) -> list[str]:
+        """Live rows whose image is not here any more, though they came with one; a line each batch."""
+        problems = []
+        for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
+            "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
+            owner,
+        ):
+            has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows).astype(bool)
+            has[np.frombuffer(dead, "<i8")] = False
+            origin_ids, origin_rows = _origins(batch, rows, ids, numbers)
+            lost = 0
+            for i in np.flatnonzero(has):
+                try:
+                    self.image(owner, origin_ids[i].tobytes(), int(origin_rows[i]))
+                except NotFoundError:
+                    lost += 1
+                except (StoreError, ValueError):
+                    pass  # a damaged pack is a problem of its own
+            if lost:
+                problems.append(f"batch {batch.hex()} of owner {owner.hex()}: images of {lost} rows are missing")
+        return problems
+
+
+def _origins(batch: bytes, rows: int, ids: bytes, numbers: bytes) -> tuple[np.ndarray, np.ndarray]:
+    if numbers:
+        return np.frombuffer(ids, np.uint8).reshape(-1, 16), np.frombuffer(numbers, "<i8").astype(np.int64)
+    return np.broadcast_to(np.frombuffer(batch, np.uint8), (rows, 16)), np.arange(rows, dtype=np.int64)

@@ -1,0 +1,202 @@
+"""Owners, users and grants in a server's catalog, and the counters of queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import AccessDeniedError, NotFoundError, ParameterError
+from ..protocol.chain import first_view
+from .catalog import Catalog
+
+__all__ = ["Parties"]
+
+
+class Parties:
+    """The tables of owners, users and grants of one server.
+
+    Grants of one owner to one user are ordered by (epoch, version, revoked, id): whatever order servers meet them in,
+    all end with the same one, and a revocation wins over a grant of its version.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    # --- owners -------------------------------------------------------------------------------------------------
+
+    def add_owner(
+        self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes
+    ) -> None:
+        """Register an owner; again with the same keys is fine, after a forget never.
+
+        ``frames``: the signed registration, for servers that miss it.
+        """
+        with self.catalog.transaction() as db:
+            row = db.execute("SELECT registration, forget FROM owners WHERE id=?", (owner,)).fetchone()
+            if row is not None:
+                if row[1] is not None:
+                    raise AccessDeniedError("this owner was forgotten; create a new owner key")
+                if row[0] != registration:
+                    raise ParameterError("this owner is registered with another registration nonce")
+                return
+            view = first_view(owner, registration)
+            db.execute(
+                "INSERT INTO owners (id, name, sign_key, registration, sealed, frames, position, view, floor, "
+                "floor_view) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?)",
+                (owner, name, sign_key, registration, sealed, frames, view, view),
+            )
+            self.catalog.raise_counter(db)
+
+    def owner(self, owner: bytes) -> tuple[str, bytes, bytes]:
+        """Name, signing key and sealed secrets of a registered owner; NotFoundError if unknown or forgotten."""
+        row = self.catalog.one("SELECT name, sign_key, sealed, forget FROM owners WHERE id=?", owner)
+        if row is None:
+            raise NotFoundError(f"unknown owner {owner.hex()}")
+        if row[3] is not None:
+            raise NotFoundError(f"owner {row[0]} was forgotten")
+        return row[0], row[1], row[2]
+
+    def registration(self, owner: bytes) -> tuple[bytes, bytes]:
+        """Registration nonce and signing key of an owner, also of one that was forgotten."""
+        row = self.catalog.one("SELECT registration, sign_key FROM owners WHERE id=?", owner)
+        if row is None:
+            raise NotFoundError(f"unknown owner {owner.hex()}")
+        return row[0], row[1]
+
+    def forgotten(self) -> list[bytes]:
+        """Signed forgets, to pass on to servers that missed them."""
+        return [row[0] for row in self.catalog.all("SELECT forget FROM owners WHERE forget IS NOT NULL")]
+
+    def forgotten_ids(self) -> list[bytes]:
+        """Owners that were forgotten."""
+        return [row[0] for row in self.catalog.all("SELECT id FROM owners WHERE forget IS NOT NULL")]
+
+    def registrations(self) -> list[bytes]:
+        """Signed registrations of owners and users, to pass on to servers that missed them."""
+        rows = self.catalog.all("SELECT frames FROM owners WHERE frames<>x'' AND forget IS NULL")
+        rows += self.catalog.all("SELECT frames FROM users WHERE frames<>x''")
+        return [row[0] for row in rows]
+
+    # --- users --------------------------------------------------------------------------------------------------
+
+    def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes, frames: bytes) -> None:
+        """Register a user; again is fine, but not with another Paillier key."""
+        known = self.catalog.one("SELECT 1 FROM users WHERE id=? AND frames<>x''", user)
+        if known is not None and not paillier:
+            return  # the id is a hash of the keys: nothing can differ
+        with self.catalog.transaction() as db:
+            db.execute(
+                "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
+                "WHERE users.frames=x''", (user, name, sign_key, box_key, frames),
+            )  # fmt: skip
+            if paillier:
+                db.execute("INSERT OR IGNORE INTO paillier_keys VALUES (?, ?)", (user, paillier))
+                kept = db.execute("SELECT key FROM paillier_keys WHERE user=?", (user,)).fetchone()
+                if kept[0] != paillier:
+                    raise ParameterError("this user is registered with another Paillier key")
+
+    def paillier_key(self, user: bytes) -> bytes:
+        """The Paillier public key that a user registered."""
+        row = self.catalog.one("SELECT key FROM paillier_keys WHERE user=?", user)
+        if row is None:
+            raise NotFoundError(f"unknown user {user.hex()}, or one without a Paillier key")
+        return bytes(row[0])
+
+    def user(self, user: bytes) -> tuple[str, bytes, bytes]:
+        """Name, signing key and X25519 key of a registered user."""
+        row = self.catalog.one("SELECT name, sign_key, box_key FROM users WHERE id=?", user)
+        if row is None:
+            raise NotFoundError(f"unknown user {user.hex()}")
+        return row[0], row[1], row[2]
+
+    # --- grants -------------------------------------------------------------------------------------------------
+
+    def put_grant(self, owner: bytes, user: bytes, order: tuple[int, int, bool], grant: bytes, frames: bytes) -> None:
+        """Keep a grant if it is newer than what is here; an older one is refused, the same one is fine.
+
+        ``order``: epoch, version, whether it revokes. A new grant's queries are counted from nothing.
+        """
+        epoch, version, revoked = order
+        with self.catalog.transaction() as db:
+            if db.execute("SELECT 1 FROM owners WHERE id=? AND forget IS NULL", (owner,)).fetchone() is None:
+                raise NotFoundError("this owner is unknown or was forgotten")
+            row = db.execute(
+                "SELECT epoch, version, revoked, id FROM grants WHERE owner=? AND user=?", (owner, user)
+            ).fetchone()
+            new = (epoch, version, int(revoked), grant)
+            if row is not None and tuple(row) == new:
+                return
+            if row is not None and new < tuple(row):
+                raise AccessDeniedError(f"a grant of version {row[1]} is in force; version {version} is too old")
+            db.execute(
+                "INSERT OR REPLACE INTO grants (owner, user, version, revoked, id, frames, epoch) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)", (owner, user, version, int(revoked), grant, frames, epoch),
+            )  # fmt: skip
+            self.catalog.raise_counter(db)
+
+    def grants(self, *, owner: bytes | None = None, user: bytes | None = None) -> list[tuple[bytes, bytes]]:
+        """(id, signed frames) of grants of an owner, or in force to a user, sorted by the other.
+
+        Those of an earlier epoch are suspended: not in force until their owner signs them anew.
+        """
+        if owner is not None:
+            rows = self.catalog.all("SELECT id, frames FROM grants WHERE owner=? ORDER BY user", owner)
+        else:
+            rows = self.catalog.all(
+                "SELECT id, frames FROM grants WHERE user=? AND epoch=(SELECT value FROM counters WHERE name='epoch') "
+                "ORDER BY owner", user,
+            )  # fmt: skip
+        return [(row[0], row[1]) for row in rows]
+
+    def all_grants(self) -> list[bytes]:
+        """Signed grants of this epoch, to pass on to servers that missed them."""
+        epoch = self.catalog.counter("epoch")
+        return [row[0] for row in self.catalog.all("SELECT frames FROM grants WHERE epoch=?", epoch)]
+
+    def suspended(self, user: bytes) -> int:
+        """How many grants to a user are of an earlier epoch."""
+        row = self.catalog.one(
+            "SELECT count(*) FROM grants WHERE user=? AND revoked=0 AND "
+            "epoch<(SELECT value FROM counters WHERE name='epoch')", user,
+        )  # fmt: skip
+        return 0 if row is None else int(row[0])
+
+    def count_queries(self, user: bytes, used: list[tuple[bytes, bytes, int]], queries: int) -> None:
+        """Add ``queries`` to each (owner, grant, quota) of ``user``, all or none; AccessDeniedError if one is used up."""
+        limited = [one for one in used if one[2]]
+        if not limited:
+            return
+        with self.catalog.transaction() as db:
+            for owner, grant, quota in limited:
+                done = db.execute(
+                    "UPDATE grants SET used=used+? WHERE owner=? AND user=? AND id=? AND used+?<=?",
+                    (queries, owner, user, grant, queries, quota),
+                )
+                if done.rowcount != 1:
+                    raise AccessDeniedError("the quota of queries of a grant is used up")
+            self.catalog.raise_counter(db)
+
+    def begin_epoch(self, epoch: int, counter: int) -> None:
+        """Take an epoch of grants, and go on from a counter that was seen before a restore."""
+        with self.catalog.transaction() as db:
+            self.catalog.set_counter(db, "epoch", epoch)
+            db.execute("UPDATE counters SET value=max(value, ?) WHERE name='counter'", (counter,))
+            self.catalog.raise_counter(db)
+
+    def used(self) -> list[tuple[bytes, bytes, int]]:
+        """(owner, grant, queries counted) of all grants that were used."""
+        rows = self.catalog.all("SELECT owner, id, used FROM grants WHERE used>0")
+        return [(r[0], r[1], r[2]) for r in rows]
+
+    def adopt_used(self, used: list[tuple[bytes, bytes, int]]) -> None:
+        """Raise counts to what a peer counted (after a restore from a backup)."""
+        with self.catalog.transaction() as db:
+            for owner, grant, count in used:
+                db.execute("UPDATE grants SET used=max(used, ?) WHERE owner=? AND id=?", (count, owner, grant))
+
+    def _drop_owner(self, db: Any, owner: bytes, frames: bytes) -> None:
+        db.execute(
+            "UPDATE owners SET sealed=x'', frames=x'', forget=coalesce(forget, ?), revision=revision+1 WHERE id=?",
+            (frames, owner),
+        )
+        db.execute("DELETE FROM grants WHERE owner=?", (owner,))
+        self.catalog.raise_counter(db)
