@@ -25,6 +25,8 @@ __all__ = [
     "Grant",
     "GrantList",
     "Images",
+    "Keys",
+    "KeysRequest",
     "ListGrants",
     "ListOps",
     "Ok",
@@ -106,9 +108,9 @@ class ForgetOwner:
 class Grant:
     """Owner -> every server: what a user may do. The highest version per owner and user is in force.
 
-    expiry: Unix seconds, 0 never. rankings: "user", "server". max_k: largest k. scores: whether server-side ranking
-    gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's live rows that a query may
-    cover, 0 any. revoked: nothing is allowed any more.
+    expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores: whether
+    server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's live rows
+    that a query may cover, 0 any. revoked: nothing is allowed any more. The rules are in ``roles/grants.py``.
     """
 
     owner: bytes
@@ -337,7 +339,7 @@ class Ranked:
 
 @message
 class FetchImages:
-    """User -> server, signed: images by batch and row."""
+    """User -> server, signed: images by batch and row, each once."""
 
     batches: np.ndarray = array("u1", ndim=2)
     rows: np.ndarray = array("i8")
@@ -347,7 +349,9 @@ class FetchImages:
 class Images:
     """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key servers do not.
 
-    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under.
+    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under. error_names, error_texts
+    (M): per image a class of mipp.errors and its text, or two empty strings; a failed image has zeros for its id and
+    key part, and no file.
     """
 
     sealed: bytes
@@ -355,6 +359,8 @@ class Images:
     image_ids: np.ndarray = array("u1", ndim=2)
     files: np.ndarray = array("u1")
     offsets: np.ndarray = array("i8")
+    error_names: list[str]
+    error_texts: list[str]
 
 
 @message
@@ -377,6 +383,22 @@ class Shares:
 
 
 # --- operation ----------------------------------------------------------------------------------------------------
+
+
+@message
+class KeysRequest:
+    """Anyone in the deployment -> server: the public keys of an owner or a user."""
+
+    party: bytes
+
+
+@message
+class Keys:
+    """Public facts of a registered party. Its id is the hash of both: a user's X25519 key, an owner's registration."""
+
+    name: str
+    sign_key: bytes
+    second: bytes
 
 
 @message

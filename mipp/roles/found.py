@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import MippError
 from ..protocol import messages as m
 from ..store.views import snapshot_hash
 
@@ -43,12 +44,17 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """A decrypted image: the file's name and bytes as the owner added them."""
+    """One fetched image, or why it could not be fetched.
+
+    ``name`` is the owner's file name made safe (:func:`mipp.roles.names.safe_name`): one path component, printable.
+    ``content`` holds the file's bytes as the owner added them. With an ``error`` the content is empty.
+    """
 
     batch: bytes
     row: int
     name: str
     content: bytes
+    error: MippError | None = None
 
 
 class Index:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -32,22 +33,26 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..protocol.link import Link
-from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
+from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames
 from ..sharing import MAX_BLOCKS, add_zero_share
 from ..store.memory import aligned_words
+from ..store.parties import is_registered, party_keys
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
 from .answering import CountedHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
+from .grants import check_grant, expired_text, in_force, offered_rankings
+from .limits import MAX_ROW
+from .names import check_name
 from .plan import Plan
 from .ranking import rank
 from .reports import owner_snapshot, status
+from .serving_images import image_files, images_reply, locate_images, requested_images
 
 __all__ = ["Server"]
 
 _log = logging.getLogger("mipp.server")
-RANKINGS = ("user", "server")
 MAX_QUERIES = 1 << 16
 
 
@@ -118,6 +123,7 @@ class Server:
                 return encode(self._signed(msg))
             unsigned: dict[type, Callable[[Any], Any]] = {
                 m.StatusRequest: lambda msg: status(self.store, msg.owner),
+                m.KeysRequest: lambda msg: m.Keys(*party_keys(self.store.catalog, msg.party)),
                 m.ListOps: self._list_ops,
                 m.PruneOps: self._prune_ops,
                 m.AbortOp: self._abort,
@@ -129,7 +135,9 @@ class Server:
         except Exception as error:
             if not isinstance(error, MippError):
                 _log.exception("server %d: unexpected %s", self.index, type(error).__name__)
-            return encode(m.Failure(*error_to_wire(error)))
+            name, text = error_to_wire(error)
+            # errors of files name paths of this machine, which are no business of who asks
+            return encode(m.Failure(name, text.replace(f"{self.store.folder}{os.sep}", "")))
 
     def _signed(self, msg: m.Signed) -> Any:
         if msg.deployment != self.config.id:
@@ -161,15 +169,24 @@ class Server:
     # --- parties, grants ----------------------------------------------------------------------------------------
 
     def _register_owner(self, signer: bytes, msg: m.RegisterOwner, digest: bytes, packed: Any) -> m.Ok:
+        if len(msg.registration) != 16:
+            raise ParameterError("the registration nonce of an owner has 16 bytes")
+        self._check_name(signer, msg.name)
         self._unseal(signer, msg.sealed)
         self.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, msg.sealed)
         return m.Ok()
 
     def _register_user(self, signer: bytes, msg: m.RegisterUser, digest: bytes, packed: Any) -> m.Ok:
-        box.box_public(msg.box_key)
+        self._check_name(signer, msg.name)
+        box.seal(msg.box_key, b"", b"")  # refuses keys that nothing can be sealed to
         self._check_paillier(msg.paillier)
         self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier)
         return m.Ok()
+
+    def _check_name(self, party: bytes, name: str) -> None:
+        """ParameterError for a bad name; parties that were registered under older rules keep theirs."""
+        if not is_registered(self.store.catalog, party) and check_name(name) != name:
+            raise ParameterError("a name is NFC-normalised")
 
     def _check_paillier(self, key: bytes) -> None:
         if key:
@@ -192,12 +209,7 @@ class Server:
     def _grant(self, signer: bytes, msg: m.Grant, digest: bytes, packed: Any) -> m.Ok:
         if msg.owner != signer:
             raise AccessDeniedError("only the owner grants access to its images")
-        if (
-            any(r not in RANKINGS for r in msg.rankings)
-            or msg.version < 1
-            or min(msg.max_k, msg.quota, msg.expiry, msg.min_rows) < 0
-        ):
-            raise ParameterError("a grant needs version >= 1, known rankings and limits that are not negative")
+        check_grant(msg, offered_rankings(self.config.params))
         self.store.user(msg.user)
         self.store.put_grant(signer, msg.user, msg.version, m.grant_id(digest), packed())
         return m.Ok()
@@ -207,15 +219,17 @@ class Server:
 
     def _granted(self, user: bytes) -> dict[bytes, m.Grant]:
         """Grants that let ``user`` do anything now, by id, in order of owner."""
-        found = {}
-        for grant, packed in self.store.grants(user=user):
-            signed = decode(unpack_frames(packed), m.Signed)
-            content = decode([f.data for f in signed.frames], m.Grant)
-            if not content.revoked and (content.expiry == 0 or self._clock() < content.expiry):
-                found[grant] = content
+        now = self._clock()
+        found, expired = in_force(self.store.grants(user=user), now)
         if not found:
-            raise AccessDeniedError("no owner grants this user anything (no grant, revoked, or expired)")
+            ended = expired_text(expired.values(), now)
+            raise AccessDeniedError(f"no owner grants this user anything (no grant, revoked, or expired){ended}")
         return found
+
+    def _ended(self, user: bytes) -> str:
+        """Which of the user's grants expired, and this server's time, to be appended to a refusal."""
+        now = self._clock()
+        return expired_text(in_force(self.store.grants(user=user), now)[1].values(), now)
 
     # --- changes ------------------------------------------------------------------------------------------------
 
@@ -231,8 +245,12 @@ class Server:
         if not self.has_shares and (msg.share.size or msg.images.size):
             raise MessageError("a key server takes neither shares nor images")
         check_offsets(msg.image_offsets, msg.rows, msg.images.size)
+        if len(msg.session) != 16 or msg.seq < 0 or any(len(b) != 16 for b in msg.replaces):
+            raise ShapeError("sessions and batches have ids of 16 bytes, and a batch a position that is not negative")
         if len(msg.origin_row) not in (0, msg.rows) or msg.origin_batch.shape != (len(msg.origin_row), 16):
             raise ShapeError("image ids must be given for all rows or for none")
+        if len(msg.origin_row) and not 0 <= msg.origin_row.min() <= msg.origin_row.max() < MAX_ROW:
+            raise ShapeError("row numbers of image ids are from 0 to 2^48 - 1")
         self.store.prepare_upload(
             signer, msg.op, msg.session, digest, seq=msg.seq, rows=msg.rows, dim=msg.dim, replaces=msg.replaces,
             share=msg.share if self.has_shares else None, images=msg.images, offsets=msg.image_offsets,
@@ -241,6 +259,7 @@ class Server:
         return m.Ok()
 
     def _delete(self, signer: bytes, msg: m.DeleteOp, digest: bytes, packed: Any) -> m.Ok:
+        _check_op(msg)
         if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16):
             raise ShapeError("a delete names one batch per row, and at least one")
         dead: dict[bytes, list[int]] = {}
@@ -250,6 +269,7 @@ class Server:
         return m.Ok()
 
     def _compact(self, signer: bytes, msg: m.CompactOp, digest: bytes, packed: Any) -> m.Ok:
+        _check_op(msg)
         self.store.prepare_compact(signer, msg.op, msg.session, msg.batch, msg.generation, msg.rows)
         return m.Ok()
 
@@ -287,7 +307,7 @@ class Server:
         grants = {g.owner: (grant, g) for grant, g in self._granted(signer).items()}
         for owner in msg.owners:
             if owner not in grants:
-                raise AccessDeniedError("an owner that was asked for grants this user nothing")
+                raise AccessDeniedError(f"an owner that was asked for grants this user nothing{self._ended(signer)}")
         chosen = sorted(set(msg.owners) or grants)
         views = [self.store.view(owner) for owner in chosen]
         whole = hashlib.sha256(
@@ -387,6 +407,7 @@ class Server:
             if grant not in grants:
                 raise AccessDeniedError(
                     "a grant of the query is not in force (never given, replaced, revoked, expired)"
+                    + self._ended(header.user)
                 )
             chosen.append(grants[grant])
         owners = [g.owner for g in chosen]
@@ -397,7 +418,7 @@ class Server:
             raise StaleSnapshotError("the index changed since the query's snapshot")
         plan = self._plan(header, views)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            if ("user" if header.ranking == "user" else "server") not in given.rankings:
+            if header.ranking not in given.rankings:
                 raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
             if header.ranking == "threshold":
                 if given.max_k:
@@ -434,41 +455,17 @@ class Server:
         """This server's part of the owner's image keys."""
         raise NotImplementedError
 
-    def _image_ids(self, user: bytes, msg: m.FetchImages) -> list[tuple[bytes, bytes, int]]:
-        """(owner, origin batch, origin row) of live rows of owners that granted ``user``; else a refusal."""
-        if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16):
-            raise ShapeError("a fetch names one batch per row, and at least one")
-        views = [self.store.view(g.owner) for g in self._granted(user).values()]
-        found = []
-        for batch, row in zip(msg.batches, msg.rows, strict=True):
-            name, number = batch.tobytes(), int(row)
-            view = next((v for v in views if name in v.index), None)
-            if view is None:
-                raise AccessDeniedError(
-                    "an image that was asked for belongs to no owner that grants this user anything"
-                )
-            held = view.batches[view.index[name]]
-            if not 0 <= number < held.rows or number in held.tombstones:
-                raise NotFoundError(f"row {number} of batch {name.hex()} is not there or was deleted")
-            batches, rows = self.store.origins(view.owner, name)
-            found.append((view.owner, batches[number].tobytes(), int(rows[number])))
-        return found
-
     def _fetch_images(self, signer: bytes, msg: m.FetchImages, digest: bytes, packed: Any) -> m.Images:
-        images = self._image_ids(signer, msg)
-        ids = [batch + row.to_bytes(8, "big") for _, batch, row in images]
-        parts = [schedule.image_part(self._image_part(owner), i) for (owner, _, _), i in zip(images, ids, strict=True)]
-        info = image_seal_info(self.config.id, signer, self.index, ids)
-        sealed = box.seal(self.store.user(signer)[2], b"".join(parts), info)
-        files = [self.store.image(*image) for image in images] if self.has_shares else []
-        offsets = np.concatenate([[0], np.cumsum([len(f) for f in files], dtype=np.int64)]).astype("<i8")
-        return m.Images(
-            sealed,
-            np.frombuffer(b"".join(o for o, _, _ in images), np.uint8).reshape(-1, 16),
-            np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 24),
-            np.concatenate(files) if files else np.empty(0, np.uint8),
-            offsets,
-        )
+        pairs = requested_images(msg)
+        owners = [g.owner for g in self._granted(signer).values()]
+        images = locate_images(self.store, owners, pairs, self._ended(signer))
+        files = image_files(self.store, images) if self.has_shares else []
+        box_key = self.store.user(signer)[2]
+
+        def seal(parts: bytes, ids: list[bytes]) -> bytes:
+            return box.seal(box_key, parts, image_seal_info(self.config.id, signer, self.index, ids))
+
+        return images_reply(images, files, self._image_part, seal)
 
     def _fetch_shares(self, signer: bytes, msg: m.FetchShares, digest: bytes, packed: Any) -> m.Shares:
         view = self.store.view(signer)
@@ -482,6 +479,11 @@ class Server:
         ids, rows = self.store.origins(signer, msg.batch)
         left = ordinals[alive].astype("<i8")
         return m.Shares(batch.rows, batch.dim, left, batch.words[alive], ids[left], rows[left].astype("<i8"))
+
+
+def _check_op(msg: m.DeleteOp | m.CompactOp) -> None:
+    if len(msg.op) != 16 or len(msg.session) != 16:
+        raise ShapeError("operations and sessions have ids of 16 bytes")
 
 
 _HANDLERS = {

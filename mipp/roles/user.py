@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,7 +13,6 @@ import numpy as np
 from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
-    AuthenticationError,
     MessageError,
     NotFoundError,
     ParameterError,
@@ -26,13 +24,16 @@ from ..protocol.comparison import combine_matches
 from ..protocol.replicated import UserShare
 from ..protocol.session import Public
 from ..protocol.topk import combine_top_k
-from ..protocol.wire import decode, encode, frames_hash, unpack_frames
+from ..protocol.wire import encode, frames_hash
 from ..sharing import RunningTopK, query_columns, reconstruct, top_k
 from .blocks import query_blocks, row_blocks
-from .bound import column_commitment, image_seal_info
-from .client import Client, image_rows
+from .bound import column_commitment
+from .choosing import Owners
+from .client import image_rows
 from .config import DeploymentConfig
+from .fetching import fetch_images
 from .found import FetchedImage, Hit, Index, Nearest, SearchResult
+from .indexing import IndexClient
 from .preview import search_cost
 from .ranking import public_facts
 from .server import MAX_QUERIES
@@ -91,7 +92,7 @@ def _parts_of(asked: _Asked) -> list[UserShare]:
     return parts
 
 
-class User(Client):
+class User(IndexClient):
     """An authorised user.
 
     Parameters
@@ -100,6 +101,7 @@ class User(Client):
     config, channel : the deployment and the way to its servers
     sign_seed, box_key : 32 secret bytes each (Ed25519, X25519)
     servers : the servers to query, default all key servers and the first t+1 storage servers
+    blocked : ids of owners that are never searched, whatever they grant
 
     Servers learn who asks, over which owners, when, and k. With ``ranking="server"`` the user learns the k nearest
     only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
@@ -113,9 +115,9 @@ class User(Client):
 
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
-        servers: Sequence[int] | None = None, threads: int | None = None,
+        servers: Sequence[int] | None = None, threads: int | None = None, blocked: Iterable[bytes] = (),
     ) -> None:  # fmt: skip
-        super().__init__(name, config, channel, sign_seed)
+        super().__init__(name, config, channel, sign_seed, blocked)
         self._box_key = box_key
         public = box.box_private(box_key).public_key().public_bytes_raw()
         self._public = signing.sign_public(sign_seed), public
@@ -123,7 +125,6 @@ class User(Client):
         p = config.params
         self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
         self.threads = threads
-        self._known: dict[tuple[bytes, ...], Index] = {}
 
     def register(self) -> None:
         """Make this user's public keys known to all servers. Again is harmless."""
@@ -131,29 +132,8 @@ class User(Client):
 
     # --- search -------------------------------------------------------------------------------------------------
 
-    def index(self, owners: Sequence[bytes] = ()) -> Index:
-        """What may be searched now, of all owners that granted this user or of those named.
-
-        Raises
-        ------
-        AccessDeniedError
-            No grant (of an owner that was named).
-        """
-        key = tuple(sorted(set(owners)))
-        known = self._known.get(key)
-        server = self.servers[0]
-        reply = self._ask({server: m.SnapshotRequest(list(key), known.hash if known else b"")})[server]
-        if reply.unchanged and known is not None:
-            return known
-        found = [decode(unpack_frames(o), m.OwnerSnapshot) for o in reply.owners]
-        for o in found:
-            if o.batches.shape != (len(o.rows), 16) or o.dead_batch.shape != o.dead_row.shape:
-                raise MessageError("a server sent a snapshot that does not fit together")
-        self._known[key] = Index(reply.hash, found)
-        return self._known[key]
-
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
+        self, query: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None
     ) -> SearchResult:
         """The k nearest images of all owners that granted this user (or of those named).
 
@@ -161,7 +141,7 @@ class User(Client):
         ----------
         query : (dim,) features; secret, no server learns it
         k : 1 to the number of images
-        owners : owner ids, default all
+        owners : names, ids or owner objects, one or several; default all that are not blocked
         ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
             and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
             scores (the default, and all there is, in the homomorphic scheme)
@@ -169,7 +149,7 @@ class User(Client):
         Raises
         ------
         AccessDeniedError, ParameterError, EncodingError, ShapeError
-            No grant; k out of range; a bad query. No score was computed.
+            No grant (of this ranking); k out of range; a bad query. No score was computed.
         ScoreRangeError
             Differences of this encoding's scores could wrap, so that servers cannot compare them.
         ProtocolError
@@ -183,7 +163,7 @@ class User(Client):
         return self.search_batch(query[None] if query.ndim == 1 else query, k, owners=owners, ranking=ranking)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
+        self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None
     ) -> list[SearchResult]:
         """As :meth:`search` for (B, dim) queries, in constant memory.
 
@@ -198,9 +178,7 @@ class User(Client):
             results.append(SearchResult(hits, {name: s / len(found.rows) for name, s in found.seconds.items()}))
         return results
 
-    def nearest(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None
-    ) -> Nearest:
+    def nearest(self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None) -> Nearest:
         """As :meth:`search_batch`, as arrays: no Python object per hit.
 
         All of it is about one state of the index: when that changes meanwhile, the whole batch is asked anew, under a
@@ -254,7 +232,7 @@ class User(Client):
         given = [s for _, s in parts if s is not None]
         return index, np.concatenate([rows for rows, _ in parts]), np.concatenate(given) if given else None, spent
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = ()) -> list[Hit]:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Owners = ()) -> list[Hit]:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
 
         Parameters
@@ -262,14 +240,14 @@ class User(Client):
         query : (dim,) features; secret
         threshold : in the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest
             distance (squared for l2); secret too, the servers get shares of it
-        owners : owner ids, default all
+        owners : names, ids or owner objects, one or several; default all that are not blocked
 
         Raises
         ------
         ParameterError
             A threshold that no score or every score reaches; also the errors of :meth:`search`.
         AccessDeniedError
-            Also when a grant limits k, which a threshold would get around.
+            Also when an owner does not grant ``"threshold"``: thresholds tell about scores.
         """
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
@@ -277,7 +255,7 @@ class User(Client):
         rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
-    def scores(self, queries: np.ndarray, *, owners: Sequence[bytes] = ()) -> tuple[Index, np.ndarray]:
+    def scores(self, queries: np.ndarray, *, owners: Owners = ()) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
         _, encoded = self._encoded(queries)
 
@@ -298,9 +276,7 @@ class User(Client):
 
         return self._anew(owners, 1, attempt)
 
-    def cost(
-        self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None, queries: int = 1
-    ) -> dict[str, Any]:
+    def cost(self, k: int = 10, *, owners: Owners = (), ranking: str | None = None, queries: int = 1) -> dict[str, Any]:
         """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
         if ranking != "threshold" or "server" not in self.rankings:
             ranking = self._ranking(ranking)
@@ -328,18 +304,18 @@ class User(Client):
 
     def _anew(self, owners: Sequence[bytes], k: int, attempt: Callable[[Index], T]) -> T:
         """What ``attempt`` gives for one state of the index; from the start when that or a grant changed meanwhile."""
-        key = tuple(sorted(set(owners)))
-        index = self._known.get(key) or self.index(key)
+        key = self._chosen(owners)
+        index = self._known.get(key) or self._index(key)
         until, stuck = math.inf, 0
         while True:
             if k > index.total or not index.total:
-                index = self.index(key)
+                index = self._index(key)
             if k > index.total or not index.total:
                 raise ParameterError(f"k={k} is larger than the index, which has {index.total} images for this user")
             try:
                 return attempt(index)
             except (StaleSnapshotError, AccessDeniedError, NotFoundError) as error:
-                newer = self.index(key)  # raises if nothing is granted any more
+                newer = self._index(key)  # raises if nothing is granted any more
                 now = time.monotonic()
                 if now > until or (newer is index and not isinstance(error, StaleSnapshotError)):
                     raise
@@ -454,42 +430,39 @@ class User(Client):
 
     # --- images -------------------------------------------------------------------------------------------------
 
-    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[FetchedImage]:
-        """Fetch and decrypt images; in the order of ``hits``.
+    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
+        """Fetch and decrypt images; one result per hit, in the order of ``hits``.
 
         They are asked for in row order, so that a cloud does not see the ranking; it does see which are asked for.
+        Large fetches are split into several requests.
+
+        Parameters
+        ----------
+        hits : hits of a search, or image ids
+        strict : raise the first error of an image instead of returning it as :attr:`FetchedImage.error`
 
         Raises
         ------
-        AccessDeniedError, NotFoundError
-            Not granted; deleted, or stored without an image.
-        AuthenticationError
-            A file that was tampered with.
+        AccessDeniedError
+            No owner grants this user anything. Otherwise only with ``strict``, or as an image's ``error``: the image's
+            owner does not grant this user anything (any more).
+        NotFoundError
+            Deleted, or stored without an image.
+        IntegrityError, StoreError
+            The stored file is damaged or cannot be read.
+        AuthenticationError, MessageError
+            A file that was tampered with; one whose owner wrote a malformed header.
         """
         pairs = image_rows([(h.batch, h.row) if isinstance(h, Hit) else h for h in hits])
         if not pairs:
             return []
-        wanted = sorted(set(pairs))
-        batches = np.frombuffer(b"".join(b for b, _ in wanted), np.uint8).reshape(-1, 16)
-        msg = m.FetchImages(batches, np.array([r for _, r in wanted], "<i8"))
-        key_server, cloud = self.config.params.key_servers[0], self.servers[0]
-        replies = self._tell(msg, (cloud, key_server))
-        parts = {s: self._parts(replies[s], s, len(wanted)) for s in replies}
-        reply = replies[cloud]
-        if (replies[key_server].image_ids != reply.image_ids).any() or len(reply.offsets) != len(wanted) + 1:
-            raise AuthenticationError("the servers disagree on which images these are")
-        out = {}
-        for i, pair in enumerate(wanted):
-            blob = reply.files[int(reply.offsets[i]) : int(reply.offsets[i + 1])].tobytes()
-            owner, image = reply.owners[i].tobytes(), reply.image_ids[i].tobytes()
-            plain = box.open_image(parts[key_server][i], parts[cloud][i], self.config.id, owner, image, blob)
-            size = int.from_bytes(plain[:4], "big")
-            out[pair] = FetchedImage(*pair, json.loads(plain[4 : 4 + size])["name"], plain[4 + size :])
-        return [out[pair] for pair in pairs]
-
-    def _parts(self, reply: Any, server: int, count: int) -> list[bytes]:
-        ids = [i.tobytes() for i in reply.image_ids]
-        raw = box.open_sealed(self._box_key, reply.sealed, image_seal_info(self.config.id, self.id, server, ids))
-        if len(raw) != 32 * count or len(ids) != count:
-            raise MessageError("a server sent the wrong number of image keys")
-        return [raw[i : i + 32] for i in range(0, len(raw), 32)]
+        key_centre, cloud = self.config.params.key_servers[0], self.servers[0]
+        found = fetch_images(
+            sorted(set(pairs)), lambda msg: self._tell(msg, (cloud, key_centre)), deployment=self.config.id,
+            user=self.id, box_key=self._box_key, cloud=cloud, key_centre=key_centre,
+        )  # fmt: skip
+        images = [found[pair] for pair in pairs]
+        for image in images:
+            if strict and image.error is not None:
+                raise image.error
+        return images

@@ -19,6 +19,7 @@ from ..errors import AccessDeniedError, NonceReuseError, NotFoundError, Paramete
 from ..params import Params
 from .catalog import Catalog
 from .files import FileInfo, ImagePack, ShareFile, check_file, write_images, write_share
+from .parties import check_free
 from .rows import Place, Wanted, place_rows
 from .views import BatchView, OwnerView
 
@@ -63,7 +64,7 @@ class ServerStore:
     # --- parties and grants ------------------------------------------------------------------------------------
 
     def add_owner(self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes) -> None:
-        """Register an owner; again with the same keys is fine, after a forget never."""
+        """Register an owner; again with the same keys is fine, after a forget never. ParameterError: name taken."""
         with self.catalog.transaction() as db:
             row = db.execute("SELECT registration, forget FROM owners WHERE id=?", (owner,)).fetchone()
             if row is not None:
@@ -72,6 +73,7 @@ class ServerStore:
                 if row[0] != registration:
                     raise ParameterError("this owner is registered with another registration nonce")
                 return
+            check_free(db, "owners", name)
             db.execute(
                 "INSERT INTO owners (id, name, sign_key, registration, sealed) VALUES (?, ?, ?, ?, ?)",
                 (owner, name, sign_key, registration, sealed),
@@ -113,8 +115,10 @@ class ServerStore:
         return [row[0] for row in self.catalog.all("SELECT forget FROM owners WHERE forget IS NOT NULL")]
 
     def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes = b"") -> None:
-        """Register a user; again is fine, but not with another Paillier key."""
+        """Register a user; again is fine, but not with another Paillier key. ParameterError: name taken."""
         with self.catalog.transaction() as db:
+            if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
+                check_free(db, "users", name)
             db.execute("INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)", (user, name, sign_key, box_key))
             if paillier:  # the table is missing in deployments that were made before there was a use for it
                 db.execute("INSERT OR IGNORE INTO paillier_keys VALUES (?, ?)", (user, paillier))
@@ -404,19 +408,29 @@ class ServerStore:
 
     def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
         """One encrypted image file; NotFoundError if the row came without an image."""
-        row = self.catalog.one(
-            "SELECT rows, generation, size, digest FROM packs WHERE id=? AND owner=?", origin_batch, owner
-        )
-        file = None
-        if row is not None:
-            key = (origin_batch, row[1])
-            with self._lock:
-                if key not in self._packs:
-                    self._packs[key] = self._open_pack(owner, origin_batch, *row)
-                file = self._packs[key].file(origin_row)
+        pack = self._pack(owner, origin_batch)
+        file = None if pack is None else pack.file(origin_row)
         if file is None:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return file
+
+    def image_size(self, owner: bytes, origin_batch: bytes, origin_row: int) -> int:
+        """Bytes of that file; read from the pack's offsets."""
+        pack = self._pack(owner, origin_batch)
+        size = 0 if pack is None else pack.size(origin_row)
+        if not size:
+            raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
+        return size
+
+    def _pack(self, owner: bytes, batch: bytes) -> ImagePack | None:
+        row = self.catalog.one("SELECT rows, generation, size, digest FROM packs WHERE id=? AND owner=?", batch, owner)
+        if row is None:
+            return None
+        key = (batch, row[1])
+        with self._lock:
+            if key not in self._packs:
+                self._packs[key] = self._open_pack(owner, batch, *row)
+            return self._packs[key]
 
     def _open_pack(self, owner: bytes, batch: bytes, rows: int, generation: int, size: int, digest: bytes) -> ImagePack:
         info = self._pack_info(owner, batch, rows, generation)
@@ -494,5 +508,5 @@ class ServerStore:
 
 def check_offsets(offsets: np.ndarray, rows: int, size: int) -> None:
     """ShapeError unless ``offsets`` cut ``size`` bytes into ``rows`` files."""
-    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != size or (offsets[1:] < offsets[:-1]).any():
         raise ShapeError("image offsets do not cut the images into one file per row")

@@ -60,11 +60,16 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     cost = json.loads(out)
     assert code == 0 and cost["images"] == 8 and cost["servers"]["rounds"] > 3 and "bound" in cost["servers"]
     assert "rounds" in mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
-    code, out, _ = mipp_command("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
-    scored = json.loads(out)["hits"]
-    code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
-    assert code == 1, "a grant that limits k allows no threshold"
-    assert mipp_command("owner", "grant", "anna", "ulla")[0] == 0
+    by_user = ("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
+    code, _, err = mipp_command(*by_user)
+    assert code == 1 and "ranking 'user'" in err, "all scores are granted by name only"
+    code, _, err = mipp_command("owner", "grant", "anna", "ulla", "--ranking", "user", "--max-k", 6)
+    assert code == 1 and "contradicts max_k=6" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "user")[0] == 0
+    scored = json.loads(mipp_command(*by_user)[1])["hits"]
+    code, _, err = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
+    assert code == 1 and "ranking 'threshold'" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "threshold")[0] == 0
     code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
     matches = json.loads(out)["hits"]
     assert {h["id"] for h in matches} == {h["id"] for h in scored} and matches[0]["score"] is None
