@@ -32,7 +32,7 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
     """Make an owner with keys of its own."""
     with opened(folder) as deployment:
         owner = deployment.create_owner(name, new_passphrase(passphrase))
-        path = folder / "owners" / f"{name}.key"
+        path = folder / "owners" / f"{owner.name}.key"
         show({"name": name, "id": owner.id.hex(), "key_file": str(path)}, as_json, lambda: [f"owner {name}: {path}"])
 
 

@@ -33,7 +33,7 @@ def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
         user = deployment.create_user(name, new_passphrase(passphrase), key_bits=int(key_bits))
-        path = folder / "users" / f"{name}.key"
+        path = folder / "users" / f"{user.name}.key"
         show({"name": name, "id": user.id.hex(), "key_file": str(path)}, as_json, lambda: [f"user {name}: {path}"])
 
 

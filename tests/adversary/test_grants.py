@@ -1,8 +1,11 @@
 """Grants that promise limits which they do not keep, or that a server could not hold: every server refuses them."""
 
+import types
+
 import numpy as np
 import pytest
 
+import mipp
 from mipp.errors import AccessDeniedError, MessageError, ParameterError
 from mipp.protocol import messages as m
 from tests.adversary.grants import raw_grant, store_old_grant
@@ -119,6 +122,28 @@ def test_servers_take_an_expiry_in_the_past(world):
         world.user.index(anna)
     (image,) = world.user.fetch([(anna.batches()[0].id, 0)])
     assert isinstance(image.error, AccessDeniedError) and "expired at 2001-09-09" in str(image.error)
+
+
+def test_the_homomorphic_scheme_has_one_ranking(tmp_path):
+    """Its user gets all scores whatever it is granted, so a grant that says otherwise is refused by both servers."""
+    with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme="homomorphic") as deployment:
+        owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)
+        world = types.SimpleNamespace(user=user)
+        owner.grant(user.id)
+        assert owner.grants()[0].rankings == ("user",)
+        for changes in (
+            {"rankings": ["server"]},
+            {"rankings": ["user", "server"]},
+            {"rankings": ["threshold"]},
+            {"max_k": 3},
+            {"scores": False},
+        ):
+            for server in (1, 2):
+                with pytest.raises(ParameterError):
+                    owner._ask({server: raw_grant(world, owner, **changes)})
+            with pytest.raises(ParameterError):
+                owner.grant(user.id, **changes)
+        assert owner.grants()[0].version == 1
 
 
 def test_a_message_of_the_wrong_owner(world):

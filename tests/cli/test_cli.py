@@ -244,3 +244,22 @@ def test_installed_command_and_help():
     assert info["level"] in info["levels"] and info["threads"] >= 1 and "ring" in info["tiers"]
     for command in ("init", "demo", "search", "evaluate", "status", "verify", "info", "owner", "user"):
         assert subprocess.run([*run, command, "--help"], capture_output=True, check=False).returncode == 0
+
+
+def test_a_damaged_image_is_reported_and_the_rest_is_fetched(mipp_command, pictures, tmp_path):
+    mipp_command("init")
+    mipp_command("user", "create", "u")
+    for name, some in (("anna", pictures[:4]), ("berta", pictures[4:])):
+        mipp_command("owner", "create", name)
+        mipp_command("owner", "add", name, *some)
+        mipp_command("owner", "grant", name, "u")
+    hit = json.loads(mipp_command("search", "u", pictures[0], "-k", 1, "--json")[1])["hits"][0]
+    next((tmp_path / "d/servers/1/images").glob(f"*/{hit['id'].split(':')[0]}.*")).unlink()
+    fetched, sheet = tmp_path / "fetched", tmp_path / "sheet.png"
+    code, out, err = mipp_command(
+        "search", "u", pictures[0], "-k", 8, "--fetch", fetched, "--sheet", sheet, "--json"
+    )  # fmt: skip
+    hits = json.loads(out)["hits"]
+    assert code == 1 and len(err.splitlines()) == 4 and str(tmp_path) not in err + out.replace(str(fetched), "")
+    assert all(("file" in h) == (h["owner"] == "berta") and ("error" in h) == (h["owner"] == "anna") for h in hits)
+    assert len(list(fetched.iterdir())) == 4 and sheet.read_bytes()[:4] == b"\x89PNG"
