@@ -100,7 +100,7 @@ def add_command(
 @click.option(
     "--scores/--no-scores",
     default=True,
-    help="Whether ranking by the servers gives scores; no only with --ranking server alone.",
+    help="Whether ranking by the servers gives scores; --no-scores only with --ranking server alone.",
 )
 @click.option("--quota", type=click.IntRange(0), default=0, help="Number of queries; 0: any.")
 @click.option(
