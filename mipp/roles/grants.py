@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import ParameterError
+from ..errors import MessageError, ParameterError
 from ..params import Params
 from ..protocol import messages as m
 from ..protocol.wire import decode, unpack_frames
@@ -81,11 +81,18 @@ def read_grant(packed: bytes) -> m.Grant:
 
 
 def in_force(stored: Iterable[tuple[bytes, bytes]], now: float) -> tuple[dict[bytes, m.Grant], dict[bytes, m.Grant]]:
-    """Grants by id that allow something at Unix time ``now``, and those that expired; revoked ones are in neither."""
+    """Grants by id that allow something at Unix time ``now``, and those that expired; revoked ones are in neither.
+
+    Nor are stored grants that cannot be read, such as one of an earlier version with numbers beyond 64 bits: one
+    owner's must not keep a user from all others.
+    """
     live: dict[bytes, m.Grant] = {}
     expired: dict[bytes, m.Grant] = {}
     for grant, packed in stored:
-        content = read_grant(packed)
+        try:
+            content = read_grant(packed)
+        except MessageError:
+            continue
         if not content.revoked:
             (live if content.expiry == 0 or now < content.expiry else expired)[grant] = content
     return live, expired

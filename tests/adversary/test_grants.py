@@ -97,6 +97,13 @@ def test_old_grants_keep_what_they_say_but_allow_no_threshold(world):
     world.deployment._recover()
 
 
+def test_a_stored_grant_that_cannot_be_read_hurts_its_owner_alone(world):
+    """Servers of earlier versions stored an expiry of any size that msgpack holds."""
+    store_old_grant(world, world.owners[0], expiry=1 << 63)
+    world.user._known.clear()
+    assert {h.owner_name for h in world.user.search(QUERY, 30).hits} == {"berta"}
+
+
 def test_a_revocation_is_final_for_its_version(world):
     anna = world.owners[0]
     anna.revoke(world.user.id)
