@@ -170,7 +170,7 @@ def memory(sizes: Sizes) -> Iterator[Line]:
         home = Path(folder, "deployment")
         with mipp.Deployment.create(home, encoding) as made:
             owner, user = made.create_owner("owner"), made.create_user("user")
-            owner.grant(user.id)
+            owner.grant(user.id, rankings=["user"])
             for part in np.array_split(vectors, 20):
                 owner.add_vectors(part)
         del vectors, part

@@ -146,7 +146,7 @@ def end_to_end(scale: Scale) -> Iterator[Row]:
         encoding = mipp.Encoding.fit("ip", vectors[:10_000], ring_bits=16, bits=7, query_bits=6)
         with mipp.Deployment.create(Path(folder, "deployment"), encoding, threads=threads) as made:
             owner, user = made.create_owner("owner"), made.create_user("user")
-            owner.grant(user.id)
+            owner.grant(user.id, rankings=["user"])
             owner.add_vectors(vectors)
             nearest = user.nearest(queries, k, ranking="user")
             call, path, spent = faster_path(search, queries, k, threads)

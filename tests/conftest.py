@@ -12,6 +12,8 @@ import mipp
 from mipp import cpu
 
 DIM = 12
+# what most tests use; an owner grants "server" alone unless it names others
+ALL_RANKINGS = ("server", "user", "threshold")
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ class World:
             images = [(f"{owner.name}{i}.png", bytes([number, i]) * 50) for i in range(15)]
             ids = owner.add_vectors(x[:15], images) + owner.add_vectors(x[15:])
             self.plain |= dict(zip(ids, x, strict=True))
-            owner.grant(self.user.id)
+            owner.grant(self.user.id, rankings=ALL_RANKINGS if deployment.config.params.n == 3 else ("user",))
 
     def expected(self, query: np.ndarray, k: int, user: mipp.User | None = None) -> list[tuple[tuple[bytes, int], int]]:
         """Hits by numpy on the quantised plaintext: (id, score), ties by smaller row number."""

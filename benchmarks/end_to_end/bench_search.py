@@ -31,7 +31,7 @@ class Collection:
         self.deployment = mipp.Deployment.create(folder, encoding)
         owner = self.deployment.create_owner("owner")
         self.user = self.deployment.create_user("user")
-        owner.grant(self.user.id)
+        owner.grant(self.user.id, rankings=["server", "user"])
         if small:
             add_small_batches(self.deployment, owner, vectors, SMALL)
         else:

@@ -178,7 +178,7 @@ def bench_search():
         encoding = mipp.Encoding.fit("ip", vectors[:2_000], ring_bits=32)
         with mipp.Deployment.create(Path(folder) / "deployment", encoding, threads=1) as made:
             owner, user = made.create_owner("owner"), made.create_user("user")
-            owner.grant(user.id)
+            owner.grant(user.id, rankings=["user"])
             owner.add_vectors(vectors)
             yield lambda: user.search(vectors[7], 10, ranking="user")
 

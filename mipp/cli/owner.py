@@ -32,7 +32,7 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
     """Make an owner with keys of its own."""
     with opened(folder) as deployment:
         owner = deployment.create_owner(name, new_passphrase(passphrase))
-        path = folder / "owners" / f"{name}.key"
+        path = folder / "owners" / f"{owner.name}.key"
         show({"name": name, "id": owner.id.hex(), "key_file": str(path)}, as_json, lambda: [f"owner {name}: {path}"])
 
 
@@ -90,12 +90,18 @@ def add_command(
 @click.option(
     "--ranking",
     "rankings",
-    type=click.Choice(["user", "server"]),
+    type=click.Choice(["server", "user", "threshold"]),
     multiple=True,
-    help="Allowed rankings; default both.",
+    help="Allowed ranking; may be repeated. server (default): the servers find the nearest and USER learns these only. "
+    "user (default in the homomorphic scheme): USER gets ALL exact scores, and can solve for the features with a few "
+    "dozen queries. threshold: USER learns which images reach a score that it chooses; repeated, it tells scores.",
 )
-@click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any.")
-@click.option("--scores/--no-scores", default=True, help="Whether server-side ranking gives scores.")
+@click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any. Only with --ranking server alone.")
+@click.option(
+    "--scores/--no-scores",
+    default=True,
+    help="Whether ranking by the servers gives scores; --no-scores only with --ranking server alone.",
+)
 @click.option("--quota", type=click.IntRange(0), default=0, help="Number of queries; 0: any.")
 @click.option(
     "--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover."
@@ -105,7 +111,7 @@ def add_command(
 def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], **limits: Any) -> None:
     """Let USER search and fetch this owner's images."""
     with opened(folder) as deployment:
-        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or ("user", "server"), **limits)
+        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or None, **limits)
     show({"owner": name, "user": user, "granted": True}, as_json, lambda: [f"{user} may search the images of {name}"])
 
 

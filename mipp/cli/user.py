@@ -9,10 +9,13 @@ import click
 import numpy as np
 
 from ..deployment import Deployment
-from ..errors import NotFoundError, ParameterError
+from ..errors import ImageError, NotFoundError, ParameterError
+from ..roles.choosing import owner_id
 from ..roles.found import FetchedImage, Hit
 from ..roles.user import User
 from .common import deployment_option, json_option, key_bits_option, new_passphrase, opened, show, with_passphrase
+
+_MISSING = np.full((64, 64, 3), 200, np.uint8)
 
 
 @click.group("user")
@@ -30,8 +33,49 @@ def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
         user = deployment.create_user(name, new_passphrase(passphrase), key_bits=int(key_bits))
-        path = folder / "users" / f"{name}.key"
+        path = folder / "users" / f"{user.name}.key"
         show({"name": name, "id": user.id.hex(), "key_file": str(path)}, as_json, lambda: [f"user {name}: {path}"])
+
+
+@user_group.command("block")
+@click.argument("user")
+@click.argument("owners", nargs=-1, required=True, metavar="OWNER...")
+@deployment_option
+@json_option
+def block_command(user: str, owners: tuple[str, ...], folder: Path, as_json: bool) -> None:
+    """Never search what OWNER (a name or an id) holds, whatever it grants USER."""
+    _change_blocked(user, owners, folder, as_json, True)
+
+
+@user_group.command("unblock")
+@click.argument("user")
+@click.argument("owners", nargs=-1, required=True, metavar="OWNER...")
+@deployment_option
+@json_option
+def unblock_command(user: str, owners: tuple[str, ...], folder: Path, as_json: bool) -> None:
+    """Search what OWNER (a name or an id) holds again."""
+    _change_blocked(user, owners, folder, as_json, False)
+
+
+@user_group.command("blocked")
+@click.argument("user")
+@deployment_option
+@json_option
+def blocked_command(user: str, folder: Path, as_json: bool) -> None:
+    """List the owners that USER blocks."""
+    _change_blocked(user, (), folder, as_json, True)
+
+
+def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: bool, block: bool) -> None:
+    with opened(folder) as deployment:
+        names = {bytes.fromhex(o["id"]): o["name"] for o in deployment.status()["owners"]}
+        blocked = deployment.change_blocked(user, [owner_id(o, names) for o in owners], block=block)
+    listed = [{"id": i.hex(), "owner": names.get(i, i.hex())} for i in sorted(blocked)]
+    show(
+        {"user": user, "blocked": listed},
+        as_json,
+        lambda: [f"blocked: {b['owner']} {b['id']}" for b in listed] or [f"{user} blocks no owner"],
+    )
 
 
 @click.command("search")
@@ -59,6 +103,13 @@ def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_
     help="Instead of the k nearest: all with at least this inner product or cosine, or at most this distance "
     "(squared for l2), without scores.",
 )
+@click.option(
+    "--owner",
+    "owners",
+    multiple=True,
+    metavar="NAME",
+    help="Search this owner's images only (a name or an id); may be repeated.",
+)
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
 @deployment_option
 @json_option
@@ -71,6 +122,7 @@ def search_command(
     sheet: Path | None,
     ranking: str | None,
     threshold: float | None,
+    owners: tuple[str, ...],
     explain_cost: bool,
     folder: Path,
     as_json: bool,
@@ -83,26 +135,35 @@ def search_command(
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
-            cost = seeker.cost(k, ranking="threshold" if threshold is not None else ranking)
+            cost = seeker.cost(k, owners=owners, ranking="threshold" if threshold is not None else ranking)
             show(cost, as_json, lambda: _cost_lines(cost))
             return
         query = _query(deployment, image, vector)
         found = (
-            seeker.match(query, threshold) if threshold is not None else seeker.search(query, k, ranking=ranking).hits
+            seeker.match(query, threshold, owners=owners)
+            if threshold is not None
+            else seeker.search(query, k, owners=owners, ranking=ranking).hits
         )
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
         files: list[FetchedImage] = seeker.fetch(found) if fetch is not None or sheet is not None else []
         if fetch is not None:
             fetch.mkdir(parents=True, exist_ok=True)
             for rank, (hit, file) in enumerate(zip(hits, files, strict=True)):
-                # the name comes from another party: keep its last part only
-                target = fetch / f"{rank + 1:03d}-{Path(file.name).name}"
+                if file.error is not None:
+                    hit["error"] = str(file.error)
+                    continue
+                target = fetch / f"{rank + 1:03d}-{file.name}"
                 target.write_bytes(file.content)
                 hit["file"] = str(target)
         if sheet is not None:
             _write_sheet(sheet, image, found, files, deployment.config.window)
     metric = deployment.config.encoding.metric
     show({"hits": hits, "metric": metric}, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
+    failed = [(hit, file.error) for hit, file in zip(found, files, strict=False) if file.error is not None]
+    for failure, error in failed:
+        click.echo(f"mipp: image {failure.id} was not fetched: {error}", err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
@@ -145,12 +206,13 @@ def _write_sheet(
 
     if image is None:
         raise NotFoundError("a contact sheet needs a query image")
-    cells = [
-        (
-            load_image(file.content, window=window),
-            [h.owner_name, "match" if h.score is None else f"score {h.score}"],
-            None,
-        )
-        for h, file in zip(hits, files, strict=True)
-    ]
+    cells = []
+    for h, file in zip(hits, files, strict=True):
+        try:
+            picture = load_image(file.content, window=window) if file.error is None else None
+        except ImageError:  # the owner's file is what it is; the rest goes on
+            picture = None
+        shown = _MISSING if picture is None else picture
+        text = "not available" if picture is None else "match" if h.score is None else f"score {h.score}"
+        cells.append((shown, [h.owner_name, text], None))
     contact_sheet([(load_image(image, window=window), cells)], path)

@@ -42,8 +42,16 @@ def shared_secret(private: bytes, public: bytes) -> bytes:
 
 
 def seal(public: bytes, secret: bytes, info: bytes) -> bytes:
-    """HPKE (X25519, HKDF-SHA256, AES-256-GCM) of ``secret`` to ``public``, bound to ``info``."""
-    return bytes(_SUITE.encrypt(secret, box_public(public), info))
+    """HPKE (X25519, HKDF-SHA256, AES-256-GCM) of ``secret`` to ``public``, bound to ``info``.
+
+    ParameterError for a public key of small order, with which any secret would be known.
+    """
+    try:
+        return bytes(_SUITE.encrypt(secret, box_public(public), info))
+    except ValueError as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError("the X25519 public key is not usable") from None
 
 
 def open_sealed(private: bytes, sealed: bytes, info: bytes) -> bytes:

@@ -102,7 +102,7 @@ def run_demo(
             report = add_images(owner, mine, seconds=seconds)
             where |= dict(report.added)
             errors += report.errors
-            owner.grant(user.id)
+            owner.grant(user.id, rankings=[ranking or user.default_ranking])
             for stage, spent in owner.seconds.items():
                 seconds[stage] += spent
             step("upload", number + 1, owners)
@@ -125,7 +125,7 @@ def run_demo(
         began = time.perf_counter()
         fetched = []
         for number, result in enumerate(found):
-            fetched.append(user.fetch(result.hits))
+            fetched.append(user.fetch(result.hits, strict=True))
             step("fetch", number + 1, len(chosen))
         seconds["fetch"] = time.perf_counter() - began
         sent, rounds = dict(sorted(deployment.channel.bytes_sent.items())), deployment.channel.rounds

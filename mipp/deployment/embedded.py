@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,16 +23,17 @@ from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import peer_messages as pm
 from ..protocol.channel import LocalChannel, request
-from ..roles.client import check_name
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
 from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
 from ..roles.homomorphic_user import HomomorphicUser
 from ..roles.key_centre import KeyCentre
 from ..roles.meeting import LocalMeeting
+from ..roles.names import check_name, known_name
 from ..roles.owner import ImageOwner
 from ..roles.server import Server
 from ..roles.user import User
+from ..store.blocklist import read_blocked, write_blocked
 from ..store.files import sync_folder
 from ..store.journal import Journal
 from .migrate import migrate, remove_old
@@ -128,9 +130,7 @@ class Deployment:
         keys, public = {}, {}
         for i in range(1, params.n + 1):
             keys[i] = {name: schedule.random_bytes(32) for name in ("box", "pair", "sign")}
-            raw = {
-                name: box.box_private(keys[i][name]).public_key().public_bytes_raw() for name in ("box", "pair")
-            }
+            raw = {name: box.box_private(keys[i][name]).public_key().public_bytes_raw() for name in ("box", "pair")}
             public[i] = ServerKeys(raw["box"], raw["pair"], signing.sign_public(keys[i]["sign"]))
         config = DeploymentConfig(
             schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window), version
@@ -234,12 +234,13 @@ class Deployment:
 
         Raises
         ------
-        KeyFileError
-            The name is taken.
+        KeyFileError, ParameterError
+            The name is taken, here or at the servers.
         """
+        name = self._free_name("owner", name)
         secrets = {"root": schedule.random_bytes(32), "sign": schedule.random_bytes(32)}
         registration = schedule.random_bytes(16)
-        public = {"name": check_name(name), "registration": registration.hex(), "deployment": self.config.id.hex()}
+        public = {"name": name, "registration": registration.hex(), "deployment": self.config.id.hex()}
         public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
         save_key_file(self._key_path("owners", name), "owner", public, secrets, passphrase)
         return self.owner(name, passphrase)
@@ -271,6 +272,7 @@ class Deployment:
             )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        _require_id(path, public, owner.id)
         known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
         if any(True in status.forgotten for status in known):
             raise NotFoundError(f"owner {name} was forgotten; create one with another name")
@@ -289,13 +291,16 @@ class Deployment:
         passphrase : protects the key file
         key_bits : of the user's Paillier key in the homomorphic scheme: 2048, 3072 or 4096
         """
-        check_name(name)
+        name = self._free_name("user", name)
         secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
         if self.config.params.scheme == "homomorphic":
             secrets["paillier"] = generate_keypair(key_bits).to_bytes()
         public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
-        identity = signing.party_id(signing.sign_public(secrets["sign"]), public_box)
-        public = {"name": check_name(name), "id": identity.hex(), "deployment": self.config.id.hex()}
+        public_sign = signing.sign_public(secrets["sign"])
+        identity = signing.party_id(public_sign, public_box)
+        public = {"name": name, "id": identity.hex(), "deployment": self.config.id.hex()}
+        # so that owners compute the id from the keys themselves
+        public |= {"sign_key": public_sign.hex(), "box_key": public_box.hex()}
         save_key_file(self._key_path("users", name), "user", public, secrets, passphrase)
         return self.user(name, passphrase)
 
@@ -306,13 +311,16 @@ class Deployment:
         self._check_public(path, public)
         try:
             keys = name, self.config, self.channel, secrets["sign"], secrets["box"]
+            options: dict[str, Any] = {"threads": self._threads, "blocked": read_blocked(self.blocked_path(name))}
             user = (
-                HomomorphicUser(*keys, paillier=PrivateKey.from_bytes(secrets["paillier"]), threads=self._threads)
+                HomomorphicUser(*keys, paillier=PrivateKey.from_bytes(secrets["paillier"]), **options)
                 if self.config.params.scheme == "homomorphic"
-                else User(*keys, threads=self._threads)
+                else User(*keys, **options)
             )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        _require_id(path, public, user.id)
+        user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
         user.register()
         user.recover = self._recover
         return user
@@ -328,11 +336,54 @@ class Deployment:
                 server.prepare(user, rows, queries)
 
     def user_id(self, name: str) -> bytes:
-        """Id of the user called ``name`` here; what owners grant to. Needs no passphrase."""
+        """Id of the user called ``name`` here; what owners grant to. Needs no passphrase.
+
+        The id is computed from the public keys of the key file, and all servers must have registered the same keys
+        under that name.
+
+        Raises
+        ------
+        NotFoundError
+            No such user here or at the servers.
+        KeyFileError
+            The key file does not fit its own keys, or those that the servers know.
+        """
         path = self._party_path("users", name)
         public = read_public(path, "user")
         self._check_public(path, public)
-        return bytes.fromhex(public["id"])
+        identity = bytes.fromhex(public["id"])
+        for server in self.servers:
+            keys = request(self.operators, server, pm.KeysRequest(identity))
+            known = {"sign_key": keys.sign_key.hex(), "box_key": keys.second.hex()}
+            # key files of earlier versions hold no keys: the servers' are all there is
+            own = {field: public.get(field, value) for field, value in known.items()}
+            if (
+                own != known
+                or signing.party_id(keys.sign_key, keys.second) != identity
+                or keys.name != public.get("name")
+                or keys.name != check_name(name)
+            ):
+                raise KeyFileError(f"key file {path} is not that of the user that the servers know as {name!r}")
+        return identity
+
+    def blocked_path(self, user: str) -> Path:
+        """The file that keeps which owners a user blocks."""
+        return self._key_path("users", user).with_suffix(".blocked")
+
+    def change_blocked(self, user: str, owners: Iterable[bytes] = (), *, block: bool = True) -> frozenset[bytes]:
+        """Block owners by id for a user, or unblock them; returns all that are blocked then. Needs no passphrase.
+
+        NotFoundError, and nothing changes, for an unknown user or an owner to unblock that is not blocked.
+        """
+        self._party_path("users", user)
+        path, ids = self.blocked_path(user), set(owners)
+        blocked = read_blocked(path)
+        if not block and ids - blocked:
+            raise NotFoundError("not blocked: " + ", ".join(sorted(i.hex() for i in ids - blocked)))
+        changed = blocked | ids if block else blocked - ids
+        if changed != blocked:
+            write_blocked(path, changed)
+        return changed
 
     def owners(self) -> list[str]:
         """Names that have a key file here, sorted."""
@@ -341,6 +392,22 @@ class Deployment:
     def users(self) -> list[str]:
         """Names that have a key file here, sorted."""
         return sorted(p.stem for p in (self.folder / "users").glob("*.key"))
+
+    def _free_name(self, kind: str, name: str) -> str:
+        """The checked name of a new party; ParameterError if the servers know another by it."""
+        name = check_name(name)
+        if self._key_path(f"{kind}s", name).exists():
+            return name  # saving the key file will say so
+        for server in self.servers:
+            known = request(self.operators, server, pm.StatusRequest(b""))
+            taken = (
+                [n for n, gone in zip(known.names, known.forgotten, strict=True) if not gone]
+                if kind == "owner"
+                else known.user_names
+            )
+            if name.casefold() in {n.casefold() for n in taken}:
+                raise ParameterError(f"the name {name!r} is taken; choose another")
+        return name
 
     def _key_path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{check_name(name)}.key"
@@ -372,7 +439,7 @@ class Deployment:
             of = first.batch_owner == number
             owners.append(
                 {
-                    "name": name,
+                    "name": known_name(name, owner),
                     "id": owner.hex(),
                     "forgotten": gone,
                     "batches": int(of.sum()),
@@ -391,7 +458,9 @@ class Deployment:
             "encoding": self.config.encoding.to_dict(),
             "servers": {i: type(s).__name__ for i, s in self.servers.items()},
             "owners": owners,
-            "users": [{"name": n, "id": u.hex()} for u, n in zip(first.users, first.user_names, strict=True)],
+            "users": [
+                {"name": known_name(n, u), "id": u.hex()} for u, n in zip(first.users, first.user_names, strict=True)
+            ],
             "images": sum(o["live"] for o in owners),
             "servers_agree": all(f == facts[0] for f in facts),
         }
@@ -410,6 +479,12 @@ def _description(path: Path) -> str:
         return (path / CONFIG_NAME).read_text()
     except (OSError, UnicodeDecodeError):
         raise DeploymentError(f"{path} is no deployment; make one with: mipp init --deployment {path}") from None
+
+
+def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:
+    """KeyFileError unless a key file's public part names the id of its secret keys."""
+    if public["id"] != identity.hex():
+        raise KeyFileError(f"the id in key file {path} is not that of its keys")
 
 
 def _server_class(params: Params, index: int) -> type[Server]:

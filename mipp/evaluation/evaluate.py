@@ -232,7 +232,7 @@ def _index(
     ):
         owner, user = deployment.create_owner("owner"), deployment.create_user("user", key_bits=key_bits)
         owner.add_vectors(rows)
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=["user"])
 
         def search(queries: np.ndarray) -> np.ndarray:
             index, scores = user.scores(queries)

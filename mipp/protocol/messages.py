@@ -9,6 +9,7 @@ anything else. What only a server's operator, or another server, may ask is not 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -52,6 +53,7 @@ __all__ = [
     "UploadOp",
     "VoteMessage",
     "grant_id",
+    "grants_hash",
 ]
 
 
@@ -131,7 +133,8 @@ class Grant:
     epoch: of the servers' grants; after a restore of all servers from backups it is higher, and grants of earlier ones
     are suspended. expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores:
     whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's
-    live rows that a query may cover, 0 any. revoked: nothing is allowed any more.
+    live rows that a query may cover, 0 any. revoked: nothing is allowed any more. The rules are in
+    ``roles/grants.py``.
     """
 
     owner: bytes
@@ -150,6 +153,11 @@ class Grant:
 def grant_id(content_hash: bytes) -> bytes:
     """Id of a grant from the hash of its signed content."""
     return hashlib.sha256(b"mipp v1 grant" + content_hash).digest()[:16]
+
+
+def grants_hash(grants: Iterable[bytes]) -> bytes:
+    """Hash of all grants that are in force for a user, from their ids; 32 bytes."""
+    return hashlib.sha256(b"mipp v2 grants" + b"".join(sorted(grants))).digest()
 
 
 @message
@@ -385,8 +393,9 @@ class Query:
     """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
 
     first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
-    some rows at a time, all under one header; otherwise they are 0. newest: refuse the query, before anything is
-    counted, if the server knows a newer state: 1 of these owners, 2 also of others that grant this user something.
+    some rows at a time, all under one header; otherwise they are 0. newest: not empty to have the query refused,
+    before anything is counted, if the server knows a newer state of these owners; as a hash of 32 bytes
+    (:func:`grants_hash`), also if it knows other grants to this user.
 
     In the homomorphic scheme both servers get the same column: B queries of D ciphertexts, 64-bit limbs, (B, D *
     limbs).
@@ -400,7 +409,7 @@ class Query:
     theta: np.ndarray = array("u2", "u4", "u8")
     first: int = 0
     count: int = 0
-    newest: int = 0
+    newest: bytes = b""
 
 
 @message
@@ -431,7 +440,7 @@ class Ranked:
 
 @message
 class FetchImages:
-    """User -> server, signed: images by owner, batch and row."""
+    """User -> server, signed: images by owner, batch and row, each once."""
 
     owners: np.ndarray = array("u1", ndim=2)
     batches: np.ndarray = array("u1", ndim=2)
@@ -442,7 +451,9 @@ class FetchImages:
 class Images:
     """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key servers do not.
 
-    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under.
+    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under. error_names, error_texts
+    (M): per image a class of mipp.errors and its text, or two empty strings; a failed image has zeros for its id and
+    key part, and no file.
     """
 
     sealed: bytes
@@ -450,6 +461,8 @@ class Images:
     image_ids: np.ndarray = array("u1", ndim=2)
     files: np.ndarray = array("u1")
     offsets: np.ndarray = array("i8")
+    error_names: list[str]
+    error_texts: list[str]
 
 
 @message

@@ -13,6 +13,8 @@ from .wire import array, message
 __all__ = [
     "ChainState",
     "Handover",
+    "Keys",
+    "KeysRequest",
     "OpenChanges",
     "PassedOn",
     "PeerRequest",
@@ -122,6 +124,22 @@ class ChainState:
 
 
 # --- operation ----------------------------------------------------------------------------------------------------
+
+
+@message
+class KeysRequest:
+    """Operator -> server: the public keys of an owner or a user. Answered with ``Keys``."""
+
+    party: bytes
+
+
+@message
+class Keys:
+    """Public facts of a registered party. Its id is the hash of both: a user's X25519 key, an owner's registration."""
+
+    name: str
+    sign_key: bytes
+    second: bytes
 
 
 @message

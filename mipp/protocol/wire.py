@@ -39,6 +39,8 @@ Frames = list[bytes | memoryview]
 _MAGIC = b"MIPP"
 _VERSION = 1
 _ARRAY = 1  # msgpack extension code
+#: most items of a list in a message; servers list operations and owners in them, requests far fewer
+_MAX_LIST = 1 << 20
 _DTYPES = {np.dtype(c).str: np.dtype(c) for c in ("<u2", "<u4", "<u8", "<i8", "|u1")}
 
 _KINDS: dict[str, type] = {}
@@ -83,7 +85,13 @@ def encode(msg: Any) -> Frames:
         return msgpack.ExtType(_ARRAY, msgpack.packb([value.dtype.str, list(value.shape), len(frames) - 1]))
 
     fields = [getattr(msg, f.name) for f in dataclasses.fields(msg)]
-    frames[0] = _MAGIC + bytes([_VERSION]) + msgpack.packb([type(msg).__name__, fields], default=pack_array)
+    try:
+        head = msgpack.packb([type(msg).__name__, fields], default=pack_array)
+    except (OverflowError, ValueError, UnicodeError) as error:
+        if isinstance(error, MessageError):
+            raise
+        raise MessageError(f"{type(msg).__name__}: a number, text or list of a message is too large") from None
+    frames[0] = _MAGIC + bytes([_VERSION]) + head
     return frames
 
 
@@ -146,9 +154,12 @@ def _fits(value: Any, hint: Any, metadata: typing.Mapping[str, Any]) -> bool:
         )
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)
-        return isinstance(value, list) and all(_fits(v, item, metadata) for v in value)
+        return isinstance(value, list) and len(value) <= _MAX_LIST and all(_fits(v, item, metadata) for v in value)
     if hint is Any:
         return True
+    if hint is int:
+        # what SQLite and numpy's int64 hold; True is no number
+        return type(value) is int and -(1 << 63) <= value < 1 << 63
     return type(value) is hint
 
 
@@ -182,7 +193,10 @@ def pack_frames(frames: Sequence[bytes | memoryview]) -> bytes:
 
 def unpack_frames(data: bytes) -> Frames:
     """Inverse of :func:`pack_frames`."""
-    frames = msgpack.unpackb(data)
+    try:
+        frames = msgpack.unpackb(data)
+    except Exception:
+        raise MessageError("malformed frames") from None
     if not isinstance(frames, list) or not all(isinstance(f, bytes) for f in frames):
         raise MessageError("malformed frames")
     return frames

@@ -14,8 +14,10 @@ from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.wire import Frames, encode, frame_hashes, joined_hash
 from .config import DeploymentConfig
+from .limits import MAX_ROW
+from .names import check_name
 
-__all__ = ["Client", "check_name", "image_rows"]
+__all__ = ["Client", "image_rows"]
 
 
 class Client:
@@ -65,15 +67,6 @@ class Client:
         return self._ask(dict.fromkeys(to, msg))
 
 
-def check_name(name: str) -> str:
-    """A party's public name: 1 to 64 printable characters that are a safe file name."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 64 or name[0] == ".":
-        raise ParameterError("a name has 1 to 64 characters and does not begin with a dot")
-    if not all(c.isalnum() or c in "._-@" for c in name):
-        raise ParameterError(f"a name is made of letters, digits and . _ - @, not {name!r}")
-    return name
-
-
 def image_rows(ids: Iterable[tuple[bytes, int] | str]) -> list[tuple[bytes, int]]:
     """Image ids, as (batch id, row) or text ``batchhex:row``, as pairs."""
     out = []
@@ -88,7 +81,7 @@ def image_rows(ids: Iterable[tuple[bytes, int] | str]) -> list[tuple[bytes, int]
             raise ParameterError(
                 "an image id is (batch id, row), or text of 32 hex digits, a colon and the row"
             ) from None
-        if len(batch) != 16 or not 0 <= row < 1 << 48:
+        if len(batch) != 16 or not 0 <= row < MAX_ROW:
             raise ParameterError(
                 "an image id is (batch id of 16 bytes, row), or text of 32 hex digits, a colon and the row"
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import MippError
 from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
 
@@ -69,12 +70,17 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """A decrypted image: the file's name and bytes as the owner added them."""
+    """One fetched image, or why it could not be fetched.
+
+    ``name`` is the owner's file name made safe (:func:`mipp.roles.names.safe_name`): one path component, printable.
+    ``content`` holds the file's bytes as the owner added them. With an ``error`` the content is empty.
+    """
 
     batch: bytes
     row: int
     name: str
     content: bytes
+    error: MippError | None = None
 
 
 class Index:
@@ -82,15 +88,20 @@ class Index:
 
     ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
     ``left_out``: what the servers cannot search now. ``hashes``: names each server's state, to see whether it changed.
-    ``newest``: whether servers are asked to refuse a query when they know more than this (see
-    :class:`~mipp.protocol.messages.Query`).
+    ``grants``: hash of all grants that the user has. ``newest``: whether servers are asked to refuse a query when they
+    know more than this (see :class:`~mipp.protocol.messages.Query`).
     """
 
-    newest = 0
+    newest = b""
 
     def __init__(
-        self, hashes: dict[int, bytes], owners: Sequence[m.OwnerSnapshot], left_out: Sequence[LeftOut] = ()
+        self,
+        hashes: dict[int, bytes],
+        owners: Sequence[m.OwnerSnapshot],
+        left_out: Sequence[LeftOut] = (),
+        grants: bytes = b"",
     ) -> None:
+        self.grants = grants
         self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
         self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
         self.batches = np.concatenate([o.batches for o in owners]) if owners else np.empty((0, 16), np.uint8)
@@ -109,7 +120,7 @@ class Index:
         self._live = None if alive is None else np.flatnonzero(alive)
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
 
-    def asking(self, newest: int) -> Index:
+    def asking(self, newest: bytes) -> Index:
         """The same, with another ``newest``."""
         other = copy.copy(self)
         other.newest = newest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from ..errors import ParameterError
 from ..paillier import PrivateKey
 from ..protocol import messages as m
 from ..protocol.homomorphic import SlotLayout, encrypt_query, scores
+from .choosing import Owners
 from .found import Hits
 from .user import User
 
@@ -41,7 +41,7 @@ class HomomorphicUser(User):
     def register(self) -> None:
         self._tell(m.RegisterUser(self.name, *self._public, self._paillier.public.to_bytes()))
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = (), strict: bool = False) -> Hits:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Owners = (), strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order, picked by this user from all scores.
 
         Costs and errors of ``search``. The scores are no secret from the user in this scheme, so hits carry them.

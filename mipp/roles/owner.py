@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from ..store.journal import Journal
 from .bound import owner_seal_info, shares_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
+from .grants import check_grant, default_rankings, offered_rankings, read_grant
+from .limits import IMAGE_BYTES
+from .names import safe_name
 from .owner_changes import ChangeMaker
 
 __all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
@@ -29,6 +33,8 @@ __all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
 #: how often a change is made anew because another one of this owner came first
 _ATTEMPTS = 6
 _NO_OFFSETS = np.empty(0, "<i8")
+#: room for header, name and tag of an encrypted image file
+_IMAGE_OVERHEAD = 4096
 _NO_IDS = np.empty((0, 16), np.uint8)
 
 
@@ -127,7 +133,8 @@ class ImageOwner(Client):
         Parameters
         ----------
         vectors : (N, dim) features as the index's encoding wants them; secret
-        images : per row the file's name and bytes, stored encrypted; or None
+        images : per row the file's name and bytes, stored encrypted; or None. Names are made safe
+            (:func:`mipp.roles.names.safe_name`): files of any name can be added
         labels : what the journal remembers the rows by: one for each row, or one for the whole batch
 
         Returns
@@ -212,10 +219,14 @@ class ImageOwner(Client):
         for row, image in enumerate(images):
             if image is not None:
                 name, content = image
-                head = json.dumps({"name": name}).encode()
+                if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
+                    raise ParameterError("an image is its file name and its bytes")
+                if len(content) > IMAGE_BYTES - _IMAGE_OVERHEAD:
+                    raise ParameterError(f"an image has at most {IMAGE_BYTES - _IMAGE_OVERHEAD} bytes")
+                head = json.dumps({"name": safe_name(name)}).encode()
                 image_id = batch + row.to_bytes(8, "big")
                 parts = schedule.image_part(key_part, image_id), schedule.image_part(cloud_part, image_id)
-                plain = len(head).to_bytes(4, "big") + head + content
+                plain = len(head).to_bytes(4, "big") + head + bytes(content)
                 blobs.append(box.seal_image(*parts, self.config.id, self.id, image_id, plain))
             offsets[row + 1] = offsets[row] + (len(blobs[-1]) if image is not None else 0)
         return np.frombuffer(b"".join(blobs), np.uint8), offsets
@@ -363,7 +374,7 @@ class ImageOwner(Client):
         user: bytes,
         *,
         expiry: int = 0,
-        rankings: Sequence[str] = ("user", "server"),
+        rankings: Sequence[str] | None = None,
         max_k: int = 0,
         scores: bool = True,
         quota: int = 0,
@@ -374,37 +385,76 @@ class ImageOwner(Client):
         Parameters
         ----------
         user : the user's id, 16 bytes
-        expiry : Unix seconds, 0 never
-        rankings : ``"user"`` hands out all scores, from which features can be solved; ``"server"`` only the k nearest
-        max_k : largest k, 0 any
-        scores : whether server-side ranking gives scores
+        expiry : Unix seconds, 0 never; each server compares it with its own clock
+        rankings : default ``("server",)``, or ``("user",)`` in the homomorphic scheme, where there is nothing else.
+
+            - ``"server"``: the user gets the k nearest only;
+            - ``"user"``: the user gets all exact scores, from which it can solve for features with a few dozen queries;
+            - ``"threshold"``: the user learns which images reach a score of its choice; repeated, that tells the scores
+        max_k : largest k, 0 any; only with ``"server"`` alone
+        scores : whether ranking by the servers gives scores; False only with ``"server"`` alone
         quota : number of queries in all, 0 any; counted anew with each grant
         min_rows : fewest of this owner's live rows that a query may cover
 
         Replaces an earlier grant to the same user.
-        """
-        if not rankings or any(r not in ("user", "server") for r in rankings):
-            raise ParameterError('rankings are "user", "server" or both')
-        if min(expiry, max_k, quota, min_rows) < 0:
-            raise ParameterError("limits of a grant are not negative; 0 means none")
-        self._sign_grant(user, expiry, list(rankings), max_k, scores, quota, min_rows, False)
 
-    def _sign_grant(self, user: bytes, *limits: Any) -> None:
-        """Sign a grant of the next version; again if another process of this owner was faster with that version."""
-        for attempt in range(_ATTEMPTS):
-            epoch, version = self._next_version(user)
+        Raises
+        ------
+        ParameterError
+            A number out of range, an expiry in the past, or limits that a granted ranking gets around.
+        NotFoundError
+            An unknown user.
+        """
+        chosen = default_rankings(self.config.params) if rankings is None else rankings
+        self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)
+
+    def _give(
+        self,
+        user: bytes,
+        expiry: int = 0,
+        rankings: Sequence[str] = (),
+        max_k: int = 0,
+        scores: bool = False,
+        quota: int = 0,
+        min_rows: int = 0,
+        *,
+        revoked: bool,
+    ) -> None:
+        """Check a grant as the servers do, and send it to all of them."""
+        if not isinstance(user, (bytes, bytearray)) or len(user) != 16:
+            raise ParameterError("the user of a grant is an id of 16 bytes")
+        if isinstance(rankings, str) or not all(isinstance(r, str) for r in rankings):
+            raise ParameterError('rankings are a sequence of names, such as ("server",)')
+        if not isinstance(scores, (bool, np.bool_)):
+            raise ParameterError("scores of a grant is True or False")
+        numbers = {"expiry": expiry, "max_k": max_k, "quota": quota, "min_rows": min_rows}
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise ParameterError(f"{name} of a grant is an integer, not {type(value).__name__}")
+            numbers[name] = int(value)
+        grant = m.Grant(
+            self.id, bytes(user), 0, 1, numbers["expiry"], list(rankings), numbers["max_k"], bool(scores),
+            numbers["quota"], numbers["min_rows"], revoked,
+        )  # fmt: skip
+        check_grant(grant, offered_rankings(self.config.params))
+        if grant.expiry and grant.expiry <= time.time():
+            raise ParameterError(f"the expiry {grant.expiry} lies in the past; give Unix seconds of a later time, or 0")
+        for attempt in range(_ATTEMPTS):  # again if another process of this owner was faster with a version
+            epoch, version = self._next_version(grant.user)
+            grant = dataclasses.replace(grant, epoch=epoch, version=version)
+            check_grant(grant, offered_rankings(self.config.params))
             try:
-                self._tell(m.Grant(self.id, bytes(user), epoch, version, *limits))
+                self._tell(grant)
                 return
             except AccessDeniedError:
-                if attempt == _ATTEMPTS - 1 or self._next_version(user) == (epoch, version):
+                if attempt == _ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
                     raise
 
     def revoke(self, user: bytes) -> None:
         """Take a user's grant back, from the next query on. What the user already has, it keeps."""
         if not any(g.user == user and not g.revoked for g in self.grants()):
             raise NotFoundError("this user has no grant of this owner")
-        self._sign_grant(user, 0, [], 0, False, 0, 0, True)
+        self._give(user, revoked=True)
 
     def grants(self) -> list[GrantInfo]:
         """Grants on record, the highest version that any server has for each user."""
@@ -415,8 +465,7 @@ class ImageOwner(Client):
         replies = self._tell(m.ListGrants(self.id)).values()
         for reply in replies:
             for packed in reply.grants:
-                signed = decode(unpack_frames(packed), m.Signed)
-                g: Any = decode([f.data for f in signed.frames], m.Grant)
+                g = read_grant(packed)
                 if g.user not in best or best[g.user].version < g.version:
                     best[g.user] = GrantInfo(
                         g.user,

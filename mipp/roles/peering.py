@@ -17,6 +17,7 @@ from ..protocol import messages as m
 from ..protocol import peer_messages as pm
 from ..protocol.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
+from ..store.parties import party_keys
 from .changing import noted_votes
 from .reports import status
 
@@ -110,6 +111,10 @@ def verify(server: Server, msg: pm.VerifyRequest) -> pm.VerifyReport:
     return pm.VerifyReport(*server.store.verify())
 
 
+def keys(server: Server, msg: pm.KeysRequest) -> pm.Keys:
+    return pm.Keys(*party_keys(server.store.catalog, msg.party))
+
+
 def told(server: Server, msg: pm.StatusRequest) -> pm.Status:
     if len(msg.owner) not in (0, 16):
         raise MessageError("an owner's id has 16 bytes")
@@ -122,6 +127,7 @@ HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
     m.Certify: certify,
     pm.PeerRequest: peer_state,
     pm.PeerRestored: peer_restored,
+    pm.KeysRequest: keys,
     pm.StatusRequest: told,
     pm.VerifyRequest: verify,
 }

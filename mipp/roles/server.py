@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,6 @@ from ..errors import (
     LimitError,
     MessageError,
     MippError,
-    NotFoundError,
     ParameterError,
     ShapeError,
     StaleSnapshotError,
@@ -51,6 +51,7 @@ from ..protocol.wire import (
 )
 from ..sharing import add_zero_share
 from ..store.memory import aligned_words
+from ..store.parties import is_registered
 from ..store.store import ServerStore
 from ..store.views import OwnerView
 from . import changing
@@ -58,16 +59,18 @@ from .answering import OpenHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .freshness import RequestLog
+from .grants import check_grant, expired_text, in_force, offered_rankings
 from .limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS, Card
+from .names import check_name
 from .peering import HANDLERS as PEER_HANDLERS
 from .plan import Plan
 from .ranking import rank
 from .reports import owner_snapshot
+from .serving_images import image_files, images_reply, locate_images, requested_images
 
 __all__ = ["Server"]
 
 _log = logging.getLogger("mipp.server")
-RANKINGS = ("user", "server")
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,9 @@ class Server:
         except Exception as error:
             if not isinstance(error, MippError):
                 _log.exception("server %d: unexpected %s", self.index, type(error).__name__)
-            return encode(m.Failure(*error_to_wire(error)))
+            name, text = error_to_wire(error)
+            # errors of files name paths of this machine, which are no business of who asks
+            return encode(m.Failure(name, text.replace(f"{self.store.folder}{os.sep}", "")))
 
     def _refresh(self) -> None:
         """Drop what this process keeps of owners whom another process's server forgot."""
@@ -271,16 +276,23 @@ class Server:
     def _register_owner(self, signer: bytes, msg: m.RegisterOwner, digest: Digest, packed: Any) -> m.Ok:
         if len(msg.registration) != 16 or len(msg.sealed) != len(self.config.servers):
             raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
+        self._check_name(signer, msg.name)
         sealed = msg.sealed[sorted(self.config.servers).index(self.index)]
         self._unseal(signer, sealed)
         self.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, packed())
         return m.Ok()
 
     def _register_user(self, signer: bytes, msg: m.RegisterUser, digest: Digest, packed: Any) -> m.Ok:
-        box.box_public(msg.box_key)
+        self._check_name(signer, msg.name)
+        box.seal(msg.box_key, b"", b"")  # refuses keys that nothing can be sealed to
         self._check_paillier(msg.paillier)
         self.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, packed())
         return m.Ok()
+
+    def _check_name(self, party: bytes, name: str) -> None:
+        """ParameterError for a bad name; parties that were registered under older rules keep theirs."""
+        if not is_registered(self.store.catalog, party) and check_name(name) != name:
+            raise ParameterError("a name is NFC-normalised")
 
     def _check_paillier(self, key: bytes) -> None:
         if key:
@@ -306,12 +318,7 @@ class Server:
     def _grant(self, signer: bytes, msg: m.Grant, digest: Digest, packed: Any) -> m.Ok:
         if msg.owner != signer:
             raise AccessDeniedError("only the owner grants access to its images")
-        if (
-            any(r not in RANKINGS for r in msg.rankings)
-            or msg.version < 1
-            or min(msg.max_k, msg.quota, msg.expiry, msg.min_rows) < 0
-        ):
-            raise ParameterError("a grant needs version >= 1, known rankings and limits that are not negative")
+        check_grant(msg, offered_rankings(self.config.params))
         self.store.user(msg.user)
         epoch = self.store.catalog.counter("epoch")
         if msg.epoch != epoch:
@@ -326,15 +333,17 @@ class Server:
 
     def _granted(self, user: bytes) -> dict[bytes, m.Grant]:
         """Grants that let ``user`` do anything now, by id, in order of owner."""
-        found = {}
-        for grant, packed in self.store.grants(user=user):
-            signed = decode(unpack_frames(packed), m.Signed)
-            content = decode([f.data for f in signed.frames], m.Grant)
-            if not content.revoked and (content.expiry == 0 or self._clock() < content.expiry):
-                found[grant] = content
+        now = self._clock()
+        found, expired = in_force(self.store.grants(user=user), now)
         if not found:
-            raise AccessDeniedError("no owner grants this user anything (no grant, revoked, or expired)")
+            ended = expired_text(expired.values(), now)
+            raise AccessDeniedError(f"no owner grants this user anything (no grant, revoked, or expired){ended}")
         return found
+
+    def _ended(self, user: bytes) -> str:
+        """Which of the user's grants expired, and this server's time, to be appended to a refusal."""
+        now = self._clock()
+        return expired_text(in_force(self.store.grants(user=user), now)[1].values(), now)
 
     def _forget(self, signer: bytes, msg: m.ForgetOwner, digest: Digest, packed: Any) -> m.Ok:
         if msg.owner != signer or msg.registration != self.store.registration(signer)[0]:
@@ -349,7 +358,7 @@ class Server:
         grants = {g.owner: (grant, g) for grant, g in self._granted(signer).items()}
         for owner in msg.owners:
             if owner not in grants:
-                raise AccessDeniedError("an owner that was asked for grants this user nothing")
+                raise AccessDeniedError(f"an owner that was asked for grants this user nothing{self._ended(signer)}")
         found = [
             owner_snapshot(self.store, owner, self._trouble(owner), *grants[owner], brief=msg.brief)
             for owner in sorted(set(msg.owners) or grants)
@@ -472,24 +481,25 @@ class Server:
         used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
         self.store.count_queries(header.user, used, header.queries)
 
-    def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bool]:
-        """The grants that a query names, and whether there are no others; AccessDeniedError if one is not in force."""
+    def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bytes]:
+        """The grants that a query names, and the hash of all that there are; AccessDeniedError if one is not in force."""
         grants = self._granted(header.user)
         chosen = []
         for grant in header.grants:
             if grant not in grants:
                 raise AccessDeniedError(
                     "a grant of the query is not in force (never given, replaced, revoked, expired)"
+                    + self._ended(header.user)
                 )
             chosen.append(grants[grant])
-        return chosen, len(grants) == len(header.grants)
+        return chosen, m.grants_hash(grants)
 
-    def _authorise(self, header: m.QueryHeader, newest: int) -> tuple[Plan, list[m.Grant]]:
+    def _authorise(self, header: m.QueryHeader, newest: bytes) -> tuple[Plan, list[m.Grant]]:
         """Grants, snapshot and batches of a query: the rows it covers, and the grants.
 
         Refuses all if one batch is not covered. ``newest``: see :class:`~mipp.protocol.messages.Query`.
         """
-        chosen, complete = self._in_force(header)
+        chosen, all_grants = self._in_force(header)
         owners = [g.owner for g in chosen]
         if not owners or owners != sorted(set(owners)):
             raise ParameterError("a query names one grant per owner, in order of owners, and at least one")
@@ -503,13 +513,13 @@ class Server:
             if view is None or (newest and view.base is not view):
                 raise StaleSnapshotError("the index changed since the query's snapshot")
             views.append(view)
-        if newest > 1 and not complete:
-            raise StaleSnapshotError("more owners grant this user something than the query's snapshot has")
+        if len(newest) == 32 and newest != all_grants:
+            raise StaleSnapshotError("what owners grant this user changed since the query's snapshot")
         if header.snapshot != snapshot_hash([(v.owner, v.position, v.hash) for v in views]):
             raise StaleSnapshotError("the index changed since the query's snapshot")
         plan = self._plan(header, views)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            if ("user" if header.ranking == "user" else "server") not in given.rankings:
+            if header.ranking not in given.rankings:
                 raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
             if header.ranking == "threshold":
                 if given.max_k:
@@ -548,42 +558,17 @@ class Server:
         """This server's part of the owner's image keys."""
         raise NotImplementedError
 
-    def _image_ids(self, user: bytes, msg: m.FetchImages) -> list[tuple[bytes, bytes, int]]:
-        """(owner, origin batch, origin row) of live rows of owners that granted ``user``; else a refusal."""
-        if not len(msg.rows) or {msg.batches.shape, msg.owners.shape} != {(len(msg.rows), 16)}:
-            raise ShapeError("a fetch names one owner and one batch per row, and at least one")
-        granted = {g.owner for g in self._granted(user).values()}
-        found = []
-        for owner, batch, row in zip(msg.owners, msg.batches, msg.rows, strict=True):
-            of, name, number = owner.tobytes(), batch.tobytes(), int(row)
-            if of not in granted:
-                raise AccessDeniedError(
-                    "an image that was asked for belongs to no owner that grants this user anything"
-                )
-            held = self.store.batch(of, name)
-            if held is None:
-                raise NotFoundError(f"owner {of.hex()} has no batch {name.hex()}")
-            if not 0 <= number < held[0] or number in held[1]:
-                raise NotFoundError(f"row {number} of batch {name.hex()} is not there or was deleted")
-            batches, rows = self.store.packs.origins(of, name)
-            found.append((of, batches[number].tobytes(), int(rows[number])))
-        return found
-
     def _fetch_images(self, signer: bytes, msg: m.FetchImages, digest: Digest, packed: Any) -> m.Images:
-        images = self._image_ids(signer, msg)
-        ids = [batch + row.to_bytes(8, "big") for _, batch, row in images]
-        parts = [schedule.image_part(self._image_part(owner), i) for (owner, _, _), i in zip(images, ids, strict=True)]
-        info = image_seal_info(self.config.id, signer, self.index, ids)
-        sealed = box.seal(self.store.user(signer)[2], b"".join(parts), info)
-        files = [self.store.packs.image(*image) for image in images] if self.has_shares else []
-        offsets = np.concatenate([[0], np.cumsum([len(f) for f in files], dtype=np.int64)]).astype("<i8")
-        return m.Images(
-            sealed,
-            np.frombuffer(b"".join(o for o, _, _ in images), np.uint8).reshape(-1, 16),
-            np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 24),
-            np.concatenate(files) if files else np.empty(0, np.uint8),
-            offsets,
-        )
+        places = requested_images(msg)
+        granted = {g.owner for g in self._granted(signer).values()}
+        images = locate_images(self.store, granted, places, self._ended(signer))
+        files = image_files(self.store, images) if self.has_shares else []
+        box_key = self.store.user(signer)[2]
+
+        def seal(parts: bytes, ids: list[bytes]) -> bytes:
+            return box.seal(box_key, parts, image_seal_info(self.config.id, signer, self.index, ids))
+
+        return images_reply(images, files, self._image_part, seal)
 
 
 #: kind of request -> method of the server, or function

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import MessageError
 from ..protocol import messages as m
 from .found import Index, LeftOut
+from .names import known_name
 
 __all__ = ["Told", "common_state"]
 
@@ -20,12 +21,13 @@ __all__ = ["Told", "common_state"]
 Told = tuple[bytes, Sequence[m.OwnerSnapshot]]
 
 
-def common_state(told: Mapping[int, Told], full: int) -> tuple[Index, bool]:
+def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] = frozenset()) -> tuple[Index, bool]:
     """The newest state that all servers can answer.
 
     Parameters
     ----------
     told : what each server said; server ``full`` with lists of batches, the others without
+    blocked : owners that are not looked at
 
     Returns
     -------
@@ -40,10 +42,13 @@ def common_state(told: Mapping[int, Told], full: int) -> tuple[Index, bool]:
     others = {server: {o.owner: o for o in owners} for server, (_, owners) in told.items() if server != full}
     chosen, left_out, settled = [], [], True
     for o in told[full][1]:
+        if o.owner in blocked:
+            continue
         _check(o)
         of = {full: o, **{server: owners[o.owner] for server, owners in others.items() if o.owner in owners}}
+        name = known_name(o.name, o.owner)
         reasons = [
-            LeftOut(o.owner, o.name, batch, server, reason)
+            LeftOut(o.owner, name, batch, server, reason)
             for server, one in of.items() for batch, reason in zip(one.damaged, one.reasons, strict=True)
         ]  # fmt: skip
         left_out += reasons
@@ -51,14 +56,15 @@ def common_state(told: Mapping[int, Told], full: int) -> tuple[Index, bool]:
             continue
         differ = _difference(o, list(of.values()), len(told))
         if differ:
-            left_out.append(LeftOut(o.owner, o.name, b"", 0, differ))
+            left_out.append(LeftOut(o.owner, name, b"", 0, differ))
             settled = False
             continue
         position, view = min((one.position, one.view) for one in of.values())
-        part = _cut(o, position, view, {r.batch for r in reasons})
+        part = _cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
         if len(part.batches) or not reasons:
             chosen.append(part)
-    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out), settled
+    grants = m.grants_hash(o.grant for o in told[full][1])
+    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out, grants), settled
 
 
 def _check(o: m.OwnerSnapshot) -> None:

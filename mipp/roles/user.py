@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,7 +13,6 @@ import numpy as np
 from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
-    AuthenticationError,
     IntegrityError,
     MessageError,
     NotFoundError,
@@ -27,26 +25,24 @@ from ..protocol.comparison import combine_matches
 from ..protocol.replicated import UserShare
 from ..protocol.session import Public
 from ..protocol.topk import combine_top_k
-from ..protocol.wire import decode, encode, frames_hash, unpack_frames
+from ..protocol.wire import encode, frames_hash
 from ..sharing import RunningTopK, query_columns, reconstruct, top_k
 from .blocks import query_blocks, row_blocks
-from .bound import column_commitment, image_seal_info
-from .client import Client, image_rows
+from .bound import column_commitment
+from .choosing import Owners
+from .client import image_rows
 from .config import DeploymentConfig
+from .fetching import fetch_images
 from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
+from .indexing import IndexClient
 from .limits import MAX_QUERIES
 from .preview import search_cost
 from .ranking import public_facts
-from .snapshots import Told, common_state
 
 __all__ = ["User"]
 
 #: seconds that a query is sent anew while the index keeps changing under it
 _PATIENCE = 10.0
-#: how often servers are asked for a state on which they agree, before an owner is left out
-_SETTLING = 4
-#: choices of owners whose state is remembered
-_KNOWN = 16
 #: what one server holds at once for a batch that is not answered by rows
 _ANSWER_BYTES = 1 << 28
 
@@ -62,7 +58,7 @@ class _Prepared:
     header: list[np.ndarray]
     bound: bytes
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
-    newest: int = 0
+    newest: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def _parts_of(asked: _Asked) -> list[UserShare]:
     return parts
 
 
-class User(Client):
+class User(IndexClient):
     """An authorised user.
 
     Parameters
@@ -107,6 +103,7 @@ class User(Client):
     config, channel : the deployment and the way to its servers
     sign_seed, box_key : 32 secret bytes each (Ed25519, X25519)
     servers : the servers to query, default all key servers and the first t+1 storage servers
+    blocked : ids of owners that are never searched, whatever they grant
 
     Servers learn who asks, over which owners, when, and k. With ``ranking="server"`` the user learns the k nearest
     only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
@@ -120,9 +117,9 @@ class User(Client):
 
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
-        servers: Sequence[int] | None = None, threads: int | None = None,
+        servers: Sequence[int] | None = None, threads: int | None = None, blocked: Iterable[bytes] = (),
     ) -> None:  # fmt: skip
-        super().__init__(name, config, channel, sign_seed)
+        super().__init__(name, config, channel, sign_seed, blocked)
         self._box_key = box_key
         public = box.box_private(box_key).public_key().public_bytes_raw()
         self._public = signing.sign_public(sign_seed), public
@@ -130,8 +127,6 @@ class User(Client):
         p = config.params
         self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
         self.threads = threads
-        self._known: dict[tuple[bytes, ...], Index] = {}
-        self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
 
     def register(self) -> None:
         """Make this user's public keys known to all servers. Again is harmless."""
@@ -139,42 +134,8 @@ class User(Client):
 
     # --- search -------------------------------------------------------------------------------------------------
 
-    def index(self, owners: Sequence[bytes] = ()) -> Index:
-        """What may be searched now, of all owners that granted this user or of those named.
-
-        Raises
-        ------
-        AccessDeniedError
-            No grant (of an owner that was named).
-        """
-        key = tuple(sorted(set(owners)))
-        full = self.servers[0]
-        for attempt in range(_SETTLING):
-            told = self._told.get(key, {})
-            replies = self._ask(
-                {s: m.SnapshotRequest(list(key), told[s][0] if s in told else b"", s != full) for s in self.servers}
-            )
-            if all(r.unchanged for r in replies.values()) and key in self._known:
-                return self._known[key]
-            now: dict[int, Told] = {}
-            for s, r in replies.items():
-                same = r.unchanged and s in told
-                now[s] = told[s] if same else (r.hash, [decode(unpack_frames(o), m.OwnerSnapshot) for o in r.owners])
-            index, settled = common_state(now, full)
-            if settled or attempt == _SETTLING - 1:
-                break
-            # a change is on its way through the servers, or got stuck on it
-            if attempt and self.recover is not None:
-                self.recover()
-            time.sleep(0.005 * 4**attempt)
-        self._told[key], self._known[key] = now, index
-        while len(self._known) > _KNOWN:
-            oldest = next(iter(self._known))
-            del self._known[oldest], self._told[oldest]
-        return index
-
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        self, query: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
         strict: bool = False,
     ) -> SearchResult:  # fmt: skip
         """The k nearest images of all owners that granted this user (or of those named).
@@ -183,7 +144,7 @@ class User(Client):
         ----------
         query : (dim,) features; secret, no server learns it
         k : 1 to the number of images
-        owners : owner ids, default all
+        owners : names, ids or owner objects, one or several; default all that are not blocked
         ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
             and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
             scores (the default, and all there is, in the homomorphic scheme)
@@ -191,7 +152,7 @@ class User(Client):
         Raises
         ------
         AccessDeniedError, ParameterError, EncodingError, ShapeError
-            No grant; k out of range; a bad query. No score was computed.
+            No grant (of this ranking); k out of range; a bad query. No score was computed.
         ScoreRangeError
             Differences of this encoding's scores could wrap, so that servers cannot compare them.
         ProtocolError
@@ -206,7 +167,7 @@ class User(Client):
         return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
         strict: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
         """As :meth:`search` for (B, dim) queries, in constant memory.
@@ -224,7 +185,7 @@ class User(Client):
         return results
 
     def nearest(
-        self, queries: np.ndarray, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None,
+        self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
         strict: bool = False,
     ) -> Nearest:  # fmt: skip
         """As :meth:`search_batch`, as arrays: no Python object per hit.
@@ -283,7 +244,7 @@ class User(Client):
         given = [s for _, s in parts if s is not None]
         return index, np.concatenate([rows for rows, _ in parts]), np.concatenate(given) if given else None, spent
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Sequence[bytes] = (), strict: bool = False) -> Hits:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Owners = (), strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
 
         Parameters
@@ -291,14 +252,14 @@ class User(Client):
         query : (dim,) features; secret
         threshold : in the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest
             distance (squared for l2); secret too, the servers get shares of it
-        owners : owner ids, default all
+        owners : names, ids or owner objects, one or several; default all that are not blocked
 
         Raises
         ------
         ParameterError
             A threshold that no score or every score reaches; also the errors of :meth:`search`.
         AccessDeniedError
-            Also when a grant limits k, which a threshold would get around.
+            Also when an owner does not grant ``"threshold"``: thresholds tell about scores.
         """
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
@@ -306,9 +267,7 @@ class User(Client):
         rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
-    def scores(
-        self, queries: np.ndarray, *, owners: Sequence[bytes] = (), strict: bool = False
-    ) -> tuple[Index, np.ndarray]:
+    def scores(self, queries: np.ndarray, *, owners: Owners = (), strict: bool = False) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
         _, encoded = self._encoded(queries)
 
@@ -329,9 +288,7 @@ class User(Client):
 
         return self._anew(owners, 1, attempt, strict)
 
-    def cost(
-        self, k: int = 10, *, owners: Sequence[bytes] = (), ranking: str | None = None, queries: int = 1
-    ) -> dict[str, Any]:
+    def cost(self, k: int = 10, *, owners: Owners = (), ranking: str | None = None, queries: int = 1) -> dict[str, Any]:
         """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
         if ranking != "threshold" or "server" not in self.rankings:
             ranking = self._ranking(ranking)
@@ -357,18 +314,14 @@ class User(Client):
             raise ParameterError("no queries")
         return queries, encoded
 
-    def _anew(self, owners: Sequence[bytes], k: int, attempt: Callable[[Index], T], strict: bool) -> T:
+    def _anew(self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool) -> T:
         """What ``attempt`` gives for one state of the index; again with a newer one when that or a grant changed.
 
         A remembered state costs nothing to use: the first server refuses the query, before anything is counted, when it
         knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
         """
-        key = tuple(sorted(set(owners)))
-        known = self._known.get(key)
-        if known is None or known.left_out or known.total < max(k, 1):
-            index = self.index(key)
-        else:
-            index = known.asking(1 if key else 2)
+        key = self._chosen(owners)
+        index = self._remembered(key, max(k, 1)) or self._index(key)
         until, stuck = math.inf, 0
         while True:
             if strict and index.left_out:
@@ -381,7 +334,7 @@ class User(Client):
             try:
                 return attempt(index)
             except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
-                newer = self.index(key)  # raises if nothing is granted any more
+                newer = self._index(key)  # raises if nothing is granted any more
                 now, same = time.monotonic(), newer.hashes == index.hashes
                 if now > until or (same and not isinstance(error, StaleSnapshotError)):
                     raise
@@ -453,9 +406,9 @@ class User(Client):
 
     def _send(self, prepared: _Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
         """Ask for live rows ``rows``, all if there are none in it."""
-        newest = {self.servers[0]: prepared.newest if not rows.start else 0}
+        newest = {self.servers[0]: prepared.newest if not rows.start else b""}
         queries = {
-            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, 0)), s)
+            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, b"")), s)
             for s, part in prepared.servers.items()
         }
         return self.channel.gather(queries, together=together)
@@ -500,39 +453,42 @@ class User(Client):
 
     # --- images -------------------------------------------------------------------------------------------------
 
-    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[FetchedImage]:
-        """Fetch and decrypt images; in the order of ``hits``.
+    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
+        """Fetch and decrypt images; one result per hit, in the order of ``hits``.
 
         They are asked for in row order, so that a cloud does not see the ranking; it does see which are asked for.
+        Large fetches are split into several requests.
+
+        Parameters
+        ----------
+        hits : hits of a search, or image ids
+        strict : raise the first error of an image instead of returning it as :attr:`FetchedImage.error`
 
         Raises
         ------
-        AccessDeniedError, NotFoundError
-            Not granted; deleted, or stored without an image.
-        AuthenticationError
-            A file that was tampered with.
+        AccessDeniedError
+            No owner grants this user anything. Otherwise only with ``strict``, or as an image's ``error``: the image's
+            owner does not grant this user anything (any more).
+        NotFoundError
+            Deleted, or stored without an image.
+        IntegrityError, StoreError
+            The stored file is damaged or cannot be read.
+        AuthenticationError, MessageError
+            A file that was tampered with; one whose owner wrote a malformed header.
         """
         named = self._owned(hits)
         if not named:
             return []
-        wanted = sorted(set(named))
-        of = np.frombuffer(b"".join(w[0] for w in wanted), np.uint8).reshape(-1, 16)
-        batches = np.frombuffer(b"".join(w[1] for w in wanted), np.uint8).reshape(-1, 16)
-        msg = m.FetchImages(of, batches, np.array([w[2] for w in wanted], "<i8"))
-        key_server, cloud = self.config.params.key_servers[0], self.servers[0]
-        replies = self._tell(msg, (cloud, key_server))
-        parts = {s: self._parts(replies[s], s, len(wanted)) for s in replies}
-        reply = replies[cloud]
-        if (replies[key_server].image_ids != reply.image_ids).any() or len(reply.offsets) != len(wanted) + 1:
-            raise AuthenticationError("the servers disagree on which images these are")
-        out = {}
-        for i, place in enumerate(wanted):
-            blob = reply.files[int(reply.offsets[i]) : int(reply.offsets[i + 1])].tobytes()
-            owner, image = place[0], reply.image_ids[i].tobytes()
-            plain = box.open_image(parts[key_server][i], parts[cloud][i], self.config.id, owner, image, blob)
-            size = int.from_bytes(plain[:4], "big")
-            out[place] = FetchedImage(*place[1:], json.loads(plain[4 : 4 + size])["name"], plain[4 + size :])
-        return [out[place] for place in named]
+        key_centre, cloud = self.config.params.key_servers[0], self.servers[0]
+        found = fetch_images(
+            sorted(set(named)), lambda msg: self._tell(msg, (cloud, key_centre)), deployment=self.config.id,
+            user=self.id, box_key=self._box_key, cloud=cloud, key_centre=key_centre,
+        )  # fmt: skip
+        images = [found[place] for place in named]
+        for image in images:
+            if strict and image.error is not None:
+                raise image.error
+        return images
 
     def _owned(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[tuple[bytes, bytes, int]]:
         """(owner, batch, row) of hits and ids; NotFoundError for an id of no owner, ParameterError if of several."""
@@ -555,10 +511,3 @@ class User(Client):
                 raise ParameterError(f"several owners have a batch {batch.hex()}; fetch a hit of a search instead")
             found.append((of[0], batch, row))
         return found
-
-    def _parts(self, reply: Any, server: int, count: int) -> list[bytes]:
-        ids = [i.tobytes() for i in reply.image_ids]
-        raw = box.open_sealed(self._box_key, reply.sealed, image_seal_info(self.config.id, self.id, server, ids))
-        if len(raw) != 32 * count or len(ids) != count:
-            raise MessageError("a server sent the wrong number of image keys")
-        return [raw[i : i + 32] for i in range(0, len(raw), 32)]

@@ -240,6 +240,10 @@ class ImagePack:
         if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] != len(self._files):
             raise IntegrityError(f"{path}: offsets are damaged")
 
+    def size(self, row: int) -> int:
+        """Bytes of row ``row``'s file, 0 if it has none."""
+        return int(self.offsets[row + 1] - self.offsets[row]) if 0 <= row < len(self.offsets) - 1 else 0
+
     def file(self, row: int) -> np.ndarray | None:
-        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
-        return self._files[start:end] if end > start else None
+        start = int(self.offsets[row]) if self.size(row) else 0
+        return self._files[start : start + self.size(row)] if self.size(row) else None

@@ -58,6 +58,14 @@ class Packs:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return file
 
+    def image_size(self, owner: bytes, origin_batch: bytes, origin_row: int) -> int:
+        """Bytes of one encrypted image file, read from its pack's offsets; NotFoundError if there is none."""
+        pack = self._pack(owner, origin_batch)
+        size = 0 if pack is None or not 0 <= origin_row < len(pack.offsets) - 1 else pack.size(origin_row)
+        if not size:
+            raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
+        return size
+
     def imaged(self, owner: bytes, origin: tuple[bytes, bytes], rows: int, offsets: np.ndarray) -> bytes:
         """Which rows of a batch have an image, a bit each; empty if none has. For :meth:`missing`."""
         if not origin[1]:

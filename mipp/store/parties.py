@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from ..errors import AccessDeniedError, NotFoundError, ParameterError
 from ..protocol.chain import first_view
 from .catalog import Catalog
 
-__all__ = ["Parties"]
+__all__ = ["Parties", "check_free", "is_registered", "party_keys"]
 
 
 class Parties:
@@ -26,7 +27,7 @@ class Parties:
     def add_owner(
         self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes
     ) -> None:
-        """Register an owner; again with the same keys is fine, after a forget never.
+        """Register an owner; again with the same keys is fine, after a forget never. ParameterError: name taken.
 
         ``frames``: the signed registration, for servers that miss it.
         """
@@ -38,6 +39,7 @@ class Parties:
                 if row[0] != registration:
                     raise ParameterError("this owner is registered with another registration nonce")
                 return
+            check_free(db, "owners", name)
             view = first_view(owner, registration)
             db.execute(
                 "INSERT INTO owners (id, name, sign_key, registration, sealed, frames, position, view, floor, "
@@ -79,11 +81,13 @@ class Parties:
     # --- users --------------------------------------------------------------------------------------------------
 
     def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes, frames: bytes) -> None:
-        """Register a user; again is fine, but not with another Paillier key."""
+        """Register a user; again is fine, but not with another Paillier key. ParameterError: name taken."""
         known = self.catalog.one("SELECT 1 FROM users WHERE id=? AND frames<>x''", user)
         if known is not None and not paillier:
             return  # the id is a hash of the keys: nothing can differ
         with self.catalog.transaction() as db:
+            if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
+                check_free(db, "users", name)
             db.execute(
                 "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
                 "WHERE users.frames=x''", (user, name, sign_key, box_key, frames),
@@ -200,3 +204,30 @@ class Parties:
         )
         db.execute("DELETE FROM grants WHERE owner=?", (owner,))
         self.catalog.raise_counter(db)
+
+
+def check_free(db: sqlite3.Connection, table: str, name: str) -> None:
+    """ParameterError if a registered party of ``table`` has this name, upper and lower case taken as one.
+
+    The name of a forgotten owner is free again.
+    """
+    where = " WHERE forget IS NULL" if table == "owners" else ""
+    if name.casefold() in {row[0].casefold() for row in db.execute(f"SELECT name FROM {table}{where}")}:
+        raise ParameterError(f"the name {name!r} is taken; choose another")
+
+
+def is_registered(catalog: Catalog, party: bytes) -> bool:
+    """Whether an owner (also a forgotten one) or a user has this id."""
+    return catalog.one("SELECT 1 FROM owners WHERE id=? UNION SELECT 1 FROM users WHERE id=?", party, party) is not None
+
+
+def party_keys(catalog: Catalog, party: bytes) -> tuple[str, bytes, bytes]:
+    """Name, signing key, and an owner's registration or a user's X25519 key; NotFoundError if there is no such party.
+
+    The id of a party is the hash of the latter two.
+    """
+    row = catalog.one("SELECT name, sign_key, registration FROM owners WHERE id=?", party)
+    row = row or catalog.one("SELECT name, sign_key, box_key FROM users WHERE id=?", party)
+    if row is None:
+        raise NotFoundError(f"unknown party {party.hex()}")
+    return row[0], row[1], row[2]

@@ -386,5 +386,5 @@ def _temporary_of(path: Path, named: set[str], folder: Path) -> bool:
 
 def check_offsets(offsets: np.ndarray, rows: int, size: int) -> None:
     """ShapeError unless ``offsets`` cut ``size`` bytes into ``rows`` files."""
-    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
+    if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != size or (offsets[1:] < offsets[:-1]).any():
         raise ShapeError("image offsets do not cut the images into one file per row")

@@ -60,11 +60,16 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     cost = json.loads(out)
     assert code == 0 and cost["images"] == 8 and cost["servers"]["rounds"] > 3 and "bound" in cost["servers"]
     assert "rounds" in mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
-    code, out, _ = mipp_command("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
-    scored = json.loads(out)["hits"]
-    code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
-    assert code == 1, "a grant that limits k allows no threshold"
-    assert mipp_command("owner", "grant", "anna", "ulla")[0] == 0
+    by_user = ("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
+    code, _, err = mipp_command(*by_user)
+    assert code == 1 and "ranking 'user'" in err, "all scores are granted by name only"
+    code, _, err = mipp_command("owner", "grant", "anna", "ulla", "--ranking", "user", "--max-k", 6)
+    assert code == 1 and "contradicts max_k=6" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "user")[0] == 0
+    scored = json.loads(mipp_command(*by_user)[1])["hits"]
+    code, _, err = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
+    assert code == 1 and "ranking 'threshold'" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "threshold")[0] == 0
     code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--json")
     matches = json.loads(out)["hits"]
     assert {h["id"] for h in matches} == {h["id"] for h in scored} and matches[0]["score"] is None
@@ -239,3 +244,22 @@ def test_installed_command_and_help():
     assert info["level"] in info["levels"] and info["threads"] >= 1 and "ring" in info["tiers"]
     for command in ("init", "demo", "search", "evaluate", "status", "verify", "info", "owner", "user"):
         assert subprocess.run([*run, command, "--help"], capture_output=True, check=False).returncode == 0
+
+
+def test_a_damaged_image_is_reported_and_the_rest_is_fetched(mipp_command, pictures, tmp_path):
+    mipp_command("init")
+    mipp_command("user", "create", "u")
+    for name, some in (("anna", pictures[:4]), ("berta", pictures[4:])):
+        mipp_command("owner", "create", name)
+        mipp_command("owner", "add", name, *some)
+        mipp_command("owner", "grant", name, "u")
+    hit = json.loads(mipp_command("search", "u", pictures[0], "-k", 1, "--json")[1])["hits"][0]
+    next((tmp_path / "d/servers/1/images").glob(f"*/{hit['id'].split(':')[0]}.*")).unlink()
+    fetched, sheet = tmp_path / "fetched", tmp_path / "sheet.png"
+    code, out, err = mipp_command(
+        "search", "u", pictures[0], "-k", 8, "--fetch", fetched, "--sheet", sheet, "--json"
+    )  # fmt: skip
+    hits = json.loads(out)["hits"]
+    assert code == 1 and len(err.splitlines()) == 4 and str(tmp_path) not in err + out.replace(str(fetched), "")
+    assert all(("file" in h) == (h["owner"] == "berta") and ("error" in h) == (h["owner"] == "anna") for h in hits)
+    assert len(list(fetched.iterdir())) == 4 and sheet.read_bytes()[:4] == b"\x89PNG"

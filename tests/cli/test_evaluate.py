@@ -131,7 +131,7 @@ def test_init_with_samples(mipp_command, labels, vectors, tmp_path):
         mipp_command("owner", "create", "o", *place)
         mipp_command("user", "create", "u", *place)
         mipp_command("owner", "add", "o", "--vectors", rows, *place)
-        mipp_command("owner", "grant", "o", "u", *place)
+        mipp_command("owner", "grant", "o", "u", "--ranking", "user", *place)
         one = tmp_path / "one.npy"
         np.save(one, np.random.default_rng(0).gamma(1.0, 9.0, (400, 10))[7])
         code, out, _ = mipp_command("search", "u", "--vector", one, "--k", 1, "--ranking", "user", *place, "--json")
@@ -157,7 +157,7 @@ def test_window_of_a_deployment(mipp_command, tmp_path):
     mipp_command("owner", "create", "o")
     mipp_command("user", "create", "u")
     mipp_command("owner", "add", "o", folder)
-    mipp_command("owner", "grant", "o", "u")
+    mipp_command("owner", "grant", "o", "u", "--ranking", "user")
     code, out, _ = mipp_command(
         "search", "u", folder / "2.png", "--k", 4, "--ranking", "user", "--fetch", tmp_path / "f", "--json",
         "--sheet", tmp_path / "sheet.png",

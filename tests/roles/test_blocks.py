@@ -16,7 +16,7 @@ from mipp.roles.blocks import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.roles.plan import Plan
 from mipp.store.memory import aligned_words
 from mipp.store.views import BatchView, OwnerView
-from tests.conftest import DIM, vectors
+from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 
 def small_blocks(monkeypatch, rows=13):
@@ -46,7 +46,7 @@ class Collection:
             for seed, rows in enumerate(counts):
                 x = vectors(rows, seed=100 * number + seed)
                 self.plain |= dict(zip(owner.add_vectors(x), x, strict=True))
-            owner.grant(self.user.id)
+            owner.grant(self.user.id, rankings=ALL_RANKINGS)
             self.owners.append(owner)
 
     def delete(self, owner, batch, rows):
@@ -160,7 +160,7 @@ def used(world):
 
 def test_a_batch_counts_once_in_however_many_blocks(world, monkeypatch):
     small_blocks(monkeypatch, 7)
-    world.owners[0].grant(world.user.id, quota=10)
+    world.owners[0].grant(world.user.id, rankings=ALL_RANKINGS, quota=10)
     rounds = world.deployment.channel.rounds
     world.user.nearest(vectors(5), 3, ranking="user")
     assert world.deployment.channel.rounds - rounds == 1 + 9  # the index, 9 blocks
@@ -173,7 +173,7 @@ def test_a_batch_counts_once_in_however_many_blocks(world, monkeypatch):
 
 
 def test_a_header_that_a_server_does_not_remember_counts_again(world):
-    world.owners[0].grant(world.user.id, quota=6)
+    world.owners[0].grant(world.user.id, rankings=ALL_RANKINGS, quota=6)
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(2))
     asked = user._prepare(user.index(), encoded, 1, "user")
@@ -196,7 +196,7 @@ def test_a_header_that_a_server_does_not_remember_counts_again(world):
 
 
 def test_a_retry_of_a_ranking_by_the_servers_counts(world):
-    world.owners[0].grant(world.user.id, quota=2)
+    world.owners[0].grant(world.user.id, rankings=ALL_RANKINGS, quota=2)
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(1))
     asked = user._prepare(user.index(), encoded, 1, "server")
@@ -319,7 +319,7 @@ def test_memory_does_not_grow_with_the_answers(tmp_path):
         for part in np.array_split(x[199_000:], 50):
             owner.add_vectors(part)
         owner.delete([(owner.batches()[0].id, 1000)])
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=ALL_RANKINGS)
         user.nearest(x[:1], 5, ranking="user")
         tracemalloc.start()
         found = user.nearest(x[:256], 5, ranking="user")

@@ -32,7 +32,7 @@ def test_search_and_threshold(tmp_path, name, rows, encoding):
     with Deployment.create(tmp_path / "d", encoding) as deployment:
         owner, user = deployment.create_owner("o"), deployment.create_user("u")
         owner.add_vectors(rows)
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=["server", "user", "threshold"])
         for i in range(3):
             want = np.argsort(-scores[i], kind="stable")[:8]
             for ranking in ("user", "server"):
@@ -49,7 +49,7 @@ def test_distances_are_in_the_metric_of_the_caller(tmp_path):
     with Deployment.create(tmp_path / "d", encoding) as deployment:
         owner, user = deployment.create_owner("o"), deployment.create_user("u")
         owner.add_vectors(X)
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=["server", "user", "threshold"])
         hits = user.search(X[0], k=20, ranking="user").hits
         exact = ((X - X[0]) ** 2).sum(axis=1)
         got, want = np.array([h.value for h in hits]), exact[[h.row for h in hits]]

@@ -1,10 +1,12 @@
 """Grants: every server enforces them, for searching and for fetching."""
 
+import numpy as np
 import pytest
 
 from mipp.errors import AccessDeniedError, NotFoundError, ParameterError
 from mipp.protocol import messages as m
-from tests.conftest import vectors
+from tests.adversary.grants import raw_grant
+from tests.conftest import ALL_RANKINGS, vectors
 
 QUERY = vectors(1, 7)[0]
 
@@ -55,7 +57,7 @@ def test_another_owners_grant_does_not_help(world):
     every_server_refuses(world, friend, "not in force")
     theirs = next(h for h in world.user.search(QUERY, 60).hits if h.owner == world.owners[1].id)
     with pytest.raises(AccessDeniedError):
-        friend.fetch([theirs])
+        friend.fetch([theirs], strict=True)
 
 
 def test_revoke_takes_effect_at_once(world):
@@ -119,14 +121,14 @@ def test_limits_are_enforced_by_the_servers(world, monkeypatch):
     anna.grant(user.id, min_rows=31)
     with pytest.raises(AccessDeniedError, match="31 rows"):
         user.search(QUERY, 1)
-    anna.grant(user.id, expiry=1)
-    with pytest.raises(AccessDeniedError, match="expired"):
+    anna._tell(raw_grant(world, anna, expiry=1))
+    with pytest.raises(AccessDeniedError, match="expired at 1970-01-01 00:00:01 UTC"):
         user.search(QUERY, 1)
     anna.grant(user.id, expiry=4102444800)
     user.search(QUERY, 1)
     for server in world.deployment.servers.values():
         monkeypatch.setattr(server, "_clock", lambda: 4102444800.0)
-    with pytest.raises(AccessDeniedError, match="expired"):
+    with pytest.raises(AccessDeniedError, match="2100-01-01 00:00:00 UTC, this server's clock says 2100"):
         user.search(QUERY, 1)
 
 
@@ -149,7 +151,7 @@ def test_quota_is_counted_by_every_server(world):
 def test_a_stale_grant_is_refused_everywhere(world):
     anna = world.owners[0]
     stale = world.user.index()
-    anna.grant(world.user.id, max_k=9)
+    anna.grant(world.user.id, rankings=("user",))
     world.user._known.clear()
     encoded = world.user.config.encoding.encode_queries(QUERY)
     with pytest.raises(AccessDeniedError, match="not in force"):
@@ -188,9 +190,64 @@ def test_bad_grants(world):
         {"quota": -1},
         {"expiry": -5},
         {"min_rows": -1},
+        {"rankings": "user"},
+        {"rankings": (1,)},
+        {"rankings": ("user", "user")},
+        {"expiry": 1},
+        {"expiry": 1 << 63},
+        {"expiry": 1 << 64},
+        {"quota": 1 << 62},
+        {"quota": 1 << 64},
+        {"max_k": (1 << 31) + 1},
+        {"min_rows": (1 << 31) + 1},
+        {"max_k": True},
+        {"quota": 1.0},
+        {"quota": "9"},
+        {"scores": 1},
+        {"rankings": ("user",), "max_k": 1},
+        {"rankings": ("server", "user"), "scores": False},
+        {"rankings": ("threshold",), "max_k": 1},
+        {"rankings": ("server", "threshold"), "scores": False},
     ):
         with pytest.raises(ParameterError):
             anna.grant(world.user.id, **bad)
+    for bad in (b"x" * 15, b"", "x" * 16, None):
+        with pytest.raises(ParameterError):
+            anna.grant(bad)
     with pytest.raises(NotFoundError):
         anna.grant(b"x" * 16)
-    assert len(anna.grants()) == 1
+    assert len(anna.grants()) == 1 and anna.grants()[0].version == 1
+
+
+def test_limits_at_their_ends(world):
+    """The largest numbers that are accepted work in SQLite and on the wire."""
+    anna = world.owners[0]
+    world.owners[1].revoke(world.user.id)
+    anna.grant(world.user.id, expiry=(1 << 63) - 1, quota=np.int64((1 << 62) - 1), max_k=1 << 31)
+    assert world.user.search(QUERY, 3).hits
+    assert anna.grants()[0].expiry == (1 << 63) - 1
+    anna.grant(world.user.id, min_rows=1 << 31)
+    with pytest.raises(AccessDeniedError, match="at least 2147483648 rows"):
+        world.user.search(QUERY, 3)
+
+
+def test_the_default_grants_the_least(world):
+    anna = world.owners[0]
+    world.owners[1].revoke(world.user.id)
+    anna.grant(world.user.id)
+    assert anna.grants()[0].rankings == ("server",)
+    world.user.search(QUERY, 3)
+    with pytest.raises(AccessDeniedError, match="ranking 'user'"):
+        world.user.search(QUERY, 3, ranking="user")
+    with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
+        world.user.match(QUERY, 0.1)
+
+
+def test_a_threshold_needs_every_owner(world):
+    world.user.match(QUERY, 0.1)
+    world.owners[1].grant(world.user.id, rankings=("server", "user"))
+    with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
+        world.user.match(QUERY, 0.1)
+    world.user.match(QUERY, 0.1, owners="anna")
+    world.owners[1].grant(world.user.id, rankings=ALL_RANKINGS)
+    world.user.match(QUERY, 0.1)

@@ -23,6 +23,7 @@ from mipp.protocol.wire import encode, frames_hash
 from mipp.roles.bound import column_commitment
 from mipp.roles.homomorphic_user import HomomorphicUser
 from mipp.sharing import OwnerKeys, batch_schedules, key_server_rows, open_share, share_rows
+from tests.adversary.grants import store_old_grant
 from tests.conftest import DIM, World, vectors
 
 
@@ -148,10 +149,14 @@ def test_revoked_and_forgotten(world):
 def test_grants_are_enforced(world):
     anna, berta = world.owners
     berta.revoke(world.user.id)
-    anna.grant(world.user.id, rankings=["server"])
+    for refused in ({"rankings": ["server"]}, {"rankings": ["user", "threshold"]}, {"max_k": 2}, {"scores": False}):
+        with pytest.raises(ParameterError):
+            anna.grant(world.user.id, **refused)
+    # from before those were refused: servers keep to what a stored grant says
+    store_old_grant(world, anna, rankings=["server"])
     with pytest.raises(AccessDeniedError, match="ranking"):
         world.user.search(vectors(1)[0], k=1)
-    anna.grant(world.user.id, max_k=2, quota=2)
+    store_old_grant(world, anna, max_k=2, quota=2)
     assert len(world.user.search(vectors(1)[0], k=2).hits) == 2
     with pytest.raises(AccessDeniedError, match="k up to 2"):
         world.user.search(vectors(1)[0], k=3)

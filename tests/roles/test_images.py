@@ -19,7 +19,7 @@ def test_fetch_gives_back_the_owners_files(world):
         assert file.content == bytes([number, hit.row]) * 50
     assert world.user.fetch([]) == []
     with pytest.raises(NotFoundError, match="no image"):
-        world.user.fetch([(world.owners[0].batches()[1].id, 0)])
+        world.user.fetch([(world.owners[0].batches()[1].id, 0)], strict=True)
 
 
 def test_no_server_file_holds_a_clear_image_or_name(world):
@@ -61,11 +61,13 @@ def test_a_tampered_file_is_refused(world):
     path.chmod(0o600)
     path.write_bytes(raw)
     with pytest.raises(IntegrityError, match=batch.hex()):
-        world.user.fetch([(batch, 14)])
+        world.user.fetch([(batch, 14)], strict=True)
     world.deployment.servers[1].store._check = False
     with pytest.raises(AuthenticationError, match="tampered"):
-        world.user.fetch([(batch, 14)])
-    assert world.user.fetch([(batch, 1)])
+        world.user.fetch([(batch, 14)], strict=True)
+    good, bad = world.user.fetch([(batch, 1), (batch, 14)])
+    assert good.error is None and good.content == bytes([0, 1]) * 50
+    assert isinstance(bad.error, AuthenticationError) and bad.content == b""
 
 
 def test_a_cloud_that_swaps_files_is_noticed(world):
@@ -73,7 +75,7 @@ def test_a_cloud_that_swaps_files_is_noticed(world):
     real = server.store.image
     server.store.image = lambda owner, batch, row: real(owner, batch, (row + 1) % 15)
     with pytest.raises(AuthenticationError):
-        world.user.fetch([(world.owners[0].batches()[0].id, 3)])
+        world.user.fetch([(world.owners[0].batches()[0].id, 3)], strict=True)
 
 
 def test_encryption_is_fresh(world):

@@ -7,7 +7,7 @@ import pytest
 
 import mipp
 from mipp.errors import AccessDeniedError, NotFoundError, ParameterError
-from tests.conftest import DIM, vectors
+from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 
 @pytest.mark.parametrize("ranking", ["user", "server"])
@@ -41,7 +41,7 @@ def test_large_batches_are_split(world, monkeypatch, ranking):
 def test_ties_go_to_the_smaller_row(deployment, ranking):
     owner, user = deployment.create_owner("o"), deployment.create_user("u")
     owner.add_vectors(np.repeat(vectors(2), 20, axis=0))
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     hits = user.search(vectors(2)[1], 40, ranking=ranking).hits
     assert [h.row for h in hits] == list(range(20, 40)) + list(range(20))
 
@@ -64,7 +64,7 @@ def test_all_metrics_and_rings(tmp_path, encoding):
         owner, user = deployment.create_owner("o"), deployment.create_user("u")
         owner.add_vectors(x[:25])
         owner.add_vectors(x[25:])
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=ALL_RANKINGS)
         scores = encoding.encode_queries(x[:3]).astype(int) @ encoding.encode_rows(x).astype(int).T
         _, found = user.scores(x[:3])
         assert np.array_equal(found, scores)
@@ -127,13 +127,13 @@ def test_compact_merges_small_batches_and_keeps_images(world):
     after = world.check(k=58)
     assert {h.score: f.name for h in after.hits if h.owner == owner.id for f in _fetch(world.user, h)} == names
     with pytest.raises(AccessDeniedError):
-        world.user.fetch([(batch, 1)])
+        world.user.fetch([(batch, 1)], strict=True)
     assert owner.compact() == 0
 
 
 def _fetch(user, hit):
     try:
-        return user.fetch([hit])
+        return user.fetch([hit], strict=True)
     except NotFoundError:
         return []
 
@@ -156,7 +156,7 @@ def test_large_batches_are_compacted_in_place(world):
     assert len(images) == 1
     assert world.user.fetch([(batch.id, 5)])[0].content == bytes([0, 5]) * 50
     with pytest.raises(NotFoundError):
-        world.user.fetch([(batch.id, 3)])
+        world.user.fetch([(batch.id, 3)], strict=True)
     assert world.deployment.verify()["problems"] == []
 
 
@@ -178,7 +178,7 @@ def test_everything_survives_reopening(world):
 
 def test_an_owner_without_batches_disturbs_nothing(world):
     new = world.deployment.create_owner("clara")
-    new.grant(world.user.id)
+    new.grant(world.user.id, rankings=ALL_RANKINGS)
     world.check()
     with pytest.raises(ParameterError, match="0 images"):
         world.user.search(vectors(1)[0], 1, owners=[new.id])
@@ -198,7 +198,7 @@ def test_threads_add_and_search_at_once(world):
     """One deployment used by several threads of a process."""
     quiet = world.deployment.create_owner("quiet")
     quiet.add_vectors(vectors(20, 33))
-    quiet.grant(world.user.id)
+    quiet.grant(world.user.id, rankings=ALL_RANKINGS)
     query = vectors(1, 7)[0]
     expected = [h.score for h in world.user.search(query, 20, owners=[quiet.id]).hits]
 

@@ -8,7 +8,8 @@ import pytest
 import mipp
 from mipp.errors import AccessDeniedError, MippError, ParameterError, ProtocolError, ScoreRangeError
 from mipp.roles import ranking as ranking_module
-from tests.conftest import DIM, vectors
+from tests.adversary.grants import store_old_grant
+from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 QUERY = vectors(1, 7)[0]
 
@@ -49,7 +50,7 @@ def test_matches_of_a_threshold(tmp_path, metric, options):
     with mipp.Deployment.create(tmp_path / "d", encoding, threads=1) as deployment:
         owner, user = deployment.create_owner("o"), deployment.create_user("u")
         owner.add_vectors(x)
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=ALL_RANKINGS)
         ranked = user.search(x[3], 70, ranking="user").hits
         for cut in (0, 9, 69):
             value = ranked[cut].value
@@ -65,6 +66,9 @@ def test_matches_of_a_threshold(tmp_path, metric, options):
 def test_a_threshold_does_not_get_around_a_largest_k(world):
     world.owners[0].grant(world.user.id, max_k=3)
     with pytest.raises(AccessDeniedError, match="threshold"):
+        world.user.match(QUERY, 0.1)
+    store_old_grant(world, world.owners[0], rankings=["threshold"], max_k=3)
+    with pytest.raises(AccessDeniedError, match="threshold has no such limit"):
         world.user.match(QUERY, 0.1)
 
 
@@ -117,7 +121,7 @@ def test_encodings_whose_differences_could_wrap(tmp_path):
     with mipp.Deployment.create(tmp_path / "d", encoding, threads=1) as deployment:
         owner, user = deployment.create_owner("o"), deployment.create_user("u")
         owner.add_vectors(np.eye(4))
-        owner.grant(user.id)
+        owner.grant(user.id, rankings=ALL_RANKINGS)
         user.search(np.ones(4), 2, ranking="user")
         with pytest.raises(ScoreRangeError, match="ranking='user'"):
             user.search(np.ones(4), 2)

@@ -15,7 +15,7 @@ from mipp.errors import IntegrityError
 from mipp.roles.plan import Plan
 from mipp.store import memory, rows
 from mipp.store.memory import ahead, aligned_words, read_in
-from tests.conftest import vectors
+from tests.conftest import ALL_RANKINGS, vectors
 
 WIDE = 128
 
@@ -46,7 +46,7 @@ def test_many_small_batches_are_in_memory_once(wide):
     owner, user = wide.create_owner("o"), wide.create_user("u")
     for i in range(250):
         owner.add_vectors(vectors(12, i, WIDE))
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     server = wide.servers[1]
     server.store._views.clear()
     tracemalloc.start()
@@ -68,7 +68,7 @@ def test_many_small_batches_are_in_memory_once(wide):
 
 def test_batches_that_come_one_by_one_are_joined_in_few_arrays(wide):
     owner, user = wide.create_owner("o"), wide.create_user("u")
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     store, copied = wide.servers[1].store, 0
     plain = []
     before = {}
@@ -91,7 +91,7 @@ def test_batches_that_come_one_by_one_are_joined_in_few_arrays(wide):
 
 def test_rows_of_batches_that_are_gone_leave_memory(wide):
     owner, user = wide.create_owner("o"), wide.create_user("u")
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     x = [vectors(5 if 3 <= i < 15 else 20, i, WIDE) for i in range(20)]
     ids = [owner.add_vectors(some) for some in x]
     query = vectors(1, 5, WIDE)[0]
@@ -120,7 +120,7 @@ def test_plans_of_an_older_state_are_dropped(wide):
     owner, other, user = wide.create_owner("o"), wide.create_owner("p"), wide.create_user("u")
     for o in (owner, other):
         o.add_vectors(vectors(10, 1, WIDE))
-        o.grant(user.id)
+        o.grant(user.id, rankings=ALL_RANKINGS)
     query = vectors(1, 5, WIDE)[0]
     user.search(query, 1, owners=[other.id], ranking="user")
     for i in range(5):
@@ -136,7 +136,7 @@ def test_plans_of_an_older_state_are_dropped(wide):
 def test_joined_arrays_are_not_too_large(wide, monkeypatch):
     monkeypatch.setattr(rows, "_JOINED_BYTES", 30 * WIDE * 4)
     owner, user = wide.create_owner("o"), wide.create_user("u")
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     x = [vectors(7, i, WIDE) for i in range(20)]
     for some in x:
         owner.add_vectors(some)
@@ -164,7 +164,7 @@ def test_large_batches_are_mapped_not_read(wide):
     owner.add_vectors(x[:10])
     owner.add_vectors(x[10:4990])
     owner.add_vectors(x[4990:])
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     wide.servers[1].store._views.clear()
     tracemalloc.start()
     view = wide.servers[1].store.view(owner.id)
@@ -181,7 +181,7 @@ def test_large_batches_are_mapped_not_read(wide):
 def test_damage_of_a_mapped_file_is_found_at_its_first_use(wide, position):
     owner, user = wide.create_owner("o"), wide.create_user("u")
     owner.add_vectors(vectors(5000, 1, WIDE))
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     path = next((wide.folder / "servers/1/shares").glob("*/*"))
     raw = bytearray(path.read_bytes())
     raw[position] ^= 1
@@ -207,7 +207,7 @@ def test_windows_and_reading_ahead_change_nothing(wide, monkeypatch, window):
     batch = owner.batches()[1]
     owner.delete([(batch.id, r) for r in range(100, 500)])
     owner.compact(merge_below=1)
-    owner.grant(user.id)
+    owner.grant(user.id, rankings=ALL_RANKINGS)
     kept = np.delete(x, np.arange(105, 505), axis=0)
     encoding = wide.config.encoding
     queries = vectors(2, 9, WIDE)

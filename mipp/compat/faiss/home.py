@@ -247,7 +247,7 @@ class Home:
             deployment = self.deployment
             owner = deployment.owner(name) if name in deployment.owners() else deployment.create_owner(name)
             if not owner.grants():
-                owner.grant(self.user.id)
+                owner.grant(self.user.id, rankings=[self.settings.ranking])
             self._owners[name] = owner
         return self._owners[name]
 

@@ -1,0 +1,150 @@
+"""What a user may search: the owners that grant it something, less those that it blocks, and their batches."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+
+from ..errors import AccessDeniedError, NotFoundError, ParameterError
+from ..protocol import messages as m
+from ..protocol.channel import Channel
+from ..protocol.wire import decode, unpack_frames
+from .choosing import OwnerRef, Owners, owner_id, owner_refs
+from .client import Client
+from .config import DeploymentConfig
+from .found import Index
+from .names import known_name
+from .snapshots import Told, common_state
+
+__all__ = ["IndexClient"]
+
+#: how often servers are asked for a state on which they agree, before an owner is left out
+_SETTLING = 4
+#: choices of owners whose state is remembered
+_REMEMBERED = 16
+
+
+class IndexClient(Client):
+    """The part of :class:`~mipp.roles.user.User` that keeps its index up to date and knows owners by name."""
+
+    servers: tuple[int, ...]
+
+    def __init__(
+        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, blocked: Iterable[bytes] = ()
+    ) -> None:
+        super().__init__(name, config, channel, sign_seed)
+        self._blocked = frozenset(blocked)
+        #: keeps the ids of blocked owners when they change; set by the deployment
+        self.keep_blocked: Callable[[frozenset[bytes]], None] | None = None
+        self._known: dict[tuple[bytes, ...], Index] = {}
+        self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
+        # names of all owners that granted something when last asked, blocked ones too
+        self._names: dict[bytes, str] = {}
+
+    def index(self, owners: Owners = ()) -> Index:
+        """What may be searched now, of all owners that granted this user or of those named.
+
+        Parameters
+        ----------
+        owners : names, ids of 16 bytes, ids in hex or owner objects, one or several; default all that are not blocked
+
+        Raises
+        ------
+        AccessDeniedError
+            No grant (of an owner that was named); every owner that grants something is blocked.
+        NotFoundError
+            A name that no granting owner has, or that several have.
+        ParameterError
+            An owner that is named and blocked.
+        """
+        return self._index(self._chosen(owners))
+
+    def _index(self, key: tuple[bytes, ...]) -> Index:
+        """The index of the owners with these ids; of all that are not blocked if there are none.
+
+        The first server gives lists of batches, the others their state alone; the newest state that all can answer is
+        taken. Servers that differ because a change is on its way are asked again, a few times.
+        """
+        full, blocked = self.servers[0], self._blocked
+        for attempt in range(_SETTLING):
+            before = self._told.get(key, {})
+            replies = self._ask(
+                {s: m.SnapshotRequest(list(key), before[s][0] if s in before else b"", s != full) for s in self.servers}
+            )
+            if key in self._known and all(r.unchanged for r in replies.values()):
+                return self._known[key]
+            told: dict[int, Told] = {}
+            for s, r in replies.items():
+                same = r.unchanged and s in before
+                told[s] = before[s] if same else (r.hash, [decode(unpack_frames(o), m.OwnerSnapshot) for o in r.owners])
+            if not key:
+                self._names = {o.owner: known_name(o.name, o.owner) for o in told[full][1]}
+            # a blocked owner is not searched even if all its snapshot is wrong
+            if all(o.owner in blocked for o in told[full][1]):
+                raise AccessDeniedError("every owner that grants this user anything is blocked")
+            index, settled = common_state(told, full, blocked)
+            if settled or attempt == _SETTLING - 1:
+                break
+            if attempt and self.recover is not None:
+                self.recover()  # a change got stuck
+            time.sleep(0.005 * 4**attempt)
+        if blocked is self._blocked:
+            self._told[key], self._known[key] = told, index
+            while len(self._known) > _REMEMBERED:
+                oldest = next(iter(self._known))
+                del self._known[oldest], self._told[oldest]
+        return index
+
+    def _remembered(self, key: tuple[bytes, ...], least: int) -> Index | None:
+        """A state that was asked for before and holds ``least`` rows, to be used if the first server knows no newer one."""
+        known = self._known.get(key)
+        if known is None or known.left_out or known.total < least:
+            return None
+        return known.asking(b"\1" if key else known.grants)
+
+    def _chosen(self, owners: Owners) -> tuple[bytes, ...]:
+        """Ids of the owners that a search names, sorted."""
+        ids = {self._owner_id(owner) for owner in owner_refs(owners)}
+        if ids & self._blocked:
+            names = ", ".join(sorted(self._names.get(i, i.hex()) for i in ids & self._blocked))
+            raise ParameterError(f"blocked owners are not searched: {names}; unblock them first")
+        return tuple(sorted(ids))
+
+    def _owner_id(self, owner: OwnerRef) -> bytes:
+        try:
+            return owner_id(owner, self._names)
+        except NotFoundError:  # perhaps granted since
+            self._known.pop((), None)
+            with contextlib.suppress(AccessDeniedError):
+                self._index(())
+            return owner_id(owner, self._names)
+
+    # --- blocking -----------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> frozenset[bytes]:
+        """Ids of the owners that this user never searches."""
+        return self._blocked
+
+    def block(self, owners: Owners) -> None:
+        """Never search these owners again: what they grant, asked for or not, has no effect on this user's searches.
+
+        Parameters
+        ----------
+        owners : as for :meth:`search`; an owner that has granted nothing is named by its id
+        """
+        self._set_blocked(self._blocked | {self._owner_id(owner) for owner in owner_refs(owners)})
+
+    def unblock(self, owners: Owners) -> None:
+        """Search these owners again; NotFoundError, and nothing changes, for one that is not blocked."""
+        ids = {self._owner_id(owner) for owner in owner_refs(owners)}
+        if ids - self._blocked:
+            raise NotFoundError("not blocked: " + ", ".join(sorted(i.hex() for i in ids - self._blocked)))
+        self._set_blocked(self._blocked - ids)
+
+    def _set_blocked(self, blocked: frozenset[bytes]) -> None:
+        if self.keep_blocked is not None:
+            self.keep_blocked(blocked)
+        self._blocked = blocked
+        self._known.clear()

@@ -1,0 +1,23 @@
+"""Grants that no client of today sends: as hostile owners sign them, and as old stores hold them."""
+
+import dataclasses
+
+from mipp.protocol import messages as m
+from mipp.protocol.wire import decode, encode, frames_hash, pack_frames
+
+
+def raw_grant(world, owner, **changes):
+    """A grant message with any content, of the version after the one in force."""
+    version = owner._next_version(world.user.id)
+    grant = m.Grant(owner.id, world.user.id, version, 0, ["user"], 0, True, 0, 0, False)
+    return dataclasses.replace(grant, **changes)
+
+
+def store_old_grant(world, owner, **changes):
+    """Put a signed grant into every server's store as servers before these rules did."""
+    grant = raw_grant(world, owner, **changes)
+    signed = owner._sign(grant)
+    digest = frames_hash([f.data for f in decode(signed, m.Signed).frames])
+    for server in world.deployment.servers.values():
+        packed = pack_frames(encode(decode(signed, m.Signed)))
+        server.store.put_grant(owner.id, grant.user, grant.version, m.grant_id(digest), packed)

@@ -1,0 +1,366 @@
+"""Garbage in every field of every message, to every server: each answer is a typed refusal or a reply, never a crash.
+
+A server that meets an unexpected error answers "internal error of the server" and writes a traceback to its log, which
+strangers must not be able to fill.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import typing
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mipp
+from mipp.crypto import schedule, signing
+from mipp.errors import MessageError
+from mipp.protocol import messages as m
+from mipp.protocol.wire import decode, encode, frames_hash, unpack_frames
+from mipp.roles import ranking
+from mipp.roles.bound import column_commitment
+from mipp.sharing import query_columns
+from tests.conftest import World, vectors
+
+SERVERS = (1, 2, 3)
+INTS = (-1, 0, 1, 2, 1 << 31, 1 << 48, (1 << 62), (1 << 63) - 1, -(1 << 63), 1 << 63, (1 << 64) - 1)
+BYTES = (b"", b"x", b"x" * 15, b"x" * 16, b"x" * 17, b"\0" * 32, b"\xff" * 32, b"x" * 64, b"x" * 5000)
+TEXTS = ("", "user", "server", "threshold", "\0", "x" * 10000, "\u202e", "../..", "a" * 64, "'; DROP TABLE owners")
+EDGES = np.array([0, -1, 1, (1 << 63) - 1, -(1 << 63)], "<i8")
+
+
+def arrays(field):
+    """Empty, misshapen, huge and extreme arrays of the field's types."""
+    ndim = field.metadata["ndim"]
+    for name in field.metadata["dtypes"]:
+        dtype = np.dtype(name)
+        extreme = EDGES if dtype == EDGES.dtype else np.full(5, np.iinfo(dtype).max, dtype)
+        if ndim == 1:
+            yield from (np.empty(0, dtype), extreme, extreme[1:2], extreme[3:4], np.zeros(3000, dtype), extreme[4:])
+        else:
+            yield from (np.zeros(shape, dtype) for shape in ((0, 0), (0, 16), (1, 0), (1, 16), (5, 16), (3000, 1)))
+            yield from (np.zeros((0, 1 << 40), dtype), np.full((1, 12), np.iinfo(dtype).max, dtype))
+
+
+def garbage(cls, field):
+    hint = typing.get_type_hints(cls)[field.name]
+    if hint is np.ndarray:
+        return arrays(field)
+    if typing.get_origin(hint) is list:
+        (item,) = typing.get_args(hint)
+        if item is np.ndarray:
+            return ([], [np.empty(0, np.uint8)], [np.full(9, 255, np.uint8)] * 3)
+        one = {int: INTS, bytes: BYTES, str: TEXTS}[item]
+        return ([], list(one), [one[0]] * 5000, *([x] for x in one), *([x] * 2 for x in one[:3]))
+    return {int: INTS, bytes: BYTES, str: TEXTS, bool: (False, True)}[hint]
+
+
+class Sender:
+    """Sends signed and unsigned messages to single servers, and keeps what they answer."""
+
+    def __init__(self, world):
+        self.world = world
+        config = world.deployment.config
+        self.anna, self.user = world.owners[0], world.user
+        index = self.user.index()
+        batch = self.anna.batches()[0].id
+        self.columns = query_columns(config.encoding.encode_queries(vectors(1, 7)), config.params)
+        none = np.empty(0, np.uint32)
+        self.salt = schedule.random_bytes(32)
+        self.header = m.QueryHeader(
+            config.id, self.user.id, schedule.random_bytes(16), "user", 3, 1, [1, 2, 3], config.encoding.hash,
+            index.snapshot, [o.grant for o in index.owners],
+            [column_commitment(self.salt, self.columns[s], none) for s in SERVERS], index.batches,
+        )  # fmt: skip
+        ids, rows = np.frombuffer(batch, np.uint8)[None], np.array([3], "<i8")
+        self.by_owner = [
+            m.Grant(self.anna.id, self.user.id, 2, 0, ["server"], 0, True, 0, 0, False),
+            m.ListGrants(self.anna.id),
+            m.UploadOp(
+                b"n" * 16, b"s" * 16, 1, 2, config.encoding.encoded_dim, config.encoding.hash, [],
+                np.zeros((2, 12), np.uint32), np.empty(0, np.uint8), np.zeros(3, "<i8"), np.zeros((2, 16), np.uint8),
+                np.zeros(2, "<i8"),
+            ),
+            m.DeleteOp(b"o" * 16, b"s" * 16, ids, rows),
+            m.CompactOp(b"p" * 16, b"s" * 16, batch, 1, np.empty(0, "<i8")),
+            m.CommitOp(b"q" * 16),
+            m.FetchShares(batch),
+        ]  # fmt: skip
+        self.by_user = [
+            m.SnapshotRequest([self.anna.id], b""),
+            m.FetchImages(ids, rows),
+        ]
+        self.unsigned = [
+            m.StatusRequest(b""), m.ListOps(), m.PruneOps([]), m.AbortOp(b"r" * 16), m.VerifyRequest(), m.Ok(),
+            m.Failure("ParameterError", ""), m.KeysRequest(self.user.id), m.Snapshot(b"", False, []),
+            m.Answer(np.zeros((1, 1), np.uint32)), m.VerifyReport(0, []),
+        ]  # fmt: skip
+        self.answers = 0
+
+    def query(self, server, **changes):
+        header = dataclasses.replace(self.header, **changes)
+        frames = [np.frombuffer(f, np.uint8) for f in encode(header)]
+        return m.Query(frames, self.salt, self.columns[server], np.empty(0, np.uint32))
+
+    def send(self, client, msg, servers=SERVERS):
+        try:
+            frames = client._sign(msg)
+        except MessageError:  # a number that msgpack cannot hold
+            return
+        for server in servers:
+            self.raw(frames, server)
+
+    def raw(self, frames, server):
+        reply = decode(self.world.deployment.servers[server].handle(frames))
+        self.answers += 1
+        if isinstance(reply, m.Failure):
+            assert reply.name != "MippError", reply.text
+            assert issubclass(getattr(mipp.errors, reply.name), mipp.errors.MippError)
+
+
+@pytest.fixture
+def sender(world, monkeypatch, caplog):
+    monkeypatch.setattr(ranking, "TIMEOUT", 0.05)
+    with caplog.at_level(logging.WARNING):
+        made = Sender(world)
+        yield made
+    assert not [r for r in caplog.records if r.exc_info], "a traceback went to the log"
+    assert made.answers > 10
+    made.anna.grant(made.user.id, rankings=["server", "user"])
+    world.check()
+    assert world.deployment.status()["images"] == 60
+
+
+def variants(msg):
+    for field in dataclasses.fields(msg):
+        values = list(garbage(type(msg), field))
+        now = getattr(msg, field.name)
+        if isinstance(now, np.ndarray) and now.size:  # of the right shape, too
+            limits = np.iinfo(now.dtype)
+            values += [
+                np.full_like(now, n) for n in (limits.min, limits.max, max(limits.min, -1), min(limits.max, 1 << 48))
+            ]
+        for value in values:
+            yield dataclasses.replace(msg, **{field.name: value})
+
+
+def test_owners_messages(sender):
+    for msg in sender.by_owner:
+        for changed in variants(msg):
+            sender.send(sender.anna, changed)
+            if isinstance(changed, (m.UploadOp, m.DeleteOp, m.CompactOp)):  # some are fine; they must not pile up
+                for server in sender.world.deployment.servers.values():
+                    server.store.abort(changed.op)
+
+
+def test_uploads_that_are_committed(sender):
+    """What servers accept of a hostile owner's uploads disturbs nobody else and crashes nothing afterwards."""
+    world, anna = sender.world, sender.anna
+    berta = world.deployment.create_owner("hostile")
+    berta.grant(world.user.id)
+    good = next(msg for msg in sender.by_owner if isinstance(msg, m.UploadOp))
+    done = []
+    for changed in variants(good):
+        if changed.op == good.op:
+            changed = dataclasses.replace(changed, op=schedule.random_bytes(16))
+        for server in SERVERS:
+            none = {} if server != 3 else {"share": np.empty((0, 0), np.uint32), "images": np.empty(0, np.uint8)}
+            sender.send(berta, dataclasses.replace(changed, **none), [server])
+        sender.send(berta, m.CommitOp(changed.op))
+        done.append(changed.op)
+    held = [batch for batch in done if any(batch == b.id for b in berta.batches())]
+    assert len(held) > 10
+    for batch in held:
+        sender.send(berta, m.FetchShares(batch))
+        sender.send(world.user, m.FetchImages(np.frombuffer(batch, np.uint8)[None], np.array([1], "<i8")))
+    # servers that hold different batches of it answer no query over it, so the user blocks it
+    world.user.block(berta)
+    world.user.search(vectors(1)[0], 5)
+    images = world.user.fetch([(batch, row) for batch in held for row in (0, 1)] + [(anna.batches()[0].id, 3)])
+    assert all(image.error is not None for image in images[:-1]) and images[-1].error is None
+    berta.compact()
+    berta.forget()
+
+
+def test_users_messages(sender):
+    for msg in sender.by_user:
+        for changed in variants(msg):
+            sender.send(sender.user, changed)
+
+
+def test_queries(sender):
+    for server in SERVERS:
+        for field in dataclasses.fields(m.QueryHeader):
+            for value in garbage(m.QueryHeader, field):
+                try:
+                    msg = sender.query(server, **{field.name: value})
+                except MessageError:
+                    continue
+                sender.send(sender.user, msg, [server])
+        for changed in variants(sender.query(server)):
+            sender.send(sender.user, changed, [server])
+        # with a commitment that fits, so that what is behind that check is met
+        field = next(f for f in dataclasses.fields(m.Query) if f.name == "column")
+        for column in arrays(field):
+            kinds = ("user", 3, 1), ("server", 3, 1), ("threshold", 0, 1), ("user", 3, len(column))
+            for theta in (np.empty(0, np.uint32), np.zeros(1, np.uint32), np.zeros(1, np.uint64)):
+                for kind, k, queries in kinds:
+                    salted = [column_commitment(sender.salt, column, theta)] * 3
+                    msg = sender.query(server, ranking=kind, k=k, queries=queries, commitments=salted)
+                    sender.send(sender.user, dataclasses.replace(msg, column=column, theta=theta), [server])
+
+
+def test_registrations(sender):
+    """Signed by the key inside, so that each gets past the signature."""
+    config, channel = sender.world.deployment.config, sender.world.deployment.channel
+    stranger = mipp.User("stranger", config, channel, schedule.random_bytes(32), schedule.random_bytes(32))
+    public = signing.sign_public(stranger._seed)
+    for msg, second in (
+        (m.RegisterUser("stranger", public, stranger._public[1], b""), "box_key"),
+        (m.RegisterOwner("stranger", public, b"r" * 16, b"s" * 80), "registration"),
+    ):
+        for changed in variants(msg):
+            stranger.id = signing.party_id(changed.sign_key, getattr(changed, second))
+            sender.send(stranger, changed)
+
+
+def test_unsigned_messages(sender):
+    for msg in sender.unsigned:
+        for changed in [msg, *variants(msg)]:
+            try:
+                frames = encode(changed)
+            except MessageError:
+                continue
+            for server in SERVERS:
+                sender.raw(frames, server)
+
+
+def test_envelopes(sender):
+    signed = decode(sender.user._sign(sender.by_user[0]), m.Signed)
+    nested = encode(signed)
+    inner = [np.frombuffer(f, np.uint8) for f in nested]
+    for changed in [*variants(signed), dataclasses.replace(signed, frames=inner)]:
+        for server in SERVERS:
+            sender.raw(encode(changed), server)
+    sender.send(sender.user, signed)
+    for wrong in (sender.by_owner[0], m.Ok(), m.StatusRequest(b"")):
+        sender.send(sender.user, wrong)
+    for wrong in (*sender.by_user, sender.query(1)):
+        sender.send(sender.anna, wrong)
+
+
+def headed(body):
+    return b"MIPP\x01" + body
+
+
+def bombs():
+    pack = msgpack.packb
+
+    def ext(*value):
+        return msgpack.ExtType(1, pack(list(value)))
+
+    yield from ([], [b""], [b"MIPP"], [b"MIPP\x02" + pack(["Ok", []])], [headed(b"")], [headed(b"\xc1")])
+    yield [headed(b"\x91" * 100000)]  # depth
+    yield [headed(b"\x81" * 100000)]
+    yield [headed(b"\xdd\xff\xff\xff\xff")]  # an array of 2^32 items
+    yield [headed(b"\xc6\xff\xff\xff\xff")]  # bytes of 4 GiB
+    yield [headed(b"\xc9\xff\xff\xff\xff\x01")]  # an extension of 4 GiB
+    yield [headed(pack([["Ok"], []]))]
+    yield [headed(pack([{"a": 1}, []]))]
+    yield [headed(pack(["Ok", {}]))]
+    yield [headed(pack(["Ok", []]) + b"\0")]
+    yield [headed(pack(["ListGrants", [1]]))]
+    yield [headed(pack(["StatusRequest", [msgpack.ExtType(2, b"")]]))]
+    yield [headed(pack(["StatusRequest", [msgpack.Timestamp(1, 2)]]))]  # a timestamp
+    yield [headed(pack(["PruneOps", [[b"x" * 16] * ((1 << 20) + 1)]]))]
+    for value in (ext("|u1", [0], 0), ext("|u1", [0], -1), ext("|u1", [0], 1 << 40), ext("|u1", [1], 1)):
+        yield [headed(pack(["FetchImages", [value, value]])), b"\0"]
+    for shape in ([1 << 47, 1 << 47], [0, 1 << 48], [-1], [True], [1.0], ["1"], [], [1, 1, 1, 1], None):
+        yield [headed(pack(["Answer", [ext("<u4", shape, 1)]])), b""]
+    for raw in (b"", b"\xc1", b"\x91" * 5000, pack([1, 2]), pack({"a": 1}), pack([None, None, None])):
+        yield [headed(pack(["Answer", [msgpack.ExtType(1, raw)]])), b""]
+    one = ext("|u1", [1, 16], 1)  # the same frame twice, and one that nothing names
+    yield [headed(pack(["FetchImages", [one, one]])), b"\0" * 16]
+    yield [headed(pack(["Ok", []])), b"\0"]
+    for number in (1 << 63, (1 << 64) - 1):
+        yield [headed(pack(["VerifyReport", [number, []]]))]
+
+
+@pytest.mark.parametrize("frames", list(bombs()), ids=lambda f: bytes(f[0])[5:25].hex() if f else "none")
+def test_bombs(frames):
+    with pytest.raises(MessageError):
+        decode(frames)
+
+
+def test_packed_frames_of_strangers():
+    for raw in (b"", b"\xc1", b"\x91" * 100000, msgpack.packb([1]), msgpack.packb({}), b"\xdd\xff\xff\xff\xff"):
+        with pytest.raises(MessageError):
+            unpack_frames(raw)
+
+
+def test_every_integer_of_a_message_is_a_signed_word():
+    for number in (-(1 << 63), (1 << 63) - 1):
+        assert decode(encode(m.VerifyReport(number, []))).files == number
+    for number in (1 << 63, (1 << 64) - 1, 1 << 64, -(1 << 63) - 1, 1 << 4000):
+        with pytest.raises(MessageError):
+            decode(encode(m.VerifyReport(number, [])))
+    with pytest.raises(MessageError):
+        encode(m.Failure("\ud800", ""))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=3), st.booleans())
+def test_any_bytes(frames, magic):
+    if magic and frames:
+        frames[0] = headed(frames[0])
+    with contextlib.suppress(MessageError):
+        decode(frames)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_flipped_bits(data):
+    """Of an honest message: it decodes to something of the right types or is refused."""
+    frames = encode(m.FetchImages(np.zeros((2, 16), np.uint8), np.array([1, 2], "<i8")))
+    head = bytearray(frames[0])
+    for _ in range(data.draw(st.integers(1, 4))):
+        head[data.draw(st.integers(0, len(head) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with contextlib.suppress(MessageError):
+        assert frames_hash(encode(decode([bytes(head), *frames[1:]])))
+
+
+def test_the_homomorphic_scheme(tmp_path, monkeypatch, caplog):
+    """Its servers read ciphertexts and Paillier keys from strangers."""
+    encoding = mipp.Encoding("cosine", 12)
+    with mipp.Deployment.create(tmp_path / "h", encoding, scheme="homomorphic") as deployment:
+        owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)
+        owner.add_vectors(vectors(4))
+        owner.grant(user.id)
+        world = World.__new__(World)
+        world.deployment, world.user = deployment, user
+        sender = Sender.__new__(Sender)
+        sender.world, sender.answers = world, 0
+        index = user.index()
+        column = user._columns(encoding.encode_queries(vectors(1)))[1]
+        none, salt = np.empty(0, np.uint32), schedule.random_bytes(32)
+        field = next(f for f in dataclasses.fields(m.Query) if f.name == "column")
+        odd = [column[:, 1:], column[:0], np.concatenate([column, column]), np.zeros_like(column), ~column]
+        for changed in [*arrays(field), *odd]:
+            for queries in {1, len(changed)}:
+                header = m.QueryHeader(
+                    deployment.config.id, user.id, schedule.random_bytes(16), "user", 3, queries, [1, 2],
+                    encoding.hash, index.snapshot, [o.grant for o in index.owners],
+                    [column_commitment(salt, changed, none)] * 2, index.batches,
+                )  # fmt: skip
+                msg = m.Query([np.frombuffer(f, np.uint8) for f in encode(header)], salt, changed, none)
+                sender.send(user, msg, (1, 2))
+        real = user._paillier.public.to_bytes()
+        for key in (*BYTES, real[:-1], real + b"\0", bytes(len(real)), b"\xff" * len(real), real[::-1]):
+            sender.send(user, m.RegisterUser("ulla", *user._public, key), (1, 2))
+            stranger = mipp.User("eve", deployment.config, deployment.channel, b"s" * 32, b"b" * 32)
+            sender.send(stranger, m.RegisterUser("eve", *stranger._public, key), (1, 2))
+        assert user.search(vectors(1)[0], 2).hits
+    assert not [r for r in caplog.records if r.exc_info]
