@@ -96,6 +96,16 @@ class IndexClient(Client):
                 del self._known[oldest], self._told[oldest]
         return index
 
+    def _owners_of_batches(self) -> dict[bytes, list[bytes]]:
+        """Which owners have a batch of an id, of those that grant something and are not blocked; damaged ones too."""
+        self._index(())
+        owners: dict[bytes, list[bytes]] = {}
+        for o in self._told[()][self.servers[0]][1]:
+            if o.owner not in self._blocked:
+                for batch in o.batches:
+                    owners.setdefault(batch.tobytes(), []).append(o.owner)
+        return owners
+
     def _remembered(self, key: tuple[bytes, ...], least: int) -> Index | None:
         """A state that was asked for before and holds ``least`` rows, to be used if the first server knows no newer one."""
         known = self._known.get(key)

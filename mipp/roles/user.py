@@ -46,6 +46,7 @@ _PATIENCE = 10.0
 #: what one server holds at once for a batch that is not answered by rows
 _ANSWER_BYTES = 1 << 28
 
+_NOBODY = bytes(16)
 T = TypeVar("T")
 # index, rows, scores if given, seconds
 _Ranked: TypeAlias = tuple[Index, np.ndarray, np.ndarray | None, dict[str, float]]
@@ -491,7 +492,10 @@ class User(IndexClient):
         return images
 
     def _owned(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[tuple[bytes, bytes, int]]:
-        """(owner, batch, row) of hits and ids; NotFoundError for an id of no owner, ParameterError if of several."""
+        """(owner, batch, row) of hits and ids; ParameterError for an id that several owners have.
+
+        An id of no owner that is known is asked for in nobody's name: servers say that it belongs to no owner.
+        """
         owners: dict[bytes, list[bytes]] | None = None
         found = []
         for hit in hits:
@@ -500,13 +504,8 @@ class User(IndexClient):
                 continue
             ((batch, row),) = image_rows([hit])
             if owners is None:
-                owners = {}
-                for o in self.index().owners:
-                    for b in o.batches:
-                        owners.setdefault(b.tobytes(), []).append(o.owner)
-            of = owners.get(batch, [])
-            if not of:
-                raise NotFoundError(f"no owner that grants this user anything has a batch {batch.hex()}")
+                owners = self._owners_of_batches()
+            of = owners.get(batch, [_NOBODY])
             if len(of) > 1:
                 raise ParameterError(f"several owners have a batch {batch.hex()}; fetch a hit of a search instead")
             found.append((of[0], batch, row))
