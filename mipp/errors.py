@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AccessDeniedError",
     "AuthenticationError",
+    "BusyError",
     "CpuError",
     "DTypeError",
     "DeploymentError",
@@ -85,6 +86,10 @@ class AuthenticationError(MippError, PermissionError):
 
 class AccessDeniedError(MippError, PermissionError):
     """A server refuses: no grant, a stale or exhausted grant, or a query that its rules forbid."""
+
+
+class BusyError(MippError, RuntimeError):
+    """A server has too many requests at once; try again later. Clients retry by themselves for some seconds."""
 
 
 class StaleSnapshotError(MippError, RuntimeError):
