@@ -23,14 +23,15 @@ from ..params import Params
 from ..protocol import messages as m
 from ..protocol.channel import LocalChannel, request
 from ..protocol.wire import encode, unpack_frames
+from ..roles.admission import Admission
 from ..roles.client import check_name
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
 from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
 from ..roles.homomorphic_user import HomomorphicUser
 from ..roles.key_centre import KeyCentre
-from ..roles.meeting import LocalMeeting
 from ..roles.owner import ImageOwner
+from ..roles.rendezvous import LocalRendezvous
 from ..roles.server import Server
 from ..roles.user import User
 from ..store.files import sync_folder
@@ -166,9 +167,9 @@ class Deployment:
                 _, secret = load_key_file(home / "server.key", "server")
                 kind = _server_class(config.params, i)
                 servers[i] = kind(config, i, home, secret["box"], secret["pair"], threads=threads, check=check)
-            meeting = LocalMeeting()
-            for server in servers.values():
-                server.meet = meeting.join
+            rendezvous = LocalRendezvous()
+            for i, server in servers.items() if config.params.n == 3 else ():
+                server.admission = Admission(i, rendezvous)
             deployment = cls(path, config, servers, session, threads)
             deployment._recover()
             deployment._clean()

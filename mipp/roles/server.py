@@ -32,16 +32,18 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..protocol.link import Link
+from ..protocol.session import Public
 from ..protocol.wire import Frames, decode, encode, frames_hash, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS, add_zero_share
 from ..store.memory import aligned_words
 from ..store.store import ServerStore, check_offsets
 from ..store.views import OwnerView, snapshot_hash
+from .admission import Admission
 from .answering import CountedHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .plan import Plan
-from .ranking import rank
+from .ranking import Prepared, check_ranking, rank
 from .reports import owner_snapshot, status
 
 __all__ = ["Server"]
@@ -90,8 +92,8 @@ class Server:
         self.store = ServerStore(
             folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check
         )
-        #: way to the other servers for one query, by its header's hash; None where servers cannot reach each other
-        self.meet: Callable[[bytes, int], Link] | None = None
+        #: rankings that are open here; None where servers cannot reach each other
+        self.admission: Admission | None = None
         self._counted = CountedHeaders()
         self._plans: dict[bytes, Plan] = {}
         self._plan_lock = threading.Lock()
@@ -104,6 +106,8 @@ class Server:
         raise TypeError("a server holds keys and does not pickle")
 
     def close(self) -> None:
+        if self.admission is not None:
+            self.admission.close()
         self.store.close()
         self._plans.clear()
         self._secrets.clear()
@@ -299,7 +303,7 @@ class Server:
             whole.digest(), False, [pack_frames(encode(owner_snapshot(v, *grants[v.owner]))) for v in views]
         )
 
-    def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer | m.Ranked:
+    def _query(self, signer: bytes, msg: m.Query, digest: bytes, packed: Any) -> m.Answer | m.Ranked | m.Pending:
         frames: Frames = [f.data for f in msg.header]
         header = decode(frames, m.QueryHeader)
         bound = frames_hash(frames)
@@ -314,19 +318,30 @@ class Server:
             return m.Answer(self._answers(header, bound, plan, msg.column, rows))
         if header.ranking not in ("server", "threshold"):
             raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
-        if self.meet is None or self.config.params.n != 3:
+        if self.admission is None:
             raise ParameterError("these servers do not compare scores; use ranking='user'")
+        size = msg.column.nbytes + msg.theta.nbytes + 8 * max(header.queries, 0) * max(header.k, 0)
 
-        def prepare() -> tuple[np.ndarray, bool]:
+        def check() -> tuple[Plan, list[m.Grant], Public]:
             self._check_query(signer, header, msg)
             plan, grants = self._authorise(header)
-            self._count(header, grants)
-            answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
-            return answers, all(g.scores for g in grants)
+            return plan, grants, check_ranking(header, bound, self.config.encoding, msg.theta, plan.live_total)
 
-        link = self.meet(bound, self.index)
-        encoding = self.config.encoding
-        return rank(self.index, self._pair_keys, link, header, bound, encoding, prepare, msg.theta, self.threads)
+        def run(link: Link, checked: tuple[Plan, list[m.Grant], Public] | None) -> m.Ranked:
+            def prepare() -> Prepared:
+                plan, grants, public = checked or check()
+                self._count(header, grants)
+                answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
+                return answers, all(g.scores for g in grants), public
+
+            return rank(self.index, self._pair_keys, link, header, prepare, msg.theta, self.threads)
+
+        return self.admission.ask(signer, bound, size, check, run)
+
+    def _collect(self, signer: bytes, msg: m.CollectRanking, digest: bytes, packed: Any) -> m.Ranked | m.Pending:
+        if self.admission is None:
+            raise ParameterError("these servers do not compare scores; use ranking='user'")
+        return self.admission.collect(signer, msg.header)
 
     def _check_query(self, signer: bytes, header: m.QueryHeader, msg: m.Query) -> None:
         """Whose query it is, for which index and servers, and whether the column is the one committed to."""
@@ -497,7 +512,8 @@ _HANDLERS = {
     m.FetchShares: "_fetch_shares",
     m.SnapshotRequest: "_snapshot",
     m.Query: "_query",
+    m.CollectRanking: "_collect",
     m.FetchImages: "_fetch_images",
 }
-_BY_USER = (m.SnapshotRequest, m.Query, m.FetchImages)
+_BY_USER = (m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
 _BY_OWNER = (m.Grant, m.ListGrants, m.UploadOp, m.DeleteOp, m.CompactOp, m.CommitOp, m.ForgetOwner, m.FetchShares)
