@@ -271,6 +271,22 @@ def test_the_user_gives_up_on_servers_that_never_finish(world, direct, monkeypat
         collect_ranked(world.user, asked.bound, direct.send(asked, 1))
 
 
+def test_only_a_few_request_threads_wait(world, direct, monkeypatch):
+    """Two wait for their peers; the third request is answered at once, whatever the time limit of waiting."""
+    monkeypatch.setattr(admission_module, "WAIT", 2 * SOON)
+    monkeypatch.setattr(admission_module, "WAITING", 2)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(direct.send, direct.prepare(), 1) for _ in range(2)]
+        direct.wait(lambda: direct.servers[1].admission._waiting == 2)
+        began = time.monotonic()
+        assert isinstance(direct.send(direct.prepare(), 1)[1], m.Pending)
+        assert time.monotonic() - began < SOON
+        monkeypatch.setattr(rendezvous_module, "GATHER_LIMIT", 0)
+        for job in jobs:  # what nobody comes for ends in a waiting thread, too
+            with pytest.raises(ProtocolError, match="did not reach"):
+                job.result(SOON)
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
