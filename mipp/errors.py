@@ -90,6 +90,10 @@ class AccessDeniedError(MippError, PermissionError):
     """A server refuses: no grant, a stale or exhausted grant, or a query that its rules forbid."""
 
 
+class BusyError(MippError, RuntimeError):
+    """A server has too many requests at once; try again later. Clients retry by themselves for some seconds."""
+
+
 class StaleSnapshotError(MippError, RuntimeError):
     """The index changed since the snapshot that a query names; ask for a new one and retry."""
 
@@ -112,10 +116,6 @@ class ConflictError(StoreError):
 
 class LimitError(MippError, ValueError):
     """A request that asks for more than a server gives at once, or a party beyond the limits of its card."""
-
-
-class BusyError(MippError, RuntimeError):
-    """Too many requests of this party, or in all, at once; try again later."""
 
 
 class NonceReuseError(StoreError):

@@ -23,14 +23,15 @@ from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import peer_messages as pm
 from ..protocol.channel import LocalChannel, request
+from ..roles.admission import Admission
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
 from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
 from ..roles.homomorphic_user import HomomorphicUser
 from ..roles.key_centre import KeyCentre
-from ..roles.meeting import LocalMeeting
 from ..roles.names import check_name, known_name
 from ..roles.owner import ImageOwner
+from ..roles.rendezvous import LocalRendezvous
 from ..roles.server import Server
 from ..roles.user import User
 from ..store.blocklist import read_blocked, write_blocked
@@ -184,9 +185,9 @@ class Deployment:
                     config, i, home, secret["box"], secret["pair"], identity["sign"], threads=threads, check=check,
                     holder=session.token, alive=session.alive, witness=functools.partial(witness.note, i),
                 )  # fmt: skip
-            meeting = LocalMeeting()
-            for server in servers.values():
-                server.meet = meeting.join
+            rendezvous = LocalRendezvous()
+            for i, server in servers.items() if config.params.n == 3 else ():
+                server.admission = Admission(i, rendezvous)
             deployment = cls(path, config, servers, session, witness, threads)
             if session.alone:
                 rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})

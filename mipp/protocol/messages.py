@@ -22,6 +22,7 @@ __all__ = [
     "Answer",
     "BatchList",
     "Certify",
+    "CollectRanking",
     "CommitOp",
     "Compact",
     "DeleteOp",
@@ -40,6 +41,7 @@ __all__ = [
     "Outcome",
     "OutcomeRequest",
     "OwnerSnapshot",
+    "Pending",
     "Query",
     "QueryHeader",
     "Ranked",
@@ -401,6 +403,9 @@ class Query:
     limbs).
 
     theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
+
+    With ranking "server" or "threshold" a server computes nothing before all three servers have the query. It answers
+    Ranked, or Pending when that takes longer than a moment.
     """
 
     header: list[np.ndarray] = array("u1")
@@ -436,6 +441,28 @@ class Ranked:
     queries: int
     rows: int
     words: np.ndarray = array("u8", ndim=2)
+
+
+@message
+class Pending:
+    """Server -> user: the ranking has not started or not finished. Ask again with :class:`CollectRanking`.
+
+    retry_after: milliseconds to wait before that.
+    """
+
+    retry_after: int
+
+
+@message
+class CollectRanking:
+    """User -> server, signed: the outcome of a query that was answered with :class:`Pending`.
+
+    header: hash of the query's header. The answer is :class:`Ranked` or a failure, handed out once, to the user that
+    signed the query; or :class:`Pending` again. NotFoundError when the server keeps nothing for this user under that
+    hash: never asked, handed out, or not collected within a minute.
+    """
+
+    header: bytes
 
 
 @message

@@ -1,26 +1,37 @@
-"""The servers' part of ``ranking="server"``: from masked answers to shares of the ranking, for the user alone."""
+"""One ranking by the servers: its checks, one server's part from score shares to result, and how a user collects it."""
 
 from __future__ import annotations
 
 import contextlib
+import random
+import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..encoding import Encoding
-from ..errors import AccessDeniedError, ParameterError, ScoreRangeError
+from ..errors import AccessDeniedError, BusyError, ParameterError, ProtocolError, ScoreRangeError
 from ..protocol import messages as m
 from ..protocol.comparison import threshold
 from ..protocol.link import Link
 from ..protocol.session import Party, Public
 from ..protocol.topk import top_k
+from .client import Client
 
-__all__ = ["TIMEOUT", "public_facts", "rank"]
+__all__ = ["TIMEOUT", "check_ranking", "collect_ranked", "public_facts", "rank", "retry_busy"]
 
 #: seconds that a server waits for any one message of a peer
 TIMEOUT = 60.0
-# what one server works out before the peers are needed
-Prepared = tuple[np.ndarray, bool]
+#: seconds that a user asks for a ranking that the servers say is not finished
+PATIENCE = 900.0
+#: milliseconds between two such questions, at most
+MAX_PAUSE = 2000
+#: seconds that a user retries while servers are busy
+BUSY_PATIENCE = 15.0
+# score shares, whether the user gets scores, and the public facts
+Prepared = tuple[np.ndarray, bool, Public]
+T = TypeVar("T")
 
 
 def public_facts(encoding: Encoding, bound: bytes, snapshot: bytes, rows: int) -> Public:
@@ -35,13 +46,32 @@ def public_facts(encoding: Encoding, bound: bytes, snapshot: bytes, rows: int) -
     return Public(bound, snapshot, rows, encoding.ring_bits, low, high)
 
 
+def check_ranking(header: m.QueryHeader, bound: bytes, encoding: Encoding, theta: np.ndarray, rows: int) -> Public:
+    """Refuse a k or thresholds that do not fit the query; nothing is computed.
+
+    Parameters
+    ----------
+    header, bound : of the query, and its hash
+    encoding : of the index
+    theta : (B,) words, share of the thresholds, or (0,)
+    rows : live rows that the query covers
+    """
+    public = public_facts(encoding, bound, header.snapshot, rows)
+    if header.ranking == "threshold":
+        if theta.shape != (header.queries,) or header.k != 0:
+            raise ParameterError("a threshold query has one threshold per query, and k = 0")
+    elif theta.size:
+        raise ParameterError("only a threshold query has thresholds")
+    elif header.k > rows:
+        raise AccessDeniedError(f"k={header.k} is more than the {rows} images that the query covers")
+    return public
+
+
 def rank(
     index: int,
     pair_keys: dict[int, bytes],
     link: Link,
     header: m.QueryHeader,
-    bound: bytes,
-    encoding: Encoding,
     prepare: Callable[[], Prepared],
     theta: np.ndarray,
     threads: int | None,
@@ -51,24 +81,15 @@ def rank(
     Parameters
     ----------
     index, pair_keys, link : this server, its keys with the others, its way to them
-    header, bound : of the query, and its hash
-    encoding : of the index
-    prepare : checks everything and gives this server's (B, live rows) share of the scores, and whether scores may be
-        opened to the user
+    header : of the query
+    prepare : charges the quota and gives this server's (B, live rows) share of the scores, whether scores may be opened
+        to the user, and what :func:`check_ranking` returned
     theta : (B,) words, share of the thresholds
     threads : native threads
     """
     party = Party(index, pair_keys, link, timeout=TIMEOUT, threads=threads)
     try:
-        shares, scores = prepare()
-        public = public_facts(encoding, bound, header.snapshot, shares.shape[1])
-        if header.ranking == "threshold":
-            if theta.shape != (header.queries,) or header.k != 0:
-                raise ParameterError("a threshold query has one threshold per query, and k = 0")
-        elif theta.size:
-            raise ParameterError("only a threshold query has thresholds")
-        elif header.k > public.rows:
-            raise AccessDeniedError(f"k={header.k} is more than the {public.rows} images that the query covers")
+        shares, scores, public = prepare()
     except BaseException as error:
         with contextlib.suppress(BaseException), party.attempt():
             raise error
@@ -79,3 +100,45 @@ def rank(
         part = top_k(party, shares, header.k, public, scores=scores)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(part.server, part.session, part.parameters, part.queries, part.rows, words)
+
+
+# --- the user's side ----------------------------------------------------------------------------------------------
+
+
+def collect_ranked(client: Client, bound: bytes, replies: dict[int, Any]) -> dict[int, Any]:
+    """Ask the servers that answered ``Pending`` again until each has given its part; replies by server, in order.
+
+    Parameters
+    ----------
+    client : who asked
+    bound : hash of the query's header
+    replies : of the servers to the query; those that are not Pending are returned as they are
+
+    Raises
+    ------
+    ProtocolError
+        A server did not finish in ``PATIENCE`` seconds.
+    MippError
+        The error that ended the ranking.
+    """
+    until = time.monotonic() + PATIENCE
+    while pending := {server: r for server, r in replies.items() if isinstance(r, m.Pending)}:
+        if time.monotonic() > until:
+            raise ProtocolError(f"server {min(pending)} did not finish the ranking in {PATIENCE:g} s")
+        time.sleep(min(max(1, *(r.retry_after for r in pending.values())), MAX_PAUSE) / 1000)
+        requests = {server: client._sign(m.CollectRanking(bound), server) for server in pending}
+        replies = replies | client.channel.gather(requests, together=True)
+    return replies
+
+
+def retry_busy(attempt: Callable[[], T]) -> T:
+    """Run ``attempt``; retries with growing pauses while servers have too many requests, for some seconds."""
+    until, pause = time.monotonic() + BUSY_PATIENCE, 0.05
+    while True:
+        try:
+            return attempt()
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 1.0)

@@ -39,6 +39,7 @@ from ..errors import (
 from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
 from ..protocol.link import Link
+from ..protocol.session import Public
 from ..protocol.wire import (
     Frames,
     decode,
@@ -55,6 +56,7 @@ from ..store.parties import is_registered
 from ..store.store import ServerStore
 from ..store.views import OwnerView
 from . import changing
+from .admission import Admission
 from .answering import OpenHeaders, row_range
 from .bound import column_commitment, image_seal_info, owner_seal_info
 from .config import DeploymentConfig
@@ -64,7 +66,7 @@ from .limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_
 from .names import check_name
 from .peering import HANDLERS as PEER_HANDLERS
 from .plan import Plan
-from .ranking import rank
+from .ranking import Prepared, check_ranking, rank
 from .reports import owner_snapshot
 from .serving_images import image_files, images_reply, locate_images, requested_images
 
@@ -129,8 +131,8 @@ class Server:
             holder=holder, alive=alive, witness=witness,
         )  # fmt: skip
         self.store.changes.parse = changing.parse_commit
-        #: way to the other servers for one query, by its header's hash; None where servers cannot reach each other
-        self.meet: Callable[[bytes, int], Link] | None = None
+        #: rankings that are open here; None where servers cannot reach each other
+        self.admission: Admission | None = None
         self._headers = OpenHeaders()
         self._log = RequestLog(clock)
         self._busy: collections.Counter[bytes] = collections.Counter()
@@ -148,6 +150,8 @@ class Server:
         raise TypeError("a server holds keys and does not pickle")
 
     def close(self) -> None:
+        if self.admission is not None:
+            self.admission.close()
         self.store.close()
         self._plans.clear()
         self._secrets.clear()
@@ -230,7 +234,7 @@ class Server:
         statement = signing.Statement(msg.deployment, msg.receiver, kind.__name__, digest.whole, msg.issued, msg.random)
         signing.verify(public, msg.signature, statement)
         if not relayed:  # those carry versions; sent again they change nothing
-            self._log.check(msg.signer, statement, repeatable=kind is not m.Query)
+            self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
         packed = functools.partial(pack_frames, encode(msg))
         with self._one_of(msg.signer):
             if isinstance(method, str):
@@ -380,7 +384,7 @@ class Server:
                 return str(error)
         return ""
 
-    def _query(self, signer: bytes, msg: m.Query, digest: Digest, packed: Any) -> m.Answer | m.Ranked:
+    def _query(self, signer: bytes, msg: m.Query, digest: Digest, packed: Any) -> m.Answer | m.Ranked | m.Pending:
         frames: Frames = [f.data for f in msg.header]
         header = decode(frames, m.QueryHeader)
         bound = frames_hash(frames)
@@ -400,20 +404,31 @@ class Server:
             return m.Answer(self._answers(header, bound, plan, msg.column, rows))
         if header.ranking not in ("server", "threshold"):
             raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
-        if self.meet is None or self.config.params.n != 3:
+        if self.admission is None:
             raise ParameterError("these servers do not compare scores; use ranking='user'")
+        size = msg.column.nbytes + msg.theta.nbytes + 8 * max(header.queries, 0) * max(header.k, 0)
 
-        def prepare() -> tuple[np.ndarray, bool]:
+        def check(newest: bytes = b"") -> tuple[Plan, list[m.Grant], Public]:
             self._check_query(signer, header, msg)
-            plan, grants = self._authorise(header, msg.newest)
+            plan, grants = self._authorise(header, newest)
             self._within(header, plan.live_total)
-            self._count(header, grants)
-            answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
-            return answers, all(g.scores for g in grants)
+            return plan, grants, check_ranking(header, bound, self.config.encoding, msg.theta, plan.live_total)
 
-        link = self.meet(bound, self.index)
-        encoding = self.config.encoding
-        return rank(self.index, self._pair_keys, link, header, bound, encoding, prepare, msg.theta, self.threads)
+        def run(link: Link, checked: tuple[Plan, list[m.Grant], Public] | None) -> m.Ranked:
+            def prepare() -> Prepared:
+                plan, grants, public = checked or check()
+                self._count(header, grants)
+                answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
+                return answers, all(g.scores for g in grants), public
+
+            return rank(self.index, self._pair_keys, link, header, prepare, msg.theta, self.threads)
+
+        return self.admission.ask(signer, bound, size, lambda: check(msg.newest), run)
+
+    def _collect(self, signer: bytes, msg: m.CollectRanking, digest: Digest, packed: Any) -> m.Ranked | m.Pending:
+        if self.admission is None:
+            raise ParameterError("these servers do not compare scores; use ranking='user'")
+        return self.admission.collect(signer, msg.header)
 
     def _check_query(self, signer: bytes, header: m.QueryHeader, msg: m.Query) -> None:
         """Whose query it is, for which index and servers, and whether the column is the one committed to."""
@@ -580,7 +595,10 @@ _HANDLERS: dict[type, Any] = {
     m.ForgetOwner: "_forget",
     m.SnapshotRequest: "_snapshot",
     m.Query: "_query",
+    m.CollectRanking: "_collect",
     m.FetchImages: "_fetch_images",
     **changing.HANDLERS,
 }
-_BY_USER = (m.SnapshotRequest, m.Query, m.FetchImages)
+#: never served twice: each time counts, or hands out what is handed out once
+_ONCE = (m.Query, m.CollectRanking)
+_BY_USER = (m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

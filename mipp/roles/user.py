@@ -37,7 +37,7 @@ from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
 from .indexing import IndexClient
 from .limits import MAX_QUERIES
 from .preview import search_cost
-from .ranking import public_facts
+from .ranking import collect_ranked, public_facts, retry_busy
 
 __all__ = ["User"]
 
@@ -157,7 +157,9 @@ class User(IndexClient):
         ScoreRangeError
             Differences of this encoding's scores could wrap, so that servers cannot compare them.
         ProtocolError
-            A server failed while they compared; nobody learnt anything.
+            A server failed while they compared, or did not get the query; nobody learnt anything.
+        BusyError
+            The servers had too many rankings open, also after some seconds of retrying.
 
         Costs the user one round (two if the index changed): D words to each server, and from each k words, or N
         words with ``"user"`` (in several rounds if they are more than 32 MiB).
@@ -364,9 +366,13 @@ class User(IndexClient):
     def _replies(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
     ) -> tuple[dict[int, Any], bytes]:
-        """The servers' replies to one header, and its hash."""
-        prepared = self._prepare(index, encoded, k, ranking, theta)
-        return self._send(prepared, together=ranking != "user"), prepared.bound
+        """The servers' replies to one header, and its hash; under a new header when they are busy."""
+
+        def attempt() -> tuple[dict[int, Any], bytes]:
+            prepared = self._prepare(index, encoded, k, ranking, theta)
+            return self._send(prepared, together=ranking != "user"), prepared.bound
+
+        return retry_busy(attempt)
 
     def _each_block(
         self, index: Index, encoded: np.ndarray, k: int, use: Callable[[range, list[np.ndarray]], None]
@@ -412,7 +418,7 @@ class User(IndexClient):
             s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, b"")), s)
             for s, part in prepared.servers.items()
         }
-        return self.channel.gather(queries, together=together)
+        return collect_ranked(self, prepared.bound, self.channel.gather(queries, together=together))
 
     def _columns(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
         """What each server gets of encoded queries."""

@@ -7,7 +7,9 @@ import pytest
 
 import mipp
 from mipp.errors import AccessDeniedError, MippError, ParameterError, ProtocolError, ScoreRangeError
+from mipp.roles import admission as admission_module
 from mipp.roles import ranking as ranking_module
+from mipp.roles import rendezvous as rendezvous_module
 from tests.adversary.grants import store_old_grant
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
@@ -97,7 +99,13 @@ def test_a_server_that_breaks_down_midway(world, server, monkeypatch):
 
 
 def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
-    monkeypatch.setattr(ranking_module, "TIMEOUT", 0.5)
+    """The user sees which server did not get the query, and no server has computed or counted anything."""
+    monkeypatch.setattr(rendezvous_module, "GATHER_LIMIT", 0.5)
+    world.owners[0].grant(world.user.id, quota=5)
+    computed = []
+    for server in world.deployment.servers.values():
+        monkeypatch.setattr(server, "_answers", lambda *args: computed.append(args))
+        monkeypatch.setattr(server, "_count", lambda *args: computed.append(args))
     index = world.user.index()
     encoded = world.user.config.encoding.encode_queries(QUERY[None])
     real = world.user.channel.gather
@@ -110,8 +118,25 @@ def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
 
     world.user.channel = TwoOnly()
     began = time.monotonic()
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="did not reach server 3"):
         world.user._replies(index, encoded, 3, "server")
+    assert time.monotonic() - began < 10
+    assert not computed
+
+
+@pytest.mark.parametrize("silent", [1, 2, 3])
+def test_a_server_that_falls_silent_midway_ends_in_a_time_limit(world, monkeypatch, silent):
+    """It has the query and starts, but its peers never hear of it: each message is waited for in a time limit."""
+    monkeypatch.setattr(ranking_module, "TIMEOUT", 0.5)
+
+    def sleep(entry):
+        time.sleep(1.5)
+        raise ProtocolError("it was silent")
+
+    monkeypatch.setattr(world.deployment.servers[silent].admission, "_run", sleep)
+    began = time.monotonic()
+    with pytest.raises(ProtocolError, match="silent"):
+        world.user.search(QUERY, 3)
     assert time.monotonic() - began < 10
 
 
@@ -144,7 +169,8 @@ def test_cost_before_it_runs(world):
     assert threshold["servers"]["rounds"] > 5 and max(threshold["servers"]["bytes"].values()) > 60 * 4
 
 
-def test_the_user_receives_k_words_and_no_scores(world):
+def test_the_user_receives_k_words_and_no_scores(world, monkeypatch):
+    monkeypatch.setattr(admission_module, "WAIT", 60)  # else a slow machine may answer Pending first
     channel = world.deployment.channel
     world.user.search(QUERY, 2)
     channel.bytes_sent.clear()
