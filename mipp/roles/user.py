@@ -226,7 +226,8 @@ class User(IndexClient):
         began = time.perf_counter()
         for some in query_blocks(len(encoded)):
             best.append(RunningTopK(len(encoded[some]), k))
-            self._each_block(index, encoded[some], k, use)
+            # the first header asks whether the state is the newest; the others are of the same state
+            self._each_block(index.asking(b"") if some.start else index, encoded[some], k, use)
         spent["score"] = time.perf_counter() - began - spent["rank"]
         return index, np.concatenate([b.rows for b in best]), np.concatenate([b.scores for b in best]), spent
 
@@ -236,7 +237,7 @@ class User(IndexClient):
         spent = {"score": 0.0, "rank": 0.0}
         for some in self._portions(index, encoded, ranking):
             began = time.perf_counter()
-            asked = self._ask_about(index, some, k, ranking)
+            asked = self._ask_about(index.asking(b"") if parts else index, some, k, ranking)
             ranked = time.perf_counter()
             if ranking == "user":
                 parts.append(top_k(self._words(asked), k, threads=self.threads))
@@ -286,7 +287,7 @@ class User(IndexClient):
                 def use(rows: range, answers: list[np.ndarray], into: np.ndarray = into) -> None:
                     into[:, rows.start : rows.stop] = reconstruct(answers, threads=self.threads)
 
-                self._each_block(index, encoded[some], 1, use)
+                self._each_block(index.asking(b"") if some.start else index, encoded[some], 1, use)
             return index, out
 
         return self._anew(owners, 1, attempt, strict)

@@ -8,8 +8,8 @@ from mipp.protocol.wire import decode, encode, frames_hash, pack_frames
 
 def raw_grant(world, owner, **changes):
     """A grant message with any content, of the version after the one in force."""
-    version = owner._next_version(world.user.id)
-    grant = m.Grant(owner.id, world.user.id, version, 0, ["user"], 0, True, 0, 0, False)
+    epoch, version = owner._next_version(world.user.id)
+    grant = m.Grant(owner.id, world.user.id, epoch, version, 0, ["user"], 0, True, 0, 0, False)
     return dataclasses.replace(grant, **changes)
 
 
@@ -20,4 +20,5 @@ def store_old_grant(world, owner, **changes):
     digest = frames_hash([f.data for f in decode(signed, m.Signed).frames])
     for server in world.deployment.servers.values():
         packed = pack_frames(encode(decode(signed, m.Signed)))
-        server.store.put_grant(owner.id, grant.user, grant.version, m.grant_id(digest), packed)
+        order = (grant.epoch, grant.version, grant.revoked)
+        server.store.put_grant(owner.id, grant.user, order, m.grant_id(digest), packed)

@@ -158,4 +158,4 @@ def test_a_message_of_the_wrong_owner(world):
     with pytest.raises(AccessDeniedError):
         berta._tell(raw_grant(world, anna))
     with pytest.raises(ParameterError):
-        anna._tell(m.Grant(anna.id, b"", 1, 0, ["server"], 0, True, 0, 0, False))
+        anna._tell(m.Grant(anna.id, b"", 0, 1, 0, ["server"], 0, True, 0, 0, False))

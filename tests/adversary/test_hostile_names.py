@@ -81,8 +81,10 @@ def _registration(party, server):
     if isinstance(party, User):
         return m.RegisterUser(party.name, *party._public, b"")
     key_part, cloud_part = party._image_parts()
-    secret = party.keys.server_key(server) + key_part if server == 3 else cloud_part
-    sealed = box.seal(party.config.servers[server].box, secret, owner_seal_info(party.config.id, party.id, server))
+    sealed = []
+    for s, keys in party.config.servers.items():
+        secret = party.keys.server_key(s) + key_part if s == 3 else cloud_part
+        sealed.append(box.seal(keys.box, secret, owner_seal_info(party.config.id, party.id, s)))
     return m.RegisterOwner(party.name, signing.sign_public(party._seed), party.keys.registration, sealed)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mipp.crypto import schedule
+from mipp.crypto import box, schedule
 from mipp.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -16,13 +16,15 @@ from mipp.errors import (
     StaleSnapshotError,
 )
 from mipp.protocol import messages as m
+from mipp.protocol.chain import Content
 from mipp.protocol.wire import decode, encode
-from mipp.roles.server import column_commitment
+from mipp.roles.bound import column_commitment
 from mipp.sharing import query_columns, share_rows
 from tests.conftest import vectors
 
 QUERY = vectors(1, 7)[0]
 NO_THETA = np.empty(0, np.uint32)
+BOX = box.box_private(b"b" * 32).public_key().public_bytes_raw()
 
 
 class Forge:
@@ -47,6 +49,8 @@ class Forge:
             config.encoding.hash,
             index.snapshot,
             [o.grant for o in index.owners],
+            [o.position for o in index.owners],
+            [len(o.batches) for o in index.owners],
             [column_commitment(self.salts[s], self.columns[s], NO_THETA) for s in (1, 2, 3)],
             index.batches,
         )
@@ -114,11 +118,13 @@ def test_rows_that_were_not_granted(world):
     world.owners[1].revoke(world.user.id)
     forge = Forge(world)
     assert len(forge.index.batches) == 2
-    header = forge.header(batches=whole.batches)
+    header = forge.header(batches=whole.batches, counts=[len(whole.batches)])
     for server in (1, 2, 3):
         with pytest.raises(AccessDeniedError, match="covered by none"):
             forge.send(header, server)
-    header = forge.header(batches=whole.batches, grants=[o.grant for o in whole.owners])
+    header = forge.header(
+        batches=whole.batches, grants=[o.grant for o in whole.owners], positions=[2, 2], counts=[2, 2]
+    )
     for server in (1, 2, 3):
         with pytest.raises(AccessDeniedError, match="not in force"):
             forge.send(header, server)
@@ -126,15 +132,21 @@ def test_rows_that_were_not_granted(world):
 
 def test_a_subset_of_batches_is_answered_and_repeats_are_not(world, forge):
     subset = forge.index.batches[[0, 3]]
-    header = forge.header(batches=subset)
+    header = forge.header(batches=subset, counts=[1, 1])
     answers = [forge.send(header, s) for s in (1, 2, 3)]
     scores = sum(answers).astype(np.uint32).view(np.int32)[0]
     ids = [i for i in forge.index.ids() if np.frombuffer(i[0], np.uint8).tolist() in subset.tolist()]
     wanted = dict(world.expected(QUERY, 60))
     assert scores.tolist() == [wanted[i] for i in ids]
-    for order in ([0, 0], [3, 0], [1, 0], [0, 1, 1]):
+    for order, counts in (([0, 0], [2, 0]), ([1, 0], [2, 0]), ([0, 1, 1], [3, 0]), ([2, 3, 3], [0, 3])):
         with pytest.raises(ParameterError):
-            forge.send(forge.header(batches=forge.index.batches[order]))
+            forge.send(forge.header(batches=forge.index.batches[order], counts=counts))
+    for order, counts in (([3, 0], [1, 1]), ([0, 3], [0, 2]), ([0, 3], [2, 0])):
+        with pytest.raises(AccessDeniedError):
+            forge.send(forge.header(batches=forge.index.batches[order], counts=counts))
+    for counts in ([1], [1, 1, 0], [2, 1], [-1, 3], [1 << 62, 1 << 62]):
+        with pytest.raises((ParameterError, ShapeError)):
+            forge.send(forge.header(batches=subset, counts=counts))
 
 
 def test_misuse_of_the_header(world, forge):
@@ -147,9 +159,13 @@ def test_misuse_of_the_header(world, forge):
         ({"k": 0}, AccessDeniedError),
         ({"queries": 0}, ShapeError),
         ({"queries": 2}, ShapeError),
-        ({"grants": []}, ParameterError),
+        ({"grants": [], "positions": [], "counts": []}, ParameterError),
+        ({"positions": []}, ParameterError),
+        ({"positions": [3, 2]}, StaleSnapshotError),
+        ({"positions": [-1, 2]}, StaleSnapshotError),
+        ({"positions": [1, 2]}, StaleSnapshotError),
         ({"snapshot": b"x" * 32}, StaleSnapshotError),
-        ({"grants": [b"x" * 16]}, AccessDeniedError),
+        ({"grants": [b"x" * 16, b"y" * 16]}, AccessDeniedError),
         ({"grants": [o.grant for o in forge.index.owners][::-1]}, ParameterError),
         ({"grants": [forge.index.owners[0].grant] * 2}, ParameterError),
         ({"commitments": []}, ParameterError),
@@ -166,7 +182,7 @@ def test_misuse_of_the_header(world, forge):
 def test_unsigned_and_wrongly_signed_requests(world):
     anna, berta = world.owners
     channel = world.deployment.channel
-    msg = m.ForgetOwner(anna.id)
+    msg = m.ForgetOwner(anna.id, anna.keys.registration)
     with pytest.raises(AuthenticationError, match="signed"):
         channel.gather({1: encode(msg)})
     signed = decode(anna._sign(msg), m.Signed)
@@ -175,7 +191,7 @@ def test_unsigned_and_wrongly_signed_requests(world):
         {"signature": b""},
         {"signer": berta.id},
         {"deployment": b"x" * 16},
-        {"frames": [np.frombuffer(f, np.uint8) for f in encode(m.ForgetOwner(berta.id))]},
+        {"frames": [np.frombuffer(f, np.uint8) for f in encode(m.ForgetOwner(berta.id, berta.keys.registration))]},
     ]
     for change in changes:
         for server in (1, 2, 3):
@@ -184,7 +200,7 @@ def test_unsigned_and_wrongly_signed_requests(world):
     with pytest.raises(MippError):
         channel.gather({1: encode(dataclasses.replace(signed, signer=b"unknown unknown "))})
     # a user's key does not sign an owner's requests, nor the other way round
-    for client, request in ((world.user, msg), (anna, m.SnapshotRequest([], b""))):
+    for client, request in ((world.user, msg), (anna, m.SnapshotRequest([], b"", False))):
         with pytest.raises(MippError):
             client._tell(request, [1])
     world.check()
@@ -204,18 +220,16 @@ def test_nonces_are_unique_for_ever(world):
     rows = config.encoding.encode_rows(vectors(2))
     shared = share_rows(rows, anna.keys)
 
-    def op(share, seq=1):
+    def op(share, rows=2):
         return m.UploadOp(
             shared.nonce,
-            b"s" * 16,
-            seq,
-            2,
+            rows,
             config.encoding.encoded_dim,
             config.encoding.hash,
             [],
             share,
             np.empty(0, np.uint8),
-            np.zeros(3, "<i8"),
+            np.zeros(rows + 1, "<i8"),
             np.empty((0, 16), np.uint8),
             np.empty(0, "<i8"),
         )
@@ -227,9 +241,11 @@ def test_nonces_are_unique_for_ever(world):
     with pytest.raises(NonceReuseError):
         anna._ask({1: op(shared.shares[1] + np.uint32(1))})
     with pytest.raises(NonceReuseError):
-        anna._ask({3: op(none, seq=2)})
-    anna._tell(m.CommitOp(shared.nonce))
-    anna._tell(m.CommitOp(shared.nonce))
+        anna._ask({3: op(none, rows=3)})
+    content, head = Content(rows=2, dim=config.encoding.encoded_dim), anna._state()[0]
+    for _ in range(2):  # a retry is told what became of it
+        anna._changes.make("upload", shared.nonce, msgs, content, head)
+        anna._ask(msgs)
     world.plain |= {(shared.nonce, r): vectors(2)[r] for r in range(2)}
     world.check(k=62)
     anna.delete([(shared.nonce, 0), (shared.nonce, 1)])
@@ -246,8 +262,6 @@ def test_malformed_uploads_write_nothing(world):
     config = world.deployment.config
     good = m.UploadOp(
         b"n" * 16,
-        b"s" * 16,
-        1,
         2,
         config.encoding.encoded_dim,
         config.encoding.hash,
@@ -287,9 +301,8 @@ def test_an_owner_cannot_touch_anothers_batches(world):
     anna, berta = world.owners
     batch = berta.batches()[0].id
     for msg in (
-        m.DeleteOp(b"o" * 16, b"s" * 16, np.frombuffer(batch, np.uint8)[None], np.array([0], "<i8")),
-        m.CompactOp(b"o" * 16, b"s" * 16, batch, 1, np.array([0], "<i8")),
-        m.FetchShares(batch),
+        m.DeleteOp(b"o" * 16, np.frombuffer(batch, np.uint8)[None], np.array([0], "<i8")),
+        m.FetchShares(batch, BOX),
     ):
         with pytest.raises(MippError):
             anna._ask({1: msg})
@@ -298,4 +311,4 @@ def test_an_owner_cannot_touch_anothers_batches(world):
 
 def test_clouds_refuse_what_only_key_servers_know(world):
     with pytest.raises(MippError):
-        world.owners[0]._ask({3: m.FetchShares(world.owners[0].batches()[0].id)})
+        world.owners[0]._ask({3: m.FetchShares(world.owners[0].batches()[0].id, BOX)})

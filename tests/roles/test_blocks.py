@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 import tracemalloc
 
 import numpy as np
@@ -11,7 +12,8 @@ import mipp
 from mipp.crypto import schedule
 from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
 from mipp.protocol import messages as m
-from mipp.roles.answering import CountedHeaders, row_range
+from mipp.protocol.channel import _kind
+from mipp.roles.answering import OpenHeaders, row_range
 from mipp.roles.blocks import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.roles.plan import Plan
 from mipp.store.memory import aligned_words
@@ -181,7 +183,7 @@ def test_a_header_that_a_server_does_not_remember_counts_again(world):
         user._send(asked, rows)
     assert used(world) == [2, 2, 2]
     for server in world.deployment.servers.values():
-        server._counted = CountedHeaders()  # as after a restart
+        server._headers = OpenHeaders()  # as after a restart
     user._send(asked, range(5))
     assert used(world) == [4, 4, 4]
     with pytest.raises(ParameterError):
@@ -207,20 +209,25 @@ def test_a_retry_of_a_ranking_by_the_servers_counts(world):
         user._send(asked, together=True)
 
 
-def test_remembered_headers_are_few():
-    counted, calls = CountedHeaders(2), []
-    for header in (b"a", b"b", b"a", b"c", b"a", b"b"):
-        counted.once(header, lambda header=header: calls.append(header))
-    assert calls == [b"a", b"b", b"c", b"b"]
+def test_remembered_headers_are_few(monkeypatch):
+    class Of:
+        def __init__(self, owner):
+            self.parts = [self]
+            self.view = self
+            self.owner = owner
 
-    def refuse():
-        raise AccessDeniedError("no")
-
-    for _ in range(2):
-        with pytest.raises(AccessDeniedError):
-            counted.once(b"d", refuse)
-    counted.once(b"d", lambda: calls.append(b"d"))
-    assert calls[-1] == b"d"
+    headers, plans = OpenHeaders(size=3, per_user=2), [Of(bytes([i])) for i in range(5)]
+    for i, (header, user) in enumerate(((b"a", b"u"), (b"b", b"u"), (b"c", b"u"), (b"d", b"v"), (b"e", b"v"))):
+        headers.remember(header, user, plans[i])
+        assert headers.find(header) is plans[i]
+    assert [headers.find(h) is not None for h in (b"a", b"b", b"c", b"d", b"e")] == [False, False, True, True, True]
+    headers.drop({plans[3].owner})
+    assert headers.find(b"d") is None and headers.find(b"e") is plans[4]
+    later = time.monotonic() + 599
+    monkeypatch.setattr("mipp.roles.answering.time.monotonic", lambda: later)
+    assert headers.find(b"e") is plans[4]
+    monkeypatch.setattr("mipp.roles.answering.time.monotonic", lambda: later + 2)
+    assert headers.find(b"e") is None
 
 
 # --- changes meanwhile --------------------------------------------------------------------------------------------
@@ -241,14 +248,23 @@ class Meanwhile:
         return replies
 
 
+def exact(world, found, queries):
+    ids = found.index.ids()
+    for q, query in enumerate(queries):
+        scores = {i: s for i, s in world.expected(query, 10**6) if i in set(ids)}
+        expected = sorted(ids, key=lambda i: -scores[i])[: found.rows.shape[1]]  # stable: ties by smaller row number
+        assert [ids[r] for r in found.rows[q]] == expected
+        assert found.scores[q].tolist() == [scores[i] for i in expected]
+
+
 @pytest.mark.parametrize("ranking", ["user", "server"])
-def test_a_change_between_blocks_starts_the_batch_anew(world, monkeypatch, ranking):
+def test_an_upload_between_blocks_changes_nothing(world, monkeypatch, ranking):
+    """The batch is answered at the state that it began with; the next one sees the new rows."""
     small_blocks(monkeypatch, 13)
     monkeypatch.setattr("mipp.roles.user._ANSWER_BYTES", 4000)
     user, (anna, _) = world.user, world.owners
     queries = vectors(7, seed=3)
-    old = user.index()
-    new = vectors(4, seed=50)
+    old, new = user.index(), vectors(4, seed=50)
 
     def act():
         world.plain.update(zip(anna.add_vectors(new), new, strict=True))
@@ -256,22 +272,38 @@ def test_a_change_between_blocks_starts_the_batch_anew(world, monkeypatch, ranki
     real, user.channel = user.channel, Meanwhile(user.channel, 2, act)
     found = user.nearest(queries, 60, ranking=ranking)
     user.channel = real
-    assert old.total == 60 and found.index.total == 64
-    ids = found.index.ids()
-    for q, query in enumerate(queries):
-        expected = world.expected(query, found.rows.shape[1])
-        assert [(ids[r], s) for r, s in zip(found.rows[q], found.scores[q].tolist(), strict=True)] == expected
+    assert old.total == 60 == found.index.total
+    exact(world, found, queries)
+    again = user.nearest(queries, 64, ranking=ranking)
+    assert again.index.total == 64
+    exact(world, again, queries)
 
 
-def test_scores_are_of_one_state_too(world, monkeypatch):
+def test_a_delete_between_blocks(world, monkeypatch):
+    """A header that was begun is answered to its end; the next one does not see the deleted row."""
     user, (anna, _) = world.user, world.owners
-    user.index()
+    before = user.index()
     dead = anna.batches()[0].id
     real, user.channel = user.channel, Meanwhile(user.channel, 1, lambda: anna.delete([(dead, 0)]))
     small_blocks(monkeypatch, 13)
     index, scores = user.scores(vectors(2))
+    assert index.total == 60 == scores.shape[1] and index.ids() == before.ids()
+    index, scores = user.scores(vectors(2))
     user.channel = real
-    assert index.total == 59 == scores.shape[1]
+    assert index.total == 59 == scores.shape[1] and (dead, 0) not in index.ids()
+
+
+def test_a_delete_between_headers_starts_the_batch_again(world, monkeypatch):
+    """All of a batch is of one state."""
+    monkeypatch.setattr("mipp.roles.blocks.HEADER_QUERIES", 4)
+    user, (anna, _) = world.user, world.owners
+    user.index()
+    dead = anna.batches()[0].id
+    real, user.channel = user.channel, Meanwhile(user.channel, 1, lambda: anna.delete([(dead, 0)]))
+    found = user.nearest(vectors(7), 59, ranking="user")
+    user.channel = real
+    assert found.index.total == 59
+    exact(world, found, vectors(7))
 
 
 @pytest.mark.parametrize("ranking", ["user", "server"])
@@ -284,7 +316,7 @@ def test_an_index_that_keeps_changing_ends_in_an_error(world, monkeypatch, ranki
         servers = user.channel.servers
 
         def gather(self, requests, **options):
-            if len(requests) > 1:
+            if {_kind(frames) for frames in requests.values()} == {"Query"}:
                 raise StaleSnapshotError("the index changed")
             return real.gather(requests, **options)
 
@@ -390,8 +422,8 @@ def test_live_rows_of_a_plan():
         batches = []
         for i, count in enumerate((1, 64, 3, 200)):
             dead = np.flatnonzero(rng.random(count) < share)
-            batches.append(BatchView(bytes([i]) * 16, count, 4, 0, dead, None, 0, None))
-        view = OwnerView(b"o" * 16, "o", batches)
+            batches.append(BatchView(bytes([i]) * 16, i, count, 4, "", 0, dead, None, 0, None, bytes([i]) * 16))
+        view = OwnerView(b"o" * 16, "o", 3, b"h" * 32, 0, batches)
         plan = Plan([view], view.ids)
         starts = np.concatenate([[0], np.cumsum(view.rows)])
         dead = np.concatenate([s + b.tombstones for s, b in zip(starts, batches, strict=False)])

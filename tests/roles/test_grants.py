@@ -174,11 +174,11 @@ def test_a_restored_backup_revives_nothing(world):
 
 def test_only_the_owner_grants(world):
     anna, berta = world.owners
-    forged = m.Grant(anna.id, world.user.id, 99, 0, ["user"], 0, True, 0, 0, False)
+    forged = m.Grant(anna.id, world.user.id, 0, 99, 0, ["user"], 0, True, 0, 0, False)
     with pytest.raises(AccessDeniedError):
         berta._tell(forged)
     with pytest.raises(AccessDeniedError):
-        berta._tell(m.ForgetOwner(anna.id))
+        berta._tell(m.ForgetOwner(anna.id, anna.keys.registration))
 
 
 def test_bad_grants(world):

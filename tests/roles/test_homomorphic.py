@@ -276,7 +276,8 @@ class Query:
         commitment = column_commitment(self.salt, self.column, self.theta)
         header = m.QueryHeader(
             self.user.config.id, self.user.id, bytes(16), "user", 1, 1, [1, 2], encoding.hash, index.snapshot,
-            [o.grant for o in index.owners], [commitment, commitment], index.batches,
+            [o.grant for o in index.owners], [o.position for o in index.owners],
+            [len(o.batches) for o in index.owners], [commitment, commitment], index.batches,
         )  # fmt: skip
         self.header = dataclasses.replace(header, **changes)
 
@@ -308,7 +309,7 @@ def test_bad_queries_are_refused(world, server):
         (ParameterError, {"ranking": "threshold", "k": 0}),
         (AuthenticationError, {"commitments": [bytes(32)] * 2}),
         (AuthenticationError, {"user": bytes(16)}),
-        (AccessDeniedError, {"grants": [bytes(16)]}),
+        (AccessDeniedError, {"grants": [bytes(16)] * 2}),
     ]
     for error, changes in cases:
         with pytest.raises(error):

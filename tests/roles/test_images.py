@@ -62,7 +62,7 @@ def test_a_tampered_file_is_refused(world):
     path.write_bytes(raw)
     with pytest.raises(IntegrityError, match=batch.hex()):
         world.user.fetch([(batch, 14)], strict=True)
-    world.deployment.servers[1].store._check = False
+    world.deployment.servers[1].store.packs.check = False
     with pytest.raises(AuthenticationError, match="tampered"):
         world.user.fetch([(batch, 14)], strict=True)
     good, bad = world.user.fetch([(batch, 1), (batch, 14)])
@@ -72,8 +72,8 @@ def test_a_tampered_file_is_refused(world):
 
 def test_a_cloud_that_swaps_files_is_noticed(world):
     server = world.deployment.servers[1]
-    real = server.store.image
-    server.store.image = lambda owner, batch, row: real(owner, batch, (row + 1) % 15)
+    real = server.store.packs.image
+    server.store.packs.image = lambda owner, batch, row: real(owner, batch, (row + 1) % 15)
     with pytest.raises(AuthenticationError):
         world.user.fetch([(world.owners[0].batches()[0].id, 3)], strict=True)
 
