@@ -105,7 +105,7 @@ class ChangeMaker:
                 for server in servers:  # each settles by itself what it can
                     with contextlib.suppress(MippError):
                         owner._ask({server: m.Certify(owner.id, op, packed)})
-                raise ConflictError("another change of this owner came first; make it again on the new state")
+                raise ConflictError("this change was rolled back, or another one came first; make it again on the new state")
             outcomes = owner._tell(m.Certify(owner.id, op, packed)).values()
             states = [o.state for o in outcomes]
         except ConflictError:
@@ -113,10 +113,10 @@ class ChangeMaker:
             raise
         except MippError as error:
             states = self._settled(op, error)
-        if any(s == "aborted" for s in states):
-            raise StoreError("this change was rolled back; nothing of it is visible")
+            if any(s != "committed" for s in states):
+                raise StoreError(f"{error} ({_end(states)})") from error
         if any(s != "committed" for s in states):
-            raise StoreError("whether this change is visible is not settled yet; it will be when all servers are there")
+            raise StoreError(_end(states))
 
     def _settled(self, op: bytes, error: MippError) -> list[str]:
         """What became of a change whose commit met an error."""
@@ -141,3 +141,9 @@ class ChangeMaker:
         for server in servers:
             with contextlib.suppress(MippError):  # what cannot be undone now is undone when its lease ends
                 self._owner.channel.gather({server: frames})
+
+
+def _end(states: list[str]) -> str:
+    if "aborted" in states:
+        return "this change was rolled back; nothing of it is visible"
+    return "whether this change is visible is not settled yet; it will be when all servers are there"

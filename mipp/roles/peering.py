@@ -59,7 +59,7 @@ def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
         raise ParameterError("a peer is another server of the deployment")
     store = server.store
     store.changes.meet_peer(msg.server, msg.incarnation, 0)
-    with store.catalog.transaction():  # one moment
+    with store.catalog.reading():  # one moment
         chains = [_chain_message(c) for c in store.chains.all()]
         used = store.used()
         signed = store.registrations() + store.forgotten() + store.all_grants()

@@ -136,6 +136,20 @@ class Catalog:
             if self._raised and self._witness is not None:
                 self._witness(self._raised)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Several reads of one moment: nothing that others commit shows in between."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN")
+                try:
+                    yield self._db
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StoreError(f"catalog {self._path}: {error}") from None
+
     def raise_counter(self, db: sqlite3.Connection) -> int:
         """Inside a transaction: note that something happened which a restored backup must not undo unnoticed."""
         (self._raised,) = db.execute(

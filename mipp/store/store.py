@@ -25,7 +25,7 @@ from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
 from .rows import Place, Wanted, place_rows
-from .views import BatchView, OwnerView, mask_id
+from .views import BatchView, OwnerView
 
 __all__ = ["ServerStore", "check_offsets"]
 
@@ -251,41 +251,47 @@ class ServerStore(Parties):
         A batch whose file is damaged or missing has a ``problem`` and no rows; it is tried again when its file changed.
         """
         with self._lock:
-            row = self.catalog.one("SELECT revision, name, forget, position, view, floor FROM owners WHERE id=?", owner)
-            if row is None or row[2] is not None:
+            row = self.catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
+            if row is None:
                 self._views.pop(owner, None)
                 raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             cached = self._views.get(owner)
             if cached is not None and cached[0] == row[0] and all(self._stat(n) == t for n, t in cached[2].items()):
                 return cached[1]
-            view = self._new_view(owner, row, cached[1] if cached is not None else None)
-            tried = {b.file: self._stat(b.file) for b in view.batches if b.problem}
-            self._views[owner] = (row[0], view, tried)
+            revision, view, tried = self._new_view(owner, cached[1] if cached is not None else None)
+            self._views[owner] = revision, view, tried
             return view
 
-    def _new_view(self, owner: bytes, row: tuple[Any, ...], old: OwnerView | None) -> OwnerView:
-        # together, so that no compaction removes a file between the reading of its name and its use
-        for attempt in range(3):
-            rows = self.catalog.all(
-                "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position FROM batches "
-                "WHERE owner=? AND position<=? ORDER BY position", owner, row[3],
-            )  # fmt: skip
-            known = {b.file: b for b in old.batches if not b.problem} if old is not None and self.has_shares else {}
-            masks = {b.id: b.mask for b in old.batches} if old is not None else {}
+    def _new_view(self, owner: bytes, old: OwnerView | None) -> tuple[int, OwnerView, dict[str, _Tried]]:
+        known: dict[tuple[bytes, int], BatchView] = {}
+        if old is not None and self.has_shares:
+            known = {(b.id, b.generation): b for b in old.batches if not b.problem}
+        for attempt in range(3):  # a compaction may remove a file between the reading of its name and its use
+            with self.catalog.reading() as db:  # one moment
+                head = db.execute(
+                    "SELECT revision, name, position, view, floor FROM owners WHERE id=? AND forget IS NULL", (owner,)
+                ).fetchone()
+                rows = db.execute(
+                    "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position FROM batches "
+                    "WHERE owner=? ORDER BY position", (owner,),
+                ).fetchall()  # fmt: skip
+            if head is None:
+                raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             places: list[Place] = [(None, 0, None, "")] * len(rows)
             if self.has_shares:
-                places[:] = place_rows([self._wanted(owner, r, known.get(r[8])) for r in rows], check=self._check)
+                places[:] = place_rows(
+                    [self._wanted(owner, r, known.get((r[0], r[3]))) for r in rows], check=self._check
+                )
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
-        batches = []
+        batches, tried = [], {}
         for (batch, count, dim, generation, dead, _, _, _, file, position), place in zip(rows, places, strict=True):
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            mask = masks.get(batch) or mask_id(owner, batch)
-            home, offset, ordinals, problem = place
-            batches.append(
-                BatchView(batch, position, count, dim, file, generation, gone, home, offset, ordinals, mask, problem)
-            )
-        return OwnerView(owner, row[1], row[3], row[4], row[5], batches)
+            batches.append(BatchView(batch, position, count, dim, generation, gone, *place))
+            if place[3]:
+                tried[file] = self._stat(file)
+        revision, name, position, view, floor = head
+        return revision, OwnerView(owner, name, position, view, floor, batches, old), tried
 
     def _same_files(self, owner: bytes, rows: list[tuple[Any, ...]], places: list[Place]) -> bool:
         """Whether files that could not be read are still those that the catalog names."""
@@ -326,7 +332,7 @@ class ServerStore(Parties):
 
     def batch_list(self, owner: bytes) -> tuple[int, bytes, list[tuple[Any, ...]]]:
         """Position and view of an owner's chain, and (id, rows, deleted rows, generation) of its batches in row order."""
-        with self.catalog.transaction(sync=False) as db:  # one moment
+        with self.catalog.reading() as db:  # one moment
             head = db.execute("SELECT position, view FROM owners WHERE id=? AND forget IS NULL", (owner,)).fetchone()
             rows = db.execute(
                 "SELECT id, rows, length(tombstones)/8, generation FROM batches WHERE owner=? ORDER BY position",
@@ -354,7 +360,7 @@ class ServerStore(Parties):
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of the catalog; how many, and what is wrong, each line naming the file."""
         problems, count = [], 0
-        with self.catalog.transaction() as db:  # one moment
+        with self.catalog.reading() as db:  # one moment
             rows = db.execute("SELECT 'batches', owner, id, file, size, digest FROM batches").fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
             owners = [r[0] for r in db.execute("SELECT id FROM owners WHERE forget IS NULL")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 from dataclasses import dataclass
@@ -24,13 +25,11 @@ class BatchView:
     position: int
     rows: int
     dim: int
-    file: str
     generation: int
     tombstones: np.ndarray
     home: np.ndarray | None
     offset: int
     ordinals: np.ndarray | None
-    mask: bytes
     problem: str = ""
 
     @property
@@ -56,24 +55,38 @@ class OwnerView:
     """
 
     def __init__(
-        self, owner: bytes, name: str, position: int, hash_: bytes, floor: int, batches: list[BatchView],
-        base: OwnerView | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        owner: bytes,
+        name: str,
+        position: int,
+        hash_: bytes,
+        floor: int,
+        batches: list[BatchView],
+        before: OwnerView | None = None,
+    ) -> None:
+        """``before``: an earlier view of the owner; spares work for batches that it begins with, too."""
         self.owner, self.name, self.batches = owner, name, batches
         self.position, self.hash, self.floor = position, hash_, floor
-        self.base = self if base is None else base
+        self.base = self
         self.ids = np.frombuffer(b"".join(b.id for b in batches), np.uint8).reshape(-1, 16)
-        self.masks = np.frombuffer(b"".join(b.mask for b in batches), np.uint8).reshape(-1, 16)
+        self.masks = _masks(owner, self.ids, before)
         self.rows = np.array([b.rows for b in batches], np.int64)
         self.positions = np.array([b.position for b in batches], np.int64)
-        self.live = int(self.rows.sum()) - sum(len(b.tombstones) for b in batches)
+        self._dead = np.array([len(b.tombstones) for b in batches], np.int64)
+        self.live = int(self.rows.sum() - self._dead.sum())
 
     def at(self, position: int, hash_: bytes) -> OwnerView:
         """The first batches, up to ``position``, with today's tombstones."""
         if position == self.position:
             return self
         count = int(np.searchsorted(self.positions, position, side="right"))
-        return OwnerView(self.owner, self.name, position, hash_, self.floor, self.batches[:count], self.base)
+        view = copy.copy(self)
+        view.__dict__.pop("index", None)  # of the whole
+        view.position, view.hash, view.batches = position, hash_, self.batches[:count]
+        view.ids, view.masks, view.rows = self.ids[:count], self.masks[:count], self.rows[:count]
+        view.positions, view._dead = self.positions[:count], self._dead[:count]
+        view.live = int(view.rows.sum() - view._dead.sum())
+        return view
 
     @functools.cached_property
     def index(self) -> dict[bytes, int]:
@@ -87,3 +100,15 @@ def mask_id(owner: bytes, batch: bytes) -> bytes:
     A batch id alone is chosen by its owner, so two owners can have the same, and equal names would give equal masks.
     """
     return hashlib.sha256(b"mipp v2 mask" + owner + batch).digest()[:16]
+
+
+def _masks(owner: bytes, ids: np.ndarray, before: OwnerView | None) -> np.ndarray:
+    """:func:`mask_id` of each batch, (S, 16)."""
+    known = 0
+    if before is not None:
+        most = min(len(ids), len(before.ids))
+        differ = (ids[:most] != before.ids[:most]).any(axis=1)
+        known = int(differ.argmax()) if differ.any() else most
+    raw = b"".join(mask_id(owner, i.tobytes()) for i in ids[known:])
+    new = np.frombuffer(raw, np.uint8).reshape(-1, 16)
+    return new if before is None or not known else np.concatenate([before.masks[:known], new])

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import dataclasses
 import pickle
 
 import pytest
@@ -101,21 +102,26 @@ def test_image_files():
         box.open_image(*parts, D, owner, image, b"short")
 
 
-def test_signatures_cover_deployment_purpose_and_content():
+def test_signatures_cover_all_of_a_statement():
     seed = b"s" * 32
     public = signing.sign_public(seed)
-    signature = signing.sign(seed, D, "Query", b"h" * 32)
-    signing.verify(public, signature, D, "Query", b"h" * 32)
-    for args in [
-        (signing.sign_public(b"t" * 32), signature, D, "Query", b"h" * 32),
-        (public, signature, R, "Query", b"h" * 32),
-        (public, signature, D, "Grant", b"h" * 32),
-        (public, signature, D, "Query", b"g" * 32),
-        (public, b"", D, "Query", b"h" * 32),
-        (b"", signature, D, "Query", b"h" * 32),
-    ]:
+    good = signing.Statement(D, 2, "Query", b"h" * 32, 5000, b"r" * 16)
+    signature = signing.sign(seed, good)
+    signing.verify(public, signature, good)
+    changes = {
+        "deployment": R, "receiver": 1, "purpose": "Grant", "content": b"g" * 32, "issued": 5001, "random": b"q" * 16,
+    }  # fmt: skip
+    for name, value in changes.items():
         with pytest.raises(AuthenticationError):
-            signing.verify(*args)
+            signing.verify(public, signature, dataclasses.replace(good, **{name: value}))
+    for wrong in ((signing.sign_public(b"t" * 32), signature), (public, b""), (b"", signature)):
+        with pytest.raises(AuthenticationError):
+            signing.verify(*wrong, good)
+    for name, value in {
+        "deployment": b"", "receiver": 256, "content": b"h", "issued": -1, "random": b"r" * 17, "purpose": "x" * 256,
+    }.items():  # fmt: skip
+        with pytest.raises(AuthenticationError):
+            signing.sign(seed, dataclasses.replace(good, **{name: value}))
 
 
 def test_owner_keys_hide():

@@ -30,7 +30,7 @@ def test_round_trip_without_a_copy():
 
 
 def test_empty_arrays_and_lists_travel():
-    op = m.UploadOp(b"o" * 16, b"s" * 16, 1, 1, 1, b"e" * 32, [], np.empty((0, 0), np.uint32), np.empty(0, np.uint8),
+    op = m.UploadOp(b"o" * 16, 1, 1, b"e" * 32, [], np.empty((0, 0), np.uint32), np.empty(0, np.uint8),
                     np.zeros(2, "<i8"), np.empty((0, 16), np.uint8), np.empty(0, "<i8"))  # fmt: skip
     again = decode(unpack_frames(pack_frames(encode(op))), m.UploadOp)
     assert again.share.shape == (0, 0) and again.origin_batch.shape == (0, 16)

@@ -422,7 +422,7 @@ def test_live_rows_of_a_plan():
         batches = []
         for i, count in enumerate((1, 64, 3, 200)):
             dead = np.flatnonzero(rng.random(count) < share)
-            batches.append(BatchView(bytes([i]) * 16, i, count, 4, "", 0, dead, None, 0, None, bytes([i]) * 16))
+            batches.append(BatchView(bytes([i]) * 16, i, count, 4, 0, dead, None, 0, None))
         view = OwnerView(b"o" * 16, "o", 3, b"h" * 32, 0, batches)
         plan = Plan([view], view.ids)
         starts = np.concatenate([[0], np.cumsum(view.rows)])
@@ -440,6 +440,6 @@ def test_live_rows_of_a_plan():
                     assert len(found) == at
                     nonces, rows, first = plan.masks(start, stop)
                     assert len(nonces) == len(rows) and rows.sum() == stop - start and (rows > 0).all()
-                    batch = next(i for i, n in enumerate(view.ids) if (n == nonces[0]).all())
+                    batch = next(i for i, n in enumerate(view.masks) if (n == nonces[0]).all())
                     assert starts[batch] + first == start
                 assert found == live[a:b].tolist()

@@ -191,21 +191,32 @@ def test_a_killed_add_is_resumed_without_doubles(prepared, tmp_path):
         assert seen(folder) == complete
 
 
+def before_commit(owner, act):
+    """Call ``act(op)`` between preparing and committing a change of this owner."""
+    real = owner._changes._commit
+
+    def commit(kind, op, *rest):
+        act(op)
+        return real(kind, op, *rest)
+
+    owner._changes._commit = commit
+
+
 def test_the_prepared_upload_of_a_living_process_is_left_alone(prepared, tmp_path):
     """Opening the deployment elsewhere must not roll back what another process is just doing."""
     folder = tmp_path / "d"
     shutil.copytree(prepared, folder)
     with mipp.Deployment.open(folder, threads=1) as one:
-        owner = one.owner("a")
-        real, held = owner._tell, []
+        held = []
 
-        def hold(msg, servers=None):
-            held.append(msg)
+        def hold(op):
+            held.append(op)
             with mipp.Deployment.open(folder, threads=1) as two:
                 assert two.status()["images"] == 29
-            return real(msg, servers)
+                two.servers[1].store.sweep()
 
-        owner._tell = hold
+        owner = one.owner("a")
+        before_commit(owner, hold)
         owner.add_vectors(vectors(1))
         assert len(held) == 1
     assert seen(folder)[1]["a"] == 15
@@ -216,14 +227,12 @@ def test_commit_of_a_rolled_back_upload_fails_loudly(prepared, tmp_path):
     shutil.copytree(prepared, folder)
     with mipp.Deployment.open(folder, threads=1) as deployment:
         owner = deployment.owner("a")
-        real = owner._tell
 
-        def abort_first(msg, servers=None):
+        def roll_back(op):
             for server in deployment.servers.values():
-                server.store.abort(msg.op)
-            return real(msg, servers)
+                server.store.changes.never(owner.id, op)
 
-        owner._tell = abort_first
+        before_commit(owner, roll_back)
         with pytest.raises(MippError, match="rolled back"):
             owner.add_vectors(vectors(1))
     assert seen(folder)[1]["a"] == 14

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import IntegrityError
+from mipp.errors import IntegrityError, ParameterError
 from mipp.roles.plan import Plan
 from mipp.store import memory, rows
 from mipp.store.memory import ahead, aligned_words, read_in
@@ -186,14 +186,19 @@ def test_damage_of_a_mapped_file_is_found_at_its_first_use(wide, position):
     raw = bytearray(path.read_bytes())
     raw[position] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(IntegrityError, match=path.name):
-        user.search(vectors(1, 1, WIDE)[0], 1, ranking="user")
-    path.write_bytes(raw[:-1])
-    with pytest.raises(IntegrityError, match=path.name):
-        user.search(vectors(1, 1, WIDE)[0], 1, ranking="user")
-    path.unlink()
-    with pytest.raises(IntegrityError, match=path.name):
-        user.search(vectors(1, 1, WIDE)[0], 1, ranking="user")
+    batch, good = path.name.split(".")[0], bytearray(raw)
+    good[position] ^= 1
+    for content in (raw, raw[:-1], None):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        with pytest.raises(IntegrityError, match=batch):
+            user.search(vectors(1, 1, WIDE)[0], 1, ranking="user", strict=True)
+        with pytest.raises(ParameterError, match="left out"):
+            user.search(vectors(1, 1, WIDE)[0], 1, ranking="user")
+    path.write_bytes(good)  # brought back: found without a restart
+    assert user.search(vectors(1, 1, WIDE)[0], 1, ranking="user", strict=True).hits
 
 
 @pytest.mark.parametrize("window", [1 << 30, 4096, 1])

@@ -31,8 +31,13 @@ def test_a_flipped_byte_is_detected_and_named(world, position):
     assert len(report["problems"]) == 1 and path.name in report["problems"][0]
     folder = world.deployment.folder
     world.deployment.close()
-    with mipp.Deployment.open(folder) as again, pytest.raises(IntegrityError, match=path.name):
-        again.user("ulla").search(vectors(1)[0])
+    with mipp.Deployment.open(folder) as again:
+        user, batch = again.user("ulla"), path.name.split(".")[0]
+        with pytest.raises(IntegrityError, match=batch):
+            user.search(vectors(1)[0], strict=True)
+        result = user.search(vectors(1)[0], 45)  # the others
+        assert [(left.batch.hex(), left.server) for left in result.left_out] == [(batch, 1)]
+        assert "damaged" in result.left_out[0].reason and str(folder) not in str(result.left_out[0])
 
 
 def test_truncated_missing_and_foreign_files_are_named(world):
@@ -130,6 +135,7 @@ def test_full_disk_under_a_catalog(world, server):
     except StoreError as error:  # one server has the change, one cannot take it: said, not hidden
         assert "full" in str(error)
     catalog.one("PRAGMA max_page_count=1000000")
+    world.deployment._recover()
     world.user.search(vectors(1)[0], 1)
     for image in set(world.user.index().ids()) - set(world.plain):  # all there or not at all
         world.plain[image] = vectors(1)[0]
@@ -150,7 +156,7 @@ def test_folders_that_are_no_deployment(tmp_path, world):
         mipp.Deployment.create(folder, world.deployment.config.encoding)
     config = folder / "deployment.json"
     good = config.read_text()
-    for bad in ("", "[]", good.replace('"version": 1', '"version": 2'), good.replace('"n": 3', '"n": 4'), good[:-30]):
+    for bad in ("", "[]", good.replace('"version": 2', '"version": 3'), good.replace('"n": 3', '"n": 4'), good[:-30]):
         config.write_text(bad)
         with pytest.raises(DeploymentError):
             mipp.Deployment.open(folder)
