@@ -11,7 +11,7 @@ import numpy as np
 from ..deployment import Deployment
 from ..errors import ImageError, NotFoundError, ParameterError
 from ..roles.choosing import owner_id
-from ..roles.found import FetchedImage, Hit
+from ..roles.found import FetchedImage, Hit, Hits
 from ..roles.user import User
 from .common import deployment_option, json_option, key_bits_option, new_passphrase, opened, show, with_passphrase
 
@@ -110,6 +110,11 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
     metavar="NAME",
     help="Search this owner's images only (a name or an id); may be repeated.",
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail if a batch is damaged or missing at a server, or servers differ on an owner; default: go on without.",
+)
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
 @deployment_option
 @json_option
@@ -123,6 +128,7 @@ def search_command(
     ranking: str | None,
     threshold: float | None,
     owners: tuple[str, ...],
+    strict: bool,
     explain_cost: bool,
     folder: Path,
     as_json: bool,
@@ -139,11 +145,13 @@ def search_command(
             show(cost, as_json, lambda: _cost_lines(cost))
             return
         query = _query(deployment, image, vector)
-        found = (
-            seeker.match(query, threshold, owners=owners)
-            if threshold is not None
-            else seeker.search(query, k, owners=owners, ranking=ranking).hits
-        )
+        found: Hits | list[Hit]
+        if threshold is not None:
+            found = matches = seeker.match(query, threshold, owners=owners, strict=strict)
+            left_out = matches.left_out
+        else:
+            result = seeker.search(query, k, owners=owners, ranking=ranking, strict=strict)
+            found, left_out = result.hits, result.left_out
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
         files: list[FetchedImage] = seeker.fetch(found) if fetch is not None or sheet is not None else []
         if fetch is not None:
@@ -158,7 +166,13 @@ def search_command(
         if sheet is not None:
             _write_sheet(sheet, image, found, files, deployment.config.window)
     metric = deployment.config.encoding.metric
-    show({"hits": hits, "metric": metric}, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
+    missing = [
+        {"owner": o.owner_name, "batch": o.batch.hex(), "server": o.server, "reason": o.reason} for o in left_out
+    ]
+    data = {"hits": hits, "metric": metric, "left_out": missing}
+    show(data, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
+    for one in left_out:
+        click.echo(f"mipp: left out {one}", err=True)
     failed = [(hit, file.error) for hit, file in zip(found, files, strict=False) if file.error is not None]
     for failure, error in failed:
         click.echo(f"mipp: image {failure.id} was not fetched: {error}", err=True)

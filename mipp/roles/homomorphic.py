@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ParameterError, ShapeError
+from ..errors import LimitError, ParameterError, ShapeError
 from ..paillier import PublicKey, RandomnessPool
 from ..protocol import messages as m
 from ..protocol.homomorphic import SlotLayout, answer, check_query
 from ..sharing import key_server_rows
 from .cloud import CloudServer
 from .key_centre import KeyCentre
+from .limits import MAX_ANSWER_BYTES
 from .plan import Plan
 from .server import Server
 
@@ -64,6 +65,15 @@ class HomomorphicServer(Server):
         if msg.theta.size:
             raise ShapeError("only a threshold query has thresholds")
         check_query(msg.column, header.queries, self.config.encoding.encoded_dim, self._key(header.user)[0])
+
+    def _within(self, header: m.QueryHeader, rows: int) -> None:
+        key, layout, _ = self._key(header.user)
+        size = header.queries * layout.ciphertexts(rows) * 8 * key.element_limbs
+        if size > MAX_ANSWER_BYTES and header.queries > 1:
+            raise LimitError(
+                f"{header.queries} queries over {rows} rows are {size} bytes of answers; at most {MAX_ANSWER_BYTES} are "
+                "given at once: send fewer queries together"
+            )
 
     def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray, rows: range) -> np.ndarray:
         key, layout, pool = self._key(header.user)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from ..paillier import PrivateKey
 from ..protocol import messages as m
 from ..protocol.homomorphic import SlotLayout, encrypt_query, scores
 from .choosing import Owners
-from .found import Hits
+from .found import Hits, Index
+from .limits import MAX_ANSWER_BYTES, MAX_QUERIES
 from .user import User
 
 __all__ = ["HomomorphicUser"]
@@ -57,6 +59,12 @@ class HomomorphicUser(User):
         if encoded.size and int(np.abs(encoded.astype(np.int64)).sum(axis=1).max()) > 1 << self._layout.bound_bits:
             raise ParameterError("the query is longer than the encoding's bound")
         return dict.fromkeys(self.servers, encrypt_query(encoded, self._paillier.public, threads=self.threads))
+
+    def _portions(self, index: Index, encoded: np.ndarray, ranking: str) -> Iterator[np.ndarray]:
+        per_query = self._layout.ciphertexts(index.total) * 8 * self._paillier.public.element_limbs
+        step = min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
+        for start in range(0, len(encoded), step):
+            yield encoded[start : start + step]
 
     def _words(self, asked: Any) -> list[np.ndarray]:
         answers = [asked.replies[s].values for s in self.servers]

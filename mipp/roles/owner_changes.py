@@ -105,7 +105,9 @@ class ChangeMaker:
                 for server in servers:  # each settles by itself what it can
                     with contextlib.suppress(MippError):
                         owner._ask({server: m.Certify(owner.id, op, packed)})
-                raise ConflictError("this change was rolled back, or another one came first; make it again on the new state")
+                raise ConflictError(
+                    "this change was rolled back, or another one came first; make it again on the new state"
+                )
             outcomes = owner._tell(m.Certify(owner.id, op, packed)).values()
             states = [o.state for o in outcomes]
         except ConflictError:

@@ -149,6 +149,8 @@ class User(IndexClient):
         ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
             and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
             scores (the default, and all there is, in the homomorphic scheme)
+        strict : raise IntegrityError instead of going on without batches that are damaged or missing at a server, and
+            owners on whom the servers differ; what was left out is in the result's ``left_out``
 
         Raises
         ------
@@ -208,7 +210,7 @@ class User(IndexClient):
         queries, encoded = self._encoded(queries)
         ranked = self._by_rows if ranking == "user" and self.by_rows else self._by_queries
         index, rows, scores, spent = self._anew(
-            owners, k, lambda index: ranked(index, encoded, int(k), ranking), strict
+            owners, k, lambda index: ranked(index, encoded, min(int(k), index.total), ranking), strict
         )
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
         return Nearest(index, rows, scores, values, spent)
@@ -330,7 +332,7 @@ class User(IndexClient):
         while True:
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
-            if k > index.total or not index.total:
+            if not index.total or (k > index.total and not index.left_out):
                 gone = f" ({len(index.left_out)} batches or owners are left out)" if index.left_out else ""
                 raise ParameterError(
                     f"k={k} is larger than the index, which has {index.total} images for this user{gone}"
