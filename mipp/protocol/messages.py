@@ -32,6 +32,8 @@ __all__ = [
     "ForgetOwner",
     "Grant",
     "GrantList",
+    "Granters",
+    "GrantersRequest",
     "Head",
     "HeadRequest",
     "Images",
@@ -314,6 +316,21 @@ class BatchList:
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
+
+
+@message
+class GrantersRequest:
+    """User -> server: who grants it anything. Answered with ``Granters``."""
+
+    user: bytes
+
+
+@message
+class Granters:
+    """Server -> user: ids and names of the owners that grant it something now."""
+
+    owners: list[bytes]
+    names: list[str]
 
 
 @message

@@ -125,9 +125,10 @@ class IndexClient(Client):
         try:
             return owner_id(owner, self._names)
         except NotFoundError:  # perhaps granted since
-            self._known.pop((), None)
             with contextlib.suppress(AccessDeniedError):
-                self._index(())
+                server = self.servers[0]
+                told = self._ask({server: m.GrantersRequest(self.id)})[server]
+                self._names = {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
             return owner_id(owner, self._names)
 
     # --- blocking -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from ..errors import (
     IntegrityError,
     MessageError,
     MippError,
+    NotFoundError,
     ParameterError,
     ShapeError,
     error_to_wire,
@@ -345,6 +346,14 @@ class Server(Queries):
 
     # --- queries ------------------------------------------------------------------------------------------------
 
+    def _granters(self, signer: bytes, msg: m.GrantersRequest, digest: Digest, packed: Any) -> m.Granters:
+        owners, names = [], []
+        for grant in self._granted(signer).values():
+            with contextlib.suppress(NotFoundError):  # forgotten at this moment
+                names.append(self.store.owner(grant.owner)[0])
+                owners.append(grant.owner)
+        return m.Granters(owners, names)
+
     def _snapshot(self, signer: bytes, msg: m.SnapshotRequest, digest: Digest, packed: Any) -> m.Snapshot:
         grants = {g.owner: (grant, g) for grant, g in self._granted(signer).items()}
         for owner in msg.owners:
@@ -397,6 +406,7 @@ _HANDLERS: dict[type, Any] = {
     m.Grant: "_grant",
     m.ListGrants: "_list_grants",
     m.ForgetOwner: "_forget",
+    m.GrantersRequest: "_granters",
     m.SnapshotRequest: "_snapshot",
     m.Query: "_query",
     m.CollectRanking: "_collect",
@@ -405,4 +415,4 @@ _HANDLERS: dict[type, Any] = {
 }
 #: never served twice: each time counts, or hands out what is handed out once
 _ONCE = (m.Query, m.CollectRanking)
-_BY_USER = (m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
+_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

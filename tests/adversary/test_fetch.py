@@ -123,7 +123,9 @@ def test_a_file_that_does_not_authenticate(world):
     server = world.deployment.servers[1]
     real = server.store.packs.image
     bad = world.owners[0].batches()[0].id
-    server.store.packs.image = lambda owner, batch, row: real(owner, batch, row ^ 1 if batch == bad and row < 2 else row)
+    server.store.packs.image = lambda owner, batch, row: real(
+        owner, batch, row ^ 1 if batch == bad and row < 2 else row
+    )
     check_others(world, world.user.fetch(all_images(world)), {(bad, 0), (bad, 1)}, AuthenticationError)
 
 
@@ -194,7 +196,12 @@ def test_the_client_splits_large_fetches(world, monkeypatch):
 def test_a_request_that_fails_midway_costs_its_own_images(world, monkeypatch):
     """The grant ends between two requests of one fetch."""
     monkeypatch.setattr(fetching, "FETCH_IMAGES", 15)
-    wanted = [w for owner in sorted(world.owners, key=lambda o: o.id) for w in all_images(world) if w[0] == owner.batches()[0].id]
+    wanted = [
+        w
+        for owner in sorted(world.owners, key=lambda o: o.id)
+        for w in all_images(world)
+        if w[0] == owner.batches()[0].id
+    ]
     calls = []
     real = world.user._tell
 
