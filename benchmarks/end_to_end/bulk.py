@@ -9,6 +9,7 @@ what uploads would have left.
 import os
 from unittest import mock
 
+from mipp.protocol.chain import next_view
 from mipp.sharing import share_rows
 from mipp.store.files import FileInfo, write_share
 
@@ -20,26 +21,36 @@ def add_small_batches(deployment, owner, vectors, size):
     dim = config.encoding.encoded_dim
     width = config.params.padded(dim)
     batches = {server: [] for server in deployment.servers}
+    changes = []
+    position, view = deployment.servers[1].store.changes.head(owner.id)
     with mock.patch("os.fsync"):
-        for seq, start in enumerate(range(0, len(encoded), size)):
+        for start in range(0, len(encoded), size):
             rows = encoded[start : start + size]
             shared = share_rows(rows, owner.keys, config.encoding.hash, threads=1)
             info = FileInfo(
                 config.params_hash, owner.id, shared.nonce, config.params.k, dim, width, 0, len(rows), len(rows)
             )
+            position += 1
+            view = next_view(owner.id, position, view, shared.nonce, bytes(32))
+            changes.append((owner.id, shared.nonce, os.urandom(32), position, view))
             for server, store in ((s, deployment.servers[s].store) for s in deployment.servers):
-                written = 0, b""
+                name, written = "", (0, b"")
                 if server in shared.shares:
-                    name = shared.nonce.hex()
-                    path = store.folder / "shares" / name[:2] / f"{name}.0"
-                    written = write_share(path, info, shared.shares[server], None)
-                batches[server].append((shared.nonce, owner.id, seq, len(rows), dim, len(rows), *written))
+                    name = store.changes.attempt_name("shares", owner.id, f"{shared.nonce.hex()}.0")
+                    written = write_share(store.folder / name, info, shared.shares[server], None)
+                batches[server].append((owner.id, shared.nonce, position, len(rows), dim, len(rows), name, *written))
     for server, rows in batches.items():
         with deployment.servers[server].store.catalog.transaction() as db:
-            db.executemany("INSERT INTO nonces VALUES (?, ?, ?)", [(b[1], b[0], os.urandom(32)) for b in rows])
             db.executemany(
-                "INSERT INTO batches (id, owner, seq, rows, dim, stored, committed, size, digest) "
-                "VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)",
+                "INSERT INTO changes (owner, op, kind, state, digest, position, view) "
+                "VALUES (?, ?, 'upload', 'committed', ?, ?, ?)",
+                changes,
+            )
+            db.executemany(
+                "INSERT INTO batches (owner, id, position, rows, dim, stored, file, size, digest, share_hash) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, x'')",
                 rows,
             )
-            db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner.id,))
+            db.execute(
+                "UPDATE owners SET position=?, view=?, revision=revision+1 WHERE id=?", (position, view, owner.id)
+            )

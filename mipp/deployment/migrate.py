@@ -1,8 +1,8 @@
 """Brings an embedded deployment of format 1 to format 2: chains of changes, names keyed by owner, servers' identities.
 
 New catalogs are written beside the old ones, from all servers' old ones together; then the description is replaced,
-which makes them valid at once; then the old ones go. A migration that is interrupted starts again. Share files and image
-packs stay where they are.
+which makes them valid at once; then the old ones go. A migration that is interrupted starts again. Share files and
+image packs stay where they are.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Old:
 
     def complete(self, op: bytes) -> None:
         """Commit what another server has committed."""
-        owner, kind, record = self._open.pop(op, (b"", "", {}))
+        _, kind, record = self._open.pop(op, (b"", "", {}))
         if kind == "upload":
             self._every[op]["visible"] = True
             for batch in record["replaces"]:
@@ -137,7 +137,7 @@ class _Chain:
 
 
 def _chains(old: dict[int, _Old]) -> dict[bytes, _Chain]:
-    """One chain per owner. Servers may differ in order and deletions: the first one's order, and all deletions, hold."""
+    """One chain per owner. Servers may differ: the first one's order of batches holds, and all deletions."""
     chains = {}
     first = next(iter(old.values()))
     for owner, _, _, registration, _, forget in first.owners():

@@ -1,4 +1,4 @@
-"""Settles what is open between the servers of an embedded deployment: changes, restores, signed messages that some miss.
+"""Settles what is open between the servers of an embedded deployment: changes, restores, messages that some miss.
 
 Whoever runs this is trusted with nothing: servers decide by signed votes, and it only carries them. Safe at any time,
 also while owners work and others run it.

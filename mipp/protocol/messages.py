@@ -261,7 +261,7 @@ class VoteMessage:
 
 @message
 class Certify:
-    """Owner (signed) or peer -> server: votes of the servers on a change, as packed frames. Answered with ``Outcome``."""
+    """Owner (signed) or peer -> server: servers' votes on a change, as packed frames. Answered with ``Outcome``."""
 
     owner: bytes
     op: bytes
@@ -291,7 +291,7 @@ class Outcome:
 
 @message
 class Compact:
-    """Owner -> server: free the storage of its deleted rows and their images. Ids stay; no other server is concerned."""
+    """Owner -> server: free the storage of deleted rows and their images. Ids stay; no other server is concerned."""
 
     owner: bytes
 

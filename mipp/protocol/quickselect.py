@@ -207,6 +207,6 @@ def _order(greater: np.ndarray, n: int) -> np.ndarray:
 
 def _contradiction() -> ProtocolError:
     return ProtocolError(
-        "opened comparison bits contradict every order: a server is at fault, or some owner's rows are out of the encoding's "
-        "range; search its owners apart (owners=) to find out whose, and block that owner"
+        "opened comparison bits contradict every order: a server is at fault, or some owner's rows are out of the "
+        "encoding's range; search the owners apart (owners=) to find out whose, and block that owner"
     )

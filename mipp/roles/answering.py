@@ -25,9 +25,9 @@ class OpenHeaders:
     """Headers that were counted against quotas, and the plans that they are answered by, block after block.
 
     A batch of queries counts once, in however many parts it comes, and all parts are of one state of the index: a
-    header's plan stays valid for ``seconds`` whatever is uploaded, merged or deleted meanwhile. In memory; a header that
-    is not remembered (too old, one of too many, or the server was restarted) is authorised and counted again. So it is
-    never counted less than once.
+    header's plan stays valid for ``seconds`` whatever is uploaded, merged or deleted meanwhile. In memory; a header
+    that is not remembered (too old, one of too many, or the server was restarted) is authorised and counted again. So
+    it is never counted less than once.
 
     Parameters
     ----------

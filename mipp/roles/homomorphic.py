@@ -71,8 +71,8 @@ class HomomorphicServer(Server):
         size = header.queries * layout.ciphertexts(rows) * 8 * key.element_limbs
         if size > MAX_ANSWER_BYTES and header.queries > 1:
             raise LimitError(
-                f"{header.queries} queries over {rows} rows are {size} bytes of answers; at most {MAX_ANSWER_BYTES} are "
-                "given at once: send fewer queries together"
+                f"{header.queries} queries over {rows} rows are {size} bytes of answers; at most {MAX_ANSWER_BYTES} "
+                "are given at once: send fewer queries together"
             )
 
     def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray, rows: range) -> np.ndarray:

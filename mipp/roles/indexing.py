@@ -107,7 +107,7 @@ class IndexClient(Client):
         return owners
 
     def _remembered(self, key: tuple[bytes, ...], least: int) -> Index | None:
-        """A state that was asked for before and holds ``least`` rows, to be used if the first server knows no newer one."""
+        """A state that was asked for before and holds ``least`` rows; the first server says if it knows a newer one."""
         known = self._known.get(key)
         if known is None or known.left_out or known.total < least:
             return None

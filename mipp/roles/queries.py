@@ -1,7 +1,7 @@
 """A server's part in queries: checks before work, the state that a query is about, and the product's frame.
 
-A query is checked in this order: signature (before it comes here), header, query share and commitment, grants, snapshot,
-batches, limits; then its quota is charged, and only then anything is computed.
+A query is checked in this order: signature (before it comes here), header, query share and commitment, grants,
+snapshot, batches, limits; then its quota is charged, and only then anything is computed.
 """
 
 from __future__ import annotations
@@ -162,14 +162,14 @@ class Queries:
         if header.ranking == "user":
             if words > MAX_ANSWER_BYTES and self.by_rows:
                 raise LimitError(
-                    f"{header.queries} queries over {rows} rows are {words} bytes of answers; at most {MAX_ANSWER_BYTES} "
-                    "are given at once: ask for some rows at a time"
+                    f"{header.queries} queries over {rows} rows are {words} bytes of answers; at most "
+                    f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
                 )
             return
         if words > MAX_RANKED_BYTES and header.queries > 1:
             raise LimitError(
-                f"{header.queries} queries over {rows} rows are {words} bytes of scores; at most {MAX_RANKED_BYTES} are "
-                "ranked at once: send fewer queries together"
+                f"{header.queries} queries over {rows} rows are {words} bytes of scores; at most "
+                f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
         if header.queries * header.k > MAX_RANKED_HITS:
             raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
@@ -180,7 +180,7 @@ class Queries:
         self.store.count_queries(header.user, used, header.queries)
 
     def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bytes]:
-        """The grants that a query names, and the hash of all that there are; AccessDeniedError if one is not in force."""
+        """The grants that a query names, and the hash of all; AccessDeniedError if one is not in force."""
         grants = self._granted(header.user)
         chosen = []
         for grant in header.grants:

@@ -55,7 +55,7 @@ class Catalog:
     """Connection to a server's catalog (``folder`` / :data:`NAME`); safe to share between threads.
 
     ``counters``: ``incarnation``, one higher after each restore from a backup; ``counter``, one higher with every
-    change that a restored backup must not undo unnoticed (grants, counted queries, votes, forgets); ``epoch`` of grants.
+    change that a restored backup must not undo unnoticed (grants, counted queries, votes); ``epoch`` of grants.
 
     Parameters
     ----------

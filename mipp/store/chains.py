@@ -90,8 +90,9 @@ class Chains:
                 )  # fmt: skip
             for op, kind, position, view in chain.ops:
                 db.execute(
-                    "INSERT INTO changes (owner, op, kind, state, digest, position, view) VALUES (?, ?, ?, ?, x'', ?, ?) "
-                    "ON CONFLICT DO UPDATE SET state=excluded.state, position=excluded.position, view=excluded.view, "
+                    "INSERT INTO changes (owner, op, kind, state, digest, position, view) "
+                    "VALUES (?, ?, ?, ?, x'', ?, ?) ON CONFLICT DO UPDATE SET state=excluded.state, "
+                    "position=excluded.position, view=excluded.view, "
                     "record=x'', votes=x''", (chain.owner, op, kind, rules.COMMITTED, position, view),
                 )  # fmt: skip
             db.execute(

@@ -153,7 +153,8 @@ class Ledger:
                 return
             db.execute(
                 "INSERT INTO changes (owner, op, kind, state, digest, holder) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET holder=excluded.holder", (owner, op, kind, rules.RESERVED, digest, self.holder),
+                "ON CONFLICT DO UPDATE SET holder=excluded.holder",
+                (owner, op, kind, rules.RESERVED, digest, self.holder),
             )  # fmt: skip
             self.note(db, owner, wanted.values())
             if not wanted:

@@ -165,7 +165,7 @@ class Parties:
         return 0 if row is None else int(row[0])
 
     def count_queries(self, user: bytes, used: list[tuple[bytes, bytes, int]], queries: int) -> None:
-        """Add ``queries`` to each (owner, grant, quota) of ``user``, all or none; AccessDeniedError if one is used up."""
+        """Add ``queries`` to each (owner, grant, quota), all or none; AccessDeniedError if one is used up."""
         limited = [one for one in used if one[2]]
         if not limited:
             return

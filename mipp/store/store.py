@@ -331,7 +331,7 @@ class ServerStore(Parties):
         return None if row is None else (row[0], np.frombuffer(row[1], "<i8"))
 
     def batch_list(self, owner: bytes) -> tuple[int, bytes, list[tuple[Any, ...]]]:
-        """Position and view of an owner's chain, and (id, rows, deleted rows, generation) of its batches in row order."""
+        """Position and view of an owner's chain, and (id, rows, deleted rows, generation) of its batches, in order."""
         with self.catalog.reading() as db:  # one moment
             head = db.execute("SELECT position, view FROM owners WHERE id=? AND forget IS NULL", (owner,)).fetchone()
             rows = db.execute(

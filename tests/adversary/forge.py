@@ -29,7 +29,8 @@ class Change:
             s: m.UploadOp(
                 op, rows, encoding.encoded_dim, encoding.hash, self.replaces,
                 shares[s] if s in shares else np.empty((0, 0), np.uint32),
-                np.frombuffer(images if s in shares else b"", np.uint8), offsets if s in shares else np.zeros(rows + 1, "<i8"),
+                np.frombuffer(images if s in shares else b"", np.uint8),
+                offsets if s in shares else np.zeros(rows + 1, "<i8"),
                 np.empty((0, 16), np.uint8), np.empty(0, "<i8"),
             )
             for s in SERVERS

@@ -103,9 +103,12 @@ def test_commits_of_what_is_not_there(world, mallory):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"position": 5}, {"position": 1}, {"parent": b"p" * 32}, {"view": b"v" * 32}, {"kind": "merge"}, {"kind": "delete"},
-     {"contents": [b"c" * 32] * 3}, {"shares": [b"c" * 32] * 3}, {"servers": [3]}, {"servers": [1, 2]},
-     {"servers": [1, 2, 4]}, {"servers": [3, 2, 1]}, {"contents": []}, {"position": 1 << 62}, {"position": 0}],
+    [
+        {"position": 5}, {"position": 1}, {"position": 0}, {"position": 1 << 62}, {"parent": b"p" * 32},
+        {"view": b"v" * 32}, {"kind": "merge"}, {"kind": "delete"}, {"contents": [b"c" * 32] * 3},
+        {"shares": [b"c" * 32] * 3}, {"contents": []}, {"servers": [3]}, {"servers": [1, 2]}, {"servers": [1, 2, 4]},
+        {"servers": [3, 2, 1]},
+    ],
 )  # fmt: skip
 def test_commits_that_say_something_else(world, mallory, changes):
     change = Change(mallory, b"e" * 16)

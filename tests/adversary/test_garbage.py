@@ -165,9 +165,8 @@ def test_owners_messages(sender):
     for msg in sender.by_owner:
         for changed in variants(msg):
             sender.send(sender.anna, changed)
-            if isinstance(changed, (m.UploadOp, m.DeleteOp)):  # some are fine; they must not pile up
-                if len(changed.op) == 16:
-                    sender.send(sender.anna, m.AbortOp(changed.op))
+            if isinstance(changed, (m.UploadOp, m.DeleteOp)) and len(changed.op) == 16:
+                sender.send(sender.anna, m.AbortOp(changed.op))  # some are fine; they must not pile up
 
 
 def commit_by_hand(owner, msg, contents, shares):

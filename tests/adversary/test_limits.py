@@ -62,7 +62,7 @@ def test_many_columns_over_many_rows(many, ranking, k):
 
 
 def test_many_hits(many, monkeypatch):
-    deployment, user = many
+    _, user = many
     with pytest.raises(LimitError, match="hits"):
         monkeypatch.setattr("mipp.roles.queries.MAX_RANKED_HITS", 10_000)
         user.search(np.ones(4), 20_000)

@@ -1,8 +1,8 @@
 """Key schedule, seals, signatures."""
 
+import dataclasses
 import hashlib
 import hmac
-import dataclasses
 import pickle
 
 import pytest
