@@ -35,7 +35,7 @@ from ..roles.rendezvous import LocalRendezvous
 from ..roles.server import Server
 from ..roles.user import User
 from ..store.blocklist import read_blocked, write_blocked
-from ..store.files import sync_folder
+from ..store.files import replace_file
 from ..store.journal import Journal
 from .migrate import migrate, remove_old
 from .sessions import OwnerTurn, Session
@@ -143,10 +143,7 @@ class Deployment:
             identity = {"sign": secret.pop("sign")}
             save_key_file(home / "server.key", "server", {"server": str(i)}, secret)
             save_key_file(home / IDENTITY_NAME, "server", {"server": str(i)}, identity)
-        temporary = path / f".{CONFIG_NAME}"
-        temporary.write_text(config.to_json())
-        os.rename(temporary, path / CONFIG_NAME)  # last: a folder without it is no deployment
-        sync_folder(path)
+        replace_file(path / CONFIG_NAME, config.to_json().encode())  # last: a folder without it is no deployment
         return cls.open(path, threads=threads)
 
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..protocol.chain import Content, facts_hash, first_view, next_view
 from ..protocol.wire import encode, pack_frames
 from ..roles.config import DeploymentConfig, ServerKeys
 from ..store.catalog import NAME, Catalog
-from ..store.files import FileInfo, ImagePack, sync_folder
+from ..store.files import FileInfo, ImagePack, replace_file
 
 __all__ = ["migrate", "remove_old"]
 
@@ -72,13 +71,7 @@ def remove_old(home: Path) -> None:
 
 
 def _describe(path: Path, config: DeploymentConfig, servers: dict[int, ServerKeys]) -> None:
-    temporary = path / ".deployment.json"
-    with open(temporary, "w") as file:
-        file.write(dataclasses.replace(config, servers=servers).to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, path / "deployment.json")
-    sync_folder(path)
+    replace_file(path / "deployment.json", dataclasses.replace(config, servers=servers).to_json().encode())
 
 
 class _Old:

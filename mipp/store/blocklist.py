@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from .files import sync_folder
+from .files import replace_file
 
 __all__ = ["read_blocked", "write_blocked"]
 
@@ -45,19 +43,4 @@ def read_blocked(path: Path) -> frozenset[bytes]:
 def write_blocked(path: Path, ids: Iterable[bytes]) -> None:
     """Replace the list, mode 0600, all or nothing; StoreError if it cannot be written."""
     text = json.dumps({**_FORMAT, "owners": sorted(i.hex() for i in ids)}, indent=1) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with os.fdopen(fd, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+    replace_file(path, text.encode("ascii"))

@@ -19,7 +19,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ __all__ = [
     "ShareFile",
     "check_file",
     "read_share",
+    "replace_file",
     "sync_folder",
     "write_images",
     "write_share",
@@ -98,23 +99,41 @@ def write_images(path: Path, info: FileInfo, offsets: np.ndarray, files: Iterabl
 
 def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]:
     digest, size = hashlib.sha256(), 0
+
+    def write(fd: int) -> None:
+        nonlocal size
+        for part in parts:
+            view = part.reshape(-1).data if isinstance(part, np.ndarray) else memoryview(part)
+            view = view.cast("B") if view.nbytes else memoryview(b"")
+            for start in range(0, view.nbytes, _CHUNK):
+                chunk = view[start : start + _CHUNK]
+                digest.update(chunk)
+                _write_all(fd, chunk)
+            size += view.nbytes
+        _write_all(fd, memoryview(digest.digest()))
+
+    _durably(path, write)
+    return size + _DIGEST, digest.digest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file durably, mode 0600, all or nothing; StoreError if it cannot be written."""
+    _durably(path, lambda fd: _write_all(fd, memoryview(content)))
+
+
+def _durably(path: Path, write: Callable[[int], None]) -> None:
+    """Write under a temporary name, sync, rename, sync the folder."""
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True, mode=0o700)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            with os.fdopen(fd, "wb", buffering=0) as file:
-                for part in parts:
-                    view = part.reshape(-1).data if isinstance(part, np.ndarray) else memoryview(part)
-                    view = view.cast("B") if view.nbytes else memoryview(b"")
-                    for start in range(0, view.nbytes, _CHUNK):
-                        chunk = view[start : start + _CHUNK]
-                        digest.update(chunk)
-                        _write_all(file.fileno(), chunk)
-                    size += view.nbytes
-                _write_all(file.fileno(), memoryview(digest.digest()))
-                os.fsync(file.fileno())
-            os.rename(temporary, path)
+            try:
+                write(fd)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -122,7 +141,6 @@ def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]
             raise
     except OSError as error:
         raise StoreError(f"cannot write {path.name}: {error.strerror}") from error
-    return size + _DIGEST, digest.digest()
 
 
 def _write_all(fd: int, view: memoryview) -> None:

@@ -148,9 +148,9 @@ class Ledger:
         """
         wanted = {key: self.attempt_name(room, owner, f"{op.hex()}.0") for key, (room, _) in (files or {}).items()}
         with self.catalog.transaction(sync=False) as db:
-            check(db)
             if self._again(db, owner, op, digest, record):
                 return
+            check(db)
             db.execute(
                 "INSERT INTO changes (owner, op, kind, state, digest, holder) VALUES (?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET holder=excluded.holder",
