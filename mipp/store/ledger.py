@@ -320,7 +320,7 @@ class Ledger:
             known = {*_unpack(row.votes), *(v for v, _ in given)}
             if row.state != rules.ACCEPTED:
                 # a peer that refused for ever decides, whatever is missing here
-                if not any(not v.accepts for v in known):
+                if not rules.refusals(known, seen):
                     raise ConflictError("this server has not accepted the change")
                 gone = self._abort(db, owner, op, row)
                 state = rules.ABORTED
