@@ -66,7 +66,7 @@ class Server(NamedTuple):
 
 
 class State(NamedTuple):
-    """``signed``, ``refused``: accepting and refusing votes ever signed, bits for each change; ``waits``: peers that the
+    """``signed``, ``refused``: votes ever signed, as bits, for each change; ``waits``: peers that the
     restored server has not heard yet; ``reported``: what server 0 told the owner."""
 
     servers: tuple[Server, Server, Server]

@@ -10,7 +10,8 @@ import pytest
 
 import mipp
 from mipp.deployment import embedded, settling
-from mipp.errors import AccessDeniedError, ConflictError, MippError, NotFoundError, StoreError
+from mipp.errors import AccessDeniedError, MippError, StoreError
+from mipp.protocol.channel import _kind
 from mipp.store.catalog import NAME, Catalog
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
@@ -145,7 +146,9 @@ def check(past, deployment, lacking):
     left_out = {bytes(x.batch) for x in user.index().left_out}
     assert left_out == lacking
     live = {k: v for k, v in past.live.items() if k[1] not in lacking}
-    result = user.search(QUERY, len(live) + 5, ranking="user")
+    if not live:
+        return
+    result = user.search(QUERY, len(live), ranking="user")
     assert {bytes(x.batch) for x in result.left_out} == lacking
     encoding = deployment.config.encoding
     query = encoding.encode_queries(QUERY[None])[0].astype(np.int64)
@@ -153,7 +156,7 @@ def check(past, deployment, lacking):
     assert {(h.batch, h.row): h.score for h in result.hits} == want
     for hit in result.hits:
         for key in [k for k in past.images if k[1:] == (hit.batch, hit.row)]:
-            assert bytes(user.fetch(hit).content) == past.images[key]
+            assert user.fetch([hit], strict=True)[0].content == past.images[key]
     for problem in deployment.verify()["problems"]:
         assert "no file is here" in problem, problem
     with pytest.raises(AccessDeniedError):
@@ -165,7 +168,7 @@ def go_on(past, deployment, lacking):
     before = dict(past.live)
     try:
         for seed, name in ((31, "anna"), (32, "berta"), (33, "carla")):
-            ids = past.add(deployment, name, 2, seed)
+            ids = past.add(deployment, name, 3, seed)
             past.delete(deployment, name, ids[:1])
         check(past, deployment, lacking)
         for name in ("anna", "berta"):
@@ -183,12 +186,14 @@ def test_one_server_is_restored(past, tmp_path, server, step):
     lacking = now - batches_in(past.backup(step, server))
     with mipp.Deployment.open(folder, threads=1) as deployment:
         check(past, deployment, lacking)
-        vera = deployment.user("vera")
-        vera.search(QUERY, 1, ranking="user")
-        with pytest.raises(AccessDeniedError, match="used up"):
+        berta = {k[1] for k in past.live if k[0] == "berta"}
+        if not berta & lacking:  # vera searches berta's rows alone
+            vera = deployment.user("vera")
             vera.search(QUERY, 1, ranking="user")
+            with pytest.raises(AccessDeniedError, match="used up"):
+                vera.search(QUERY, 1, ranking="user")
         for one in deployment.servers.values():  # at the restored one, too
-            assert sum(u[2] for u in one.store.used()) == 3
+            assert sum(u[2] for u in one.store.used()) == (2 if berta & lacking else 3)
             forgotten = one.store.catalog.all("SELECT sealed FROM owners WHERE forget IS NOT NULL")
             assert forgotten == [(b"",)]
         go_on(past, deployment, lacking)
@@ -210,7 +215,7 @@ def test_two_servers_are_restored(past, tmp_path, pair, step):
         go_on(past, deployment, lacking)
 
 
-@pytest.mark.parametrize("step", STEPS[3:])
+@pytest.mark.parametrize("step", STEPS[3:-1])
 def test_all_servers_are_restored(past, tmp_path, step):
     """Nobody knows what was revoked or counted since: grants are suspended until their owners sign them anew."""
     folder = put_back(past, tmp_path / "d", dict.fromkeys(SERVERS, step))
@@ -272,19 +277,13 @@ def interrupted(folder, change, server, kind):
         real = deployment.channel._request
 
         def request(to, frames):
-            if to == server and embedded_kind(frames) == kind:
+            if to == server and _kind(frames) == kind:
                 raise Stop
             return real(to, frames)
 
         deployment.channel._request = request
         with pytest.raises(Stop):
             change(owner)
-
-
-def embedded_kind(frames):
-    from mipp.protocol.channel import _kind
-
-    return _kind(frames)
 
 
 @pytest.mark.parametrize("restored", SERVERS)
@@ -364,13 +363,14 @@ def test_a_later_backup_after_an_earlier_one(past, tmp_path):
         check_whole(past, deployment)
         ids = deployment.owner("anna").add_vectors(vectors(3, 53))
         shown = deployment.user("ulla").index().total
+        assert shown == len(past.live) + 5
     shutil.rmtree(folder / "servers/1")
     shutil.copytree(tmp_path / "shown", folder / "servers/1")
     with mipp.Deployment.open(folder, threads=1) as deployment:
         assert deployment.status()["servers_agree"]
         index = deployment.user("ulla").index()
-        assert {x.batch for x in index.left_out} >= {ids[0][0]}
-        assert index.total + sum(x.rows for x in index.left_out) == shown
+        assert ids[0][0] in {bytes(x.batch) for x in index.left_out} and len(index.left_out) == 2
+        assert index.total == len(past.live)
         deployment.owner("anna").add_vectors(vectors(2, 54))
 
 
@@ -417,9 +417,9 @@ def test_a_late_message_cannot_revive_what_a_restored_server_refused(past, tmp_p
         real = deployment.channel._request
 
         def request(to, frames):
-            if embedded_kind(frames) in ("UploadOp", "CommitOp"):
+            if _kind(frames) in ("UploadOp", "CommitOp"):
                 sent.append((to, frames))
-            if embedded_kind(frames) == "CommitOp":
+            if _kind(frames) == "CommitOp":
                 raise StoreError("the network is gone")
             return real(to, frames)
 
@@ -457,8 +457,3 @@ def test_the_restored_server_is_mute_until_it_met_its_peers(past, tmp_path, monk
         assert [deployment.servers[i].store.changes.incarnation for i in SERVERS] == [0, 1, 0]
         for i in (1, 3):
             assert deployment.servers[i].store.changes.peers()[2][0] == 1
-
-
-def test_unused_names_of_this_file():
-    """Errors that tests above expect are those of the library."""
-    assert issubclass(ConflictError, MippError) and issubclass(NotFoundError, MippError)
