@@ -56,11 +56,13 @@ class Parties:
 
     def add_gone_owner(self, owner: bytes, name: str, sign_key: bytes, registration: bytes) -> None:
         """Know an owner so far that its forget can be checked; its name is no longer anybody's."""
+        view = first_view(owner, registration)
         with self.catalog.transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO owners (id, name, sign_key, registration, sealed, frames, position, view, "
-                "floor, floor_view) VALUES (?, ?, ?, ?, x'', x'', 0, x'', 0, x'')", (owner, name, sign_key, registration),
-            )  # fmt: skip
+                "floor, floor_view) VALUES (?, ?, ?, ?, x'', x'', 0, ?, 0, ?)",
+                (owner, name, sign_key, registration, view, view),
+            )
 
     def owner(self, owner: bytes) -> tuple[str, bytes, bytes]:
         """Name, signing key and sealed secrets of a registered owner; NotFoundError if unknown or forgotten."""
@@ -218,10 +220,13 @@ class Parties:
                 db.execute("UPDATE grants SET used=max(used, ?) WHERE owner=? AND id=?", (count, owner, grant))
 
     def _drop_owner(self, db: Any, owner: bytes, frames: bytes) -> None:
+        # all servers show the same of a forgotten owner, whatever each had last
+        row = db.execute("SELECT registration FROM owners WHERE id=?", (owner,)).fetchone()
+        view = first_view(owner, row[0] if row else b"")
         db.execute(
-            "UPDATE owners SET sealed=x'', frames=x'', forget=coalesce(forget, ?), position=0, view=x'', floor=0, "
-            "floor_view=x'', revision=revision+1 WHERE id=?",
-            (frames, owner),
+            "UPDATE owners SET sealed=x'', frames=x'', forget=coalesce(forget, ?), position=0, view=?, floor=0, "
+            "floor_view=?, revision=revision+1 WHERE id=?",
+            (frames, view, view, owner),
         )
         db.execute("DELETE FROM grants WHERE owner=?", (owner,))
         self.catalog.raise_counter(db)

@@ -384,7 +384,7 @@ WORLDS = {
 LARGE = {
     "three, nothing prepared": World((A, B, C), prepared=False),
     "three of one owner, restored": World((A, B, C), restores=1),
-    "two owners, restored": World((A, B, OTHER), restores=1),
+    "two owners, restored": World((A, OTHER), restores=1),
     "two that compete, restored, crash": World((A, B), restores=1, crashes=1, prepared=False),
     "two in a row, votes one by one": World((A, Op(0, (0,))), restores=1, crashes=1, partial=True),
 }
