@@ -56,7 +56,17 @@ def old_grant(frames: bytes) -> bytes:
     signed = decode(unpack_frames(frames), m.Signed)
     g = decode([f.data for f in signed.frames], m.Grant)
     fields = [g.owner, g.user, g.version, g.expiry, g.rankings, g.max_k, g.scores, g.quota, g.min_rows, g.revoked]
-    content = b"MIPP\x01" + msgpack.packb(["Grant", fields])
+    return old_signed(signed, "Grant", fields)
+
+
+def old_forget(frames: bytes) -> bytes:
+    signed = decode(unpack_frames(frames), m.Signed)
+    forget = decode([f.data for f in signed.frames], m.ForgetOwner)
+    return old_signed(signed, "ForgetOwner", [forget.owner, forget.registration])
+
+
+def old_signed(signed: m.Signed, kind: str, fields: list) -> bytes:
+    content = b"MIPP\x01" + msgpack.packb([kind, fields])
     array = msgpack.ExtType(1, msgpack.packb(["|u1", [len(content)], 1]))
     head = b"MIPP\x01" + msgpack.packb(["Signed", [signed.deployment, signed.signer, bytes(64), [array]]])
     return bytes(msgpack.packb([head, content]))
@@ -109,10 +119,9 @@ def to_old_server(home: Path, old: Path, cloud: bool, done: bool, after: Path | 
         db.executescript(OLD_SCHEMA)
         meta = {**dict(rows_of(home, "SELECT name, value FROM meta")), "format": b"\x01"}
         db.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
-        db.executemany(
-            "INSERT INTO owners VALUES (?, ?, ?, ?, ?, ?, ?)",
-            rows_of(home, "SELECT id, name, sign_key, registration, sealed, revision, forget FROM owners"),
-        )
+        owners = rows_of(home, "SELECT id, name, sign_key, registration, sealed, revision, forget FROM owners")
+        owners = [(*o[:6], o[6] and old_forget(o[6])) for o in owners]
+        db.executemany("INSERT INTO owners VALUES (?, ?, ?, ?, ?, ?, ?)", owners)
         db.executemany(
             "INSERT INTO users VALUES (?, ?, ?, ?)", rows_of(home, "SELECT id, name, sign_key, box_key FROM users")
         )
