@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import mipp
+from mipp.errors import ConflictError, NotFoundError, ParameterError, StoreError
 from mipp.protocol.channel import LocalChannel
 from mipp.store import files
 from mipp.store.catalog import Catalog
@@ -167,6 +169,7 @@ def switched():
     patch.setattr(files, "_write", around(files._write))
     for name in ("gather", "_request"):
         patch.setattr(LocalChannel, name, before(getattr(LocalChannel, name)))
+    patch.setattr(time, "sleep", lambda seconds: switch())
     patch.setattr(os, "fsync", lambda fd: None)  # no power fails here, and disks are slow
     yield
     patch.undo()
@@ -297,18 +300,14 @@ def check(folder: Path, sides: list[Side]) -> None:
         index = user.index()
         assert not index.left_out
         hits = user.search(QUERY, index.total, ranking="user").hits if index.total else []
-        encoding = deployment.config.encoding
-        query = encoding.encode_queries(QUERY[None])[0].astype(np.int64)
         for side in sides:
             owner = deployment.owner(side.name)
             mine = [h for h in hits if h.owner == owner.id]
             found = {(h.batch, h.row): h.score for h in mine}
-            score = {
-                k: int(encoding.encode_rows(x[None])[0].astype(np.int64) @ query) for k, (x, _) in side.rows.items()
-            }
+            score = {k: number(deployment, x) for k, (x, _) in side.rows.items()}
             if side.doing and found != score:
                 # the change that its actor died in; its ids are not known
-                after = [int(encoding.encode_rows(x[None])[0].astype(np.int64) @ query) for x, _ in side.maybe.values()]
+                after = [number(deployment, x) for x, _ in side.maybe.values()]
                 assert sorted(found.values()) == sorted(after), side.doing
                 known = {s: image for s, (_, image) in zip(after, side.maybe.values(), strict=True)}
             else:
@@ -326,7 +325,7 @@ STEPS = st.tuples(
     st.sampled_from(["upload", "upload", "delete", "delete", "merge", "merge", "tighten"]), st.integers(0, 7)
 )
 SCRIPTS = st.tuples(st.lists(STEPS, min_size=1, max_size=4), st.lists(STEPS, min_size=1, max_size=4))
-PLANS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=5, max_size=80)
+PLANS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 4)), min_size=5, max_size=80)
 
 
 def interleave(fresh, scripts, plan, *, apart: bool, kill: tuple[int, int] | None = None) -> Scheduler:
@@ -350,22 +349,48 @@ def interleave(fresh, scripts, plan, *, apart: bool, kill: tuple[int, int] | Non
         for _ in range(3):
             two._recover()
 
+    reading = two.user("ulla")
+    reads: list[tuple[set[int], set[int]]] = []
+
+    def searches() -> None:
+        for _ in range(3):
+            there = {number(two, x) for side in sides for x, _ in side.rows.values()}
+            try:
+                hits = reading.search(QUERY, max(1, reading.index().total), ranking="user").hits
+            except ParameterError as error:  # fewer rows than a moment ago
+                assert "larger than the index" in str(error)
+                continue
+            reads.append((there, {h.score for h in hits}))
+
     actors = [
         Actor("anna", owner(sides[0], one, scripts[0])),
         Actor("berta", owner(sides[1], two, scripts[1])),
         Actor("sweep", sweeps),
         Actor("recover", recovers),
+        Actor("search", searches),
     ]
     if kill is not None:
         actors[kill[0] % len(actors)].kill_at = kill[1]
     scheduler = Scheduler(actors, plan)
     try:
         scheduler.run()
+        stayed = {number(one, x) for side in sides for x, _ in (side.maybe if side.doing else side.rows).values()}
+        for there, found in reads:
+            # rows that came since the user asked how many there are may push the last ones out
+            worst = min(found)
+            assert {score for score in there & stayed if score > worst} <= found, "a row that was there was not found"
     finally:
         two.close()
         one.close()
     check(folder, sides)
     return scheduler
+
+
+def number(deployment: mipp.Deployment, x: np.ndarray) -> int:
+    """The score of a row, which names it here."""
+    encoding = deployment.config.encoding
+    query = encoding.encode_queries(QUERY[None])[0].astype(np.int64)
+    return int(encoding.encode_rows(x[None])[0].astype(np.int64) @ query)
 
 
 def quick(examples: int) -> settings:
@@ -382,9 +407,94 @@ def test_interleavings(fresh, scripts, plan, apart):
 
 
 @quick(30)
-@given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 3), st.integers(1, 400)))
+@given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 4), st.integers(1, 400)))
 def test_interleavings_with_a_death(fresh, scripts, plan, apart, kill):
     interleave(fresh, scripts, plan, apart=apart, kill=kill)
+
+
+# --- one owner against itself --------------------------------------------------------------------------------------
+
+RIVALS = st.lists(st.sampled_from(["upload", "upload", "delete", "merge", "tighten"]), min_size=1, max_size=4)
+
+
+def compete(fresh, scripts, plan, *, kill: tuple[int, int] | None = None) -> None:
+    """An owner's key file was copied, so nothing keeps its processes from changing the same place at once.
+
+    Rows are known by their scores here: a merge of the one gives new ids to rows of the other.
+    """
+    folder, (anna, berta) = fresh()
+    sides = [mipp.Deployment.open(folder, threads=1) for _ in scripts]
+    live = {number(sides[0], x) for x, _ in anna.rows.values()}
+    #: scores of rows whose upload or delete failed, or whose actor died in it: there or not
+    unsure: set[int] = set()
+    done = []
+
+    def rival(at: int) -> Callable[[], None]:
+        def work() -> None:
+            owner = sides[at].owner("anna")
+            owner._changes._turn = contextlib.nullcontext()
+            mine: list[tuple[tuple[bytes, int], int]] = []
+            for count, what in enumerate(scripts[at]):
+                try:
+                    if what == "upload":
+                        x = vectors(2, 1000 * (at + 1) + count)
+                        scores = {number(sides[at], row) for row in x}
+                        unsure.update(scores)
+                        ids = owner.add_vectors(x, [("a", b"a" * 9), None])
+                        unsure.difference_update(scores)
+                        live.update(scores)
+                        mine += zip(ids, [number(sides[at], row) for row in x], strict=True)
+                    elif what == "delete":
+                        if mine:
+                            image, score = mine.pop()
+                            unsure.add(score)
+                            owner.delete([image])
+                            live.discard(score)
+                            unsure.discard(score)
+                    else:
+                        owner.compact(merge_below=1 if what == "tighten" else 1 << 16)
+                    done.append(what)
+                except (ConflictError, NotFoundError):
+                    pass  # the other was always faster; or gave the row a new id
+                except StoreError as error:
+                    assert "meanwhile" in str(error) or "not settled" in str(error), error
+
+        return work
+
+    actors = [Actor(f"anna {i}", rival(i)) for i in range(len(scripts))]
+    actors.append(Actor("recover", lambda: [sides[0]._recover() for _ in range(3)]))
+    if kill is not None:
+        actors[kill[0] % len(scripts)].kill_at = kill[1]
+    try:
+        Scheduler(actors, plan).run()
+    finally:
+        for side in sides:
+            side.close()
+    with mipp.Deployment.open(folder, threads=1) as deployment:
+        assert deployment.status()["servers_agree"] and deployment.verify()["problems"] == []
+        check_files(deployment)
+        user = deployment.user("ulla")
+        hits = user.search(QUERY, user.index().total, ranking="user").hits
+        found = sorted(h.score for h in hits if h.owner_name == "anna")
+        assert len(set(found)) == len(found), "a row is there twice"
+        assert live - unsure <= set(found) <= live | unsure
+        assert {h.score for h in hits if h.owner_name == "berta"} == {
+            number(deployment, x) for x, _ in berta.rows.values()
+        }
+        deployment.owner("anna").add_vectors(vectors(1, 79))
+
+
+@quick(20)
+@given(st.tuples(RIVALS, RIVALS), PLANS, st.none() | st.tuples(st.integers(0, 1), st.integers(1, 400)))
+def test_an_owner_competes_with_itself(fresh, scripts, plan, kill):
+    compete(fresh, scripts, plan, kill=kill)
+
+
+@pytest.mark.slow
+@quick(300)
+@given(st.tuples(RIVALS, RIVALS, RIVALS), PLANS, st.none() | st.tuples(st.integers(0, 2), st.integers(1, 400)))
+def test_an_owner_competes_with_itself_often(fresh, scripts, plan, kill):
+    compete(fresh, scripts, plan, kill=kill)
 
 
 @pytest.mark.slow
@@ -396,7 +506,7 @@ def test_many_interleavings(fresh, scripts, plan, apart):
 
 @pytest.mark.slow
 @quick(500)
-@given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 3), st.integers(1, 600)))
+@given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 4), st.integers(1, 600)))
 def test_many_interleavings_with_a_death(fresh, scripts, plan, apart, kill):
     interleave(fresh, scripts, plan, apart=apart, kill=kill)
 
