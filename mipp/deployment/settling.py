@@ -65,8 +65,9 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     """Find servers whose catalog is older than what others saw of them, and bring them back; their numbers.
 
     A restored server gets a new incarnation, so that what it promised after the backup counts no more, and takes over
-    from the others what it lacks. If all were restored, nobody knows what was revoked or counted since: grants are
-    suspended until their owners sign them anew (a new epoch).
+    from the others what it lacks. If all were restored, perhaps to different moments, each takes over from each: the
+    longest history of every owner holds. But nobody knows what was revoked or counted since: grants are suspended until
+    their owners sign them anew (a new epoch).
 
     Parameters
     ----------
@@ -93,10 +94,12 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     epoch = max(state.epoch for state in states.values())
     if whole:
         settle_among(channel, whole)
-        for i in restored:
-            servers[i].store.take_epoch(epoch)  # else grants of it, and what was counted for them, are refused
-            notes = [request(channel, j, pm.PeerRestored(i, seen[i][0] + 1)) for j in whole]
-            adopt(servers[i], notes)
+    for i in restored:
+        servers[i].store.take_epoch(epoch)  # else grants of it, and what was counted for them, are refused
+    for i in restored:
+        notes = [request(channel, j, pm.PeerRestored(i, seen[i][0] + 1)) for j in whole or servers if j != i]
+        adopt(servers[i], notes, refuse=bool(whole))
+    if whole:
         _meet_restored(channel, servers, restored, {i: seen[i][0] + 1 for i in restored})
     else:
         epoch += 1

@@ -89,8 +89,11 @@ def _chain(packed: bytes) -> Chain:
     return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
 
 
-def adopt(server: Server, handovers: list[pm.Handover]) -> None:
-    """Take over from unrestored peers what a backup lacks, then refuse what is open; ProtocolError if they differ.
+def adopt(server: Server, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
+    """Take over from peers what a backup lacks; ProtocolError if they differ.
+
+    ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another one
+    forgot, and what all accepted can be committed.
 
     A peer may show a change that another one only accepted yet: the longest history counts, and this server confirms it
     to the others. Batches whose files the backup lacks are there without rows: searches name them and go on with the
@@ -108,7 +111,7 @@ def adopt(server: Server, handovers: list[pm.Handover]) -> None:
             store.chains.adopt(chain)
         except NotFoundError:  # one peer knows of a forget that another missed
             _log.warning("server %d: owner %s is not registered here", server.index, chain.owner.hex())
-    for owner, op in {(c.owner, c.op) for c in store.changes.open()}:
+    for owner, op in {(c.owner, c.op) for c in store.changes.open() if refuse}:
         store.changes.settle_restored(owner, op)
     for h in handovers:
         store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))

@@ -215,6 +215,50 @@ def test_two_servers_are_restored(past, tmp_path, pair, step):
         go_on(past, deployment, lacking)
 
 
+@pytest.mark.parametrize("server", (2, 3))
+def test_a_merge_brings_back_what_a_backup_lacked(past, tmp_path, server):
+    folder = put_back(past, tmp_path / "d", {server: "upload"})
+    before = dict(past.live), dict(past.images)
+    try:
+        with mipp.Deployment.open(folder, threads=1) as deployment:
+            for name in ("anna", "berta", "carla"):
+                past.add(deployment, name, 1, 35)
+                past.merge(deployment, name)
+            assert deployment.verify()["problems"] == []
+            past.images = {}  # packs of merged batches are not brought back
+            check(past, deployment, set())
+    finally:
+        past.live, past.images = before
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("merge", "carla went", "another carla"))), ids="-".join)
+def test_all_servers_are_restored_to_different_moments(past, tmp_path, order):
+    """The longest history of each owner is everybody's; a forget that one remembers holds."""
+    moments = dict(zip(SERVERS, order, strict=True))
+    folder = put_back(past, tmp_path / "d", moments)
+    longest = past.backup("another carla", 1)
+    with mipp.Deployment.open(folder, threads=1) as deployment:
+        assert deployment.status()["servers_agree"]
+        for one in deployment.servers.values():
+            known = one.store.catalog.all("SELECT id, position, view, forget IS NULL FROM owners ORDER BY id")
+            assert known == rows_in(longest, "SELECT id, position, view, forget IS NULL FROM owners ORDER BY id")
+        with pytest.raises(AccessDeniedError):
+            deployment.user("ulla").search(QUERY, 1, ranking="user")
+        for name in ("anna", "berta", "carla"):
+            deployment.owner(name).grant(deployment.user_id("ulla"), rankings=ALL_RANKINGS)
+            deployment.owner(name).add_vectors(vectors(1, 36))
+        lacking = {bytes(x.batch) for x in deployment.user("ulla").index().left_out}
+        files = [batches_in(past.backup(moments[i], i)) for i in (1, 2)]
+        assert lacking == batches_in(longest) - set.intersection(*files)
+    with mipp.Deployment.open(folder, threads=1) as deployment:
+        assert deployment.status()["servers_agree"]
+
+
+def rows_in(home, sql):
+    with contextlib.closing(sqlite3.connect(home / NAME)) as db:
+        return db.execute(sql).fetchall()
+
+
 @pytest.mark.parametrize("step", STEPS[3:-1])
 def test_all_servers_are_restored(past, tmp_path, step):
     """Nobody knows what was revoked or counted since: grants are suspended until their owners sign them anew."""
@@ -445,10 +489,10 @@ def test_the_restored_server_is_mute_until_it_met_its_peers(past, tmp_path, monk
     seen = []
     real = settling.adopt
 
-    def adopt(server, handovers):
+    def adopt(server, handovers, **options):
         seen.append(server.index)
         assert not server.ready
-        real(server, handovers)
+        real(server, handovers, **options)
         assert not server.ready
 
     monkeypatch.setattr(settling, "adopt", adopt)
