@@ -290,12 +290,30 @@ def check_files(deployment: mipp.Deployment) -> None:
         assert store.changes.open() == []
 
 
+def check_chains(deployment: mipp.Deployment) -> None:
+    """All servers have the same changes in the same places, one in each place, and the last one's view."""
+    seen = []
+    for server in deployment.servers.values():
+        catalog = server.store.catalog
+        chains = []
+        for owner, position, view in catalog.all("SELECT id, position, view FROM owners ORDER BY id"):
+            changes = catalog.all(
+                "SELECT position, op, view FROM changes WHERE owner=? AND state='committed' ORDER BY position", owner
+            )
+            assert [c[0] for c in changes] == list(range(1, position + 1))
+            assert not changes or changes[-1][2] == view
+            chains.append((owner, changes))
+        seen.append(chains)
+    assert seen[0] == seen[1] == seen[2]
+
+
 def check(folder: Path, sides: list[Side]) -> None:
     """All that was acknowledged is there, exactly; what an actor died in is there wholly or not at all."""
     with mipp.Deployment.open(folder, threads=1) as deployment:
         assert deployment.status()["servers_agree"]
         assert deployment.verify()["problems"] == []
         check_files(deployment)
+        check_chains(deployment)
         user = deployment.user("ulla")
         index = user.index()
         assert not index.left_out
@@ -325,7 +343,7 @@ STEPS = st.tuples(
     st.sampled_from(["upload", "upload", "delete", "delete", "merge", "merge", "tighten"]), st.integers(0, 7)
 )
 SCRIPTS = st.tuples(st.lists(STEPS, min_size=1, max_size=4), st.lists(STEPS, min_size=1, max_size=4))
-PLANS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 4)), min_size=5, max_size=80)
+PLANS = st.lists(st.tuples(st.integers(1, 15), st.integers(0, 4)), min_size=20, max_size=150)
 
 
 def interleave(fresh, scripts, plan, *, apart: bool, kill: tuple[int, int] | None = None) -> Scheduler:
@@ -342,7 +360,7 @@ def interleave(fresh, scripts, plan, *, apart: bool, kill: tuple[int, int] | Non
         return work
 
     def sweeps() -> None:
-        for _ in range(3):
+        for _ in range(8):
             clean(two)
 
     def recovers() -> None:
@@ -473,6 +491,7 @@ def compete(fresh, scripts, plan, *, kill: tuple[int, int] | None = None) -> Non
     with mipp.Deployment.open(folder, threads=1) as deployment:
         assert deployment.status()["servers_agree"] and deployment.verify()["problems"] == []
         check_files(deployment)
+        check_chains(deployment)
         user = deployment.user("ulla")
         hits = user.search(QUERY, user.index().total, ranking="user").hits
         found = sorted(h.score for h in hits if h.owner_name == "anna")

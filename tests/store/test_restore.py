@@ -421,13 +421,19 @@ def test_a_later_backup_after_an_earlier_one(past, tmp_path):
 # --- the restore itself is interrupted ----------------------------------------------------------------------------
 
 
-def test_a_restore_that_is_interrupted_starts_again(past, tmp_path, monkeypatch):
-    """The process dies after each transaction of a restore, one after the other, until one gets through."""
-    home = past.folder / "servers/1"
-    lacking = batches_in(home) - batches_in(past.backup("upload", 1))
+@pytest.mark.parametrize(
+    ("moments", "step"),
+    [({1: "upload"}, 1), ({3: "owners"}, 3), ({1: "delete", 3: "upload"}, 4), (dict.fromkeys(SERVERS, "revoked"), 3)],
+    ids=str,
+)
+def test_a_restore_that_is_interrupted_starts_again(past, tmp_path, monkeypatch, moments, step):
+    """The process dies after a transaction of a restore, an earlier or a later one, until one gets through."""
+    lacking = set()
+    for server, moment in moments.items():
+        lacking |= batches_in(past.folder / "servers" / str(server)) - batches_in(past.backup(moment, server))
     real = Catalog.transaction
-    for stop_at in itertools.count(1):
-        folder = put_back(past, tmp_path / str(stop_at), {1: "upload"})
+    for stop_at in itertools.count(1, step):
+        folder = put_back(past, tmp_path / str(stop_at), moments)
         left = [stop_at]
 
         @contextlib.contextmanager
@@ -448,7 +454,16 @@ def test_a_restore_that_is_interrupted_starts_again(past, tmp_path, monkeypatch)
         finally:
             monkeypatch.setattr(Catalog, "transaction", real)
         with mipp.Deployment.open(folder, threads=1) as deployment:
-            check(past, deployment, lacking)
+            if len(moments) == 3:
+                assert deployment.status()["servers_agree"]
+                deployment.owner("anna").add_vectors(vectors(1, 37))
+                for name in ("ulla", "willi"):
+                    with pytest.raises(AccessDeniedError):
+                        deployment.user(name).search(QUERY, 1, ranking="user")
+            else:
+                check(past, deployment, lacking)
+            for one in deployment.servers.values():
+                assert one.ready and not one.store.catalog.counter("restoring")
         shutil.rmtree(folder)
     assert stop_at > 10
 
