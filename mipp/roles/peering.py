@@ -67,16 +67,15 @@ def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
         gone = [pack_frames(encode(pm.Keys(*known[1:]))) for known in store.gone_owners()]
-    columns = [[u[i] for u in used] for i in range(3)]
-    return pm.Handover(store.catalog.counter("epoch"), gone, signed, *columns, chains)
+    owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
+    return pm.Handover(store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains)
 
 
 def _chain_message(c: Chain) -> bytes:
     batches = list(zip(*c.batches, strict=True)) or [()] * 7
     ops = list(zip(*c.ops, strict=True)) or [()] * 5
-    chain = pm.ChainState(
-        c.owner, c.position, c.view, c.floor, c.floor_view, *[list(column) for column in (*batches, *ops)], c.refused
-    )
+    columns: list[Any] = [list(column) for column in (*batches, *ops)]
+    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *[*columns, c.refused])
     return pack_frames(encode(chain))
 
 
@@ -92,8 +91,8 @@ def _chain(packed: bytes) -> Chain:
 def adopt(server: Server, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
     """Take over from peers what a backup lacks; ProtocolError if they differ.
 
-    ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another one
-    forgot, and what all accepted can be committed.
+    ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another
+    one forgot, and what all accepted can be committed.
 
     A peer may show a change that another one only accepted yet: the longest history counts, and this server confirms it
     to the others. Batches whose files the backup lacks are there without rows: searches name them and go on with the

@@ -50,9 +50,10 @@ class Parties:
 
     def gone_owners(self) -> list[tuple[bytes, str, bytes, bytes]]:
         """Id, name, signing key and registration nonce of owners that were forgotten."""
-        return self.catalog.all(  # type: ignore[return-value]
+        rows = self.catalog.all(
             "SELECT id, name, sign_key, registration FROM owners WHERE forget IS NOT NULL ORDER BY id"
         )
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
 
     def add_gone_owner(self, owner: bytes, name: str, sign_key: bytes, registration: bytes) -> None:
         """Know an owner so far that its forget can be checked; its name is no longer anybody's."""

@@ -11,6 +11,7 @@ import pytest
 import mipp
 from mipp.deployment import embedded, settling
 from mipp.errors import AccessDeniedError, MippError, StoreError
+from mipp.protocol.chain import Vote
 from mipp.protocol.channel import _kind
 from mipp.store.catalog import NAME, Catalog
 from tests.conftest import ALL_RANKINGS, DIM, vectors
@@ -516,3 +517,27 @@ def test_the_restored_server_is_mute_until_it_met_its_peers(past, tmp_path, monk
         assert [deployment.servers[i].store.changes.incarnation for i in SERVERS] == [0, 1, 0]
         for i in (1, 3):
             assert deployment.servers[i].store.changes.peers()[2][0] == 1
+
+
+def test_a_refusal_of_before_a_restore_counts_no_more(past, tmp_path):
+    """The server that signed it may have forgotten it, and accepted the change since: both would count."""
+    folder = put_back(past, tmp_path / "d", {})
+    with mipp.Deployment.open(folder, threads=1) as deployment:
+        owner = deployment.owner("anna")
+        real = deployment.channel._request
+
+        def request(to, frames):
+            if _kind(frames) == "Certify":
+                raise StoreError("the network is gone")
+            return real(to, frames)
+
+        deployment.channel._request = request
+        owner.recover = None
+        with pytest.raises(StoreError, match="network"):
+            owner.add_vectors(vectors(3, 51))
+        ledger = deployment.servers[2].store.changes
+        (op,) = {c.op for c in ledger.open()}
+        assert ledger.state(owner.id, op) == "accepted"
+        ledger.meet_peer(1, 1, 0)
+        assert ledger.certify(owner.id, op, [(Vote(1, 0, b""), 0)]) == "accepted"
+        assert ledger.certify(owner.id, op, [(Vote(1, 1, b""), 0)]) == "aborted"
