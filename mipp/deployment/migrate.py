@@ -47,6 +47,10 @@ def migrate(path: Path, text: str, *, alone: bool) -> None:
         for name in {op for one in old.values() for op in one.committed}:
             for one in old.values():
                 one.complete(name)
+        # a forget that some servers missed: they could not check its old signature later
+        gone = {row[0]: row[5] for one in old.values() for row in one.owners() if row[5] is not None}
+        for one in old.values():
+            one.gone = gone
         chains = _chains(old)
         public = {}
         for i, home in homes.items():
@@ -92,6 +96,7 @@ class _Old:
             ops = self.db.execute("SELECT id, owner, kind, record, committed FROM ops").fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {path}: {error}") from None
+        self.gone: dict[bytes, bytes] = {}
         self.committed = {r[0] for r in ops if r[4] is not None}
         self._open = {r[0]: (r[1], r[2], msgpack.unpackb(r[3], strict_map_key=False)) for r in ops if r[4] is None}
 
@@ -112,7 +117,9 @@ class _Old:
         return {i: b for i, b in self._every.items() if b["visible"] and b["owner"] == owner}
 
     def owners(self) -> list[tuple[Any, ...]]:
-        return self.db.execute("SELECT id, name, sign_key, registration, sealed, forget FROM owners").fetchall()
+        """Rows of owners; those that any server forgot are forgotten."""
+        rows = self.db.execute("SELECT id, name, sign_key, registration, sealed, forget FROM owners").fetchall()
+        return [(*r[:4], b"", self.gone[r[0]]) if r[0] in self.gone else r for r in rows]
 
 
 @dataclasses.dataclass
@@ -168,7 +175,8 @@ def _write(config: DeploymentConfig, server: int, home: Path, old: _Old, chains:
                 "INSERT INTO owners VALUES (?, ?, ?, ?, ?, x'', ?, ?, ?, ?, 0, ?)",
                 (owner, name, sign_key, registration, sealed, position, chain.head, position, chain.head, forget),
             )
-            _write_batches(db, config, server, home, old, owner, chain)
+            if forget is None:
+                _write_batches(db, config, server, home, old, owner, chain)
         db.executemany(
             "INSERT INTO users VALUES (?, ?, ?, ?, x'')",
             old.db.execute("SELECT id, name, sign_key, box_key FROM users"),
@@ -239,6 +247,8 @@ def _grants(config: DeploymentConfig, old: _Old) -> Iterable[tuple[Any, ...]]:
     for owner, user, version, grant, frames, used in old.db.execute(
         "SELECT owner, user, version, id, frames, used FROM grants"
     ):
+        if owner in old.gone:
+            continue
         _, fields = msgpack.unpackb(msgpack.unpackb(frames)[1][5:])
         content = encode(m.Grant(fields[0], fields[1], 0, *fields[2:]))
         signed = m.Signed(

@@ -36,7 +36,9 @@ def settle(channel: Channel) -> None:
     signed: dict[bytes, None] = dict.fromkeys(packed for reply in told.values() for packed in reply.signed)
     for i, reply in told.items():
         have = set(reply.signed)
-        for packed in (p for p in signed if p not in have):
+        missing = [p for p in signed if p not in have]
+        # twice: a forget frees a name for a registration, and another forget may need its owner's registration first
+        for packed in (*missing, *missing):
             with contextlib.suppress(MippError):  # older than what the server has, or of an owner that was forgotten
                 request(channel, i, pm.PassedOn(packed))
     commits: dict[tuple[bytes, bytes], bytes] = {}
@@ -63,8 +65,9 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     """Find servers whose catalog is older than what others saw of them, and bring them back; their numbers.
 
     A restored server gets a new incarnation, so that what it promised after the backup counts no more, and takes over
-    from the others what it lacks. If all were restored, nobody knows what was revoked or counted since: grants are
-    suspended until their owners sign them anew (a new epoch).
+    from the others what it lacks. If all were restored, perhaps to different moments, each takes over from each: the
+    longest history of every owner holds. But nobody knows what was revoked or counted since: grants are suspended until
+    their owners sign them anew (a new epoch).
 
     Parameters
     ----------
@@ -76,7 +79,11 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
         for peer, incarnation, counter in zip(state.peers, state.incarnations, state.counters, strict=True):
             seen[peer] = max(seen[peer][0], incarnation), max(seen[peer][1], counter)
         seen[i] = max(seen[i][0], state.incarnation), seen[i][1]
-    restored = [i for i in servers if seen[i][1] > states[i].counter or seen[i][0] > states[i].incarnation]
+    restored = [
+        i for i, server in servers.items()
+        if seen[i][1] > states[i].counter or seen[i][0] > states[i].incarnation
+        or server.store.catalog.counter("restoring")
+    ]  # fmt: skip
     if not restored:
         return []
     _log.warning("servers %s were restored from a backup", restored)
@@ -87,9 +94,12 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     epoch = max(state.epoch for state in states.values())
     if whole:
         settle_among(channel, whole)
-        for i in restored:
-            notes = [request(channel, j, pm.PeerRestored(i, seen[i][0] + 1)) for j in whole]
-            adopt(servers[i], notes)
+    for i in restored:
+        servers[i].store.take_epoch(epoch)  # else grants of it, and what was counted for them, are refused
+    for i in restored:
+        notes = [request(channel, j, pm.PeerRestored(i, seen[i][0] + 1)) for j in whole or servers if j != i]
+        adopt(servers[i], notes, refuse=bool(whole))
+    if whole:
         _meet_restored(channel, servers, restored, {i: seen[i][0] + 1 for i in restored})
     else:
         epoch += 1

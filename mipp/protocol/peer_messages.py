@@ -37,7 +37,7 @@ class SettleRequest:
 class OpenChanges:
     """Changes that are open here: their owners, names, states, and the signed COMMIT of those that were accepted.
 
-    signed: registrations, forgets and grants as packed frames, in the order in which they must be passed on.
+    signed: forgets, registrations and grants as packed frames, in the order in which they must be passed on.
     """
 
     owners: list[bytes]
@@ -86,11 +86,12 @@ class PeerRestored:
 class Handover:
     """What a restored server takes over from a peer.
 
-    epoch: of grants. signed: registrations, forgets and grants. used_owner, used_grant, used: counted queries.
-    chains: an encoded ``ChainState`` for each owner.
+    epoch: of grants. gone: an encoded ``Keys`` for each owner that was forgotten. signed: forgets, registrations and
+    grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
     """
 
     epoch: int
+    gone: list[bytes]
     signed: list[bytes]
     used_owner: list[bytes]
     used_grant: list[bytes]
@@ -102,7 +103,8 @@ class Handover:
 class ChainState:
     """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
 
-    dead, origin_batch, origin_row: as in the catalog, one for each batch.
+    dead, origin_batch, origin_row: as in the catalog, one for each batch. commits: hashes of the COMMITs of ``ops``.
+    refused: ids of changes that were refused.
     """
 
     owner: bytes
@@ -121,6 +123,8 @@ class ChainState:
     kinds: list[str]
     op_positions: list[int]
     views: list[bytes]
+    commits: list[bytes]
+    refused: list[bytes]
 
 
 # --- operation ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -13,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from ..crypto import box, schedule, signing
-from ..errors import AccessDeniedError, ConflictError, MessageError, NotFoundError, ParameterError, ShapeError
+from ..errors import (
+    AccessDeniedError,
+    ConflictError,
+    MessageError,
+    NotFoundError,
+    ParameterError,
+    ShapeError,
+    StoreError,
+)
 from ..protocol import messages as m
 from ..protocol.chain import Content, pack_dead
 from ..protocol.channel import Channel
@@ -285,11 +294,18 @@ class ImageOwner(Client):
 
         Fetches all of the batch from one storage server.
         """
-        server = self.config.params.storage_servers[0]
-        got = self._fetch(server, batch)
+        server, got = self._fetch_anywhere(batch)
         if not len(got.share):
             return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
         return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self._opened(got, server, batch))
+
+    def _fetch_anywhere(self, batch: bytes) -> tuple[int, m.Shares]:
+        """One of this owner's batches, from the first cloud that has it whole, and which one that is."""
+        *others, last = self.config.params.storage_servers
+        for server in others:
+            with contextlib.suppress(StoreError):  # damaged or missing there
+                return server, self._fetch(server, batch)
+        return last, self._fetch(last, batch)
 
     def _fetch(self, server: int, batch: bytes) -> m.Shares:
         """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
@@ -338,11 +354,10 @@ class ImageOwner(Client):
         return 0
 
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
-        server = self.config.params.storage_servers[0]
         rows, ids, numbers = [], [], []
         old: list[tuple[bytes, int]] = []
         for b in batches:
-            got = self._fetch(server, b.id)
+            server, got = self._fetch_anywhere(b.id)
             if (got.position, got.view) != (head.position, head.view):
                 raise ConflictError("this owner's batches changed while they were fetched")
             if len(got.share):

@@ -112,6 +112,9 @@ class ChangeMaker:
             states = [o.state for o in outcomes]
         except ConflictError:
             self._abort(op, servers)
+            # a change that its process died in may hold the place: nobody else would bring it to its end
+            with contextlib.suppress(MippError):
+                self._settle()
             raise
         except MippError as error:
             states = self._settled(op, error)

@@ -6,13 +6,13 @@ Nothing here is signed by owners or users; what is passed on of theirs is, and i
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
-from ..errors import MessageError, MippError, ParameterError, ProtocolError
+from ..crypto.signing import party_id
+from ..errors import MessageError, MippError, NotFoundError, ParameterError, ProtocolError
 from ..protocol import messages as m
 from ..protocol import peer_messages as pm
 from ..protocol.wire import decode, encode, pack_frames, unpack_frames
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HANDLERS", "adopt"]
 
+_log = logging.getLogger("mipp.server")
+
 
 def settle(server: Server, msg: pm.SettleRequest) -> pm.OpenChanges:
     server.store.changes.end_leases()
@@ -33,7 +35,7 @@ def settle(server: Server, msg: pm.SettleRequest) -> pm.OpenChanges:
     found = server.store.changes.open()
     return pm.OpenChanges(
         [c.owner for c in found], [c.op for c in found], [c.state for c in found], [c.commit for c in found],
-        server.store.registrations() + server.store.forgotten() + server.store.all_grants(),
+        server.store.forgotten() + server.store.registrations() + server.store.all_grants(),
     )  # fmt: skip
 
 
@@ -62,18 +64,18 @@ def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
     with store.catalog.reading():  # one moment
         chains = [_chain_message(c) for c in store.chains.all()]
         used = store.used()
-        signed = store.registrations() + store.forgotten() + store.all_grants()
-    return pm.Handover(
-        store.catalog.counter("epoch"), signed, [u[0] for u in used], [u[1] for u in used], [u[2] for u in used], chains
-    )
+        # forgets first: the name of a forgotten owner may be another's now
+        signed = store.forgotten() + store.registrations() + store.all_grants()
+        gone = [pack_frames(encode(pm.Keys(*known[1:]))) for known in store.gone_owners()]
+    owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
+    return pm.Handover(store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains)
 
 
 def _chain_message(c: Chain) -> bytes:
     batches = list(zip(*c.batches, strict=True)) or [()] * 7
-    ops = list(zip(*c.ops, strict=True)) or [()] * 4
-    chain = pm.ChainState(
-        c.owner, c.position, c.view, c.floor, c.floor_view, *[list(column) for column in (*batches, *ops)]
-    )
+    ops = list(zip(*c.ops, strict=True)) or [()] * 5
+    columns: list[Any] = [list(column) for column in (*batches, *ops)]
+    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *[*columns, c.refused])
     return pack_frames(encode(chain))
 
 
@@ -82,29 +84,50 @@ def _chain(packed: bytes) -> Chain:
     batches = list(
         zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row, strict=True)
     )
-    ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, strict=True))
-    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops)
+    ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
+    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
 
 
-def adopt(server: Server, handovers: list[pm.Handover]) -> None:
-    """Take over from unrestored peers what a backup lacks, then refuse what is open; ProtocolError if they differ.
+def adopt(server: Server, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
+    """Take over from peers what a backup lacks; ProtocolError if they differ.
 
-    Batches whose files the backup lacks are there without rows: searches name them and go on with the others.
+    ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another
+    one forgot, and what all accepted can be committed.
+
+    A peer may show a change that another one only accepted yet: the longest history counts, and this server confirms it
+    to the others. Batches whose files the backup lacks are there without rows: searches name them and go on with the
+    others.
     """
     store = server.store
-    digests = {hashlib.sha256(msgpack.packb(sorted(h.chains))).digest() for h in handovers}
-    if len(digests) != 1:
-        raise ProtocolError("the other servers do not hold the same batches yet; try again")
     for handover in handovers:
+        for known in (decode(unpack_frames(packed), pm.Keys) for packed in handover.gone):
+            store.add_gone_owner(party_id(known.sign_key, known.second), known.name, known.sign_key, known.second)
         for packed in handover.signed:
             with contextlib.suppress(MippError):  # what is here is newer, or the same
                 server.pass_on(packed)
-    for chain in (_chain(packed) for packed in handovers[0].chains):
-        store.chains.adopt(chain)
-    for owner, op in {(c.owner, c.op) for c in store.changes.open()}:
+    for chain in _longest([_chain(packed) for handover in handovers for packed in handover.chains]):
+        try:
+            store.chains.adopt(chain)
+        except NotFoundError:  # one peer knows of a forget that another missed
+            _log.warning("server %d: owner %s is not registered here", server.index, chain.owner.hex())
+    for owner, op in {(c.owner, c.op) for c in store.changes.open() if refuse}:
         store.changes.settle_restored(owner, op)
     for h in handovers:
         store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
+
+
+def _longest(chains: list[Chain]) -> list[Chain]:
+    """The longest history of each owner, with all that any server refused."""
+    found: dict[bytes, Chain] = {}
+    for chain in chains:
+        best = found.setdefault(chain.owner, chain)
+        short, long = sorted((best, chain), key=lambda c: c.position)
+        if not short.begins(long):
+            raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
+        committed = {op[0] for op in long.ops}
+        refused = ({*short.refused} | {*long.refused}) - committed
+        found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
+    return list(found.values())
 
 
 def verify(server: Server, msg: pm.VerifyRequest) -> pm.VerifyReport:

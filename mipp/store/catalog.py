@@ -48,14 +48,15 @@ CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
 CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL);
 """
-_COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due")
+_COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 
 
 class Catalog:
     """Connection to a server's catalog (``folder`` / :data:`NAME`); safe to share between threads.
 
     ``counters``: ``incarnation``, one higher after each restore from a backup; ``counter``, one higher with every
-    change that a restored backup must not undo unnoticed (grants, counted queries, votes); ``epoch`` of grants.
+    change that a restored backup must not undo unnoticed (grants, counted queries, votes, forgets); ``epoch`` of
+    grants; ``restoring``, 1 from the start of a restore to its end.
 
     Parameters
     ----------
@@ -76,6 +77,8 @@ class Catalog:
         self, folder: Path, meta: dict[str, bytes], *, create: bool = False,
         witness: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise StoreError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
         path = folder / NAME
         if not create and not path.is_file():
             raise DeploymentError(f"{folder} holds no {NAME}; is this a mipp server's folder?")

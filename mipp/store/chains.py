@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from ..errors import NotFoundError, ProtocolError
+from ..errors import NotFoundError
 from . import changes as rules
+from .ledger import record_files
 
 if TYPE_CHECKING:
     from .store import ServerStore
@@ -21,7 +22,8 @@ class Chain:
     """What a server shows of one owner.
 
     batches : (position, rows, dim, id, tombstones, origin_batch, origin_row) each, in row order
-    ops : (op, kind, position, view) of each committed change
+    ops : (op, kind, position, view, hash of the COMMIT) of each committed change; position 0: an id that is taken
+    refused : ids of changes that the server refused for ever
     """
 
     owner: bytes
@@ -31,6 +33,11 @@ class Chain:
     floor_view: bytes
     batches: list[tuple[Any, ...]]
     ops: list[tuple[Any, ...]]
+    refused: list[bytes]
+
+    def begins(self, other: Chain) -> bool:
+        """Whether this history is a beginning of another's."""
+        return self.position == 0 or (self.position, self.view) in {(op[2], op[3]) for op in other.ops}
 
 
 class Chains:
@@ -50,56 +57,97 @@ class Chains:
                 "WHERE owner=? ORDER BY position", owner,
             )  # fmt: skip
             ops = self._store.catalog.all(
-                "SELECT op, kind, position, view FROM changes WHERE owner=? AND state='committed' ORDER BY op", owner
+                "SELECT op, kind, coalesce(position, 0), coalesce(view, x''), coalesce(commit_hash, x'') FROM changes "
+                "WHERE owner=? AND state='committed' ORDER BY op", owner,
+            )  # fmt: skip
+            refused = self._store.catalog.all("SELECT op FROM changes WHERE owner=? AND state='aborted'", owner)
+            found.append(
+                Chain(owner, position, view, floor, floor_view, batches, ops, sorted(row[0] for row in refused))
             )
-            found.append(Chain(owner, position, view, floor, floor_view, batches, ops))
         return found
 
     def adopt(self, chain: Chain) -> None:
         """Bring this server's state of an owner to a peer's, in one transaction.
 
         What is here already keeps its files. A batch that is not here has no file: it cannot be searched at this server
-        until it is brought back. Raises ProtocolError if this server's history is no beginning of the peer's.
+        until it is brought back. What the peer refused is refused here. A history here that goes on from the peer's,
+        with nothing that was refused, stays: the peer will follow it.
         """
         store = self._store
         with store.catalog.transaction() as db:
             row = db.execute("SELECT position FROM owners WHERE id=? AND forget IS NULL", (chain.owner,)).fetchone()
             if row is None:
-                raise NotFoundError("a chain of an owner who is not registered here")
-            if row[0] > chain.position:
-                raise ProtocolError("this server has changes that the others do not have")
-            here = {
-                r[0]: r[1:] for r in db.execute(
-                    "SELECT id, file, size, digest, share_hash, stored, generation, imaged FROM batches WHERE owner=?",
-                    (chain.owner,),
-                )
-            }  # fmt: skip
-            self._prepared_files(db, chain, here)
-            gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
-            db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
-            for position, rows, dim, batch, dead, origin_batch, origin_row in chain.batches:
-                file, size, digest, share_hash, stored, generation, imaged = here.get(
-                    batch, ("", 0, b"", b"", rows, 0, b"")
-                )
-                db.execute(
-                    "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
-                    "share_hash, tombstones, imaged, origin_batch, origin_row) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
-                     imaged, origin_batch, origin_row),
-                )  # fmt: skip
-            for op, kind, position, view in chain.ops:
-                db.execute(
-                    "INSERT INTO changes (owner, op, kind, state, digest, position, view) "
-                    "VALUES (?, ?, ?, ?, x'', ?, ?) ON CONFLICT DO UPDATE SET state=excluded.state, "
-                    "position=excluded.position, view=excluded.view, "
-                    "record=x'', votes=x''", (chain.owner, op, kind, rules.COMMITTED, position, view),
-                )  # fmt: skip
-            db.execute(
-                "UPDATE owners SET position=?, view=?, floor=?, floor_view=?, revision=revision+1 WHERE id=?",
-                (chain.position, chain.view, chain.floor, chain.floor_view, chain.owner),
+                raise NotFoundError("a chain of an owner who is not registered here, or was forgotten")
+            committed = {c[0] for c in chain.ops}
+            mine = db.execute(
+                "SELECT op, position, view FROM changes WHERE owner=? AND state='committed' AND position>0",
+                (chain.owner,),
+            ).fetchall()
+            ahead = row[0] > chain.position and (
+                chain.position == 0 or (chain.position, chain.view) in {(p, v) for _, p, v in mine}
             )
+            if ahead and not {op for op, _, _ in mine} & set(chain.refused):
+                gone = self._refuse(db, chain, [])
+            else:
+                # also changes that this server shows and that all others gave up after an earlier restore
+                gone = self._refuse(db, chain, [op for op, _, _ in mine if op not in committed])
+                gone += self._replace(db, chain)
         store.changes.drop(gone)
+
+    def _refuse(self, db: Any, chain: Chain, shown: list[bytes]) -> list[str]:
+        """Refuse what the peer refused, and what is shown here alone; files that are needed no more."""
+        gone: list[str] = []
+        for op in chain.refused:
+            row = db.execute("SELECT state, record FROM changes WHERE owner=? AND op=?", (chain.owner, op)).fetchone()
+            if row is None or row[0] in rules.OPEN:
+                gone += record_files(msgpack.unpackb(row[1], strict_map_key=False)) if row and row[1] else []
+                db.execute(
+                    "INSERT INTO changes (owner, op, kind, state, digest) VALUES (?, ?, '', 'aborted', x'') "
+                    "ON CONFLICT DO UPDATE SET state='aborted', record=x'', position=NULL, commit_frames=NULL, "
+                    "votes=x''", (chain.owner, op),
+                )  # fmt: skip
+        db.executemany(
+            "UPDATE changes SET state='aborted', record=x'', position=NULL, commit_frames=NULL, votes=x'' "
+            "WHERE owner=? AND op=?", [(chain.owner, op) for op in shown],
+        )  # fmt: skip
+        return gone
+
+    def _replace(self, db: Any, chain: Chain) -> list[str]:
+        """Show what the peer shows; files that are needed no more."""
+        here = {
+            r[0]: r[1:] for r in db.execute(
+                "SELECT id, file, size, digest, share_hash, stored, generation, imaged FROM batches WHERE owner=?",
+                (chain.owner,),
+            )
+        }  # fmt: skip
+        self._prepared_files(db, chain, here)
+        gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
+        db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
+        for position, rows, dim, batch, dead, origin_batch, origin_row in chain.batches:
+            file, size, digest, share_hash, stored, generation, imaged = here.get(
+                batch, ("", 0, b"", b"", rows, 0, b"")
+            )
+            db.execute(
+                "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
+                "share_hash, tombstones, imaged, origin_batch, origin_row) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
+                 imaged, origin_batch, origin_row),
+            )  # fmt: skip
+        for op, kind, position, view, hash_ in chain.ops:
+            # the COMMIT's hash, so that this server can confirm it to a peer that only accepted it yet
+            db.execute(
+                "INSERT INTO changes (owner, op, kind, state, digest, position, view, commit_hash) "
+                "VALUES (?, ?, ?, ?, x'', nullif(?, 0), nullif(?, x''), nullif(?, x'')) "
+                "ON CONFLICT DO UPDATE SET state=excluded.state, position=excluded.position, view=excluded.view, "
+                "commit_hash=excluded.commit_hash, record=x'', votes=x''",
+                (chain.owner, op, kind, rules.COMMITTED, position, view, hash_),
+            )  # fmt: skip
+        db.execute(
+            "UPDATE owners SET position=?, view=?, floor=?, floor_view=?, revision=revision+1 WHERE id=?",
+            (chain.position, chain.view, chain.floor, chain.floor_view, chain.owner),
+        )
+        return gone
 
     def _prepared_files(self, db: Any, chain: Chain, here: dict[bytes, tuple[Any, ...]]) -> None:
         """Files of changes that the backup holds as open, and that are visible at the peers."""

@@ -11,7 +11,7 @@ chain, the view (hash of the history) before and after, and what each server was
 incarnations are the *certificate*: the change is committed. A server that has not accepted may refuse for ever
 (*never*), and one such vote aborts the change everywhere. So no two servers can end differently, whoever dies when; a
 server that accepted waits for the others' votes. After a restore from a backup a server has a new incarnation, and
-its accepting votes of earlier ones count no more.
+its votes of earlier ones count no more. Before it votes again every peer noted that, and told it what is refused.
 
 The rules were explored exhaustively (``tests/store/test_change_model.py`` explores these very functions).
 """
@@ -33,6 +33,7 @@ __all__ = [
     "at_commit",
     "may_refuse",
     "outcome",
+    "refusals",
     "valid_after_restore",
 ]
 
@@ -93,15 +94,24 @@ def outcome(
     commit : hash of the COMMIT that this server accepted
     servers : all that the change is written to
     votes : all that are known, also its own
-    incarnations : the highest known of each server; accepting votes of earlier ones do not count
+    incarnations : the highest known of each server; votes of earlier ones do not count
     """
     known = set(votes)
-    if any(not v.accepts and v.server in servers for v in known):
+    if any(v.server in servers for v in refusals(known, incarnations)):
         return ABORTED
     have = {v.server for v in known if v.commit == commit and v.incarnation == incarnations.get(v.server, 0)}
     return COMMITTED if have.issuperset(servers) else None
 
 
+def refusals(votes: Iterable[Vote], incarnations: Mapping[int, int]) -> list[Vote]:
+    """Votes that refuse for ever.
+
+    One of an earlier incarnation counts no more: its server may have forgotten it. Whoever heard it in time refuses,
+    too, and told the server so before it voted again.
+    """
+    return [v for v in votes if not v.accepts and v.incarnation >= incarnations.get(v.server, 0)]
+
+
 def valid_after_restore(votes: Iterable[Vote], server: int, incarnation: int) -> list[Vote]:
     """Votes on an open change that still count when ``server`` was restored and is at ``incarnation`` now."""
-    return [v for v in votes if not v.accepts or v.server != server or v.incarnation >= incarnation]
+    return [v for v in votes if v.server != server or v.incarnation >= incarnation]

@@ -321,7 +321,7 @@ class Ledger:
             known = {*_unpack(row.votes), *(v for v, _ in given)}
             if row.state != rules.ACCEPTED:
                 # a peer that refused for ever decides, whatever is missing here
-                if not any(not v.accepts for v in known):
+                if not rules.refusals(known, seen):
                     raise ConflictError("this server has not accepted the change")
                 gone = self._abort(db, owner, op, row)
                 state = rules.ABORTED
@@ -399,9 +399,13 @@ class Ledger:
         return {r[0]: (r[1], r[2]) for r in self.catalog.all("SELECT server, incarnation, counter FROM peers")}
 
     def restored(self, incarnation: int) -> None:
-        """Begin anew after a restore: a new incarnation, and nothing that is open here was promised by it."""
+        """Begin anew after a restore: a new incarnation, and nothing that is open here was promised by it.
+
+        What is taken over raises the counter, so the counter alone would not show a restore that was interrupted.
+        """
         with self.catalog.transaction() as db:
             self.catalog.set_counter(db, "incarnation", incarnation)
+            self.catalog.set_counter(db, "restoring", 1)
 
     def settle_restored(self, owner: bytes, op: bytes) -> None:
         """A change that is open here and unknown or aborted at all peers: refuse it."""

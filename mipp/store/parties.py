@@ -48,6 +48,23 @@ class Parties:
             )
             self.catalog.raise_counter(db)
 
+    def gone_owners(self) -> list[tuple[bytes, str, bytes, bytes]]:
+        """Id, name, signing key and registration nonce of owners that were forgotten."""
+        rows = self.catalog.all(
+            "SELECT id, name, sign_key, registration FROM owners WHERE forget IS NOT NULL ORDER BY id"
+        )
+        return [(r[0], r[1], r[2], r[3]) for r in rows]
+
+    def add_gone_owner(self, owner: bytes, name: str, sign_key: bytes, registration: bytes) -> None:
+        """Know an owner so far that its forget can be checked; its name is no longer anybody's."""
+        view = first_view(owner, registration)
+        with self.catalog.transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO owners (id, name, sign_key, registration, sealed, frames, position, view, "
+                "floor, floor_view) VALUES (?, ?, ?, ?, x'', x'', 0, ?, 0, ?)",
+                (owner, name, sign_key, registration, view, view),
+            )
+
     def owner(self, owner: bytes) -> tuple[str, bytes, bytes]:
         """Name, signing key and sealed secrets of a registered owner; NotFoundError if unknown or forgotten."""
         row = self.catalog.one("SELECT name, sign_key, sealed, forget FROM owners WHERE id=?", owner)
@@ -179,10 +196,16 @@ class Parties:
                     raise AccessDeniedError("the quota of queries of a grant is used up")
             self.catalog.raise_counter(db)
 
-    def begin_epoch(self, epoch: int, counter: int) -> None:
-        """Take an epoch of grants, and go on from a counter that was seen before a restore."""
+    def take_epoch(self, epoch: int) -> None:
+        """Know the epoch of the others' grants."""
         with self.catalog.transaction() as db:
             self.catalog.set_counter(db, "epoch", epoch)
+
+    def begin_epoch(self, epoch: int, counter: int) -> None:
+        """Take an epoch of grants, and go on from a counter that was seen before a restore, which ends."""
+        with self.catalog.transaction() as db:
+            self.catalog.set_counter(db, "epoch", epoch)
+            self.catalog.set_counter(db, "restoring", 0)
             db.execute("UPDATE counters SET value=max(value, ?) WHERE name='counter'", (counter,))
             self.catalog.raise_counter(db)
 
@@ -198,9 +221,13 @@ class Parties:
                 db.execute("UPDATE grants SET used=max(used, ?) WHERE owner=? AND id=?", (count, owner, grant))
 
     def _drop_owner(self, db: Any, owner: bytes, frames: bytes) -> None:
+        # all servers show the same of a forgotten owner, whatever each had last
+        row = db.execute("SELECT registration FROM owners WHERE id=?", (owner,)).fetchone()
+        view = first_view(owner, row[0] if row else b"")
         db.execute(
-            "UPDATE owners SET sealed=x'', frames=x'', forget=coalesce(forget, ?), revision=revision+1 WHERE id=?",
-            (frames, owner),
+            "UPDATE owners SET sealed=x'', frames=x'', forget=coalesce(forget, ?), position=0, view=?, floor=0, "
+            "floor_view=?, revision=revision+1 WHERE id=?",
+            (frames, view, view, owner),
         )
         db.execute("DELETE FROM grants WHERE owner=?", (owner,))
         self.catalog.raise_counter(db)

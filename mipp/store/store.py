@@ -183,6 +183,8 @@ class ServerStore(Parties):
         if row is None:
             return
         total, dim, generation, name, size, digest, tombstones, stored = row
+        if not name:  # a restored backup lacks the file
+            return
         left = np.setdiff1d(np.arange(total, dtype="<i8"), np.frombuffer(tombstones, "<i8"))
         width, k = self.params.padded(dim), self.params.k
         info = FileInfo(self._hash, owner, batch, k, dim, width, generation, total, stored)
