@@ -136,6 +136,8 @@ def verified_votes(server: Server, owner: bytes, op: bytes, packed: list[bytes])
         if keys is None or (msg.owner, msg.op) != (owner, op) or not sizes:
             raise AuthenticationError("a vote on another change, or of an unknown server")
         vote = Vote(msg.server, msg.incarnation, msg.commit)
+        if msg.server == server.index:
+            continue  # known here; saves a check
         data = vote_bytes(server.config.id, owner, op, vote, msg.counter)
         signing.verify_raw(keys.sign, msg.signature, data, "vote")
         found.append((vote, msg.counter))

@@ -28,6 +28,7 @@ class Client:
     def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
         self.name, self.config, self.channel = check_name(name), config, channel
         self._seed = sign_seed
+        self._key = signing.private_key(sign_seed)
         #: completes on all servers what some have committed; set by the deployment that coordinates recovery
         self.recover: Callable[[], None] | None = None
 
@@ -50,7 +51,7 @@ class Client:
         issued, random = int(time.time() * 1000), schedule.random_bytes(16)
         statement = signing.Statement(self.config.id, receiver, type(msg).__name__, whole, issued, random)
         content = [np.frombuffer(f, np.uint8) for f in frames]
-        signature = signing.sign(self._seed, statement)
+        signature = signing.sign(self._key, statement)
         return encode(m.Signed(self.config.id, self.id, receiver, issued, random, signature, content)), hashes, whole
 
     def _sign(self, msg: Any, receiver: int = m.ALL_SERVERS) -> Frames:

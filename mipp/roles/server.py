@@ -105,7 +105,7 @@ class Server(Queries):
         if index not in expected:
             raise ParameterError(f"{type(self).__name__} is one of servers {list(expected)}, not {index}")
         self.config, self.index, self.threads, self._clock = config, index, threads, clock
-        self._box_key, self._sign_key = box_key, sign_key
+        self._box_key, self._sign_key = box_key, signing.private_key(sign_key)
         self.card = Card() if card is None else card
         self._pair_keys = {
             other: schedule.pair_key(

@@ -106,7 +106,8 @@ def test_signatures_cover_all_of_a_statement():
     seed = b"s" * 32
     public = signing.sign_public(seed)
     good = signing.Statement(D, 2, "Query", b"h" * 32, 5000, b"r" * 16)
-    signature = signing.sign(seed, good)
+    key = signing.private_key(seed)
+    signature = signing.sign(key, good)
     signing.verify(public, signature, good)
     changes = {
         "deployment": R, "receiver": 1, "purpose": "Grant", "content": b"g" * 32, "issued": 5001, "random": b"q" * 16,
@@ -121,7 +122,7 @@ def test_signatures_cover_all_of_a_statement():
         "deployment": b"", "receiver": 256, "content": b"h", "issued": -1, "random": b"r" * 17, "purpose": "x" * 256,
     }.items():  # fmt: skip
         with pytest.raises(AuthenticationError):
-            signing.sign(seed, dataclasses.replace(good, **{name: value}))
+            signing.sign(key, dataclasses.replace(good, **{name: value}))
 
 
 def test_owner_keys_hide():
