@@ -4,6 +4,7 @@ Owners share their features between two clouds and a key centre under their own 
 example; no server learns an image, a feature, a query or a similarity. See the README for whom you must trust.
 """
 
+import logging
 from pathlib import Path
 
 from . import cpu, errors, paillier, ring, sharing
@@ -17,6 +18,9 @@ from .roles.owner import ImageOwner
 from .roles.user import User
 
 __version__ = "0.1.0"
+
+# programs that use the library decide where its logs go
+logging.getLogger("mipp").addHandler(logging.NullHandler())
 
 __all__ = [
     "CloudServer",

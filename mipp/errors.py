@@ -35,6 +35,7 @@ __all__ = [
     "StoreError",
     "error_from_wire",
     "error_to_wire",
+    "plain_text",
 ]
 
 
@@ -149,8 +150,14 @@ def error_to_wire(error: Exception) -> tuple[str, str]:
     return "MippError", "internal error of the server"
 
 
+def plain_text(text: str) -> str:
+    """Another party's text, fit for a terminal: printable characters only, and at most 500 of them."""
+    return "".join(c if c.isprintable() else "?" for c in text[:500])
+
+
 def error_from_wire(name: str, text: str) -> MippError:
     """The error that a server answered with."""
+    text = plain_text(text)
     kind = globals().get(name) if name in __all__ else None
     if isinstance(kind, type) and issubclass(kind, MippError):
         return kind(text)

@@ -79,6 +79,8 @@ def labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Deployment]:
     with Deployment.open(folder) as deployment:
+        for note in deployment.notes:
+            click.echo(f"mipp: {note}", err=True)
         yield deployment
 
 

@@ -141,16 +141,16 @@ def search_command(
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
-            cost = seeker.cost(k, owners=owners, ranking="threshold" if threshold is not None else ranking)
+            cost = seeker.cost(k, owners=owners or None, ranking="threshold" if threshold is not None else ranking)
             show(cost, as_json, lambda: _cost_lines(cost))
             return
         query = _query(deployment, image, vector)
         found: Hits | list[Hit]
         if threshold is not None:
-            found = matches = seeker.match(query, threshold, owners=owners, strict=strict)
+            found = matches = seeker.match(query, threshold, owners=owners or None, strict=strict)
             left_out = matches.left_out
         else:
-            result = seeker.search(query, k, owners=owners, ranking=ranking, strict=strict)
+            result = seeker.search(query, k, owners=owners or None, ranking=ranking, strict=strict)
             found, left_out = result.hits, result.left_out
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
         files: list[FetchedImage] = seeker.fetch(found) if fetch is not None or sheet is not None else []

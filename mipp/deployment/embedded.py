@@ -77,6 +77,8 @@ class Deployment:
         #: the servers' side for their operators and for each other; owners and users never reach it
         self.operators = LocalChannel({i: s.operate for i, s in servers.items()})
         self._journals: list[Journal] = []
+        #: what a person should know of how the deployment was found: a sentence each
+        self.notes: list[str] = []
         self._closed = False
 
     def __repr__(self) -> str:
@@ -187,7 +189,8 @@ class Deployment:
                 server.admission = Admission(i, rendezvous)
             deployment = cls(path, config, servers, session, witness, threads)
             if session.alone:
-                rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
+                restored = rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
+                deployment.notes += _restored_notes(restored, len(servers))
             deployment._recover()
             if session.alone and session.crashed:
                 for server in servers.values():
@@ -253,7 +256,7 @@ class Deployment:
         """
         path = self._party_path("owners", name)
         public, secrets = load_key_file(path, "owner", passphrase)
-        self._check_public(path, public)
+        self._check_public(path, public, name)
         journal = Journal(path.with_suffix(".journal"))
         self._journals.append(journal)
         try:
@@ -306,7 +309,7 @@ class Deployment:
         """The user of a key file in ``users/``."""
         path = self._party_path("users", name)
         public, secrets = load_key_file(path, "user", passphrase)
-        self._check_public(path, public)
+        self._check_public(path, public, name)
         try:
             keys = name, self.config, self.channel, secrets["sign"], secrets["box"]
             options: dict[str, Any] = {"threads": self._threads, "blocked": read_blocked(self.blocked_path(name))}
@@ -416,7 +419,9 @@ class Deployment:
             raise NotFoundError(f"unknown {kind[:-1]} {name!r}; there is no {path}")
         return path
 
-    def _check_public(self, path: Path, public: dict[str, str]) -> None:
+    def _check_public(self, path: Path, public: dict[str, str], name: str | None = None) -> None:
+        if name is not None and public.get("name") != check_name(name):
+            raise KeyFileError(f"key file {path} is that of {public.get('name')!r}, not of {name!r}")
         try:
             mine = bytes.fromhex(public["deployment"]) == self.config.id
             bytes.fromhex(public["id"])
@@ -470,6 +475,21 @@ class Deployment:
         if not self.status()["servers_agree"]:
             problems.append("the servers do not hold the same batches")
         return {"files": sum(r.files for r in reports.values()), "problems": problems}
+
+
+def _restored_notes(restored: list[int], servers: int) -> list[str]:
+    if not restored:
+        return []
+    if len(restored) == servers:
+        return [
+            "all servers were restored from backups: what was revoked or counted since is not known, so grants are "
+            "suspended until their owners grant again"
+        ]
+    names = ", ".join(map(str, restored))
+    return [
+        f"server {names} was restored from a backup and took over from the others what it lacked; batches whose files "
+        "it lacks are left out of searches until their owner compacts them or adds them again"
+    ]
 
 
 def _description(path: Path) -> str:

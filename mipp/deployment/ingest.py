@@ -170,8 +170,13 @@ def add_images(
             report.errors += [(str(names[i]), text) for i, _, text in got.errors]
             kept = [int(i) for i in got.kept]
             if kept:
-                images = [(names[i].name, contents[i]) for i in kept]
-                ids = owner.add_vectors(descriptor.embed(got.values), images, labels=[labels[i] for i in kept])
+                values = descriptor.embed(got.values)
+                with owner.turn:  # another process may be adding the same files
+                    new = [n for n, i in enumerate(kept) if owner.journal is None or not owner.journal.has(labels[i])]
+                    report.skipped += len(kept) - len(new)
+                    kept = [kept[n] for n in new]
+                    images = [(names[i].name, contents[i]) for i in kept]
+                    ids = owner.add_vectors(values[new], images, labels=[labels[i] for i in kept]) if kept else []
                 report.added += [(str(names[i]), image) for i, image in zip(kept, ids, strict=True)]
         if progress is not None:
             progress(min(chunk, len(paths) - start))
@@ -199,10 +204,12 @@ def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Pr
     for start in range(0, len(data), chunk):
         part = np.ascontiguousarray(data[start : start + chunk])
         label = f"{path.resolve()} {digest.hexdigest()} rows {start}+{len(part)}"
-        if owner.journal is not None and owner.journal.has(label):
+        with owner.turn:  # another process may be adding the same file
+            known = owner.journal is not None and owner.journal.has(label)
+            ids = [] if known else owner.add_vectors(part, labels=[label])
+        if known:
             report.skipped += len(part)
         else:
-            ids = owner.add_vectors(part, labels=[label])
             report.added += [(f"{path}:{start + i}", image) for i, image in enumerate(ids)]
         if progress is not None:
             progress(len(part))

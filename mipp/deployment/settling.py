@@ -7,6 +7,7 @@ also while owners work and others run it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from ..protocol import peer_messages as pm
 from ..protocol.channel import Channel, request
 from ..protocol.wire import encode as to_frames
 from ..protocol.wire import pack_frames
-from ..roles.peering import adopt
+from ..roles.peering import adopt, proven, restart
 from ..roles.server import Server
 
 __all__ = ["rejoin", "settle"]
@@ -76,8 +77,10 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     states: dict[int, Any] = {i: request(channel, i, pm.PeerRequest()) for i in servers}
     seen = {i: (0, witnessed.get(i, 0)) for i in servers}
     for i, state in states.items():
-        for peer, incarnation, counter in zip(state.peers, state.incarnations, state.counters, strict=True):
-            seen[peer] = max(seen[peer][0], incarnation), max(seen[peer][1], counter)
+        for packed in state.proofs:  # what others say of a server counts if that server signed it
+            with contextlib.suppress(MippError):
+                peer, incarnation, counter = proven(servers[i].config, packed)
+                seen[peer] = max(seen[peer][0], incarnation), max(seen[peer][1], counter)
         seen[i] = max(seen[i][0], state.incarnation), seen[i][1]
     restored = [
         i for i, server in servers.items()
@@ -86,21 +89,23 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     ]  # fmt: skip
     if not restored:
         return []
-    _log.warning("servers %s were restored from a backup", restored)
+    _log.info("servers %s were restored from a backup", restored)
     whole = [i for i in servers if i not in restored]
+    restarts: dict[int, pm.PeerRestored] = {}
     for i in restored:
         servers[i].ready = False
-        servers[i].store.changes.restored(seen[i][0] + 1)
+        restarts[i] = restart(servers[i], seen[i][0] + 1)
     epoch = max(state.epoch for state in states.values())
     if whole:
         settle_among(channel, whole)
     for i in restored:
         servers[i].store.take_epoch(epoch)  # else grants of it, and what was counted for them, are refused
     for i in restored:
-        notes = [request(channel, j, pm.PeerRestored(i, seen[i][0] + 1)) for j in whole or servers if j != i]
+        notes = [request(channel, j, restarts[i]) for j in whole or servers if j != i]
         adopt(servers[i], notes, refuse=bool(whole))
     if whole:
-        _meet_restored(channel, servers, restored, {i: seen[i][0] + 1 for i in restored})
+        for i, j in itertools.permutations(restored, 2):  # they know each other's new incarnations, too
+            request(channel, j, restarts[i])
     else:
         epoch += 1
     for i, server in servers.items():
@@ -114,13 +119,3 @@ def settle_among(channel: Channel, servers: list[int]) -> None:
     """Let servers that were not restored decide by the votes that they have."""
     for i in servers:
         request(channel, i, pm.SettleRequest())
-
-
-def _meet_restored(
-    channel: Channel, servers: Mapping[int, Server], restored: list[int], incarnations: Mapping[int, int]
-) -> None:
-    """Restored servers know each other's new incarnations, too."""
-    for i in restored:
-        for j in restored:
-            if i != j:
-                servers[j].store.changes.meet_peer(i, incarnations[i], 0)

@@ -20,6 +20,7 @@ __all__ = [
     "first_view",
     "next_view",
     "pack_dead",
+    "restart_bytes",
     "snapshot_hash",
     "unpack_dead",
     "vote_bytes",
@@ -56,6 +57,11 @@ def vote_bytes(deployment: bytes, owner: bytes, op: bytes, vote: Vote, counter: 
     """What a server signs for a vote; every part has a fixed length."""
     numbers = vote.server.to_bytes(1, "big") + vote.incarnation.to_bytes(8, "big") + counter.to_bytes(8, "big")
     return b"mipp v2 vote" + deployment + owner + op + numbers + (vote.commit or bytes(32))
+
+
+def restart_bytes(deployment: bytes, server: int, incarnation: int) -> bytes:
+    """What a server signs when it was restored from a backup and begins a new incarnation."""
+    return b"mipp v2 restart" + deployment + server.to_bytes(1, "big") + incarnation.to_bytes(8, "big")
 
 
 def first_view(owner: bytes, registration: bytes) -> bytes:

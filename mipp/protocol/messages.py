@@ -350,6 +350,7 @@ class OwnerSnapshot:
     """One owner's batches in row order, and what its grant allows.
 
     position, view: head of its chain here; floor: the earliest position that can be answered. positions: of each batch.
+    left: queries that its quota still allows, -1 without one.
     dead_batch, dead_row: deleted rows, as number of the batch and row in it. damaged, reasons: batches (by id) that
     cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows.
     """
@@ -363,6 +364,8 @@ class OwnerSnapshot:
     rankings: list[str]
     scores: bool
     min_rows: int
+    max_k: int
+    left: int
     damaged: list[bytes]
     reasons: list[str]
     rows: np.ndarray = array("i8")

@@ -61,25 +61,27 @@ class PeerRequest:
 
 @message
 class PeerState:
-    """incarnation, counter: of this server. peers, incarnations, counters: the highest it has met of the others."""
+    """incarnation, counter, epoch: of this server. proofs: what others said of themselves, signed by them.
+
+    ``VoteMessage`` and ``PeerRestored``, as packed frames.
+    """
 
     incarnation: int
     counter: int
     epoch: int
-    peers: list[int]
-    incarnations: list[int]
-    counters: list[int]
+    proofs: list[bytes]
 
 
 @message
 class PeerRestored:
     """Server ``server`` was restored from a backup and is at this incarnation now: its older votes count no more.
 
-    Answered with ``Handover``, by a server that was not restored itself.
+    It signs that itself. Answered with ``Handover``.
     """
 
     server: int
     incarnation: int
+    signature: bytes
 
 
 @message
@@ -103,8 +105,8 @@ class Handover:
 class ChainState:
     """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
 
-    dead, origin_batch, origin_row: as in the catalog, one for each batch. commits: hashes of the COMMITs of ``ops``.
-    refused: ids of changes that were refused.
+    dead, origin_batch, origin_row, imaged: as in the catalog, one for each batch. commits: hashes of the COMMITs
+    of ``ops``. refused: ids of changes that were refused.
     """
 
     owner: bytes
@@ -119,6 +121,7 @@ class ChainState:
     dead: list[bytes]
     origin_batch: list[bytes]
     origin_row: list[bytes]
+    imaged: list[bytes]
     ops: list[bytes]
     kinds: list[str]
     op_positions: list[int]

@@ -30,6 +30,7 @@ __all__ = [
     "frames_hash",
     "frames_size",
     "joined_hash",
+    "kind_of",
     "message",
     "pack_frames",
     "unpack_frames",
@@ -93,6 +94,20 @@ def encode(msg: Any) -> Frames:
         raise MessageError(f"{type(msg).__name__}: a number, text or list of a message is too large") from None
     frames[0] = _MAGIC + bytes([_VERSION]) + head
     return frames
+
+
+def kind_of(frames: Sequence[bytes | memoryview]) -> str:
+    """Kind of a message, from its first bytes alone; MessageError if it is none."""
+    try:
+        head = bytes(memoryview(frames[0])[:96])
+        reader = msgpack.Unpacker(max_buffer_size=128)
+        reader.feed(head[5:])
+        kind = reader.unpack() if head[:5] == _MAGIC + bytes([_VERSION]) and reader.read_array_header() == 2 else None
+    except Exception:
+        kind = None
+    if kind not in _KINDS:
+        raise MessageError("malformed message, or of an unknown kind")
+    return str(kind)
 
 
 def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None) -> T:

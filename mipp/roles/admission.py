@@ -13,6 +13,7 @@ import functools
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,11 @@ class Admission:
             The refusal of this server, or of another one.
         """
         entry = _Entry(self, (user, query), size, run)
+        crowding = self._crowding(user)
+        if crowding is not None:
+            self._rendezvous.refuse(
+                crowding, self._index, BusyError("other users' rankings come first; try again later")
+            )
         try:
             joined = self._admit(entry)
         except MippError as error:
@@ -181,6 +187,17 @@ class Admission:
         return _deliver(entry.outcome)
 
     # --- states of an entry -------------------------------------------------------------------------------------
+
+    def _crowding(self, user: bytes) -> Key | None:
+        """If the table is full: the newest parked query of the user who has most, to give way to one who has fewer."""
+        with self._changed:
+            kept = [e for e in self._open.values() if not e.failed]
+            if len(kept) < OPEN:
+                return None
+            count = Counter(e.key[0] for e in kept)
+            most, held = count.most_common(1)[0]
+            parked = [e.key for e in kept if e.key[0] == most and not e.moving]
+            return parked[-1] if parked and held > count[user] + 1 else None
 
     def _admit(self, entry: _Entry) -> _Entry | None:
         """Enter it into the table, unless that is full; returns the one that is open under its key, if any."""

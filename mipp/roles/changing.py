@@ -5,6 +5,7 @@ Each function answers one signed request; the rules are in ``store/changes.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..crypto import box, signing
 from ..errors import (
     AuthenticationError,
+    BusyError,
     LimitError,
     MessageError,
     NotFoundError,
@@ -26,11 +28,13 @@ from ..sharing import MAX_BLOCKS
 from ..store.ledger import Commit
 from ..store.store import check_offsets
 from .bound import shares_seal_info
+from .config import DeploymentConfig
+from .limits import Card
 
 if TYPE_CHECKING:
     from .server import Digest, Server
 
-__all__ = ["commit_of", "signed_vote", "verified_votes"]
+__all__ = ["commit_of", "signed_vote", "verified_vote", "verified_votes"]
 
 KINDS = ("upload", "merge", "delete")
 
@@ -53,25 +57,28 @@ def upload(server: Server, signer: bytes, msg: m.UploadOp, digest: Digest, packe
         raise ShapeError("rows of image ids are from 0 to 2^48 - 1")
     if any(len(batch) != 16 for batch in msg.replaces) or len(set(msg.replaces)) != len(msg.replaces):
         raise ShapeError("batches to replace are named once each, by ids of 16 bytes")
-    _check_card(server, signer, msg)
     server.store.prepare_upload(
         signer, msg.op, digest.whole, rows=msg.rows, dim=msg.dim, replaces=sorted(msg.replaces),
         share=msg.share if server.has_shares else None, share_hash=digest.frames[1] if msg.share.size else NO_SHARE,
         images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
+        admit=_by_card(server.card, msg),
     )  # fmt: skip
     return m.Head(*server.store.changes.head(signer))
 
 
-def _check_card(server: Server, owner: bytes, msg: m.UploadOp) -> None:
-    card = server.card
+def _by_card(card: Card, msg: m.UploadOp) -> Callable[[int, int], None] | None:
+    """Refuses an upload beyond an owner's card, given what it has."""
     if card.rows is None and card.bytes is None:
-        return
-    rows, size = server.store.owner_size(owner)
-    if card.rows is not None and rows + msg.rows > card.rows:
-        raise LimitError(f"this owner may store {card.rows} rows; {rows} are there and {msg.rows} would come")
-    coming = msg.share.nbytes + msg.images.nbytes
-    if card.bytes is not None and size + coming > card.bytes:
-        raise LimitError(f"this owner may store {card.bytes} bytes; {size} are there and {coming} would come")
+        return None
+
+    def admit(rows: int, size: int) -> None:
+        if card.rows is not None and rows + msg.rows > card.rows:
+            raise LimitError(f"this owner may store {card.rows} rows; {rows} are there and {msg.rows} would come")
+        coming = msg.share.nbytes + msg.images.nbytes
+        if card.bytes is not None and size + coming > card.bytes:
+            raise LimitError(f"this owner may store {card.bytes} bytes; {size} are there and {coming} would come")
+
+    return admit
 
 
 def delete(server: Server, signer: bytes, msg: m.DeleteOp, digest: Digest, packed: Any) -> m.Head:
@@ -124,24 +131,35 @@ def signed_vote(server: Server, owner: bytes, op: bytes, vote: Vote, counter: in
     return m.VoteMessage(owner, op, vote.server, vote.incarnation, counter, vote.commit, signature)
 
 
-def verified_votes(server: Server, owner: bytes, op: bytes, packed: list[bytes]) -> list[tuple[Vote, int]]:
-    """Votes and counters, each signed by the server that it names; AuthenticationError for any other."""
+def verified_vote(config: DeploymentConfig, frames: bytes) -> m.VoteMessage:
+    """A vote, signed by the server that it names; AuthenticationError for any other."""
+    msg = decode(unpack_frames(frames), m.VoteMessage)
+    keys = config.servers.get(msg.server)
+    sizes = len(msg.commit) in (0, 32) and 0 <= msg.incarnation < 1 << 62 and 0 <= msg.counter < 1 << 62
+    if keys is None or not sizes:
+        raise AuthenticationError("a vote of an unknown server, or with values out of range")
+    data = vote_bytes(config.id, msg.owner, msg.op, Vote(msg.server, msg.incarnation, msg.commit), msg.counter)
+    signing.verify_raw(keys.sign, msg.signature, data, "vote")
+    return msg
+
+
+def verified_votes(
+    server: Server, owner: bytes, op: bytes, packed: list[bytes]
+) -> tuple[list[tuple[Vote, int]], dict[int, bytes]]:
+    """Others' votes and counters, and the frames of one of each server; AuthenticationError if one is not theirs."""
     if len(packed) > 4 * len(server.config.servers):
         raise LimitError("more votes than the servers can have cast")
-    found = []
+    found, proofs = [], {}
     for frames in packed:
-        msg = decode(unpack_frames(frames), m.VoteMessage)
-        keys = server.config.servers.get(msg.server)
-        sizes = len(msg.commit) in (0, 32) and 0 <= msg.incarnation < 1 << 62 and 0 <= msg.counter < 1 << 62
-        if keys is None or (msg.owner, msg.op) != (owner, op) or not sizes:
-            raise AuthenticationError("a vote on another change, or of an unknown server")
-        vote = Vote(msg.server, msg.incarnation, msg.commit)
-        if msg.server == server.index:
+        named = decode(unpack_frames(frames), m.VoteMessage)
+        if (named.owner, named.op) != (owner, op):
+            raise AuthenticationError("a vote on another change")
+        if named.server == server.index:
             continue  # known here; saves a check
-        data = vote_bytes(server.config.id, owner, op, vote, msg.counter)
-        signing.verify_raw(keys.sign, msg.signature, data, "vote")
-        found.append((vote, msg.counter))
-    return found
+        msg = verified_vote(server.config, frames)
+        found.append((Vote(msg.server, msg.incarnation, msg.commit), msg.counter))
+        proofs[msg.server] = frames
+    return found, proofs
 
 
 def certify(server: Server, signer: bytes, msg: m.Certify, digest: Digest, packed: Any) -> m.Outcome:
@@ -152,8 +170,8 @@ def certify(server: Server, signer: bytes, msg: m.Certify, digest: Digest, packe
 
 def noted_votes(server: Server, msg: m.Certify) -> m.Outcome:
     """Note votes, whoever brings them: they are signed."""
-    votes = verified_votes(server, msg.owner, msg.op, msg.votes)
-    return m.Outcome(server.store.changes.certify(msg.owner, msg.op, votes))
+    votes, proofs = verified_votes(server, msg.owner, msg.op, msg.votes)
+    return m.Outcome(server.store.changes.certify(msg.owner, msg.op, votes, proofs))
 
 
 def abort(server: Server, signer: bytes, msg: m.AbortOp, digest: Digest, packed: Any) -> m.VoteMessage:
@@ -184,6 +202,15 @@ def list_batches(server: Server, signer: bytes, msg: m.ListBatches, digest: Dige
 
 def fetch_shares(server: Server, signer: bytes, msg: m.FetchShares, digest: Digest, packed: Any) -> m.SealedShares:
     box.box_public(msg.reply_key)
+    if not server.large_reply.acquire(timeout=10):
+        raise BusyError("other owners' batches are being given back; try again later")
+    try:
+        return _shares(server, signer, msg)
+    finally:
+        server.large_reply.release()
+
+
+def _shares(server: Server, signer: bytes, msg: m.FetchShares) -> m.SealedShares:
     view = server.store.view(signer)
     if msg.batch not in view.index:
         raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")

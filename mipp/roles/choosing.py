@@ -79,7 +79,10 @@ def owner_id(owner: OwnerRef, names: Mapping[bytes, str]) -> bytes:
         raise NotFoundError(f"several owners are called {owner!r}; name one by its id: {ids}")
     listed = sorted(set(names.values()))
     more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    raise NotFoundError(f"unknown owner {owner[:80]!r}; known are: {', '.join(listed[:_LISTED]) or 'none'}{more}")
+    raise NotFoundError(
+        f"unknown owner {owner[:80]!r}, or one that grants this user nothing; known are: "
+        f"{', '.join(listed[:_LISTED]) or 'none'}{more}"
+    )
 
 
 def _kind(value: object) -> str:

@@ -83,6 +83,21 @@ class FetchedImage:
     error: MippError | None = None
 
 
+def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
+    """Why an owner's grant does not cover a query, or nothing."""
+    if ranking not in o.rankings:
+        return f"its grant does not allow ranking {ranking!r}"
+    if o.max_k and k > o.max_k:
+        return f"its grant allows k up to {o.max_k}"
+    if 0 <= o.left < queries:
+        return (
+            "the quota of queries of its grant is used up" if not o.left else f"its grant allows {o.left} more queries"
+        )
+    if int(o.rows.sum()) - len(o.dead_row) < o.min_rows:
+        return f"its grant wants at least {o.min_rows} of its rows"
+    return ""
+
+
 class Index:
     """What a user may search at one moment: owners and batches in row order. Public facts.
 
@@ -119,6 +134,18 @@ class Index:
             batch_base += len(o.batches)
         self._live = None if alive is None else np.flatnonzero(alive)
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
+
+    def covering(self, ranking: str, k: int, queries: int) -> Index:
+        """Without the owners whose grant does not cover such a query; the same if that were all or none.
+
+        What an owner grants limits the use of its own images, not of others'.
+        """
+        refused = {o.owner: _uncovered(o, ranking, k, queries) for o in self.owners}
+        chosen = [o for o in self.owners if not refused[o.owner]]
+        if not chosen or len(chosen) == len(self.owners):
+            return self
+        left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
+        return Index(self.hashes, chosen, [*self.left_out, *left_out], self.grants).asking(self.newest)
 
     def asking(self, newest: bytes) -> Index:
         """The same, with another ``newest``."""

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..crypto.signing import Statement
 from ..errors import AuthenticationError
@@ -15,6 +15,8 @@ __all__ = ["WINDOW_SECONDS", "RequestLog"]
 
 #: a request is served so long before and after the time that it was signed at, by the server's clock
 WINDOW_SECONDS = 300
+#: a clock that is ahead is noted so far ahead that it need not be noted again soon
+_AHEAD_SECONDS = 10
 #: random values kept for each signer; with more in one window, the oldest are refused by their time instead
 PER_SIGNER = 1 << 16
 
@@ -29,14 +31,25 @@ class RequestLog:
     ----------
     clock : Unix time
     per_signer : entries kept for each signer
+    served, keep : for signers whose clocks were ahead, the latest time of issue (milliseconds) that was served before
+        the last restart, and a function that notes a later one durably. Requests of other clocks are older than the
+        start, after a restart
     """
 
-    def __init__(self, clock: Callable[[], float], per_signer: int = PER_SIGNER) -> None:
-        self._clock, self._most = clock, per_signer
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        per_signer: int = PER_SIGNER,
+        *,
+        served: Mapping[bytes, int] | None = None,
+        keep: Callable[[bytes, int], None] = lambda signer, issued: None,
+    ) -> None:
+        self._clock, self._most, self._keep = clock, per_signer, keep
         self._started = int(clock() * 1000)
+        self._kept = dict(served or {})
         self._lock = threading.Lock()
         self._seen: dict[bytes, OrderedDict[bytes, tuple[int, bytes]]] = {}
-        self._floor: dict[bytes, int] = {}
+        self._floor: dict[bytes, int] = {signer: issued + 1 for signer, issued in self._kept.items()}
 
     def check(self, signer: bytes, statement: Statement, *, repeatable: bool) -> None:
         """Accept a request whose signature was verified.
@@ -58,6 +71,10 @@ class RequestLog:
                 f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now // 1000))} UTC; at most {WINDOW_SECONDS} s are "
                 "accepted: compare the clocks"
             )
+        if issued > now and issued > self._kept.get(signer, 0):
+            kept = issued + 1000 * _AHEAD_SECONDS  # not at every request of such a clock
+            self._keep(signer, kept)
+            self._kept[signer] = kept
         digest = hashlib.sha256(statement.to_bytes()).digest()[:16]
         with self._lock:
             if issued < max(self._started, self._floor.get(signer, 0)):

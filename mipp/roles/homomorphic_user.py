@@ -43,7 +43,7 @@ class HomomorphicUser(User):
     def register(self) -> None:
         self._tell(m.RegisterUser(self.name, *self._public, self._paillier.public.to_bytes()))
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Owners = (), strict: bool = False) -> Hits:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order, picked by this user from all scores.
 
         Costs and errors of ``search``. The scores are no secret from the user in this scheme, so hits carry them.

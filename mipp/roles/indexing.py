@@ -39,10 +39,12 @@ class IndexClient(Client):
         self.keep_blocked: Callable[[frozenset[bytes]], None] | None = None
         self._known: dict[tuple[bytes, ...], Index] = {}
         self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
+        # owners on whom the servers differed when last asked
+        self._unsettled: frozenset[bytes] = frozenset()
         # names of all owners that granted something when last asked, blocked ones too
         self._names: dict[bytes, str] = {}
 
-    def index(self, owners: Owners = ()) -> Index:
+    def index(self, owners: Owners | None = None) -> Index:
         """What may be searched now, of all owners that granted this user or of those named.
 
         Parameters
@@ -83,12 +85,14 @@ class IndexClient(Client):
             # a blocked owner is not searched even if all its snapshot is wrong
             if all(o.owner in blocked for o in told[full][1]):
                 raise AccessDeniedError("every owner that grants this user anything is blocked")
-            index, settled = common_state(told, full, blocked)
-            if settled or attempt == _SETTLING - 1:
+            index, unsettled = common_state(told, full, blocked)
+            # what differed in the same way before is not waited for: no owner slows the searches of others for ever
+            if attempt == _SETTLING - 1 or not unsettled - self._unsettled:
                 break
             if attempt and self.recover is not None:
                 self.recover()  # a change got stuck
             time.sleep(0.005 * 4**attempt)
+        self._unsettled = unsettled
         if blocked is self._blocked:
             self._told[key], self._known[key] = told, index
             while len(self._known) > _REMEMBERED:
@@ -113,8 +117,10 @@ class IndexClient(Client):
             return None
         return known.asking(b"\1" if key else known.grants)
 
-    def _chosen(self, owners: Owners) -> tuple[bytes, ...]:
-        """Ids of the owners that a search names, sorted."""
+    def _chosen(self, owners: Owners | None) -> tuple[bytes, ...]:
+        """Ids of the owners that a search names, sorted; none for all."""
+        if owners is not None and not owner_refs(owners):
+            raise ParameterError("no owner is named; leave owners out to search all")
         ids = {self._owner_id(owner) for owner in owner_refs(owners)}
         if ids & self._blocked:
             names = ", ".join(sorted(self._names.get(i, i.hex()) for i in ids & self._blocked))

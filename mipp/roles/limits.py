@@ -5,7 +5,10 @@ A request's limits are checked before memory is taken for it; a party's are on i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..errors import LimitError
 
 __all__ = [
     "FETCH_BYTES",
@@ -14,7 +17,9 @@ __all__ = [
     "IMAGE_BYTES",
     "MAX_ANSWER_BYTES",
     "MAX_COUNT",
+    "MAX_ENVELOPE_BYTES",
     "MAX_EXPIRY",
+    "MAX_HEAD_BYTES",
     "MAX_QUERIES",
     "MAX_QUOTA",
     "MAX_RANKED_BYTES",
@@ -22,6 +27,7 @@ __all__ = [
     "MAX_ROW",
     "MAX_VERSION",
     "Card",
+    "within_size",
 ]
 
 # --- grants ---------------------------------------------------------------------------------------------------------
@@ -46,6 +52,11 @@ IMAGE_BYTES = 1 << 30
 #: most bytes of the encrypted JSON header in front of an image's content
 HEAD_BYTES = 64 << 10
 
+# --- requests -------------------------------------------------------------------------------------------------------
+#: bytes of the first frame (all but arrays) of an envelope and of a registration, which are read before a signature is
+#: checked, and of other requests
+MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES = 64 << 10, 8 << 20
+
 # --- queries --------------------------------------------------------------------------------------------------------
 #: queries under one header
 MAX_QUERIES = 1 << 16
@@ -56,6 +67,12 @@ MAX_ANSWER_BYTES = 1 << 27
 MAX_RANKED_BYTES = 1 << 26
 #: hits (queries times k) of one ranking
 MAX_RANKED_HITS = 1 << 22
+
+
+def within_size(frames: Sequence[bytes | memoryview], most: int) -> None:
+    """LimitError if a message's first frame has more than ``most`` bytes: what it unpacks to can be much larger."""
+    if memoryview(frames[0]).nbytes > most:
+        raise LimitError(f"a request's first frame has at most {most} bytes")
 
 
 @dataclass(frozen=True)

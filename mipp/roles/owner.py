@@ -128,6 +128,11 @@ class ImageOwner(Client):
         bound = self._root, self.config.id, self.keys.registration
         return schedule.key_centre_image_part(*bound), schedule.cloud_image_part(*bound)
 
+    @property
+    def turn(self) -> AbstractContextManager[Any]:
+        """Held while a change of this owner is made: by one of its threads and processes at a time, also twice."""
+        return self._changes.turn
+
     # --- adding -------------------------------------------------------------------------------------------------
 
     def add_vectors(

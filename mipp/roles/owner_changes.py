@@ -33,7 +33,7 @@ class ChangeMaker:
 
     def __init__(self, owner: ImageOwner, turn: AbstractContextManager[Any] | None = None) -> None:
         self._owner = owner
-        self._turn: AbstractContextManager[Any] = turn if turn is not None else threading.RLock()
+        self.turn: AbstractContextManager[Any] = turn if turn is not None else threading.RLock()
 
     def make(
         self, kind: str, op: bytes, msgs: Mapping[int, Any], content: Content, parent: m.Head | None = None
@@ -55,7 +55,7 @@ class ChangeMaker:
         StoreError
             A server could not keep it, and it is on none; or its outcome is open: the text says so.
         """
-        with self._turn:
+        with self.turn:
             contents, shares, heads = self._prepare(op, msgs)
             head = parent if parent is not None else self._common(heads, op)
             self._commit(kind, op, content, contents, shares, head)

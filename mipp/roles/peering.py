@@ -11,20 +11,23 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..crypto import signing
 from ..crypto.signing import party_id
 from ..errors import MessageError, MippError, NotFoundError, ParameterError, ProtocolError
 from ..protocol import messages as m
 from ..protocol import peer_messages as pm
+from ..protocol.chain import restart_bytes
 from ..protocol.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
 from ..store.parties import party_keys
-from .changing import noted_votes
+from .changing import noted_votes, verified_vote
+from .config import DeploymentConfig
 from .reports import status
 
 if TYPE_CHECKING:
     from .server import Server
 
-__all__ = ["HANDLERS", "adopt"]
+__all__ = ["HANDLERS", "adopt", "proven", "restart"]
 
 _log = logging.getLogger("mipp.server")
 
@@ -48,19 +51,42 @@ def certify(server: Server, msg: m.Certify) -> m.Outcome:
 
 
 def peer_state(server: Server, msg: pm.PeerRequest) -> pm.PeerState:
-    catalog, known = server.store.catalog, server.store.changes.peers()
-    numbers = sorted(known)
-    return pm.PeerState(
-        catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), numbers,
-        [known[i][0] for i in numbers], [known[i][1] for i in numbers],
-    )  # fmt: skip
+    catalog, proofs = server.store.catalog, server.store.changes.proofs()
+    return pm.PeerState(catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), proofs)
+
+
+def restart(server: Server, incarnation: int) -> pm.PeerRestored:
+    """Begin a new incarnation: what this server says of it to the others."""
+    if not 0 < incarnation < 1 << 62:
+        raise ParameterError("an incarnation is out of range")
+    server.store.changes.restored(incarnation)
+    signature = server.sign(restart_bytes(server.config.id, server.index, incarnation))
+    return pm.PeerRestored(server.index, incarnation, signature)
+
+
+def proven(config: DeploymentConfig, packed: bytes) -> tuple[int, int, int]:
+    """Server, incarnation and counter (or 0) that a server said of itself; AuthenticationError if it did not."""
+    msg: Any = decode(unpack_frames(packed))
+    if isinstance(msg, pm.PeerRestored):
+        _check_restart(config, msg)
+        return msg.server, msg.incarnation, 0
+    vote = verified_vote(config, packed)
+    return vote.server, vote.incarnation, vote.counter
+
+
+def _check_restart(config: DeploymentConfig, msg: pm.PeerRestored) -> None:
+    if msg.server not in config.servers or not 0 < msg.incarnation < 1 << 62:
+        raise ParameterError("an unknown server, or an incarnation that is out of range")
+    data = restart_bytes(config.id, msg.server, msg.incarnation)
+    signing.verify_raw(config.servers[msg.server].sign, msg.signature, data, "restart")
 
 
 def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
-    if msg.server not in server.config.servers or msg.server == server.index:
+    if msg.server == server.index:
         raise ParameterError("a peer is another server of the deployment")
+    _check_restart(server.config, msg)
     store = server.store
-    store.changes.meet_peer(msg.server, msg.incarnation, 0)
+    store.changes.meet_peer(msg.server, msg.incarnation, pack_frames(encode(msg)))
     with store.catalog.reading():  # one moment
         chains = [_chain_message(c) for c in store.chains.all()]
         used = store.used()
@@ -72,7 +98,7 @@ def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
 
 
 def _chain_message(c: Chain) -> bytes:
-    batches = list(zip(*c.batches, strict=True)) or [()] * 7
+    batches = list(zip(*c.batches, strict=True)) or [()] * 8
     ops = list(zip(*c.ops, strict=True)) or [()] * 5
     columns: list[Any] = [list(column) for column in (*batches, *ops)]
     chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *[*columns, c.refused])
@@ -82,8 +108,9 @@ def _chain_message(c: Chain) -> bytes:
 def _chain(packed: bytes) -> Chain:
     msg = decode(unpack_frames(packed), pm.ChainState)
     batches = list(
-        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row, strict=True)
-    )
+        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row, msg.imaged,
+            strict=True)
+    )  # fmt: skip
     ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
     return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
 
@@ -122,12 +149,20 @@ def _longest(chains: list[Chain]) -> list[Chain]:
     for chain in chains:
         best = found.setdefault(chain.owner, chain)
         short, long = sorted((best, chain), key=lambda c: c.position)
-        if not short.begins(long):
+        same = short.position == long.position
+        if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
             raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
+        if same and any(b[7] for b in short.batches):  # a cloud knows which rows have images
+            long = dataclasses.replace(long, batches=short.batches)
         committed = {op[0] for op in long.ops}
         refused = ({*short.refused} | {*long.refused}) - committed
         found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
     return list(found.values())
+
+
+def _facts(chain: Chain) -> list[Any]:
+    """What all servers know of an owner's batches."""
+    return [tuple(b[:7]) for b in chain.batches]
 
 
 def verify(server: Server, msg: pm.VerifyRequest) -> pm.VerifyReport:

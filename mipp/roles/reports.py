@@ -49,8 +49,8 @@ def owner_snapshot(
         view = store.view(owner)
     except NotFoundError:  # forgotten at this moment
         return m.OwnerSnapshot(
-            owner, "", grant, 0, b"", 0, given.rankings, given.scores, given.min_rows, [b""],
-            ["the owner was forgotten"], *none,
+            owner, "", grant, 0, b"", 0, given.rankings, given.scores, given.min_rows, given.max_k, -1,
+            [b""], ["the owner was forgotten"], *none,
         )  # fmt: skip
     bad = [b for b in view.batches if b.problem]
     damaged, reasons = [b.id for b in bad], [b.problem for b in bad]
@@ -59,12 +59,10 @@ def owner_snapshot(
     if brief:
         arrays = none
     else:
-        dead = [(i, row) for i, b in enumerate(view.batches) for row in b.tombstones]
-        pairs = np.array(dead, "<i8").reshape(-1, 2)
-        arrays = (
-            view.rows.astype("<i8"), view.positions.astype("<i8"), pairs[:, 0].copy(), pairs[:, 1].copy(), view.ids,
-        )  # fmt: skip
+        dead = np.concatenate([nothing, *(b.tombstones for b in view.batches if len(b.tombstones))]).astype("<i8")
+        of = np.repeat(np.arange(len(view.batches)), [len(b.tombstones) for b in view.batches]).astype("<i8")
+        arrays = view.rows.astype("<i8"), view.positions.astype("<i8"), of, dead, view.ids
     return m.OwnerSnapshot(
         owner, view.name, grant, view.position, view.hash, view.floor, given.rankings, given.scores, given.min_rows,
-        damaged, reasons, *arrays,
+        given.max_k, store.queries_left(owner, given.user, grant, given.quota), damaged, reasons, *arrays,
     )  # fmt: skip

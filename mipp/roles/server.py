@@ -40,6 +40,7 @@ from ..protocol.wire import (
     encode,
     frame_hashes,
     joined_hash,
+    kind_of,
     pack_frames,
     unpack_frames,
 )
@@ -52,7 +53,7 @@ from .bound import image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .freshness import RequestLog
 from .grants import check_grant, expired_text, in_force, offered_rankings
-from .limits import Card
+from .limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, Card, within_size
 from .names import check_name
 from .peering import HANDLERS as PEER_HANDLERS
 from .plan import Plan
@@ -122,9 +123,11 @@ class Server(Queries):
         #: rankings that are open here; None where servers cannot reach each other
         self.admission: Admission | None = None
         self._headers = OpenHeaders()
-        self._log = RequestLog(clock)
+        self._log = RequestLog(clock, served=self.store.ahead(), keep=self.store.note_ahead)
         self._busy: collections.Counter[bytes] = collections.Counter()
         self._busy_lock = threading.Lock()
+        #: held while a whole batch is given back to its owner: it takes several times its size
+        self.large_reply = threading.BoundedSemaphore(2)
         #: false after a restore from a backup, until the other servers told what is missing here
         self.ready = True
         self._plans: dict[bytes, Plan] = {}
@@ -149,29 +152,31 @@ class Server(Queries):
     def handle(self, frames: Frames) -> Frames:
         """Answer one signed request of an owner or user; refusals and failures come back as a ``Failure`` message."""
 
-        def answer(msg: Any) -> Any:
-            if not isinstance(msg, m.Signed):
-                raise AuthenticationError(f"a request {type(msg).__name__} must be signed")
+        def answer(frames: Frames) -> Any:
+            if (name := kind_of(frames)) != m.Signed.__name__:
+                raise AuthenticationError(f"a request {name} must be signed")
             if not self.ready:
                 raise BusyError("this server was restored from a backup and waits for the other servers")
-            return self._signed(msg)
+            within_size(frames, MAX_ENVELOPE_BYTES)
+            return self._signed(decode(frames, m.Signed))
 
         return self._replied(frames, answer)
 
     def operate(self, frames: Frames) -> Frames:
         """Answer one request of this server's operator or of another server; never reached by owners or users."""
 
-        def answer(msg: Any) -> Any:
+        def answer(frames: Frames) -> Any:
+            msg: Any = decode(frames)
             if type(msg) not in PEER_HANDLERS:
                 raise MessageError(f"{type(msg).__name__} is no request of an operator or a server")
             return PEER_HANDLERS[type(msg)](self, msg)
 
         return self._replied(frames, answer)
 
-    def _replied(self, frames: Frames, answer: Callable[[Any], Any]) -> Frames:
+    def _replied(self, frames: Frames, answer: Callable[[Frames], Any]) -> Frames:
         try:
             self._refresh()
-            return encode(answer(decode(frames)))
+            return encode(answer(frames))
         except Exception as error:
             if not isinstance(error, MippError):
                 _log.exception("server %d: unexpected %s", self.index, type(error).__name__)
@@ -202,27 +207,31 @@ class Server(Queries):
 
     def _signed(self, msg: m.Signed, *, passed_on: bool = False) -> Any:
         frames: Frames = [f.data for f in msg.frames]
-        content: Any = decode(frames)
-        kind = type(content)
-        method = _HANDLERS.get(kind)
-        if method is None:
-            raise MessageError(f"{kind.__name__} is no signed request")
+        name = kind_of(frames)
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise MessageError(f"{name} is no signed request")
         if msg.deployment != self.config.id:
             raise AuthenticationError("the request is for another deployment")
         relayed = kind in m.FOR_ALL
         if msg.receiver != (m.ALL_SERVERS if relayed else self.index):
-            raise AuthenticationError(f"a {kind.__name__} signed for server {msg.receiver} came to server {self.index}")
+            raise AuthenticationError(f"a {name} signed for server {msg.receiver} came to server {self.index}")
         if passed_on and not relayed:
-            raise AuthenticationError(f"a {kind.__name__} is not passed on between servers")
+            raise AuthenticationError(f"a {name} is not passed on between servers")
+        # the content is read after its signature was checked; only registrations hold the key that checks them
+        within_size(frames, MAX_HEAD_BYTES if kind not in _SELF_SIGNED else MAX_ENVELOPE_BYTES)
         hashes = frame_hashes(frames)
         digest = Digest(joined_hash(frames, hashes), hashes)
-        public, actor = self._identity(content, msg.signer)
+        content: Any = decode(frames, kind) if kind in _SELF_SIGNED else None
+        public, actor = self._identity(kind, content, msg.signer)
         if actor != msg.signer:
             raise AuthenticationError("the signer is not the party that the keys belong to")
-        statement = signing.Statement(msg.deployment, msg.receiver, kind.__name__, digest.whole, msg.issued, msg.random)
+        statement = signing.Statement(msg.deployment, msg.receiver, name, digest.whole, msg.issued, msg.random)
         signing.verify(public, msg.signature, statement)
         if not relayed:  # those carry versions; sent again they change nothing
             self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
+        content = decode(frames, kind) if content is None else content
+        method = _HANDLERS[kind]
         packed = functools.partial(pack_frames, encode(msg))
         with self._one_of(msg.signer):
             if isinstance(method, str):
@@ -231,9 +240,8 @@ class Server(Queries):
                 return changing.commit(self, msg.signer, content, digest, packed, by_peer=True)
             return method(self, msg.signer, content, digest, packed)
 
-    def _identity(self, content: Any, signer: bytes) -> tuple[bytes, bytes]:
+    def _identity(self, kind: type, content: Any, signer: bytes) -> tuple[bytes, bytes]:
         """Public key that must have signed a request, and the id of the party that it belongs to."""
-        kind = type(content)
         if kind is m.RegisterOwner:
             return content.sign_key, signing.party_id(content.sign_key, content.registration)
         if kind is m.RegisterUser:
@@ -268,6 +276,8 @@ class Server(Queries):
     def _register_owner(self, signer: bytes, msg: m.RegisterOwner, digest: Digest, packed: Any) -> m.Ok:
         if len(msg.registration) != 16 or len(msg.sealed) != len(self.config.servers):
             raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
+        if any(len(s) > 256 for s in msg.sealed):  # the others' are kept, too, to be passed on
+            raise ShapeError("sealed secrets of an owner have at most 256 bytes for each server")
         self._check_name(signer, msg.name)
         sealed = msg.sealed[sorted(self.config.servers).index(self.index)]
         self._unseal(signer, sealed)
@@ -329,6 +339,8 @@ class Server(Queries):
         found, expired = in_force(self.store.grants(user=user), now)
         if not found:
             ended = expired_text(expired.values(), now)
+            if self.store.suspended(user):
+                ended += "; grants are suspended since all servers were restored from backups: owners must grant again"
             raise AccessDeniedError(f"no owner grants this user anything (no grant, revoked, or expired){ended}")
         return found
 
@@ -366,7 +378,7 @@ class Server(Queries):
         whole = hashlib.sha256(b"mipp v2 whole snapshot" + bytes([msg.brief]))
         for o in found:
             whole.update(o.owner + o.view + o.grant + o.floor.to_bytes(8, "big"))
-            whole.update(repr((o.damaged, o.reasons)).encode())
+            whole.update(repr((o.damaged, o.reasons, o.left)).encode())
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
         return m.Snapshot(whole.digest(), False, [pack_frames(encode(o)) for o in found])
@@ -413,6 +425,9 @@ _HANDLERS: dict[type, Any] = {
     m.FetchImages: "_fetch_images",
     **changing.HANDLERS,
 }
+_KINDS = {kind.__name__: kind for kind in _HANDLERS}
+#: signed by a key inside
+_SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: never served twice: each time counts, or hands out what is handed out once
 _ONCE = (m.Query, m.CollectRanking)
 _BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

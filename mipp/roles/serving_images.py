@@ -26,6 +26,8 @@ from .limits import FETCH_BYTES, FETCH_IMAGES, IMAGE_BYTES, MAX_ROW
 __all__ = ["Located", "image_files", "images_reply", "locate_images", "requested_images"]
 
 _NO_FILE = np.empty(0, np.uint8)
+#: rows of a batch, deleted ones in order, and the ids that the rows' images were encrypted under
+_Held = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 T = TypeVar("T")
 _log = logging.getLogger("mipp.server")
 
@@ -70,8 +72,8 @@ def locate_images(
     places : owner, batch and row of each image
     ended : appended to a refusal: which grants expired, may be empty
     """
-    origins: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray]] = {}
-    return [_locate(store, owners, *place, origins, ended) for place in places]
+    found: dict[tuple[bytes, bytes], _Held | None] = {}
+    return [_locate(store, owners, *place, found, ended) for place in places]
 
 
 def _locate(
@@ -80,23 +82,28 @@ def _locate(
     owner: bytes,
     batch: bytes,
     row: int,
-    origins: dict[tuple[bytes, bytes], tuple[np.ndarray, np.ndarray]],
+    found: dict[tuple[bytes, bytes], _Held | None],
     ended: str,
 ) -> Located | MippError:
     if owner not in owners:
         return AccessDeniedError(
             f"an image that was asked for belongs to no owner that grants this user anything{ended}"
         )
-    held = store.batch(owner, batch)
-    if held is None or not 0 <= row < held[0] or row in held[1]:
-        return NotFoundError(f"row {row} of batch {batch.hex()} is not there or was deleted")
-    try:
-        if (owner, batch) not in origins:
-            origins[owner, batch] = store.packs.origins(owner, batch)
-        batches, rows = origins[owner, batch]
-        number = int(rows[row])
-    except (MippError, IndexError):
-        return NotFoundError(f"row {row} of batch {batch.hex()} is not there or was deleted")
+    gone = NotFoundError(f"row {row} of batch {batch.hex()} is not there or was deleted")
+    if (owner, batch) not in found:  # read once for all images of a batch
+        held = store.batch(owner, batch)
+        try:
+            found[owner, batch] = None if held is None else (*held, *store.packs.origins(owner, batch))
+        except MippError:  # merged or forgotten at this moment
+            found[owner, batch] = None
+    known = found[owner, batch]
+    if known is None or not 0 <= row < known[0]:
+        return gone
+    _, dead, batches, rows = known
+    at = int(np.searchsorted(dead, row))
+    if (at < len(dead) and dead[at] == row) or row >= len(rows):
+        return gone
+    number = int(rows[row])
     if not 0 <= number < MAX_ROW:
         return NotFoundError(f"row {row} of batch {batch.hex()} names no image")
     return Located(owner, batches[row].tobytes(), number)

@@ -10,18 +10,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import MessageError
+from ..errors import MessageError, plain_text
 from ..protocol import messages as m
 from .found import Index, LeftOut
 from .names import known_name
 
 __all__ = ["Told", "common_state"]
 
+_NAMES = "the servers know it by different names"
 #: a server's state hash, and its owners
 Told = tuple[bytes, Sequence[m.OwnerSnapshot]]
 
 
-def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] = frozenset()) -> tuple[Index, bool]:
+def common_state(
+    told: Mapping[int, Told], full: int, blocked: frozenset[bytes] = frozenset()
+) -> tuple[Index, frozenset[bytes]]:
     """The newest state that all servers can answer.
 
     Parameters
@@ -32,7 +35,7 @@ def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] 
     Returns
     -------
     index : owners on which the servers agree, without damaged batches; what is missing is in its ``left_out``
-    settled : False if servers differ in a way that passes when a change has reached all of them
+    unsettled : owners on whom the servers differ in a way that may pass when a change has reached all of them
 
     Raises
     ------
@@ -40,7 +43,7 @@ def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] 
         A server's snapshot does not fit together.
     """
     others = {server: {o.owner: o for o in owners} for server, (_, owners) in told.items() if server != full}
-    chosen, left_out, settled = [], [], True
+    chosen, left_out, unsettled = [], [], set()
     for o in told[full][1]:
         if o.owner in blocked:
             continue
@@ -48,7 +51,7 @@ def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] 
         of = {full: o, **{server: owners[o.owner] for server, owners in others.items() if o.owner in owners}}
         name = known_name(o.name, o.owner)
         reasons = [
-            LeftOut(o.owner, name, batch, server, reason)
+            LeftOut(o.owner, name, batch, server, plain_text(reason))
             for server, one in of.items() for batch, reason in zip(one.damaged, one.reasons, strict=True)
         ]  # fmt: skip
         left_out += reasons
@@ -57,14 +60,15 @@ def common_state(told: Mapping[int, Told], full: int, blocked: frozenset[bytes] 
         differ = _difference(o, list(of.values()), len(told))
         if differ:
             left_out.append(LeftOut(o.owner, name, b"", 0, differ))
-            settled = False
+            if differ != _NAMES:  # that does not pass by waiting
+                unsettled.add(o.owner)
             continue
         position, view = min((one.position, one.view) for one in of.values())
         part = _cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
         if len(part.batches) or not reasons:
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
-    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out, grants), settled
+    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out, grants), frozenset(unsettled)
 
 
 def _check(o: m.OwnerSnapshot) -> None:
@@ -83,7 +87,7 @@ def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -
     if len(all_) != servers or any(one.grant != o.grant for one in all_):
         return "its grant is not the same at all servers"
     if any(one.name != o.name for one in all_):
-        return "the servers know it by different names"
+        return _NAMES
     lowest = min(one.position for one in all_)
     if any(one.view != o.view for one in all_ if one.position == o.position):
         return "the servers hold different histories of it"

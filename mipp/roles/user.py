@@ -13,11 +13,13 @@ import numpy as np
 from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
+    AuthenticationError,
     IntegrityError,
     MessageError,
     NotFoundError,
     ParameterError,
     StaleSnapshotError,
+    StoreError,
 )
 from ..protocol import messages as m
 from ..protocol.channel import Channel
@@ -46,7 +48,10 @@ _PATIENCE = 10.0
 #: what one server holds at once for a batch that is not answered by rows
 _ANSWER_BYTES = 1 << 28
 
-_NOBODY = bytes(16)
+#: errors of one cloud that another may not have
+_ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
+#: stand for an owner in ids of images: nobody has the batch, or several do
+_NOBODY, _SEVERAL = bytes(16), b"several owners.."
 T = TypeVar("T")
 # index, rows, scores if given, seconds
 _Ranked: TypeAlias = tuple[Index, np.ndarray, np.ndarray | None, dict[str, float]]
@@ -136,7 +141,7 @@ class User(IndexClient):
     # --- search -------------------------------------------------------------------------------------------------
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
+        self, query: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> SearchResult:  # fmt: skip
         """The k nearest images of all owners that granted this user (or of those named).
@@ -172,7 +177,7 @@ class User(IndexClient):
         return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
+        self, queries: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
         """As :meth:`search` for (B, dim) queries, in constant memory.
@@ -190,7 +195,7 @@ class User(IndexClient):
         return results
 
     def nearest(
-        self, queries: np.ndarray, k: int = 10, *, owners: Owners = (), ranking: str | None = None,
+        self, queries: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> Nearest:  # fmt: skip
         """As :meth:`search_batch`, as arrays: no Python object per hit.
@@ -210,8 +215,9 @@ class User(IndexClient):
         queries, encoded = self._encoded(queries)
         ranked = self._by_rows if ranking == "user" and self.by_rows else self._by_queries
         index, rows, scores, spent = self._anew(
-            owners, k, lambda index: ranked(index, encoded, min(int(k), index.total), ranking), strict
-        )
+            owners, k, lambda index: ranked(index, encoded, min(int(k), index.total), ranking), strict,
+            (ranking, len(encoded)),
+        )  # fmt: skip
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
         return Nearest(index, rows, scores, values, spent)
 
@@ -250,7 +256,7 @@ class User(IndexClient):
         given = [s for _, s in parts if s is not None]
         return index, np.concatenate([rows for rows, _ in parts]), np.concatenate(given) if given else None, spent
 
-    def match(self, query: np.ndarray, threshold: float, *, owners: Owners = (), strict: bool = False) -> Hits:
+    def match(self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False) -> Hits:
         """All images at least as near as ``threshold``, in row order; the user learns nothing else, not even scores.
 
         Parameters
@@ -269,11 +275,15 @@ class User(IndexClient):
         """
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
-        asked = self._anew(owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta), strict)
+        asked = self._anew(
+            owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta), strict, ("threshold", 1)
+        )
         rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
-    def scores(self, queries: np.ndarray, *, owners: Owners = (), strict: bool = False) -> tuple[Index, np.ndarray]:
+    def scores(
+        self, queries: np.ndarray, *, owners: Owners | None = None, strict: bool = False
+    ) -> tuple[Index, np.ndarray]:
         """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
         _, encoded = self._encoded(queries)
 
@@ -292,9 +302,11 @@ class User(IndexClient):
                 self._each_block(index.asking(b"") if some.start else index, encoded[some], 1, use)
             return index, out
 
-        return self._anew(owners, 1, attempt, strict)
+        return self._anew(owners, 1, attempt, strict, ("user", len(encoded)))
 
-    def cost(self, k: int = 10, *, owners: Owners = (), ranking: str | None = None, queries: int = 1) -> dict[str, Any]:
+    def cost(
+        self, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
+    ) -> dict[str, Any]:
         """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
         if ranking != "threshold" or "server" not in self.rankings:
             ranking = self._ranking(ranking)
@@ -320,20 +332,22 @@ class User(IndexClient):
             raise ParameterError("no queries")
         return queries, encoded
 
-    def _anew(self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool) -> T:
+    def _anew(self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int]) -> T:
         """What ``attempt`` gives for one state of the index; again with a newer one when that or a grant changed.
 
         A remembered state costs nothing to use: the first server refuses the query, before anything is counted, when it
         knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
         """
         key = self._chosen(owners)
-        index = self._remembered(key, max(k, 1)) or self._index(key)
+        state = self._remembered(key, max(k, 1)) or self._index(key)
         until, stuck = math.inf, 0
         while True:
+            # an owner that was not asked for by name does not stop the others by what it grants
+            index = state if key or strict else state.covering(about[0], k, about[1])
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
             if not index.total or (k > index.total and not index.left_out):
-                gone = f" ({len(index.left_out)} batches or owners are left out)" if index.left_out else ""
+                gone = f"; left out: {'; '.join(str(o) for o in index.left_out[:3])}" if index.left_out else ""
                 raise ParameterError(
                     f"k={k} is larger than the index, which has {index.total} images for this user{gone}"
                 )
@@ -341,7 +355,7 @@ class User(IndexClient):
                 return attempt(index)
             except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
                 newer = self._index(key)  # raises if nothing is granted any more
-                now, same = time.monotonic(), newer.hashes == index.hashes
+                now, same = time.monotonic(), newer.hashes == state.hashes
                 if now > until or (same and not isinstance(error, StaleSnapshotError)):
                     raise
                 until = min(until, now + _PATIENCE)  # from the first change on: a large batch may take longer
@@ -350,7 +364,7 @@ class User(IndexClient):
                     time.sleep(min(0.01 * 2**stuck, 0.5))  # a change is on its way through the servers
                     if stuck > 2 and self.recover is not None:
                         self.recover()  # or got stuck on it
-                index = newer
+                state = newer
 
     def _portions(self, index: Index, encoded: np.ndarray, ranking: str) -> Iterator[np.ndarray]:
         """As many queries at a time as a server can hold."""
@@ -487,23 +501,40 @@ class User(IndexClient):
             A file that was tampered with; one whose owner wrote a malformed header.
         """
         named = self._owned(hits)
-        if not named:
-            return []
-        key_centre, cloud = self.config.params.key_servers[0], self.servers[0]
-        found = fetch_images(
-            sorted(set(named)), lambda msg: self._tell(msg, (cloud, key_centre)), deployment=self.config.id,
-            user=self.id, box_key=self._box_key, cloud=cloud, key_centre=key_centre,
-        )  # fmt: skip
-        images = [found[place] for place in named]
+        wanted = sorted({place for place in named if place[0] != _SEVERAL})
+        found: dict[tuple[bytes, bytes, int], FetchedImage] = {}
+        clouds = sorted(self.config.params.storage_servers, key=lambda s: s != self.servers[0])
+        for cloud in clouds:  # what is damaged or missing at one is asked for at the next
+            left = [p for p in wanted if p not in found or isinstance(found[p].error, _ELSEWHERE)]
+            if left:
+                found |= self._fetch_from(cloud, left)
+        images = []
+        for place in named:
+            if place not in found:
+                why = ParameterError(
+                    f"several owners have a batch {place[1].hex()}; fetch a hit of a search, which names its owner"
+                )
+                found[place] = FetchedImage(place[1], place[2], f"image-{place[1].hex()[:8]}-{place[2]}", b"", why)
+            images.append(found[place])
         for image in images:
             if strict and image.error is not None:
                 raise image.error
         return images
 
-    def _owned(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[tuple[bytes, bytes, int]]:
-        """(owner, batch, row) of hits and ids; ParameterError for an id that several owners have.
+    def _fetch_from(
+        self, cloud: int, places: list[tuple[bytes, bytes, int]]
+    ) -> dict[tuple[bytes, bytes, int], FetchedImage]:
+        key_centre = self.config.params.key_servers[0]
+        return fetch_images(
+            places, lambda msg: self._tell(msg, (cloud, key_centre)), deployment=self.config.id,
+            user=self.id, box_key=self._box_key, cloud=cloud, key_centre=key_centre,
+        )  # fmt: skip
 
-        An id of no owner that is known is asked for in nobody's name: servers say that it belongs to no owner.
+    def _owned(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[tuple[bytes, bytes, int]]:
+        """(owner, batch, row) of hits and ids.
+
+        An id of no owner that is known is asked for in nobody's name: servers say that it belongs to no owner. One that
+        several owners have is not asked for.
         """
         owners: dict[bytes, list[bytes]] | None = None
         found = []
@@ -515,7 +546,5 @@ class User(IndexClient):
             if owners is None:
                 owners = self._owners_of_batches()
             of = owners.get(batch, [_NOBODY])
-            if len(of) > 1:
-                raise ParameterError(f"several owners have a batch {batch.hex()}; fetch a hit of a search instead")
-            found.append((of[0], batch, row))
+            found.append((of[0] if len(of) == 1 else _SEVERAL, batch, row))
         return found

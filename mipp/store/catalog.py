@@ -36,6 +36,7 @@ CREATE TABLE changes (owner BLOB NOT NULL, op BLOB NOT NULL, kind TEXT NOT NULL,
     expires INTEGER NOT NULL DEFAULT 0, position INTEGER, view BLOB, commit_hash BLOB, commit_frames BLOB,
     votes BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, op)) WITHOUT ROWID;
 CREATE INDEX changes_by_position ON changes (owner, position);
+CREATE INDEX open_of_owner ON changes (owner, state) WHERE state NOT IN ('committed', 'aborted');
 CREATE INDEX open_changes ON changes (state) WHERE state NOT IN ('committed', 'aborted');
 CREATE TABLE attempts (file TEXT PRIMARY KEY, owner BLOB NOT NULL, holder BLOB NOT NULL);
 CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NOT NULL, rows INTEGER NOT NULL,
@@ -46,7 +47,9 @@ CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NO
 CREATE INDEX batches_by_position ON batches (owner, position);
 CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
-CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL);
+CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL,
+    proof BLOB NOT NULL DEFAULT x'', restart BLOB NOT NULL DEFAULT x'');
+CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT ROWID;
 """
 _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+import numpy as np
 
 from ..errors import NotFoundError
 from . import changes as rules
@@ -21,7 +22,8 @@ __all__ = ["Chain", "Chains"]
 class Chain:
     """What a server shows of one owner.
 
-    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row) each, in row order
+    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, which rows have images) each, in row
+        order; a key centre does not know the latter
     ops : (op, kind, position, view, hash of the COMMIT) of each committed change; position 0: an id that is taken
     refused : ids of changes that the server refused for ever
     """
@@ -53,7 +55,7 @@ class Chains:
             "SELECT id, position, view, floor, floor_view FROM owners WHERE forget IS NULL ORDER BY id"
         ):
             batches = self._store.catalog.all(
-                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row FROM batches "
+                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, imaged FROM batches "
                 "WHERE owner=? ORDER BY position", owner,
             )  # fmt: skip
             ops = self._store.catalog.all(
@@ -116,17 +118,21 @@ class Chains:
         """Show what the peer shows; files that are needed no more."""
         here = {
             r[0]: r[1:] for r in db.execute(
-                "SELECT id, file, size, digest, share_hash, stored, generation, imaged FROM batches WHERE owner=?",
+                "SELECT id, file, size, digest, share_hash, stored, generation, imaged, tombstones FROM batches "
+                "WHERE owner=?",
                 (chain.owner,),
             )
         }  # fmt: skip
         self._prepared_files(db, chain, here)
         gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
-        for position, rows, dim, batch, dead, origin_batch, origin_row in chain.batches:
-            file, size, digest, share_hash, stored, generation, imaged = here.get(
-                batch, ("", 0, b"", b"", rows, 0, b"")
+        for position, rows, dim, batch, dead, origin_batch, origin_row, has in chain.batches:
+            file, size, digest, share_hash, stored, generation, imaged, *known = here.get(
+                batch, ("", 0, b"", b"", rows, 0, has if self._store.has_shares else b"")
             )
+            if known and known[0]:  # a deletion that is known here is undone by nobody
+                both = np.union1d(np.frombuffer(known[0], "<i8"), np.frombuffer(dead, "<i8"))
+                dead = both.astype("<i8").tobytes()
             db.execute(
                 "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
                 "share_hash, tombstones, imaged, origin_batch, origin_row) "

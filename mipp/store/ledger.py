@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from typing import Any
 import msgpack
 
 from ..crypto.schedule import random_bytes
-from ..errors import ConflictError, NonceReuseError, NotFoundError, StoreError
+from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, StoreError
 from ..protocol.chain import Vote, next_view, unpack_dead
 from . import changes as rules
 from .catalog import Catalog
 
 __all__ = ["Commit", "Ledger", "OpenChange", "record_files"]
 
+#: changes of one owner that may be under way at a server
+OPEN_CHANGES = 64
 #: seconds that a prepared change waits for its commit
 LEASE_SECONDS = 15 * 60.0
 Files = dict[str, Callable[[Path], tuple[int, bytes]]]
@@ -151,10 +153,17 @@ class Ledger:
             if self._again(db, owner, op, digest, record):
                 return
             check(db)
+            (under_way,) = db.execute(
+                "SELECT count(*) FROM changes WHERE owner=? AND op<>? "
+                "AND state IN ('reserved', 'prepared', 'accepted')",
+                (owner, op),
+            ).fetchone()
+            if under_way >= OPEN_CHANGES:
+                raise BusyError(f"this owner has {under_way} changes under way; commit or abort them first")
             db.execute(
-                "INSERT INTO changes (owner, op, kind, state, digest, holder) VALUES (?, ?, ?, ?, ?, ?) "
+                "INSERT INTO changes (owner, op, kind, state, digest, holder, record) VALUES (?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET holder=excluded.holder",
-                (owner, op, kind, rules.RESERVED, digest, self.holder),
+                (owner, op, kind, rules.RESERVED, digest, self.holder, msgpack.packb(record)),
             )  # fmt: skip
             self.note(db, owner, wanted.values())
             if not wanted:
@@ -307,16 +316,21 @@ class Ledger:
         self.drop(gone)
         return vote, counter
 
-    def certify(self, owner: bytes, op: bytes, votes: Iterable[tuple[Vote, int]]) -> str:
-        """Note other servers' (verified) votes and their counters; the change's state after that."""
-        given = list(votes)
+    def certify(
+        self, owner: bytes, op: bytes, votes: Iterable[tuple[Vote, int]], proofs: Mapping[int, bytes] | None = None
+    ) -> str:
+        """Note other servers' (verified) votes and their counters; the change's state after that.
+
+        ``proofs``: signed frames of a vote of each server; the newest shows later how far it had come.
+        """
+        given, proofs = list(votes), proofs or {}
         with self.catalog.transaction() as db:
             row = self._row(db, owner, op)
             if row.state not in rules.OPEN:
                 return row.state
             seen = self._incarnations(db)
             for vote, counter in given:
-                self._meet(db, vote.server, vote.incarnation, counter)
+                self._meet(db, vote.server, vote.incarnation, counter, proofs.get(vote.server, b""))
                 seen[vote.server] = max(seen.get(vote.server, 0), vote.incarnation)
             known = {*_unpack(row.votes), *(v for v, _ in given)}
             if row.state != rules.ACCEPTED:
@@ -384,10 +398,14 @@ class Ledger:
 
     # --- restored from a backup ---------------------------------------------------------------------------------
 
-    def meet_peer(self, server: int, incarnation: int, counter: int) -> None:
-        """Note that a peer is at an incarnation now; what it accepted before, and is open here, counts no more."""
+    def meet_peer(self, server: int, incarnation: int, proof: bytes = b"") -> None:
+        """Note that a peer is at an incarnation now; what it voted before, and is open here, counts no more.
+
+        ``proof``: frames in which the peer says so.
+        """
         with self.catalog.transaction() as db:
-            self._meet(db, server, incarnation, counter)
+            self._meet(db, server, incarnation, 0)
+            db.execute("UPDATE peers SET restart=? WHERE server=? AND incarnation=?", (proof, server, incarnation))
             for owner, op, votes in db.execute(
                 "SELECT owner, op, votes FROM changes WHERE state='accepted' AND votes<>x''"
             ).fetchall():
@@ -397,6 +415,10 @@ class Ledger:
     def peers(self) -> dict[int, tuple[int, int]]:
         """Highest incarnation and counter known of each peer."""
         return {r[0]: (r[1], r[2]) for r in self.catalog.all("SELECT server, incarnation, counter FROM peers")}
+
+    def proofs(self) -> list[bytes]:
+        """Signed frames in which peers said how far they had come."""
+        return [p for row in self.catalog.all("SELECT proof, restart FROM peers ORDER BY server") for p in row if p]
 
     def restored(self, incarnation: int) -> None:
         """Begin anew after a restore: a new incarnation, and nothing that is open here was promised by it.
@@ -427,11 +449,13 @@ class Ledger:
         known[self.server] = self._incarnation(db)
         return known
 
-    def _meet(self, db: Any, server: int, incarnation: int, counter: int) -> None:
+    def _meet(self, db: Any, server: int, incarnation: int, counter: int, proof: bytes = b"") -> None:
         if server != self.server:
             db.execute(
-                "INSERT INTO peers VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET incarnation=max(incarnation, "
-                "excluded.incarnation), counter=max(counter, excluded.counter)", (server, incarnation, counter),
+                "INSERT INTO peers (server, incarnation, counter, proof) VALUES (?, ?, ?, ?) ON CONFLICT (server) "
+                "DO UPDATE SET incarnation=max(incarnation, excluded.incarnation), "
+                "proof=iif(excluded.counter>counter AND excluded.proof<>x'', excluded.proof, proof), "
+                "counter=max(counter, excluded.counter)", (server, incarnation, counter, proof),
             )  # fmt: skip
 
     def _row(self, db: Any, owner: bytes, op: bytes) -> _Row:

@@ -66,18 +66,25 @@ class Packs:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return size
 
-    def imaged(self, owner: bytes, origin: tuple[bytes, bytes], rows: int, offsets: np.ndarray) -> bytes:
-        """Which rows of a batch have an image, a bit each; empty if none has. For :meth:`missing`."""
+    def imaged(
+        self, owner: bytes, origin: tuple[bytes, bytes], rows: int, offsets: np.ndarray, replaces: list[bytes]
+    ) -> bytes:
+        """Which rows of a batch have an image, a bit each; empty if none has. For :meth:`missing`.
+
+        Rows of a merge came with an image if they did in the batches that it replaces, also if it is lost here.
+        """
         if not origin[1]:
             has = np.diff(offsets) > 0
         else:
             ids, numbers = _origins(b"", rows, *origin)
-            has = np.zeros(rows, bool)
-            for batch in {i.tobytes() for i in ids}:
-                pack = self._pack(owner, batch)
-                if pack is not None:
-                    of = (ids == np.frombuffer(batch, np.uint8)).all(axis=1) & (numbers < len(pack.offsets) - 1)
-                    has[of] = np.diff(pack.offsets)[numbers[of]] > 0
+            known: set[tuple[bytes, int]] = set()
+            for batch in replaces:
+                row = self.catalog.one("SELECT rows, imaged FROM batches WHERE owner=? AND id=?", owner, batch)
+                if row is not None and row[1]:
+                    bits = np.unpackbits(np.frombuffer(row[1], np.uint8), count=row[0]).astype(bool)
+                    of, at = self.origins(owner, batch)
+                    known |= {(of[i].tobytes(), int(at[i])) for i in np.flatnonzero(bits)}
+            has = np.array([(i.tobytes(), int(n)) in known for i, n in zip(ids, numbers, strict=True)], bool)
         return np.packbits(has).tobytes() if has.any() else b""
 
     def _pack(self, owner: bytes, batch: bytes) -> ImagePack | None:

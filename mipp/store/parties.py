@@ -196,6 +196,22 @@ class Parties:
                     raise AccessDeniedError("the quota of queries of a grant is used up")
             self.catalog.raise_counter(db)
 
+    def queries_left(self, owner: bytes, user: bytes, grant: bytes, quota: int) -> int:
+        """How many queries a grant's quota still allows, -1 without one."""
+        if not quota:
+            return -1
+        row = self.catalog.one("SELECT used FROM grants WHERE owner=? AND user=? AND id=?", owner, user, grant)
+        return max(0, quota - (row[0] if row else 0))
+
+    def ahead(self) -> dict[bytes, int]:
+        """Latest times of issue (milliseconds) of requests whose signers' clocks were ahead of this server's."""
+        return {r[0]: r[1] for r in self.catalog.all("SELECT signer, issued FROM ahead")}
+
+    def note_ahead(self, signer: bytes, issued: int) -> None:
+        """Note durably that requests up to a time of issue were served."""
+        with self.catalog.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO ahead VALUES (?, ?)", (signer, issued))
+
     def take_epoch(self, epoch: int) -> None:
         """Know the epoch of the others' grants."""
         with self.catalog.transaction() as db:

@@ -40,7 +40,7 @@ class Wanted:
 
     def problem(self, error: MippError) -> str:
         """What is wrong with the file, in words without its path: other parties read them."""
-        return str(error).replace(f"{self.path}: ", "").replace(str(self.path), "its file")
+        return str(error).replace(str(self.path), "its file")
 
 
 @dataclass

@@ -62,7 +62,8 @@ class ServerStore(Parties):
         super().__init__(Catalog(folder, meta, create=create, witness=witness))
         for name in ("shares", "images"):
             (folder / name).mkdir(exist_ok=True, mode=0o700)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._owner_locks: dict[bytes, threading.RLock] = {}
         self._views: dict[bytes, tuple[int, OwnerView, dict[str, _Tried]]] = {}
         self._alive = alive
         self.changes = Ledger(self.catalog, folder, server, self._apply, holder=holder, alive=alive)
@@ -80,9 +81,12 @@ class ServerStore(Parties):
     def prepare_upload(
         self, owner: bytes, op: bytes, digest: bytes, *, rows: int, dim: int, replaces: list[bytes],
         share: np.ndarray | None, share_hash: bytes, images: np.ndarray, offsets: np.ndarray,
-        origin: tuple[bytes, bytes],
+        origin: tuple[bytes, bytes], admit: Callable[[int, int], None] | None = None,
     ) -> None:  # fmt: skip
-        """Write a batch's files and note it, invisible. Again with the same ``digest`` is fine while it lives."""
+        """Write a batch's files and note it, invisible. Again with the same ``digest`` is fine while it lives.
+
+        ``admit``: called with the rows and bytes that the owner has here; raises if no more may come.
+        """
         info = FileInfo(self._hash, owner, op, self.params.k, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
         if share is not None:
@@ -90,13 +94,15 @@ class ServerStore(Parties):
         if len(images):
             pack = self.packs.info(owner, op, rows, 0)
             files["pack"] = "images", lambda path: write_images(path, pack, offsets, [images])
-        imaged = self.packs.imaged(owner, origin, rows, offsets) if share is not None else b""
+        imaged = self.packs.imaged(owner, origin, rows, offsets, replaces) if share is not None else b""
         record = {
             "rows": rows, "dim": dim, "replaces": replaces, "origin": list(origin), "imaged": imaged,
-            "share_hash": share_hash,
+            "share_hash": share_hash, "bytes": len(images) + (0 if share is None else share.nbytes),
         }  # fmt: skip
 
         def check(db: Any) -> None:
+            if admit is not None:
+                admit(*self.owner_size(db, owner))
             for batch in replaces:
                 self._batch_of(db, owner, batch)
 
@@ -217,8 +223,7 @@ class ServerStore(Parties):
                 "votes=x'' WHERE owner=?", (owner,),
             )  # fmt: skip
         self.changes.drop(files)
-        with self._lock:
-            self._views.pop(owner, None)
+        self._views.pop(owner, None)
         self.catalog.checkpoint()
 
     def _files(self, db: Any, owner: bytes | None = None) -> list[str]:
@@ -253,6 +258,8 @@ class ServerStore(Parties):
         A batch whose file is damaged or missing has a ``problem`` and no rows; it is tried again when its file changed.
         """
         with self._lock:
+            lock = self._owner_locks.setdefault(owner, threading.RLock())
+        with lock:  # reading an owner's files may take long; other owners do not wait
             row = self.catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
             if row is None:
                 self._views.pop(owner, None)
@@ -344,19 +351,18 @@ class ServerStore(Parties):
             raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
         return head[0], head[1], rows
 
-    def owner_size(self, owner: bytes) -> tuple[int, int]:
-        """Rows and bytes that an owner has here, also in changes that are under way."""
-        rows, size = self.catalog.one(
-            "SELECT coalesce(sum(rows), 0), coalesce(sum(size), 0) FROM batches WHERE owner=?", owner
-        ) or (0, 0)
-        packs = self.catalog.one("SELECT coalesce(sum(size), 0) FROM packs WHERE owner=?", owner) or (0,)
-        size += packs[0]
-        for (record,) in self.catalog.all(
-            "SELECT record FROM changes WHERE owner=? AND state NOT IN ('committed', 'aborted') AND record<>x''", owner
-        ):
+    def owner_size(self, db: Any, owner: bytes) -> tuple[int, int]:
+        """Rows and bytes that an owner has here, also in changes that are under way; inside a transaction."""
+        rows, size = db.execute(
+            "SELECT coalesce(sum(rows), 0), coalesce(sum(size), 0) FROM batches WHERE owner=?", (owner,)
+        ).fetchone()
+        size += db.execute("SELECT coalesce(sum(size), 0) FROM packs WHERE owner=?", (owner,)).fetchone()[0]
+        for (record,) in db.execute(
+            "SELECT record FROM changes WHERE owner=? AND state IN ('reserved', 'prepared', 'accepted') "
+            "AND record<>x''", (owner,),
+        ):  # fmt: skip
             known = msgpack.unpackb(record, strict_map_key=False)
-            rows += known.get("rows", 0)
-            size += sum(known[key]["size"] for key in ("share", "pack") if known.get(key))
+            rows, size = rows + known.get("rows", 0), size + known.get("bytes", 0)
         return rows, size
 
     def verify(self) -> tuple[int, list[str]]:

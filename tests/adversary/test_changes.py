@@ -221,8 +221,8 @@ def test_two_processes_sign_the_same_version_of_a_grant(world):
 
 def test_messages_between_servers_do_not_reach_owners_and_users(world):
     for msg in (
-        pm.SettleRequest(), pm.PassedOn(b""), pm.PeerRequest(), pm.PeerRestored(1, 99), pm.StatusRequest(b""),
-        pm.VerifyRequest(), pm.KeysRequest(world.user.id),
+        pm.SettleRequest(), pm.PassedOn(b""), pm.PeerRequest(), pm.PeerRestored(1, 99, b"s" * 64),
+        pm.StatusRequest(b""), pm.VerifyRequest(), pm.KeysRequest(world.user.id),
     ):  # fmt: skip
         for server in SERVERS:
             with pytest.raises(AuthenticationError, match="signed"):

@@ -104,9 +104,10 @@ class Sender:
             m.CollectRanking(bytes(32)),
         ]
         self.unsigned = [
-            pm.StatusRequest(b""), pm.SettleRequest(), pm.PassedOn(b""), pm.PeerRequest(), pm.PeerRestored(1, 5),
-            pm.VerifyRequest(), m.Ok(), m.Failure("ParameterError", ""), pm.KeysRequest(self.user.id),
-            m.Snapshot(b"", False, []), m.Answer(np.zeros((1, 1), np.uint32)), pm.VerifyReport(0, []),
+            pm.StatusRequest(b""), pm.SettleRequest(), pm.PassedOn(b""), pm.PeerRequest(),
+            pm.PeerRestored(1, 5, b"s" * 64), pm.VerifyRequest(), m.Ok(), m.Failure("ParameterError", ""),
+            pm.KeysRequest(self.user.id), m.Snapshot(b"", False, []), m.Answer(np.zeros((1, 1), np.uint32)),
+            pm.VerifyReport(0, []),
             m.AbortOp(b"r" * 16), m.Certify(self.anna.id, b"q" * 16, []),
         ]  # fmt: skip
         self.answers = 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, NotFoundError, ParameterError, StoreError
+from mipp.errors import AccessDeniedError, IntegrityError, NotFoundError, ParameterError, StoreError
 from tests.conftest import ALL_RANKINGS, vectors
 
 QUERY = vectors(1, 7)[0]
@@ -101,14 +101,21 @@ def test_a_blocked_owner_is_never_searched(world, spammer):
         world.user.unblock("anna")
 
 
-def test_a_grant_that_spoils_every_search_is_got_rid_of(world, spammer):
-    """An owner that grants no ranking but "user" makes every default search fail; blocking it helps."""
-    spammer.grant(world.user.id, rankings=["user"])
+@pytest.mark.parametrize(
+    "grant", [{"rankings": ["user"]}, {"max_k": 1}, {"min_rows": 1 << 30}, {"quota": 1}], ids=lambda g: next(iter(g))
+)
+def test_a_grant_that_does_not_cover_a_search_stops_nobody_else(world, spammer, grant):
+    """Owners grant unasked: what one does not allow of its own images is no refusal for others'."""
+    spammer.grant(world.user.id, **grant)
     world.user._known.clear()
-    with pytest.raises(AccessDeniedError, match="ranking 'server'"):
-        found(world)
-    world.user.block(spammer)
-    assert found(world) == {"anna", "berta"}
+    for _ in range(3):
+        result = world.user.search_batch(np.stack([QUERY, QUERY]), 5)[0]
+        assert {h.owner_name for h in result.hits} <= {"anna", "berta"}
+        assert [(o.owner_name, "grant" in o.reason) for o in result.left_out] == [("spam", True)]
+    with pytest.raises(AccessDeniedError):
+        world.user.search_batch(np.stack([QUERY, QUERY]), 5, owners=["anna", "spam"])
+    with pytest.raises((AccessDeniedError, IntegrityError)):
+        world.user.search_batch(np.stack([QUERY, QUERY]), 5, strict=True)
 
 
 def test_blocking_everybody(world):

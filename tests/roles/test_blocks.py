@@ -170,8 +170,10 @@ def test_a_batch_counts_once_in_however_many_blocks(world, monkeypatch):
     world.user.scores(vectors(4))
     assert used(world) == [9, 9, 9]
     with pytest.raises(AccessDeniedError, match="quota"):
-        world.user.nearest(vectors(2), 3, ranking="user")
+        world.user.nearest(vectors(2), 3, ranking="user", owners=world.owners)
     assert used(world) == [9, 9, 9]
+    found = world.user.nearest(vectors(2), 3, ranking="user")  # the others, of whom not too much was asked
+    assert [o.owner_name for o in found.left_out] == ["anna"] and found.index.total == 30
 
 
 def test_a_header_that_a_server_does_not_remember_counts_again(world):

@@ -247,7 +247,8 @@ def test_a_threshold_needs_every_owner(world):
     world.user.match(QUERY, 0.1)
     world.owners[1].grant(world.user.id, rankings=("server", "user"))
     with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
-        world.user.match(QUERY, 0.1)
+        world.user.match(QUERY, 0.1, owners=world.owners)
+    assert [o.owner_name for o in world.user.match(QUERY, 0.1).left_out] == ["berta"]
     world.user.match(QUERY, 0.1, owners="anna")
     world.owners[1].grant(world.user.id, rankings=ALL_RANKINGS)
     world.user.match(QUERY, 0.1)

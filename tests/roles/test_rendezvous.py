@@ -333,7 +333,7 @@ def test_a_quota_is_charged_at_the_start_and_its_refusal_told(world, direct):
     with pytest.raises(AccessDeniedError, match="quota"):
         collect_ranked(world.user, asked.bound, replies | direct.send(asked, 3))
     with pytest.raises(AccessDeniedError, match="quota"):
-        world.user.search(QUERY, 3)
+        world.user.search(QUERY, 3, owners=world.owners)
 
 
 def test_what_changes_while_a_query_is_parked_is_checked_at_its_start(world, direct):
@@ -526,12 +526,18 @@ def test_uncollected_results_count_and_errors_are_few(world, direct, monkeypatch
 
 def test_all_users_together_park_a_bounded_number(world, direct, monkeypatch):
     monkeypatch.setattr(admission_module, "OPEN", 2)
-    for _ in range(2):
+    asked = [direct.prepare() for _ in range(2)]
+    for one in asked:
+        direct.send(one, 1)
+    with pytest.raises(BusyError, match="the server"):
         direct.send(direct.prepare(), 1)
+    # another user comes in: the newest of the one who has most gives way
     other = world.deployment.create_user("otto")
     world.owners[0].grant(other.id)
-    with pytest.raises(BusyError, match="the server"):
-        direct.send(direct.prepare(other), 1, user=other)
+    direct.send(direct.prepare(other), 1, user=other)
+    assert len(direct.servers[1].admission._open) <= 3
+    with pytest.raises(BusyError, match="come first"):
+        direct.outcome(asked[1], 1)
 
 
 def test_parked_bytes_are_bounded(world, direct, monkeypatch):

@@ -68,10 +68,10 @@ def test_matches_of_a_threshold(tmp_path, metric, options):
 def test_a_threshold_does_not_get_around_a_largest_k(world):
     world.owners[0].grant(world.user.id, max_k=3)
     with pytest.raises(AccessDeniedError, match="threshold"):
-        world.user.match(QUERY, 0.1)
+        world.user.match(QUERY, 0.1, owners="anna")
     store_old_grant(world, world.owners[0], rankings=["threshold"], max_k=3)
     with pytest.raises(AccessDeniedError, match="threshold has no such limit"):
-        world.user.match(QUERY, 0.1)
+        world.user.match(QUERY, 0.1, owners="anna")
 
 
 def test_one_refusing_server_ends_it_at_once(world):

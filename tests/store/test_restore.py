@@ -538,6 +538,6 @@ def test_a_refusal_of_before_a_restore_counts_no_more(past, tmp_path):
         ledger = deployment.servers[2].store.changes
         (op,) = {c.op for c in ledger.open()}
         assert ledger.state(owner.id, op) == "accepted"
-        ledger.meet_peer(1, 1, 0)
+        ledger.meet_peer(1, 1)
         assert ledger.certify(owner.id, op, [(Vote(1, 0, b""), 0)]) == "accepted"
         assert ledger.certify(owner.id, op, [(Vote(1, 1, b""), 0)]) == "aborted"
