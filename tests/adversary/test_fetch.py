@@ -46,14 +46,18 @@ def check_others(world, images, failed, kind):
 @pytest.mark.parametrize("damage", ["flipped", "missing", "short", "empty"])
 def test_a_damaged_pack_fails_its_own_images_only(world, damage):
     batch = world.owners[0].batches()[0].id
-    path = pack_of(world, world.owners[0], batch)
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.chmod(0o600)
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"flipped": raw, "short": raw[:300], "empty": b""}[damage])
+    for server in (1, 2):
+        # the other cloud has it, too, until that is damaged as well
+        assert not [i.error for i in world.user.fetch(all_images(world), strict=True) if i.error]
+        path = pack_of(world, world.owners[0], batch, server)
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.chmod(0o600)
+        if damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes({"flipped": raw, "short": raw[:300], "empty": b""}[damage])
+        world.deployment.servers[server].store.packs._open.clear()  # as when its process starts again
     images = world.user.fetch(all_images(world))
     check_others(world, images, {(batch, row) for row in range(15)}, IntegrityError)
     with pytest.raises(IntegrityError, match=batch.hex()):
@@ -118,14 +122,19 @@ def test_malformed_headers_of_a_hostile_owner(world, monkeypatch):
     check_others(world, images[len(headers) :], set(), MippError)
 
 
-def test_a_file_that_does_not_authenticate(world):
+def exchange(world, server):
     """A hostile cloud exchanges two files of one pack."""
-    server = world.deployment.servers[1]
-    real = server.store.packs.image
-    bad = world.owners[0].batches()[0].id
-    server.store.packs.image = lambda owner, batch, row: real(
-        owner, batch, row ^ 1 if batch == bad and row < 2 else row
-    )
+    packs, bad = world.deployment.servers[server].store.packs, world.owners[0].batches()[0].id
+    real = packs.image
+    packs.image = lambda owner, batch, row: real(owner, batch, row ^ 1 if batch == bad and row < 2 else row)
+    return bad
+
+
+def test_a_file_that_does_not_authenticate(world):
+    """It is asked for at the other cloud; if that does the same, it is that image's error."""
+    exchange(world, 1)
+    assert not [i.error for i in world.user.fetch(all_images(world), strict=True) if i.error]
+    bad = exchange(world, 2)
     check_others(world, world.user.fetch(all_images(world)), {(bad, 0), (bad, 1)}, AuthenticationError)
 
 

@@ -55,14 +55,16 @@ def test_parts_of_one_image_do_not_open_another(world):
 def test_a_tampered_file_is_refused(world):
     """By the user's AEAD even if the cloud's own checksums were made to fit; by the checksum otherwise."""
     batch = world.owners[0].batches()[0].id
-    path = next((world.deployment.folder / "servers/1/images").glob(f"*/{batch.hex()}.*"))
-    raw = bytearray(path.read_bytes())
-    raw[-60] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(raw)
+    for server in (1, 2):
+        path = next((world.deployment.folder / f"servers/{server}/images").glob(f"*/{batch.hex()}.*"))
+        raw = bytearray(path.read_bytes())
+        raw[-60] ^= 1
+        path.chmod(0o600)
+        path.write_bytes(raw)
     with pytest.raises(IntegrityError, match=batch.hex()):
         world.user.fetch([(batch, 14)], strict=True)
-    world.deployment.servers[1].store.packs.check = False
+    for server in (1, 2):
+        world.deployment.servers[server].store.packs.check = False
     with pytest.raises(AuthenticationError, match="tampered"):
         world.user.fetch([(batch, 14)], strict=True)
     good, bad = world.user.fetch([(batch, 1), (batch, 14)])
@@ -71,9 +73,9 @@ def test_a_tampered_file_is_refused(world):
 
 
 def test_a_cloud_that_swaps_files_is_noticed(world):
-    server = world.deployment.servers[1]
-    real = server.store.packs.image
-    server.store.packs.image = lambda owner, batch, row: real(owner, batch, (row + 1) % 15)
+    for server in (1, 2):
+        packs = world.deployment.servers[server].store.packs
+        packs.image = lambda owner, batch, row, real=packs.image: real(owner, batch, (row + 1) % 15)
     with pytest.raises(AuthenticationError):
         world.user.fetch([(world.owners[0].batches()[0].id, 3)], strict=True)
 

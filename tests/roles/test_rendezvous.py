@@ -536,8 +536,8 @@ def test_all_users_together_park_a_bounded_number(world, direct, monkeypatch):
     world.owners[0].grant(other.id)
     direct.send(direct.prepare(other), 1, user=other)
     assert len(direct.servers[1].admission._open) <= 3
-    with pytest.raises(BusyError, match="come first"):
-        direct.outcome(asked[1], 1)
+    ended = direct.outcome(asked[1], 1)
+    assert isinstance(ended, BusyError) and "come first" in str(ended)
 
 
 def test_parked_bytes_are_bounded(world, direct, monkeypatch):
