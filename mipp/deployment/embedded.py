@@ -280,7 +280,8 @@ class Deployment:
         if not all(status.owners for status in known):
             owner.register()
         owner.recover = self._recover
-        journal.settle(b.id for b in owner.batches())
+        with owner.turn:  # not while another process is between its entry and its upload
+            journal.settle(b.id for b in owner.batches())
         return owner
 
     def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:

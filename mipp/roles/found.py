@@ -115,8 +115,11 @@ class Index:
         owners: Sequence[m.OwnerSnapshot],
         left_out: Sequence[LeftOut] = (),
         grants: bytes = b"",
+        behind: bool = False,
     ) -> None:
         self.grants = grants
+        #: whether the first server is ahead of another one, so that it cannot tell when this state is old
+        self.behind = behind
         self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
         self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
         self.batches = np.concatenate([o.batches for o in owners]) if owners else np.empty((0, 16), np.uint8)
@@ -145,7 +148,7 @@ class Index:
         if not chosen or len(chosen) == len(self.owners):
             return self
         left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
-        return Index(self.hashes, chosen, [*self.left_out, *left_out], self.grants).asking(self.newest)
+        return Index(self.hashes, chosen, [*self.left_out, *left_out], self.grants, self.behind).asking(self.newest)
 
     def asking(self, newest: bytes) -> Index:
         """The same, with another ``newest``."""

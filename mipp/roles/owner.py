@@ -214,10 +214,11 @@ class ImageOwner(Client):
                 batch_ids,
                 row_ids,
             )
-        if self.journal is not None and labels:
-            self.journal.begin(shared.nonce, labels)
         what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
-        self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
+        with self.turn:
+            if self.journal is not None and labels:
+                self.journal.begin(shared.nonce, labels)
+            self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]

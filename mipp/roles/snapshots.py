@@ -68,7 +68,10 @@ def common_state(
         if len(part.batches) or not reasons:
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
-    return Index({server: hash_ for server, (hash_, _) in told.items()}, chosen, left_out, grants), frozenset(unsettled)
+    heads = {o.owner: o.position for o in told[full][1]}
+    behind = any(o.position < heads[o.owner] for o in chosen)
+    hashes = {server: hash_ for server, (hash_, _) in told.items()}
+    return Index(hashes, chosen, left_out, grants, behind), frozenset(unsettled)
 
 
 def _check(o: m.OwnerSnapshot) -> None:

@@ -174,3 +174,40 @@ def test_rights_do_not_outlive_a_revocation_or_a_forget(world):
             user._send(prepared, range(5, 10))
         if end is not anna.forget:
             berta.grant(user.id, rankings=("user", "server"))
+
+
+def test_a_change_that_reached_one_server_slows_nobody_and_is_found_later(world):
+    """The first server is ahead of the others; when they follow, the user's next search sees the new row."""
+    from mipp.protocol.wire import encode, pack_frames
+    from tests.adversary.forge import Change
+
+    anna, user = world.owners[0], world.user
+    change = Change(anna, b"h" * 16, rows=1)
+    change.prepare()
+    votes = change.commit()
+    assert change.certify(votes, [1]) == ["committed"]
+    rounds = world.deployment.channel.rounds
+    for _ in range(3):
+        assert len(user.search(QUERY, 60, strict=True).hits) == 60
+    assert world.deployment.channel.rounds - rounds <= 6
+    assert change.certify(votes, [2, 3]) == ["committed"] * 2
+    assert len(user.search(QUERY, 61, strict=True).hits) == 61
+    assert pack_frames(encode(m.HeadRequest(anna.id)))
+
+
+def test_ids_that_several_owners_have_fail_alone(world):
+    from tests.adversary.forge import Change
+
+    anna, berta = world.owners
+    mallory = world.deployment.create_owner("mallory")
+    Change(mallory, anna.batches()[0].id, rows=2).make()
+    mallory.grant(world.user.id, rankings=ALL_RANKINGS)
+    images = world.user.fetch([(anna.batches()[0].id, 0), (berta.batches()[0].id, 1)])
+    assert isinstance(images[0].error, ParameterError) and images[1].content == bytes([1, 1]) * 50
+
+
+def test_naming_no_owner_is_not_naming_all(world):
+    for none in ([], ()):
+        with pytest.raises(ParameterError, match="no owner is named"):
+            world.user.search(QUERY, 5, owners=none)
+    assert len(world.user.search(QUERY, 60, owners=None).hits) == 60

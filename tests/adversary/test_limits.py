@@ -133,3 +133,63 @@ def test_ids_named_many_times(world):
     owners, batches = (np.frombuffer(i * 300, np.uint8).reshape(-1, 16) for i in (anna.id, batch))
     with pytest.raises(ShapeError, match="once"):
         world.user._ask({1: m.FetchImages(owners, batches, np.full(300, 3, "<i8"))})
+
+
+def test_changes_under_way_are_few(world):
+    """They wait for their commits, and each settling looks at them."""
+    anna = world.owners[0]
+    batch = np.frombuffer(anna.batches()[0].id, np.uint8)[None]
+    for i in range(64):
+        anna._tell(m.DeleteOp(i.to_bytes(16, "big"), batch, np.array([0], "<i8")))
+    with pytest.raises(BusyError, match="64 changes under way"):
+        anna._ask({1: m.DeleteOp(b"d" * 16, batch, np.array([0], "<i8"))})
+    world.owners[1].add_vectors(vectors(1))
+    anna._tell(m.AbortOp((3).to_bytes(16, "big")))
+    anna.add_vectors(vectors(1))
+
+
+def test_parallel_uploads_keep_to_the_card(world):
+    """What is reserved counts, before its files are written."""
+    from tests.adversary.forge import Change
+
+    anna = world.owners[0]
+    server = world.deployment.servers[1]
+    server.card = Card(rows=130)
+    changes = [Change(anna, bytes([i]) * 16, rows=40) for i in range(1, 9)]
+    taken = []
+
+    def upload(change):
+        try:
+            change.prepare([1])
+            taken.append(change)
+        except LimitError:
+            pass
+
+    threads = [threading.Thread(target=upload, args=(c,)) for c in changes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 2  # 30 rows are there
+
+
+def test_registrations_are_small(world):
+    """They are kept and passed on, also the parts for other servers."""
+    import dataclasses
+
+    from mipp.crypto import signing
+    from mipp.errors import ShapeError
+    from mipp.roles.owner import ImageOwner
+
+    deployment = world.deployment
+    stranger = ImageOwner("eve", deployment.config, deployment.channel, b"r" * 32, b"s" * 32, b"n" * 16)
+    sent = []
+    stranger._tell = lambda msg, servers=None: sent.append(msg)
+    stranger.register()
+    big = dataclasses.replace(sent[0], sealed=[sent[0].sealed[0], bytes(1000), bytes(1000)])
+    with pytest.raises(ShapeError, match="256"):
+        deployment.channel.gather({1: stranger._sign(big)})
+    huge = dataclasses.replace(big, sealed=[sent[0].sealed[0], bytes(1 << 20), b""])
+    with pytest.raises(LimitError):
+        deployment.channel.gather({1: stranger._sign(huge)})
+    assert signing.party_id(big.sign_key, big.registration) == stranger.id

@@ -118,3 +118,40 @@ def test_an_owner_in_two_processes(world, other):
     assert not errors
     assert world.deployment.status()["images"] == 60 + 16 - 4 == other.status()["images"]
     assert world.deployment.status()["servers_agree"]
+
+
+def test_the_same_files_added_by_two_processes_at_once(world, other, tmp_path):
+    """Each file is added once."""
+    import threading
+
+    from mipp.deployment.ingest import add_vectors
+
+    path, data, reports = tmp_path / "v.npy", vectors(40, 77), []
+
+    def add(deployment):
+        reports.append(add_vectors(deployment.owner("anna"), path, data))
+
+    threads = [threading.Thread(target=add, args=(d,)) for d in (world.deployment, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(r.added) for r in reports) == [0, 40] and sum(r.skipped for r in reports) == 40
+    assert world.deployment.status()["images"] == 100
+
+
+def test_a_key_file_under_another_name(world):
+    folder = world.deployment.folder / "owners"
+    (folder / "carla.key").write_bytes((folder / "berta.key").read_bytes())
+    (folder / "carla.key").chmod(0o600)
+    with pytest.raises(MippError, match="that of 'berta'"):
+        world.deployment.owner("carla")
+
+
+def test_suspended_grants_say_so(world):
+    for server in world.deployment.servers.values():
+        server.store.begin_epoch(1, 0)
+    with pytest.raises(AccessDeniedError, match="owners must grant again"):
+        world.user.search(QUERY, 1)
+    world.owners[0].grant(world.user.id)
+    assert world.user.search(QUERY, 5).hits

@@ -166,3 +166,23 @@ def test_the_log_of_requests_is_bounded():
     assert len(log._seen[b"s" * 16]) == 1
     log.check(b"o" * 16, Statement(b"d" * 16, 1, "Query", b"c" * 32, int(1000 * now[0]), bytes(16)), repeatable=False)
     assert frames_hash([b"a", b"b"]) != frames_hash([b"ab"])
+
+
+def test_a_clock_that_is_ahead_opens_no_gap_at_a_restart(world, monkeypatch):
+    """A request of such a clock is younger than the start of the server that was restarted after it."""
+    user = world.user
+    real = time.time
+    monkeypatch.setattr("mipp.roles.client.time.time", lambda: real() + 120)
+    prepared = user._prepare(user.index(), user.config.encoding.encode_queries(QUERY), 1, "user")
+    frames = user._sign(m.Query(prepared.header, *prepared.servers[1]), 1)
+    monkeypatch.undo()
+    channel = world.deployment.channel
+    channel.gather({1: frames})
+    with pytest.raises(AuthenticationError):
+        channel.gather({1: frames})
+    server = world.deployment.servers[1]
+    server._log = RequestLog(server._clock, served=server.store.ahead(), keep=server.store.note_ahead)  # a restart
+    with pytest.raises(AuthenticationError, match="before this server started"):
+        channel.gather({1: frames})
+    # others are not concerned, and the clock of this one is set right some day
+    world.owners[0]._ask({1: m.HeadRequest(world.owners[0].id)})
