@@ -446,11 +446,14 @@ def compete(fresh, scripts, plan, *, kill: tuple[int, int] | None = None) -> Non
     #: scores of rows whose upload or delete failed, or whose actor died in it: there or not
     unsure: set[int] = set()
     done = []
+    # opened before the race: to open an owner takes its turn, and here nobody may wait for a lock
+    owners = [side.owner("anna") for side in sides]
+    for owner in owners:
+        owner._changes.turn = contextlib.nullcontext()
 
     def rival(at: int) -> Callable[[], None]:
         def work() -> None:
-            owner = sides[at].owner("anna")
-            owner._changes._turn = contextlib.nullcontext()
+            owner = owners[at]
             mine: list[tuple[tuple[bytes, int], int]] = []
             for count, what in enumerate(scripts[at]):
                 try:
