@@ -70,8 +70,16 @@ def message(cls: type[T]) -> type[T]:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _specs(cls: type) -> tuple[tuple[str, Any, typing.Mapping[str, Any]], ...]:
+    """Name, type and metadata of a message's fields: kept, since a search sends dozens of messages."""
+    hints = typing.get_type_hints(cls)
+    return tuple((f.name, hints[f.name], f.metadata) for f in dataclasses.fields(cls))
+
+
+@functools.cache
+def _item(hint: Any) -> Any:
+    """Type of a list's items; None if the type is no list."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is list else None
 
 
 def encode(msg: Any) -> Frames:
@@ -85,7 +93,7 @@ def encode(msg: Any) -> Frames:
         frames.append(memoryview(value.reshape(-1)).cast("B").toreadonly() if value.size else b"")
         return msgpack.ExtType(_ARRAY, msgpack.packb([value.dtype.str, list(value.shape), len(frames) - 1]))
 
-    fields = [getattr(msg, f.name) for f in dataclasses.fields(msg)]
+    fields = [getattr(msg, name) for name, _, _ in _specs(msg.__class__)]
     try:
         head = msgpack.packb([type(msg).__name__, fields], default=pack_array)
     except (OverflowError, ValueError, UnicodeError) as error:
@@ -146,7 +154,7 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
     try:
         kind, fields = msgpack.unpackb(head[5:], ext_hook=unpack_array)
         cls = _KINDS[kind]
-        specs = dataclasses.fields(cls)
+        specs = _specs(cls)
     except MessageError:
         raise
     except Exception:
@@ -155,10 +163,9 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
         raise MessageError(f"expected a message {expected.__name__}, got {kind}")
     if not isinstance(fields, list) or len(fields) != len(specs) or sorted(used) != list(range(1, len(frames))):
         raise MessageError(f"{kind}: wrong number of fields or frames")
-    hints = _hints(cls)
-    for spec, value in zip(specs, fields, strict=True):
-        if not _fits(value, hints[spec.name], spec.metadata):
-            raise MessageError(f"{kind}.{spec.name}: wrong type or size")
+    for (name, hint, metadata), value in zip(specs, fields, strict=True):
+        if not _fits(value, hint, metadata):
+            raise MessageError(f"{kind}.{name}: wrong type or size")
     return typing.cast(T, cls(*fields))
 
 
@@ -167,15 +174,13 @@ def _fits(value: Any, hint: Any, metadata: typing.Mapping[str, Any]) -> bool:
         return (
             isinstance(value, np.ndarray) and value.dtype.str in metadata["dtypes"] and value.ndim == metadata["ndim"]
         )
-    if typing.get_origin(hint) is list:
-        (item,) = typing.get_args(hint)
-        return isinstance(value, list) and len(value) <= _MAX_LIST and all(_fits(v, item, metadata) for v in value)
-    if hint is Any:
-        return True
     if hint is int:
         # what SQLite and numpy's int64 hold; True is no number
         return type(value) is int and -(1 << 63) <= value < 1 << 63
-    return type(value) is hint
+    item = _item(hint)
+    if item is not None:
+        return isinstance(value, list) and len(value) <= _MAX_LIST and all(_fits(v, item, metadata) for v in value)
+    return hint is Any or type(value) is hint
 
 
 def frames_size(frames: Sequence[bytes | memoryview]) -> int:
