@@ -26,6 +26,7 @@ from norm bounds that are enforced on every row and query.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -292,7 +293,7 @@ class Encoding:
             values["projection"] = Projection.from_dict(values["projection"])
         return cls(**values)
 
-    @property
+    @functools.cached_property  # servers compare it with every query's
     def hash(self) -> bytes:
         """SHA-256 over the canonical JSON form: 32 bytes."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
