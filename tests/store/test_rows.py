@@ -1,6 +1,7 @@
 """Rows in memory: once, joined or mapped, whatever is added, merged and deleted; and read ahead."""
 
 import contextlib
+import gc
 import mmap
 import os
 import threading
@@ -42,10 +43,7 @@ def wide(tmp_path, monkeypatch):
 
 
 def test_many_small_batches_are_in_memory_once(wide):
-    """All that a cloud holds for its plans, objects included, is at most 1.15 times the rows.
-
-    It was 1.1 before batches carried a position in their owner's chain.
-    """
+    """All that a cloud holds for its plans, objects included, is at most 1.1 times the rows."""
     owner, user = wide.create_owner("o"), wide.create_user("u")
     for i in range(250):
         owner.add_vectors(vectors(12, i, WIDE))
@@ -57,6 +55,7 @@ def test_many_small_batches_are_in_memory_once(wide):
     plans = [Plan([view], view.ids[start:]) for start in (0, 1, 7, 100)]
     plans += [Plan([view], view.ids[::2]), Plan([view], view.ids[5:50])]
     segments = [plan.segments() for plan in plans]
+    gc.collect()  # else the interpreter's free lists count, which keep the catalog's row tuples for reuse
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = 250 * 12 * WIDE * 4
@@ -64,7 +63,7 @@ def test_many_small_batches_are_in_memory_once(wide):
     assert [len(s) for s in segments] == [1, 1, 1, 1, 125, 1]
     assert all(words.base is not None for s in segments for words, _, _ in s)
     public = sum(p.starts.nbytes + p.nonces.nbytes + 4 * 8 * len(p.rows) for p in plans)  # 5 plans more than one
-    assert size < held < 1.15 * size + public
+    assert size < held < 1.1 * size + public
     query = vectors(1, 3, WIDE)[0]
     assert user.search(query, 5, ranking="user").hits[0].score > 0
 
