@@ -61,11 +61,11 @@ class Queries:
 
     def _granted(self, user: bytes) -> dict[bytes, m.Grant]:
         """Grants in force of a user, by id."""
-        raise NotImplementedError
+        raise NotImplementedError  # the server has it; here for the types
 
     def _ended(self, user: bytes) -> str:
         """Which of the user's grants expired, to be appended to a refusal."""
-        raise NotImplementedError
+        raise NotImplementedError  # the server has it; here for the types
 
     def _query(self, signer: bytes, msg: m.Query, digest: Digest, packed: Any) -> m.Answer | m.Ranked | m.Pending:
         frames: Frames = [f.data for f in msg.header]
@@ -248,4 +248,4 @@ class Queries:
 
     def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         """Original rows ``start`` to ``stop`` (stored or keystream) times columns, into (B, stop - start) words."""
-        raise NotImplementedError
+        raise NotImplementedError  # clouds and the key centre have one each

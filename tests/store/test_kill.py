@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import mipp
 from mipp.errors import MippError
 from tests.conftest import DIM, vectors
+from tests.store.killing import run_in_child
 
 QUERY = vectors(1, 99)[0]
 POINTS = 16
@@ -74,38 +74,9 @@ def seen(folder):
 
 def in_child(folder, change, kill_at):
     """Run ``change`` in a child that kills itself at the kill_at-th traced line; (lines counted, acknowledged)."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(read)
-            deployment = mipp.Deployment.open(folder, threads=1)
-            count = 0
-
-            def trace(frame, event, arg):
-                nonlocal count
-                if not frame.f_code.co_filename.startswith(WATCHED):
-                    return None
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return trace
-
-            sys.settrace(trace)
-            change(deployment)
-            sys.settrace(None)
-            os.write(write, b"%d" % count)
-            os._exit(0)
-        except BaseException as error:
-            os.write(write, f"E{error!r}".encode())
-            os._exit(1)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    assert not said.startswith("E"), said
-    assert said or os.WIFSIGNALED(status)
-    return int(said or 0), bool(said)
+    return run_in_child(
+        lambda: mipp.Deployment.open(folder, threads=1), change, lambda name: name.startswith(WATCHED), kill_at
+    )
 
 
 @pytest.fixture(scope="module")

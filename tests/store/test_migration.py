@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import sys
 from pathlib import Path
 
 import msgpack
@@ -22,6 +20,7 @@ from mipp.protocol import messages as m
 from mipp.protocol.wire import decode, unpack_frames
 from mipp.store.catalog import NAME
 from tests.conftest import ALL_RANKINGS, DIM, vectors
+from tests.store.killing import run_in_child
 
 QUERY = vectors(1, 99)[0]
 SERVERS = (1, 2, 3)
@@ -341,36 +340,11 @@ def test_a_half_done_forget_is_completed(today, tmp_path):
 
 def in_child(folder, kill_at):
     """Open in a child that kills itself at a traced line of the migration; how many lines there were."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(read)
-            count = 0
-
-            def trace(frame, event, arg):
-                nonlocal count
-                if not frame.f_code.co_filename.endswith(("migrate.py", "catalog.py", "keyfile.py")):
-                    return None
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return trace
-
-            sys.settrace(trace)
-            mipp.Deployment.open(folder, threads=1)
-            sys.settrace(None)
-            os.write(write, b"%d" % count)
-            os._exit(0)
-        except BaseException as error:
-            os.write(write, f"E{error!r}".encode())
-            os._exit(1)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        said = pipe.read().decode()
-    os.waitpid(child, 0)
-    assert not said.startswith("E"), said
-    return int(said or 0)
+    watched = ("migrate.py", "catalog.py", "keyfile.py")
+    lines, _ = run_in_child(
+        lambda: folder, lambda old: mipp.Deployment.open(old, threads=1), lambda name: name.endswith(watched), kill_at
+    )
+    return lines
 
 
 def test_a_killed_migration_starts_again(today, expected, tmp_path):
