@@ -35,12 +35,10 @@ from .config import DeploymentConfig
 from .grants import check_grant, default_rankings, offered_rankings, read_grant
 from .limits import IMAGE_BYTES
 from .names import safe_name
-from .owner_changes import ChangeMaker
+from .owner_changes import ATTEMPTS, ChangeMaker, retry_conflicts
 
 __all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
 
-#: how often a change is made anew because another one of this owner came first
-_ATTEMPTS = 6
 _NO_OFFSETS = np.empty(0, "<i8")
 #: room for header, name and tag of an encrypted image file
 _IMAGE_OVERHEAD = 4096
@@ -174,14 +172,7 @@ class ImageOwner(Client):
             raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
         if labels and len(labels) not in (1, len(rows)):
             raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._upload(rows, images=images, labels=labels)
-            except ConflictError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.01 * 2**attempt)
-        raise AssertionError("not reached")
+        return retry_conflicts(lambda: self._upload(rows, images=images, labels=labels))
 
     def _upload(
         self,
@@ -258,16 +249,13 @@ class ImageOwner(Client):
         dead: dict[bytes, list[int]] = {}
         for batch, row in pairs:
             dead.setdefault(batch, []).append(row)
-        for attempt in range(_ATTEMPTS):
+
+        def attempt() -> None:
             op = schedule.random_bytes(16)
             msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
-            try:
-                self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
-                break
-            except ConflictError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.01 * 2**attempt)
+            self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
+
+        retry_conflicts(attempt)
         if self.journal is not None:
             self.journal.deleted(pairs)
 
@@ -340,15 +328,7 @@ class ImageOwner(Client):
         the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows: ids stay. A
         merge replaces the state that it was made from: when rows are deleted meanwhile it starts again.
         """
-        gone = 0
-        for attempt in range(_ATTEMPTS):
-            try:
-                gone = self._merge_small(merge_below)
-                break
-            except ConflictError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                time.sleep(0.01 * 2**attempt)
+        gone = retry_conflicts(lambda: self._merge_small(merge_below))
         self._tell(m.Compact(self.id), self.config.params.storage_servers)
         return gone
 
@@ -460,7 +440,7 @@ class ImageOwner(Client):
         check_grant(grant, offered_rankings(self.config.params))
         if grant.expiry and grant.expiry <= time.time():
             raise ParameterError(f"the expiry {grant.expiry} lies in the past; give Unix seconds of a later time, or 0")
-        for attempt in range(_ATTEMPTS):  # again if another process of this owner was faster with a version
+        for attempt in range(ATTEMPTS):  # again if another process of this owner was faster with a version
             epoch, version = self._next_version(grant.user)
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
             check_grant(grant, offered_rankings(self.config.params))
@@ -468,7 +448,7 @@ class ImageOwner(Client):
                 self._tell(grant)
                 return
             except AccessDeniedError:
-                if attempt == _ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
+                if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
                     raise
 
     def revoke(self, user: bytes) -> None:

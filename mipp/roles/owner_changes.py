@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConflictError, MippError, StoreError
 from ..protocol import messages as m
@@ -19,7 +20,21 @@ from ..protocol.wire import encode, pack_frames
 if TYPE_CHECKING:
     from .owner import ImageOwner
 
-__all__ = ["ChangeMaker"]
+__all__ = ["ATTEMPTS", "ChangeMaker", "retry_conflicts"]
+
+#: how often a change is made anew because another one of this owner came first
+ATTEMPTS = 6
+T = TypeVar("T")
+
+
+def retry_conflicts(attempt: Callable[[], T]) -> T:
+    """Run ``attempt``; again, on the new state, while another change of the owner comes first, a few times."""
+    for number in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ConflictError:
+            time.sleep(0.01 * 2**number)
+    return attempt()
 
 
 class ChangeMaker:
