@@ -266,7 +266,7 @@ class Ledger:
                     act = "never"
             if act == "accept":
                 counter = self.catalog.raise_counter(db)
-                mine = Vote(self.server, self._incarnation(db), commit.hash)
+                mine = Vote(self.server, self.incarnation, commit.hash)
                 db.execute(
                     "UPDATE changes SET state=?, position=?, view=?, commit_hash=?, commit_frames=?, votes=? "
                     "WHERE owner=? AND op=?",
@@ -276,11 +276,11 @@ class Ledger:
                 return mine, counter
             if act == "never":
                 gone = self._abort(db, commit.owner, commit.op, row)
-                vote = Vote(self.server, self._incarnation(db), b"")
+                vote = Vote(self.server, self.incarnation, b"")
             else:
                 gone = []
-                vote = Vote(self.server, self._incarnation(db), row.commit_hash if row.state != rules.ABORTED else b"")
-            counter = self._counter(db)
+                vote = Vote(self.server, self.incarnation, row.commit_hash if row.state != rules.ABORTED else b"")
+            counter = self.catalog.counter("counter")
         self.drop(gone)
         return vote, counter
 
@@ -312,7 +312,7 @@ class Ledger:
             if row.state != rules.ABORTED and not rules.may_refuse(row.state):
                 raise ConflictError("this change was accepted; the other servers' votes decide")
             gone = self._abort(db, owner, op, row) if row.state != rules.ABORTED else []
-            vote, counter = Vote(self.server, self._incarnation(db), b""), self._counter(db)
+            vote, counter = Vote(self.server, self.incarnation, b""), self.catalog.counter("counter")
         self.drop(gone)
         return vote, counter
 
@@ -340,7 +340,7 @@ class Ledger:
                 gone = self._abort(db, owner, op, row)
                 state = rules.ABORTED
             else:
-                commit = self._commit_of(row, owner, op)
+                commit = self.parse(row.commit_frames)
                 state = rules.outcome(row.commit_hash, commit.servers, known, seen) or rules.ACCEPTED
                 gone = []
                 if state == rules.COMMITTED:
@@ -438,15 +438,9 @@ class Ledger:
 
     # --- small parts --------------------------------------------------------------------------------------------
 
-    def _incarnation(self, db: Any) -> int:
-        return int(db.execute("SELECT value FROM counters WHERE name='incarnation'").fetchone()[0])
-
-    def _counter(self, db: Any) -> int:
-        return int(db.execute("SELECT value FROM counters WHERE name='counter'").fetchone()[0])
-
     def _incarnations(self, db: Any) -> dict[int, int]:
         known = dict(db.execute("SELECT server, incarnation FROM peers").fetchall())
-        known[self.server] = self._incarnation(db)
+        known[self.server] = self.incarnation
         return known
 
     def _meet(self, db: Any, server: int, incarnation: int, counter: int, proof: bytes = b"") -> None:
@@ -466,9 +460,6 @@ class Ledger:
         if row is None:
             return _Row("", rules.NONE, b"", b"", b"", b"", b"", b"")
         return _Row(row[0], row[1], *(c or b"" for c in row[2:]))
-
-    def _commit_of(self, row: _Row, owner: bytes, op: bytes) -> Commit:
-        return self.parse(row.commit_frames)
 
     #: reads signed frames of a COMMIT; set by the server, which knows the wire
     parse: Callable[[bytes], Commit]
