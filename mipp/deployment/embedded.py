@@ -34,7 +34,7 @@ from ..roles.owner import ImageOwner
 from ..roles.rendezvous import LocalRendezvous
 from ..roles.server import Server
 from ..roles.user import User
-from ..store.blocklist import read_blocked, write_blocked
+from ..store.blocklist import changed_blocked, read_blocked, write_blocked
 from ..store.files import replace_file
 from ..store.journal import Journal
 from .migrate import migrate, remove_old
@@ -378,11 +378,9 @@ class Deployment:
         NotFoundError, and nothing changes, for an unknown user or an owner to unblock that is not blocked.
         """
         self._party_path("users", user)
-        path, ids = self.blocked_path(user), set(owners)
+        path = self.blocked_path(user)
         blocked = read_blocked(path)
-        if not block and ids - blocked:
-            raise NotFoundError("not blocked: " + ", ".join(sorted(i.hex() for i in ids - blocked)))
-        changed = blocked | ids if block else blocked - ids
+        changed = changed_blocked(blocked, owners, block=block)
         if changed != blocked:
             write_blocked(path, changed)
         return changed

@@ -10,6 +10,7 @@ from ..errors import AccessDeniedError, NotFoundError, ParameterError
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.wire import decode, unpack_frames
+from ..store.blocklist import changed_blocked
 from .choosing import OwnerRef, Owners, owner_id, owner_refs
 from .client import Client
 from .config import DeploymentConfig
@@ -151,16 +152,14 @@ class IndexClient(Client):
         ----------
         owners : as for :meth:`search`; an owner that has granted nothing is named by its id
         """
-        self._set_blocked(self._blocked | {self._owner_id(owner) for owner in owner_refs(owners)})
+        self._change_blocked(owners, block=True)
 
     def unblock(self, owners: Owners) -> None:
         """Search these owners again; NotFoundError, and nothing changes, for one that is not blocked."""
-        ids = {self._owner_id(owner) for owner in owner_refs(owners)}
-        if ids - self._blocked:
-            raise NotFoundError("not blocked: " + ", ".join(sorted(i.hex() for i in ids - self._blocked)))
-        self._set_blocked(self._blocked - ids)
+        self._change_blocked(owners, block=False)
 
-    def _set_blocked(self, blocked: frozenset[bytes]) -> None:
+    def _change_blocked(self, owners: Owners, *, block: bool) -> None:
+        blocked = changed_blocked(self._blocked, [self._owner_id(o) for o in owner_refs(owners)], block=block)
         if self.keep_blocked is not None:
             self.keep_blocked(blocked)
         self._blocked = blocked

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import NotFoundError, StoreError
 from .files import replace_file
 
-__all__ = ["read_blocked", "write_blocked"]
+__all__ = ["changed_blocked", "read_blocked", "write_blocked"]
 
 _FORMAT = {"format": "mipp blocked owners", "version": 1}
 
@@ -38,6 +38,16 @@ def read_blocked(path: Path) -> frozenset[bytes]:
     if not known or any(len(i) != 16 for i in ids):
         raise corrupt
     return ids
+
+
+def changed_blocked(blocked: frozenset[bytes], ids: Iterable[bytes], *, block: bool) -> frozenset[bytes]:
+    """``blocked`` with these ids, or without; NotFoundError for one to unblock that is not blocked."""
+    named = frozenset(ids)
+    if block:
+        return blocked | named
+    if named - blocked:
+        raise NotFoundError("not blocked: " + ", ".join(sorted(i.hex() for i in named - blocked)))
+    return blocked - named
 
 
 def write_blocked(path: Path, ids: Iterable[bytes]) -> None:
