@@ -16,7 +16,7 @@ from .found import FetchedImage
 from .limits import FETCH_IMAGES, HEAD_BYTES
 from .names import safe_name
 
-__all__ = ["fetch_images", "parse_image"]
+__all__ = ["failed_image", "fetch_images", "parse_image"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
@@ -65,7 +65,7 @@ class _Opener:
                 plain = self._open(i, pair, parts, replies)
                 out.append(FetchedImage(*pair[1:], *parse_image(plain)))
             except MippError as error:
-                out.append(_failed(pair, error))
+                out.append(failed_image(pair, error))
         return out
 
     def _open(self, i: int, place: Place, parts: dict[int, list[bytes]], replies: dict[int, Any]) -> bytes:
@@ -141,11 +141,11 @@ def fetch_images(
                 fetch(some[: len(some) // 2])
                 fetch(some[len(some) // 2 :])
                 return
-            images = [_failed(some[0], error)]
+            images = [failed_image(some[0], error)]
         except MippError as error:
             refusals.append(error)
             refused += len(some)
-            images = [_failed(pair, error) for pair in some]
+            images = [failed_image(pair, error) for pair in some]
         out.update(zip(some, images, strict=True))
 
     for start in range(0, len(pairs), FETCH_IMAGES):
@@ -155,5 +155,6 @@ def fetch_images(
     return out
 
 
-def _failed(pair: Place, error: MippError) -> FetchedImage:
+def failed_image(pair: Place, error: MippError) -> FetchedImage:
+    """The result for an image that could not be fetched; its name is made from its id."""
     return FetchedImage(*pair[1:], f"image-{pair[1].hex()[:8]}-{pair[2]}", b"", error)

@@ -34,7 +34,7 @@ from .bound import column_commitment
 from .choosing import Owners
 from .client import image_rows
 from .config import DeploymentConfig
-from .fetching import fetch_images
+from .fetching import failed_image, fetch_images
 from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
 from .indexing import IndexClient
 from .limits import MAX_QUERIES
@@ -514,7 +514,7 @@ class User(IndexClient):
                 why = ParameterError(
                     f"several owners have a batch {place[1].hex()}; fetch a hit of a search, which names its owner"
                 )
-                found[place] = FetchedImage(place[1], place[2], f"image-{place[1].hex()[:8]}-{place[2]}", b"", why)
+                found[place] = failed_image(place, why)
             images.append(found[place])
         for image in images:
             if strict and image.error is not None:
