@@ -10,7 +10,6 @@ import numpy as np
 
 from ..errors import NotFoundError
 from . import changes as rules
-from .ledger import record_files
 
 if TYPE_CHECKING:
     from .store import ServerStore
@@ -98,16 +97,7 @@ class Chains:
 
     def _refuse(self, db: Any, chain: Chain, shown: list[bytes]) -> list[str]:
         """Refuse what the peer refused, and what is shown here alone; files that are needed no more."""
-        gone: list[str] = []
-        for op in chain.refused:
-            row = db.execute("SELECT state, record FROM changes WHERE owner=? AND op=?", (chain.owner, op)).fetchone()
-            if row is None or row[0] in rules.OPEN:
-                gone += record_files(msgpack.unpackb(row[1], strict_map_key=False)) if row and row[1] else []
-                db.execute(
-                    "INSERT INTO changes (owner, op, kind, state, digest) VALUES (?, ?, '', 'aborted', x'') "
-                    "ON CONFLICT DO UPDATE SET state='aborted', record=x'', position=NULL, commit_frames=NULL, "
-                    "votes=x''", (chain.owner, op),
-                )  # fmt: skip
+        gone = [file for op in chain.refused for file in self._store.changes.refuse_open(db, chain.owner, op)]
         db.executemany(
             "UPDATE changes SET state='aborted', record=x'', position=NULL, commit_frames=NULL, votes=x'' "
             "WHERE owner=? AND op=?", [(chain.owner, op) for op in shown],

@@ -432,9 +432,13 @@ class Ledger:
     def settle_restored(self, owner: bytes, op: bytes) -> None:
         """A change that is open here and unknown or aborted at all peers: refuse it."""
         with self.catalog.transaction() as db:
-            row = self._row(db, owner, op)
-            gone = self._abort(db, owner, op, row) if row.state in rules.OPEN else []
+            gone = self.refuse_open(db, owner, op)
         self.drop(gone)
+
+    def refuse_open(self, db: Any, owner: bytes, op: bytes) -> list[str]:
+        """Inside a transaction, after a restore: refuse what is open here, or unknown; files to be removed after."""
+        row = self._row(db, owner, op)
+        return self._abort(db, owner, op, row) if row.state == rules.NONE or row.state in rules.OPEN else []
 
     # --- small parts --------------------------------------------------------------------------------------------
 
