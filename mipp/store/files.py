@@ -263,5 +263,6 @@ class ImagePack:
         return int(self.offsets[row + 1] - self.offsets[row]) if 0 <= row < len(self.offsets) - 1 else 0
 
     def file(self, row: int) -> np.ndarray | None:
-        start = int(self.offsets[row]) if self.size(row) else 0
-        return self._files[start : start + self.size(row)] if self.size(row) else None
+        """Row ``row``'s file, None if it has none."""
+        size = self.size(row)
+        return self._files[int(self.offsets[row]) :][:size] if size else None

@@ -53,7 +53,7 @@ class Packs:
     def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
         """One encrypted image file; NotFoundError if the row came without an image."""
         pack = self._pack(owner, origin_batch)
-        file = None if pack is None or not 0 <= origin_row < len(pack.offsets) - 1 else pack.file(origin_row)
+        file = None if pack is None else pack.file(origin_row)
         if file is None:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return file
@@ -61,7 +61,7 @@ class Packs:
     def image_size(self, owner: bytes, origin_batch: bytes, origin_row: int) -> int:
         """Bytes of one encrypted image file, read from its pack's offsets; NotFoundError if there is none."""
         pack = self._pack(owner, origin_batch)
-        size = 0 if pack is None or not 0 <= origin_row < len(pack.offsets) - 1 else pack.size(origin_row)
+        size = 0 if pack is None else pack.size(origin_row)
         if not size:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return size
