@@ -10,6 +10,7 @@
 
 #include "../common/status.h"
 #include "../cpu/cpu.h"
+#include "squares_kernels.h"
 
 namespace mipp {
 
@@ -76,5 +77,9 @@ Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads);
 // Words whose bit is set to `set`, the others to `clear`, in order.
 Status words_partition_var(const std::uint64_t* words, const std::uint64_t* bits, std::size_t n, std::uint64_t* set,
                            std::uint64_t* clear, int threads);
+
+// Parts of sums of weighted squares of secrets behind words of `bits` = 16, 32 or 64 bits: the dealer's, a cloud's.
+Status squares_deal(int bits, const MippSquaresDeal& work, int threads);
+Status squares_share(int bits, const MippSquaresShare& work, int threads);
 
 }  // namespace mipp

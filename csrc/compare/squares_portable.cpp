@@ -1,0 +1,10 @@
+#include "squares.h"
+
+void squares_deal_u16_portable(const MippSquaresDeal* work) { squares_deal<uint16_t>(*work); }
+void squares_share_u16_portable(const MippSquaresShare* work) { squares_share<uint16_t>(*work); }
+
+void squares_deal_u32_portable(const MippSquaresDeal* work) { squares_deal<uint32_t>(*work); }
+void squares_share_u32_portable(const MippSquaresShare* work) { squares_share<uint32_t>(*work); }
+
+void squares_deal_u64_portable(const MippSquaresDeal* work) { squares_deal<uint64_t>(*work); }
+void squares_share_u64_portable(const MippSquaresShare* work) { squares_share<uint64_t>(*work); }
