@@ -353,6 +353,109 @@ void partition(const py::object& words_object, const py::object& bits_object, co
     bind::throw_status(status);
 }
 
+// --- sums of squares -----------------------------------------------------------------------------------------------
+
+// Rows of words, their weights, a sum per row. Returns the bits of a word.
+int require_squares(const py::array& x, const char* what_x, const py::array& y, const char* what_y,
+                    const py::array& weights, const py::array& out) {
+    const int bits = bind::require_words(x, 2, what_x);
+    bind::require_words(y, 2, what_y);
+    bind::require_same_dtype(x, what_x, y, what_y);
+    require_same_shape(y, what_y, x, what_x);
+    bind::require_shape(weights, {x.shape(1)}, "weights");
+    bind::require_shape(out, {x.shape(0)}, "out");
+    bind::require_disjoint(out, "out", x, what_x);
+    bind::require_disjoint(out, "out", y, what_y);
+    bind::require_disjoint(out, "out", weights, "weights");
+    return bits;
+}
+
+constexpr const char* hint_names[] = {"carry", "msb", "delta"};
+
+struct Hints {
+    int bits = 0;  // 0: none
+    py::array arrays[3];
+};
+
+// carry, msb and delta: all None, or arrays of the words' shape and one dtype that out does not overlap.
+Hints require_hints(std::initializer_list<py::object> objects, const py::array& words, const py::array& out) {
+    Hints hints;
+    int i = 0, given = 0;
+    for (const auto& object : objects) given += !object.is_none();
+    if (given == 0) return hints;
+    if (given != 3) bind::raise_parameter("carry, msb and delta must be given together");
+    if (words.itemsize() == 8) bind::raise_parameter("words of 64 bits have no hints");
+    for (const auto& object : objects) {
+        const char* what = hint_names[i];
+        const py::array a = bind::require_array(object, what);
+        const auto size = a.itemsize();
+        if (a.dtype().kind() != 'u' || !bind::is_native_order(a) || (size != 1 && size != 2 && size != 4)) {
+            bind::raise_dtype(std::string(what) + " must be uint8, uint16 or uint32 in native byte order");
+        }
+        if (i != 0 && 8 * size != hints.bits) bind::raise_dtype(std::string(what) + " must have the dtype of carry");
+        require_same_shape(a, what, words, "the words");
+        bind::require_aligned(a, what);
+        bind::require_contiguous(a, what);
+        bind::require_disjoint(out, "out", a, what);
+        hints.bits = static_cast<int>(8 * size);
+        hints.arrays[i++] = a;
+    }
+    return hints;
+}
+
+void square_dealer(const py::object& r1_object, const py::object& r2_object, const py::object& weights_object,
+                   const py::object& out_object, const py::object& carry, const py::object& msb,
+                   const py::object& delta, const py::object& threads_object) {
+    const py::array r1 = bind::require_array(r1_object, "r1"), r2 = bind::require_array(r2_object, "r2");
+    const py::array weights = require_u64(weights_object, 1, "weights");
+    py::array out = require_u64(out_object, 1, "out", true);
+    const int bits = require_squares(r1, "r1", r2, "r2", weights, out);
+    Hints hints = require_hints({carry, msb, delta}, r1, out);
+    const int threads = threads_of(threads_object);
+    MippSquaresDeal work = {};
+    void** const to[] = {&work.carry, &work.msb, &work.delta};
+    for (int i = 0; hints.bits != 0 && i < 3; ++i) {
+        py::array& a = hints.arrays[i];
+        bind::require_writeable(a, hint_names[i]);
+        bind::require_disjoint(a, hint_names[i], r1, "r1");
+        bind::require_disjoint(a, hint_names[i], r2, "r2");
+        bind::require_disjoint(a, hint_names[i], weights, "weights");
+        for (int j = 0; j < i; ++j) bind::require_disjoint(a, hint_names[i], hints.arrays[j], hint_names[j]);
+        *to[i] = a.mutable_data();
+    }
+    work.r1 = r1.data();
+    work.r2 = r2.data();
+    work.weights = words_of(weights);
+    work.rows = size_of(out);
+    work.width = size_of(weights);
+    work.hint_bits = hints.bits;
+    work.out = words_of(out);
+    run(size_of(r1), [&] { return squares_deal(bits, work, threads); });
+}
+
+void square_share(const py::object& m_object, const py::object& r_object, const py::object& weights_object,
+                  const py::object& first, const py::object& out_object, const py::object& carry, const py::object& msb,
+                  const py::object& delta, const py::object& threads_object) {
+    const py::array m = bind::require_array(m_object, "m"), r = bind::require_array(r_object, "r");
+    const py::array weights = require_u64(weights_object, 1, "weights");
+    py::array out = require_u64(out_object, 1, "out", true);
+    const int bits = require_squares(m, "m", r, "r", weights, out);
+    const Hints hints = require_hints({carry, msb, delta}, m, out);
+    const int threads = threads_of(threads_object);
+    MippSquaresShare work = {};
+    const void** const to[] = {&work.carry, &work.msb, &work.delta};
+    for (int i = 0; hints.bits != 0 && i < 3; ++i) *to[i] = hints.arrays[i].data();
+    work.m = m.data();
+    work.r = r.data();
+    work.weights = words_of(weights);
+    work.rows = size_of(out);
+    work.width = size_of(weights);
+    work.first = require_bool(first, "first");
+    work.hint_bits = hints.bits;
+    work.out = words_of(out);
+    run(size_of(m), [&] { return squares_share(bits, work, threads); });
+}
+
 }  // namespace
 
 void bind_compare(py::module_& m) {
@@ -376,4 +479,8 @@ void bind_compare(py::module_& m) {
           py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);
     m.def("partition", &partition, py::arg("words"), py::arg("bits"), py::arg("out_set"), py::arg("out_clear"),
           threads);
+    m.def("square_dealer", &square_dealer, py::arg("r1"), py::arg("r2"), py::arg("weights"), py::arg("out"),
+          py::arg("carry"), py::arg("msb"), py::arg("delta"), threads);
+    m.def("square_share", &square_share, py::arg("m"), py::arg("r"), py::arg("weights"), py::arg("first"),
+          py::arg("out"), py::arg("carry"), py::arg("msb"), py::arg("delta"), threads);
 }

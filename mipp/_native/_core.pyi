@@ -124,6 +124,27 @@ def shuffle_pass(
     threads: int | None = None,
 ) -> None: ...
 def partition(words: _U64, bits: _U64, out_set: _U64, out_clear: _U64, threads: int | None = None) -> None: ...
+def square_dealer(
+    r1: _Words,
+    r2: _Words,
+    weights: _U64,
+    out: _U64,
+    carry: _Words | None,
+    msb: _Words | None,
+    delta: _Words | None,
+    threads: int | None = None,
+) -> None: ...
+def square_share(
+    m: _Words,
+    r: _Words,
+    weights: _U64,
+    first: bool,
+    out: _U64,
+    carry: _Words | None,
+    msb: _Words | None,
+    delta: _Words | None,
+    threads: int | None = None,
+) -> None: ...
 
 # bigint: numbers are rows of little-endian 64-bit limbs below the modulus; one row stands for all where (N|1) is said
 

@@ -12,12 +12,15 @@ from .._native import _core
 
 __all__ = [
     "add_mask", "and_gates", "combine", "count", "layer_gates", "mask_planes", "partition", "permutation",
-    "plane_words", "shuffle_pass", "slice_planes", "tree_gates", "words_mask", "xor_mask",
+    "plane_words", "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates",
+    "words_mask", "xor_mask",
 ]  # fmt: skip
 
 #: both summands that a party holds, and keys of both masks of a zero share
 Planes = tuple[np.ndarray, np.ndarray]
 Keys = tuple[bytes, bytes]
+#: carry, top bit and delta of every mask, or shares of them modulo 2^e: uint8, uint16 or uint32
+Hints = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 #: plane words come in groups of 8: 512 values
 GROUP = 8
@@ -113,3 +116,21 @@ def partition(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarr
     chosen, others = np.empty(total, np.uint64), np.empty(len(words) - total, np.uint64)
     _core.partition(words, bits, chosen, others)
     return chosen, others
+
+
+def square_dealer(r1: np.ndarray, r2: np.ndarray, weights: np.ndarray, hints: Hints | None, threads: int) -> np.ndarray:
+    """The dealer's part of every row's weighted sum of squares; hints, cloud 1's shares, become cloud 2's in place."""
+    out = np.empty(len(r1), np.uint64)
+    carry, msb, delta = hints or (None, None, None)
+    _core.square_dealer(r1, r2, weights, out, carry, msb, delta, threads)
+    return out
+
+
+def square_share(
+    m: np.ndarray, r: np.ndarray, weights: np.ndarray, first: bool, hints: Hints | None, threads: int
+) -> np.ndarray:
+    """A cloud's part, from masked words m, its own mask words r and its shares of the hints; first: cloud 1."""
+    out = np.empty(len(m), np.uint64)
+    carry, msb, delta = hints or (None, None, None)
+    _core.square_share(m, r, weights, first, out, carry, msb, delta, threads)
+    return out
