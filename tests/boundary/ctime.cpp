@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "bigint/kernels.h"
+#include "compare/squares_kernels.h"
 #ifdef MIPP_VALGRIND
 #include <valgrind/memcheck.h>
 #define MARK(p, n) (void)VALGRIND_MAKE_MEM_UNDEFINED(p, n)
@@ -38,12 +39,21 @@ using mipp::Status;
 
 namespace {
 
-const char* const cases[] = {"pow", "fixed_pow", "multi_pow", "decrypt", "modulus", "leaky"};
+const char* const cases[] = {"pow",     "fixed_pow",    "multi_pow",     "decrypt",
+                             "modulus", "squares_deal", "squares_share", "leaky"};
 // tiny: single steps are slow
 constexpr std::size_t limbs = 1;  // of the modulus
 constexpr std::size_t count = 1;  // numbers
 constexpr std::size_t bits = 7;   // of exponents
 constexpr std::size_t bases = 2;
+constexpr std::size_t coordinates = 75;  // a vector of the narrowest hints, and a rest
+
+// The kernels of one tier.
+struct Tier {
+    const BigintKernels* bigint;
+    void (*deal[3])(const MippSquaresDeal*);  // words of 16, 32, 64 bits
+    void (*share[3])(const MippSquaresShare*);
+};
 
 struct Random {
     std::uint64_t state;
@@ -60,12 +70,16 @@ struct Inputs {
     std::uint64_t modulus[limbs], exponents[2], h[limbs], numbers[bases * 2 * limbs], out[count * 2 * limbs];
     std::uint64_t prime[2];  // its top limb, and so its size, is public
     std::uint16_t digits[count * bases];
+    // words and hints of any size
+    std::uint64_t x[coordinates], y[coordinates], carry[coordinates], msb[coordinates], delta[coordinates];
+    std::uint64_t weights[coordinates];
 
     Inputs() {
         Random open{7};
         for (auto& x : modulus) x = open.next();
         for (auto& x : numbers) x = open.next();
         for (std::size_t i = 0; i < bases; ++i) numbers[(i + 1) * 2 * limbs - 1] >>= 2;  // below the square
+        for (auto& w : weights) w = open.next();
         fill(1);
     }
 
@@ -77,17 +91,22 @@ struct Inputs {
         prime[1] = 1;
         for (auto& x : h) x = secret.next() >> 1;
         for (auto& x : exponents) x = secret.next() >> (64 - bits);
-        for (auto& x : digits) x = static_cast<std::uint16_t>(secret.next() >> (64 - bits));
+        for (auto& d : digits) d = static_cast<std::uint16_t>(secret.next() >> (64 - bits));
+        for (auto* array : {x, y, carry, msb, delta}) {
+            for (std::size_t i = 0; i < coordinates; ++i) array[i] = secret.next();
+        }
     }
 };
 
 // Public parts that are made ahead: context and tables.
 struct Prepared {
+    const Tier& tier;
     const BigintKernels* k;
     BigintContext* c;
     std::vector<std::uint64_t> tables;
 
-    Prepared(const BigintKernels* kernels, const Inputs& in) : k(kernels), c(k->make(in.modulus, limbs, true)) {
+    Prepared(const Tier& kernels, const Inputs& in)
+        : tier(kernels), k(kernels.bigint), c(k->make(in.modulus, limbs, true)) {
         tables.assign(k->table_words(c, 4) * 4 + 8, 0);
         auto* aligned = at();
         k->tables(c, in.numbers, 4, aligned, 0, bases);
@@ -96,6 +115,28 @@ struct Prepared {
         return reinterpret_cast<std::uint64_t*>((reinterpret_cast<std::uintptr_t>(tables.data()) + 63) / 64 * 64);
     }
 };
+
+// All sizes of words and hints.
+void run_squares(const Tier& tier, bool deal, Inputs& in) {
+    for (const int size : {0, 1, 2}) {
+        for (const int hint_bits : {0, 8, 16, 32}) {
+            if (size == 2 && hint_bits != 0) continue;
+            const bool hints = hint_bits != 0;
+            void *carry = hints ? in.carry : nullptr, *msb = hints ? in.msb : nullptr;
+            void* delta = hints ? in.delta : nullptr;
+            if (deal) {
+                const MippSquaresDeal work = {in.x,      in.y,  in.weights, 1,     coordinates,
+                                              hint_bits, carry, msb,        delta, in.out};
+                tier.deal[size](&work);
+            }
+            for (int first = 0; !deal && first < 2; ++first) {
+                const MippSquaresShare work = {in.x,      in.y,  in.weights, 1,     coordinates, first,
+                                               hint_bits, carry, msb,        delta, in.out};
+                tier.share[size](&work);
+            }
+        }
+    }
+}
 
 Status run(const std::string& name, Prepared& p, Inputs& in) {
     const BigintKernels* k = p.k;
@@ -111,20 +152,25 @@ Status run(const std::string& name, Prepared& p, Inputs& in) {
         // the exponent stands for a secret prime less one
         return k->decrypt(p.c, in.exponents, in.h, in.numbers, 2 * limbs, in.out, 0, count);
     }
+    if (name == "squares_deal" || name == "squares_share") {
+        run_squares(p.tier, name == "squares_deal", in);
+        return Status::ok;
+    }
     BigintContext* made = k->make(in.prime, 2, true);
     if (made == nullptr) return Status::no_memory;
     k->free(made);
     return Status::ok;
 }
 
-int mark(const BigintKernels* k, const std::string& name) {
+int mark(const Tier& tier, const std::string& name) {
     Inputs in;
-    Prepared p(k, in);
+    Prepared p(tier, in);
     MARK(in.exponents, sizeof in.exponents);
     MARK(in.digits, sizeof in.digits);
     MARK(in.h, sizeof in.h);
     if (name == "pow") MARK(in.numbers, sizeof in.numbers);
     MARK(in.prime, 8);
+    for (auto* array : {in.x, in.y, in.carry, in.msb, in.delta}) MARK(array, sizeof in.x);
     const Status status = run(name, p, in);
     UNMARK(in.out, sizeof in.out);
     return status == Status::ok ? 0 : 2;
@@ -165,9 +211,9 @@ bool trace_one(Prepared& p, Inputs& in, const std::string& name, std::uint64_t s
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-int trace_all(const BigintKernels* k) {
+int trace_all(const Tier& tier) {
     Inputs in;
-    Prepared p(k, in);
+    Prepared p(tier, in);
     int wrong = 0;
     for (const std::string name : cases) {
         Trace first;
@@ -182,7 +228,7 @@ int trace_all(const BigintKernels* k) {
             differs |= trace != first;
         }
         const bool good = differs == (name == "leaky");
-        std::printf("%-10s %8llu instructions, %s%s\n", name.c_str(),
+        std::printf("%-13s %8llu instructions, %s%s\n", name.c_str(),
                     static_cast<unsigned long long>(first.instructions),
                     differs ? "another way for another secret" : "the same for another secret", good ? "" : "  WRONG");
         wrong |= !good;
@@ -192,14 +238,22 @@ int trace_all(const BigintKernels* k) {
 
 }  // namespace
 
+#define MIPP_TIER(tier)                                                                                               \
+    {                                                                                                                 \
+        mipp::bigint_kernels_##tier(), {squares_deal_u16_##tier, squares_deal_u32_##tier, squares_deal_u64_##tier}, { \
+            squares_share_u16_##tier, squares_share_u32_##tier, squares_share_u64_##tier                              \
+        }                                                                                                             \
+    }
+
 int main(int argc, char** argv) {
     if (argc < 3) return 64;
-    const std::string mode = argv[1], tier = argv[2];
-    const BigintKernels* k = mipp::bigint_kernels_portable();
+    const std::string mode = argv[1], name = argv[2];
+    Tier tier = MIPP_TIER(portable);
 #ifdef MIPP_AVX512
-    if (tier == "avx512") k = mipp::bigint_kernels_avx512();
+    const Tier avx512 = MIPP_TIER(avx512);
+    if (name == "avx512") tier = avx512;
 #endif
-    if (tier != "portable" && k == mipp::bigint_kernels_portable()) return 64;
-    if (mode == "mark" && argc == 4) return mark(k, argv[3]);
-    return mode == "trace" ? trace_all(k) : 64;
+    if (name != "portable" && tier.bigint == mipp::bigint_kernels_portable()) return 64;
+    if (mode == "mark" && argc == 4) return mark(tier, argv[3]);
+    return mode == "trace" ? trace_all(tier) : 64;
 }

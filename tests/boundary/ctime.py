@@ -16,7 +16,7 @@ from mipp import cpu
 from .check_nm import libraries
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ["pow", "fixed_pow", "multi_pow", "decrypt", "modulus"]
+CASES = ["pow", "fixed_pow", "multi_pow", "decrypt", "modulus", "squares_deal", "squares_share"]
 CONTROL = "leaky"
 
 
@@ -51,7 +51,7 @@ def main(folder="build"):
         if build(folder, program):
             for case in [*CASES, CONTROL]:
                 leaks, text = undefined(program, case)
-                print(f"valgrind, portable: {case:10} {'leaks' if leaks else 'depends on no secret'}")
+                print(f"valgrind, portable: {case:13} {'leaks' if leaks else 'depends on no secret'}")
                 if leaks != (case == CONTROL):
                     print(text, file=sys.stderr)
                     wrong = 1
