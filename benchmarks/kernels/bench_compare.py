@@ -262,3 +262,61 @@ def bench_partition_ratio(benchmark, words):
         return x[chosen], x[~chosen]
 
     paired(benchmark, lambda: _core.partition(*arrays, 1), by_numpy, f"partition n={ROWS} ratio")
+
+
+# --- sums of squares -----------------------------------------------------------------------------------------------
+
+
+def squares(words, bits, hint_bits, dim=128):
+    """Two arrays of words, weights, an output, three arrays of hints or None: ROWS / dim rows."""
+    n = max(1, ROWS // dim)
+
+    def array(i, width):
+        dtype = np.dtype(f"uint{width}")
+        return words(n * dim, i).view(dtype)[: n * dim].reshape(n, dim).copy()
+
+    hints = [array(2 + i, hint_bits) if hint_bits else None for i in range(3)]
+    return array(0, bits), array(1, bits), words(dim, 5), np.zeros(n, np.uint64), hints
+
+
+SQUARES = pytest.mark.parametrize(("bits", "hint_bits"), [(16, 8), (32, 8), (32, 32), (64, 0)])
+
+
+@SQUARES
+@pytest.mark.parametrize("threads", COUNTS)
+def bench_square_dealer(benchmark, words, bits, hint_bits, threads):
+    r1, r2, weights, out, hints = squares(words, bits, hint_bits)
+    call = lambda: _core.square_dealer(r1, r2, weights, out, *hints, COUNTS[threads])  # noqa: E731
+    benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
+    describe(benchmark, f"square_dealer {bits}/{hint_bits} bits n={r1.size}", **{"M/s": r1.size / 1e6})
+
+
+@SQUARES
+@pytest.mark.parametrize("threads", COUNTS)
+def bench_square_share(benchmark, words, bits, hint_bits, threads):
+    m, r, weights, out, hints = squares(words, bits, hint_bits)
+    call = lambda: _core.square_share(m, r, weights, True, out, *hints, COUNTS[threads])  # noqa: E731
+    benchmark.pedantic(call, rounds=ROUNDS, warmup_rounds=1)
+    describe(benchmark, f"square_share {bits}/{hint_bits} bits n={m.size}", **{"M/s": m.size / 1e6})
+
+
+@SQUARES
+def bench_square_share_ratio(benchmark, words, bits, hint_bits):
+    m, r, weights, out, hints = squares(words, bits, hint_bits)
+    one, k = np.uint64(1), np.uint64(bits)
+
+    def by_numpy():
+        wide = m.astype(np.uint64)
+        mu = wide - (one << (k - np.uint64(2)))
+        factor = mu - np.uint64(2) * r.astype(np.uint64)
+        if not hint_bits:
+            return (mu * factor) @ weights
+        carry, msb, delta = (h.astype(np.uint64) for h in hints)
+        low = (wide >> (k - one)) - one
+        factor += (carry + (msb & low)) << (k + one)
+        return (mu * factor - ((delta & low) << (k + one))) @ weights
+
+    ours = lambda: _core.square_share(m, r, weights, True, out, *hints, 1)  # noqa: E731
+    ours()
+    assert np.array_equal(out, by_numpy())
+    paired(benchmark, ours, by_numpy, f"square_share ratio {bits}/{hint_bits} bits n={m.size}")
