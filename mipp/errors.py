@@ -26,6 +26,7 @@ __all__ = [
     "NativeMemoryError",
     "NonceReuseError",
     "NotFoundError",
+    "OutOfRangeError",
     "ParameterError",
     "PlaintextRangeError",
     "ProtocolError",
@@ -65,6 +66,10 @@ class PlaintextRangeError(MippError, OverflowError):
 
 class ScoreRangeError(EncodingError):
     """A score could leave the ring: the encoding, the row or the query is refused."""
+
+
+class OutOfRangeError(ScoreRangeError):
+    """The servers found a row or a query beyond the encoding's bounds, which its owner's or user's client refuses."""
 
 
 class CpuError(MippError, RuntimeError):

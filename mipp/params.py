@@ -239,6 +239,45 @@ class Params:
         """
         return _column_matrices(self, self.check_servers(servers))
 
+    def row_weights(self) -> np.ndarray:
+        """What the two storage servers of n=3, t=1 multiply their words by to add up to the features: (2, m, m)."""
+        return _row_weights(self)
+
+    def row_degree_matrices(self) -> np.ndarray:
+        """(3, m, m): applied to each server's words of a row, they add to zero just when these lie on a line.
+
+        For n=3, t=1. The shares of a row are values of a polynomial of degree 1; the value at 0 of X times the
+        polynomial of degree 2 through three points p_i is its coefficient of X^2 times p_1 p_2 p_3, a unit.
+        """
+        return _degree_matrices(self)[0]
+
+    def column_degree_matrices(self) -> np.ndarray:
+        """(3, m, m): the same for the columns of a query at servers 1, 2, 3."""
+        return _degree_matrices(self)[1]
+
+
+@functools.lru_cache(maxsize=64)
+def _row_weights(params: Params) -> np.ndarray:
+    ring, nodes = params.ring, [params.ring.point(i) for i in (1, 2)]
+    return _constant(np.array([ring.matrix(w) for w in ring.lagrange(nodes, ring.zero)], params.dtype))
+
+
+@functools.lru_cache(maxsize=64)
+def _degree_matrices(params: Params) -> tuple[np.ndarray, np.ndarray]:
+    ring, points = params.ring, [params.ring.point(i) for i in (1, 2, 3)]
+    rows, columns = [], []
+    for point, weight in zip(points, ring.lagrange(points, ring.zero), strict=True):
+        rows.append(ring.matrix(ring.mul(weight, point)))
+        # a column holds u[b] = trace(v X^b) of the weighted share v, so v = sum_b u[b] e_b
+        images = [ring.mul(point, e) for e in ring.dual_basis()]
+        columns.append([[image[b] for image in images] for b in range(ring.m)])
+    return _constant(np.array(rows, params.dtype)), _constant(np.array(columns, params.dtype))
+
+
+def _constant(matrices: np.ndarray) -> np.ndarray:
+    matrices.flags.writeable = False
+    return matrices
+
 
 @functools.lru_cache(maxsize=64)
 def _row_matrices(params: Params) -> np.ndarray:
@@ -248,8 +287,7 @@ def _row_matrices(params: Params) -> np.ndarray:
     for row, i in enumerate(params.storage_servers):
         for col, w in enumerate(ring.lagrange(nodes, ring.point(i))):
             out[row, col] = ring.matrix(w)
-    out.flags.writeable = False
-    return out
+    return _constant(out)
 
 
 @functools.lru_cache(maxsize=256)
@@ -268,5 +306,4 @@ def _column_matrices(params: Params, servers: tuple[int, ...]) -> np.ndarray:
                 for b in range(ring.m):
                     out[row, col, b, c] = ring.trace(ring.mul(lifted, ring.monomial(b)))
             power = ring.mul(power, ring.point(i))
-    out.flags.writeable = False
-    return out
+    return _constant(out)

@@ -38,6 +38,7 @@ __all__ = [
     "batch_schedules",
     "key_server_product",
     "key_server_rows",
+    "key_server_words",
     "open_share",
     "query_columns",
     "reconstruct",
@@ -296,6 +297,11 @@ def key_server_rows(schedules: _core.KeySchedules, run: Run, params: Params, dim
 
     N is the total of ``run.count``. For the homomorphic scheme, where rows are stored as c = x + p mod 2^k: this is -p.
     """
+    return np.negative(key_server_words(schedules, run, params, dim)[:, :dim])
+
+
+def key_server_words(schedules: _core.KeySchedules, run: Run, params: Params, dim: int) -> np.ndarray:
+    """A key server's share of rows: their keystream, (N, D) words; secret."""
     width = params.padded(dim)
     blocks = width * params.k // 128
     out = np.empty((int(run.count.sum()), width), params.dtype)
@@ -303,7 +309,7 @@ def key_server_rows(schedules: _core.KeySchedules, run: Run, params: Params, dim
     for segment, first, count in zip(run.index.tolist(), run.first_row.tolist(), run.count.tolist(), strict=True):
         _core.keystream_words(schedules, segment, first * blocks, out[start : start + count].reshape(-1))
         start += count
-    return np.negative(out[:, :dim])
+    return out
 
 
 def add_zero_share(

@@ -37,6 +37,7 @@ from ..roles.user import User
 from ..store.blocklist import changed_blocked, read_blocked, write_blocked
 from ..store.files import replace_file
 from ..store.journal import Journal
+from .certifier import Certifier
 from .migrate import migrate, remove_old
 from .sessions import OwnerTurn, Session
 from .settling import rejoin, settle
@@ -80,6 +81,7 @@ class Deployment:
         #: what a person should know of how the deployment was found: a sentence each
         self.notes: list[str] = []
         self._closed = False
+        self._certifier = Certifier(self.operators)
 
     def __repr__(self) -> str:
         return f"Deployment({str(self.folder)!r})"
@@ -184,9 +186,9 @@ class Deployment:
                     config, i, home, secret["box"], secret["pair"], identity["sign"], threads=threads, check=check,
                     holder=session.token, alive=session.alive, witness=functools.partial(witness.note, i),
                 )  # fmt: skip
-            rendezvous = LocalRendezvous()
+            rendezvous, tests = LocalRendezvous(), LocalRendezvous(running=1)
             for i, server in servers.items() if config.params.n == 3 else ():
-                server.admission = Admission(i, rendezvous)
+                server.admission, server.certifying = Admission(i, rendezvous), Admission(i, tests)
             deployment = cls(path, config, servers, session, witness, threads)
             if session.alone:
                 restored = rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
@@ -196,6 +198,7 @@ class Deployment:
                 for server in servers.values():
                     server.store.sweep()
             session.ready()
+            deployment._start_certifier()
         except BaseException:
             for server in servers.values():
                 server.close()
@@ -209,6 +212,7 @@ class Deployment:
         """Close all files. Nothing is lost without it."""
         if not self._closed:
             self._closed = True
+            self._certifier.stop()
             for server in self.servers.values():
                 server.close()
             for journal in self._journals:
@@ -223,6 +227,21 @@ class Deployment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _start_certifier(self) -> None:
+        """Have batches of earlier versions certified, in the background."""
+        if self.config.certifies and (count := self._certifier.start()):
+            self.notes.append(
+                f"the servers are checking the range of the rows of {count} batches that were uploaded before; until "
+                "then searches that servers rank go on without them"
+            )
+
+    def wait_certified(self, seconds: float | None = None) -> bool:
+        """Wait until the servers have checked what was uploaded before they did that by themselves; whether they have.
+
+        Searches name the batches that they go on without meanwhile, and those that were refused.
+        """
+        return self._certifier.wait(seconds)
 
     def _recover(self) -> None:
         """Settle what is open between the servers: see :func:`~mipp.deployment.settling.settle`."""

@@ -132,8 +132,8 @@ class Encoding:
         if any(not math.isfinite(v) or v <= 0 for v in self.scale):
             fail("scales must be finite and positive")
         several = self.metric != "l2" or self.query_scale
-        if scaled and len(self.scale) not in (1, self._inner if several else 1):
-            fail(f"{self.metric} takes one scale" + (f" or {self._inner}" if several else ""))
+        if scaled and len(self.scale) not in (1, self.inner_dim if several else 1):
+            fail(f"{self.metric} takes one scale" + (f" or {self.inner_dim}" if several else ""))
         if self.offset and (self.metric != "l2" or len(self.offset) != self.dim):
             fail("an offset is for l2, one number per dimension")
         if any(not math.isfinite(v) for v in self.offset):
@@ -145,7 +145,7 @@ class Encoding:
         if self.metric != "l1" and self.levels:
             fail(f"{self.metric} takes no levels")
         if self.weights:
-            if self.metric != "l2" or len(self.weights) != self._inner:
+            if self.metric != "l2" or len(self.weights) != self.inner_dim:
                 fail("weights are for l2, one per dimension")
             if any(isinstance(w, bool) or not isinstance(w, int) or not 1 <= w < 1 << 16 for w in self.weights):
                 fail("weights must be integers from 1 to 65535")
@@ -168,15 +168,15 @@ class Encoding:
             )
 
     def _default_bounds(self) -> None:
-        total = sum(self.weights) if self.weights else self._inner
+        total = sum(self.weights) if self.weights else self.inner_dim
         row, query = total * self._clip**2, total * self._query_clip**2
-        if self._stepped:
-            row = math.ceil(float((self._weights * self._scales**2).sum()) * self._clip**2 / self.query_scale)
-            inverse = float((1.0 / (self._weights * self._scales**2)).sum())
+        if self.stepped:
+            row = math.ceil(float((self.integer_weights * self.scales**2).sum()) * self._clip**2 / self.query_scale)
+            inverse = float((1.0 / (self.integer_weights * self.scales**2)).sum())
             query = math.ceil(self._query_clip**2 * self.query_scale / 4 * inverse)
         elif self.metric in _UNIT and len(self.scale) == 1:
             # |x| = 1, a projection does not lengthen it, and rounding moves each coordinate by at most 1/2
-            slack = math.sqrt(self._inner) / 2
+            slack = math.sqrt(self.inner_dim) / 2
             length = 1.0 if self.projection is None else 1.0 + Projection.TOLERANCE
             row = min(row, math.ceil((length / self.scale[0] + slack) ** 2))
             query = min(query, math.ceil((length * self.scale[0] / self.query_scale + slack) ** 2))
@@ -184,22 +184,24 @@ class Encoding:
         object.__setattr__(self, "query_norm2", min(self.query_norm2, query) or query)
 
     @property
-    def _inner(self) -> int:
+    def inner_dim(self) -> int:
         """Dimensions after the projection."""
         return self.dim if self.projection is None else self.projection.out_dim
 
     @property
-    def _stepped(self) -> bool:
+    def stepped(self) -> bool:
         """Whether this is l2 in steps of t."""
         return self.metric == "l2" and self.query_scale > 0
 
     @property
-    def _scales(self) -> np.ndarray:
-        return np.asarray(np.broadcast_to(np.array(self.scale), self._inner))
+    def scales(self) -> np.ndarray:
+        """Row scale of each dimension after the projection."""
+        return np.asarray(np.broadcast_to(np.array(self.scale), self.inner_dim))
 
     @property
-    def _weights(self) -> np.ndarray:
-        return np.array(self.weights, np.int64) if self.weights else np.ones(self._inner, np.int64)
+    def integer_weights(self) -> np.ndarray:
+        """Weight of each dimension after the projection, int64; 1 where none is given."""
+        return np.array(self.weights, np.int64) if self.weights else np.ones(self.inner_dim, np.int64)
 
     @property
     def _raw_range(self) -> tuple[int, int]:
@@ -208,7 +210,7 @@ class Encoding:
         return -(row + math.isqrt(4 * query * (row + 1)) + 1), query + 1
 
     @property
-    def _centre(self) -> int:
+    def centre(self) -> int:
         """h of stepped l2."""
         low, high = self._raw_range
         return -(low + high) // 2
@@ -230,8 +232,8 @@ class Encoding:
     def encoded_dim(self) -> int:
         """Words per row before padding."""
         if self.metric == "l2":
-            return self._inner + 1
-        return self.dim * (self.levels - 1) if self.metric == "l1" else self._inner
+            return self.inner_dim + 1
+        return self.dim * (self.levels - 1) if self.metric == "l1" else self.inner_dim
 
     @property
     def score_range(self) -> tuple[int, int]:
@@ -239,9 +241,9 @@ class Encoding:
         if self.metric in ("ip", *_UNIT):
             top = math.isqrt(self.row_norm2 * self.query_norm2)
             return -top, top
-        if self._stepped:
+        if self.stepped:
             low, high = self._raw_range
-            return low + self._centre, high + self._centre
+            return low + self.centre, high + self.centre
         if self.metric == "l2":
             cross = math.isqrt(4 * self.row_norm2 * self.query_norm2) + 1
             return -(self._factor * self.row_norm2 + cross), self.query_norm2 // self._factor + 1
@@ -252,12 +254,12 @@ class Encoding:
         """Bound on the sum of absolute values of an encoded query (exact integer, public)."""
         if self.metric in ("l1", "hamming"):
             return self.encoded_dim
-        most = self._inner * self._query_clip
-        if self._stepped:
+        most = self.inner_dim * self._query_clip
+        if self.stepped:
             # b = 2 w s q / t, so |b|_1 <= 2 |s|_w |q|_w / t, with |q|_w^2 / t bounded
-            steps = float((self._weights * self._scales**2).sum()) / self.query_scale
+            steps = float((self.integer_weights * self.scales**2).sum()) / self.query_scale
             return min(most, math.ceil(2 * math.sqrt(steps * self.query_norm2))) + 1
-        total = sum(self.weights) if self.weights else self._inner
+        total = sum(self.weights) if self.weights else self.inner_dim
         if self.weights:
             most = total * self._query_clip
         norm1 = min(most, math.isqrt(total * self.query_norm2))
@@ -347,8 +349,8 @@ class Encoding:
             b = self._quantise(x, query=True)
             self._check_queries(b)
             if self.metric == "l2":
-                last = -1 if self._stepped else -self._factor
-                b = b if self._stepped else 2 * b * self._weights
+                last = -1 if self.stepped else -self._factor
+                b = b if self.stepped else 2 * b * self.integer_weights
                 b = np.concatenate([b, np.full((len(b), 1), last, b.dtype)], axis=1)
         return np.ascontiguousarray(b.astype(_INTEGERS[self.ring_bits]))
 
@@ -362,7 +364,7 @@ class Encoding:
             return np.asarray(a.reshape(len(a), self.dim, -1).sum(axis=2), np.float64)
         if self.metric == "hamming":
             return np.asarray((a + 1) / 2)
-        v = a[:, : self._inner] * self._scales
+        v = a[:, : self.inner_dim] * self.scales
         if self.projection is not None:
             v = v @ self.projection.matrix.T
         if self.offset:
@@ -376,8 +378,8 @@ class Encoding:
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
         scores = np.asarray(scores)
-        if self._stepped:
-            scores = scores - self._centre  # as integers: in a ring of 64 bits floats would lose the steps
+        if self.stepped:
+            scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
         scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
@@ -388,9 +390,9 @@ class Encoding:
         if self.metric == "l1":
             return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
         b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
-        if self._stepped:
+        if self.stepped:
             return (self._query_length(b)[:, None] - scores) * self.query_scale
-        norm2 = (b * b * self._weights).sum(axis=1, keepdims=True) / self._factor
+        norm2 = (b * b * self.integer_weights).sum(axis=1, keepdims=True) / self._factor
         return (norm2 - scores) / self._factor * self.scale[0] ** 2
 
     def score_threshold(self, value: float, query: np.ndarray) -> int:
@@ -419,11 +421,11 @@ class Encoding:
         if self.metric == "hamming":
             return self._signs(x, "rows")
         a = self._quantise(x, query=False)
-        if self._stepped:
+        if self.stepped:
             v = a * np.array(self.scale)
             length = self._squares(v) / self.query_scale
             self._refuse_long(length.max(initial=0.0) > self.row_norm2, "row")
-            extra = np.rint(length).astype(a.dtype) - self._centre
+            extra = np.rint(length).astype(a.dtype) - self.centre
             return np.concatenate([a, extra[:, None]], axis=1)
         norm2 = self._squares(a)
         self._refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
@@ -445,8 +447,8 @@ class Encoding:
         scale = np.array(self.scale)
         if not query:
             clip, v = self._clip, v / scale
-        elif self._stepped:
-            clip, v = self._query_clip, v * (2 * self._weights * scale / self.query_scale)
+        elif self.stepped:
+            clip, v = self._query_clip, v * (2 * self.integer_weights * scale / self.query_scale)
         else:
             clip = self._query_clip
             v = v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale
@@ -457,10 +459,10 @@ class Encoding:
     def _query_length(self, b: np.ndarray) -> np.ndarray:
         """Squared weighted length of stepped l2 queries in units of t: of b t / (2 w s)."""
         v = b / (2 * np.array(self.scale))
-        return np.asarray(np.einsum("ij,ij,j->i", v, v, 1.0 / self._weights) * self.query_scale)
+        return np.asarray(np.einsum("ij,ij,j->i", v, v, 1.0 / self.integer_weights) * self.query_scale)
 
     def _check_queries(self, b: np.ndarray) -> None:
-        if self._stepped:
+        if self.stepped:
             longest = float(self._query_length(b).max(initial=0.0))
         else:
             longest = int(self._squares(b).max(initial=0))
@@ -468,7 +470,7 @@ class Encoding:
 
     def _squares(self, v: np.ndarray) -> np.ndarray:
         """Weighted squared lengths of rows."""
-        return np.asarray(np.einsum("ij,ij->i", v * self._weights if self.weights else v, v))
+        return np.asarray(np.einsum("ij,ij->i", v * self.integer_weights if self.weights else v, v))
 
     @staticmethod
     def _refuse_long(wrong: bool | np.bool_, what: str) -> None:

@@ -64,7 +64,7 @@ def fit(metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool 
     norms: dict[str, Any] = {}
     for name, query in (("row_norm2", False), ("query_norm2", True)):
         a = wide._quantise(original, query=query)
-        norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij,j->i", a, a, wide._weights).max()))
+        norms[name] = math.ceil(1.21 * int(np.einsum("ij,ij,j->i", a, a, wide.integer_weights).max()))
     return Encoding(metric, dim, scale=(scale,), **options, **norms)
 
 

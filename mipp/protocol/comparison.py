@@ -30,6 +30,7 @@ import numpy as np
 
 from ..errors import DTypeError, MessageError, ParameterError, ScoreRangeError, ShapeError
 from . import local
+from .query_proof import check_relations
 from .replicated import Pair, UserShare, open_gathered, open_to_all, reshare_words, send_back, together
 from .session import Party, Public
 
@@ -304,6 +305,7 @@ def threshold(
     theta_shares: np.ndarray | None = None,
     theta_range: tuple[int, int] | None = None,
     circuit: Circuit = "tree",
+    zero: np.ndarray | None = None,
 ) -> UserShare:
     """Which scores are at least theta: this party's shares of the match bits, for the user alone.
 
@@ -316,6 +318,7 @@ def threshold(
     theta_shares : instead of ``theta``, (B,) words: this party's additive shares of secret thresholds
     theta_range : public range of secret thresholds, default the scores' range
     circuit : as in :func:`sign_shares`
+    zero : as of :func:`mipp.protocol.topk.top_k`
 
     Returns
     -------
@@ -326,6 +329,8 @@ def threshold(
     ------
     ScoreRangeError, ParameterError, ShapeError, DTypeError
         Bad input, before the first round.
+    OutOfRangeError
+        A query or threshold is out of range.
     StaleSnapshotError, ProtocolError, MessageError
         The parties disagree, or one failed: nothing is known to anybody.
 
@@ -338,6 +343,8 @@ def threshold(
         width, what = _thetas(public, len(words), theta, theta_shares, theta_range)
         parameters = public.digest("threshold", len(words), width, repr(what), circuit)
         party.hello(public.header, parameters, public.snapshot)
+        if zero is not None:
+            check_relations(party, zero)
         mine = words.astype(words.dtype)  # a copy
         if theta_shares is not None:
             mine -= theta_shares.view(words.dtype)[:, None]

@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from ..encoding.bounds import PROJECTIONS, QueryRule, RowRule
 from . import local
+from .certificate import chunk_rows
 from .comparison import Circuit, blocks_of, theta_width
 from .link import HEADER_BYTES, PARTIES
 from .quickselect import SMALL, cross_size, pivot_rank, sample_size
 from .session import CONFIRM_BYTES, HELLO_BYTES, Public
 
-__all__ = ["Cost", "TopKCost", "comparison_cost", "expected_calls", "threshold_cost", "top_k_cost"]
+__all__ = ["Cost", "TopKCost", "certificate_cost", "comparison_cost", "expected_calls", "threshold_cost", "top_k_cost"]
 
 
 @dataclasses.dataclass
@@ -98,25 +100,64 @@ def comparison_cost(
     return cost
 
 
-def threshold_cost(public: Public, queries: int, theta_range: tuple[int, int], circuit: Circuit = "tree") -> Cost:
+def threshold_cost(
+    public: Public, queries: int, theta_range: tuple[int, int], circuit: Circuit = "tree", *,
+    rule: QueryRule | None = None,
+) -> Cost:  # fmt: skip
     """Exact cost of :func:`mipp.protocol.comparison.threshold`.
 
     Parameters
     ----------
     theta_range : least and largest public threshold, or the declared range of secret ones
+    rule : that queries are checked by, None without a check
     """
     width = theta_width(public, *theta_range)
     cost = Cost()
     cost.all_send(2 * HELLO_BYTES, 2)
+    _add_check(cost, rule)
     cost.all_send(queries * public.rows * public.ring_bits // 8)
-    _add(cost, comparison_cost(queries * public.rows, width, circuit, to_user=True, first_step=2))
+    _add(cost, comparison_cost(queries * public.rows, width, circuit, to_user=True, first_step=cost.rounds))
     cost.all_send(2 * CONFIRM_BYTES, 2)
     cost.all_send(0, 2)
     return cost
 
 
-def top_k_cost(public: Public, queries: int, k: int, circuit: Circuit = "tree") -> TopKCost:
+def _add_check(cost: Cost, rule: QueryRule | None) -> None:
+    """The round in which sums of what is zero are opened."""
+    if rule is not None:
+        cost.all_send(2 * PROJECTIONS * rule.proof_bits // 8, 2)
+
+
+def certificate_cost(rule: RowRule, rows: int) -> Cost:
+    """Exact cost of :func:`mipp.protocol.certificate.certify_rows` when all rows keep the rule."""
+    cost, word = Cost(), rule.ring_bits // 8
+    cost.all_send(2 * HELLO_BYTES, 2)
+    step, e = chunk_rows(rule), rule.extra
+    for n in [step] * (rows // step) + [rows % step] * (rows % step > 0):
+        groups, lies = -(-n // rule.group), e is not None and e.slack > 0
+        cost.rounds += 1
+        for cloud in (1, 2):
+            cost.send(cloud, n * rule.width * word)
+        if rule.hint_bits:
+            cost.send(3, 3 * n * rule.width * rule.hint_bits // 8)
+        opened = PROJECTIONS * groups + (n if e is not None and not lies else 0)
+        cost.all_send(2 * opened * word, 2)
+        tests = n * int(rule.tested.sum()) if rule.exact else PROJECTIONS * groups
+        narrow, wide = 2 * tests + 2 * n * lies, n + 2 * n * lies
+        for count, width, size in ((narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)):
+            cost.all_send(count * size)
+            _add(cost, comparison_cost(count, width, first_step=cost.rounds))
+    cost.all_send(2 * CONFIRM_BYTES, 2)
+    cost.all_send(0, 2)
+    return cost
+
+
+def top_k_cost(
+    public: Public, queries: int, k: int, circuit: Circuit = "tree", *, rule: QueryRule | None = None
+) -> TopKCost:
     """Cost of :func:`mipp.protocol.topk.top_k`; see the module for what ``typical`` and ``bound`` mean.
+
+    ``rule``: that queries are checked by, None without a check.
 
     The shuffle's roles turn with the session: ``typical`` takes their mean, ``bound`` the largest.
     """
@@ -126,6 +167,7 @@ def top_k_cost(public: Public, queries: int, k: int, circuit: Circuit = "tree") 
         cost.all_send(2 * HELLO_BYTES, 2)
         cost.all_send(2 * CONFIRM_BYTES, 2)
         cost.all_send(0, 2)
+        _add_check(cost, rule)
         cost.rounds += 3
     words = 8 * public.rows
     whole, rest = divmod(queries, 3)
@@ -138,7 +180,7 @@ def top_k_cost(public: Public, queries: int, k: int, circuit: Circuit = "tree") 
     for count in calls:
         _add(typical, _mean(comparison_cost(queries * count, width, circuit)))
     if rows <= SMALL:
-        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4)))
+        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4 + (rule is not None))))
     else:
         most = bound_comparisons(calls, rows)
         each = -(-most // bound_calls(calls))

@@ -31,7 +31,9 @@ _MAGIC = b"MIP3"
 _LAYOUT = struct.Struct("<4sBBBBI16sQ")
 HEADER_BYTES = _LAYOUT.size
 #: message kinds by number, from 1
-KINDS = ("", "hello", "reshare", "shuffle", "split", "generate", "and", "open", "confirm", "done", "abort")
+KINDS = (
+    "", "hello", "reshare", "shuffle", "split", "generate", "and", "open", "confirm", "done", "abort", "check", "lift",
+)  # fmt: skip
 MAX_PAYLOAD = 1 << 40
 _CHUNK = 1 << 26  # payload bytes under one tag
 _TAG = 16

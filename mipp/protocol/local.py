@@ -6,12 +6,14 @@ AES-256-CTR keystream under keys of one step. Nothing here sends anything.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from .._native import _core
 
 __all__ = [
-    "add_mask", "and_gates", "combine", "count", "layer_gates", "mask_planes", "partition", "permutation",
+    "add_mask", "and_gates", "combine", "count", "digest", "layer_gates", "mask_planes", "partition", "permutation",
     "plane_words", "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates",
     "words_mask", "xor_mask",
 ]  # fmt: skip
@@ -134,3 +136,8 @@ def square_share(
     carry, msb, delta = hints or (None, None, None)
     _core.square_share(m, r, weights, first, out, carry, msb, delta, threads)
     return out
+
+
+def digest(*values: object) -> bytes:
+    """SHA-256 over public values, 32 bytes."""
+    return hashlib.sha256(repr(values).encode()).digest()

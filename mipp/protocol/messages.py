@@ -8,6 +8,7 @@ anything else. What only a server's operator, or another server, may ask is not 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 
@@ -22,6 +23,8 @@ __all__ = [
     "Answer",
     "BatchList",
     "Certify",
+    "CertifyRows",
+    "CollectCertificate",
     "CollectRanking",
     "CommitOp",
     "Compact",
@@ -63,6 +66,10 @@ __all__ = [
 
 #: receiver of what servers pass on to each other
 ALL_SERVERS = 0
+
+
+def _no_words() -> np.ndarray:
+    return np.empty((0, 0), "<u2")
 
 
 @message
@@ -269,6 +276,23 @@ class Certify:
 
 
 @message
+class CertifyRows:
+    """Owner -> every server, signed: test together that the rows of a prepared change keep the encoding's bounds.
+
+    Answered with Ok when they do, for good, or Pending. A failure that names rows is final: the change is refused.
+    """
+
+    op: bytes
+
+
+@message
+class CollectCertificate:
+    """Owner -> server, signed: what became of :class:`CertifyRows` that was answered with Pending."""
+
+    op: bytes
+
+
+@message
 class AbortOp:
     """Owner -> all servers: refuse a change that was not accepted yet. Answered with ``VoteMessage``."""
 
@@ -352,7 +376,8 @@ class OwnerSnapshot:
     position, view: head of its chain here; floor: the earliest position that can be answered. positions: of each batch.
     left: queries that its quota still allows, -1 without one.
     dead_batch, dead_row: deleted rows, as number of the batch and row in it. damaged, reasons: batches (by id) that
-    cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows.
+    cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows. unranked,
+    unranked_reasons: batches that servers do not rank, and why; users can.
     """
 
     owner: bytes
@@ -373,6 +398,8 @@ class OwnerSnapshot:
     dead_batch: np.ndarray = array("i8")
     dead_row: np.ndarray = array("i8")
     batches: np.ndarray = array("u1", ndim=2)
+    unranked: list[bytes] = dataclasses.field(default_factory=list)
+    unranked_reasons: list[str] = dataclasses.field(default_factory=list)
 
 
 @message
@@ -391,7 +418,8 @@ class QueryHeader:
     ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
     reach a threshold, found by the servers; k is 0). grants, positions, counts: for each owner, in order of owners: its
     grant, the position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and
-    views.
+    views. proofs: unless the user ranks, commitments to the three summands of the proof that the queries are in range
+    (:mod:`mipp.protocol.query_proof`).
     """
 
     deployment: bytes
@@ -408,6 +436,7 @@ class QueryHeader:
     counts: list[int]
     commitments: list[bytes]  # SHA-256(salt_i | u_i | theta_i), in the order of servers
     batches: np.ndarray = array("u1", ndim=2)
+    proofs: list[bytes] = dataclasses.field(default_factory=list)
 
 
 @message
@@ -425,7 +454,9 @@ class Query:
     theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
 
     With ranking "server" or "threshold" a server computes nothing before all three servers have the query. It answers
-    Ranked, or Pending when that takes longer than a moment.
+    Ranked, or Pending when that takes longer than a moment. Such a query carries two summands of the proof that it is
+    in range: ``seeds``, of summands i+1 and i+2 (cyclic), 32 bytes each, and ``proof``, the words of summand 3, unless
+    i is the server without it.
     """
 
     header: list[np.ndarray] = array("u1")
@@ -435,6 +466,8 @@ class Query:
     first: int = 0
     count: int = 0
     newest: bytes = b""
+    seeds: bytes = b""
+    proof: np.ndarray = array("u2", "u4", "u8", ndim=2, default_factory=_no_words)
 
 
 @message
@@ -465,12 +498,14 @@ class Ranked:
 
 @message
 class Pending:
-    """Server -> user: the ranking has not started or not finished. Ask again with :class:`CollectRanking`.
+    """Server -> client: what was asked for has not started or not finished. Ask again with a ``Collect`` message.
 
-    retry_after: milliseconds to wait before that.
+    retry_after: milliseconds to wait before that. done, total: rows of a batch that were tested so far, and all.
     """
 
     retry_after: int
+    done: int = 0
+    total: int = 0
 
 
 @message

@@ -11,7 +11,9 @@ import numpy as np
 from .wire import array, message
 
 __all__ = [
+    "CertifyBatch",
     "ChainState",
+    "CollectBatch",
     "Handover",
     "Keys",
     "KeysRequest",
@@ -23,6 +25,8 @@ __all__ = [
     "SettleRequest",
     "Status",
     "StatusRequest",
+    "Uncertified",
+    "UncertifiedRequest",
     "VerifyReport",
     "VerifyRequest",
 ]
@@ -128,6 +132,35 @@ class ChainState:
     views: list[bytes]
     commits: list[bytes]
     refused: list[bytes]
+
+
+@message
+class CertifyBatch:
+    """Test together that the live rows of a visible batch keep the encoding's bounds. Answered with Ok or Pending."""
+
+    owner: bytes
+    batch: bytes
+
+
+@message
+class CollectBatch:
+    """What became of :class:`CertifyBatch` that was answered with Pending."""
+
+    owner: bytes
+    batch: bytes
+
+
+@message
+class UncertifiedRequest:
+    """Which visible batches have no certificate here, and were not refused. Answered with ``Uncertified``."""
+
+
+@message
+class Uncertified:
+    """Owners and ids of the batches."""
+
+    owners: list[bytes]
+    batches: list[bytes]
 
 
 # --- operation ----------------------------------------------------------------------------------------------------

@@ -206,7 +206,5 @@ def _order(greater: np.ndarray, n: int) -> np.ndarray:
 
 
 def _contradiction() -> ProtocolError:
-    return ProtocolError(
-        "opened comparison bits contradict every order: a server is at fault, or some owner's rows are out of the "
-        "encoding's range; search the owners apart (owners=) to find out whose, and block that owner"
-    )
+    # rows and queries were checked: a server lies, or its data is damaged. Nothing more is said, nothing is tried again
+    return ProtocolError("the servers' comparison contradicts every order; a server is at fault")

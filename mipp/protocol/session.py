@@ -38,6 +38,7 @@ from ..errors import (
     error_to_wire,
 )
 from ..params import RING_DTYPES
+from . import local
 from .link import HEADER_BYTES, PARTIES, Frame, Header, Link, local_links, parse_header
 from .turns import short_turns
 
@@ -279,6 +280,19 @@ class Party:
             raise ProtocolError("a mask would have been used twice")
         self._labels.add(bytes([missing]) + label)
         return _expand(self._keys[missing], label)
+
+    def coins(self, purpose: str, count: int) -> np.ndarray:
+        """``count`` random bytes that all three servers know: nobody did before the nonces were exchanged.
+
+        What is tested with them must have been fixed before this attempt began.
+        """
+        if not self.session:
+            raise ProtocolError("no session")
+        words = np.empty(-(-count // 8), np.uint64)
+        local.words_mask(
+            hashlib.sha256(b"mipp v1 coins" + self.session + purpose.encode()).digest(), words, self.threads
+        )
+        return words.view(np.uint8)[:count]
 
     def zero_keys(self, purpose: str, item: int = 0) -> tuple[bytes, bytes]:
         """Keys lacked by the next and by the previous party: masks that cancel over the three."""

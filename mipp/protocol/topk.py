@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import MessageError, ParameterError, ProtocolError
 from .comparison import Circuit, check_circuit, less_than
+from .query_proof import check_relations
 from .quickselect import Compare, Quickselect
 from .replicated import Pair, UserShare, together
 from .session import Party, Public
@@ -39,8 +40,9 @@ def distinct_keys(party_index: int, words: np.ndarray, row_bits: int) -> np.ndar
 
 
 def top_k(
-    party: Party, shares: np.ndarray, k: int, public: Public, *, scores: bool = True, circuit: Circuit = "tree"
-) -> UserShare:
+    party: Party, shares: np.ndarray, k: int, public: Public, *, scores: bool = True, circuit: Circuit = "tree",
+    zero: np.ndarray | None = None,
+) -> UserShare:  # fmt: skip
     """The k best rows of each query: this party's shares of them, for the user alone.
 
     Parameters
@@ -51,6 +53,8 @@ def top_k(
     public : what all parties agree on
     scores : whether the user also gets the scores
     circuit : as in :func:`mipp.protocol.comparison.sign_shares`
+    zero : this party's shares of what is zero for a query in range (:func:`mipp.protocol.query_proof.relations`).
+        Without it the queries are trusted to keep the bounds; opened bits may tell about rows if they do not
 
     Returns
     -------
@@ -61,6 +65,8 @@ def top_k(
     ------
     ParameterError, ScoreRangeError, ShapeError, DTypeError
         Bad input, before the first round.
+    OutOfRangeError
+        A query is out of range; known before any score is compared.
     StaleSnapshotError, ProtocolError, MessageError
         The parties disagree, one failed, or bits contradict an order: nothing is known to anybody.
     """
@@ -72,6 +78,8 @@ def top_k(
         width = public.key_bits
         parameters = public.digest("top-k", len(words), k, scores)
         party.hello(public.header, public.digest("top-k", len(words), k, scores, circuit), public.snapshot)
+        if zero is not None:
+            check_relations(party, zero)
         shuffled = shuffle(party, distinct_keys(party.index, words, public.row_bits))
         orders = _select(party, shuffled, k, width, circuit)
         bits = width if scores else public.row_bits

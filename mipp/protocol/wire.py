@@ -55,12 +55,13 @@ else:
         return lambda decorator: decorator
 
 
-def array(*dtypes: str, ndim: int = 1) -> Any:
+def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSING) -> Any:
     """Field of an array with one of these dtypes and this rank."""
-    return dataclasses.field(metadata={"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim})
+    metadata = {"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim}
+    return dataclasses.field(metadata=metadata, default_factory=default_factory)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(array,))
+@dataclass_transform(frozen_default=True, field_specifiers=(array, dataclasses.field))
 def message(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that travels. Its repr shows the kind only: fields may be secret."""
     made = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)

@@ -57,11 +57,11 @@ class _Entry:
     admission: Admission
     key: Key
     size: int
-    run: Callable[[Link, Any], m.Ranked] | None
+    run: Callable[[Link, Any], Any] | None
     checked: Any = None
     attended: bool = True
     started: tuple[bytes, Link] | None = None
-    outcome: m.Ranked | MippError | None = None
+    outcome: Any = None
     ended: float = 0.0
 
     def go(self, attempt: bytes, link: Link) -> None:
@@ -118,8 +118,8 @@ class Admission:
         query: bytes,
         size: int,
         check: Callable[[], Any],
-        run: Callable[[Link, Any], m.Ranked],
-    ) -> m.Ranked | m.Pending:
+        run: Callable[[Link, Any], Any],
+    ) -> Any:
         """Take in a query whose signature has been verified.
 
         A repeat while the query is parked joins the same attempt; while it runs, it is refused; after that it begins a
@@ -164,7 +164,7 @@ class Admission:
             raise
         return self._attend(entry)
 
-    def collect(self, user: bytes, query: bytes) -> m.Ranked | m.Pending:
+    def collect(self, user: bytes, query: bytes) -> Any:
         """The outcome of an earlier query of this user, handed out once.
 
         Raises
@@ -227,7 +227,7 @@ class Admission:
         finally:
             self._waiting -= 1
 
-    def _attend(self, entry: _Entry) -> m.Ranked | m.Pending:
+    def _attend(self, entry: _Entry) -> Any:
         """Wait briefly in the request thread; then hand out the outcome, run it here, or leave it to others."""
         with self._changed:
             try:
@@ -276,7 +276,7 @@ class Admission:
         self._workers.add(worker)
         return True
 
-    def _run(self, entry: _Entry) -> m.Ranked:
+    def _run(self, entry: _Entry) -> Any:
         if entry.run is None or entry.started is None:
             raise ProtocolError("a ranking that has not started, or has ended")
         run, checked, link = entry.run, entry.checked, entry.started[1]
@@ -285,7 +285,7 @@ class Admission:
 
     def _work(self, entry: _Entry) -> None:
         """Run it in a worker thread and keep the outcome."""
-        outcome: m.Ranked | MippError
+        outcome: Any
         try:
             with short_turns():
                 outcome = self._run(entry)
@@ -302,7 +302,7 @@ class Admission:
         if entry.started is not None:
             self._rendezvous.done(entry.started[0], self._index)
 
-    def _end(self, entry: _Entry, outcome: m.Ranked | MippError) -> None:
+    def _end(self, entry: _Entry, outcome: Any) -> None:
         with self._changed:
             entry.outcome, entry.ended, entry.run, entry.checked = outcome, self._clock(), None, None
             if entry.failed:  # they are small, but not without bound
@@ -342,7 +342,9 @@ def _ended(entry: _Entry) -> bool:
     return entry.outcome is not None
 
 
-def _deliver(outcome: m.Ranked | MippError | None) -> m.Ranked:
-    if isinstance(outcome, m.Ranked):
-        return outcome
-    raise outcome or ProtocolError("a ranking without an outcome")
+def _deliver(outcome: Any) -> Any:
+    if outcome is None:
+        raise ProtocolError("a ranking without an outcome")
+    if isinstance(outcome, MippError):
+        raise outcome
+    return outcome

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
 
 from .. import ring
+from ..errors import IntegrityError
 from ..store.memory import WINDOW_BYTES, ahead
+from ..store.views import BatchView
 from .plan import Plan
 from .server import Server
 
@@ -50,6 +53,18 @@ class CloudServer(Server):
                 else:
                     # rows that were compacted away have no answer; their positions are dropped with the tombstones
                     out[:, places] = ring.matmul(words, column, threads=self.threads)
+
+    def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
+        words, ordinals = batch.words, batch.ordinals
+        if words is None:
+            raise IntegrityError(f"batch {batch.id.hex()} has no rows at server {self.index}")
+
+        def some(rows: np.ndarray) -> np.ndarray:
+            places = rows if ordinals is None else np.searchsorted(ordinals, rows)
+            first, last = int(places[0]), int(places[-1])
+            return words[first : last + 1] if last - first + 1 == len(places) else words[places]
+
+        return some
 
     def _image_part(self, owner: bytes) -> bytes:
         return self._owner_secret(owner)

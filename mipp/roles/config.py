@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any
 
 from ..encoding import Encoding
-from ..errors import DeploymentError, ParameterError
+from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
+from ..errors import DeploymentError, ParameterError, ScoreRangeError
 from ..io.window import check_window
 from ..params import Params
 
@@ -43,6 +45,28 @@ class DeploymentConfig:
     servers: dict[int, ServerKeys]
     window: tuple[float, float] | None = None
     descriptor_version: int = 0
+
+    @functools.cached_property
+    def certifies(self) -> bool:
+        """Whether the servers can rank, so that they check the range of rows and queries."""
+        if self.params.scheme != "shares" or (self.params.n, self.params.t) != (3, 1):
+            return False
+        if not self.encoding.allows_server_ranking:
+            return False
+        try:
+            return bool(self.row_rule and self.query_rule)
+        except ScoreRangeError:
+            return False
+
+    @functools.cached_property
+    def row_rule(self) -> RowRule:
+        """What rows must keep; ScoreRangeError if servers cannot check it."""
+        return row_rule(self.encoding, self.params.padded(self.encoding.encoded_dim))
+
+    @functools.cached_property
+    def query_rule(self) -> QueryRule:
+        """What queries must keep; ScoreRangeError if servers cannot check it."""
+        return query_rule(self.encoding, self.params.padded(self.encoding.encoded_dim))
 
     @property
     def params_hash(self) -> bytes:

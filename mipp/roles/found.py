@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from ..errors import MippError
 from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
 
-__all__ = ["FetchedImage", "Hit", "Hits", "Index", "LeftOut", "Nearest", "SearchResult"]
+__all__ = ["FetchedImage", "Hit", "Hits", "Index", "LeftOut", "Nearest", "SearchResult", "cut"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ class Index:
         left_out: Sequence[LeftOut] = (),
         grants: bytes = b"",
         behind: bool = False,
+        unranked: Sequence[LeftOut] = (),
     ) -> None:
+        #: what the servers do not rank, in the owners that they can search; users can
+        self.unranked = tuple(unranked)
         self.grants = grants
         #: whether the first server is ahead of another one, so that it cannot tell when this state is old
         self.behind = behind
@@ -148,7 +152,22 @@ class Index:
         if not chosen or len(chosen) == len(self.owners):
             return self
         left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
-        return Index(self.hashes, chosen, [*self.left_out, *left_out], self.grants, self.behind).asking(self.newest)
+        return self._of(chosen, left_out)
+
+    def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:
+        """The same state with these owners, and what else is left out."""
+        more = (*self.left_out, *left_out)
+        return Index(self.hashes, owners, more, self.grants, self.behind, self.unranked).asking(self.newest)
+
+    def ranked_by(self, ranking: str) -> Index:
+        """Without the batches that servers do not rank, unless the user ranks."""
+        chosen = {o.owner for o in self.owners}
+        left_out = [] if ranking == "user" else [one for one in self.unranked if one.owner in chosen]
+        if not left_out:
+            return self
+        gone = {(one.owner, one.batch) for one in left_out}
+        owners = [cut(o, o.position, o.view, {b for owner, b in gone if owner == o.owner}) for o in self.owners]
+        return self._of([o for o in owners if len(o.batches)], left_out)
 
     def asking(self, newest: bytes) -> Index:
         """The same, with another ``newest``."""
@@ -187,3 +206,18 @@ class Nearest:
     def left_out(self) -> tuple[LeftOut, ...]:
         """What the search went on without."""
         return self.index.left_out
+
+
+def cut(o: m.OwnerSnapshot, position: int, view: bytes, without: set[bytes]) -> m.OwnerSnapshot:
+    """An owner's batches up to a position of its chain, without those named."""
+    keep = o.positions <= position
+    if without:
+        keep &= np.array([b.tobytes() not in without for b in o.batches], bool)
+    if keep.all():
+        return dataclasses.replace(o, position=position, view=view)
+    number = np.cumsum(keep) - 1
+    dead = keep[o.dead_batch]
+    return dataclasses.replace(
+        o, position=position, view=view, rows=o.rows[keep], positions=o.positions[keep], batches=o.batches[keep],
+        dead_batch=number[o.dead_batch[dead]], dead_row=o.dead_row[dead],
+    )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..sharing import batch_schedules, key_server_product
-from ..store.views import OwnerView
+from ..sharing import Run, batch_schedules, key_server_product, key_server_words
+from ..store.views import BatchView, OwnerView
 from .plan import Plan
 from .server import Server
 
@@ -53,6 +54,18 @@ class KeyCentre(Server):
         for owner in owners:
             self._schedules.pop(owner, None)
         super()._drop_caches(owners)
+
+    def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
+        p, key = self.config.params, self._owner_secret(owner)[:32]
+        schedules = batch_schedules(key, [batch.id], [batch.dim], [batch.rows], p.k, threads=self.threads)
+
+        def some(rows: np.ndarray) -> np.ndarray:
+            first, last = int(rows[0]), int(rows[-1])
+            run = Run(np.zeros(1, np.int64), np.array([first]), np.array([last + 1 - first]))
+            words = key_server_words(schedules, run, p, batch.dim)
+            return words if len(words) == len(rows) else np.ascontiguousarray(words[rows - first])
+
+        return some
 
     def _image_part(self, owner: bytes) -> bytes:
         return self._owner_secret(owner)[32:]

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_ENVELOPE_BYTES",
     "MAX_EXPIRY",
     "MAX_HEAD_BYTES",
+    "MAX_PROOF_BYTES",
     "MAX_QUERIES",
     "MAX_QUOTA",
     "MAX_RANKED_BYTES",
@@ -65,6 +66,8 @@ MAX_ANSWER_BYTES = 1 << 27
 #: score shares of a batch of queries that the servers rank together (one query alone may have more rows); comparing
 #: needs some eight times as much
 MAX_RANKED_BYTES = 1 << 26
+#: words of the proofs of a batch of queries
+MAX_PROOF_BYTES = 1 << 25
 #: hits (queries times k) of one ranking
 MAX_RANKED_HITS = 1 << 22
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +105,8 @@ class ImageOwner(Client):
         self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
         self._changes = ChangeMaker(self, turn)
+        #: called while the servers check the range of uploaded rows, with how many they have checked, and all
+        self.checking: Callable[[int, int], None] | None = None
         #: time spent so far in this process, by stage
         self.seconds = {"encrypt": 0.0, "upload": 0.0}
 
@@ -157,6 +159,9 @@ class ImageOwner(Client):
         ------
         DTypeError, ShapeError, EncodingError, ScoreRangeError
             Bad features; nothing was sent.
+        OutOfRangeError
+            The servers found rows out of the encoding's range, which this client would have refused: only a program
+            that bypasses :meth:`mipp.Encoding.encode_rows` meets it. It names the rows.
         StoreError
             A server could not keep the batch (disk full); it is on none then.
         LimitError

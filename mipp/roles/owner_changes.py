@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ConflictError, MippError, StoreError
+from ..errors import ConflictError, MippError, ProtocolError, StoreError
 from ..protocol import messages as m
 from ..protocol.chain import NO_SHARE, Content, facts_hash, next_view
 from ..protocol.wire import encode, pack_frames
+from .ranking import MAX_PAUSE, PATIENCE, retry_busy
 
 if TYPE_CHECKING:
     from .owner import ImageOwner
@@ -67,11 +68,15 @@ class ChangeMaker:
         ------
         ConflictError
             Another change took its place in the chain; make it again, with a new id, on the new state.
+        OutOfRangeError
+            The servers found rows out of the encoding's range, and refused the change.
         StoreError
             A server could not keep it, and it is on none; or its outcome is open: the text says so.
         """
         with self.turn:
             contents, shares, heads = self._prepare(op, msgs)
+            if content.rows and self._owner.config.certifies:
+                heads = self._certified(op) or heads
             head = parent if parent is not None else self._common(heads, op)
             self._commit(kind, op, content, contents, shares, head)
 
@@ -90,6 +95,36 @@ class ChangeMaker:
             self._abort(op, asked)
             raise
         return contents, shares, heads
+
+    def _certified(self, op: bytes) -> list[m.Head]:
+        """Let the servers test the rows of a prepared change; heads of the chain if that took longer.
+
+        Raises
+        ------
+        OutOfRangeError
+            Rows are out of the encoding's range; it names them. The change is refused.
+        """
+        owner = self._owner
+        try:
+            replies = retry_busy(lambda: self._asked(m.CertifyRows(op), sorted(owner.config.servers)))
+            waited = False
+            until = time.monotonic() + PATIENCE
+            while pending := sorted(s for s, r in replies.items() if isinstance(r, m.Pending)):
+                if time.monotonic() > until:
+                    raise ProtocolError(f"the servers did not check the rows in {PATIENCE:g} s")
+                waited, first = True, replies[pending[0]]
+                if owner.checking is not None and first.total:
+                    owner.checking(first.done, first.total)
+                time.sleep(min(first.retry_after, MAX_PAUSE) / 1000)
+                replies |= self._asked(m.CollectCertificate(op), pending)
+        except BaseException:
+            self._abort(op, sorted(owner.config.servers))
+            raise
+        return list(owner._tell(m.HeadRequest(owner.id)).values()) if waited else []
+
+    def _asked(self, msg: Any, servers: list[int]) -> dict[int, Any]:
+        """Replies to a request that servers answer together."""
+        return self._owner.channel.gather({s: self._owner._sign(msg, s) for s in servers}, together=True)
 
     def _common(self, heads: list[m.Head], op: bytes) -> m.Head:
         """The head of the chain, the same at all servers; they settle open changes first if they differ."""

@@ -20,6 +20,7 @@ from ..protocol.chain import restart_bytes
 from ..protocol.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
 from ..store.parties import party_keys
+from . import certifying
 from .changing import noted_votes, verified_vote
 from .config import DeploymentConfig
 from .reports import status
@@ -188,4 +189,5 @@ HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
     pm.KeysRequest: keys,
     pm.StatusRequest: told,
     pm.VerifyRequest: verify,
+    **certifying.PEER_HANDLERS,
 }

@@ -93,6 +93,16 @@ class Plan:
         self._live_before = self._dead - np.arange(len(self._dead))
         self._segments: list[tuple[np.ndarray, int, np.ndarray | None]] | None = None
 
+    def require_certified(self, server: int) -> None:
+        """IntegrityError, which names it, for a batch whose rows the servers have not found in range."""
+        for part in self.parts:
+            for batch in part.batches:
+                if not batch.certified:
+                    raise IntegrityError(
+                        f"batch {batch.id.hex()} of owner {part.view.name} cannot be ranked at server {server}: "
+                        f"{batch.unranked}"
+                    )
+
     def _starts(self) -> list[tuple[BatchView, int]]:
         batches = [b for p in self.parts for b in p.batches]
         return list(zip(batches, self.starts[:-1].tolist(), strict=True))

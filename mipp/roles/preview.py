@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..encoding import Encoding
-from ..params import Params
 from ..protocol.cost import threshold_cost, top_k_cost
+from ..protocol.query_proof import proof_bytes
 from .blocks import query_blocks, row_blocks
+from .config import DeploymentConfig
 from .ranking import public_facts
 
 __all__ = ["search_cost"]
@@ -16,13 +16,13 @@ _NOBODY = b"\0" * 32
 
 
 def search_cost(
-    encoding: Encoding, params: Params, images: int, batches: int, k: int, ranking: str, queries: int = 1
+    config: DeploymentConfig, images: int, batches: int, k: int, ranking: str, queries: int = 1
 ) -> dict[str, Any]:
     """Rounds and bytes of a search.
 
     Parameters
     ----------
-    encoding, params : of the index
+    config : of the deployment
     images, batches : that the search covers
     k : number of hits, not used for a threshold
     ranking : ``"user"``, ``"server"`` or ``"threshold"``
@@ -31,11 +31,13 @@ def search_cost(
     Returns
     -------
     dict
-        ``user``: ``rounds``, ``sent`` and ``received`` bytes per server, headers left out; a user that ranks a large
+        ``user``: ``rounds``, ``sent`` and ``received`` bytes per server, headers left out, and ``proof``, what each
+        cloud gets beside that to check the range of the queries, unless the user ranks; a user that ranks a large
         batch takes one round for some rows at a time, and sends columns and batch ids in each. ``servers``, unless the
         user ranks: ``rounds`` and ``bytes`` that each server sends the others, exact for a threshold, else typical,
         with the ``bound`` that is exceeded in less than one run of a thousand.
     """
+    encoding, params = config.encoding, config.params
     word = params.k // 8
     sent = queries * params.padded(encoding.encoded_dim) * word + 16 * batches
     received = {"user": images * word, "server": 8 * k, "threshold": images // 8}[ranking] * queries
@@ -52,12 +54,14 @@ def search_cost(
         }
         return report
     report["user"] = {"rounds": 1, "sent": sent, "received": received}
-    public = public_facts(encoding, _NOBODY, _NOBODY, images)
+    public = public_facts(config, _NOBODY, _NOBODY, images)
+    rule = config.query_rule
+    report["user"]["proof"] = proof_bytes(rule, queries, threshold=ranking == "threshold")
     if ranking == "threshold":
-        exact = threshold_cost(public, queries, encoding.score_range)
+        exact = threshold_cost(public, queries, encoding.score_range, rule=rule)
         report["servers"] = {"rounds": exact.rounds, "bytes": exact.bytes}
     else:
-        cost = top_k_cost(public, queries, k)
+        cost = top_k_cost(public, queries, k, rule=rule)
         report["servers"] = {
             "rounds": cost.typical.rounds,
             "bytes": cost.typical.bytes,

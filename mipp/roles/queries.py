@@ -7,6 +7,7 @@ snapshot, batches, limits; then its quota is charged, and only then anything is 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..errors import (
     AccessDeniedError,
     AuthenticationError,
     LimitError,
+    OutOfRangeError,
     ParameterError,
     ShapeError,
     StaleSnapshotError,
@@ -23,6 +25,7 @@ from ..errors import (
 from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
 from ..protocol.link import Link
+from ..protocol.query_proof import Summand, proof_bytes, relations, verified
 from ..protocol.session import Public
 from ..protocol.wire import Frames, decode, frames_hash
 from ..sharing import add_zero_share
@@ -32,7 +35,7 @@ from ..store.views import OwnerView
 from .answering import OpenHeaders, row_range
 from .bound import column_commitment
 from .config import DeploymentConfig
-from .limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
+from .limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from .plan import Plan
 from .ranking import Prepared, check_ranking, rank
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from .server import Digest
 
 __all__ = ["Queries"]
+
+_log = logging.getLogger("mipp.server")
 
 
 class Queries:
@@ -89,22 +94,32 @@ class Queries:
             raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
         if self.admission is None:
             raise ParameterError("these servers do not compare scores; use ranking='user'")
-        size = msg.column.nbytes + msg.theta.nbytes + 8 * max(header.queries, 0) * max(header.k, 0)
+        size = msg.column.nbytes + msg.theta.nbytes + msg.proof.nbytes + 8 * max(header.queries, 0) * max(header.k, 0)
 
         def check(newest: bytes = b"") -> tuple[Plan, list[m.Grant], Public]:
             self._check_query(signer, header, msg)
             plan, grants = self._authorise(header, newest)
             self._within(header, plan.live_total)
-            return plan, grants, check_ranking(header, bound, self.config.encoding, msg.theta, plan.live_total)
+            public = check_ranking(header, bound, self.config, msg.theta, plan.live_total)
+            self._check_proof(header, msg)
+            plan.require_certified(self.index)
+            return plan, grants, public
 
         def run(link: Link, checked: tuple[Plan, list[m.Grant], Public] | None) -> m.Ranked:
             def prepare() -> Prepared:
                 plan, grants, public = checked or check()
                 self._count(header, grants)
                 answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
-                return answers, all(g.scores for g in grants), public
+                return answers, all(g.scores for g in grants), public, self._relations(header, msg)
 
-            return rank(self.index, self._pair_keys, link, header, prepare, msg.theta, self.threads)
+            try:
+                return rank(self.index, self._pair_keys, link, header, prepare, msg.theta, self.threads)
+            except OutOfRangeError:
+                count = self.store.note_out_of_range(header.user)
+                _log.warning(
+                    "server %d: user %s sent a query out of range, %d so far", self.index, header.user.hex(), count
+                )
+                raise
 
         return self.admission.ask(signer, bound, size, lambda: check(msg.newest), run)
 
@@ -130,9 +145,38 @@ class Queries:
         self._check_column(header, msg)
         if (msg.first or msg.count) and not (self.by_rows and header.ranking == "user"):
             raise ParameterError("these answers are not given for some rows alone")
+        if header.ranking == "user" and (header.proofs or msg.seeds or msg.proof.size):
+            raise ParameterError("a query that its user ranks carries no proof")
         commitment = column_commitment(msg.salt, msg.column, msg.theta)
         if len(msg.salt) != 32 or commitment != header.commitments[servers.index(self.index)]:
             raise AuthenticationError("the column is not the one that the header commits to")
+
+    def _check_proof(self, header: m.QueryHeader, msg: m.Query) -> None:
+        """Refuse a proof of another shape, or one that the header does not commit to."""
+        verified(
+            self.config.query_rule, self.index, self._summands(msg), header.proofs, header.queries,
+            threshold=header.ranking == "threshold",
+        )  # fmt: skip
+
+    def _summands(self, msg: m.Query) -> dict[int, Summand]:
+        """The two summands of the proof that came with a query."""
+        if len(msg.seeds) != 64:
+            raise ShapeError("a query that servers rank carries two seeds of its proof, 32 bytes each")
+        none = np.empty((0, 0), msg.proof.dtype)
+        numbers = self.index % 3 + 1, (self.index + 1) % 3 + 1
+        if 3 not in numbers and msg.proof.size:
+            raise ShapeError("this server takes no words of a proof")
+        return {
+            number: Summand(msg.seeds[32 * i : 32 * i + 32], msg.proof if number == 3 else none)
+            for i, number in enumerate(numbers)
+        }
+
+    def _relations(self, header: m.QueryHeader, msg: m.Query) -> np.ndarray:
+        """This server's shares of what is zero for a query in range."""
+        return relations(
+            self.config.query_rule, self.config.params, self.index, self._summands(msg), msg.column, msg.theta,
+            self.threads or 0,
+        )  # fmt: skip
 
     def _check_column(self, header: m.QueryHeader, msg: m.Query) -> None:
         p, count = self.config.params, header.queries
@@ -171,6 +215,9 @@ class Queries:
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
+        proof = proof_bytes(self.config.query_rule, header.queries, threshold=header.ranking == "threshold")
+        if proof > MAX_PROOF_BYTES and header.queries > 1:
+            raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
         if header.queries * header.k > MAX_RANKED_HITS:
             raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..encoding import Encoding
 from ..errors import AccessDeniedError, BusyError, ParameterError, ProtocolError, ScoreRangeError
 from ..protocol import messages as m
 from ..protocol.comparison import threshold
@@ -18,6 +17,7 @@ from ..protocol.link import Link
 from ..protocol.session import Party, Public
 from ..protocol.topk import top_k
 from .client import Client
+from .config import DeploymentConfig
 
 __all__ = ["TIMEOUT", "check_ranking", "collect_ranked", "public_facts", "rank", "retry_busy"]
 
@@ -29,15 +29,16 @@ PATIENCE = 900.0
 MAX_PAUSE = 2000
 #: seconds that a user retries while servers are busy
 BUSY_PATIENCE = 15.0
-# score shares, whether the user gets scores, and the public facts
-Prepared = tuple[np.ndarray, bool, Public]
+# score shares, whether the user gets scores, the public facts, shares of what is zero for a query in range
+Prepared = tuple[np.ndarray, bool, Public, np.ndarray]
 T = TypeVar("T")
 
 
-def public_facts(encoding: Encoding, bound: bytes, snapshot: bytes, rows: int) -> Public:
+def public_facts(config: DeploymentConfig, bound: bytes, snapshot: bytes, rows: int) -> Public:
     """What servers and user agree on for one query; ScoreRangeError when scores could wrap in a comparison."""
+    encoding = config.encoding
     low, high = encoding.score_range
-    if not encoding.allows_server_ranking:
+    if not config.certifies:
         raise ScoreRangeError(
             "score differences of this encoding could leave the ring; use ranking='user', a larger ring or fewer bits"
         )
@@ -46,17 +47,19 @@ def public_facts(encoding: Encoding, bound: bytes, snapshot: bytes, rows: int) -
     return Public(bound, snapshot, rows, encoding.ring_bits, low, high)
 
 
-def check_ranking(header: m.QueryHeader, bound: bytes, encoding: Encoding, theta: np.ndarray, rows: int) -> Public:
+def check_ranking(
+    header: m.QueryHeader, bound: bytes, config: DeploymentConfig, theta: np.ndarray, rows: int
+) -> Public:
     """Refuse a k or thresholds that do not fit the query; nothing is computed.
 
     Parameters
     ----------
     header, bound : of the query, and its hash
-    encoding : of the index
+    config : of the deployment
     theta : (B,) words, share of the thresholds, or (0,)
     rows : live rows that the query covers
     """
-    public = public_facts(encoding, bound, header.snapshot, rows)
+    public = public_facts(config, bound, header.snapshot, rows)
     if header.ranking == "threshold":
         if theta.shape != (header.queries,) or header.k != 0:
             raise ParameterError("a threshold query has one threshold per query, and k = 0")
@@ -83,21 +86,21 @@ def rank(
     index, pair_keys, link : this server, its keys with the others, its way to them
     header : of the query
     prepare : charges the quota and gives this server's (B, live rows) share of the scores, whether scores may be opened
-        to the user, and what :func:`check_ranking` returned
+        to the user, what :func:`check_ranking` returned, and its shares of what is zero for a query in range
     theta : (B,) words, share of the thresholds
     threads : native threads
     """
     party = Party(index, pair_keys, link, timeout=TIMEOUT, threads=threads)
     try:
-        shares, scores, public = prepare()
+        shares, scores, public, zero = prepare()
     except BaseException as error:
         with contextlib.suppress(BaseException), party.attempt():
             raise error
         raise
     if header.ranking == "threshold":
-        part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta))
+        part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:
-        part = top_k(party, shares, header.k, public, scores=scores)
+        part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(part.server, part.session, part.parameters, part.queries, part.rows, words)
 

@@ -100,10 +100,12 @@ class LocalRendezvous:
     Parameters
     ----------
     clock : seconds, monotonic
+    running : attempts at the same time
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, running: int = RUNNING) -> None:
+        self._clock, self._most = clock, running
+        self._last = b""  # whose query was started last
         self._lock = threading.Lock()
         self._gathering: dict[Key, _Gathering] = {}  # in order of their first report
         self._complete: dict[Key, dict[int, Ticket]] = {}  # all three have it; waits for its turn, in order
@@ -177,10 +179,14 @@ class LocalRendezvous:
             ticket.refused(ProtocolError(text))
 
     def _start(self) -> list[Callable[[], None]]:
-        """Start complete queries in order while fewer than RUNNING run; returns the calls of their tickets."""
+        """Start complete queries in order while there is room; returns the calls of their tickets.
+
+        Nobody's second query goes before another's first.
+        """
         calls: list[Callable[[], None]] = []
-        while self._complete and len(self._running) < RUNNING:
-            tickets = self._complete.pop(next(iter(self._complete)))
+        while self._complete and len(self._running) < self._most:
+            key = next((k for k in self._complete if k[0] != self._last), next(iter(self._complete)))
+            tickets, self._last = self._complete.pop(key), key[0]
             attempt, links = schedule.random_bytes(16), local_links()
             self._running[attempt] = set(tickets)
             for server, ticket in tickets.items():

@@ -40,9 +40,13 @@ def status(store: ServerStore, owner: bytes) -> pm.Status:
 
 
 def owner_snapshot(
-    store: ServerStore, owner: bytes, trouble: str, grant: bytes, given: m.Grant, *, brief: bool
-) -> m.OwnerSnapshot:
-    """What a user sees of an owner that granted it something; ``trouble``: why nothing of it can be searched."""
+    store: ServerStore, owner: bytes, trouble: str, grant: bytes, given: m.Grant, *, brief: bool,
+    certifies: bool,
+) -> m.OwnerSnapshot:  # fmt: skip
+    """What a user sees of an owner that granted it something.
+
+    ``trouble``: why nothing of it can be searched; ``certifies``: whether servers rank certified batches only.
+    """
     nothing = np.empty(0, "<i8")
     none = nothing, nothing, nothing, nothing, np.empty((0, 16), np.uint8)
     try:
@@ -54,6 +58,7 @@ def owner_snapshot(
         )  # fmt: skip
     bad = [b for b in view.batches if b.problem]
     damaged, reasons = [b.id for b in bad], [b.problem for b in bad]
+    unranked = [b for b in view.batches if certifies and not b.certified and not b.problem]
     if trouble:
         damaged, reasons = [b"", *damaged], [trouble, *reasons]
     if brief:
@@ -65,4 +70,5 @@ def owner_snapshot(
     return m.OwnerSnapshot(
         owner, view.name, grant, view.position, view.hash, view.floor, given.rankings, given.scores, given.min_rows,
         given.max_k, store.queries_left(owner, given.user, grant, given.quota), damaged, reasons, *arrays,
+        [b.id for b in unranked], [b.unranked for b in unranked],
     )  # fmt: skip

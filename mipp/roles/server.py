@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..crypto import box, schedule, signing
 from ..errors import (
     AccessDeniedError,
@@ -46,7 +48,8 @@ from ..protocol.wire import (
 )
 from ..store.parties import is_registered
 from ..store.store import ServerStore
-from . import changing
+from ..store.views import BatchView
+from . import certifying, changing
 from .admission import Admission
 from .answering import OpenHeaders
 from .bound import image_seal_info, owner_seal_info
@@ -120,8 +123,13 @@ class Server(Queries):
             holder=holder, alive=alive, witness=witness,
         )  # fmt: skip
         self.store.changes.parse = changing.parse_commit
+        self.store.changes.certified_only = config.certifies
         #: rankings that are open here; None where servers cannot reach each other
         self.admission: Admission | None = None
+        #: tests of rows that are open here; None where servers cannot reach each other
+        self.certifying: Admission | None = None
+        #: rows that a test has seen so far, and all, by the test's name
+        self.progress: dict[bytes, tuple[int, int]] = {}
         self._headers = OpenHeaders()
         self._log = RequestLog(clock, served=self.store.ahead(), keep=self.store.note_ahead)
         self._busy: collections.Counter[bytes] = collections.Counter()
@@ -141,8 +149,9 @@ class Server(Queries):
         raise TypeError("a server holds keys and does not pickle")
 
     def close(self) -> None:
-        if self.admission is not None:
-            self.admission.close()
+        for admission in (self.admission, self.certifying):
+            if admission is not None:
+                admission.close()
         self.store.close()
         self._plans.clear()
         self._secrets.clear()
@@ -372,16 +381,27 @@ class Server(Queries):
             if owner not in grants:
                 raise AccessDeniedError(f"an owner that was asked for grants this user nothing{self._ended(signer)}")
         found = [
-            owner_snapshot(self.store, owner, self._trouble(owner), *grants[owner], brief=msg.brief)
+            owner_snapshot(
+                self.store,
+                owner,
+                self._trouble(owner),
+                *grants[owner],
+                brief=msg.brief,
+                certifies=self.config.certifies,
+            )
             for owner in sorted(set(msg.owners) or grants)
         ]
         whole = hashlib.sha256(b"mipp v2 whole snapshot" + bytes([msg.brief]))
         for o in found:
             whole.update(o.owner + o.view + o.grant + o.floor.to_bytes(8, "big"))
-            whole.update(repr((o.damaged, o.reasons, o.left)).encode())
+            whole.update(repr((o.damaged, o.reasons, o.left, o.unranked, o.unranked_reasons)).encode())
         if whole.digest() == msg.known:
             return m.Snapshot(msg.known, True, [])
         return m.Snapshot(whole.digest(), False, [pack_frames(encode(o)) for o in found])
+
+    def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives this server's words (n, D) of rows of a batch, by original numbers: stored, or keystream."""
+        raise NotImplementedError  # clouds and the key centre have one each
 
     def _trouble(self, owner: bytes) -> str:
         """Why none of an owner's rows can be searched here, or nothing."""
@@ -424,10 +444,11 @@ _HANDLERS: dict[type, Any] = {
     m.CollectRanking: "_collect",
     m.FetchImages: "_fetch_images",
     **changing.HANDLERS,
+    **certifying.HANDLERS,
 }
 _KINDS = {kind.__name__: kind for kind in _HANDLERS}
 #: signed by a key inside
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: never served twice: each time counts, or hands out what is handed out once
-_ONCE = (m.Query, m.CollectRanking)
+_ONCE = (m.Query, m.CollectRanking, m.CollectCertificate)
 _BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ..errors import MessageError, plain_text
 from ..protocol import messages as m
-from .found import Index, LeftOut
+from .found import Index, LeftOut, cut
 from .names import known_name
 
 __all__ = ["Told", "common_state"]
@@ -43,7 +41,7 @@ def common_state(
         A server's snapshot does not fit together.
     """
     others = {server: {o.owner: o for o in owners} for server, (_, owners) in told.items() if server != full}
-    chosen, left_out, unsettled = [], [], set()
+    chosen, left_out, unsettled, unranked = [], [], set(), []
     for o in told[full][1]:
         if o.owner in blocked:
             continue
@@ -57,6 +55,7 @@ def common_state(
         left_out += reasons
         if any(not r.batch for r in reasons):
             continue
+        unranked += _unranked(o, name, of)
         differ = _difference(o, list(of.values()), len(told))
         if differ:
             left_out.append(LeftOut(o.owner, name, b"", 0, differ))
@@ -64,25 +63,43 @@ def common_state(
                 unsettled.add(o.owner)
             continue
         position, view = min((one.position, one.view) for one in of.values())
-        part = _cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
+        part = cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
         if len(part.batches) or not reasons:
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
     heads = {o.owner: o.position for o in told[full][1]}
     behind = any(o.position < heads[o.owner] for o in chosen)
     hashes = {server: hash_ for server, (hash_, _) in told.items()}
-    return Index(hashes, chosen, left_out, grants, behind), frozenset(unsettled)
+    return Index(hashes, chosen, left_out, grants, behind, unranked), frozenset(unsettled)
 
 
 def _check(o: m.OwnerSnapshot) -> None:
     shapes = {len(o.rows), len(o.positions)}
     fits = o.batches.shape == (len(o.rows), 16) and shapes == {len(o.rows)} and o.dead_batch.shape == o.dead_row.shape
-    if not fits or len(o.damaged) != len(o.reasons) or (len(o.rows) and int(o.rows.min()) < 1):
+    if (
+        not fits
+        or len(o.damaged) != len(o.reasons)
+        or len(o.unranked) != len(o.unranked_reasons)
+        or (len(o.rows) and int(o.rows.min()) < 1)
+    ):
         raise MessageError("a server sent a snapshot that does not fit together")
     if len(o.dead_batch):
         inside = int(o.dead_batch.min()) >= 0 and int(o.dead_batch.max()) < len(o.rows) and int(o.dead_row.min()) >= 0
         if not inside or (o.dead_row >= o.rows[o.dead_batch]).any():
             raise MessageError("a server sent a snapshot that does not fit together")
+
+
+def _unranked(o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot]) -> list[LeftOut]:
+    """Batches that some server does not rank: one entry each, of the first server that says so."""
+    found: dict[bytes, tuple[int, str]] = {}
+    for server, one in of.items():
+        for batch, reason in zip(one.unranked, one.unranked_reasons, strict=True):
+            found.setdefault(batch, (server, reason))
+    everywhere = [set(one.unranked) for one in of.values()]
+    return [
+        LeftOut(o.owner, name, batch, 0 if all(batch in some for some in everywhere) else server, plain_text(reason))
+        for batch, (server, reason) in found.items()
+    ]
 
 
 def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -> str:
@@ -97,18 +114,3 @@ def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -
     if any(one.floor > lowest for one in all_):
         return "a change of it has not reached all servers"
     return ""
-
-
-def _cut(o: m.OwnerSnapshot, position: int, view: bytes, damaged: set[bytes]) -> m.OwnerSnapshot:
-    """The batches up to a position, without damaged ones."""
-    keep = o.positions <= position
-    if damaged:
-        keep &= np.array([b.tobytes() not in damaged for b in o.batches], bool)
-    if keep.all():
-        return dataclasses.replace(o, position=position, view=view)
-    number = np.cumsum(keep) - 1
-    dead = keep[o.dead_batch]
-    return dataclasses.replace(
-        o, position=position, view=view, rows=o.rows[keep], positions=o.positions[keep], batches=o.batches[keep],
-        dead_batch=number[o.dead_batch[dead]], dead_row=o.dead_row[dead],
-    )  # fmt: skip

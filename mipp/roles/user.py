@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..errors import (
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.comparison import combine_matches
+from ..protocol.query_proof import commitment, proof_bytes, prove
 from ..protocol.replicated import UserShare
 from ..protocol.session import Public
 from ..protocol.topk import combine_top_k
@@ -37,7 +38,7 @@ from .config import DeploymentConfig
 from .fetching import failed_image, fetch_images
 from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
 from .indexing import IndexClient
-from .limits import MAX_QUERIES
+from .limits import MAX_PROOF_BYTES, MAX_QUERIES
 from .preview import search_cost
 from .ranking import collect_ranked, public_facts, retry_busy
 
@@ -59,12 +60,14 @@ _Ranked: TypeAlias = tuple[Index, np.ndarray, np.ndarray | None, dict[str, float
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Queries under one header, ready to be sent: each server's salt, column and thresholds; secret."""
+    """Queries under one header, ready to be sent: each server's salt, column and thresholds, and its part of the proof
+    that they are in range; secret."""
 
     header: list[np.ndarray]
     bound: bytes
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
     newest: bytes = b""
+    proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -316,7 +319,7 @@ class User(IndexClient):
         return self._cost(index.total, len(index.batches), k, ranking, queries)
 
     def _cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
-        return search_cost(self.config.encoding, self.config.params, images, batches, k, ranking, queries)
+        return search_cost(self.config, images, batches, k, ranking, queries)
 
     def _ranking(self, ranking: str | None) -> str:
         ranking = self.default_ranking if ranking is None else ranking
@@ -344,6 +347,7 @@ class User(IndexClient):
         while True:
             # an owner that was not asked for by name does not stop the others by what it grants
             index = state if key or strict else state.covering(about[0], k, about[1])
+            index = index.ranked_by(about[0])
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
             if not index.total or (k > index.total and not index.left_out):
@@ -371,13 +375,15 @@ class User(IndexClient):
         # comparing needs some eight words a score where handing it out needs one
         per_query = index.total * self.config.params.k // 8 * (1 if ranking == "user" else 8)
         step = min(MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
+        if ranking != "user" and self.config.certifies:
+            step = min(step, max(1, MAX_PROOF_BYTES // proof_bytes(self.config.query_rule, 1)))
         for start in range(0, len(encoded), step):
             yield encoded[start : start + step]
 
     def _ask_about(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> _Asked:
         """The servers' replies about all rows to some queries."""
         replies, bound = self._replies(index, encoded, k, ranking, theta)
-        facts = None if ranking == "user" else public_facts(self.config.encoding, bound, index.snapshot, index.total)
+        facts = None if ranking == "user" else public_facts(self.config, bound, index.snapshot, index.total)
         return _Asked(index, replies, len(encoded), facts, ranking == "threshold")
 
     def _replies(
@@ -406,6 +412,7 @@ class User(IndexClient):
         columns = self._columns(encoded)
         thetas = self._theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in self.servers}
+        proofs, parts_of_proof = self._proof(encoded, ranking, theta)
         header = encode(
             m.QueryHeader(
                 self.config.id,
@@ -422,17 +429,35 @@ class User(IndexClient):
                 [len(o.batches) for o in index.owners],
                 [column_commitment(salts[s], columns[s], thetas[s]) for s in self.servers],
                 index.batches,
+                proofs,
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
         parts = {s: (salts[s], columns[s], thetas[s]) for s in self.servers}
-        return _Prepared(frames, frames_hash(header), parts, index.newest)
+        return _Prepared(frames, frames_hash(header), parts, index.newest, parts_of_proof)
+
+    def _proof(
+        self, encoded: np.ndarray, ranking: str, theta: int
+    ) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
+        """Commitments of the proof that queries which servers rank are in range, and what each server gets of it."""
+        if ranking == "user" or not self.config.certifies:
+            return [], {}
+        rule = self.config.query_rule
+        made = prove(rule, encoded, [theta] * len(encoded) if ranking == "threshold" else None)
+        none, parts = np.empty((0, 0), made[3].words.dtype), {}
+        for s in self.servers:
+            seeds = made[s % 3 + 1].seed + made[(s + 1) % 3 + 1].seed
+            parts[s] = seeds, made[3].words if s != 3 else none
+        return [commitment(number, made[number]) for number in sorted(made)], parts
 
     def _send(self, prepared: _Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
         """Ask for live rows ``rows``, all if there are none in it."""
         newest = {self.servers[0]: prepared.newest if not rows.start else b""}
         queries = {
-            s: self._sign(m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, b"")), s)
+            s: self._sign(
+                m.Query(prepared.header, *part, rows.start, len(rows), newest.get(s, b""), *prepared.proof.get(s, ())),
+                s,
+            )
             for s, part in prepared.servers.items()
         }
         return collect_ranked(self, prepared.bound, self.channel.gather(queries, together=together))

@@ -25,7 +25,7 @@ CREATE TABLE owners (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT 
     sealed BLOB NOT NULL, frames BLOB NOT NULL, position INTEGER NOT NULL, view BLOB NOT NULL, floor INTEGER NOT NULL,
     floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB);
 CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, box_key BLOB NOT NULL,
-    frames BLOB NOT NULL);
+    frames BLOB NOT NULL, out_of_range INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE paillier_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE grants (owner BLOB NOT NULL, user BLOB NOT NULL, version INTEGER NOT NULL, revoked INTEGER NOT NULL,
     id BLOB NOT NULL, frames BLOB NOT NULL, epoch INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
@@ -43,7 +43,7 @@ CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NO
     dim INTEGER NOT NULL, stored INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, file TEXT NOT NULL,
     size INTEGER NOT NULL, digest BLOB NOT NULL, share_hash BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
     imaged BLOB NOT NULL DEFAULT x'', origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'',
-    PRIMARY KEY (owner, id));
+    certificate BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, id));
 CREATE INDEX batches_by_position ON batches (owner, position);
 CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
@@ -51,6 +51,11 @@ CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, co
     proof BLOB NOT NULL DEFAULT x'', restart BLOB NOT NULL DEFAULT x'');
 CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT ROWID;
 """
+#: columns that catalogs of this format did not have from the beginning
+_ADDED = (
+    ("batches", "certificate", "BLOB NOT NULL DEFAULT x''"),
+    ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
+)
 _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 
 
@@ -108,6 +113,14 @@ class Catalog:
             raise StoreError(f"cannot open {path}: {error}") from None
         if stored != {"format": bytes([FORMAT]), **meta}:
             raise DeploymentError(f"{path} belongs to another deployment, or is of another format version")
+        for table, column, kind in _ADDED:
+            if column not in self._columns(table):
+                with self.transaction() as db:
+                    if column not in self._columns(table):  # not by another process meanwhile
+                        db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+
+    def _columns(self, table: str) -> list[str]:
+        return [row[1] for row in self.all(f"PRAGMA table_info({table})")]
 
     def close(self) -> None:
         with self._lock:

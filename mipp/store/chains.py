@@ -108,8 +108,8 @@ class Chains:
         """Show what the peer shows; files that are needed no more."""
         here = {
             r[0]: r[1:] for r in db.execute(
-                "SELECT id, file, size, digest, share_hash, stored, generation, imaged, tombstones FROM batches "
-                "WHERE owner=?",
+                "SELECT id, file, size, digest, share_hash, stored, generation, imaged, certificate, tombstones "
+                "FROM batches WHERE owner=?",
                 (chain.owner,),
             )
         }  # fmt: skip
@@ -117,18 +117,18 @@ class Chains:
         gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
         for position, rows, dim, batch, dead, origin_batch, origin_row, has in chain.batches:
-            file, size, digest, share_hash, stored, generation, imaged, *known = here.get(
-                batch, ("", 0, b"", b"", rows, 0, has if self._store.has_shares else b"")
+            file, size, digest, share_hash, stored, generation, imaged, certificate, *known = here.get(
+                batch, ("", 0, b"", b"", rows, 0, has if self._store.has_shares else b"", b"")
             )
             if known and known[0]:  # a deletion that is known here is undone by nobody
                 both = np.union1d(np.frombuffer(known[0], "<i8"), np.frombuffer(dead, "<i8"))
                 dead = both.astype("<i8").tobytes()
             db.execute(
                 "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
-                "share_hash, tombstones, imaged, origin_batch, origin_row) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "share_hash, tombstones, imaged, origin_batch, origin_row, certificate) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
-                 imaged, origin_batch, origin_row),
+                 imaged, origin_batch, origin_row, certificate),
             )  # fmt: skip
         for op, kind, position, view, hash_ in chain.ops:
             # the COMMIT's hash, so that this server can confirm it to a peer that only accepted it yet
@@ -156,7 +156,8 @@ class Chains:
                 continue
             share = known.get("share") or {"file": "", "size": 0, "digest": b""}
             here[op] = (
-                share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, known["imaged"]
+                share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, known["imaged"],
+                known.get("certificate", b""),
             )  # fmt: skip
             pack = known.get("pack")
             if pack:

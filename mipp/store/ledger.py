@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 
 from ..crypto.schedule import random_bytes
-from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, StoreError
+from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, OutOfRangeError, StoreError
 from ..protocol.chain import Vote, next_view, unpack_dead
 from . import changes as rules
 from .catalog import Catalog
@@ -262,7 +262,11 @@ class Ledger:
                 raise ConflictError("changes before this one are missing at this server; try again when they are there")
             if act == "accept":
                 record = msgpack.unpackb(row.record, strict_map_key=False)
-                if not self._fits(db, commit, row, record, content):
+                if self.certified_only and "rows" in record and not record.get("certificate"):
+                    if not by_peer:
+                        raise OutOfRangeError("the servers have not checked the range of these rows; ask them first")
+                    act = "never"
+                elif not self._fits(db, commit, row, record, content):
                     act = "never"
             if act == "accept":
                 counter = self.catalog.raise_counter(db)
@@ -465,6 +469,8 @@ class Ledger:
             return _Row("", rules.NONE, b"", b"", b"", b"", b"", b"")
         return _Row(row[0], row[1], *(c or b"" for c in row[2:]))
 
+    #: whether rows must be certified before their COMMIT is accepted; set by the server
+    certified_only = False
     #: reads signed frames of a COMMIT; set by the server, which knows the wire
     parse: Callable[[bytes], Commit]
 

@@ -106,7 +106,7 @@ class Parties:
             if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
                 check_free(db, "users", name)
             db.execute(
-                "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
+                "INSERT INTO users VALUES (?, ?, ?, ?, ?, 0) ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
                 "WHERE users.frames=x''", (user, name, sign_key, box_key, frames),
             )  # fmt: skip
             if paillier:
@@ -114,6 +114,13 @@ class Parties:
                 kept = db.execute("SELECT key FROM paillier_keys WHERE user=?", (user,)).fetchone()
                 if kept[0] != paillier:
                     raise ParameterError("this user is registered with another Paillier key")
+
+    def note_out_of_range(self, user: bytes) -> int:
+        """Count a query that was out of the encoding's range: its user bypasses its client. How many so far."""
+        with self.catalog.transaction() as db:
+            db.execute("UPDATE users SET out_of_range=out_of_range+1 WHERE id=?", (user,))
+            row = db.execute("SELECT out_of_range FROM users WHERE id=?", (user,)).fetchone()
+        return int(row[0]) if row else 0
 
     def paillier_key(self, user: bytes) -> bytes:
         """The Paillier public key that a user registered."""

@@ -19,6 +19,7 @@ from ..errors import ConflictError, NotFoundError, ShapeError
 from ..params import Params
 from ..protocol.chain import pack_dead, unpack_dead
 from .catalog import Catalog
+from .certificates import Certificates
 from .chains import Chains
 from .files import FileInfo, ShareFile, check_file, write_images, write_share
 from .ledger import Commit, Ledger, record_files
@@ -55,7 +56,7 @@ class ServerStore(Parties):
         witness: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.params, self.has_shares = folder, params, has_shares
-        self._hash, self._check = params_hash, check
+        self.params_hash, self._check = params_hash, check
         if create:
             folder.mkdir(mode=0o700)
         meta = {"params": params_hash, "server": bytes([server])}
@@ -70,6 +71,7 @@ class ServerStore(Parties):
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
 
         self.chains = Chains(self)
+        self.certificates = Certificates(self)
 
     def close(self) -> None:
         self.catalog.close()
@@ -87,7 +89,7 @@ class ServerStore(Parties):
 
         ``admit``: called with the rows and bytes that the owner has here; raises if no more may come.
         """
-        info = FileInfo(self._hash, owner, op, self.params.k, dim, self.params.padded(dim), 0, rows, rows)
+        info = FileInfo(self.params_hash, owner, op, self.params.k, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
         if share is not None:
             files["share"] = "shares", lambda path: write_share(path, info, share, None)
@@ -144,9 +146,10 @@ class ServerStore(Parties):
         share = record.get("share") or {"file": "", "size": 0, "digest": b""}
         db.execute(
             "INSERT INTO batches (owner, id, position, rows, dim, stored, file, size, digest, share_hash, imaged, "
-            "origin_batch, origin_row) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "origin_batch, origin_row, certificate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (commit.owner, commit.op, commit.position, record["rows"], record["dim"], record["rows"], share["file"],
-             share["size"], share["digest"], record["share_hash"], record["imaged"], *record["origin"]),
+             share["size"], share["digest"], record["share_hash"], record["imaged"], *record["origin"],
+             record.get("certificate", b"")),
         )  # fmt: skip
         pack = record.get("pack")
         if pack:
@@ -193,10 +196,10 @@ class ServerStore(Parties):
             return
         left = np.setdiff1d(np.arange(total, dtype="<i8"), np.frombuffer(tombstones, "<i8"))
         width, k = self.params.padded(dim), self.params.k
-        info = FileInfo(self._hash, owner, batch, k, dim, width, generation, total, stored)
+        info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation, total, stored)
         old = ShareFile(self.folder / name, info, size, digest, check=self._check)
         places = left if old.ordinals is None else np.searchsorted(old.ordinals, left)
-        info = FileInfo(self._hash, owner, batch, k, dim, width, generation + 1, total, len(left))
+        info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation + 1, total, len(left))
         new = self.changes.attempt_name("shares", owner, f"{batch.hex()}.{generation + 1}")
         with self.changes.attempt(owner, [new]):
             written = write_share(self.folder / new, info, old.words[places], left)
@@ -281,7 +284,8 @@ class ServerStore(Parties):
                     "SELECT revision, name, position, view, floor FROM owners WHERE id=? AND forget IS NULL", (owner,)
                 ).fetchone()
                 rows = db.execute(
-                    "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position FROM batches "
+                    "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position, "
+                    "certificate FROM batches "
                     "WHERE owner=? ORDER BY position", (owner,),
                 ).fetchall()  # fmt: skip
             if head is None:
@@ -294,9 +298,10 @@ class ServerStore(Parties):
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
         batches, tried = [], {}
-        for (batch, count, dim, generation, dead, _, _, _, file, position), place in zip(rows, places, strict=True):
+        for row, place in zip(rows, places, strict=True):
+            batch, count, dim, generation, dead, _, _, _, file, position, certificate = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            batches.append(BatchView(batch, position, count, dim, generation, gone, *place))
+            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate))
             if place[3]:
                 tried[file] = self._stat(file)
         revision, name, position, view, floor = head
@@ -315,9 +320,9 @@ class ServerStore(Parties):
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _wanted(self, owner: bytes, row: tuple[Any, ...], known: BatchView | None) -> Wanted:
-        batch, rows, dim, generation, _, size, digest, stored, file, _ = row
+        batch, rows, dim, generation, _, size, digest, stored, file, *_ = row
         width = self.params.padded(dim)
-        info = FileInfo(self._hash, owner, batch, self.params.k, dim, width, generation, rows, stored)
+        info = FileInfo(self.params_hash, owner, batch, self.params.k, dim, width, generation, rows, stored)
         # a batch that came back without its file (after a restore) has no name
         return Wanted(self.folder / (file or "missing"), info, size, digest, known)
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["BatchView", "OwnerView", "mask_id"]
+__all__ = ["CERTIFICATE_BYTES", "BatchView", "OwnerView", "mask_id"]
+
+#: of a certificate; a refusal is one byte more and a sentence
+CERTIFICATE_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -18,7 +21,8 @@ class BatchView:
 
     On storage servers ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
     ``ordinals`` if rows were compacted away. On key servers ``home`` is None. ``problem`` says why a batch cannot be
-    searched here (its file is damaged or missing), without a path; it is empty for all others.
+    searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
+    session in which the servers found all rows in range, or what they refused, or empty.
     """
 
     id: bytes
@@ -31,6 +35,21 @@ class BatchView:
     offset: int
     ordinals: np.ndarray | None
     problem: str = ""
+    certificate: bytes = b""
+
+    @property
+    def certified(self) -> bool:
+        """Whether the servers found that all rows keep the encoding's bounds, so that they can rank them."""
+        return len(self.certificate) == CERTIFICATE_BYTES
+
+    @property
+    def unranked(self) -> str:
+        """Why the servers do not rank the batch, or nothing."""
+        if self.certified:
+            return ""
+        if self.certificate:
+            return self.certificate[CERTIFICATE_BYTES + 1 :].decode(errors="replace")
+        return "the servers have not checked the range of its rows yet"
 
     @property
     def stored(self) -> int:

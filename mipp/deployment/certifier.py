@@ -1,0 +1,87 @@
+"""Has the servers certify batches that were uploaded before rows were checked, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from ..errors import BusyError, MippError, ProtocolError, StaleSnapshotError
+from ..protocol import messages as m
+from ..protocol import peer_messages as pm
+from ..protocol.channel import Channel, request
+from ..protocol.wire import encode
+
+__all__ = ["Certifier"]
+
+_log = logging.getLogger("mipp.deployment")
+#: how often one batch is tried, as it may change meanwhile
+_ATTEMPTS = 5
+
+
+class Certifier:
+    """Goes through the batches that some server has no certificate of, one after the other.
+
+    Parameters
+    ----------
+    channel : to the servers' side for operators and peers
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def missing(self) -> list[tuple[bytes, bytes]]:
+        """Owner and id of batches that are not certified at all servers, those that were refused left out."""
+        found: dict[tuple[bytes, bytes], None] = {}
+        for server in self._channel.servers:
+            told = request(self._channel, server, pm.UncertifiedRequest())
+            found |= dict.fromkeys(zip(told.owners, told.batches, strict=True))
+        return list(found)
+
+    def start(self) -> int:
+        """Begin, if there is anything to do; how many batches there are."""
+        batches = self.missing()
+        if batches:
+            self._thread = threading.Thread(target=self._work, args=(batches,), name="mipp certifier", daemon=True)
+            self._thread.start()
+        return len(batches)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all is done; whether it is."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End after the batch that is being tested."""
+        self._stop.set()
+        self.wait()
+
+    def _work(self, batches: list[tuple[bytes, bytes]]) -> None:
+        for owner, batch in batches:
+            if self._stop.is_set():
+                return
+            try:
+                self._certify(owner, batch)
+            except MippError as error:  # it stays as it is; searches say so
+                _log.warning("batch %s of owner %s was not certified: %s", batch.hex(), owner.hex(), error)
+
+    def _certify(self, owner: bytes, batch: bytes) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._once(owner, batch)
+            except (StaleSnapshotError, BusyError, ProtocolError):
+                if attempt == _ATTEMPTS - 1 or self._stop.wait(0.2 * 2**attempt):
+                    raise
+
+    def _once(self, owner: bytes, batch: bytes) -> None:
+        replies = self._asked(pm.CertifyBatch(owner, batch), self._channel.servers)
+        while pending := tuple(s for s, r in replies.items() if isinstance(r, m.Pending)):
+            time.sleep(replies[pending[0]].retry_after / 1000)
+            replies |= self._asked(pm.CollectBatch(owner, batch), pending)
+
+    def _asked(self, msg: Any, servers: tuple[int, ...]) -> dict[int, Any]:
+        return self._channel.gather({s: encode(msg) for s in servers}, together=True)

@@ -1,0 +1,152 @@
+"""A server's part in the certificates of rows: the three servers test together that a batch keeps the bounds.
+
+Owners ask for it between PREPARE and COMMIT; whoever operates the servers asks for batches that were there before. What
+is tested, and how, is in ``protocol/certificate.py``. Certificates have a rendezvous of their own, one attempt at a
+time, so that a large upload holds up no search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConflictError, IntegrityError, NotFoundError, OutOfRangeError, ParameterError, ShapeError
+from ..protocol import messages as m
+from ..protocol import peer_messages as pm
+from ..protocol.certificate import Batch, certify_rows, refused
+from ..protocol.link import Link
+from ..protocol.session import Party
+from ..store.views import BatchView
+from .admission import Admission
+from .ranking import TIMEOUT
+
+if TYPE_CHECKING:
+    from .server import Digest, Server
+
+__all__ = ["HANDLERS", "PEER_HANDLERS"]
+
+Words = Callable[[np.ndarray], np.ndarray]
+
+
+def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+    admission = _admission(server)
+    if len(msg.op) != 16:
+        raise ShapeError("a change has an id of 16 bytes")
+    key = _name(b"prepared", signer, msg.op)
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        batch = server.store.certificates.prepared(signer, msg.op)
+        session, bad = _test(server, link, signer, batch, np.arange(batch.rows), key, bytes(32))
+        if len(bad):
+            with contextlib.suppress(ConflictError):
+                server.store.changes.never(signer, msg.op)
+            raise OutOfRangeError(refused(bad, batch.rows))
+        server.store.certificates.note_prepared(signer, msg.op, session)
+        return m.Ok()
+
+    # refuses what is not prepared; the file is opened when the test begins
+    reply = admission.ask(signer, key, 0, lambda: server.store.certificates.prepared(signer, msg.op) and None, run)
+    return _told(server, key, reply)
+
+
+def collect(server: Server, signer: bytes, msg: m.CollectCertificate, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+    key = _name(b"prepared", signer, msg.op)
+    return _told(server, key, _admission(server).collect(signer, key))
+
+
+def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
+    key = _name(b"visible", msg.owner, msg.batch)
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        batch, view = _visible(server, msg)
+        live = np.setdiff1d(np.arange(batch.rows), batch.tombstones)
+        state = hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest()
+        session, bad = _test(server, link, msg.owner, batch, live, key, state)
+        refusal = refused(live[bad], batch.rows) if len(bad) else ""
+        server.store.certificates.note_visible(msg.owner, msg.batch, b"" if refusal else session, refusal)
+        return m.Ok()
+
+    reply = _admission(server).ask(msg.owner, key, 0, lambda: _visible(server, msg) and None, run)
+    return _told(server, key, reply)
+
+
+def collect_batch(server: Server, msg: pm.CollectBatch) -> m.Ok | m.Pending:
+    key = _name(b"visible", msg.owner, msg.batch)
+    return _told(server, key, _admission(server).collect(msg.owner, key))
+
+
+def uncertified(server: Server, msg: pm.UncertifiedRequest) -> pm.Uncertified:
+    missing = server.store.certificates.missing() if server.config.certifies else []
+    return pm.Uncertified([owner for owner, _ in missing], [batch for _, batch in missing])
+
+
+def _admission(server: Server) -> Admission:
+    if server.certifying is None or not server.config.certifies:
+        raise ParameterError("rows of this deployment need no certificate: its servers do not rank")
+    return server.certifying
+
+
+def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
+    """What the servers call one test; 32 bytes."""
+    return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
+
+
+def _visible(server: Server, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
+    """A visible batch, and the view that it is of."""
+    view = server.store.view(msg.owner)
+    if msg.batch not in view.index:
+        raise NotFoundError("this owner has no such batch")
+    batch = view.batches[view.index[msg.batch]]
+    if batch.problem:
+        raise IntegrityError(f"batch {msg.batch.hex()} is damaged at server {server.index}: {batch.problem}")
+    return batch, view.hash
+
+
+def _test(
+    server: Server, link: Link, owner: bytes, batch: BatchView, live: np.ndarray, key: bytes, state: bytes
+) -> tuple[bytes, np.ndarray]:
+    """Test rows ``live`` (original numbers) of a batch; the session, and which of them are out of range."""
+    party = Party(server.index, server._pair_keys, link, timeout=TIMEOUT, threads=server.threads)
+    if not len(live):  # nothing of it is ever answered
+        return hashlib.sha256(key + state).digest(), live
+    p = server.config.params
+    try:
+        words = server.row_words(owner, batch)
+    except BaseException as error:
+        with contextlib.suppress(BaseException), party.attempt():
+            raise error
+        raise
+    facts = Batch(key, state, len(live), server.config.row_rule, p)
+    server.progress[key] = 0, len(live)
+    try:
+        bad = certify_rows(
+            party, lambda start, stop: words(live[start:stop]), facts, functools.partial(_note, server, key, len(live))
+        )
+    finally:
+        server.progress.pop(key, None)
+    return party.session, bad
+
+
+def _note(server: Server, key: bytes, total: int, done: int) -> None:
+    server.progress[key] = done, total
+
+
+def _told(server: Server, key: bytes, reply: Any) -> m.Ok | m.Pending:
+    """A reply, with how far the test has come."""
+    if isinstance(reply, m.Pending):
+        return m.Pending(reply.retry_after, *server.progress.get(key, (0, 0)))
+    assert isinstance(reply, m.Ok)
+    return reply
+
+
+HANDLERS: dict[type, Any] = {m.CertifyRows: certify, m.CollectCertificate: collect}
+PEER_HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
+    pm.CertifyBatch: certify_batch,
+    pm.CollectBatch: collect_batch,
+    pm.UncertifiedRequest: uncertified,
+}

@@ -1,0 +1,71 @@
+"""Which batches of a server are certified: their rows keep the encoding's bounds, as the servers found on shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgpack
+import numpy as np
+
+from ..errors import ConflictError, NotFoundError
+from . import changes as rules
+from .files import FileInfo, ShareFile
+from .views import CERTIFICATE_BYTES, BatchView
+
+if TYPE_CHECKING:
+    from .store import ServerStore
+
+__all__ = ["Certificates"]
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class Certificates:
+    """Certificates of one store: of prepared changes in their record, of visible batches in the catalog."""
+
+    def __init__(self, store: ServerStore) -> None:
+        self._store = store
+
+    def prepared(self, owner: bytes, op: bytes) -> BatchView:
+        """The rows of a change that is prepared here, and its certificate if it has one.
+
+        NotFoundError if nothing is prepared under this name, or no rows are.
+        """
+        store = self._store
+        row = store.catalog.one("SELECT record FROM changes WHERE owner=? AND op=? AND state='prepared'", owner, op)
+        record = msgpack.unpackb(row[0], strict_map_key=False) if row is not None else {}
+        if "rows" not in record:
+            raise NotFoundError("no rows are prepared under this id; upload them first")
+        rows, dim, share = record["rows"], record["dim"], record.get("share")
+        words = None
+        if share:
+            width = store.params.padded(dim)
+            info = FileInfo(store.params_hash, owner, op, store.params.k, dim, width, 0, rows, rows)
+            words = ShareFile(store.folder / share["file"], info, share["size"], share["digest"], check=False).words
+        return BatchView(op, 0, rows, dim, 0, _NO_ROWS, words, 0, None, "", record.get("certificate", b""))
+
+    def note_prepared(self, owner: bytes, op: bytes, certificate: bytes) -> None:
+        """Write a certificate (32 bytes) into the record of a prepared change; ConflictError if it went on."""
+        with self._store.catalog.transaction() as db:
+            row = db.execute(
+                "SELECT record FROM changes WHERE owner=? AND op=? AND state=?", (owner, op, rules.PREPARED)
+            ).fetchone()
+            if row is None:
+                raise ConflictError("the change was committed or refused while its rows were checked")
+            record = msgpack.unpackb(row[0], strict_map_key=False) | {"certificate": certificate}
+            db.execute("UPDATE changes SET record=? WHERE owner=? AND op=?", (msgpack.packb(record), owner, op))
+
+    def note_visible(self, owner: bytes, batch: bytes, certificate: bytes = b"", refusal: str = "") -> None:
+        """Write the certificate of a visible batch (32 bytes), or why it is refused; nothing if the batch is gone."""
+        value = certificate or bytes(CERTIFICATE_BYTES + 1) + refusal.encode()
+        with self._store.catalog.transaction() as db:
+            db.execute("UPDATE batches SET certificate=? WHERE owner=? AND id=?", (value, owner, batch))
+            db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner,))
+
+    def missing(self) -> list[tuple[bytes, bytes]]:
+        """Owner and id of visible batches without a certificate, those that were refused left out."""
+        rows = self._store.catalog.all(
+            "SELECT b.owner, b.id FROM batches b JOIN owners o ON o.id = b.owner "
+            "WHERE b.certificate=x'' AND o.forget IS NULL ORDER BY b.owner, b.position"
+        )
+        return [(owner, batch) for owner, batch in rows]
