@@ -48,6 +48,7 @@ __all__ = [
 
 MAX_BLOCKS = 1 << 32
 _INFOS_AT_ONCE = 1 << 19
+_INT64 = np.iinfo(np.int64)
 _SIGNED: dict[int, np.dtype[Any]] = {2: np.dtype("<i2"), 4: np.dtype("<i4"), 8: np.dtype("<i8")}
 
 
@@ -357,12 +358,20 @@ def reconstruct(answers: Sequence[np.ndarray], *, threads: int | None = None) ->
     return out
 
 
-def top_k(answers: Sequence[np.ndarray], k: int, *, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def top_k(
+    answers: Sequence[np.ndarray],
+    k: int,
+    *,
+    low: int = int(_INT64.min),
+    high: int = int(_INT64.max),
+    threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The k best rows from the answers: row numbers (B, k) and scores (B, k), best first, ties by smaller row.
 
-    Runs at the user, who knows the scores; its time depends on them.
+    Rows whose scores are not ``low`` to ``high`` are dropped: they stand behind all others, by row, with score -2^63,
+    and only if fewer than k rows are left. Runs at the user, who knows the scores; its time depends on them.
     """
-    rows, scores = _core.reconstruct_top_k_var(list(answers), k, threads or 0)
+    rows, scores = _core.reconstruct_top_k_var(list(answers), k, threads or 0, low=low, high=high)
     return rows, scores
 
 
@@ -370,18 +379,19 @@ class RunningTopK:
     """The k best rows of B queries over answers that come some rows at a time, in row order.
 
     The same result as :func:`top_k` of all at once: ``rows`` and ``scores`` (B, k) int64, best first, ties by smaller
-    row. Of fewer than k rows so far, the first ``seen`` columns count.
+    row. Of fewer than k rows so far, the first ``seen`` columns count. ``low`` and ``high`` as for :func:`top_k`.
     """
 
-    def __init__(self, queries: int, k: int) -> None:
+    def __init__(self, queries: int, k: int, *, low: int = int(_INT64.min), high: int = int(_INT64.max)) -> None:
         if queries < 0 or k < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
-        self.k, self.seen = k, 0
+        self.k, self.seen, self.low, self.high = k, 0, low, high
         self.rows, self.scores = np.empty((queries, k), np.int64), np.empty((queries, k), np.int64)
 
     def add(self, answers: Sequence[np.ndarray], *, threads: int | None = None) -> None:
         """Rank the next rows: their 2t+1 answers, (B, n) words each. Its time depends on the scores."""
-        _core.reconstruct_top_k_var(list(answers), self.k, threads or 0, self.seen, (self.rows, self.scores))
+        best = self.rows, self.scores
+        _core.reconstruct_top_k_var(list(answers), self.k, threads or 0, self.seen, best, self.low, self.high)
         self.seen += answers[0].shape[1]
 
 

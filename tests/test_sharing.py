@@ -187,6 +187,13 @@ def test_running_top_k_equals_top_k():
             assert running.seen == b
         rows, scores = top_k(answers, k)
         assert np.array_equal(running.rows, rows) and np.array_equal(running.scores, scores)
+        bounded = RunningTopK(4, k, low=-9000, high=9000)
+        bounded.add([x[:, :450].copy() for x in answers])
+        bounded.add([x[:, 450:].copy() for x in answers])
+        rows, scores = top_k(answers, k, low=-9000, high=9000)
+        assert np.array_equal(bounded.rows, rows) and np.array_equal(bounded.scores, scores)
+        there = scores > -(2**63)
+        assert np.abs(scores[there]).max() <= 9000 and there.all() == (k < 900)
     for bad in ((-1, 3), (3, 0)):
         with pytest.raises(ParameterError):
             RunningTopK(*bad)

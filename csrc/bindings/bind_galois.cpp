@@ -196,8 +196,13 @@ std::int64_t* require_best(py::array& a, py::ssize_t queries, py::ssize_t k) {
     return static_cast<std::int64_t*>(a.mutable_data());
 }
 
+// Scores that count in a top-k.
+struct ScoreRange {
+    std::int64_t low = INT64_MIN, high = INT64_MAX;
+};
+
 py::tuple top_k(int bits, const std::vector<const void*>& answers, py::ssize_t queries, py::ssize_t n,
-                std::size_t first, std::size_t k, py::array rows, py::array scores, int threads) {
+                std::size_t first, std::size_t k, ScoreRange range, py::array rows, py::array scores, int threads) {
     std::int64_t* rows_data = require_best(rows, queries, static_cast<py::ssize_t>(k));
     std::int64_t* scores_data = require_best(scores, queries, static_cast<py::ssize_t>(k));
     bind::require_disjoint(rows, "best", scores, "best");
@@ -205,31 +210,36 @@ py::tuple top_k(int bits, const std::vector<const void*>& answers, py::ssize_t q
     {
         bind::GilRelease release;
         status = answers_top_k_var(bits, answers.data(), answers.size(), static_cast<std::size_t>(queries),
-                                   static_cast<std::size_t>(n), k, first, rows_data, scores_data, threads);
+                                   static_cast<std::size_t>(n), k, first, range.low, range.high, rows_data, scores_data,
+                                   threads);
     }
     bind::throw_status(status);
     return py::make_tuple(rows, scores);
 }
 
 py::tuple new_top_k(int bits, const std::vector<const void*>& answers, py::ssize_t queries, py::ssize_t n,
-                    const py::object& k_object, const py::object& threads_object) {
+                    const py::object& k_object, const py::object& threads_object, ScoreRange range) {
     if (n < 1) bind::raise_shape("top-k needs at least one row");
     const auto k = static_cast<py::ssize_t>(bind::require_int(k_object, 1, n, "k"));
     const int threads = threads_of(threads_object);
     py::array_t<std::int64_t> rows({queries, k}), scores({queries, k});
-    return top_k(bits, answers, queries, n, 0, static_cast<std::size_t>(k), rows, scores, threads);
+    return top_k(bits, answers, queries, n, 0, static_cast<std::size_t>(k), range, rows, scores, threads);
 }
 
 // Alone: the k best of these rows. With `best`: goes on from the best of the `first` rows before, in place.
 py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& k_object,
                             const py::object& threads_object, const py::object& first_object,
-                            const py::object& best_object) {
+                            const py::object& best_object, const py::object& low_object,
+                            const py::object& high_object) {
     const Arrays answers(answers_object, "answers", false);
+    const std::int64_t low = bind::require_int(low_object, INT64_MIN, INT64_MAX, "low");
+    const ScoreRange range{low, bind::require_int(high_object, low, INT64_MAX, "high")};
     constexpr std::int64_t most = std::int64_t{1} << 48;
     const auto first = static_cast<std::size_t>(bind::require_int(first_object, 0, most, "first"));
     if (best_object.is_none()) {
         if (first != 0) bind::raise_parameter("first needs the best of the rows before");
-        return new_top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), k_object, threads_object);
+        return new_top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), k_object, threads_object,
+                         range);
     }
     const py::sequence best = require_sequence(best_object, "best");
     if (best.size() != 2) bind::raise_parameter("best must be rows and scores");
@@ -238,7 +248,8 @@ py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& 
     const int threads = threads_of(threads_object);
     answers.require_apart_from(rows, "best");
     answers.require_apart_from(scores, "best");
-    return top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), first, k, rows, scores, threads);
+    return top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), first, k, range, rows, scores,
+                 threads);
 }
 
 py::tuple scores_top_k(const py::object& scores_object, const py::object& k, const py::object& threads) {
@@ -249,7 +260,7 @@ py::tuple scores_top_k(const py::object& scores_object, const py::object& k, con
     bind::require_ndim(scores, 2, "scores");
     bind::require_aligned(scores, "scores");
     bind::require_contiguous(scores, "scores");
-    return new_top_k(64, {scores.data()}, scores.shape(0), scores.shape(1), k, threads);
+    return new_top_k(64, {scores.data()}, scores.shape(0), scores.shape(1), k, threads, {});
 }
 
 }  // namespace
@@ -261,6 +272,7 @@ void bind_galois(py::module_& m) {
           py::arg("threads") = py::none());
     m.def("reconstruct", &reconstruct, py::arg("answers"), py::arg("out"), py::arg("threads") = py::none());
     m.def("reconstruct_top_k_var", &reconstruct_top_k, py::arg("answers"), py::arg("k"),
-          py::arg("threads") = py::none(), py::arg("first") = 0, py::arg("best") = py::none());
+          py::arg("threads") = py::none(), py::arg("first") = 0, py::arg("best") = py::none(),
+          py::arg("low") = INT64_MIN, py::arg("high") = INT64_MAX);
     m.def("top_k_var", &scores_top_k, py::arg("scores"), py::arg("k"), py::arg("threads") = py::none());
 }

@@ -282,7 +282,7 @@ int top_k_var(int bits, const void* const* answers, std::size_t count, std::size
         return MIPP_BAD_ARGUMENT;
     }
     return call(threads, [&](int t) {
-        return answers_top_k_var(bits, answers, count, queries, n, k, first_row, rows, scores, t);
+        return answers_top_k_var(bits, answers, count, queries, n, k, first_row, INT64_MIN, INT64_MAX, rows, scores, t);
     });
 }
 

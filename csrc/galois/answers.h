@@ -33,13 +33,15 @@ inline void answers_add(const Word* const* answers, size_t count, size_t n, int6
     for (; at < n; ++at) out[at] = static_cast<typename V::SignedWord>(sum_one(answers, count, at));
 }
 
-// A block's scores are summed and their maximum compared first: almost no block is looked at twice.
+// A block's scores are summed and their maximum compared first: almost no block is looked at twice, and only then is
+// the range compared.
 template <class Word>
 inline size_t answers_filter_var(const Word* const* answers, size_t count, size_t begin, size_t end, int64_t threshold,
-                                 int all, MippHit* hits, size_t* found, size_t limit) {
+                                 int64_t low, int64_t high, int all, MippHit* hits, size_t* found, size_t limit) {
     using V = Vec<Word>;
     using SignedWord = typename V::SignedWord;
     alignas(64) SignedWord scores[MIPP_FILTER_BLOCK];
+    const uint64_t span = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
     size_t at = begin, hit = *found;
     while (at < end && hit < limit) {
         const size_t some = min_of(MIPP_FILTER_BLOCK, end - at);
@@ -64,9 +66,11 @@ inline size_t answers_filter_var(const Word* const* answers, size_t count, size_
         }
         if (all || top > threshold) {
             for (i = 0; i < some; ++i) {
-                hits[hit].score = scores[i];
+                const int64_t sum = scores[i];
+                const int64_t score = static_cast<uint64_t>(sum) - static_cast<uint64_t>(low) > span ? INT64_MIN : sum;
+                hits[hit].score = score;
                 hits[hit].row = static_cast<int64_t>(at + i);
-                hit += all || scores[i] > threshold;
+                hit += all || score > threshold;
             }
         }
         at += some;

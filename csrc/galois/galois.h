@@ -39,8 +39,10 @@ Status answers_add(int bits, const void* const* answers, std::size_t count, std:
 
 // The k largest sums of each query, best first, ties by smaller row. answers: count arrays queries x n, of rows
 // first_row on. rows and scores (queries x k): what is best of the rows before, min(k, first_row) of them, becomes what
-// is best of all, min(k, first_row + n) of them; the rest is not touched.
+// is best of all, min(k, first_row + n) of them; the rest is not touched. A sum outside [low, high] counts as the least
+// int64, and so comes last.
 Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
-                         std::size_t k, std::size_t first_row, std::int64_t* rows, std::int64_t* scores, int threads);
+                         std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high, std::int64_t* rows,
+                         std::int64_t* scores, int threads);
 
 }  // namespace mipp

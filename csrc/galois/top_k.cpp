@@ -21,16 +21,22 @@ void keep_best_var(Hits& hits, std::size_t k) {
     hits.resize(k);
 }
 
+// Scores outside count as the least integer.
+struct Range {
+    std::int64_t low, high;
+};
+
 // Best k of rows [begin, end) that exceed `threshold` (`all`: of every row), in no order.
 template <class Word>
 void select_var(const GaloisKernels<Word>& kernels, const Word* const* answers, std::size_t count, std::size_t begin,
-                std::size_t end, std::size_t k, std::int64_t threshold, bool all, Hits& hits) {
+                std::size_t end, std::size_t k, std::int64_t threshold, bool all, Range range, Hits& hits) {
     // Room for as many again: selecting costs a constant per candidate.
     const std::size_t limit = std::min(k + std::max<std::size_t>(k, 64), end - begin);
     std::size_t at = begin, found = 0;
     hits.resize(limit + MIPP_FILTER_BLOCK);
     while (at < end) {
-        at = kernels.filter_var(answers, count, at, end, threshold, all, hits.data(), &found, limit);
+        at = kernels.filter_var(answers, count, at, end, threshold, range.low, range.high, all, hits.data(), &found,
+                                limit);
         if (found < k) continue;
         hits.resize(found);
         keep_best_var(hits, k);
@@ -70,7 +76,7 @@ void merge_var(const Hits& hits, std::size_t known, std::size_t k, std::int64_t*
 
 template <class Word>
 Status top_k_var(const void* const* answers, std::size_t count, std::size_t queries, std::size_t n, std::size_t k,
-                 std::size_t first_row, std::int64_t* rows, std::int64_t* scores, int threads) {
+                 std::size_t first_row, Range range, std::int64_t* rows, std::int64_t* scores, int threads) {
     const auto& kernels = galois_kernels<Word>();
     // Few queries: threads share the rows of each.
     if (threads <= 0) threads = pool_default_threads();
@@ -86,7 +92,7 @@ Status top_k_var(const void* const* answers, std::size_t count, std::size_t quer
         if (begin == end) return;
         const bool all = known < k;
         const std::int64_t threshold = all ? std::numeric_limits<std::int64_t>::min() : scores[b * k + k - 1];
-        select_var(kernels, in, count, begin, end, std::min(k, end - begin), threshold, all, hits);
+        select_var(kernels, in, count, begin, end, std::min(k, end - begin), threshold, all, range, hits);
     };
     const auto finish = [&](std::size_t b, Hits& hits) {
         keep_best_var(hits, k);
@@ -140,11 +146,13 @@ Status top_k_var(const void* const* answers, std::size_t count, std::size_t quer
 }  // namespace
 
 Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
-                         std::size_t k, std::size_t first_row, std::int64_t* rows, std::int64_t* scores, int threads) {
-    if (count == 0 || count > max_maps || k < 1) return Status::bad_argument;
+                         std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high, std::int64_t* rows,
+                         std::int64_t* scores, int threads) {
+    if (count == 0 || count > max_maps || k < 1 || low > high) return Status::bad_argument;
     try {
         return with_word(bits, [&](auto zero) {
-            return top_k_var<decltype(zero)>(answers, count, queries, n, k, first_row, rows, scores, threads);
+            return top_k_var<decltype(zero)>(answers, count, queries, n, k, first_row, {low, high}, rows, scores,
+                                             threads);
         });
     } catch (const std::bad_alloc&) {
         return Status::no_memory;

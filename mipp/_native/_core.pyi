@@ -72,6 +72,8 @@ def reconstruct_top_k_var(
     threads: int | None = None,
     first: int = 0,
     best: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
+    low: int = ...,
+    high: int = ...,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 def top_k_var(
     scores: npt.NDArray[np.int64], k: int, threads: int | None = None

@@ -317,6 +317,49 @@ def test_running_top_k_in_long_blocks(tier, rng):
             assert np.array_equal(rows, expected[0][some]) and np.array_equal(values, expected[1][some])
 
 
+def ranges(bits):
+    bound = 2 ** (bits - 1)
+    return [(-bound + 1, bound - 2), (-3, 3), (0, 0), (-bound, -bound + 1), (bound - 1, bound - 1), (-(2**63), 1)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 64, 511, 512, 513, 1500])
+def test_top_k_drops_what_is_out_of_range(tier, dtype, rng, n):
+    """Ties, k from 1 to all, none or all of it out of range; the rows at once and some at a time."""
+    bound = 2 ** (bits_of(dtype) - 1)
+    for low, high in ranges(bits_of(dtype)):
+        scores = rng.integers(-bound, bound, (4, n), dtype=np.int64)
+        scores[1] = rng.integers(-5, 6, n)
+        scores[2] = np.where(rng.random(n) < 0.03, scores[1], bound - 1)  # few that count among the largest
+        scores[3] = np.where(rng.random(n) < 0.9, scores[1], scores[0])
+        answers = split(rng, scores, dtype)
+        for k in {1, min(10, n), (n + 1) // 2, n}:
+            expected = [oracle.top_k_in_range(row.tolist(), k, low, high) for row in scores]
+            rows, values = _core.reconstruct_top_k_var(answers, k, 1, low=low, high=high)
+            found = [list(zip(*both, strict=True)) for both in zip(rows.tolist(), values.tolist(), strict=True)]
+            assert found == expected
+            best = np.empty((2, 4, k), np.int64)
+            for a, b in itertools.pairwise(split_rows(rng, n, 4)):
+                some = [np.ascontiguousarray(x[:, a:b]) for x in answers]
+                _core.reconstruct_top_k_var(some, k, 1, a, (best[0], best[1]), low, high)
+            assert np.array_equal(best[0], rows) and np.array_equal(best[1], values)
+
+
+def test_top_k_in_range_of_many_rows(tier, dtype, rng):
+    """Rows that threads share; high scores out of range in every block hide nothing."""
+    n, bound = 200_000, 2 ** (bits_of(dtype) - 1)
+    scores = rng.integers(-100, 101, (2, n), dtype=np.int64)
+    scores[:, ::100] = bound - 1
+    scores[:, 50::100] = -bound
+    scores[1, 7:] = bound - 2
+    answers = split(rng, scores, dtype)
+    for k in (1, 10, 3000):
+        expected = [oracle.top_k_in_range(row.tolist(), k, -100, 100) for row in scores]
+        for threads in THREADS:
+            rows, values = _core.reconstruct_top_k_var(answers, k, threads, low=-100, high=100)
+            found = [list(zip(*both, strict=True)) for both in zip(rows.tolist(), values.tolist(), strict=True)]
+            assert found == expected
+
+
 def test_running_top_k_errors():
     best = np.zeros((2, 4), np.int64), np.zeros((2, 4), np.int64)
     good = {"answers": [u32(2, 6)] * 3, "k": 4, "threads": 1, "first": 9, "best": best}
@@ -336,6 +379,11 @@ def test_running_top_k_errors():
         (ShapeError, {"best": (best[0], read_only(np.zeros((2, 4), np.int64)))}),
         (ShapeError, {"best": (best[0], np.zeros((4, 2), np.int64).T)}),
         (ShapeError, {"answers": [u32(3, 6)]}),
+        (ParameterError, {"low": 1, "high": 0}),
+        (ParameterError, {"low": -(2**63) - 1}),
+        (ParameterError, {"high": 2**63}),
+        (DTypeError, {"low": 0.0}),
+        (DTypeError, {"high": None}),
     ])  # fmt: skip
 
 

@@ -33,6 +33,14 @@ def top_k(scores, k):
     return sorted(range(len(scores)), key=lambda row: (-int(scores[row]), row))[:k]
 
 
+def top_k_in_range(scores, k, low, high):
+    """(row, score) of the k largest within [low, high], then of the others, which get score -2^63, by row."""
+    inside = [row for row in range(len(scores)) if low <= int(scores[row]) <= high]
+    outside = [(row, -(2**63)) for row in range(len(scores)) if not low <= int(scores[row]) <= high]
+    best = sorted(inside, key=lambda row: (-int(scores[row]), row))
+    return ([(row, int(scores[row])) for row in best] + outside)[:k]
+
+
 def combine_wide(inputs, matrices):
     """The same map in wrapping 64-bit numpy, for larger arrays: 2^k divides 2^64."""
     m = matrices.shape[-1]
