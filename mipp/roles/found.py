@@ -38,7 +38,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Rows that a search went on without: a batch, or all of an owner (``batch`` is empty), and why.
+    """Rows that a search went on without: of a batch, or all of an owner (``batch`` is empty), and why.
 
     ``server``: at which server, 0 if it is about all of them together.
     """
@@ -175,6 +175,20 @@ class Index:
         other.newest = newest
         return other
 
+    def dropping(self, rows: np.ndarray) -> Index:
+        """The same; ``left_out`` names the batches of these live rows too, each given once, as out of range."""
+        if not len(rows):
+            return self
+        left_out = []
+        for b, count in zip(*np.unique(self.locate(rows)[0], return_counts=True), strict=True):
+            owner = self.owners[int(self.owner_of_batch[b])]
+            rows_are, were = ("row is", "was") if count == 1 else ("rows are", "were")
+            reason = f"{count} {rows_are} out of the encoding's range and {were} left out"
+            left_out.append(LeftOut(owner.owner, owner.name, self.batches[b].tobytes(), 0, reason))
+        other = copy.copy(self)
+        other.left_out = (*self.left_out, *left_out)
+        return other
+
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Batch numbers (into ``batches``) and rows of live row numbers."""
         original = positions if self._live is None else self._live[positions]
@@ -194,6 +208,9 @@ class Nearest:
 
     ``rows`` (B, k) int64 are row numbers of ``index``; ``scores`` (B, k) int64 and ``values`` (B, k) float64 in the
     metric's unit, or None when the grants do not give them; ``seconds`` as in :class:`SearchResult`, for all queries.
+
+    Where the user ranks and fewer than k rows have scores that the encoding allows, the last places are empty: their
+    row is -1, their score one less than the encoding's least, their value that of this score.
     """
 
     index: Index

@@ -51,6 +51,8 @@ _ANSWER_BYTES = 1 << 28
 
 #: errors of one cloud that another may not have
 _ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
+#: the score of rows that a top-k dropped; no encoding's range reaches it
+_DROPPED = np.iinfo(np.int64).min
 #: stand for an owner in ids of images: nobody has the batch, or several do
 _NOBODY, _SEVERAL = bytes(16), b"several owners.."
 T = TypeVar("T")
@@ -116,6 +118,10 @@ class User(IndexClient):
 
     Servers learn who asks, over which owners, when, and k. With ``ranking="server"`` the user learns the k nearest
     only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
+
+    An owner's program can store rows that are longer than the encoding allows. With ``ranking="user"`` a row whose
+    score is out of the encoding's range is dropped, high or low; nothing is asked again because of it. A row whose
+    score lies or wraps into the range cannot be told from others.
     """
 
     #: who ranks when a search does not say; and all that the servers offer
@@ -160,6 +166,10 @@ class User(IndexClient):
         strict : raise IntegrityError instead of going on without batches that are damaged or missing at a server, and
             owners on whom the servers differ; what was left out is in the result's ``left_out``
 
+        With ``"user"``, rows whose scores are out of the encoding's range are no hits, also with ``strict``: there are
+        fewer than k hits if fewer rows are left, and only then ``left_out`` names batches of such rows (of as many as
+        would have filled the k places, over all queries of the call). :meth:`scores` names all.
+
         Raises
         ------
         AccessDeniedError, ParameterError, EncodingError, ShapeError
@@ -192,7 +202,8 @@ class User(IndexClient):
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
-            hits = self._hits(found.index, found.rows[q], scores, found.values, q)
+            there = found.rows[q][found.rows[q] >= 0]  # empty places are the last ones
+            hits = self._hits(found.index, there, scores, found.values, q)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
             results.append(SearchResult(hits, seconds, found.left_out))
         return results
@@ -206,6 +217,9 @@ class User(IndexClient):
         All of it is about one state of the index, whatever is uploaded meanwhile. When rows are deleted or a grant
         changes before all queries are sent, the whole batch is asked again, under a new header (so it counts against
         quotas again).
+
+        Rows whose scores are out of the encoding's range leave the last places empty if fewer than k others are there
+        (``ranking="user"``): row -1, and a score one less than the encoding's least.
 
         Raises
         ------
@@ -221,11 +235,16 @@ class User(IndexClient):
             owners, k, lambda index: ranked(index, encoded, min(int(k), index.total), ranking), strict,
             (ranking, len(encoded)),
         )  # fmt: skip
+        if ranking == "user" and scores is not None:
+            empty = scores == _DROPPED
+            index = index.dropping(np.unique(rows[empty]))
+            rows[empty], scores[empty] = -1, self.config.encoding.score_range[0] - 1
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
         return Nearest(index, rows, scores, values, spent)
 
     def _by_rows(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> _Ranked:
         """The k nearest from the answers to some rows at a time."""
+        low, high = self.config.encoding.score_range
         spent = {"score": 0.0, "rank": 0.0}
         best: list[RunningTopK] = []
 
@@ -236,7 +255,7 @@ class User(IndexClient):
 
         began = time.perf_counter()
         for some in query_blocks(len(encoded)):
-            best.append(RunningTopK(len(encoded[some]), k))
+            best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
             # the first header asks whether the state is the newest; the others are of the same state
             self._each_block(index.asking(b"") if some.start else index, encoded[some], k, use)
         spent["score"] = time.perf_counter() - began - spent["rank"]
@@ -244,6 +263,7 @@ class User(IndexClient):
 
     def _by_queries(self, index: Index, encoded: np.ndarray, k: int, ranking: str) -> _Ranked:
         """The k nearest of as many queries at a time as fit, over all rows."""
+        low, high = self.config.encoding.score_range
         parts: list[tuple[np.ndarray, np.ndarray | None]] = []
         spent = {"score": 0.0, "rank": 0.0}
         for some in self._portions(index, encoded, ranking):
@@ -251,7 +271,7 @@ class User(IndexClient):
             asked = self._ask_about(index.asking(b"") if parts else index, some, k, ranking)
             ranked = time.perf_counter()
             if ranking == "user":
-                parts.append(top_k(self._words(asked), k, threads=self.threads))
+                parts.append(top_k(self._words(asked), k, low=low, high=high, threads=self.threads))
             else:
                 parts.append(combine_top_k(_parts_of(asked), asked.public, scores=index.gives_scores))
             spent["score"] += ranked - began
@@ -287,25 +307,42 @@ class User(IndexClient):
     def scores(
         self, queries: np.ndarray, *, owners: Owners | None = None, strict: bool = False
     ) -> tuple[Index, np.ndarray]:
-        """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which."""
+        """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which.
+
+        A score out of the encoding's range is given as one less than its least. The index's ``left_out`` names the
+        batches of all rows that have such a score for one of the queries, and how many rows they are.
+        """
         _, encoded = self._encoded(queries)
 
         def attempt(index: Index) -> tuple[Index, np.ndarray]:
             if not self.by_rows:
                 parts = [self._ask_about(index, some, 1, "user") for some in self._portions(index, encoded, "user")]
-                return index, np.concatenate([reconstruct(self._words(a), threads=self.threads) for a in parts])
+                out = np.concatenate([reconstruct(self._words(a), threads=self.threads) for a in parts])
+                return index.dropping(self._drop(out)), out
             out = np.empty((len(encoded), index.total), np.int64)
+            dropped: list[np.ndarray] = []
 
             for some in query_blocks(len(encoded)):
                 into = out[some]
 
                 def use(rows: range, answers: list[np.ndarray], into: np.ndarray = into) -> None:
-                    into[:, rows.start : rows.stop] = reconstruct(answers, threads=self.threads)
+                    found = reconstruct(answers, threads=self.threads)
+                    dropped.append(rows.start + self._drop(found))
+                    into[:, rows.start : rows.stop] = found
 
                 self._each_block(index.asking(b"") if some.start else index, encoded[some], 1, use)
-            return index, out
+            return index.dropping(np.unique(np.concatenate(dropped))), out
 
         return self._anew(owners, 1, attempt, strict, ("user", len(encoded)))
+
+    def _drop(self, scores: np.ndarray) -> np.ndarray:
+        """Rows that have a score out of the encoding's range among (B, N) ``scores``, where it is replaced."""
+        low, high = self.config.encoding.score_range
+        if low <= scores.min() and scores.max() <= high:
+            return np.empty(0, np.int64)
+        wrong = (scores < low) | (scores > high)
+        scores[wrong] = low - 1
+        return np.flatnonzero(wrong.any(axis=0))
 
     def cost(
         self, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
