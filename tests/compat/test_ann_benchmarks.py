@@ -12,7 +12,9 @@ import pytest
 from mipp.compat import ann_benchmarks
 from mipp.compat.ann_benchmarks import METRICS, MippFlat, measure, recall_at_k
 from mipp.compat.ann_benchmarks.__main__ import main
+from mipp.compat.ann_benchmarks.measure import _distances
 from mipp.errors import ParameterError
+from mipp.io.benchmark import Benchmark
 
 
 def data(metric, rows=300, queries=20, d=16):
@@ -69,6 +71,14 @@ def test_recall_counts_ties_and_can_fail():
     kth = np.array([1.0, 2.0])
     assert recall_at_k(np.array([[0.5, 1.0], [2.0, 2.0]]), kth) == 1
     assert recall_at_k(np.array([[0.5, 1.1], [2.0, 3.0]]), kth) == 0.5
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine", "hamming"])
+def test_missing_neighbours_count_as_not_found(metric):
+    x = np.eye(4, dtype=bool if metric == "hamming" else np.float32)
+    truth = Benchmark(x, x, None, metric)
+    found = _distances(truth, x, np.array([[0, -1], [1, -1], [2, 3], [3, -1]]))
+    assert np.isinf(found).tolist() == [[False, True], [False, True], [False, False], [False, True]]
 
 
 def test_base_class_where_ann_benchmarks_is_installed(monkeypatch):

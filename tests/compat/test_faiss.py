@@ -385,6 +385,27 @@ def test_range_search(kind):
             assert found.dtype == expected.dtype
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_out_of_range_are_missing(kind, monkeypatch):
+    """Of an owner whose program does not check: id -1 behind all others, as if the rows were not there."""
+    x, q = whole(20), whole(1, 1)
+    a, b = pair(kind, x)
+    encode, past = type(a.encoding).encode_rows, a.encoding.row_norm2 * 16
+    long = np.zeros((3, a.encoding.encoded_dim), np.int64)
+    long[:, :D] = np.sqrt(past / D) * np.sign(q[0])
+    monkeypatch.setattr(type(a.encoding), "encode_rows", lambda self, rows: long.astype(encode(self, rows).dtype))
+    a.add(np.zeros((3, D), np.float32), owner="mallory")
+    assert a.ntotal == 23
+    for k in (3, 20, 21, 25):
+        check_equal(kind, a.search(q, k), b.search(q, k), x, q)
+    found = a.search(q, 25, params=ours.SearchParameters(sel=ours.IDSelectorRange(15, 23)))
+    expected = b.search(q, 25, params=real.SearchParameters(sel=real.IDSelectorRange(15, 23)))
+    check_equal(kind, found, expected, x, q)
+    far = np.inf if kind == "IndexFlatL2" else -np.inf
+    lims, _, ids = a.range_search(q, far)
+    assert lims.tolist() == [0, 20] and ids.tolist() == list(range(20))
+
+
 def test_owners_have_keys_of_their_own():
     a = ours.IndexFlatL2(D, threads=1)
     a.add(whole(5), owner="anna")

@@ -55,6 +55,28 @@ def test_neighbours_are_scikit_learns(metric, ranking, x_is_none):
         assert not (rows == np.arange(70)[:, None]).any()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_missing_neighbours_are_infinitely_far_and_in_no_graph(metric, monkeypatch):
+    """Where fewer rows are left than were asked for, because a program stored some beyond the encoding's bounds."""
+    x, q = table(20), table(4, 1)
+    fitted = EncryptedNeighbors(5, metric=metric, threads=1).fit(x)
+    (distances, rows), search = fitted.kneighbors(q), fitted.index_.search
+
+    def fewer(x, k):
+        values, labels = search(x, k)
+        values[:, -2:], labels[:, -2:] = np.finfo(np.float32).max, -1
+        return values, labels
+
+    monkeypatch.setattr(fitted.index_, "search", fewer)
+    less, found = fitted.kneighbors(q)
+    assert np.array_equal(found[:, :3], rows[:, :3]) and (found[:, 3:] == -1).all()
+    assert np.array_equal(less[:, :3], distances[:, :3])
+    assert (less[:, 3:] == (-np.inf if metric == "inner_product" else np.inf)).all()
+    for mode in ("connectivity", "distance"):
+        graph = fitted.kneighbors_graph(q, mode=mode)
+        assert graph.shape == (4, 20) and np.array_equal(graph.indices.reshape(4, 3), rows[:, :3])
+
+
 def test_whole_numbers_are_exact():
     x = np.random.default_rng(0).integers(0, 17, (60, 64)).astype(float)
     (distances, _), (true, _), _ = beside("sqeuclidean", x, None, 7)

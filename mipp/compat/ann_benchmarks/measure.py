@@ -93,7 +93,7 @@ def _kth_distances(data: Benchmark, test: npt.NDArray[Any], k: int) -> npt.NDArr
 
 
 def _distances(data: Benchmark, test: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """(m, k) distances of queries to their rows; smaller is nearer."""
+    """(m, k) distances of queries to their rows; smaller is nearer, and row -1 is infinitely far."""
     out = np.empty(rows.shape)
     step = max(1, _CHUNK // (8 * rows.shape[1] * data.train.shape[1]))
     for start in range(0, len(rows), step):
@@ -108,4 +108,5 @@ def _distances(data: Benchmark, test: npt.NDArray[Any], rows: npt.NDArray[np.int
             out[part] = 1.0 - (x * q).sum(axis=2) / np.where(lengths > 0, lengths, 1.0)
         else:
             out[part] = np.sqrt(((x - q) ** 2).sum(axis=2))
+    out[rows < 0] = np.inf
     return out

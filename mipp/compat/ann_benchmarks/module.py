@@ -72,7 +72,7 @@ class MippFlat(BaseANN):  # type: ignore[misc]
         """Search is exact: there is nothing to set."""
 
     def query(self, v: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
-        """Row numbers (n,) nearest to one query (d,)."""
+        """Row numbers (n,) nearest to one query (d,); -1 where :class:`mipp.compat.faiss.IndexFlat` finds none."""
         return np.asarray(self._search(np.asarray(v)[None], n)[0])
 
     def batch_query(self, X: npt.ArrayLike, n: int) -> None:

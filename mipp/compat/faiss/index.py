@@ -282,14 +282,17 @@ class IndexFlat:
                 asked, factors = self._queries(x)
                 found = self._home.user.nearest(asked, k, ranking=self._home.settings.ranking)
                 assert found.values is not None  # our own grants give scores
-                D[:, :k] = found.values / factors
-                I[:, :k] = self._home.labels(found.index)[found.rows]
+                there = found.rows >= 0  # all, unless someone else stored rows longer than the encoding allows
+                D[:, :k] = np.where(there, found.values / factors, self._sign * _FAR)
+                I[:, :k] = np.where(there, self._home.labels(found.index)[found.rows], -1)
                 return D, I
             for start, values, labels in self._all_values(x, sel):
                 k = min(int(k), len(labels))
                 best = np.argsort(self._sign * values, axis=1, kind="stable")[:, :k]
-                D[start : start + len(values), :k] = np.take_along_axis(values, best, axis=1)
-                I[start : start + len(values), :k] = labels[best]
+                near = np.take_along_axis(values, best, axis=1)
+                there = np.isfinite(near)
+                D[start : start + len(values), :k] = np.where(there, near, self._sign * _FAR)
+                I[start : start + len(values), :k] = np.where(there, labels[best], -1)
         return D, I
 
     def assign(self, x: npt.ArrayLike, k: int = 1) -> Ints:
@@ -336,7 +339,10 @@ class IndexFlat:
         return x * factors, factors
 
     def _all_values(self, x: Floats, sel: Any) -> Any:
-        """(first query, float32 values (b, n), ids (n,)) of all rows that ``sel`` names, some queries at a time."""
+        """(first query, float32 values (b, n), ids (n,)) of all rows that ``sel`` names, some queries at a time.
+
+        A value is infinitely far where the score is out of the encoding's range.
+        """
         if self._home.settings.ranking != "user":
             raise ParameterError('this needs all scores, which ranking="server" gives nobody')
         encoding, user = self._home.deployment.config.encoding, self._home.user
@@ -347,6 +353,7 @@ class IndexFlat:
             index, scores = user.scores(part)
             labels = self._home.labels(index)
             values = (encoding.values(scores, part) / factors[start : start + at_once]).astype(np.float32)
+            values[scores < encoding.score_range[0]] = self._sign * np.inf
             if sel is not None:
                 kept = selected(sel, labels)
                 values, labels = values[:, kept], labels[kept]

@@ -95,7 +95,7 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         distances : (m, n_neighbors) float64 in the metric's unit, if ``return_distance``
-        rows : (m, n_neighbors) int64
+        rows : (m, n_neighbors) int64; -1, infinitely far, where no row is left whose score the encoding allows
         """
         check_is_fitted(self)
         k = _positive(self.n_neighbors if n_neighbors is None else n_neighbors, "n_neighbors")
@@ -112,7 +112,11 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
         else:
             queries = np.asarray(validate_data(self, X, dtype=np.float32, reset=False))
             values, rows = self.index_.search(self._prepared(queries), k)
-        return (self._distances(values), rows) if return_distance else rows
+        if not return_distance:
+            return rows
+        distances = self._distances(values)
+        distances[rows < 0] = -np.inf if self.metric == "inner_product" else np.inf
+        return distances, rows
 
     def kneighbors_graph(
         self, X: npt.ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
@@ -122,8 +126,9 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
             raise ParameterError(f'mode must be "connectivity" or "distance", not {mode!r}')
         distances, rows = self.kneighbors(X, n_neighbors)
         values = distances if mode == "distance" else np.ones(rows.shape)
-        starts = np.arange(0, rows.size + 1, rows.shape[1])
-        return csr_matrix((values.ravel(), rows.ravel(), starts), shape=(len(rows), self.n_samples_fit_))
+        there = rows >= 0
+        starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+        return csr_matrix((values[there], rows[there], starts), shape=(len(rows), self.n_samples_fit_))
 
     def _prepared(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Unit vectors for cosine; zeros stay zeros, at distance 1 from all, as in scikit-learn."""
