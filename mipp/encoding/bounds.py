@@ -15,14 +15,16 @@ l2 in steps of t    sum w s^2 x^2 / t <= row_norm2         sum t q^2 / (4 w s^2)
                                                            <= query_norm2           less h; query -1
 ==================  =====================================  =======================  ===================================
 
-Weights that are no integers are multiplied by a power of two and rounded; what that leaves open is counted against the
-encoding's score range, and :func:`row_rule` refuses an encoding where it would not fit. Everything here is public.
+Weights that are no integers are multiplied by a power of two and rounded; what that leaves open widens the range of
+scores that servers compare (``QueryRule.low``, ``high``), and an encoding where it does not fit is refused. Everything
+here is public.
 
 How rows and queries are checked against these rules, and why that is enough, is in ``mipp/protocol/README.md``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -46,7 +48,6 @@ TAIL = Fraction(654, 100)
 _GROUP_WORDS = 4096
 #: bytes that one test of a projection or coordinate takes per server, about
 _TEST_BYTES = 16
-_MOST_POWER = 48
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class RowRule:
     def alone(self) -> RowRule:
         """The same tests for each row by itself, to find out which row of a group failed."""
         if self.exact or self.group == 1:
-            return self
+            return dataclasses.replace(self, group=1)
         rule = _planned(self.ring_bits, self.weights, self.limit, _plain(self.weights, self.limit), self.extra, most=1)
         if rule is None:
             raise ScoreRangeError("rows of this encoding cannot be tested one by one")
@@ -141,7 +142,8 @@ class QueryRule:
     weights : (count,) uint64, of the sum of weighted squares of c; None: nothing more to prove
     limit : its largest value
     proof_bits : bits of a word of the proof: 16, 32 or 64
-    low, theta_bits : thresholds are low + sum 2^i bit_i
+    low, high : range of the scores of rows and queries that keep the rules: the encoding's, or a little more where
+        weights had to be rounded
     """
 
     ring_bits: int
@@ -156,7 +158,12 @@ class QueryRule:
     limit: int
     proof_bits: int
     low: int
-    theta_bits: int
+    high: int
+
+    @property
+    def theta_bits(self) -> int:
+        """Thresholds are low + sum 2^i bit_i over so many bits."""
+        return (self.high - self.low).bit_length()
 
     @property
     def slack_bits(self) -> int:
@@ -197,26 +204,32 @@ def row_rule(encoding: Encoding, width: int) -> RowRule:
     Raises
     ------
     ScoreRangeError
-        The servers have no way to check rows of this encoding: only users can rank.
+        The servers have no way to check rows or queries of this encoding: only users can rank.
     """
-    inner = encoding.inner_dim
-    weights = np.zeros(width, np.uint64)
+    return _rules(encoding, width)[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule]:
+    inner, k, n = encoding.inner_dim, encoding.ring_bits, encoding.encoded_dim
+    weights, scores = np.zeros(width, np.uint64), encoding.score_range
+    query: QueryRule | None = None
     rule: RowRule | None = None
-    if encoding.metric in ("l1", "hamming"):
-        weights[: encoding.encoded_dim] = 1
-        rule = _planned(encoding.ring_bits, weights, encoding.encoded_dim, encoding.encoded_dim, None)
-    elif encoding.metric != "l2":
-        weights[:inner] = 1
-        rule = _planned(encoding.ring_bits, weights, encoding.row_norm2, encoding.row_norm2, None)
-    elif not encoding.stepped:
-        weights[:inner] = encoding.integer_weights
-        extra = Extra(inner, most=encoding.row_norm2)
-        rule = _planned(encoding.ring_bits, weights, encoding.row_norm2, _plain(weights, encoding.row_norm2), extra)
+    if encoding.stepped:
+        rule, query = _stepped_rules(encoding, width) or (None, None)
+    elif encoding.metric in ("l1", "hamming"):
+        weights[:n] = 1
+        rule = _planned(k, weights, n, n, None)
+        query = QueryRule(k, width, n, 1, 2, 1, np.ones(n, np.int64), None, None, 0, k, *scores)
     else:
-        rule = _stepped_rows(encoding, weights)
-    if rule is None:
-        raise ScoreRangeError("servers cannot check rows of this encoding; only users can rank")
-    return rule
+        weights[:inner] = encoding.integer_weights
+        limit = encoding.row_norm2
+        extra = Extra(inner, most=limit) if encoding.metric == "l2" else None
+        rule = _planned(k, weights, limit, _plain(weights, limit), extra)
+        query = _query_rule(encoding, width, encoding.integer_weights.tolist(), encoding.query_norm2, scores)
+    if rule is None or query is None:
+        raise ScoreRangeError("servers cannot check rows or queries of this encoding; only users can rank")
+    return rule, query
 
 
 def _plain(weights: np.ndarray, limit: int) -> int:
@@ -251,32 +264,63 @@ def _planned(
     return min(found, key=lambda f: f[0])[1] if found else None
 
 
-def _stepped_rows(encoding: Encoding, weights: np.ndarray) -> RowRule | None:
-    inner, row, low_high = encoding.inner_dim, encoding.row_norm2, encoding.score_range
-    exact = [Fraction(int(w)) * Fraction(s) ** 2 / Fraction(encoding.query_scale)
-             for w, s in zip(encoding.integer_weights, encoding.scales, strict=True)]  # fmt: skip
-    norm2 = int(row / min(exact)) + 1
-    query = _stepped_query_limit(encoding)
-    if query is None:
-        return None
-    for power in range(_MOST_POWER):
-        unit = 1 << power
-        rounded = [round(unit * e) for e in exact]
-        if min(rounded) < 1 or max(rounded) >= 1 << 62:
+def _exact_weights(encoding: Encoding, *, rows: bool) -> list[Fraction]:
+    """Weights of l2 in steps: w s^2 / t of rows, t / (4 w s^2) of queries."""
+    weights = [Fraction(int(w)) * Fraction(float(s)) ** 2 / Fraction(encoding.query_scale)
+               for w, s in zip(encoding.integer_weights, encoding.scales, strict=True)]  # fmt: skip
+    return weights if rows else [1 / (4 * w) for w in weights]
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A weighted sum of squares with rational weights e, at most ``most``, as integers: sum w x^2 <= ``limit``.
+
+    ``norm2``: an honest plain sum of squares; ``off``: how far the integer sum is from ``unit`` times the rational one
+    for it; ``ratio``: the rational sum is at most this times the integer sum / ``unit``, whatever the words.
+    """
+
+    unit: int
+    weights: list[int]
+    limit: int
+    norm2: int
+    off: int
+    ratio: Fraction
+
+
+def _rounded(exact: list[Fraction], most: int, precision: int) -> _Rounded:
+    """Weights rounded to integers, with an error below 2^-precision of each."""
+    power = max(0, math.ceil(math.log2(float((1 << precision) / min(exact)))))
+    unit = 1 << power
+    weights = [round(unit * e) for e in exact]
+    norm2 = int(most / min(exact)) + 1
+    # clients bound the sum by float arithmetic
+    off = (norm2 + 1) // 2 + (unit * (most + 1) >> 40) + 1
+    ratio = max(e * unit / w for e, w in zip(exact, weights, strict=True))
+    return _Rounded(unit, weights, unit * most + off, norm2, off, ratio)
+
+
+def _stepped_rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule] | None:
+    """The rules of l2 in steps: weights as coarse as the room in the ring allows."""
+    for precision in range(8, 41, 4):
+        rows = _rounded(_exact_weights(encoding, rows=True), encoding.row_norm2, precision)
+        queries = _rounded(_exact_weights(encoding, rows=False), encoding.query_norm2, precision)
+        slack = (rows.unit + 1) // 2 + rows.off
+        # what can pass: 2 sqrt(Q E) - s <= Q ratio + slack / unit, and s <= row_norm2
+        query = queries.limit * queries.ratio / queries.unit
+        row = rows.limit * rows.ratio / rows.unit
+        high = int(query * rows.ratio + Fraction(slack, rows.unit)) + encoding.centre
+        low = -(encoding.row_norm2 + math.isqrt(int(4 * query * row)) + 1) + encoding.centre
+        low, high = min(low, encoding.score_range[0]), max(high, encoding.score_range[1])
+        if max(high - low, -low, high) >= 1 << (encoding.ring_bits - 1):
             continue
-        # an honest row: its exact sum is at most row_norm2 (by float arithmetic), its last word that sum, rounded
-        floats = (unit * (row + 1) >> 40) + 1
-        limit = unit * row + (norm2 + 1) // 2 + floats
-        slack = unit // 2 + (norm2 + 1) // 2 + floats
-        # what can pass: how far the exact sum may be from the integer one, and from the last word
-        off = Fraction(limit // min(rounded) + 1, 2)
-        real, apart = (limit + off) / unit, (slack + off) / unit
-        worst = -(row + math.isqrt(int(4 * query * real)) + 1)
-        if query + apart >= encoding.query_norm2 + 2 or worst < low_high[0] - encoding.centre:
-            continue
-        weights[:inner] = rounded
-        extra = Extra(inner, unit, encoding.centre, slack, row)
-        return _planned(encoding.ring_bits, weights, limit, norm2, extra)
+        weights = np.zeros(width, np.uint64)
+        if max(rows.weights) < 1 << 62:
+            weights[: encoding.inner_dim] = rows.weights
+            extra = Extra(encoding.inner_dim, rows.unit, encoding.centre, slack, encoding.row_norm2)
+            rule = _planned(encoding.ring_bits, weights, rows.limit, rows.norm2, extra)
+            query_rule = _query_rule(encoding, width, queries.weights, queries.limit, (low, high))
+            if rule is not None and query_rule is not None:
+                return rule, query_rule
     return None
 
 
@@ -285,55 +329,25 @@ def _stepped_rows(encoding: Encoding, weights: np.ndarray) -> RowRule | None:
 
 def query_rule(encoding: Encoding, width: int) -> QueryRule:
     """The rule for queries of an encoding, in ``width`` words; ScoreRangeError as for :func:`row_rule`."""
-    inner, k = encoding.inner_dim, encoding.ring_bits
-    low, high = encoding.score_range
-    theta = (high - low).bit_length()
-    factors = np.ones(encoding.encoded_dim, np.int64)
-    if encoding.metric in ("l1", "hamming"):
-        return QueryRule(k, width, encoding.encoded_dim, 1, 2, 1, factors, None, None, 0, k, low, theta)
-    weights, limit, last = np.ones(inner, np.uint64), encoding.query_norm2, None
-    factors = factors[:inner]
+    return _rules(encoding, width)[1]
+
+
+def _query_rule(
+    encoding: Encoding, width: int, weights: list[int], limit: int, scores: tuple[int, int]
+) -> QueryRule | None:
+    """For all metrics but codes; None if no word is wide enough."""
+    inner, k, last = encoding.inner_dim, encoding.ring_bits, None
+    factors = np.ones(inner, np.int64)
     if encoding.stepped:
-        found = _stepped_query(encoding)
-        if found is None:
-            raise ScoreRangeError("servers cannot check queries of this encoding; only users can rank")
-        (weights, limit), last = found, -1
+        last = -1
     elif encoding.metric == "l2":
         factors, last = 2 * encoding.integer_weights, -(1 << (encoding.query_bits - encoding.bits))
-        weights = encoding.integer_weights.astype(np.uint64)
     # a word within the norm is no longer than the norm
-    bits = min(encoding.query_bits, math.isqrt(limit // int(weights.min())).bit_length() + 1)
-    most = max(limit, sum(int(w) for w in weights) << (2 * bits - 2))
+    bits = min(encoding.query_bits, math.isqrt(limit // min(weights)).bit_length() + 1)
+    most = max(limit, sum(weights) << (2 * bits - 2))
     proof = next((b for b in (16, 32, 64) if b >= k and most < 1 << (b - 1)), 0)
     if not proof:
-        raise ScoreRangeError("servers cannot check queries of this encoding; only users can rank")
-    return QueryRule(k, width, inner, bits, 1, 1 << (bits - 1), factors, last, weights, limit, proof, low, theta)
-
-
-def _stepped_query(encoding: Encoding) -> tuple[np.ndarray, int] | None:
-    """Integer weights of t q^2 / (4 w s^2), times a power of two, and the limit of their sum."""
-    exact = [Fraction(encoding.query_scale) / (4 * int(w) * Fraction(s) ** 2)
-             for w, s in zip(encoding.integer_weights, encoding.scales, strict=True)]  # fmt: skip
-    norm2, query, row = int(encoding.query_norm2 / min(exact)) + 1, encoding.query_norm2, encoding.row_norm2
-    for power in range(_MOST_POWER):
-        unit = 1 << power
-        rounded = [round(unit * e) for e in exact]
-        if min(rounded) < 1 or sum(rounded) >= 1 << 62:
-            continue
-        limit = unit * query + (norm2 + 1) // 2 + (unit * (query + 1) >> 40) + 1
-        over = (limit + Fraction(limit // min(rounded) + 1, 2)) / unit - query
-        if over <= Fraction(1, 8) and over * 8 * (row + 1) <= query:
-            return np.array(rounded, np.uint64), limit
-    return None
-
-
-def _stepped_query_limit(encoding: Encoding) -> Fraction | None:
-    """The largest exact squared length of a query that passes."""
-    found = _stepped_query(encoding)
-    if found is None:
         return None
-    weights, limit = found
-    exact = [Fraction(encoding.query_scale) / (4 * int(w) * Fraction(s) ** 2)
-             for w, s in zip(encoding.integer_weights, encoding.scales, strict=True)]  # fmt: skip
-    # sum e_j q_j^2 under sum w_j q_j^2 <= limit
-    return max(e / int(w) for e, w in zip(exact, weights, strict=True)) * limit
+    return QueryRule(
+        k, width, inner, bits, 1, 1 << (bits - 1), factors, last, np.array(weights, np.uint64), limit, proof, *scores
+    )

@@ -126,7 +126,7 @@ def _named(
     for start, stop in groups[: MOST_NAMED // batch.rule.group + 1]:
         found = found[(found < start) | (found >= stop)]
         bad_groups, bad_rows = _chunk(party, rows(start, stop), rule, batch.params, columns)
-        bad = np.union1d(bad_groups, bad_rows) if rule.group == 1 else np.arange(stop - start)
+        bad = np.union1d(bad_groups, bad_rows)
         found = np.union1d(found, start + (bad if len(bad) else np.arange(stop - start)))
     return found
 

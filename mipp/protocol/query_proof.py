@@ -128,10 +128,11 @@ def _bits(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None) ->
 
 
 def _sizes_wrong(rule: QueryRule, queries: np.ndarray, c: np.ndarray) -> bool:
-    """Whether words are no multiples of their factors, or beyond their bits or the norm."""
+    """Whether words are no multiples of their factors, beyond their bits or the norm, or not what they must be."""
     stored = (c + rule.shift) // rule.unit
     wrong = (c * rule.factors != queries[:, : rule.count]).any() or (stored * rule.unit - rule.shift != c).any()
     wrong = wrong or (stored < 0).any() or (stored >> rule.bits).any()
+    wrong = wrong or (rule.last is not None and (queries[:, rule.count] != rule.last).any())
     if rule.weights is not None and not wrong:
         wrong = bool(((c * c).view(np.uint64) @ rule.weights > np.uint64(rule.limit)).any())
     return bool(wrong)

@@ -21,6 +21,7 @@ from ..protocol import peer_messages as pm
 from ..protocol.certificate import Batch, certify_rows, refused
 from ..protocol.link import Link
 from ..protocol.session import Party
+from ..store import changes as rules
 from ..store.views import BatchView
 from .admission import Admission
 from .ranking import TIMEOUT
@@ -49,7 +50,8 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
         server.store.certificates.note_prepared(signer, msg.op, session)
         return m.Ok()
 
-    if server.store.certificates.prepared(signer, msg.op).certified:  # never twice: it costs
+    accepted = server.store.changes.state(signer, msg.op) in (rules.ACCEPTED, rules.COMMITTED)
+    if accepted or server.store.certificates.prepared(signer, msg.op).certified:  # never twice: it costs
         return m.Ok()
     return _told(server, key, admission.ask(signer, key, 0, lambda: None, run))
 

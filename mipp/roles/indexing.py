@@ -111,10 +111,12 @@ class IndexClient(Client):
                     owners.setdefault(batch.tobytes(), []).append(o.owner)
         return owners
 
-    def _remembered(self, key: tuple[bytes, ...], least: int) -> Index | None:
+    def _remembered(self, key: tuple[bytes, ...], least: int, ranking: str) -> Index | None:
         """A state that was asked for before and holds ``least`` rows; the first server says if it knows a newer one."""
         known = self._known.get(key)
-        if known is None or known.left_out or known.unranked or known.behind or known.total < least:
+        if known is None or known.left_out or known.behind or known.total < least:
+            return None
+        if known.unranked and ranking != "user":  # it may have been certified since
             return None
         return known.asking(b"\1" if key else known.grants)
 

@@ -58,7 +58,7 @@ def search_cost(
     rule = config.query_rule
     report["user"]["proof"] = proof_bytes(rule, queries, threshold=ranking == "threshold")
     if ranking == "threshold":
-        exact = threshold_cost(public, queries, encoding.score_range, rule=rule)
+        exact = threshold_cost(public, queries, (rule.low, rule.high), rule=rule)
         report["servers"] = {"rounds": exact.rounds, "bytes": exact.bytes}
     else:
         cost = top_k_cost(public, queries, k, rule=rule)

@@ -36,15 +36,14 @@ T = TypeVar("T")
 
 def public_facts(config: DeploymentConfig, bound: bytes, snapshot: bytes, rows: int) -> Public:
     """What servers and user agree on for one query; ScoreRangeError when scores could wrap in a comparison."""
-    encoding = config.encoding
-    low, high = encoding.score_range
     if not config.certifies:
         raise ScoreRangeError(
             "score differences of this encoding could leave the ring; use ranking='user', a larger ring or fewer bits"
         )
     if not rows:
         raise ParameterError("the query covers no images")
-    return Public(bound, snapshot, rows, encoding.ring_bits, low, high)
+    rule = config.query_rule
+    return Public(bound, snapshot, rows, rule.ring_bits, rule.low, rule.high)
 
 
 def check_ranking(

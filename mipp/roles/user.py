@@ -379,7 +379,7 @@ class User(IndexClient):
         knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
         """
         key = self._chosen(owners)
-        state = self._remembered(key, max(k, 1)) or self._index(key)
+        state = self._remembered(key, max(k, 1), about[0]) or self._index(key)
         until, stuck = math.inf, 0
         while True:
             # an owner that was not asked for by name does not stop the others by what it grants

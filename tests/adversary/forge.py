@@ -1,15 +1,33 @@
 """Changes made by hand, step by step, as a hostile owner's program would: any id, any content for any server."""
 
+import contextlib
 from unittest import mock
 
 import numpy as np
 
+from mipp.errors import MippError
 from mipp.protocol import messages as m
 from mipp.protocol.chain import NO_SHARE, Content, facts_hash, next_view
 from mipp.protocol.wire import encode, pack_frames
 from mipp.sharing import share_rows
 
 SERVERS = (1, 2, 3)
+
+
+@contextlib.contextmanager
+def uncertified(deployment):
+    """As before servers tested rows: what is uploaded meanwhile, whatever it holds, is visible without a certificate."""
+    config, stores = deployment.config, [s.store for s in deployment.servers.values()]
+    before = config.certifies
+    config.__dict__["certifies"] = False
+    for store in stores:
+        store.changes.certified_only = False
+    try:
+        yield
+    finally:
+        config.__dict__["certifies"] = before
+        for store in stores:
+            store.changes.certified_only = before
 
 
 class Change:
@@ -40,6 +58,15 @@ class Change:
     def prepare(self, servers=SERVERS):
         return {s: self.owner.channel.gather({s: self.signed[s][0]})[s] for s in servers}
 
+    def ask_certificate(self, servers=SERVERS):
+        """Let the servers test the rows; their replies, or the error."""
+        requests = {s: self.owner._sign(m.CertifyRows(self.op), s) for s in servers}
+        replies = self.owner.channel.gather(requests, together=True)
+        while waiting := [s for s, r in replies.items() if isinstance(r, m.Pending)]:
+            requests = {s: self.owner._sign(m.CollectCertificate(self.op), s) for s in waiting}
+            replies |= self.owner.channel.gather(requests, together=True)
+        return replies
+
     def commit_message(self, head=None, **changes):
         head = head or self.owner._ask({1: m.HeadRequest(self.owner.id)})[1]
         contents = [self.signed[s][2] for s in SERVERS]
@@ -55,7 +82,9 @@ class Change:
         return m.CommitOp(**(fields | changes))
 
     def commit(self, at=SERVERS, **changes):
-        """Votes of the servers, as packed frames."""
+        """Votes of the servers, as packed frames; asks for a certificate first."""
+        with contextlib.suppress(MippError):
+            self.ask_certificate()
         return [pack_frames(encode(v)) for v in self.owner._tell(self.commit_message(**changes), at).values()]
 
     def certify(self, votes, servers=SERVERS):

@@ -40,7 +40,7 @@ def unharmed(world, mallory):
 
 
 def test_different_uploads_at_different_servers(world, mallory):
-    one, other = Change(mallory, b"e" * 16, rows=2), Change(mallory, b"e" * 16, rows=5)
+    one, other = (Change(mallory, b"e" * 16, images=images) for images in (b"a" * 50, b"b" * 50))
     one.prepare([1, 3])
     other.prepare([2])
     votes = one.commit([1, 3]) + other.commit([2])
@@ -74,9 +74,11 @@ def test_different_commits_at_different_servers(world, mallory):
 
 
 def test_a_change_that_never_ends(world, mallory):
-    """Accepted at one server, unknown at the others: it is settled, and blocks nobody meanwhile."""
+    """Accepted at one server, refused at the others: it is settled, and blocks nobody meanwhile."""
     change = Change(mallory, b"e" * 16)
-    change.prepare([3])
+    change.prepare()
+    change.ask_certificate()
+    mallory._tell(m.AbortOp(change.op), [1, 2])
     change.commit([3])
     unharmed(world, mallory)
     world.deployment._recover()

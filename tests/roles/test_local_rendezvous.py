@@ -89,9 +89,8 @@ def test_a_server_that_refused_may_come_again():
     assert all(t.started for t in tickets[1:])
 
 
-def test_a_refusal_of_a_complete_query_that_waits_for_its_turn(monkeypatch):
-    monkeypatch.setattr(rendezvous_module, "RUNNING", 0)
-    meet, tickets = LocalRendezvous(), [Ticket() for _ in range(3)]
+def test_a_refusal_of_a_complete_query_that_waits_for_its_turn():
+    meet, tickets = LocalRendezvous(running=0), [Ticket() for _ in range(3)]
     for server, ticket in enumerate(tickets, 1):
         meet.have((b"a", b"h"), server, ticket)
     meet.sweep()

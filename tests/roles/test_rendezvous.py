@@ -84,7 +84,7 @@ class Direct:
     def send(self, asked, *servers, user=None):
         """Replies of these servers; raises the first failure."""
         user = user or self.world.user
-        signed = {s: user._sign(m.Query(asked.header, *asked.servers[s]), s) for s in servers}
+        signed = {s: user._sign(m.Query(asked.header, *asked.servers[s], 0, 0, b"", *asked.proof[s]), s) for s in servers}
         return user.channel.gather(signed, together=True)
 
     def collect(self, asked, server, user=None):
@@ -114,7 +114,7 @@ class Direct:
         """The parts make the exact result."""
         user = self.world.user
         index = user.index()
-        facts = public_facts(user.config.encoding, asked.bound, index.snapshot, index.total)
+        facts = public_facts(user.config, asked.bound, index.snapshot, index.total)
         rows, scores = combine_top_k(_parts_of(_Asked(index, replies, 1, facts, False)), facts, scores=True)
         ids = index.ids()
         found = [(ids[r], int(s)) for r, s in zip(rows[0], scores[0], strict=True)]
