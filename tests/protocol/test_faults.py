@@ -17,6 +17,7 @@ from mipp.protocol.link import Frame
 from mipp.protocol.session import Party
 from mipp.protocol.topk import combine_top_k, top_k
 from tests.protocol.parties import KEYS, public, remade, share, tapped
+from tests.protocol.ranged import ENCODINGS, Ranged
 
 RNG = np.random.default_rng(12)
 ROWS = 130  # more than one call of the comparison
@@ -25,9 +26,15 @@ SCORES = RNG.integers(-100, 101, (1, ROWS))
 SHARES = share(SCORES, np.uint32, RNG)
 LIMIT = 0.25
 
+RANGED = Ranged(ENCODINGS["cosine"])
+FEATURES = RANGED.features(40, RNG)
+COLUMNS = RANGED.columns(RANGED.encoding.encode_queries(FEATURES[:1]))
+PROOF = RANGED.prove(RANGED.encoding.encode_queries(FEATURES[:1]))
+
 TASKS = {
-    "top-k": lambda p: top_k(p, SHARES[p.index], 2, PUBLIC),
+    "top-k": lambda p: top_k(p, SHARES[p.index], 2, PUBLIC, zero=RANGED.relations(p.index, PROOF, COLUMNS)),
     "threshold": lambda p: threshold(p, SHARES[p.index], PUBLIC, 5),
+    "certificate": RANGED.task(RANGED.share(RANGED.encoding.encode_rows(FEATURES))),
 }
 
 
@@ -105,6 +112,10 @@ def outcome(task, fault):
 
 def combined(task, results):
     parts = [r for r in results.values() if not isinstance(r, MippError)]
+    if task == "certificate":  # counts when all three servers have it
+        if len(parts) < 3:
+            raise ProtocolError("no certificate")
+        return not any(len(part) for part in parts)
     if task == "threshold":
         return np.array_equal(combine_matches(parts), SCORES >= 5)
     rows, _ = combine_top_k(parts, PUBLIC)
@@ -133,6 +144,8 @@ def test_every_party_gets_a_typed_error_in_time(task, name):
         places = range(total) if not quiet else sorted({0, 1, 2, total // 2, total - 1})
         if name != "lost" and not quiet and task == "top-k":
             places = range(sender - 1, total, 3)
+        if not quiet and task == "certificate":
+            places = [*range(5), *range(4 + sender, total, 7)]
         for at in places:
             fault = Fault(name, sender, at)
             results, seconds = outcome(task, fault)

@@ -1,0 +1,394 @@
+"""Rows and queries beyond the encoding's bounds: hostile owners and users change nothing that servers open."""
+
+import contextlib
+import logging
+
+import numpy as np
+import pytest
+
+import mipp
+from mipp.encoding import Encoding
+from mipp.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    IntegrityError,
+    MippError,
+    OutOfRangeError,
+    ParameterError,
+    ShapeError,
+)
+from mipp.protocol import messages as m
+from mipp.protocol import peer_messages as pm
+from mipp.protocol import query_proof, session
+from mipp.protocol.channel import request
+from mipp.protocol.wire import encode
+from tests.adversary.forge import SERVERS, Change, uncertified
+from tests.conftest import ALL_RANKINGS, DIM, World, vectors
+
+QUERY = vectors(1, 7)[0]
+
+
+@contextlib.contextmanager
+def any_query(user, encoded, monkeypatch):
+    """A user's program that sends what it likes: words (dim,), with whatever proof can be made of them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(query_proof, "_sizes_wrong", lambda *_: False)
+        dtype = user.config.encoding.encode_queries(vectors(1, dim=user.config.encoding.dim)).dtype
+        words = np.zeros((1, user.config.encoding.encoded_dim), dtype)
+        words[0, : len(encoded)] = np.array(encoded).astype(np.int64).astype(dtype)
+        patch.setattr(type(user), "_encoded", lambda self, queries: (np.asarray(queries), words))
+        yield
+
+
+def half(encoding):
+    return 1 << (encoding.ring_bits - 1)
+
+
+def opened_bits(monkeypatch):
+    """Every word of bits that server 1 opened in comparisons, from now on."""
+    seen, real = [], session.Party.note_opened
+
+    def note(party, words):
+        if party.index == 1:
+            seen.append(np.array(words))
+        return real(party, words)
+
+    monkeypatch.setattr(session.Party, "note_opened", note)
+    return seen
+
+
+# --- queries --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranking", ["server", "threshold"])
+@pytest.mark.parametrize("attack", ["top bit", "bit below", "long", "other sign"])
+def test_a_query_out_of_range_is_refused_before_any_score_is_compared(world, monkeypatch, attack, ranking, caplog):
+    user, encoding = world.user, world.deployment.config.encoding
+    top = half(encoding)
+    words = {"top bit": [top], "bit below": [top >> 1], "long": [127] * DIM, "other sign": [-top + 1]}[attack]
+    seen = opened_bits(monkeypatch)
+    with any_query(user, words, monkeypatch), caplog.at_level(logging.WARNING), pytest.raises(OutOfRangeError):
+        if ranking == "server":
+            user.search(QUERY, 5)
+        else:
+            user.match(QUERY, 0.3)
+    assert len(seen) == 1 and seen[0].shape == (40,) and seen[0].any()  # the sums of the check, and nothing after
+    assert caplog.text.count("out of range") == 3 and user.id.hex() in caplog.text
+    for server in world.deployment.servers.values():
+        assert server.store.catalog.one("SELECT out_of_range FROM users WHERE id=?", user.id) == (1,)
+    seen.clear()
+    world.check(k=10, ranking="server")  # nothing else happened to anybody
+    assert not seen[0].any()
+
+
+def test_it_counts_against_the_quota(world, monkeypatch):
+    user = world.user
+    for owner in world.owners:
+        owner.grant(user.id, rankings=ALL_RANKINGS, quota=2)
+    with any_query(user, [1 << 30], monkeypatch):
+        for _ in range(2):
+            with pytest.raises(OutOfRangeError):
+                user.search(QUERY, 5)
+    with pytest.raises(AccessDeniedError):
+        user.search(QUERY, 5)
+
+
+def test_one_bad_query_of_a_batch(world, monkeypatch):
+    user = world.user
+    encoded = user.config.encoding.encode_queries(vectors(6))
+    encoded[4, 0] = 1 << 20
+    with monkeypatch.context() as patch:
+        patch.setattr(query_proof, "_sizes_wrong", lambda *_: False)
+        patch.setattr(type(user), "_encoded", lambda self, queries: (np.asarray(queries), encoded))
+        with pytest.raises(OutOfRangeError):
+            user.search_batch(vectors(6), 3)
+    assert len(user.search_batch(vectors(6), 3)) == 6
+
+
+def test_columns_that_do_not_belong_together(world, monkeypatch):
+    """+1 at one server and -1 at another: every sum is right, and every answer would be wrong."""
+    user, real = world.user, type(world.user)._columns
+
+    def columns(self, encoded):
+        made = real(self, encoded)
+        made[1][0, 2] += np.uint32(1)
+        made[2][0, 2] -= np.uint32(1)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(user), "_columns", columns)
+        with pytest.raises(OutOfRangeError):
+            user.search(QUERY, 5)
+        with pytest.raises(OutOfRangeError):
+            user.match(QUERY, 0.3)
+    world.check(k=5, ranking="server")
+
+
+def test_a_threshold_out_of_range(world, monkeypatch):
+    """Its shares say another value than its bits."""
+    user, real = world.user, type(world.user)._theta_shares
+
+    def shares(self, theta, queries):
+        made = real(self, theta, queries)
+        if theta is not None:
+            made[1] = made[1] + np.uint32(1 << 30)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(user), "_theta_shares", shares)
+        with pytest.raises(OutOfRangeError):
+            user.match(QUERY, 0.3)
+    assert user.match(QUERY, 0.3)
+
+
+def altered(prepared, server, **changes):
+    """A query's message with other parts of the proof."""
+    seeds, words = prepared.proof[server]
+    fields = {"seeds": seeds, "proof": words} | changes
+    return m.Query(prepared.header, *prepared.servers[server], 0, 0, b"", fields["seeds"], fields["proof"])
+
+
+def test_malformed_proofs_are_refused_by_the_server_that_gets_them(world):
+    user, index = world.user, world.user.index()
+    encoded = user.config.encoding.encode_queries(QUERY[None])
+    prepared = user._prepare(index, encoded, 5, "server")
+    words = prepared.proof[1][1]
+    none = np.empty((0, 0), np.uint32)
+    for server, changes, error in (
+        (1, {"seeds": b""}, ShapeError),
+        (1, {"seeds": bytes(64)}, AuthenticationError),
+        (1, {"seeds": bytes(65)}, ShapeError),
+        (1, {"proof": none}, ShapeError),
+        (1, {"proof": words[:, :-1]}, ShapeError),
+        (1, {"proof": np.concatenate([words, words])}, ShapeError),
+        (1, {"proof": words.astype(np.uint64)}, ShapeError),
+        (1, {"proof": words + np.uint32(1)}, AuthenticationError),
+        (2, {"proof": words ^ np.uint32(4)}, AuthenticationError),
+        (3, {"proof": words}, ShapeError),
+        (3, {"seeds": prepared.proof[1][0]}, AuthenticationError),
+    ):
+        with pytest.raises(error):
+            user._ask({server: altered(prepared, server, **changes)})
+    asked = user._prepare(index, encoded, 5, "user")
+    with pytest.raises(ParameterError, match="no proof"):
+        user._ask({1: m.Query(asked.header, *asked.servers[1], 0, 0, b"", bytes(64))})
+    world.check(k=5, ranking="server")
+
+
+@pytest.mark.parametrize("kind", ["ties", "spread", "deleted", "long rows"])
+def test_opened_bits_look_the_same_whatever_user_and_owner_send(tmp_path, monkeypatch, kind):
+    """The statistic that told how many rows have a feature: it is that of a uniform order, or there are no bits at all.
+
+    It was 0.98, 0.61 and 0.05 for rows of which 2, 20 and 50 % have it, when the query was 2^(w-1) e_j.
+    """
+    encoding = Encoding("ip", 4, bits=4, query_bits=4)
+    seen = opened_bits(monkeypatch)
+    means, spreads, runs = [], [], 60
+    with mipp.Deployment.create(tmp_path / "d", encoding, threads=1) as deployment:
+        user = deployment.create_user("ulla")
+        rng = np.random.default_rng(3)
+        for share in (2, 50):
+            owner = deployment.create_owner(f"owner{share}")
+            x = np.zeros((200, 4))
+            x[: 200 * share // 100, 0] = 1
+            if kind == "spread":
+                x[:, 1:] = rng.integers(-5, 6, (200, 3))
+            if kind == "long rows":
+                x[:, 1] = 7
+            ids = owner.add_vectors(x)
+            if kind == "deleted":
+                owner.delete(ids[120:])
+            owner.grant(user.id, rankings=ALL_RANKINGS)
+            seen.clear()
+            for _ in range(8):
+                with any_query(user, [half(encoding)], monkeypatch), pytest.raises(OutOfRangeError):
+                    user.search(x[0], 1, owners=owner)
+            assert [len(words) for words in seen] == [40] * 8  # sums of the check alone, no bit of any comparison
+            ones = []
+            for _ in range(runs):
+                seen.clear()
+                user.search(np.array([7, 0, 0, 0]), 1, owners=owner)
+                assert not seen[0].any()
+                ones.append(int(np.unpackbits(seen[1].view(np.uint8)).sum()))
+            means.append(np.mean(ones))
+            spreads.append(np.var(ones) / runs)
+    assert spreads[0] > 0 and abs(means[0] - means[1]) < 5 * np.sqrt(sum(spreads))
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def upload(owner, rows):
+    """What an owner's own program uploads, asking for nothing but what servers demand."""
+    encoding = owner.config.encoding
+    return owner._upload(np.ascontiguousarray(rows).astype(encoding.encode_rows(vectors(1, dim=encoding.dim)).dtype))
+
+
+@pytest.mark.parametrize("attack", ["top bit", "4 x the norm", "one longer", "wraps"])
+def test_rows_out_of_range_are_refused_before_they_are_visible(world, attack):
+    mallory, encoding = world.deployment.create_owner("mallory"), world.deployment.config.encoding
+    mallory.grant(world.user.id, rankings=ALL_RANKINGS)
+    rows = encoding.encode_rows(vectors(30)).astype(np.int64)
+    bad = {
+        "top bit": np.eye(1, DIM, dtype=np.int64)[0] * -half(encoding), "4 x the norm": rows[5] * 4,
+        "one longer": np.array([encoding.row_norm2, 1, *[0] * (DIM - 2)]), "wraps": np.full(DIM, 1 << 24),
+    }[attack]  # fmt: skip
+    if attack == "one longer":
+        root = int(np.sqrt(encoding.row_norm2))
+        bad = np.array([root, 0, *[0] * (DIM - 2)])
+        bad[1] = int(np.sqrt(encoding.row_norm2 - root**2)) + 1
+    rows[5] = bad
+    with pytest.raises(OutOfRangeError, match="range: 5$"):
+        upload(mallory, rows)
+    assert mallory.batches() == [] and world.deployment.status()["servers_agree"]
+    for server in world.deployment.servers.values():
+        assert not list((server.store.folder / "shares" / mallory.id.hex()).glob("*"))
+        assert not server.progress
+    world.check(k=20, ranking="server")
+    assert len(mallory.add_vectors(vectors(3))) == 3
+
+
+def test_a_commit_without_a_certificate(world):
+    mallory = world.deployment.create_owner("mallory")
+    change = Change(mallory, b"e" * 16)
+    change.prepare()
+    for server in SERVERS:
+        with pytest.raises(OutOfRangeError, match="not checked"):
+            mallory._tell(change.commit_message(), [server])
+    change.ask_certificate()
+    change.ask_certificate()  # at once
+    assert set(change.certify(change.commit())) == {"committed"}
+    change.ask_certificate()  # and when it is done
+
+
+def test_who_may_ask_for_a_certificate_and_of_what(world):
+    mallory, anna = world.deployment.create_owner("mallory"), world.owners[0]
+    change = Change(anna, b"e" * 16)
+    change.prepare()
+    for msg in (m.CertifyRows(change.op), m.CollectCertificate(change.op), m.CertifyRows(b"x" * 16), m.CertifyRows(b"")):
+        for server in SERVERS:
+            with pytest.raises(MippError):
+                mallory._ask({server: msg})
+            with pytest.raises(MippError):
+                world.user._ask({server: msg})
+    for msg in (pm.CertifyBatch(anna.id, anna.batches()[0].id), pm.UncertifiedRequest()):
+        with pytest.raises(AuthenticationError, match="signed"):
+            world.deployment.channel.gather({1: encode(msg)})
+    change.ask_certificate()
+    assert set(change.certify(change.commit())) == {"committed"}
+
+
+def test_shares_that_differ_between_servers_are_refused(world):
+    mallory = world.deployment.create_owner("mallory")
+    change = Change(mallory, b"e" * 16, rows=20)
+    spoilt = Change(mallory, b"e" * 16, rows=20)
+    spoilt.parts[2].share[7, 3] ^= np.uint32(1 << 31)
+    spoilt.signed = {s: mallory.signed(msg, s) for s, msg in spoilt.parts.items()}
+    change.prepare([1, 3])
+    spoilt.prepare([2])
+    with pytest.raises(OutOfRangeError, match="range: 7$"):
+        change.ask_certificate()
+    for server in world.deployment.servers.values():
+        assert server.store.changes.state(mallory.id, change.op) == "aborted"
+
+
+def test_a_large_certificate_holds_up_nobody_for_long(world):
+    """One owner's tests in a row, another one's upload in between; searches go on."""
+    import threading
+
+    mallory, anna = world.deployment.create_owner("mallory"), world.owners[0]
+    changes = [Change(mallory, bytes([i]) * 16, rows=3000) for i in range(1, 9)]
+    for change in changes:
+        change.prepare()
+    done = []
+
+    def ask(change):
+        change.ask_certificate()
+        done.append(change.op)
+
+    threads = [threading.Thread(target=ask, args=(c,)) for c in changes]
+    for thread in threads:
+        thread.start()
+    anna.add_vectors(vectors(2))
+    assert len(world.user.search(QUERY, 62).hits) == 62
+    for thread in threads:
+        thread.join(60)
+    assert len(done) == 8
+
+
+# --- batches that were there before ---------------------------------------------------------------------------------
+
+
+def test_older_batches_are_certified_in_the_background(tmp_path):
+    encoding = Encoding("cosine", DIM)
+    with mipp.Deployment.create(tmp_path / "d", encoding) as deployment, uncertified(deployment):
+        world = World(deployment)
+        world.owners[0].delete([(world.owners[0].batches()[0].id, 3)])
+        world.owners[0].compact()
+        ids = world.owners[1].add_vectors(vectors(40, 5))
+        world.owners[1].delete(ids[10:30])
+        mallory = deployment.create_owner("mallory")
+        mallory.grant(world.user.id, rankings=ALL_RANKINGS)
+        rows = encoding.encode_rows(vectors(9)).astype(np.int64)
+        rows[4] = 1 << 28
+        (bad, _), *_ = upload(mallory, rows)
+        (good, _), *_ = upload(mallory, rows[:4])
+        batches = sum(len(o.batches()) for o in (*world.owners, mallory))
+    with mipp.Deployment.open(tmp_path / "d") as deployment:
+        assert "range" in deployment.notes[-1] and str(batches) in deployment.notes[-1]
+        user = deployment.user("ulla")
+        first = user.search(QUERY, 5, ranking="user")  # needs no certificate
+        assert deployment.wait_certified(60)
+        found = user.search(QUERY, 200)
+        assert len(found.hits) == 59 + 20 + 4
+        (left,) = found.left_out
+        assert (left.batch, left.owner_name) == (bad, "mallory") and "range: 4" in left.reason
+        assert [h.id for h in found.hits if h.batch != bad][:3] == [h.id for h in first.hits if h.batch != bad][:3]
+        with pytest.raises(IntegrityError):
+            user.search(QUERY, 5, strict=True)
+        assert len(user.match(QUERY, -0.99)) == 83
+        assert good in {h.batch for h in found.hits}
+        for server in SERVERS:
+            assert request(deployment.operators, server, pm.UncertifiedRequest()).batches == []
+    with mipp.Deployment.open(tmp_path / "d") as deployment:
+        assert not deployment.notes
+
+
+def test_searches_say_what_is_not_certified_yet(world):
+    with uncertified(world.deployment):
+        (batch, _), *_ = world.owners[0].add_vectors(vectors(5))
+    found = world.user.search(QUERY, 60)
+    assert len(found.hits) == 60 and [o.batch for o in found.left_out] == [batch]
+    assert "not checked" in found.left_out[0].reason and found.left_out[0].server == 0
+    assert len(world.user.search(QUERY, 65, ranking="user").hits) == 65
+    index = world.user.index()
+    encoded = world.user.config.encoding.encode_queries(QUERY[None])
+    with pytest.raises(IntegrityError, match="not checked"):  # a user that names it all the same
+        world.user._replies(index, encoded, 5, "server")
+
+
+def test_a_catalog_of_an_earlier_version_gets_its_columns(tmp_path):
+    with mipp.Deployment.create(tmp_path / "d", Encoding("cosine", DIM)) as deployment:
+        World(deployment)
+        for server in deployment.servers.values():
+            with server.store.catalog.transaction() as db:
+                db.execute("ALTER TABLE batches DROP COLUMN certificate")
+                db.execute("ALTER TABLE users DROP COLUMN out_of_range")
+    with mipp.Deployment.open(tmp_path / "d") as deployment:
+        assert deployment.wait_certified(60)
+        assert len(deployment.user("ulla").search(QUERY, 60).hits) == 60
+
+
+@pytest.mark.parametrize("scheme", ["homomorphic", "no ranking"])
+def test_deployments_whose_servers_cannot_rank_need_no_certificate(tmp_path, scheme):
+    encoding = Encoding("cosine", DIM) if scheme == "homomorphic" else Encoding("l2", 150, bits=12, query_bits=12)
+    assert scheme == "homomorphic" or not encoding.allows_server_ranking
+    options = {"scheme": "homomorphic"} if scheme == "homomorphic" else {}
+    with mipp.Deployment.create(tmp_path / "d", encoding, **options) as deployment:
+        assert not deployment.config.certifies
+        anna = deployment.create_owner("anna")
+        anna.add_vectors(vectors(3, dim=encoding.dim))
+        assert len(anna.batches()) == 1
+        if scheme != "homomorphic":
+            with pytest.raises(ParameterError, match="do not rank"):
+                anna._ask({1: m.CertifyRows(b"e" * 16)})
