@@ -51,7 +51,11 @@ def test_all_pairs_that_keep_the_rules_have_scores_in_range(name):
     assert len(rows) >= 4 and len(queries) >= 4
     scores = rows @ queries.T
     low, high = of.queries.low, of.queries.high
-    assert low <= e.score_range[0] and e.score_range[1] <= high and high - low <= 1.1 * (e.score_range[1] - e.score_range[0]) + 9
+    assert (
+        low <= e.score_range[0]
+        and e.score_range[1] <= high
+        and high - low <= 1.1 * (e.score_range[1] - e.score_range[0]) + 9
+    )
     assert low <= scores.min() and scores.max() <= high
     # and the range is not much too wide: some pair reaches half of it
     assert scores.max() - scores.min() >= (high - low) / 3
@@ -122,9 +126,7 @@ def test_words_beyond_the_projections_bound_pass_one_with_at_most_a_half():
         if min(x, ring - x) > 2 * bound:
             assert passing <= 2
     # one less, and it is no longer true
-    assert any(
-        sum((rest + s * 2 * bound) % ring in inside for s in (-1, 0, 0, 1)) > 2 for rest in range(ring)
-    )
+    assert any(sum((rest + s * 2 * bound) % ring in inside for s in (-1, 0, 0, 1)) > 2 for rest in range(ring))
     # what must be zero
     for x, rest in itertools.product(range(1, ring), range(ring)):
         assert sum((rest + s * x) % ring == 0 for s in (-1, 0, 0, 1)) <= 2

@@ -38,7 +38,7 @@ from ..errors import ScoreRangeError
 if TYPE_CHECKING:
     from .encoding import Encoding
 
-__all__ = ["PROJECTIONS", "TAIL", "Extra", "QueryRule", "RowRule", "query_rule", "row_rule"]
+__all__ = ["PROJECTIONS", "TAIL", "Extra", "QueryRule", "RowRule", "has_rules", "query_rule", "row_rule"]
 
 #: random projections a group of rows is tested by: one beyond the bound passes all with at most 2^-40
 PROJECTIONS = 40
@@ -207,6 +207,14 @@ def row_rule(encoding: Encoding, width: int) -> RowRule:
         The servers have no way to check rows or queries of this encoding: only users can rank.
     """
     return _rules(encoding, width)[0]
+
+
+def has_rules(encoding: Encoding) -> bool:
+    """Whether servers can check rows and queries of an encoding."""
+    try:
+        return bool(_rules(encoding, encoding.encoded_dim))
+    except ScoreRangeError:
+        return False
 
 
 @functools.lru_cache(maxsize=64)

@@ -36,6 +36,7 @@ import numpy as np
 
 from ..errors import EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
+from .bounds import has_rules
 from .numbers import matrix, unit, whole
 from .projection import Projection
 
@@ -267,9 +268,12 @@ class Encoding:
 
     @property
     def allows_server_ranking(self) -> bool:
-        """Whether max score - min score < 2^(ring_bits-1), which oblivious comparison needs."""
+        """Whether max score - min score < 2^(ring_bits-1), which oblivious comparison needs, and the servers can check.
+
+        They check the range of rows and queries (:mod:`mipp.encoding.bounds`).
+        """
         low, high = self.score_range
-        return high - low < 1 << (self.ring_bits - 1)
+        return high - low < 1 << (self.ring_bits - 1) and has_rules(self)
 
     # --- serialisation -----------------------------------------------------------------------------------------
 

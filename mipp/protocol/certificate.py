@@ -24,7 +24,7 @@ import numpy as np
 from .. import ring
 from .._native import _core
 from ..encoding.bounds import PROJECTIONS, RowRule
-from ..errors import ParameterError, ProtocolError
+from ..errors import ProtocolError
 from ..params import RING_DTYPES, Params
 from . import local
 from .comparison import less_than
@@ -49,7 +49,7 @@ class Batch:
     ----------
     header : 32 bytes: names owner, change and content
     snapshot : 32 bytes: which of the rows are tested
-    rows : how many, at least 1
+    rows : how many
     rule : of the encoding
     params : n=3, t=1
     """
@@ -97,8 +97,6 @@ def certify_rows(
     A row within the bounds fails with less than 10^-16; one beyond passes with at most 2^-40.
     """
     rule = batch.rule
-    if batch.rows < 1:
-        raise ParameterError("there are no rows to certify")
     with party.attempt():
         party.hello(batch.header, batch.digest, batch.snapshot)
         columns = _columns(party, batch, rule, "group")
@@ -110,7 +108,7 @@ def certify_rows(
             failing.append(start + bad_rows)
             if progress is not None:
                 progress(stop)
-        found = np.concatenate(failing)
+        found = np.concatenate([np.empty(0, np.int64), *failing])
         if groups:
             found = _named(party, rows, batch, groups, found)
         party.confirm()
@@ -120,15 +118,21 @@ def certify_rows(
 def _named(
     party: Party, rows: Callable[[int, int], np.ndarray], batch: Batch, groups: list[tuple[int, int]], found: np.ndarray
 ) -> np.ndarray:
-    """Rows of failing groups, each tested by itself; what the sums said of them was worth nothing."""
+    """Rows of the first failing groups, each tested by itself; what the sums said of them was worth nothing."""
     rule = batch.rule.alone()
     columns = _columns(party, batch, rule, "alone")
-    for start, stop in groups[: MOST_NAMED // batch.rule.group + 1]:
-        found = found[(found < start) | (found >= stop)]
-        bad_groups, bad_rows = _chunk(party, rows(start, stop), rule, batch.params, columns)
-        bad = np.union1d(bad_groups, bad_rows)
-        found = np.union1d(found, start + (bad if len(bad) else np.arange(stop - start)))
-    return found
+    groups = groups[: MOST_NAMED // batch.rule.group + 1]
+    numbers = np.concatenate([np.arange(start, stop) for start, stop in groups])
+    words = np.concatenate([rows(start, stop) for start, stop in groups])
+    named = []
+    for at in range(0, len(numbers), chunk_rows(rule)):
+        some = numbers[at : at + chunk_rows(rule)]
+        bad = np.union1d(*_chunk(party, words[at : at + len(some)], rule, batch.params, columns))
+        named.append(some[bad])
+    alone = np.concatenate(named)
+    # a group whose rows all pass by themselves is named whole
+    whole = [np.arange(start, stop) for start, stop in groups if not ((alone >= start) & (alone < stop)).any()]
+    return np.concatenate([np.setdiff1d(found, numbers), alone, *whole])
 
 
 def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,13 +41,16 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
         raise ShapeError("a change has an id of 16 bytes")
     key = _name(b"prepared", signer, msg.op)
 
-    def run(link: Link, checked: Any) -> m.Ok:
+    def rows() -> _Rows:
         batch = server.store.certificates.prepared(signer, msg.op)
-        session, bad = _test(server, link, signer, batch, np.arange(batch.rows), key, bytes(32))
+        return _Rows(batch, np.arange(batch.rows), bytes(32))
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        session, bad, total = _test(server, link, signer, key, rows)
         if len(bad):
             with contextlib.suppress(ConflictError):
                 server.store.changes.never(signer, msg.op)
-            raise OutOfRangeError(refused(bad, batch.rows))
+            raise OutOfRangeError(refused(bad, total))
         server.store.certificates.note_prepared(signer, msg.op, session)
         return m.Ok()
 
@@ -64,12 +68,14 @@ def collect(server: Server, signer: bytes, msg: m.CollectCertificate, digest: Di
 def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
     key = _name(b"visible", msg.owner, msg.batch)
 
-    def run(link: Link, checked: Any) -> m.Ok:
+    def rows() -> _Rows:
         batch, view = _visible(server, msg)
         live = np.setdiff1d(np.arange(batch.rows), batch.tombstones)
-        state = hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest()
-        session, bad = _test(server, link, msg.owner, batch, live, key, state)
-        refusal = refused(live[bad], batch.rows) if len(bad) else ""
+        return _Rows(batch, live, hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest())
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        session, bad, total = _test(server, link, msg.owner, key, rows)
+        refusal = refused(bad, total) if len(bad) else ""
         server.store.certificates.note_visible(msg.owner, msg.batch, b"" if refusal else session, refusal)
         return m.Ok()
 
@@ -109,21 +115,32 @@ def _visible(server: Server, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
     return batch, view.hash
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What one test is about: a batch, which rows of it (original numbers), and the state that this is of."""
+
+    batch: BatchView
+    live: np.ndarray
+    state: bytes
+
+
 def _test(
-    server: Server, link: Link, owner: bytes, batch: BatchView, live: np.ndarray, key: bytes, state: bytes
-) -> tuple[bytes, np.ndarray]:
-    """Test rows ``live`` (original numbers) of a batch; the session, and which of them are out of range."""
+    server: Server, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
+) -> tuple[bytes, np.ndarray, int]:
+    """This server's part; the session, which rows are out of range, and of how many.
+
+    Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
+    """
     party = Party(server.index, server._pair_keys, link, timeout=TIMEOUT, threads=server.threads)
-    if not len(live):  # nothing of it is ever answered
-        return hashlib.sha256(key + state).digest(), live
-    p = server.config.params
     try:
-        words = server.row_words(owner, batch)
+        about = rows()
+        words = server.row_words(owner, about.batch)
     except BaseException as error:
         with contextlib.suppress(BaseException), party.attempt():
             raise error
         raise
-    facts = Batch(key, state, len(live), server.config.row_rule, p)
+    live, total = about.live, about.batch.rows
+    facts = Batch(key, about.state, len(live), server.config.row_rule, server.config.params)
     server.progress[key] = 0, len(live)
     try:
         bad = certify_rows(
@@ -131,7 +148,7 @@ def _test(
         )
     finally:
         server.progress.pop(key, None)
-    return party.session, bad
+    return party.session, live[bad], total
 
 
 def _note(server: Server, key: bytes, total: int, done: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..encoding import Encoding
 from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
-from ..errors import DeploymentError, ParameterError, ScoreRangeError
+from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
 from ..params import Params
 
@@ -51,12 +51,7 @@ class DeploymentConfig:
         """Whether the servers can rank, so that they check the range of rows and queries."""
         if self.params.scheme != "shares" or (self.params.n, self.params.t) != (3, 1):
             return False
-        if not self.encoding.allows_server_ranking:
-            return False
-        try:
-            return bool(self.row_rule and self.query_rule)
-        except ScoreRangeError:
-            return False
+        return self.encoding.allows_server_ranking
 
     @functools.cached_property
     def row_rule(self) -> RowRule:

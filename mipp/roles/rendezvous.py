@@ -31,6 +31,8 @@ GATHER_LIMIT = 30.0
 #: Refusals kept for servers that have not reported the query yet, per user and in all; the oldest go first.
 USER_REFUSALS = 64
 REFUSALS = 1024
+#: users and owners of whom it is remembered when they were served
+SERVED = 1024
 
 #: (user id, hash of the query's header). The hash alone would let one user block or join another user's query.
 Key: TypeAlias = tuple[bytes, bytes]
@@ -105,7 +107,7 @@ class LocalRendezvous:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, running: int = RUNNING) -> None:
         self._clock, self._most = clock, running
-        self._last = b""  # whose query was started last
+        self._served: dict[bytes, None] = {}  # whose queries were started, the last one last
         self._lock = threading.Lock()
         self._gathering: dict[Key, _Gathering] = {}  # in order of their first report
         self._complete: dict[Key, dict[int, Ticket]] = {}  # all three have it; waits for its turn, in order
@@ -181,12 +183,17 @@ class LocalRendezvous:
     def _start(self) -> list[Callable[[], None]]:
         """Start complete queries in order while there is room; returns the calls of their tickets.
 
-        Nobody's second query goes before another's first.
+        Of those who have queries here, whoever was served longest ago comes first.
         """
         calls: list[Callable[[], None]] = []
         while self._complete and len(self._running) < self._most:
-            key = next((k for k in self._complete if k[0] != self._last), next(iter(self._complete)))
-            tickets, self._last = self._complete.pop(key), key[0]
+            turn = {user: number for number, user in enumerate(self._served, 1)}
+            key = min(self._complete, key=lambda k: turn.get(k[0], 0))
+            tickets = self._complete.pop(key)
+            self._served.pop(key[0], None)
+            self._served[key[0]] = None
+            while len(self._served) > SERVED:
+                del self._served[next(iter(self._served))]
             attempt, links = schedule.random_bytes(16), local_links()
             self._running[attempt] = set(tickets)
             for server, ticket in tickets.items():

@@ -383,8 +383,8 @@ class User(IndexClient):
         until, stuck = math.inf, 0
         while True:
             # an owner that was not asked for by name does not stop the others by what it grants
-            index = state if key or strict else state.covering(about[0], k, about[1])
-            index = index.ranked_by(about[0])
+            index = state.ranked_by(about[0])
+            index = index if key or strict else index.covering(about[0], k, about[1])
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
             if not index.total or (k > index.total and not index.left_out):

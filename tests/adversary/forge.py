@@ -16,7 +16,7 @@ SERVERS = (1, 2, 3)
 
 @contextlib.contextmanager
 def uncertified(deployment):
-    """As before servers tested rows: what is uploaded meanwhile, whatever it holds, is visible without a certificate."""
+    """As before servers tested rows: what is uploaded meanwhile is visible without a certificate, whatever it holds."""
     config, stores = deployment.config, [s.store for s in deployment.servers.values()]
     before = config.certifies
     config.__dict__["certifies"] = False

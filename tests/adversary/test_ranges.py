@@ -238,7 +238,7 @@ def test_rows_out_of_range_are_refused_before_they_are_visible(world, attack):
         bad = np.array([root, 0, *[0] * (DIM - 2)])
         bad[1] = int(np.sqrt(encoding.row_norm2 - root**2)) + 1
     rows[5] = bad
-    with pytest.raises(OutOfRangeError, match="range: 5$"):
+    with pytest.raises(OutOfRangeError, match=r"range: 5$"):
         upload(mallory, rows)
     assert mallory.batches() == [] and world.deployment.status()["servers_agree"]
     for server in world.deployment.servers.values():
@@ -265,7 +265,12 @@ def test_who_may_ask_for_a_certificate_and_of_what(world):
     mallory, anna = world.deployment.create_owner("mallory"), world.owners[0]
     change = Change(anna, b"e" * 16)
     change.prepare()
-    for msg in (m.CertifyRows(change.op), m.CollectCertificate(change.op), m.CertifyRows(b"x" * 16), m.CertifyRows(b"")):
+    for msg in (
+        m.CertifyRows(change.op),
+        m.CollectCertificate(change.op),
+        m.CertifyRows(b"x" * 16),
+        m.CertifyRows(b""),
+    ):
         for server in SERVERS:
             with pytest.raises(MippError):
                 mallory._ask({server: msg})
@@ -286,7 +291,7 @@ def test_shares_that_differ_between_servers_are_refused(world):
     spoilt.signed = {s: mallory.signed(msg, s) for s, msg in spoilt.parts.items()}
     change.prepare([1, 3])
     spoilt.prepare([2])
-    with pytest.raises(OutOfRangeError, match="range: 7$"):
+    with pytest.raises(OutOfRangeError, match=r"range: 7$"):
         change.ask_certificate()
     for server in world.deployment.servers.values():
         assert server.store.changes.state(mallory.id, change.op) == "aborted"
@@ -314,6 +319,75 @@ def test_a_large_certificate_holds_up_nobody_for_long(world):
     for thread in threads:
         thread.join(60)
     assert len(done) == 8
+
+
+def test_a_test_that_one_server_cannot_begin_ends_at_once_everywhere(world):
+    """The owner aborts at one server while the others wait: they waited a minute, and everybody else with them."""
+    import threading
+    import time
+
+    mallory, anna = world.deployment.create_owner("mallory"), world.owners[0]
+    change = Change(mallory, b"e" * 16)
+    change.prepare()
+    errors = []
+
+    def ask(servers):
+        try:
+            change.ask_certificate(servers)
+        except MippError as error:
+            errors.append(error)
+
+    began = time.monotonic()
+    first = threading.Thread(target=ask, args=([1, 2],))
+    first.start()
+    while len(world.deployment.servers[2].certifying._open) < 1:
+        time.sleep(0.005)
+    mallory._tell(m.AbortOp(change.op), [1])
+    ask([3])
+    first.join(20)
+    anna.add_vectors(vectors(2))
+    assert time.monotonic() - began < 10 and len(errors) == 2
+
+
+def test_the_first_tests_of_all_owners_go_before_the_second_of_any(world):
+    from mipp.roles.rendezvous import LocalRendezvous
+
+    order = []
+
+    class Ticket:
+        def __init__(self, key):
+            self.key = key
+
+        def go(self, attempt, link):
+            if not order or order[-1][0] != self.key:
+                order.append((self.key, attempt))
+
+        def refused(self, error):
+            raise AssertionError
+
+    meet = LocalRendezvous(running=1)
+    keys = [(owner, bytes([i])) for i in range(4) for owner in (b"a", b"b")] + [(b"honest", b"1"), (b"honest", b"2")]
+    for key in keys:
+        for server in SERVERS:
+            meet.have(key, server, Ticket(key))
+    for _ in keys:
+        for server in SERVERS:
+            meet.done(order[-1][1], server)
+    assert [owner for (owner, _), _ in order[:4]] == [b"a", b"b", b"honest", b"a"]
+    assert len(order) == len(keys)
+
+
+def test_an_owner_whose_rows_are_not_all_ranked_stops_nobody(world):
+    """Its grant wants more rows than servers may rank: it is left out, the others are searched."""
+    mina = world.deployment.create_owner("mina")
+    mina.add_vectors(vectors(5))
+    with uncertified(world.deployment):
+        mina.add_vectors(vectors(5))
+    mina.grant(world.user.id, rankings=ALL_RANKINGS, min_rows=10)
+    found = world.user.search(QUERY, 60)
+    assert len(found.hits) == 60 and mina.id not in {h.owner for h in found.hits}
+    assert {o.owner for o in found.left_out} == {mina.id}
+    assert len(world.user.search(QUERY, 70, ranking="user").hits) == 70
 
 
 # --- batches that were there before ---------------------------------------------------------------------------------

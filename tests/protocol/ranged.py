@@ -60,9 +60,7 @@ class Ranged:
         """Words (N, D) of each server for encoded rows (N, encoded_dim); any integers of the ring."""
         keys = OwnerKeys(bytes(range(32)), b"d" * 16, b"r" * 16, self.params)
         shared = share_rows(rows, keys)
-        schedules = batch_schedules(
-            keys.server_key(3), [shared.nonce], [rows.shape[1]], [len(rows)], self.params.k
-        )
+        schedules = batch_schedules(keys.server_key(3), [shared.nonce], [rows.shape[1]], [len(rows)], self.params.k)
         stream = np.empty((len(rows), self.width), self.params.dtype)
         _core.keystream_words(schedules, 0, 0, stream.reshape(-1))
         return {1: shared.shares[1], 2: shared.shares[2], 3: stream}

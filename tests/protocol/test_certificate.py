@@ -96,6 +96,22 @@ def test_many_bad_rows_are_named_up_to_a_number(monkeypatch):
     assert found == list(range(50))
 
 
+@pytest.mark.parametrize("dim", [64, 2048])
+def test_naming_rows_takes_few_rounds(dim):
+    """However many groups fail: a failing batch costs no more than a few honest ones."""
+    of = Ranged(Encoding("cosine", dim))
+    rows = rows_of(of, 700)
+    rows[:, 0] = of.half >> 1
+    bad, good = counted(of.task(of.share(rows))), counted(of.task(of.share(rows_of(of, 700))))
+    assert bad[1].rounds <= 3 * good[1].rounds
+
+
+def test_no_rows_at_all():
+    """All were deleted: the parties agree on that."""
+    of = Ranged(ENCODINGS["cosine"])
+    assert of.certify({i: np.empty((0, of.width), np.uint32) for i in (1, 2, 3)}) == []
+
+
 def test_chunks(monkeypatch):
     """Rows are tested some at a time; progress is told."""
     monkeypatch.setattr(certificate, "_CHUNK_WORDS", 4096)

@@ -114,7 +114,9 @@ def test_padding_words_are_zero(of):
     columns = of.columns(queries)
     for i in (1, 2, 3):  # all servers alike, so that the degree stays right
         columns[i] = columns[i].copy()
-    other = of.columns(np.zeros_like(of.padded(queries)).astype(queries.dtype) + np.eye(1, of.width, of.width - 1, dtype=queries.dtype))
+    other = of.columns(
+        np.zeros_like(of.padded(queries)).astype(queries.dtype) + np.eye(1, of.width, of.width - 1, dtype=queries.dtype)
+    )
     for i in (1, 2, 3):
         columns[i] += other[i]
     assert not accepted(of, of.prove(queries), columns)
@@ -318,8 +320,10 @@ def test_costs_with_the_check(batch):
     assert np.array_equal(combine_matches(parts), scores >= 7)
 
     def best(party):
-        return maximum(party, shares[party.index], public) if party.index < 0 else top_k(
-            party, shares[party.index], 4, public, zero=of.relations(party.index, proof, columns)
+        return (
+            maximum(party, shares[party.index], public)
+            if party.index < 0
+            else top_k(party, shares[party.index], 4, public, zero=of.relations(party.index, proof, columns))
         )
 
     counters = counted(best)

@@ -84,7 +84,9 @@ class Direct:
     def send(self, asked, *servers, user=None):
         """Replies of these servers; raises the first failure."""
         user = user or self.world.user
-        signed = {s: user._sign(m.Query(asked.header, *asked.servers[s], 0, 0, b"", *asked.proof[s]), s) for s in servers}
+        signed = {
+            s: user._sign(m.Query(asked.header, *asked.servers[s], 0, 0, b"", *asked.proof[s]), s) for s in servers
+        }
         return user.channel.gather(signed, together=True)
 
     def collect(self, asked, server, user=None):
