@@ -193,6 +193,7 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     ]
     if "servers" in cost:
         servers = cost["servers"]
+        lines.append(f"  and {user['proof']:,} bytes to each cloud that prove the query in range")
         lines.append(f"servers: {servers['rounds']} rounds, each sends {max(servers['bytes'].values()):,} bytes")
         if "bound" in servers:
             bound = servers["bound"]

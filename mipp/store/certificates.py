@@ -1,4 +1,7 @@
-"""Which batches of a server are certified: their rows keep the encoding's bounds, as the servers found on shares."""
+"""Range certificates: of which batches the servers found, on shares, that all rows keep the encoding's bounds.
+
+Not to be confused with the votes that commit a change.
+"""
 
 from __future__ import annotations
 
