@@ -20,9 +20,9 @@ from mipp.params import Params
 from mipp.protocol.certificate import Batch, certify_rows
 from mipp.protocol.cost import certificate_cost
 from mipp.protocol.session import run_local
+from mipp.roles import user as user_module
 from mipp.roles.plan import Plan
 from mipp.roles.queries import Queries
-from mipp.roles.user import User
 from mipp.sharing import OwnerKeys, batch_schedules, share_rows
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "1000000"))
@@ -77,7 +77,7 @@ def bench_certificate(benchmark, case):
 def unchecked():
     """Searches as before: no proof, nothing checked."""
     with (
-        mock.patch.object(User, "_proof", lambda *_: ([], {})),
+        mock.patch.object(user_module, "range_proof", lambda *_: ([], {})),
         mock.patch.object(Queries, "_check_proof", lambda *_: None),
         mock.patch.object(Queries, "_relations", lambda *_: None),
         mock.patch.object(Plan, "require_certified", lambda *_: None),

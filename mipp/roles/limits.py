@@ -67,7 +67,7 @@ MAX_ANSWER_BYTES = 1 << 27
 #: needs some eight times as much
 MAX_RANKED_BYTES = 1 << 26
 #: words of the proofs of a batch of queries
-MAX_PROOF_BYTES = 1 << 25
+MAX_PROOF_BYTES = 1 << 23
 #: hits (queries times k) of one ranking
 MAX_RANKED_HITS = 1 << 22
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,12 +23,11 @@ from ..errors import (
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.comparison import combine_matches
-from ..protocol.query_proof import commitment, proof_bytes, prove
-from ..protocol.replicated import UserShare
-from ..protocol.session import Public
+from ..protocol.query_proof import proof_bytes
 from ..protocol.topk import combine_top_k
 from ..protocol.wire import encode, frames_hash
 from ..sharing import RunningTopK, query_columns, reconstruct, top_k
+from .asking import Asked, Prepared, parts_of, range_proof
 from .blocks import query_blocks, row_blocks
 from .bound import column_commitment
 from .choosing import Owners
@@ -58,51 +56,6 @@ _NOBODY, _SEVERAL = bytes(16), b"several owners.."
 T = TypeVar("T")
 # index, rows, scores if given, seconds
 _Ranked: TypeAlias = tuple[Index, np.ndarray, np.ndarray | None, dict[str, float]]
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Queries under one header, ready to be sent: each server's salt, column and thresholds, and its part of the proof
-    that they are in range; secret."""
-
-    header: list[np.ndarray]
-    bound: bytes
-    servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
-    newest: bytes = b""
-    proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Replies of the servers to some queries, and what they are about."""
-
-    index: Index
-    replies: dict[int, Any]
-    queries: int
-    facts: Public | None
-    threshold: bool
-
-    @property
-    def public(self) -> Public:
-        if self.facts is None:
-            raise ParameterError("these are answers, not a ranking")
-        return self.facts
-
-
-def _parts_of(asked: _Asked) -> list[UserShare]:
-    """The servers' parts of a ranking or of match bits."""
-    parts = []
-    for server, r in asked.replies.items():
-        if (
-            not isinstance(r, m.Ranked)
-            or r.server != server
-            or r.queries != asked.queries
-            or r.rows != asked.index.total
-        ):
-            raise MessageError("a server's part of a ranking does not fit the query")
-        words = r.words[0] if asked.threshold else r.words
-        parts.append(UserShare(r.server, r.session, r.parameters, r.queries, r.rows, words))
-    return parts
 
 
 class User(IndexClient):
@@ -273,7 +226,7 @@ class User(IndexClient):
             if ranking == "user":
                 parts.append(top_k(self._words(asked), k, low=low, high=high, threads=self.threads))
             else:
-                parts.append(combine_top_k(_parts_of(asked), asked.public, scores=index.gives_scores))
+                parts.append(combine_top_k(parts_of(asked), asked.public, scores=index.gives_scores))
             spent["score"] += ranked - began
             spent["rank"] += time.perf_counter() - ranked
         given = [s for _, s in parts if s is not None]
@@ -301,7 +254,7 @@ class User(IndexClient):
         asked = self._anew(
             owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta), strict, ("threshold", 1)
         )
-        rows = np.flatnonzero(combine_matches(_parts_of(asked))[0])
+        rows = np.flatnonzero(combine_matches(parts_of(asked))[0])
         return self._hits(asked.index, rows, None, None, 0)
 
     def scores(
@@ -417,11 +370,11 @@ class User(IndexClient):
         for start in range(0, len(encoded), step):
             yield encoded[start : start + step]
 
-    def _ask_about(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> _Asked:
+    def _ask_about(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> Asked:
         """The servers' replies about all rows to some queries."""
         replies, bound = self._replies(index, encoded, k, ranking, theta)
         facts = None if ranking == "user" else public_facts(self.config, bound, index.snapshot, index.total)
-        return _Asked(index, replies, len(encoded), facts, ranking == "threshold")
+        return Asked(index, replies, len(encoded), facts, ranking == "threshold")
 
     def _replies(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
@@ -444,12 +397,12 @@ class User(IndexClient):
             use(rows, self._checked(replies, len(encoded), len(rows)))
             del replies  # before the next block: its memory is used again
 
-    def _prepare(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> _Prepared:
+    def _prepare(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> Prepared:
         """Share queries and bind them to a new header."""
         columns = self._columns(encoded)
         thetas = self._theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in self.servers}
-        proofs, parts_of_proof = self._proof(encoded, ranking, theta)
+        proofs, parts_of_proof = range_proof(self.config, self.servers, encoded, ranking, theta)
         header = encode(
             m.QueryHeader(
                 self.config.id,
@@ -471,23 +424,9 @@ class User(IndexClient):
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
         parts = {s: (salts[s], columns[s], thetas[s]) for s in self.servers}
-        return _Prepared(frames, frames_hash(header), parts, index.newest, parts_of_proof)
+        return Prepared(frames, frames_hash(header), parts, index.newest, parts_of_proof)
 
-    def _proof(
-        self, encoded: np.ndarray, ranking: str, theta: int
-    ) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
-        """Commitments of the proof that queries which servers rank are in range, and what each server gets of it."""
-        if ranking == "user" or not self.config.certifies:
-            return [], {}
-        rule = self.config.query_rule
-        made = prove(rule, encoded, [theta] * len(encoded) if ranking == "threshold" else None)
-        none, parts = np.empty((0, 0), made[3].words.dtype), {}
-        for s in self.servers:
-            seeds = made[s % 3 + 1].seed + made[(s + 1) % 3 + 1].seed
-            parts[s] = seeds, made[3].words if s != 3 else none
-        return [commitment(number, made[number]) for number in sorted(made)], parts
-
-    def _send(self, prepared: _Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
+    def _send(self, prepared: Prepared, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
         """Ask for live rows ``rows``, all if there are none in it."""
         newest = {self.servers[0]: prepared.newest if not rows.start else b""}
         queries = {
@@ -514,7 +453,7 @@ class User(IndexClient):
         rest = np.full(queries, theta % (1 << self.config.params.k), dtype)
         return {first: rest - sum(shares.values()), **shares}
 
-    def _words(self, asked: _Asked) -> list[np.ndarray]:
+    def _words(self, asked: Asked) -> list[np.ndarray]:
         """Answers that add up to the scores of all rows."""
         return self._checked(asked.replies, asked.queries, asked.index.total)
 

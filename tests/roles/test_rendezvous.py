@@ -24,9 +24,10 @@ from mipp.protocol.wire import decode
 from mipp.roles import admission as admission_module
 from mipp.roles import ranking as ranking_module
 from mipp.roles import rendezvous as rendezvous_module
+from mipp.roles.asking import Asked, parts_of
 from mipp.roles.ranking import collect_ranked, public_facts
 from mipp.roles.rendezvous import RUNNING
-from mipp.roles.user import _Asked, _parts_of, combine_top_k
+from mipp.roles.user import combine_top_k
 from tests.conftest import vectors
 
 QUERY = vectors(1, 7)[0]
@@ -117,7 +118,7 @@ class Direct:
         user = self.world.user
         index = user.index()
         facts = public_facts(user.config, asked.bound, index.snapshot, index.total)
-        rows, scores = combine_top_k(_parts_of(_Asked(index, replies, 1, facts, False)), facts, scores=True)
+        rows, scores = combine_top_k(parts_of(Asked(index, replies, 1, facts, False)), facts, scores=True)
         ids = index.ids()
         found = [(ids[r], int(s)) for r, s in zip(rows[0], scores[0], strict=True)]
         assert found == self.world.expected(QUERY, k)
