@@ -409,8 +409,10 @@ class Encoding:
         """
         if not math.isfinite(value):
             raise ParameterError(f"a threshold must be a finite number, not {value!r}")
-        zero, one = self.values(np.array([[0, 1]]), np.asarray(query)[None])[0].tolist()
-        exact = (value - zero) / (one - zero)
+        # far apart: next to a long query's own length floats do not tell one score from the next
+        apart = 1 << max(self.score_range[1].bit_length() - 1, 0)
+        zero, other = self.values(np.array([[0, apart]]), np.asarray(query)[None])[0].tolist()
+        exact = (value - zero) / ((other - zero) / apart)
         # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
         theta = round(exact) if abs(exact - round(exact)) < 1e-6 else math.ceil(exact)
         low, high = self.score_range

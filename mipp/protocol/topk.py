@@ -89,9 +89,11 @@ def top_k(
         return UserShare(party.index, party.session, parameters, len(words), public.rows, out)
 
 
-def maximum(party: Party, shares: np.ndarray, public: Public, *, scores: bool = True) -> UserShare:
+def maximum(
+    party: Party, shares: np.ndarray, public: Public, *, scores: bool = True, zero: np.ndarray | None = None
+) -> UserShare:
     """The best row of each query: :func:`top_k` with k = 1."""
-    return top_k(party, shares, 1, public, scores=scores)
+    return top_k(party, shares, 1, public, scores=scores, zero=zero)
 
 
 def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Circuit) -> list[np.ndarray]:

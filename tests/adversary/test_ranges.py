@@ -215,6 +215,33 @@ def test_opened_bits_look_the_same_whatever_user_and_owner_send(tmp_path, monkey
     assert spreads[0] > 0 and abs(means[0] - means[1]) < 5 * np.sqrt(sum(spreads))
 
 
+def test_keys_of_64_bits(tmp_path, monkeypatch):
+    """The widest comparisons there are: w + r is 64."""
+    encoding = Encoding("l2", 4, bits=16, query_bits=23, ring_bits=64, weights=(65535,) * 4)
+    rng = np.random.default_rng(6)
+    with mipp.Deployment.create(tmp_path / "d", encoding, threads=1) as deployment:
+        anna, user = deployment.create_owner("anna"), deployment.create_user("ulla")
+        low, high = encoding.score_range
+        rows = 1 << (64 - ((high - low).bit_length() + 1))
+        assert 8 <= rows <= 4096
+        x = rng.integers(-32767, 32768, (rows, 4))
+        anna.add_vectors(x)
+        anna.grant(user.id, rankings=ALL_RANKINGS)
+        query = x[5] + 0.3
+        exact = ((x - query) ** 2).sum(axis=1)
+        found = user.search(query, rows)
+        assert [h.row for h in found.hits] == np.argsort(exact, kind="stable").tolist()
+        near = float(user.search(query, 3).hits[2].value)
+        assert {h.row for h in user.match(query, near)} == {h.row for h in found.hits[:3]}
+        for value in (1 << 62, 1 << 40, -(1 << 63)):
+            with any_query(user, [value], monkeypatch), pytest.raises(OutOfRangeError):
+                user.search(query, 2)
+        rows_of = encoding.encode_rows(x[:3]).astype(np.int64)
+        rows_of[1, 0] = 1 << 40
+        with pytest.raises(OutOfRangeError, match=r"range: 1$"):
+            upload(anna, rows_of)
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from mipp.protocol.cost import threshold_cost, top_k_cost
 from mipp.protocol.query_proof import Summand, commitment, proof_bytes, verified
 from mipp.protocol.session import Party, Public
 from mipp.protocol.topk import combine_top_k, maximum, top_k
-from tests.protocol.parties import HEADER, SNAPSHOT, recorded, run
+from tests.protocol.parties import HEADER, SNAPSHOT, recorded, run, share
 from tests.protocol.ranged import ENCODINGS, Ranged
 from tests.protocol.test_cost import counted, exactly
+from tests.protocol.test_security import looks_uniform
 
 RNG = np.random.default_rng(21)
 
@@ -202,8 +203,6 @@ def test_all_sums_of_honest_queries_are_zero_and_no_comparison_follows_a_lie():
     scores = RNG.integers(-200, 200, (2, 300))
     low, high = of.encoding.score_range
     public = Public(HEADER, SNAPSHOT, 300, 32, low, high)
-    from tests.protocol.parties import share
-
     shares = share(scores, np.uint32, RNG)
     for lie in (False, True):
         given = changed(proof, 3, (0, 0), 1, np.dtype("u4")) if lie else proof
@@ -235,15 +234,11 @@ def test_messages_of_the_check_are_uniform_whatever_the_query():
             frames = []
             recorded(of.check_task(proof, columns), frames)
             seen += b"".join({p for h, p in frames if h.kind == "check"})
-        from tests.protocol.test_security import looks_uniform
-
         assert looks_uniform(seen)
 
 
 def test_what_one_server_gets_is_uniform_whatever_the_query():
     """Two summands, and the explicit words: each pair that one server has."""
-    from tests.protocol.test_security import looks_uniform
-
     of = Ranged(ENCODINGS["ip"])
     for queries in (np.zeros((60, 40), np.int32), np.tile(queries_of(of, 1), (60, 1))):
         proof = of.prove(queries)
@@ -304,8 +299,6 @@ def test_costs_with_the_check(batch):
     low, high = of.encoding.score_range
     columns, rows = of.columns(queries), 1000
     public = Public(HEADER, SNAPSHOT, rows, 16, low, high)
-    from tests.protocol.parties import share
-
     scores = RNG.integers(-100, 100, (batch, rows))
     shares, thetas = share(scores, np.uint16, RNG), [7] * batch
     theta = of.theta_shares(thetas, RNG)
@@ -320,11 +313,7 @@ def test_costs_with_the_check(batch):
     assert np.array_equal(combine_matches(parts), scores >= 7)
 
     def best(party):
-        return (
-            maximum(party, shares[party.index], public)
-            if party.index < 0
-            else top_k(party, shares[party.index], 4, public, zero=of.relations(party.index, proof, columns))
-        )
+        return top_k(party, shares[party.index], 4, public, zero=of.relations(party.index, proof, columns))
 
     counters = counted(best)
     with_check = top_k_cost(public, batch, 4, rule=of.queries)
@@ -334,3 +323,22 @@ def test_costs_with_the_check(batch):
     for i, c in counters.items():
         assert c.rounds <= with_check.bound.rounds and c.payload_bytes <= with_check.bound.payload[i]
         assert c.payload["check"] == 80 * of.queries.proof_bits // 8
+
+
+def test_the_maximum_is_checked_as_well():
+    of = Ranged(ENCODINGS["cosine"])
+    queries = queries_of(of, 1)
+    columns, proof = of.columns(queries), of.prove(queries)
+    public = Public(HEADER, SNAPSHOT, 200, 32, of.queries.low, of.queries.high)
+    shares = share(np.arange(200)[None], np.uint32, RNG)
+    for given, right in ((proof, True), (changed(proof, 3, (0, 3), 1, np.dtype("u4")), False)):
+
+        def task(party, given=given):
+            zero = of.relations(party.index, given, columns)
+            return maximum(party, shares[party.index], public, zero=zero)
+
+        if right:
+            assert combine_top_k(run(task), public)[0].tolist() == [[199]]
+        else:
+            with pytest.raises(OutOfRangeError):
+                run(task)
