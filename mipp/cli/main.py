@@ -292,10 +292,15 @@ def status_command(folder: Path, as_json: bool) -> None:
                     if o["forgotten"]
                     else f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes and "
                     f"{o['image_bytes']:,} image bytes a cloud"
+                    + (f"; servers do not rank {o['unranked']} of the batches" if o["unranked"] else "")
                 )
                 for o in data["owners"]
             ),
-            *(f"user {u['name']}: {u['id']}" for u in data["users"]),
+            *(
+                f"user {u['name']}: {u['id']}"
+                + (f"; {u['out_of_range']} queries out of range" if u["out_of_range"] else "")
+                for u in data["users"]
+            ),
             f"servers agree: {'yes' if data['servers_agree'] else 'NO'}",
         ],
     )
@@ -305,7 +310,7 @@ def status_command(folder: Path, as_json: bool) -> None:
 @deployment_option
 @json_option
 def verify_command(folder: Path, as_json: bool) -> None:
-    """Read all files of all servers and compare their checksums."""
+    """Read all files of all servers and compare their checksums; wait until the range of all rows was checked."""
     with opened(folder) as deployment:
         data = deployment.verify()
     show(data, as_json, lambda: [*data["problems"], f"{data['files']} files, {len(data['problems'])} problems"])

@@ -36,6 +36,10 @@ def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> 
         show({"name": name, "id": owner.id.hex(), "key_file": str(path)}, as_json, lambda: [f"owner {name}: {path}"])
 
 
+def _checking(done: int, total: int) -> None:
+    click.echo(f"mipp: the servers have checked {done:,} of {total:,} rows", err=True)
+
+
 @owner_group.command("add")
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
@@ -60,6 +64,7 @@ def add_command(
         raise click.UsageError("give either IMAGES or --vectors FILE")
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
+        owner.checking = None if as_json else _checking
         if vectors is not None:
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")

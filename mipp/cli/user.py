@@ -18,6 +18,10 @@ from .common import deployment_option, json_option, key_bits_option, new_passphr
 _MISSING = np.full((64, 64, 3), 200, np.uint8)
 
 
+#: seconds that a search waits for the check of rows that were uploaded before
+_PATIENCE = 5.0
+
+
 @click.group("user")
 def user_group() -> None:
     """A user's commands."""
@@ -145,6 +149,7 @@ def search_command(
             show(cost, as_json, lambda: _cost_lines(cost))
             return
         query = _query(deployment, image, vector)
+        deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
         found: Hits | list[Hit]
         if threshold is not None:
             found = matches = seeker.match(query, threshold, owners=owners or None, strict=strict)

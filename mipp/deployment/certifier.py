@@ -44,21 +44,24 @@ class Certifier:
     def start(self) -> int:
         """Begin, if there is anything to do; how many batches there are."""
         batches = self.missing()
-        if batches:
+        if batches and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._work, args=(batches,), name="mipp certifier", daemon=True)
             self._thread.start()
         return len(batches)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until all is done; whether it is."""
+        """Wait until it has gone through all batches; whether none is left that was not tested."""
         if self._thread is not None:
             self._thread.join(seconds)
-        return self._thread is None or not self._thread.is_alive()
+        if self._thread is None or not self._thread.is_alive():
+            return not self.missing()
+        return False
 
     def stop(self) -> None:
         """End after the batch that is being tested."""
         self._stop.set()
-        self.wait()
+        if self._thread is not None:
+            self._thread.join()
 
     def _work(self, batches: list[tuple[bytes, bytes]]) -> None:
         for owner, batch in batches:
@@ -68,6 +71,8 @@ class Certifier:
                 self._certify(owner, batch)
             except MippError as error:  # it stays as it is; searches say so
                 _log.warning("batch %s of owner %s was not certified: %s", batch.hex(), owner.hex(), error)
+            except Exception:
+                _log.exception("batch %s of owner %s was not certified", batch.hex(), owner.hex())
 
     def _certify(self, owner: bytes, batch: bytes) -> None:
         for attempt in range(_ATTEMPTS):

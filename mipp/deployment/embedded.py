@@ -232,15 +232,19 @@ class Deployment:
         """Have batches of earlier versions certified, in the background."""
         if self.config.certifies and (count := self._certifier.start()):
             self.notes.append(
-                f"the servers are checking the range of the rows of {count} batches that were uploaded before; until "
-                "then searches that servers rank go on without them"
+                f"the servers are checking the range of rows that were uploaded before ({count} "
+                f"batch{'es' * (count > 1)}); until then searches that servers rank go on without them; `mipp verify` "
+                "waits for it"
             )
 
     def wait_certified(self, seconds: float | None = None) -> bool:
-        """Wait until the servers have checked what was uploaded before they did that by themselves; whether they have.
+        """Wait until the servers have checked what was uploaded before they did that by themselves, or changed since.
 
-        Searches name the batches that they go on without meanwhile, and those that were refused.
+        Whether they have, all of it. Searches name the batches that they go on without meanwhile, and those that were
+        refused.
         """
+        if self.config.certifies:
+            self._certifier.start()
         return self._certifier.wait(seconds)
 
     def _recover(self) -> None:
@@ -451,7 +455,11 @@ class Deployment:
     # --- operation ----------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Owners with batches, rows and bytes; users; whether all servers have the same. Public facts."""
+        """Owners with batches, rows and bytes; users; whether all servers have the same. Public facts.
+
+        ``unranked``: batches of an owner that servers do not rank, since their rows are not checked or out of range;
+        ``out_of_range``: queries of a user that were beyond the encoding's bounds.
+        """
         replies = {i: request(self.operators, i, pm.StatusRequest(b"")) for i in self.servers}
         clouds = [replies[i] for i in self.config.params.storage_servers]
         first = clouds[0]
@@ -468,6 +476,7 @@ class Deployment:
                     "live": int(first.live[of].sum()),
                     "share_bytes": int(first.sizes[of].sum()),
                     "image_bytes": int(first.image_bytes[number]),
+                    "unranked": max(int(r.unranked[of].sum()) for r in clouds) if self.config.certifies else 0,
                 }
             )
         facts = [(r.owners, r.forgotten, r.positions, r.views, r.live.tolist()) for r in replies.values()]
@@ -480,14 +489,19 @@ class Deployment:
             "servers": {i: type(s).__name__ for i, s in self.servers.items()},
             "owners": owners,
             "users": [
-                {"name": known_name(n, u), "id": u.hex()} for u, n in zip(first.users, first.user_names, strict=True)
+                {"name": known_name(n, u), "id": u.hex(), "out_of_range": int(count)}
+                for u, n, count in zip(first.users, first.user_names, first.out_of_range, strict=True)
             ],
             "images": sum(o["live"] for o in owners),
             "servers_agree": all(f == facts[0] for f in facts),
         }
 
     def verify(self) -> dict[str, Any]:
-        """Read all files of all servers: ``files``, and ``problems``, a line each, naming the file."""
+        """Read all files of all servers: ``files``, and ``problems``, a line each, naming the file.
+
+        Waits for the check of the range of rows that were uploaded before.
+        """
+        self.wait_certified()
         reports = {i: request(self.operators, i, pm.VerifyRequest()) for i in self.servers}
         problems = [line for report in reports.values() for line in report.problems]
         if not self.status()["servers_agree"]:

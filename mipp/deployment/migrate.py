@@ -178,7 +178,7 @@ def _write(config: DeploymentConfig, server: int, home: Path, old: _Old, chains:
             if forget is None:
                 _write_batches(db, config, server, home, old, owner, chain)
         db.executemany(
-            "INSERT INTO users VALUES (?, ?, ?, ?, x'', 0)",
+            "INSERT INTO users (id, name, sign_key, box_key, frames) VALUES (?, ?, ?, ?, x'')",
             old.db.execute("SELECT id, name, sign_key, box_key FROM users"),
         )
         if old.db.execute("SELECT 1 FROM sqlite_master WHERE name='paillier_keys'").fetchone():

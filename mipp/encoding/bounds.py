@@ -77,6 +77,7 @@ class RowRule:
     exact : words are tested one by one, as projections do not reach
     bound : T: of a projection, or of a word if ``exact``
     hint_bits : e: sums are exact modulo 2^(k + e)
+    norm2 : largest plain sum of squares of a row that a client encodes, whose words are clipped
     extra : the last word of l2, or None
     """
 
@@ -88,6 +89,7 @@ class RowRule:
     exact: bool
     bound: int
     hint_bits: int
+    norm2: int
     extra: Extra | None = None
 
     @property
@@ -106,21 +108,26 @@ class RowRule:
         return np.asarray(self.weights != 0)
 
     def alone(self) -> RowRule:
-        """The same tests for each row by itself, to find out which row of a group failed."""
+        """The same tests for each row by itself, to find out which row of a group failed. What fits a group fits it."""
         if self.exact or self.group == 1:
             return dataclasses.replace(self, group=1)
-        rule = _planned(self.ring_bits, self.weights, self.limit, _plain(self.weights, self.limit), self.extra, most=1)
-        if rule is None:
-            raise ScoreRangeError("rows of this encoding cannot be tested one by one")
-        return rule
+        norm2 = self.norm2
+        bound = math.isqrt(int(TAIL * TAIL * norm2)) + 1
+        return dataclasses.replace(self, group=1, bound=bound)
 
     def failing(self, rows: np.ndarray) -> np.ndarray:
-        """Which rows (N, width), in the clear as signed integers, break the rule: (N,) bool. Exact; for tests."""
+        """Which rows (N, width), in the clear as signed integers, break the rule: (N,) bool.
+
+        As :mod:`mipp.protocol.ideal` and tests see it; projections may also refuse rows that clients do not encode,
+        longer than ``norm2``.
+        """
         bad = np.zeros(len(rows), bool)
         weights = [int(w) for w in self.weights]
         for i, row in enumerate(rows.tolist()):
             total = sum(w * x * x for w, x in zip(weights, row, strict=True))
             bad[i] = total > self.limit
+            if self.exact:
+                bad[i] |= any(abs(x) > self.bound for w, x in zip(weights, row, strict=True) if w)
             if self.extra is not None:
                 e = self.extra
                 stored = row[e.word] + e.centre
@@ -212,9 +219,10 @@ def row_rule(encoding: Encoding, width: int) -> RowRule:
 def has_rules(encoding: Encoding) -> bool:
     """Whether servers can check rows and queries of an encoding."""
     try:
-        return bool(_rules(encoding, encoding.encoded_dim))
+        _rules(encoding, encoding.encoded_dim)
     except ScoreRangeError:
         return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)
@@ -233,7 +241,7 @@ def _rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule]:
         weights[:inner] = encoding.integer_weights
         limit = encoding.row_norm2
         extra = Extra(inner, most=limit) if encoding.metric == "l2" else None
-        rule = _planned(k, weights, limit, _plain(weights, limit), extra)
+        rule = _planned(k, weights, limit, min(_plain(weights, limit), inner * encoding.clip**2), extra)
         query = _query_rule(encoding, width, encoding.integer_weights.tolist(), encoding.query_norm2, scores)
     if rule is None or query is None:
         raise ScoreRangeError("servers cannot check rows or queries of this encoding; only users can rank")
@@ -245,10 +253,8 @@ def _plain(weights: np.ndarray, limit: int) -> int:
     return limit // int(weights[weights > 0].min())
 
 
-def _planned(
-    k: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None, *, most: int = 1 << 20
-) -> RowRule | None:
-    """The cheapest tests that reach, or None. ``norm2``: of an honest row, unweighted; ``most``: rows of a group."""
+def _planned(k: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
+    """The cheapest tests that reach, or None. ``norm2``: largest plain sum of squares of an honest row."""
     width, total = len(weights), sum(int(w) for w in weights)
     found: list[tuple[float, RowRule]] = []
     group = 1 << max(0, (_GROUP_WORDS // width).bit_length() - 1)
@@ -257,18 +263,18 @@ def _planned(
         apart = 0 if extra is None else 2 * extra.slack + extra.unit
         if k + hint > 64 or limit + apart > room:
             continue
-        some = min(group, most)
+        some = group
         while some:
             bound = math.isqrt(int(TAIL * TAIL * some * norm2)) + 1
             if 2 * bound < 1 << (k - 2) and total * 4 * bound * bound <= room:
                 cost = 3 * hint / 8 * width + 2 * PROJECTIONS * _TEST_BYTES / some
-                found.append((cost, RowRule(k, width, weights, limit, some, False, bound, hint, extra)))
+                found.append((cost, RowRule(k, width, weights, limit, some, False, bound, hint, norm2, extra)))
                 break
             some //= 2
         bound = math.isqrt(norm2)
         if bound < 1 << (k - 2) and total * bound * bound <= room:
             cost = 3 * hint / 8 * width + 2 * width * _TEST_BYTES
-            found.append((cost, RowRule(k, width, weights, limit, min(group, most), True, bound, hint, extra)))
+            found.append((cost, RowRule(k, width, weights, limit, group, True, bound, hint, norm2, extra)))
     return min(found, key=lambda f: f[0])[1] if found else None
 
 
@@ -295,12 +301,12 @@ class _Rounded:
     ratio: Fraction
 
 
-def _rounded(exact: list[Fraction], most: int, precision: int) -> _Rounded:
-    """Weights rounded to integers, with an error below 2^-precision of each."""
+def _rounded(exact: list[Fraction], most: int, clip: int, precision: int) -> _Rounded:
+    """Weights rounded to integers, with an error below 2^-precision of each; words are at most ``clip``."""
     power = max(0, math.ceil(math.log2(float((1 << precision) / min(exact)))))
     unit = 1 << power
     weights = [round(unit * e) for e in exact]
-    norm2 = int(most / min(exact)) + 1
+    norm2 = min(int(most / min(exact)) + 1, len(exact) * clip**2)
     # clients bound the sum by float arithmetic
     off = (norm2 + 1) // 2 + (unit * (most + 1) >> 40) + 1
     ratio = max(e * unit / w for e, w in zip(exact, weights, strict=True))
@@ -310,8 +316,9 @@ def _rounded(exact: list[Fraction], most: int, precision: int) -> _Rounded:
 def _stepped_rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule] | None:
     """The rules of l2 in steps: weights as coarse as the room in the ring allows."""
     for precision in range(8, 41, 4):
-        rows = _rounded(_exact_weights(encoding, rows=True), encoding.row_norm2, precision)
-        queries = _rounded(_exact_weights(encoding, rows=False), encoding.query_norm2, precision)
+        rows = _rounded(_exact_weights(encoding, rows=True), encoding.row_norm2, encoding.clip, precision)
+        exact = _exact_weights(encoding, rows=False)
+        queries = _rounded(exact, encoding.query_norm2, encoding.query_clip, precision)
         slack = (rows.unit + 1) // 2 + rows.off
         # what can pass: 2 sqrt(Q E) - s <= Q ratio + slack / unit, and s <= row_norm2
         query = queries.limit * queries.ratio / queries.unit

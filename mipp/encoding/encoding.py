@@ -129,7 +129,7 @@ class Encoding:
         if self.scale and not scaled:
             fail(f"{self.metric} takes no scale")
         if not self.scale and scaled:
-            object.__setattr__(self, "scale", (1.0 / self._clip if self.metric in _UNIT else 1.0,))
+            object.__setattr__(self, "scale", (1.0 / self.clip if self.metric in _UNIT else 1.0,))
         if any(not math.isfinite(v) or v <= 0 for v in self.scale):
             fail("scales must be finite and positive")
         several = self.metric != "l2" or self.query_scale
@@ -151,7 +151,7 @@ class Encoding:
             if any(isinstance(w, bool) or not isinstance(w, int) or not 1 <= w < 1 << 16 for w in self.weights):
                 fail("weights must be integers from 1 to 65535")
         if self.metric in ("ip", *_UNIT) and not self.query_scale:
-            t = float(np.mean(self.scale)) if self.metric == "ip" else max(self.scale) / self._query_clip
+            t = float(np.mean(self.scale)) if self.metric == "ip" else max(self.scale) / self.query_clip
             object.__setattr__(self, "query_scale", t)
         if self.query_scale and not scaled:
             fail(f"{self.metric} takes no query_scale")
@@ -170,11 +170,11 @@ class Encoding:
 
     def _default_bounds(self) -> None:
         total = sum(self.weights) if self.weights else self.inner_dim
-        row, query = total * self._clip**2, total * self._query_clip**2
+        row, query = total * self.clip**2, total * self.query_clip**2
         if self.stepped:
-            row = math.ceil(float((self.integer_weights * self.scales**2).sum()) * self._clip**2 / self.query_scale)
+            row = math.ceil(float((self.integer_weights * self.scales**2).sum()) * self.clip**2 / self.query_scale)
             inverse = float((1.0 / (self.integer_weights * self.scales**2)).sum())
-            query = math.ceil(self._query_clip**2 * self.query_scale / 4 * inverse)
+            query = math.ceil(self.query_clip**2 * self.query_scale / 4 * inverse)
         elif self.metric in _UNIT and len(self.scale) == 1:
             # |x| = 1, a projection does not lengthen it, and rounding moves each coordinate by at most 1/2
             slack = math.sqrt(self.inner_dim) / 2
@@ -217,11 +217,13 @@ class Encoding:
         return -(low + high) // 2
 
     @property
-    def _clip(self) -> int:
+    def clip(self) -> int:
+        """Largest absolute value of a row's words."""
         return (1 << (self.bits - 1)) - 1
 
     @property
-    def _query_clip(self) -> int:
+    def query_clip(self) -> int:
+        """Largest absolute value of a query's words, before factors."""
         return (1 << (self.query_bits - 1)) - 1
 
     @property
@@ -255,14 +257,14 @@ class Encoding:
         """Bound on the sum of absolute values of an encoded query (exact integer, public)."""
         if self.metric in ("l1", "hamming"):
             return self.encoded_dim
-        most = self.inner_dim * self._query_clip
+        most = self.inner_dim * self.query_clip
         if self.stepped:
             # b = 2 w s q / t, so |b|_1 <= 2 |s|_w |q|_w / t, with |q|_w^2 / t bounded
             steps = float((self.integer_weights * self.scales**2).sum()) / self.query_scale
             return min(most, math.ceil(2 * math.sqrt(steps * self.query_norm2))) + 1
         total = sum(self.weights) if self.weights else self.inner_dim
         if self.weights:
-            most = total * self._query_clip
+            most = total * self.query_clip
         norm1 = min(most, math.isqrt(total * self.query_norm2))
         return 2 * norm1 + self._factor if self.metric == "l2" else norm1
 
@@ -452,11 +454,11 @@ class Encoding:
             v = v @ self.projection.matrix
         scale = np.array(self.scale)
         if not query:
-            clip, v = self._clip, v / scale
+            clip, v = self.clip, v / scale
         elif self.stepped:
-            clip, v = self._query_clip, v * (2 * self.integer_weights * scale / self.query_scale)
+            clip, v = self.query_clip, v * (2 * self.integer_weights * scale / self.query_scale)
         else:
-            clip = self._query_clip
+            clip = self.query_clip
             v = v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale
         np.rint(v, out=v)
         np.clip(v, -clip, clip, out=v)

@@ -47,7 +47,7 @@ class Batch:
 
     Parameters
     ----------
-    header : 32 bytes: names owner, change and content
+    header : 32 bytes: names owner and batch
     snapshot : 32 bytes: which of the rows are tested
     rows : how many
     rule : of the encoding
@@ -118,7 +118,7 @@ def certify_rows(
 def _named(
     party: Party, rows: Callable[[int, int], np.ndarray], batch: Batch, groups: list[tuple[int, int]], found: np.ndarray
 ) -> np.ndarray:
-    """Rows of the first failing groups, each tested by itself; what the sums said of them was worth nothing."""
+    """Rows of the first failing groups, each tested by itself: of the others in a failing group nothing is known."""
     rule = batch.rule.alone()
     columns = _columns(party, batch, rule, "alone")
     groups = groups[: MOST_NAMED // batch.rule.group + 1]
@@ -272,5 +272,5 @@ def refused(rows: np.ndarray, total: int) -> str:
     if not len(rows):
         raise ProtocolError("no row was refused")
     shown = ", ".join(map(str, rows[:20].tolist()))
-    more = f" and {len(rows) - 20} more" if len(rows) > 20 else ""
+    more = f" and {'at least ' * (len(rows) >= MOST_NAMED)}{len(rows) - 20} more" if len(rows) > 20 else ""
     return f"of {total} rows, these are out of the encoding's range: {shown}{more}"

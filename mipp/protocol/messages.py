@@ -329,7 +329,7 @@ class ListBatches:
 
 @message
 class BatchList:
-    """Server -> owner: head of its chain, and its batches in row order."""
+    """Server -> owner: head of its chain, and its batches in row order; why servers do not rank a batch, or nothing."""
 
     position: int
     view: bytes
@@ -337,6 +337,7 @@ class BatchList:
     live: np.ndarray = array("i8")
     generation: np.ndarray = array("i8")
     batches: np.ndarray = array("u1", ndim=2)
+    refused: list[str] = dataclasses.field(default_factory=list)
 
 
 # --- queries ------------------------------------------------------------------------------------------------------

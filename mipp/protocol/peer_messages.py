@@ -193,7 +193,8 @@ class StatusRequest:
 class Status:
     """What a server holds: parallel lists per owner (image_bytes too), per user, per batch.
 
-    positions, views: head of each owner's chain.
+    positions, views: head of each owner's chain. out_of_range: queries of each user that were beyond the bounds.
+    unranked: 1 for each batch that the servers do not rank.
     """
 
     owners: list[bytes]
@@ -209,6 +210,8 @@ class Status:
     live: np.ndarray = array("i8")
     sizes: np.ndarray = array("i8")
     image_bytes: np.ndarray = array("i8")
+    out_of_range: np.ndarray = array("i8")
+    unranked: np.ndarray = array("i8")
 
 
 @message

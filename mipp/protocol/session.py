@@ -212,6 +212,11 @@ class Party:
         finally:
             self._keys.clear()
 
+    def fail(self, error: BaseException) -> None:
+        """End an attempt that cannot begin here: the peers are told, so that nobody waits. The caller raises."""
+        with contextlib.suppress(BaseException), self.attempt():
+            raise error
+
     def _tell(self, error: BaseException) -> None:
         known = error if isinstance(error, Exception) else ProtocolError("stopped")
         name, text = error_to_wire(known)

@@ -119,6 +119,8 @@ class Admission:
         size: int,
         check: Callable[[], Any],
         run: Callable[[Link, Any], Any],
+        *,
+        attend: bool = True,
     ) -> Any:
         """Take in a query whose signature has been verified.
 
@@ -132,6 +134,7 @@ class Admission:
         size : bytes of the query share and the result
         check : refuses, or returns what ``run`` needs; computes nothing
         run : this server's part of an attempt; gets the link, and what ``check`` returned or None if that is too old
+        attend : whether the request thread waits for it; False for what takes long
 
         Raises
         ------
@@ -162,7 +165,7 @@ class Admission:
             self._remove(entry)
             self._rendezvous.refuse(entry.key, self._index, error)
             raise
-        return self._attend(entry)
+        return self._attend(entry, wait=attend)
 
     def collect(self, user: bytes, query: bytes) -> Any:
         """The outcome of an earlier query of this user, handed out once.
@@ -227,15 +230,15 @@ class Admission:
         finally:
             self._waiting -= 1
 
-    def _attend(self, entry: _Entry) -> Any:
+    def _attend(self, entry: _Entry, *, wait: bool) -> Any:
         """Wait briefly in the request thread; then hand out the outcome, run it here, or leave it to others."""
         with self._changed:
             try:
-                self._await(lambda: entry.moving)
+                self._await(lambda: entry.moving or not wait)
             except BaseException:  # this thread is being stopped
                 self._leave(entry)
                 raise
-            if not entry.moving:
+            if not entry.moving or (not wait and entry.outcome is None):
                 self._leave(entry)
                 return self._pending()
         try:

@@ -19,7 +19,7 @@ from .found import Index
 __all__ = ["Asked", "Prepared", "parts_of", "range_proof"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """Queries under one header, ready to be sent: each server's salt, column and thresholds, and its part of the proof
     that they are in range; secret."""
@@ -31,7 +31,7 @@ class Prepared:
     proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Asked:
     """Replies of the servers to some queries, and what they are about."""
 

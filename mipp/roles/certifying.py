@@ -30,7 +30,10 @@ from .ranking import TIMEOUT
 if TYPE_CHECKING:
     from .server import Digest, Server
 
-__all__ = ["HANDLERS", "PEER_HANDLERS"]
+__all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
+
+#: words of a batch whose test is left to a worker thread, so that its owner is told how far it is
+LONG = 1 << 23
 
 Words = Callable[[np.ndarray], np.ndarray]
 
@@ -54,10 +57,12 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
         server.store.certificates.note_prepared(signer, msg.op, session)
         return m.Ok()
 
+    # the file is opened when the test begins
     accepted = server.store.changes.state(signer, msg.op) in (rules.ACCEPTED, rules.COMMITTED)
     if accepted or server.store.certificates.prepared(signer, msg.op).certified:  # never twice: it costs
         return m.Ok()
-    return _told(server, key, admission.ask(signer, key, 0, lambda: None, run))
+    attend = server.store.certificates.prepared(signer, msg.op).rows * server.config.row_rule.width < LONG
+    return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, attend=attend))
 
 
 def collect(server: Server, signer: bytes, msg: m.CollectCertificate, digest: Digest, packed: Any) -> m.Ok | m.Pending:
@@ -75,7 +80,7 @@ def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
 
     def run(link: Link, checked: Any) -> m.Ok:
         session, bad, total = _test(server, link, msg.owner, key, rows)
-        refusal = refused(bad, total) if len(bad) else ""
+        refusal = f"{refused(bad, total)}; its owner deletes them, and it is checked again" if len(bad) else ""
         server.store.certificates.note_visible(msg.owner, msg.batch, b"" if refusal else session, refusal)
         return m.Ok()
 
@@ -100,7 +105,7 @@ def _admission(server: Server) -> Admission:
 
 
 def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
-    """What the servers call one test; 32 bytes."""
+    """What the servers call one test: 32 bytes, of the owner and the id, which stands for one content for ever."""
     return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
 
 
@@ -136,8 +141,7 @@ def _test(
         about = rows()
         words = server.row_words(owner, about.batch)
     except BaseException as error:
-        with contextlib.suppress(BaseException), party.attempt():
-            raise error
+        party.fail(error)
         raise
     live, total = about.live, about.batch.rows
     facts = Batch(key, about.state, len(live), server.config.row_rule, server.config.params)

@@ -197,7 +197,8 @@ def list_batches(server: Server, signer: bytes, msg: m.ListBatches, digest: Dige
     position, view, rows = server.store.batch_list(signer)
     columns = [np.array([r[i] for r in rows], "<i8") for i in (1, 2, 3)]
     ids = np.frombuffer(b"".join(r[0] for r in rows), np.uint8).reshape(-1, 16)
-    return m.BatchList(position, view, columns[0], columns[0] - columns[1], columns[2], ids)
+    refused = [bytes(r[4]).decode(errors="replace") for r in rows]
+    return m.BatchList(position, view, columns[0], columns[0] - columns[1], columns[2], ids, refused)
 
 
 def fetch_shares(server: Server, signer: bytes, msg: m.FetchShares, digest: Digest, packed: Any) -> m.SealedShares:

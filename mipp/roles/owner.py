@@ -22,6 +22,7 @@ from ..errors import (
     ParameterError,
     ShapeError,
     StoreError,
+    plain_text,
 )
 from ..protocol import messages as m
 from ..protocol.chain import Content, pack_dead
@@ -47,12 +48,16 @@ _NO_IDS = np.empty((0, 16), np.uint8)
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """One batch as the servers have it: id, rows as uploaded, live rows, generation of its file."""
+    """One batch as the servers have it: id, rows as uploaded, live rows, generation of its file.
+
+    ``refused``: which rows the servers found out of the encoding's range, so that they do not rank it, or nothing.
+    """
 
     id: bytes
     rows: int
     live: int
     generation: int
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,8 +278,10 @@ class ImageOwner(Client):
         server = self.config.params.storage_servers[0]
         got = self._ask({server: m.ListBatches(self.id)})[server]
         batches = [
-            StoredBatch(b.tobytes(), int(rows), int(live), int(generation))
-            for b, rows, live, generation in zip(got.batches, got.rows, got.live, got.generation, strict=True)
+            StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
+            for b, rows, live, generation, refused in zip(
+                got.batches, got.rows, got.live, got.generation, got.refused, strict=True
+            )
         ]
         return m.Head(got.position, got.view), batches
 
@@ -331,7 +338,8 @@ class ImageOwner(Client):
         Batches with fewer than ``merge_below`` live rows (and those at least half deleted) are fetched, decrypted with
         the owner's own keys and encrypted again as one, under fresh keystream: image ids change, old ids are gone with
         the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows: ids stay. A
-        merge replaces the state that it was made from: when rows are deleted meanwhile it starts again.
+        merge replaces the state that it was made from: when rows are deleted meanwhile it starts again. Batches that
+        the servers refuse to rank are left as they are (:attr:`StoredBatch.refused`).
         """
         gone = retry_conflicts(lambda: self._merge_small(merge_below))
         self._tell(m.Compact(self.id), self.config.params.storage_servers)
@@ -339,7 +347,8 @@ class ImageOwner(Client):
 
     def _merge_small(self, merge_below: int) -> int:
         head, batches = self._state()
-        small = [b for b in batches if b.live < merge_below or 2 * b.live <= b.rows]
+        # one with rows out of range would have the whole merge refused; its owner deletes them first
+        small = [b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)]
         if len(small) > 1 or any(b.live < b.rows for b in small):
             return self._merge(head, small)
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from ..protocol.topk import top_k
 from .client import Client
 from .config import DeploymentConfig
 
-__all__ = ["TIMEOUT", "check_ranking", "collect_ranked", "public_facts", "rank", "retry_busy"]
+__all__ = ["TIMEOUT", "check_ranking", "collect_ranked", "public_facts", "rank", "require_ranking", "retry_busy"]
 
 #: seconds that a server waits for any one message of a peer
 TIMEOUT = 60.0
@@ -34,12 +33,23 @@ Prepared = tuple[np.ndarray, bool, Public, np.ndarray]
 T = TypeVar("T")
 
 
+def require_ranking(config: DeploymentConfig) -> None:
+    """ScoreRangeError if the servers cannot compare scores of this encoding, or cannot check rows and queries."""
+    if not config.certifies:
+        low, high = config.encoding.score_range
+        why = (
+            "score differences of this encoding could leave the ring"
+            if high - low >= 1 << (config.encoding.ring_bits - 1)
+            else "the servers cannot check the range of rows and queries of this encoding"
+        )
+        raise ScoreRangeError(
+            f"{why}; rank as the user, or make the index with a larger ring, fewer bits or larger steps"
+        )
+
+
 def public_facts(config: DeploymentConfig, bound: bytes, snapshot: bytes, rows: int) -> Public:
     """What servers and user agree on for one query; ScoreRangeError when scores could wrap in a comparison."""
-    if not config.certifies:
-        raise ScoreRangeError(
-            "score differences of this encoding could leave the ring; use ranking='user', a larger ring or fewer bits"
-        )
+    require_ranking(config)
     if not rows:
         raise ParameterError("the query covers no images")
     rule = config.query_rule
@@ -93,8 +103,7 @@ def rank(
     try:
         shares, scores, public, zero = prepare()
     except BaseException as error:
-        with contextlib.suppress(BaseException), party.attempt():
-            raise error
+        party.fail(error)
         raise
     if header.ranking == "threshold":
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)

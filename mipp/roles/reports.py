@@ -10,6 +10,7 @@ from ..errors import NotFoundError
 from ..protocol import messages as m
 from ..protocol import peer_messages as pm
 from ..store.store import ServerStore
+from ..store.views import CERTIFICATE_BYTES
 
 __all__ = ["owner_snapshot", "status"]
 
@@ -20,22 +21,24 @@ def status(store: ServerStore, owner: bytes) -> pm.Status:
     owners = store.catalog.all(
         f"SELECT id, name, forget IS NOT NULL, position, view FROM owners{where} ORDER BY id", *args
     )
-    users = store.catalog.all("SELECT id, name FROM users ORDER BY id")
+    users = store.catalog.all("SELECT id, name, out_of_range FROM users ORDER BY id")
     number = {row[0]: i for i, row in enumerate(owners)}
     where = " WHERE owner=?" if owner else ""
     batches = store.catalog.all(
-        f"SELECT owner, id, rows, length(tombstones)/8, size FROM batches{where} ORDER BY owner, position", *args
-    )
+        f"SELECT owner, id, rows, length(tombstones)/8, size, length(certificate)<>{CERTIFICATE_BYTES} "
+        f"FROM batches{where} ORDER BY owner, position", *args,
+    )  # fmt: skip
     batches = [b for b in batches if b[0] in number]  # an owner may have come between the two
     packs = dict(store.catalog.all("SELECT owner, sum(size) FROM packs GROUP BY owner"))
     columns: list[Any] = [np.array(c, "<i8") for c in zip(*[(number[b[0]], *b[2:]) for b in batches], strict=True)]
     if not batches:
-        columns = [np.empty(0, "<i8")] * 4
+        columns = [np.empty(0, "<i8")] * 5
     ids = np.frombuffer(b"".join(b[1] for b in batches), np.uint8).reshape(-1, 16)
     return pm.Status(
         [o[0] for o in owners], [o[1] for o in owners], [bool(o[2]) for o in owners], [o[3] for o in owners],
         [o[4] for o in owners], [u[0] for u in users], [u[1] for u in users], columns[0], ids, columns[1],
         columns[1] - columns[2], columns[3], np.array([packs.get(o[0], 0) for o in owners], "<i8"),
+        np.array([u[2] for u in users], "<i8"), columns[4],
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
 from .indexing import IndexClient
 from .limits import MAX_PROOF_BYTES, MAX_QUERIES
 from .preview import search_cost
-from .ranking import collect_ranked, public_facts, retry_busy
+from .ranking import collect_ranked, public_facts, require_ranking, retry_busy
 
 __all__ = ["User"]
 
@@ -249,6 +249,7 @@ class User(IndexClient):
         AccessDeniedError
             Also when an owner does not grant ``"threshold"``: thresholds tell about scores.
         """
+        require_ranking(self.config)
         query, encoded = self._encoded(np.asarray(query)[None])
         theta = self.config.encoding.score_threshold(threshold, query[0])
         asked = self._anew(
@@ -316,6 +317,8 @@ class User(IndexClient):
         if ranking not in self.rankings:
             offered = " or ".join(f'"{r}"' for r in self.rankings)
             raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
+        if ranking == "server":
+            require_ranking(self.config)  # before anything is sent
         return ranking
 
     def _encoded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

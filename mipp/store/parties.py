@@ -106,7 +106,8 @@ class Parties:
             if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
                 check_free(db, "users", name)
             db.execute(
-                "INSERT INTO users VALUES (?, ?, ?, ?, ?, 0) ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
+                "INSERT INTO users (id, name, sign_key, box_key, frames) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
                 "WHERE users.frames=x''", (user, name, sign_key, box_key, frames),
             )  # fmt: skip
             if paillier:

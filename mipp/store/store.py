@@ -26,7 +26,7 @@ from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
 from .rows import Place, Wanted, place_rows
-from .views import BatchView, OwnerView
+from .views import CERTIFICATE_BYTES, BatchView, OwnerView
 
 __all__ = ["ServerStore", "check_offsets"]
 
@@ -128,7 +128,11 @@ class ServerStore(Parties):
             for batch, rows in unpack_dead(record["dead"]).items():
                 old = np.frombuffer(self._batch_of(db, owner, batch)[1], "<i8")
                 merged = np.union1d(old, rows).astype("<i8")
-                db.execute("UPDATE batches SET tombstones=? WHERE owner=? AND id=?", (merged.tobytes(), owner, batch))
+                # a refusal was about the rows that were there; a certificate stays
+                db.execute(
+                    "UPDATE batches SET tombstones=?, certificate=iif(length(certificate)=?, certificate, x'') "
+                    "WHERE owner=? AND id=?", (merged.tobytes(), CERTIFICATE_BYTES, owner, batch),
+                )  # fmt: skip
         else:
             for batch in record["replaces"]:
                 gone.append(self._batch_of(db, owner, batch)[2])
@@ -345,13 +349,14 @@ class ServerStore(Parties):
         return None if row is None else (row[0], np.frombuffer(row[1], "<i8"))
 
     def batch_list(self, owner: bytes) -> tuple[int, bytes, list[tuple[Any, ...]]]:
-        """Position and view of an owner's chain, and (id, rows, deleted rows, generation) of its batches, in order."""
+        """Position and view of an owner's chain, and of its batches, in order: id, rows, deleted rows, generation, and
+        what was refused of the range of its rows."""
         with self.catalog.reading() as db:  # one moment
             head = db.execute("SELECT position, view FROM owners WHERE id=? AND forget IS NULL", (owner,)).fetchone()
             rows = db.execute(
-                "SELECT id, rows, length(tombstones)/8, generation FROM batches WHERE owner=? ORDER BY position",
-                (owner,),
-            ).fetchall()
+                "SELECT id, rows, length(tombstones)/8, generation, coalesce(substr(certificate, ?), x'') FROM batches "
+                "WHERE owner=? ORDER BY position", (CERTIFICATE_BYTES + 2, owner),
+            ).fetchall()  # fmt: skip
         if head is None:
             raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
         return head[0], head[1], rows

@@ -34,7 +34,7 @@ class Attacked:
         self.encoded = encoding.encode_queries(self.queries).astype(object)
         self.stored = {}
         rng = np.random.default_rng(8)
-        clip = encoding._clip
+        clip = encoding.clip
         for count in (15, 25):
             self.keep(anna, encoding.encode_rows(rng.integers(-clip, clip + 1, (count, DIM))))
         self.bad = self.beyond()
@@ -54,7 +54,7 @@ class Attacked:
 
     def odd_queries(self):
         """Queries close to each other, far from zero, with an odd coordinate."""
-        clip = self.encoding._query_clip
+        clip = self.encoding.query_clip
         queries = np.random.default_rng(2).integers(-clip + 3, clip - 2, (1, DIM)) + vectors(4, 5).round()
         queries[:, 0] = clip  # odd
         return queries

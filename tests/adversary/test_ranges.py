@@ -15,6 +15,7 @@ from mipp.errors import (
     MippError,
     OutOfRangeError,
     ParameterError,
+    ScoreRangeError,
     ShapeError,
 )
 from mipp.protocol import messages as m
@@ -453,6 +454,58 @@ def test_older_batches_are_certified_in_the_background(tmp_path):
             assert request(deployment.operators, server, pm.UncertifiedRequest()).batches == []
     with mipp.Deployment.open(tmp_path / "d") as deployment:
         assert not deployment.notes
+
+
+def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
+    """It sees which batch and rows; compacting leaves the batch alone; once they are deleted it is checked again."""
+    anna, deployment, encoding = world.owners[0], world.deployment, world.deployment.config.encoding
+    rows = encoding.encode_rows(vectors(20)).astype(np.int64)
+    rows[[3, 17]] *= 40
+    with uncertified(deployment):
+        (batch, _), *_ = upload(anna, rows)
+    assert deployment.wait_certified(60)
+    (refused,) = [b for b in anna.batches() if b.refused]
+    assert refused.id == batch and "range: 3, 17" in refused.refused and "deletes them" in refused.refused
+    status = {o["name"]: o["unranked"] for o in deployment.status()["owners"]}
+    assert status == {"anna": 1, "berta": 0}
+    anna.compact()
+    assert len(anna.batches()) == 2  # the others were merged
+    anna.delete([(batch, 3)])
+    assert deployment.wait_certified(60)
+    assert "range: 17" in next(b.refused for b in anna.batches() if b.id == batch)
+    anna.delete([(batch, 17)])
+    assert [b.refused for b in anna.batches()] == ["", ""]
+    assert deployment.wait_certified(60)
+    found = world.user.search(QUERY, 78)
+    assert len(found.hits) == 78 and not found.left_out
+    anna.compact()
+    assert len(anna.batches()) == 1
+
+
+def test_progress_of_a_long_test_is_told(world, monkeypatch):
+    from mipp.protocol import certificate
+    from mipp.roles import certifying
+
+    monkeypatch.setattr(certifying, "LONG", 1000)
+    monkeypatch.setattr(certificate, "_CHUNK_WORDS", 4096)
+    anna, told = world.owners[0], []
+    anna.checking = lambda done, total: told.append((done, total))
+    anna.add_vectors(vectors(60_000))
+    assert told and all(total == 60_000 and 0 <= done <= total for done, total in told)
+    assert told == sorted(told) and world.user.index().total == 60_060
+
+
+def test_an_encoding_that_servers_cannot_rank_is_said_before_anything_is_sent(tmp_path):
+    wide = Encoding("l2", 150, bits=12, query_bits=12)
+    with mipp.Deployment.create(tmp_path / "d", wide) as deployment:
+        anna, user = deployment.create_owner("anna"), deployment.create_user("ulla")
+        anna.add_vectors(vectors(3, dim=150))
+        anna.grant(user.id, rankings=ALL_RANKINGS)
+        rounds = deployment.channel.rounds
+        for ask in (lambda: user.search(vectors(1, dim=150)[0], 1), lambda: user.match(vectors(1, dim=150)[0], 5.0)):
+            with pytest.raises(ScoreRangeError, match="leave the ring; rank as the user"):
+                ask()
+        assert deployment.channel.rounds == rounds
 
 
 def test_searches_say_what_is_not_certified_yet(world):
