@@ -361,3 +361,34 @@ def _accepted(encode, row):
     except ScoreRangeError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metric": "l2", "query_bits": 16}, {"metric": "l2", "bits": 4, "query_bits": 20},
+        {"metric": "l2", "ring_bits": 64, "bits": 12, "query_bits": 20},
+        {"metric": "l2", "ring_bits": 64, "bits": 16, "query_bits": 24},
+        {"metric": "l2", "ring_bits": 64, "bits": 15, "query_bits": 20, "query_scale": 12.04},
+        {"metric": "l2", "bits": 6, "query_bits": 12, "query_scale": 0.5}, {"metric": "cosine"}, {"metric": "ip"},
+    ],
+)  # fmt: skip
+def test_a_threshold_at_a_scores_own_value_is_reached(options):
+    """Also where floats do not tell one score from the next."""
+    rng = np.random.default_rng(5)
+    encoding = Encoding(dim=24, **options)
+    rows, queries = encoding.encode_rows(rng.normal(size=(30, 24))), rng.normal(size=(20, 24))
+    scores = encoding.encode_queries(queries).astype(np.int64) @ rows.astype(np.int64).T
+    values = encoding.values(scores, queries)
+    worst = 0
+    for q, of_query in enumerate(values):
+        for score, value in zip(scores[q].tolist(), of_query.tolist(), strict=True):
+            theta = encoding.score_threshold(value, queries[q])
+            assert theta <= score
+            worst = max(worst, score - theta)
+    assert worst <= 1 + abs(scores).max() * 2.0**-44
+
+
+def test_default_bounds_can_be_written_down():
+    encoding = Encoding("l2", 63, bits=16, query_bits=24, ring_bits=64, scale=(1e-3,), query_scale=1e-2)
+    assert encoding.query_norm2 <= 1 << 62 and Encoding.from_dict(encoding.to_dict()) == encoding

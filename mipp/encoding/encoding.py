@@ -48,6 +48,7 @@ _INTEGERS: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"),
 _FORMAT = 1
 _CHUNK = 1 << 16
 MAX_DIM = 1 << 20
+_MAX_NORM2 = 1 << 62
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Encoding:
             ("bits", 2, 16),
             ("query_bits", 2, 24),
             ("levels", 0, 1 << 16),
-            ("row_norm2", 0, 1 << 62),
-            ("query_norm2", 0, 1 << 62),
+            ("row_norm2", 0, _MAX_NORM2),
+            ("query_norm2", 0, _MAX_NORM2),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -181,6 +182,8 @@ class Encoding:
             length = 1.0 if self.projection is None else 1.0 + Projection.TOLERANCE
             row = min(row, math.ceil((length / self.scale[0] + slack) ** 2))
             query = min(query, math.ceil((length * self.scale[0] / self.query_scale + slack) ** 2))
+        # what can be declared, and so written down, has 62 bits
+        row, query = min(row, _MAX_NORM2), min(query, _MAX_NORM2)
         object.__setattr__(self, "row_norm2", min(self.row_norm2, row) or row)
         object.__setattr__(self, "query_norm2", min(self.query_norm2, query) or query)
 
@@ -416,7 +419,8 @@ class Encoding:
         zero, other = self.values(np.array([[0, apart]]), np.asarray(query)[None])[0].tolist()
         exact = (value - zero) / ((other - zero) / apart)
         # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
-        theta = round(exact) if abs(exact - round(exact)) < 1e-6 else math.ceil(exact)
+        error = (abs(value) + abs(zero)) * 2.0**-49 / abs((other - zero) / apart)
+        theta = math.ceil(exact - max(1e-6, error))
         low, high = self.score_range
         if not low <= theta <= high:
             what = "no score can" if theta > high else "every score does"

@@ -32,12 +32,14 @@ from .quickselect import unpack
 from .replicated import open_words, reshare_words
 from .session import Party
 
-__all__ = ["MOST_NAMED", "Batch", "certify_rows", "chunk_rows"]
+__all__ = ["MOST_NAMED", "TOGETHER", "Batch", "certify_rows", "chunk_rows"]
 
 #: words of a server that are tested at a time
 _CHUNK_WORDS = 1 << 21
 #: rows of a failing batch that are named
 MOST_NAMED = 1000
+#: rows of a chunk whose comparisons share their rounds, which costs some bytes
+TOGETHER = 4096
 _DEALER = 3
 
 
@@ -96,7 +98,8 @@ def certify_rows(
 
     A row within the bounds fails with less than 10^-16; one beyond passes with at most 2^-40.
     """
-    rule = batch.rule
+    # a small batch is less than a group: fewer coefficients, the same bound
+    rule = dataclasses.replace(batch.rule, group=max(1, min(batch.rule.group, batch.rows)))
     with party.attempt():
         party.hello(batch.header, batch.digest, batch.snapshot)
         columns = _columns(party, batch, rule, "group")
@@ -121,7 +124,7 @@ def _named(
     """Rows of the first failing groups, each tested by itself: of the others in a failing group nothing is known."""
     rule = batch.rule.alone()
     columns = _columns(party, batch, rule, "alone")
-    groups = groups[: MOST_NAMED // batch.rule.group + 1]
+    groups = groups[: MOST_NAMED // (groups[0][1] - groups[0][0]) + 1]
     numbers = np.concatenate([np.arange(start, stop) for start, stop in groups])
     words = np.concatenate([rows(start, stop) for start, stop in groups])
     named = []
@@ -137,17 +140,24 @@ def _named(
 
 def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndarray:
     """What this server multiplies groups of its words by: projections of the row, then of what must be zero."""
-    size, dtype, m = rule.group * rule.width, RING_DTYPES[rule.ring_bits], batch.params.m
+    size, dtype = rule.group * rule.width, RING_DTYPES[rule.ring_bits]
     coins = party.coins(f"projections {purpose}", PROJECTIONS * (-(-size // 4)))
     two = np.unpackbits(coins.reshape(PROJECTIONS, -1), axis=1, count=2 * size).reshape(PROJECTIONS, size, 2)
     # 11: 1, 00: -1, else 0
-    signs = (two[..., 0].astype(dtype) + two[..., 1].astype(dtype) - dtype.type(1)).reshape(PROJECTIONS, -1, m)
+    signs = two[..., 0].astype(dtype) + two[..., 1].astype(dtype) - dtype.type(1)
     parts = []
     if party.index != _DEALER and not rule.exact:
-        mine = signs.reshape(PROJECTIONS, rule.group, rule.width) * rule.tested.astype(dtype)
-        parts.append(mine.reshape(signs.shape) @ batch.params.row_weights()[party.index - 1])
-    parts.append(signs @ batch.params.row_degree_matrices()[party.index - 1])
-    return np.ascontiguousarray(np.concatenate(parts).reshape(-1, size))
+        mine = (signs.reshape(-1, rule.width) * rule.tested.astype(dtype)).reshape(PROJECTIONS, size)
+        parts.append(_times(mine, batch.params.row_weights()[party.index - 1]))
+    parts.append(_times(signs, batch.params.row_degree_matrices()[party.index - 1]))
+    return np.concatenate(parts)
+
+
+def _times(signs: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Coefficients of this server's words, from those of the elements that it maps them to by an (m, m) matrix."""
+    out = np.empty_like(signs)
+    _core.combine([signs], np.ascontiguousarray(matrix.T)[None, None], [out], 1)
+    return out
 
 
 def _chunk(
@@ -189,8 +199,7 @@ def _chunk(
         narrow += [stored, dtype.type(e.most * first) - stored]
         apart = np.uint64(e.unit) * last - sums
         wide += [np.uint64(e.slack * first) - apart, np.uint64(e.slack * first) + apart]
-    low = _negative(party, np.concatenate(narrow), rule.ring_bits)
-    high = _negative(party, np.concatenate(wide), rule.sum_bits)
+    low, high = _negatives(party, np.concatenate(narrow), np.concatenate(wide), rule, together=n <= TOGETHER)
 
     size = len(values)
     each = low[:size] | low[size : 2 * size]
@@ -205,9 +214,21 @@ def _chunk(
     return np.flatnonzero(bad_groups), np.flatnonzero(bad_rows)
 
 
-def _negative(party: Party, words: np.ndarray, width: int) -> np.ndarray:
-    """Which of the sums are negative, opened: (n,) bool."""
-    return unpack(less_than(party, reshare_words(party, words), width), len(words))
+def _negatives(
+    party: Party, narrow: np.ndarray, wide: np.ndarray, rule: RowRule, *, together: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which sums of k bits, and which of k + e bits, are negative, opened: bool arrays.
+
+    ``together``: in the rounds of one comparison. A share times 2^e is a share modulo 2^(k+e) of a number with the same
+    sign.
+    """
+    calls = [(narrow, rule.ring_bits), (wide, rule.sum_bits)]
+    if together:
+        lifted = narrow.astype(np.uint64) << np.uint64(rule.hint_bits)
+        calls = [(np.concatenate([lifted, wide]), rule.sum_bits)]
+    bits = [unpack(less_than(party, reshare_words(party, words), width), len(words)) for words, width in calls]
+    every = np.concatenate(bits)
+    return every[: len(narrow)], every[len(narrow) :]
 
 
 def _squares(party: Party, own: np.ndarray, n: int, rule: RowRule) -> tuple[np.ndarray, np.ndarray]:

@@ -12,13 +12,22 @@ from collections.abc import Iterable
 
 from ..encoding.bounds import PROJECTIONS, QueryRule, RowRule
 from . import local
-from .certificate import chunk_rows
+from .certificate import TOGETHER, chunk_rows
 from .comparison import Circuit, blocks_of, theta_width
 from .link import HEADER_BYTES, PARTIES
 from .quickselect import SMALL, cross_size, pivot_rank, sample_size
 from .session import CONFIRM_BYTES, HELLO_BYTES, Public
 
-__all__ = ["Cost", "TopKCost", "certificate_cost", "comparison_cost", "expected_calls", "threshold_cost", "top_k_cost"]
+__all__ = [
+    "Cost",
+    "TopKCost",
+    "certificate_cost",
+    "comparison_cost",
+    "expected_calls",
+    "largest_call",
+    "threshold_cost",
+    "top_k_cost",
+]
 
 
 @dataclasses.dataclass
@@ -131,6 +140,7 @@ def _add_check(cost: Cost, rule: QueryRule | None) -> None:
 def certificate_cost(rule: RowRule, rows: int) -> Cost:
     """Exact cost of :func:`mipp.protocol.certificate.certify_rows` when all rows keep the rule."""
     cost, word = Cost(), rule.ring_bits // 8
+    rule = dataclasses.replace(rule, group=max(1, min(rule.group, rows)))
     cost.all_send(2 * HELLO_BYTES, 2)
     step, e = chunk_rows(rule), rule.extra
     for n in [step] * (rows // step) + [rows % step] * (rows % step > 0):
@@ -144,7 +154,8 @@ def certificate_cost(rule: RowRule, rows: int) -> Cost:
         cost.all_send(2 * opened * word, 2)
         tests = n * int(rule.tested.sum()) if rule.exact else PROJECTIONS * groups
         narrow, wide = 2 * tests + 2 * n * lies, n + 2 * n * lies
-        for count, width, size in ((narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)):
+        calls = [(narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)]
+        for count, width, size in calls if n > TOGETHER else [(narrow + wide, rule.sum_bits, 8)]:
             cost.all_send(count * size)
             _add(cost, comparison_cost(count, width, first_step=cost.rounds))
     cost.all_send(2 * CONFIRM_BYTES, 2)
@@ -197,6 +208,11 @@ def bound_calls(calls: list[int]) -> int:
 def bound_comparisons(calls: list[int], rows: int) -> int:
     """Comparisons, padding included, that one query is bound by."""
     return 2 * sum(calls) + rows + 64 * SMALL
+
+
+def largest_call(rows: int, k: int) -> int:
+    """Comparisons of the largest call for one query that is ranked: what servers hold at once, at least one a row."""
+    return max([rows, *expected_calls(rows, k)])
 
 
 def expected_calls(rows: int, k: int) -> list[int]:

@@ -84,6 +84,10 @@ class FetchedImage:
     error: MippError | None = None
 
 
+def _live(o: m.OwnerSnapshot) -> int:
+    return int(o.rows.sum()) - len(o.dead_row)
+
+
 def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
     """Why an owner's grant does not cover a query, or nothing."""
     if ranking not in o.rankings:
@@ -94,7 +98,7 @@ def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
         return (
             "the quota of queries of its grant is used up" if not o.left else f"its grant allows {o.left} more queries"
         )
-    if int(o.rows.sum()) - len(o.dead_row) < o.min_rows:
+    if _live(o) < o.min_rows:
         return f"its grant wants at least {o.min_rows} of its rows"
     return ""
 
@@ -168,6 +172,16 @@ class Index:
         gone = {(one.owner, one.batch) for one in left_out}
         owners = [cut(o, o.position, o.view, {b for owner, b in gone if owner == o.owner}) for o in self.owners]
         return self._of([o for o in owners if len(o.batches)], left_out)
+
+    def within(self, most: int) -> Index:
+        """Without the owners of most rows while there are more than ``most``; the same if only one owner is left."""
+        owners, left_out = list(self.owners), []
+        while len(owners) > 1 and sum(_live(o) for o in owners) > most:
+            largest = max(owners, key=_live)
+            owners.remove(largest)
+            reason = f"servers compare {most} rows of this encoding at most; search it by name, or rank as the user"
+            left_out.append(LeftOut(largest.owner, largest.name, b"", 0, reason))
+        return self._of(owners, left_out) if left_out else self
 
     def asking(self, newest: bytes) -> Index:
         """The same, with another ``newest``."""

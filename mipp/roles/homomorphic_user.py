@@ -60,7 +60,7 @@ class HomomorphicUser(User):
             raise ParameterError("the query is longer than the encoding's bound")
         return dict.fromkeys(self.servers, encrypt_query(encoded, self._paillier.public, threads=self.threads))
 
-    def _portions(self, index: Index, encoded: np.ndarray, ranking: str) -> Iterator[np.ndarray]:
+    def _portions(self, index: Index, encoded: np.ndarray, ranking: str, k: int = 1) -> Iterator[np.ndarray]:
         per_query = self._layout.ciphertexts(index.total) * 8 * self._paillier.public.element_limbs
         step = min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
         for start in range(0, len(encoded), step):

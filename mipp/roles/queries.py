@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
+from ..protocol.cost import largest_call
 from ..protocol.link import Link
 from ..protocol.query_proof import Summand, proof_bytes, relations, verified
 from ..protocol.session import Public
@@ -202,7 +203,8 @@ class Queries:
 
     def _within(self, header: m.QueryHeader, rows: int) -> None:
         """LimitError for a query that would take more memory than a server gives one, before any is taken."""
-        words = header.queries * rows * self.config.params.dtype.itemsize
+        size = self.config.params.dtype.itemsize
+        words = header.queries * rows * size
         if header.ranking == "user":
             if words > MAX_ANSWER_BYTES and self.by_rows:
                 raise LimitError(
@@ -210,9 +212,11 @@ class Queries:
                     f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
                 )
             return
+        if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
+            words = header.queries * largest_call(rows, header.k) * size
         if words > MAX_RANKED_BYTES and header.queries > 1:
             raise LimitError(
-                f"{header.queries} queries over {rows} rows are {words} bytes of scores; at most "
+                f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
         proof = proof_bytes(self.config.query_rule, header.queries, threshold=header.ranking == "threshold")

@@ -18,7 +18,16 @@ from ..protocol.topk import top_k
 from .client import Client
 from .config import DeploymentConfig
 
-__all__ = ["TIMEOUT", "check_ranking", "collect_ranked", "public_facts", "rank", "require_ranking", "retry_busy"]
+__all__ = [
+    "TIMEOUT",
+    "check_ranking",
+    "collect_ranked",
+    "most_rows",
+    "public_facts",
+    "rank",
+    "require_ranking",
+    "retry_busy",
+]
 
 #: seconds that a server waits for any one message of a peer
 TIMEOUT = 60.0
@@ -45,6 +54,12 @@ def require_ranking(config: DeploymentConfig) -> None:
         raise ScoreRangeError(
             f"{why}; rank as the user, or make the index with a larger ring, fewer bits or larger steps"
         )
+
+
+def most_rows(config: DeploymentConfig) -> int:
+    """Rows of which servers can find the nearest: scores and row numbers share the 64 bits of a key."""
+    rule = config.query_rule
+    return 1 << (64 - (rule.high - rule.low).bit_length() - 1)
 
 
 def public_facts(config: DeploymentConfig, bound: bytes, snapshot: bytes, rows: int) -> Public:

@@ -23,6 +23,7 @@ from ..errors import (
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.comparison import combine_matches
+from ..protocol.cost import largest_call
 from ..protocol.query_proof import proof_bytes
 from ..protocol.topk import combine_top_k
 from ..protocol.wire import encode, frames_hash
@@ -36,9 +37,9 @@ from .config import DeploymentConfig
 from .fetching import failed_image, fetch_images
 from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
 from .indexing import IndexClient
-from .limits import MAX_PROOF_BYTES, MAX_QUERIES
+from .limits import MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_HITS
 from .preview import search_cost
-from .ranking import collect_ranked, public_facts, require_ranking, retry_busy
+from .ranking import collect_ranked, most_rows, public_facts, require_ranking, retry_busy
 
 __all__ = ["User"]
 
@@ -219,7 +220,7 @@ class User(IndexClient):
         low, high = self.config.encoding.score_range
         parts: list[tuple[np.ndarray, np.ndarray | None]] = []
         spent = {"score": 0.0, "rank": 0.0}
-        for some in self._portions(index, encoded, ranking):
+        for some in self._portions(index, encoded, ranking, k):
             began = time.perf_counter()
             asked = self._ask_about(index.asking(b"") if parts else index, some, k, ranking)
             ranked = time.perf_counter()
@@ -341,6 +342,8 @@ class User(IndexClient):
             # an owner that was not asked for by name does not stop the others by what it grants
             index = state.ranked_by(about[0])
             index = index if key or strict else index.covering(about[0], k, about[1])
+            if about[0] == "server" and not key and not strict:
+                index = index.within(most_rows(self.config))
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
             if not index.total or (k > index.total and not index.left_out):
@@ -363,13 +366,14 @@ class User(IndexClient):
                         self.recover()  # or got stuck on it
                 state = newer
 
-    def _portions(self, index: Index, encoded: np.ndarray, ranking: str) -> Iterator[np.ndarray]:
+    def _portions(self, index: Index, encoded: np.ndarray, ranking: str, k: int = 1) -> Iterator[np.ndarray]:
         """As many queries at a time as a server can hold."""
         # comparing needs some eight words a score where handing it out needs one
-        per_query = index.total * self.config.params.k // 8 * (1 if ranking == "user" else 8)
-        step = min(MAX_QUERIES, max(1, _ANSWER_BYTES // per_query))
+        scores = index.total if ranking == "user" else 8 * largest_call(index.total, k)
+        step = min(MAX_QUERIES, max(1, _ANSWER_BYTES // (scores * self.config.params.k // 8)))
         if ranking != "user" and self.config.certifies:
             step = min(step, max(1, MAX_PROOF_BYTES // proof_bytes(self.config.query_rule, 1)))
+            step = min(step, max(1, MAX_RANKED_HITS // k))
         for start in range(0, len(encoded), step):
             yield encoded[start : start + step]
 

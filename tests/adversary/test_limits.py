@@ -193,3 +193,18 @@ def test_registrations_are_small(world):
     with pytest.raises(LimitError):
         deployment.channel.gather({1: stranger._sign(huge)})
     assert signing.party_id(big.sign_key, big.registration) == stranger.id
+
+
+def test_small_indexes_are_compared_many_times_over(world):
+    """Of few hundred rows each is compared with dozens: a batch of queries takes far more memory than its scores."""
+    anna, user = world.owners[0], world.user
+    anna.add_vectors(vectors(240))
+    index = user.index()
+    encoded = user.config.encoding.encode_queries(vectors(3000))
+    with pytest.raises(LimitError, match="comparisons; at most"):
+        user._replies(index, encoded, 1, "server")
+    parts = list(user._portions(index, encoded, "server", 1))
+    assert sum(map(len, parts)) == 3000 and 1 < len(parts) < 40
+    assert len(list(user._portions(index, encoded, "user", 1))) == 1
+    with_hits = list(user._portions(index, np.concatenate([encoded] * 8), "server", 300))
+    assert max(map(len, with_hits)) * 300 <= limits.MAX_RANKED_HITS

@@ -234,6 +234,17 @@ def test_keys_of_64_bits(tmp_path, monkeypatch):
         assert [h.row for h in found.hits] == np.argsort(exact, kind="stable").tolist()
         near = float(user.search(query, 3).hits[2].value)
         assert {h.row for h in user.match(query, near)} == {h.row for h in found.hits[:3]}
+        # another owner's rows do not fit into the keys as well: it is left out, and stops nobody
+        evil = deployment.create_owner("evil")
+        evil.add_vectors(rng.integers(-100, 100, (rows + 1, 4)))
+        evil.grant(user.id, rankings=ALL_RANKINGS)
+        again = user.search(query, 5)
+        assert [h.row for h in again.hits] == [h.row for h in found.hits[:5]]
+        assert [o.owner_name for o in again.left_out] == ["evil"] and str(rows) in again.left_out[0].reason
+        assert len(user.search(query, 5, ranking="user").hits) == 5
+        with pytest.raises(ScoreRangeError):
+            user.search(query, 5, owners=evil)
+        evil.forget()
         for value in (1 << 62, 1 << 40, -(1 << 63)):
             with any_query(user, [value], monkeypatch), pytest.raises(OutOfRangeError):
                 user.search(query, 2)
