@@ -26,6 +26,7 @@ ENCODINGS = {
     "l2, steps and weights": Encoding(
         "l2", 4, bits=5, query_bits=8, scale=(0.25, 0.5, 1.0, 0.1), query_scale=0.5, weights=(1, 2, 3, 40)
     ),
+    "l2, fine steps": Encoding("l2", 6, bits=6, query_bits=8, scale=8.0, query_scale=0.25),
     "l2, steps, 64 bits": Encoding("l2", 10, bits=5, query_bits=8, ring_bits=64, scale=0.25, query_scale=0.5),
     "l1": Encoding("l1", 6, levels=9),
     "hamming": Encoding("hamming", 30, ring_bits=16),
