@@ -49,11 +49,11 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
         return _Rows(batch, np.arange(batch.rows), bytes(32))
 
     def run(link: Link, checked: Any) -> m.Ok:
-        session, bad, total = _test(server, link, signer, key, rows)
+        session, bad, tested = _test(server, link, signer, key, rows)
         if len(bad):
             with contextlib.suppress(ConflictError):
                 server.store.changes.never(signer, msg.op)
-            raise OutOfRangeError(refused(bad, total))
+            raise OutOfRangeError(refused(bad, tested.rows))
         server.store.certificates.note_prepared(signer, msg.op, session)
         return m.Ok()
 
@@ -79,9 +79,9 @@ def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
         return _Rows(batch, live, hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest())
 
     def run(link: Link, checked: Any) -> m.Ok:
-        session, bad, total = _test(server, link, msg.owner, key, rows)
-        refusal = f"{refused(bad, total)}; its owner deletes them, and it is checked again" if len(bad) else ""
-        server.store.certificates.note_visible(msg.owner, msg.batch, b"" if refusal else session, refusal)
+        session, bad, tested = _test(server, link, msg.owner, key, rows)
+        refusal = f"{refused(bad, tested.rows)}; its owner deletes them, and it is checked again" if len(bad) else ""
+        server.store.certificates.note_visible(msg.owner, tested, b"" if refusal else session, refusal)
         return m.Ok()
 
     reply = _admission(server).ask(msg.owner, key, 0, lambda: _visible(server, msg) and None, run)
@@ -131,8 +131,8 @@ class _Rows:
 
 def _test(
     server: Server, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
-) -> tuple[bytes, np.ndarray, int]:
-    """This server's part; the session, which rows are out of range, and of how many.
+) -> tuple[bytes, np.ndarray, BatchView]:
+    """This server's part; the session, which rows are out of range, and the batch as it was tested.
 
     Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
     """
@@ -143,7 +143,7 @@ def _test(
     except BaseException as error:
         party.fail(error)
         raise
-    live, total = about.live, about.batch.rows
+    live = about.live
     facts = Batch(key, about.state, len(live), server.config.row_rule, server.config.params)
     server.progress[key] = 0, len(live)
     try:
@@ -152,7 +152,7 @@ def _test(
         )
     finally:
         server.progress.pop(key, None)
-    return party.session, live[bad], total
+    return party.session, live[bad], about.batch
 
 
 def _note(server: Server, key: bytes, total: int, done: int) -> None:

@@ -58,11 +58,17 @@ class Certificates:
             record = msgpack.unpackb(row[0], strict_map_key=False) | {"certificate": certificate}
             db.execute("UPDATE changes SET record=? WHERE owner=? AND op=?", (msgpack.packb(record), owner, op))
 
-    def note_visible(self, owner: bytes, batch: bytes, certificate: bytes = b"", refusal: str = "") -> None:
-        """Write the certificate of a visible batch (32 bytes), or why it is refused; nothing if the batch is gone."""
+    def note_visible(self, owner: bytes, tested: BatchView, certificate: bytes = b"", refusal: str = "") -> None:
+        """Write the certificate of a visible batch (32 bytes), or why it is refused, as it was ``tested``.
+
+        Nothing if the batch is gone, or if rows were deleted since: then it is tested again.
+        """
         value = certificate or bytes(CERTIFICATE_BYTES + 1) + refusal.encode()
         with self._store.catalog.transaction() as db:
-            db.execute("UPDATE batches SET certificate=? WHERE owner=? AND id=?", (value, owner, batch))
+            db.execute(
+                "UPDATE batches SET certificate=? WHERE owner=? AND id=? AND tombstones=?",
+                (value, owner, tested.id, tested.tombstones.astype("<i8").tobytes()),
+            )
             db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner,))
 
     def missing(self) -> list[tuple[bytes, bytes]]:

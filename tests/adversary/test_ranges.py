@@ -493,6 +493,31 @@ def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
     assert len(anna.batches()) == 1
 
 
+def test_rows_that_are_deleted_during_a_test(world, monkeypatch):
+    """What was found of them is not written down: the batch is tested again."""
+    from mipp.roles import certifying
+
+    anna, deployment, encoding = world.owners[0], world.deployment, world.deployment.config.encoding
+    rows = encoding.encode_rows(vectors(20)).astype(np.int64)
+    rows[5] *= 40
+    with uncertified(deployment):
+        (batch, _), *_ = upload(anna, rows)
+    real, deleted = certifying.certify_rows, []
+
+    def slow(party, *rest):
+        found = real(party, *rest)
+        if party.index == 1 and not deleted:
+            deleted.append(True)
+            anna.delete([(batch, 5)])
+        return found
+
+    monkeypatch.setattr(certifying, "certify_rows", slow)
+    deployment.wait_certified(60)
+    assert deleted
+    assert deployment.wait_certified(60)
+    assert len(world.user.search(QUERY, 79).hits) == 79 and not any(b.refused for b in anna.batches())
+
+
 def test_progress_of_a_long_test_is_told(world, monkeypatch):
     from mipp.protocol import certificate
     from mipp.roles import certifying
