@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import threading
-import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BusyError, MippError, ProtocolError, StaleSnapshotError
-from ..protocol import messages as m
 from ..protocol import peer_messages as pm
 from ..protocol.channel import Channel, request
 from ..protocol.wire import encode
+from ..roles.ranking import collect_pending
 
 __all__ = ["Certifier"]
 
@@ -84,9 +86,8 @@ class Certifier:
 
     def _once(self, owner: bytes, batch: bytes) -> None:
         replies = self._asked(pm.CertifyBatch(owner, batch), self._channel.servers)
-        while pending := tuple(s for s, r in replies.items() if isinstance(r, m.Pending)):
-            time.sleep(replies[pending[0]].retry_after / 1000)
-            replies |= self._asked(pm.CollectBatch(owner, batch), pending)
+        again = functools.partial(self._asked, pm.CollectBatch(owner, batch))
+        collect_pending(replies, again, "certify the batch", patience=math.inf)
 
-    def _asked(self, msg: Any, servers: tuple[int, ...]) -> dict[int, Any]:
+    def _asked(self, msg: Any, servers: Sequence[int]) -> dict[int, Any]:
         return self._channel.gather({s: encode(msg) for s in servers}, together=True)

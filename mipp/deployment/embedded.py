@@ -243,9 +243,7 @@ class Deployment:
         Whether they have, all of it. Searches name the batches that they go on without meanwhile, and those that were
         refused.
         """
-        if self.config.certifies:
-            self._certifier.start()
-        return self._certifier.wait(seconds)
+        return not self.config.certifies or not self._certifier.start() or self._certifier.wait(seconds)
 
     def _recover(self) -> None:
         """Settle what is open between the servers: see :func:`~mipp.deployment.settling.settle`."""

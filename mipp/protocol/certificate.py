@@ -243,9 +243,7 @@ def _squares(party: Party, own: np.ndarray, n: int, rule: RowRule) -> tuple[np.n
     shape, count = (n, rule.width), n * rule.width
 
     def mask(missing: int, purpose: str, kind: np.dtype, size: int) -> np.ndarray:
-        out = np.empty(-(-size * kind.itemsize // 8), np.uint64)
-        local.words_mask(party.key(missing, purpose), out, party.threads)
-        return out.view(kind)[:size]
+        return local.keystream(party.key(missing, purpose), size, kind, party.threads)
 
     def hints(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         if not rule.hint_bits:

@@ -8,6 +8,7 @@ thousand (measured over the order only, see the tests). Everything here is publi
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from ..encoding.bounds import PROJECTIONS, QueryRule, RowRule
@@ -210,6 +211,7 @@ def bound_comparisons(calls: list[int], rows: int) -> int:
     return 2 * sum(calls) + rows + 64 * SMALL
 
 
+@functools.lru_cache(maxsize=256)
 def largest_call(rows: int, k: int) -> int:
     """Comparisons of the largest call for one query that is ranked: what servers hold at once, at least one a row."""
     return max([rows, *expected_calls(rows, k)])

@@ -7,14 +7,15 @@ AES-256-CTR keystream under keys of one step. Nothing here sends anything.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
 from .._native import _core
 
 __all__ = [
-    "add_mask", "and_gates", "combine", "count", "digest", "layer_gates", "mask_planes", "partition", "permutation",
-    "plane_words", "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates",
+    "add_mask", "and_gates", "combine", "count", "digest", "keystream", "layer_gates", "mask_planes", "partition",
+    "permutation", "plane_words", "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates",
     "words_mask", "xor_mask",
 ]  # fmt: skip
 
@@ -56,6 +57,13 @@ def xor_mask(key: bytes, planes: np.ndarray, threads: int) -> None:
 def words_mask(key: bytes, out: np.ndarray, threads: int) -> None:
     """Keystream into contiguous uint64 words."""
     _core.prf_words(key, out, threads)
+
+
+def keystream(key: bytes, count: int, dtype: np.dtype[Any], threads: int) -> np.ndarray:
+    """The first ``count`` words of a key's stream, of any unsigned dtype."""
+    words = np.empty(-(-count * dtype.itemsize // 8), np.uint64)
+    _core.prf_words(key, words, threads)
+    return words.view(dtype)[:count]
 
 
 def add_mask(key: bytes, words: np.ndarray, sign: int, threads: int) -> None:

@@ -39,7 +39,10 @@ from .link import PARTIES
 from .replicated import open_words
 from .session import Party
 
-__all__ = ["Summand", "check_relations", "commitment", "proof_bytes", "prove", "relations"]
+__all__ = [
+    "Summand", "check_relations", "commitment", "held_by", "pack", "proof_bytes", "prove", "relations", "unpack",
+    "verified",
+]  # fmt: skip
 
 SEED_BYTES = 32
 #: relations that are summed at a time
@@ -62,14 +65,30 @@ class Summand:
         """(B, L) words."""
         if self.words.size:
             return self.words
-        return _stream(self.seed, shape, dtype, threads)
+        return local.keystream(self.seed, shape[0] * shape[1], dtype, threads).reshape(shape)
 
 
-def _stream(seed: bytes, shape: tuple[int, int], dtype: np.dtype[Any], threads: int) -> np.ndarray:
-    count = shape[0] * shape[1]
-    words = np.empty(-(-count * dtype.itemsize // 8), np.uint64)
-    local.words_mask(seed, words, threads)
-    return words.view(dtype)[:count].reshape(shape)
+def held_by(server: int) -> tuple[int, int]:
+    """The two summands that a server has: all but that of its own number."""
+    return server % 3 + 1, (server + 1) % 3 + 1
+
+
+def pack(proof: Mapping[int, Summand], server: int) -> tuple[bytes, np.ndarray]:
+    """What a server is sent of a proof: the seeds of its two summands, and the words of the third if it has that."""
+    numbers = held_by(server)
+    words = proof[3].words
+    return b"".join(proof[n].seed for n in numbers), words if 3 in numbers else words[:0, :0]
+
+
+def unpack(server: int, seeds: bytes, words: np.ndarray) -> dict[int, Summand]:
+    """Inverse of :func:`pack`, at the server; ShapeError for what it would not be sent."""
+    numbers = held_by(server)
+    if len(seeds) != 2 * SEED_BYTES:
+        raise ShapeError("a query that servers rank carries two seeds of its proof, 32 bytes each")
+    if 3 not in numbers and words.size:
+        raise ShapeError("this server takes no words of a proof")
+    halves = seeds[:SEED_BYTES], seeds[SEED_BYTES:]
+    return {n: Summand(seed, words if n == 3 else words[:0, :0]) for n, seed in zip(numbers, halves, strict=True)}
 
 
 def commitment(number: int, summand: Summand) -> bytes:
@@ -105,7 +124,7 @@ def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = N
     seeds = {number: schedule.random_bytes(SEED_BYTES) for number in PARTIES}
     words = bits.astype(dtype)
     for number in (1, 2):
-        words -= _stream(seeds[number], words.shape, dtype, 1)
+        words -= local.keystream(seeds[number], words.size, dtype, 1).reshape(words.shape)
     empty = np.empty((0, 0), dtype)
     return {number: Summand(seeds[number], words if number == 3 else empty) for number in PARTIES}
 
@@ -113,29 +132,27 @@ def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = N
 def _bits(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None) -> np.ndarray:
     """(B, L) uint8: bits of the words, of what the norm leaves to its bound, of the thresholds; secret."""
     c = queries[:, : rule.count].astype(np.int64) // rule.factors
-    parts = [_binary((c + rule.shift) // rule.unit, rule.bits).reshape(len(c), -1)]
+    stored = (c + rule.shift) // rule.unit
+    squares = np.zeros(len(c), np.uint64) if rule.weights is None else (c * c).view(np.uint64) @ rule.weights
+    parts = [_binary(stored, rule.bits).reshape(len(c), -1)]
     if rule.weights is not None:
-        squares = (c * c).view(np.uint64) @ rule.weights
         parts.append(_binary(np.uint64(rule.limit) - squares, rule.slack_bits))
     if thetas is not None:
         if not all(0 <= t - rule.low < 1 << rule.theta_bits for t in thetas):
             raise ScoreRangeError("a threshold is out of the range of scores")
         parts.append(_binary(np.array([t - rule.low for t in thetas], np.uint64), rule.theta_bits))
     bits = np.concatenate(parts, axis=1)
-    if _sizes_wrong(rule, queries, c) or (bits > 1).any():
+    if _sizes_wrong(rule, queries, c, stored, squares):
         raise ScoreRangeError("a query is out of the encoding's range")
     return bits
 
 
-def _sizes_wrong(rule: QueryRule, queries: np.ndarray, c: np.ndarray) -> bool:
+def _sizes_wrong(rule: QueryRule, queries: np.ndarray, c: np.ndarray, stored: np.ndarray, squares: np.ndarray) -> bool:
     """Whether words are no multiples of their factors, beyond their bits or the norm, or not what they must be."""
-    stored = (c + rule.shift) // rule.unit
     wrong = (c * rule.factors != queries[:, : rule.count]).any() or (stored * rule.unit - rule.shift != c).any()
     wrong = wrong or (stored < 0).any() or (stored >> rule.bits).any()
     wrong = wrong or (rule.last is not None and (queries[:, rule.count] != rule.last).any())
-    if rule.weights is not None and not wrong:
-        wrong = bool(((c * c).view(np.uint64) @ rule.weights > np.uint64(rule.limit)).any())
-    return bool(wrong)
+    return bool(wrong or (squares > np.uint64(rule.limit)).any())
 
 
 def _binary(values: np.ndarray, bits: int) -> np.ndarray:
@@ -186,7 +203,7 @@ def relations(
     """
     threshold, dtype = bool(theta.size), RING_DTYPES[rule.proof_bits]
     shape = (len(column), rule.words(threshold=threshold))
-    numbers = server % 3 + 1, (server + 1) % 3 + 1
+    numbers = held_by(server)
     lo, hi = (summands[number].expanded(shape, dtype, threads) for number in numbers)
     public = [number == _PUBLIC for number in numbers]
     first, up = server == 1, dtype.type(rule.proof_bits - rule.ring_bits)

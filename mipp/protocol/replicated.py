@@ -47,14 +47,9 @@ def reshare_words(party: Party, words: np.ndarray) -> Pair:
 def _masked(party: Party, words: np.ndarray, purpose: str) -> np.ndarray:
     """An additive share (n,) plus this party's zero share: uniform to whoever lacks one of its two masks."""
     plus, minus = party.zero_keys(purpose)
-    size = -(-words.nbytes // 8)
-    mine = np.empty(size, np.uint64)
-    local.words_mask(plus, mine, party.threads)
-    mask = mine.view(words.dtype)[: len(words)]
+    mask = local.keystream(plus, len(words), words.dtype, party.threads)
     np.add(mask, words, out=mask)
-    other = np.empty(size, np.uint64)
-    local.words_mask(minus, other, party.threads)
-    np.subtract(mask, other.view(words.dtype)[: len(words)], out=mask)
+    np.subtract(mask, local.keystream(minus, len(words), words.dtype, party.threads), out=mask)
     return mask
 
 

@@ -111,7 +111,7 @@ class Public:
     def digest(self, *more: int | bytes | str) -> bytes:
         """SHA-256 over all values but the snapshot, and ``more``: what the protocol was asked to do."""
         values = (self.header, self.rows, self.ring_bits, self.low, self.high, *more)
-        return hashlib.sha256(repr(("mipp v1 public", *values)).encode()).digest()
+        return local.digest("mipp v1 public", *values)
 
     def words(self, shares: np.ndarray) -> np.ndarray:
         """One server's additive shares as (B, rows) words of the ring, checked."""
@@ -293,11 +293,8 @@ class Party:
         """
         if not self.session:
             raise ProtocolError("no session")
-        words = np.empty(-(-count // 8), np.uint64)
-        local.words_mask(
-            hashlib.sha256(b"mipp v1 coins" + self.session + purpose.encode()).digest(), words, self.threads
-        )
-        return words.view(np.uint8)[:count]
+        key = hashlib.sha256(b"mipp v1 coins" + self.session + purpose.encode()).digest()
+        return local.keystream(key, count, np.dtype(np.uint8), self.threads)
 
     def zero_keys(self, purpose: str, item: int = 0) -> tuple[bytes, bytes]:
         """Keys lacked by the next and by the previous party: masks that cancel over the three."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import MessageError, ParameterError
 from ..protocol import messages as m
-from ..protocol.query_proof import commitment, prove
+from ..protocol.query_proof import commitment, pack, prove
 from ..protocol.replicated import UserShare
 from ..protocol.session import Public
 from .config import DeploymentConfig
@@ -82,8 +82,4 @@ def range_proof(
     if ranking == "user" or not config.certifies:
         return [], {}
     made = prove(config.query_rule, encoded, [theta] * len(encoded) if ranking == "threshold" else None)
-    none, parts = np.empty((0, 0), made[3].words.dtype), {}
-    for s in servers:
-        seeds = made[s % 3 + 1].seed + made[(s + 1) % 3 + 1].seed
-        parts[s] = seeds, made[3].words if s != 3 else none
-    return [commitment(number, made[number]) for number in sorted(made)], parts
+    return [commitment(number, made[number]) for number in sorted(made)], {s: pack(made, s) for s in servers}

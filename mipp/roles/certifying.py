@@ -35,8 +35,6 @@ __all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
 #: words of a batch whose test is left to a worker thread, so that its owner is told how far it is
 LONG = 1 << 23
 
-Words = Callable[[np.ndarray], np.ndarray]
-
 
 def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, packed: Any) -> m.Ok | m.Pending:
     admission = _admission(server)
@@ -59,9 +57,9 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
 
     # the file is opened when the test begins
     accepted = server.store.changes.state(signer, msg.op) in (rules.ACCEPTED, rules.COMMITTED)
-    if accepted or server.store.certificates.prepared(signer, msg.op).certified:  # never twice: it costs
+    if accepted or (batch := server.store.certificates.prepared(signer, msg.op)).certified:  # never twice: it costs
         return m.Ok()
-    attend = server.store.certificates.prepared(signer, msg.op).rows * server.config.row_rule.width < LONG
+    attend = batch.rows * server.config.row_rule.width < LONG
     return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, attend=attend))
 
 

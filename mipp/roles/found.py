@@ -169,8 +169,10 @@ class Index:
         left_out = [] if ranking == "user" else [one for one in self.unranked if one.owner in chosen]
         if not left_out:
             return self
-        gone = {(one.owner, one.batch) for one in left_out}
-        owners = [cut(o, o.position, o.view, {b for owner, b in gone if owner == o.owner}) for o in self.owners]
+        gone: dict[bytes, set[bytes]] = {owner: set() for owner in chosen}
+        for one in left_out:
+            gone[one.owner].add(one.batch)
+        owners = [cut(o, o.position, o.view, gone[o.owner]) for o in self.owners]
         return self._of([o for o in owners if len(o.batches)], left_out)
 
     def within(self, most: int) -> Index:

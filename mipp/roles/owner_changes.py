@@ -6,17 +6,18 @@ The change has happened when every server reports it as committed; only then :me
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import ConflictError, MippError, ProtocolError, StoreError
+from ..errors import ConflictError, MippError, StoreError
 from ..protocol import messages as m
 from ..protocol.chain import NO_SHARE, Content, facts_hash, next_view
 from ..protocol.wire import encode, pack_frames
-from .ranking import MAX_PAUSE, PATIENCE, retry_busy
+from .ranking import collect_pending, retry_busy
 
 if TYPE_CHECKING:
     from .owner import ImageOwner
@@ -107,20 +108,17 @@ class ChangeMaker:
         owner = self._owner
         try:
             replies = retry_busy(lambda: self._asked(m.CertifyRows(op), sorted(owner.config.servers)))
-            waited = False
-            until = time.monotonic() + PATIENCE
-            while pending := sorted(s for s, r in replies.items() if isinstance(r, m.Pending)):
-                if time.monotonic() > until:
-                    raise ProtocolError(f"the servers did not check the rows in {PATIENCE:g} s")
-                waited, first = True, replies[pending[0]]
-                if owner.checking is not None and first.total:
-                    owner.checking(first.done, first.total)
-                time.sleep(min(first.retry_after, MAX_PAUSE) / 1000)
-                replies |= self._asked(m.CollectCertificate(op), pending)
+            waited = any(isinstance(r, m.Pending) for r in replies.values())
+            again = functools.partial(self._asked, m.CollectCertificate(op))
+            collect_pending(replies, again, "check the rows", progress=self._progress)
         except BaseException:
             self._abort(op, sorted(owner.config.servers))
             raise
         return list(owner._tell(m.HeadRequest(owner.id)).values()) if waited else []
+
+    def _progress(self, reply: m.Pending) -> None:
+        if self._owner.checking is not None and reply.total:
+            self._owner.checking(reply.done, reply.total)
 
     def _asked(self, msg: Any, servers: list[int]) -> dict[int, Any]:
         """Replies to a request that servers answer together."""

@@ -26,7 +26,7 @@ from ..protocol import messages as m
 from ..protocol.chain import snapshot_hash
 from ..protocol.cost import largest_call
 from ..protocol.link import Link
-from ..protocol.query_proof import Summand, proof_bytes, relations, verified
+from ..protocol.query_proof import proof_bytes, relations, unpack, verified
 from ..protocol.session import Public
 from ..protocol.wire import Frames, decode, frames_hash
 from ..sharing import add_zero_share
@@ -155,29 +155,16 @@ class Queries:
     def _check_proof(self, header: m.QueryHeader, msg: m.Query) -> None:
         """Refuse a proof of another shape, or one that the header does not commit to."""
         verified(
-            self.config.query_rule, self.index, self._summands(msg), header.proofs, header.queries,
+            self.config.query_rule, self.index, unpack(self.index, msg.seeds, msg.proof), header.proofs, header.queries,
             threshold=header.ranking == "threshold",
         )  # fmt: skip
 
-    def _summands(self, msg: m.Query) -> dict[int, Summand]:
-        """The two summands of the proof that came with a query."""
-        if len(msg.seeds) != 64:
-            raise ShapeError("a query that servers rank carries two seeds of its proof, 32 bytes each")
-        none = np.empty((0, 0), msg.proof.dtype)
-        numbers = self.index % 3 + 1, (self.index + 1) % 3 + 1
-        if 3 not in numbers and msg.proof.size:
-            raise ShapeError("this server takes no words of a proof")
-        return {
-            number: Summand(msg.seeds[32 * i : 32 * i + 32], msg.proof if number == 3 else none)
-            for i, number in enumerate(numbers)
-        }
-
     def _relations(self, header: m.QueryHeader, msg: m.Query) -> np.ndarray:
         """This server's shares of what is zero for a query in range."""
+        held = unpack(self.index, msg.seeds, msg.proof)
         return relations(
-            self.config.query_rule, self.config.params, self.index, self._summands(msg), msg.column, msg.theta,
-            self.threads or 0,
-        )  # fmt: skip
+            self.config.query_rule, self.config.params, self.index, held, msg.column, msg.theta, self.threads or 0
+        )
 
     def _check_column(self, header: m.QueryHeader, msg: m.Query) -> None:
         p, count = self.config.params, header.queries

@@ -21,6 +21,7 @@ from .config import DeploymentConfig
 __all__ = [
     "TIMEOUT",
     "check_ranking",
+    "collect_pending",
     "collect_ranked",
     "most_rows",
     "public_facts",
@@ -147,13 +148,47 @@ def collect_ranked(client: Client, bound: bytes, replies: dict[int, Any]) -> dic
     MippError
         The error that ended the ranking.
     """
-    until = time.monotonic() + PATIENCE
+
+    def again(servers: list[int]) -> dict[int, Any]:
+        requests = {server: client._sign(m.CollectRanking(bound), server) for server in servers}
+        return client.channel.gather(requests, together=True)
+
+    return collect_pending(replies, again, "finish the ranking")
+
+
+def collect_pending(
+    replies: dict[int, Any],
+    again: Callable[[list[int]], dict[int, Any]],
+    doing: str,
+    *,
+    patience: float | None = None,
+    progress: Callable[[m.Pending], None] | None = None,
+) -> dict[int, Any]:
+    """Ask servers that answered ``Pending`` again, after the pause that they want, until none does; all replies.
+
+    Parameters
+    ----------
+    replies : by server
+    again : asks these servers
+    doing : what they are to do, for the error
+    patience : seconds after which it is an error; ``PATIENCE`` if not given
+    progress : told a server's reply before each pause
+
+    Raises
+    ------
+    ProtocolError
+        A server did not finish in time.
+    """
+    patience = PATIENCE if patience is None else patience
+    until = time.monotonic() + patience
     while pending := {server: r for server, r in replies.items() if isinstance(r, m.Pending)}:
+        first = min(pending)
         if time.monotonic() > until:
-            raise ProtocolError(f"server {min(pending)} did not finish the ranking in {PATIENCE:g} s")
+            raise ProtocolError(f"server {first} did not {doing} in {patience:g} s")
+        if progress is not None:
+            progress(pending[first])
         time.sleep(min(max(1, *(r.retry_after for r in pending.values())), MAX_PAUSE) / 1000)
-        requests = {server: client._sign(m.CollectRanking(bound), server) for server in pending}
-        replies = replies | client.channel.gather(requests, together=True)
+        replies = replies | again(sorted(pending))
     return replies
 
 

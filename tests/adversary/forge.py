@@ -30,6 +30,18 @@ def uncertified(deployment):
             store.changes.certified_only = before
 
 
+def ask_certificate(owner, op, servers=SERVERS):
+    """Let the servers test the rows of a prepared change; their replies, or the error."""
+
+    def asked(msg, servers):
+        return owner.channel.gather({s: owner._sign(msg, s) for s in servers}, together=True)
+
+    replies = asked(m.CertifyRows(op), servers)
+    while waiting := [s for s, r in replies.items() if isinstance(r, m.Pending)]:
+        replies |= asked(m.CollectCertificate(op), waiting)
+    return replies
+
+
 class Change:
     """An upload of ``owner`` under the id ``op``; ``parts`` are what each server is given."""
 
@@ -59,13 +71,7 @@ class Change:
         return {s: self.owner.channel.gather({s: self.signed[s][0]})[s] for s in servers}
 
     def ask_certificate(self, servers=SERVERS):
-        """Let the servers test the rows; their replies, or the error."""
-        requests = {s: self.owner._sign(m.CertifyRows(self.op), s) for s in servers}
-        replies = self.owner.channel.gather(requests, together=True)
-        while waiting := [s for s, r in replies.items() if isinstance(r, m.Pending)]:
-            requests = {s: self.owner._sign(m.CollectCertificate(self.op), s) for s in waiting}
-            replies |= self.owner.channel.gather(requests, together=True)
-        return replies
+        return ask_certificate(self.owner, self.op, servers)
 
     def commit_message(self, head=None, **changes):
         head = head or self.owner._ask({1: m.HeadRequest(self.owner.id)})[1]
