@@ -82,7 +82,10 @@ def force(name: str) -> _Forced:
 
 
 def threads() -> int:
-    """Default number of threads: ``MIPP_NUM_THREADS``, else the processors this process may run on.
+    """Default number of threads: ``MIPP_NUM_THREADS``, else the processors that this process may use.
+
+    These are the processors that it may run on, or fewer where a control group (a container) has a CPU quota, rounded
+    up to whole processors.
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 #include "../bigint/bigint.h"
 #include "../common/pool.h"
+#include "../common/quota.h"
 #include "../compare/compare.h"
 #include "../cpu/cpu.h"
 #include "../galois/galois.h"
@@ -62,4 +63,7 @@ void bind_cpu(py::module_& m) {
     // For tests of the translation.
     m.def("throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));
     m.def("default_threads", [] { return bind::require_threads(py::none()); });
+    // For tests: with the files of control groups below another root.
+    m.def(
+        "quota_processors", [](const std::string& root) { return quota_processors(root.c_str()); }, py::arg("root"));
 }

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include "quota.h"
+
 #include <pthread.h>
 #include <signal.h>
 #ifdef __linux__
@@ -136,6 +138,8 @@ struct Defaults {
 #ifdef __linux__
         cpu_set_t set;
         if (sched_getaffinity(0, sizeof set, &set) == 0) threads = CPU_COUNT(&set);
+        const int quota = quota_processors("");
+        if (quota > 0) threads = std::min(threads, quota);
 #endif
         threads = std::max(1, std::min(threads, max_threads));
         const char* text = std::getenv("MIPP_NUM_THREADS");

@@ -80,7 +80,7 @@ class Deployment:
         self._journals: list[Journal] = []
         #: what a person should know of how the deployment was found: a sentence each
         self.notes: list[str] = []
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
         self._certifier = Certifier(self.operators)
 
     def __repr__(self) -> str:
@@ -209,8 +209,8 @@ class Deployment:
         return deployment
 
     def close(self) -> None:
-        """Close all files. Nothing is lost without it."""
-        if not self._closed:
+        """Close all files. Nothing is lost without it. A forked child closes nothing: it is all its parent's."""
+        if not self._closed and os.getpid() == self._process:
             self._closed = True
             self._certifier.stop()
             for server in self.servers.values():

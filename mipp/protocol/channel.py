@@ -5,13 +5,14 @@ A role sees only this interface; a network channel needs no change in a role.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import MessageError, ProtocolError, error_from_wire
+from ..errors import DeploymentError, MessageError, ProtocolError, error_from_wire
 from . import messages as m
 from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
@@ -38,12 +39,13 @@ class Channel(Protocol):
 class LocalChannel:
     """All servers in this process. Messages are encoded and decoded as on a wire, so no object is shared.
 
+    DeploymentError in a forked child: servers, their databases and locks belong to the process that opened them.
     ``bytes_sent`` counts by message kind (``Query``, ``Answer``, ...), ``rounds`` the calls of :meth:`gather`.
     """
 
     def __init__(self, handlers: Mapping[int, Handler]) -> None:
         self._handlers = dict(handlers)
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self.bytes_sent: Counter[str] = Counter()
         self.rounds = 0
 
@@ -52,6 +54,8 @@ class LocalChannel:
         return tuple(sorted(self._handlers))
 
     def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+        if os.getpid() != self._process:  # databases and locks of the servers are the parent's
+            raise DeploymentError("the deployment was opened before a fork; open it again in this process")
         with self._lock:
             self.rounds += 1
         if not together:

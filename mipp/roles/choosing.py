@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..errors import NotFoundError, ParameterError
 
-__all__ = ["OwnerRef", "Owners", "owner_id", "owner_refs"]
+__all__ = ["OwnerRef", "Owners", "as_id", "owner_id", "owner_refs"]
 
 _LISTED = 20
 

@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 
-from ..errors import AccessDeniedError, NotFoundError, ParameterError
+from ..errors import AccessDeniedError, ParameterError
 from ..protocol import messages as m
 from ..protocol.channel import Channel
 from ..protocol.wire import decode, unpack_frames
 from ..store.blocklist import changed_blocked
-from .choosing import OwnerRef, Owners, owner_id, owner_refs
+from .choosing import Owners, as_id, owner_id, owner_refs
 from .client import Client
 from .config import DeploymentConfig
 from .found import Index
@@ -124,21 +124,23 @@ class IndexClient(Client):
         """Ids of the owners that a search names, sorted; none for all."""
         if owners is not None and not owner_refs(owners):
             raise ParameterError("no owner is named; leave owners out to search all")
-        ids = {self._owner_id(owner) for owner in owner_refs(owners)}
+        ids = set(self._ids(owners))
         if ids & self._blocked:
             names = ", ".join(sorted(self._names.get(i, i.hex()) for i in ids & self._blocked))
             raise ParameterError(f"blocked owners are not searched: {names}; unblock them first")
         return tuple(sorted(ids))
 
-    def _owner_id(self, owner: OwnerRef) -> bytes:
-        try:
-            return owner_id(owner, self._names)
-        except NotFoundError:  # perhaps granted since
-            with contextlib.suppress(AccessDeniedError):
-                server = self.servers[0]
+    def _ids(self, owners: Owners | None) -> list[bytes]:
+        """Ids of owners. Names are looked up at the first server each time: who has a name may change."""
+        refs = owner_refs(owners)
+        if any(as_id(owner) is None for owner in refs):
+            server = self.servers[0]
+            # blocked owners are unblocked by name, also when they grant nothing any more
+            self._names = {i: name for i, name in self._names.items() if i in self._blocked}
+            with contextlib.suppress(AccessDeniedError):  # nobody grants anything
                 told = self._ask({server: m.GrantersRequest(self.id)})[server]
-                self._names = {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
-            return owner_id(owner, self._names)
+                self._names |= {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
+        return [owner_id(owner, self._names) for owner in refs]
 
     # --- blocking -----------------------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class IndexClient(Client):
         self._change_blocked(owners, block=False)
 
     def _change_blocked(self, owners: Owners, *, block: bool) -> None:
-        blocked = changed_blocked(self._blocked, [self._owner_id(o) for o in owner_refs(owners)], block=block)
+        blocked = changed_blocked(self._blocked, self._ids(owners), block=block)
         if self.keep_blocked is not None:
             self.keep_blocked(blocked)
         self._blocked = blocked

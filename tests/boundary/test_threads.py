@@ -148,7 +148,38 @@ def test_interpreter_lock_is_released(make):
 def test_default_threads():
     assert python("from mipp import cpu; print(cpu.threads())", MIPP_NUM_THREADS="3") == "3"
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    processors = min(processors, _core.quota_processors("") or processors)
     assert python("from mipp import cpu; print(cpu.threads())", MIPP_NUM_THREADS="") == str(processors)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "processors"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 0),
+        ("0::/", {"cpu.max": "20000 100000"}, 1),
+        ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/a/b", {"a/cpu.max": "100000 100000", "a/b/cpu.max": "800000 100000"}, 1),
+        ("0::/host/only", {"cpu.max": "400000 100000"}, 4),
+        ("3:cpu,cpuacct:/c\n2:memory:/c", {"cpu,cpuacct/c/cpu.cfs_quota_us": "50000"}, 1),
+        ("3:cpu:/c", {"cpu/cpu.cfs_quota_us": "250000"}, 3),
+        ("3:cpu:/c", {"cpu/cpu.cfs_quota_us": "-1"}, 0),
+        ("0::/../x", {"cpu.max": "100000 100000"}, 0),
+        ("0::/", {"cpu.max": "nonsense"}, 0),
+        ("0::/", {"cpu.max": "-5 0"}, 0),
+        ("nonsense", {}, 0),
+    ],
+)
+def test_the_cpu_quota_of_a_container_bounds_the_threads(tmp_path, groups, files, processors):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups + "\n")
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+        if path.name == "cpu.cfs_quota_us":
+            path.with_name("cpu.cfs_period_us").write_text("100000\n")
+    assert _core.quota_processors(str(tmp_path)) == processors
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1025", "two", "2.5", "99999999999999999999"])

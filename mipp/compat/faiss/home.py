@@ -202,6 +202,8 @@ class Home:
     def _db(self) -> sqlite3.Connection:
         if not self._finalizer.alive or self._parts.database is None:
             raise DeploymentError("the index is closed")
+        if os.getpid() != self._parts.process:
+            raise DeploymentError("the index was opened before a fork, and only that process uses it")
         return self._parts.database
 
     def _write(self, sql: str, *values: object) -> int:
