@@ -64,6 +64,5 @@ void bind_cpu(py::module_& m) {
     m.def("throw_status", [](int status) { bind::throw_status(static_cast<Status>(status)); }, py::arg("status"));
     m.def("default_threads", [] { return bind::require_threads(py::none()); });
     // For tests: with the files of control groups below another root.
-    m.def(
-        "quota_processors", [](const std::string& root) { return quota_processors(root.c_str()); }, py::arg("root"));
+    m.def("quota_processors", [](const std::string& root) { return quota_processors(root.c_str()); }, py::arg("root"));
 }

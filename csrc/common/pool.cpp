@@ -1,9 +1,9 @@
 #include "pool.h"
 
-#include "quota.h"
-
 #include <pthread.h>
 #include <signal.h>
+
+#include "quota.h"
 #ifdef __linux__
 #include <sched.h>
 #endif

@@ -59,8 +59,9 @@ class Encoding:
     ----------
     metric : 'cosine', 'hamming', 'hellinger', 'ip', 'l1' or 'l2'
     dim : features per row as the caller has them
-    bits, query_bits : bits of stored and of query integers, sign included (2 to 16 and 2 to 24); ``l2`` needs
-        query_bits >= bits. More query bits cost no storage. Not used by ``l1`` and ``hamming``.
+    bits, query_bits : bits of stored and of query integers, sign included: 2 to 16 and 2 to 24, both up to 32 in a ring
+        of 64 bits; ``l2`` needs query_bits >= bits. More query bits cost no storage. Not used by ``l1`` and
+        ``hamming``.
     ring_bits : 16, 32 or 64
     scale : row scale s > 0, one number or, but for ``l2`` without t, one per (projected) dimension. Default 1, for
         ``cosine`` and ``hellinger`` 1 / (2^(bits-1) - 1).
@@ -103,10 +104,12 @@ class Encoding:
 
         if self.metric not in METRICS:
             fail(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
+        if self.ring_bits not in RING_DTYPES:
+            fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
         for name, low, high in (
             ("dim", 1, MAX_DIM),
-            ("bits", 2, 16),
-            ("query_bits", 2, 24),
+            ("bits", 2, 32 if self.ring_bits == 64 else 16),
+            ("query_bits", 2, 32 if self.ring_bits == 64 else 24),
             ("levels", 0, 1 << 16),
             ("row_norm2", 0, _MAX_NORM2),
             ("query_norm2", 0, _MAX_NORM2),
@@ -114,8 +117,6 @@ class Encoding:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 fail(f"{name} must be an integer from {low} to {high}, not {value!r}")
-        if self.ring_bits not in RING_DTYPES:
-            fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
         scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
             value = getattr(self, name)
@@ -389,9 +390,11 @@ class Encoding:
         scores = np.asarray(scores)
         if self.stepped:
             scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
-        scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
+        if self.metric == "l2" and not self.stepped:
+            return self._distances(scores.astype(np.int64, copy=False), matrix(queries, self.dim, "queries"))
+        scores = np.asarray(scores, np.float64)
         if self.metric in ("ip", *_UNIT):
             return scores * self.query_scale
         if self.metric == "hamming":
@@ -399,10 +402,15 @@ class Encoding:
         if self.metric == "l1":
             return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
         b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
-        if self.stepped:
-            return (self._query_length(b)[:, None] - scores) * self.query_scale
-        norm2 = (b * b * self.integer_weights).sum(axis=1, keepdims=True) / self._factor
-        return (norm2 - scores) / self._factor * self.scale[0] ** 2
+        return (self._query_length(b)[:, None] - scores) * self.query_scale
+
+    def _distances(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Values of l2 without t. In integers: nearest rows of long queries are small differences of large numbers."""
+        b = self._quantise(queries, query=True)
+        self._check_queries(b)
+        norm2 = np.asarray(self._squares(b), np.int64)[:, None]
+        whole, rest = norm2 // self._factor, norm2 % self._factor
+        return np.asarray(((whole - scores) + rest / self._factor) / self._factor * self.scale[0] ** 2)
 
     def score_threshold(self, value: float, query: np.ndarray) -> int:
         """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
@@ -481,8 +489,13 @@ class Encoding:
         self._refuse_long(longest > self.query_norm2, "query")
 
     def _squares(self, v: np.ndarray) -> np.ndarray:
-        """Weighted squared lengths of rows."""
-        return np.asarray(np.einsum("ij,ij->i", v * self.integer_weights if self.weights else v, v))
+        """Weighted squared lengths of rows; of integers exact, but floats beyond every bound where they would wrap."""
+        weighted = v * self.integer_weights if self.weights else v
+        if v.dtype.kind == "i" and max(self.clip, self.query_clip) >= 1 << 20:
+            about = np.einsum("ij,ij->i", weighted.astype(np.float64), v.astype(np.float64))
+            if about.max(initial=0.0) > 2.0 * _MAX_NORM2 * 0.9:
+                return np.asarray(about)
+        return np.asarray(np.einsum("ij,ij->i", weighted, v))
 
     @staticmethod
     def _refuse_long(wrong: bool | np.bool_, what: str) -> None:

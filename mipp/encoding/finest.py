@@ -22,21 +22,33 @@ MARGIN = 2.0
 _LEAST_FOR_OFFSET, _NEARER = 100, 8
 _CHUNK = 1 << 16
 _MOST_TUNED = 20_000
-_ROW_BITS, _QUERY_BITS = 16, 24
-# one less than what clips, so that the bound on norms refuses whatever would be clipped
-_ROW_MOST, _QUERY_MOST = (1 << (_ROW_BITS - 1)) - 2, (1 << (_QUERY_BITS - 1)) - 2
+#: bits of rows and of queries by ring
+_BITS = {16: (16, 24), 32: (16, 24), 64: (32, 32)}
+#: what a ring of 64 bits gives rows that servers compare: so many bits that one test of the range covers many rows
+_RANKED_BITS = 22
+#: a ring of 32 bits is chosen if it misses at most this share of the ten nearest, found with so many queries
+_MISSES, _JUDGES, _NEAREST, _NEAR = 2e-3, 512, 10, 40
+#: fewer rows do not show how near neighbours will be
+_LEAST_JUDGED = 1000
+#: multiplications that choosing may take
+_JUDGED_WORK = 1 << 31
 
 
-def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False) -> Encoding:
+def finest(
+    metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False,
+    reach: np.ndarray | None = None,
+) -> Encoding:  # fmt: skip
     """The encoding of ``ip`` or ``l2`` with the finest steps that a ring holds.
 
     Whole numbers are kept as they are, so that scores are exact. All else is rounded to multiples of one step s
     (``encoding.scale``), so small that nothing is clipped: what is longer than the bound is refused. With c the number
-    of steps of the query in one of the row (1 in a ring of 32 bits, up to 256 in one of 64):
+    of steps of the query in one of the row (1, or 4 with ``server_ranking`` in a ring of 64 bits):
 
     * ``l2``: the root of the value differs from the true distance by at most ``sqrt(dim) (s + s / c) / 2``;
     * ``ip``, queries multiplied by :func:`query_factors` first: the value differs from the true product by at most
-      ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, 0.51 with 64 bits, for dim up to 2^20).
+      ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, also with 64 bits, for dim up to 2^20).
+
+    A ring of 64 bits has steps some 60,000 times finer than one of 32 bits (64 times with ``server_ranking``).
 
     A ring of 16 bits has no room for that, unless whole numbers are small: there it is :func:`mipp.encoding.tune`,
     which clips, and is judged by recall.
@@ -47,8 +59,11 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
     sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
         longest vector, doubled and rounded up to a power of two; and for ``l2``, if 100 vectors or more lie together
         far from zero, their mean in multiples of the largest deviation. (:func:`mipp.encoding.tune` tells more.)
-    ring_bits : 16, 32, 64, or 0: 32 bits, and 64 where whole numbers do not fit those exactly
+    ring_bits : 16, 32, 64, or 0: 32 bits where they keep whole numbers exactly, or miss at most 0.2 % of the ten
+        nearest rows of the sample, tried with up to 512 of its rows; else 64. Samples of fewer than 1000 rows do not
+        show that and get 64 bits, unless they are whole.
     server_ranking : leave the room that oblivious comparison needs: half the range
+    reach : vectors (M, dim) or None; the bound covers them too. Not rounded, so that they may be queries
 
     Raises
     ------
@@ -64,20 +79,29 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
         raise ShapeError("the sample is empty")
     offset = _offset(x) if metric == "l2" else np.zeros(x.shape[1])
     largest = max(float(np.abs(p).max()) for p in _parts(x, offset)) or 1.0
-    # divided first, so that squares neither overflow nor vanish
-    norms = np.concatenate([np.einsum("ij,ij->i", p / largest, p / largest) for p in _parts(x, offset)])
-    bound = _power(MARGIN * largest * math.sqrt(float(norms.max())))
+    norms = _norms(x, offset, largest)
+    longest = float(norms.max())
+    if reach is not None and len(reach):
+        far = matrix(reach, x.shape[1], "vectors")
+        beyond = max(float(np.abs(p).max()) for p in _parts(far, offset)) or 1.0
+        longest = max(longest, float(_norms(far, offset, beyond).max()))
+    bound = _power(MARGIN * longest)
     common: dict[str, Any] = {"offset": tuple(offset.tolist()) if offset.any() else ()}
-    if largest <= _ROW_MOST and all((p == np.rint(p)).all() for p in _parts(x, offset)):
+    if all((p == np.rint(p)).all() for p in _parts(x, offset)):
         for bits in (ring_bits,) if ring_bits else (32, 64):
-            found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
-            if found is not None:
-                return found
+            if largest <= _most(_BITS[bits][0]):
+                found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
+                if found is not None:
+                    return found
     if ring_bits == 16:
         if len(x) > _MOST_TUNED:
             x = x[np.unique(np.append(np.arange(_MOST_TUNED) * len(x) // _MOST_TUNED, norms.argmax()))]
         return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
-    return _rounded(metric, x.shape[1], bound, ring_bits or 32, server_ranking, common)
+    if not ring_bits and len(x) >= _LEAST_JUDGED:
+        found = _rounded(metric, x.shape[1], bound, 32, server_ranking, common)
+        if _misses(found, x) <= _MISSES:
+            return found
+    return _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
 
 
 def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
@@ -101,8 +125,8 @@ def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: b
 
 
 def _is_exact(encoding: Encoding) -> bool:
-    """Whether :func:`finest` made this encoding for whole rows: no other one has 16 bits and scale 1."""
-    return encoding.scale == (1.0,) and encoding.bits == _ROW_BITS
+    """Whether :func:`finest` made this encoding for whole rows: no other one has 16 bits or more and scale 1."""
+    return encoding.scale == (1.0,) and encoding.bits >= _BITS[32][0]
 
 
 def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
@@ -111,11 +135,11 @@ def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
         x = matrix(rows, encoding.dim, "rows").astype(np.float64)
         offset = np.array(encoding.offset) if encoding.offset else 0.0
         try:
-            whole(x - offset, -_ROW_MOST, _ROW_MOST, "rows")
+            whole(x - offset, 1 - encoding.clip, encoding.clip - 1, "rows")
         except EncodingError:
             raise EncodingError(
-                "the encoding was fitted to whole numbers and keeps those only, up to 32766 from its offset; fit it to "
-                "numbers like these"
+                f"the encoding was fitted to whole numbers and keeps those only, up to {encoding.clip - 1} from its "
+                "offset; fit it to numbers like these"
             ) from None
 
 
@@ -169,18 +193,66 @@ def _parts(x: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
         yield x[start : start + _CHUNK].astype(np.float64) - offset
 
 
+def _norms(x: np.ndarray, offset: np.ndarray, largest: float) -> np.ndarray:
+    """Lengths of x - offset, (N,); divided by the largest number first, so that squares neither overflow nor vanish."""
+    parts = [np.einsum("ij,ij->i", p / largest, p / largest) for p in _parts(x, offset)]
+    return np.asarray(np.sqrt(np.concatenate(parts)) * largest)
+
+
+def _most(bits: int) -> int:
+    """One less than what clips, so that the bound on norms refuses whatever would be clipped."""
+    return (1 << (bits - 1)) - 2
+
+
+def _misses(encoding: Encoding, x: np.ndarray) -> float:
+    """Share of the nearest rows of x, rows of x asked for, that the encoding loses."""
+    width = x.shape[1]
+    chosen = np.unique(np.arange(_JUDGES) * len(x) // _JUDGES)
+    some = max(_LEAST_JUDGED, _JUDGED_WORK // (len(chosen) * width))
+    x = x.astype(np.float64) - (np.array(encoding.offset) if encoding.offset else 0.0)
+    base = np.unique(np.append(chosen, np.arange(min(some, len(x))) * len(x) // min(some, len(x))))
+    ip, largest = encoding.metric == "ip", np.abs(x).max() or 1.0
+    rows, asked = x[base], x[chosen]
+    near = min(_NEAR, len(base) - 1)
+    k, lost, total = min(_NEAREST, near), 0, 0
+    small = (rows / largest).astype(np.float32)
+    half = 0.0 if ip else np.einsum("ij,ij->i", small, small) / 2
+    for start in range(0, len(asked), 64):
+        part = asked[start : start + 64]
+        about = (part / largest).astype(np.float32) @ small.T - half
+        about[np.arange(len(part)), np.searchsorted(base, chosen[start : start + 64])] = -np.inf
+        found = np.argpartition(-about, near - 1, axis=1)[:, :near]
+        them = rows[found]  # (queries, near, dim)
+        true = np.einsum("ij,ikj->ik", part, them) if ip else -((part[:, None] - them) ** 2).sum(axis=2)
+        shift = np.array(encoding.offset) if encoding.offset else 0.0
+        factors = query_factors(encoding, part)[:, None] if ip else 1.0
+        a = encoding.encode_rows(them.reshape(-1, width) + shift).astype(np.int64).reshape(*found.shape, -1)
+        scores = np.einsum("ij,ikj->ik", encoding.encode_queries(part * factors + shift).astype(np.int64), a)
+        kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        least = np.partition(true, near - k, axis=1)[:, near - k, None]
+        lost += int((np.take_along_axis(true, kept, axis=1) < least).sum())
+        total += kept.size
+    return lost / total
+
+
 def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding | None:
     """Scale 1 with rows up to ``bound`` long, queries as fine as there is room; None if there is none."""
-    options = {**common, "bits": _ROW_BITS, "ring_bits": ring_bits, "scale": (1.0,), "row_norm2": bound**2}
+    row_bits, query_bits = _BITS[ring_bits]
+    if ring_bits == 64:  # as many as the bound needs, so that queries can be finer
+        row_bits = max(_BITS[32][0], bound.bit_length() + 1)
+        query_bits = _RANKED_BITS + 2 if server else query_bits
+    options = {**common, "bits": row_bits, "ring_bits": ring_bits, "scale": (1.0,), "row_norm2": bound**2}
     tries: list[dict[str, Any]] = []
+    if row_bits > query_bits:
+        return None
     if metric == "ip":
-        most = min(_room(ring_bits, server) // bound, _QUERY_MOST)
+        most = min(_room(ring_bits, server) // bound, _most(query_bits))
         if most >= bound:  # queries as long as rows
-            tries = [{"query_bits": _QUERY_BITS, "query_scale": 1.0, "query_norm2": most**2}]
+            tries = [{"query_bits": query_bits, "query_scale": 1.0, "query_norm2": most**2}]
     else:
-        for finer in range(_QUERY_BITS - _ROW_BITS, -1, -1):
-            if bound << finer <= _QUERY_MOST:
-                tries.append({"query_bits": _ROW_BITS + finer, "query_norm2": (bound << finer) ** 2})
+        for finer in range(min(8, query_bits - row_bits), -1, -1):
+            if bound << finer <= _most(query_bits):
+                tries.append({"query_bits": row_bits + finer, "query_norm2": (bound << finer) ** 2})
     for more in tries:
         try:
             found = Encoding(metric, dim, **options, **more)
@@ -194,17 +266,21 @@ def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, comm
 def _rounded(metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding:
     """The longest row takes all of the range; a query of ``ip`` too, one of ``l2`` as the row."""
     slack = math.sqrt(dim) / 2  # rounding lengthens a row by no more
-    options: dict[str, Any] = {**common, "bits": _ROW_BITS, "ring_bits": ring_bits}
+    row_bits, query_bits = _BITS[ring_bits]
+    if ring_bits == 64 and server:
+        row_bits, query_bits = _RANKED_BITS, _RANKED_BITS + 2
+    options: dict[str, Any] = {**common, "bits": row_bits, "ring_bits": ring_bits}
     if metric == "ip":
-        rows, asked = _ROW_MOST, min(_room(ring_bits, server) // _ROW_MOST, _QUERY_MOST)
+        rows = _most(row_bits)
+        asked = min(_room(ring_bits, server) // rows, _most(query_bits))
         scale = bound / (rows - slack)
-        options |= {"query_bits": _QUERY_BITS, "query_scale": scale, "query_norm2": asked**2}
+        options |= {"query_bits": query_bits, "query_scale": scale, "query_norm2": asked**2}
     else:
-        finer = _QUERY_BITS - _ROW_BITS if ring_bits == 64 else 0
+        finer = 2 if ring_bits == 64 and server else 0
         # 3 c A^2 below half the range, or 4 c A^2 where differences must fit too
-        rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // ((4 if server else 3) << finer)), _ROW_MOST)
+        rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // ((4 if server else 3) << finer)), _most(row_bits))
         scale = bound / (rows - slack)
-        options |= {"query_bits": _ROW_BITS + finer, "query_norm2": (rows << finer) ** 2}
+        options |= {"query_bits": row_bits + finer, "query_norm2": (rows << finer) ** 2}
     if rows <= slack or not math.isfinite(1.0 / scale):
         raise ParameterError("the sample's vectors are too many-dimensional or too small for any step")
     return Encoding(metric, dim, scale=(scale,), row_norm2=rows**2, **options)

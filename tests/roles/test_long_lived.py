@@ -132,5 +132,3 @@ def test_a_forked_child_is_refused_and_its_parent_goes_on(deployment):
     assert deployment.owners() == ["a"]
     with mipp.Deployment.open(deployment.folder) as again:
         assert not again.notes
-
-
