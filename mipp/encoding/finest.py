@@ -14,7 +14,7 @@ from .encoding import Encoding
 from .fit import tune
 from .numbers import matrix, whole
 
-__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "query_factors"]
+__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "misses", "query_factors"]
 
 #: vectors may be this much longer than the sample's, before rounding up to a power of two
 MARGIN = 2.0
@@ -99,7 +99,7 @@ def finest(
         return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
     if not ring_bits and len(x) >= _LEAST_JUDGED:
         found = _rounded(metric, x.shape[1], bound, 32, server_ranking, common)
-        if _misses(found, x) <= _MISSES:
+        if misses(found, x) <= _MISSES:
             return found
     return _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
 
@@ -204,8 +204,14 @@ def _most(bits: int) -> int:
     return (1 << (bits - 1)) - 2
 
 
-def _misses(encoding: Encoding, x: np.ndarray) -> float:
-    """Share of the nearest rows of x, rows of x asked for, that the encoding loses."""
+def misses(encoding: Encoding, x: np.ndarray) -> float:
+    """The share of the ten nearest rows that an encoding of :func:`finest` loses.
+
+    Up to 512 rows of x (N, dim) are asked for among as many rows of x as can be compared in about a second, each
+    without itself. 0 for two rows or fewer. Not constant time; as secret as x.
+    """
+    if len(x) < 3:
+        return 0.0
     width = x.shape[1]
     chosen = np.unique(np.arange(_JUDGES) * len(x) // _JUDGES)
     some = max(_LEAST_JUDGED, _JUDGED_WORK // (len(chosen) * width))
@@ -228,7 +234,7 @@ def _misses(encoding: Encoding, x: np.ndarray) -> float:
         factors = query_factors(encoding, part)[:, None] if ip else 1.0
         a = encoding.encode_rows(them.reshape(-1, width) + shift).astype(np.int64).reshape(*found.shape, -1)
         scores = np.einsum("ij,ikj->ik", encoding.encode_queries(part * factors + shift).astype(np.int64), a)
-        kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        kept = np.lexsort((true, -scores), axis=1)[:, :k]  # where scores are equal, the wrong ones first
         least = np.partition(true, near - k, axis=1)[:, near - k, None]
         lost += int((np.take_along_axis(true, kept, axis=1) < least).sum())
         total += kept.size

@@ -30,7 +30,7 @@ from ...errors import (
 )
 from ...store.files import sync_folder
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
-from .index import IndexFlat, _of_home
+from .index import Index, _of_home
 
 __all__ = ["read_index", "write_index"]
 
@@ -39,7 +39,7 @@ _SQLITE = b"SQLite format 3\0"
 _CHUNK = 1 << 20
 
 
-def write_index(index: IndexFlat, path: str | os.PathLike[str]) -> None:
+def write_index(index: Index, path: str | os.PathLike[str]) -> None:
     """Write an index into one file, mode 0600, under a temporary name first.
 
     **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows.
@@ -49,7 +49,7 @@ def write_index(index: IndexFlat, path: str | os.PathLike[str]) -> None:
     StoreError
         It cannot be written; a file that was there stays as it was.
     """
-    if not isinstance(index, IndexFlat):
+    if not isinstance(index, Index):
         raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{random_bytes(4).hex()}")
@@ -73,7 +73,7 @@ def write_index(index: IndexFlat, path: str | os.PathLike[str]) -> None:
 
 def read_index(
     path: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None, threads: int | None = None
-) -> IndexFlat:
+) -> Index:
     """Open an index that :func:`write_index` wrote, in a temporary folder of its own or in a new ``folder``.
 
     Raises

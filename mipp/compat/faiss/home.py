@@ -11,18 +11,20 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...crypto.schedule import random_bytes
 from ...deployment import Deployment
 from ...encoding import Encoding
 from ...errors import DeploymentError, MippError, ParameterError, StoreError
@@ -35,6 +37,8 @@ __all__ = ["Home", "Settings", "temporary_folder"]
 FORMAT, VERSION = "mipp faiss index", 1
 DATABASE, DEPLOYMENT, LOCK = "index.sqlite", "deployment", "lock"
 USER = "user"
+#: folders of deployments: the first, and those that took its place
+_DEPLOYMENTS = re.compile(r"deployment(-[0-9a-f]{8})?")
 _GONE = ".gone-"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT NOT NULL);
@@ -45,7 +49,11 @@ CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner
 
 @dataclass
 class Settings:
-    """Facts of an index. ``fixed_ids``: ids are the caller's, also before there are any."""
+    """Facts of an index.
+
+    ``fixed_ids``: ids are the caller's, also before there are any; ``declared``: the encoding is the caller's and stays;
+    ``place``: the folder of the deployment.
+    """
 
     metric: int
     d: int
@@ -53,10 +61,17 @@ class Settings:
     ranking: str
     fixed_ids: bool = False
     encoding: Encoding | None = None
+    declared: bool = False
+    place: str = DEPLOYMENT
 
     def to_json(self) -> str:
         encoding = None if self.encoding is None else self.encoding.to_dict()
-        return json.dumps({"format": FORMAT, "version": VERSION, **vars(self), "encoding": encoding})
+        data = {**vars(self), "encoding": encoding}
+        # later fields are left out where they say nothing, so that earlier releases read the index
+        for name in ("declared", "place"):
+            if data[name] == getattr(type(self), name):
+                del data[name]
+        return json.dumps({"format": FORMAT, "version": VERSION, **data})
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -69,6 +84,8 @@ class Settings:
             found = cls(**data, encoding=None if encoding is None else Encoding.from_dict(encoding))
             counts = found.metric, found.d, found.ring_bits
             known = found.metric in (0, 1) and found.d > 0 and found.ring_bits in (0, 16, 32, 64)
+            known = known and type(found.declared) is type(found.fixed_ids) is bool
+            known = known and _DEPLOYMENTS.fullmatch(found.place) is not None
             if not known or found.ranking not in ("user", "server") or any(type(c) is not int for c in counts):
                 raise ValueError
             return found
@@ -133,7 +150,7 @@ class Home:
         self._batches: dict[bytes, _Batch] = {}
         self._owners: dict[str, ImageOwner] = {}
         self._user: User | None = None
-        self._labels: tuple[Index, npt.NDArray[np.int64]] | None = None
+        self._labels: tuple[Index, bool, npt.NDArray[np.int64]] | None = None
         self.live = 0
         try:
             if settings is None and not (folder / DATABASE).is_file():
@@ -144,8 +161,11 @@ class Home:
             self._open_database(settings)
             for gone in folder.glob(f"{_GONE}*"):
                 shutil.rmtree(gone)
-            if (folder / DEPLOYMENT / "deployment.json").is_file():
-                self._open_deployment(Deployment.open(folder / DEPLOYMENT, threads=threads))
+            for path in folder.iterdir():  # a new encoding was cut off, or the end of an old one
+                if _DEPLOYMENTS.fullmatch(path.name) and path.name != self.settings.place:
+                    self._delete(path)
+            if (self._place / "deployment.json").is_file():
+                self._open_deployment(Deployment.open(self._place, threads=threads))
             else:  # none yet; or a reset, or making one, was cut off
                 self.reset()
         except BaseException:
@@ -232,10 +252,14 @@ class Home:
         if self._parts.deployment is None:
             if self.settings.encoding is None:
                 raise ParameterError("the index has no encoding yet: train it or add to it first")
-            made = Deployment.create(self.folder / DEPLOYMENT, self.settings.encoding, threads=self._threads)
+            made = Deployment.create(self._place, self.settings.encoding, threads=self._threads)
             self._open_deployment(made)
         assert self._parts.deployment is not None
         return self._parts.deployment
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / self.settings.place
 
     @property
     def user(self) -> User:
@@ -247,19 +271,21 @@ class Home:
         """The owner called ``name``, made and granting to the user if new."""
         if name not in self._owners:
             deployment = self.deployment
-            owner = deployment.owner(name) if name in deployment.owners() else deployment.create_owner(name)
-            if not owner.grants():
-                owner.grant(self.user.id, rankings=[self.settings.ranking])
-            self._owners[name] = owner
+            self._owners[name] = self._owner_of(deployment, self.user, name)
         return self._owners[name]
+
+    def _owner_of(self, deployment: Deployment, user: User, name: str) -> ImageOwner:
+        owner = deployment.owner(name) if name in deployment.owners() else deployment.create_owner(name)
+        if not owner.grants():
+            owner.grant(user.id, rankings=[self.settings.ranking])
+        return owner
 
     # --- rows ---------------------------------------------------------------------------------------------------
 
     def add(self, x: np.ndarray, ids: npt.NDArray[np.int64] | None, name: str) -> None:
         """Upload one batch of an owner: all rows or none."""
         owner = self.owner(name)
-        raw = None if ids is None else ids.astype("<i8").tobytes()
-        place = self._write("INSERT INTO batches (owner, rows, ids) VALUES (?, ?, ?)", name, len(x), raw)
+        place = self._write("INSERT INTO batches (owner, rows, ids) VALUES (?, ?, ?)", name, len(x), _bytes_of(ids))
         try:
             batch = owner.add_vectors(x)[0][0]
         except BaseException:
@@ -287,15 +313,69 @@ class Home:
         if unknown:
             raise DeploymentError(f"the deployment holds rows of {owner.name} that were not added by this index")
 
-    def labels(self, index: Index) -> npt.NDArray[np.int64]:
-        """(total,) ids of the live rows of ``index`` in its order."""
-        if self._labels is None or self._labels[0] is not index:
+    def encode_anew(self, encoding: Encoding) -> None:
+        """Decrypt all rows, encode them otherwise and encrypt them under new keys of all parties.
+
+        All of it, or nothing changes: the new deployment is complete on disk before one transaction puts it in the
+        place of the old one.
+        """
+        settings = replace(self.settings, encoding=encoding, place=f"{DEPLOYMENT}-{random_bytes(4).hex()}")
+        made = Deployment.create(self.folder / settings.place, encoding, threads=self._threads)
+        try:
+            user, owners, batches = made.create_user(USER), {}, {}
+            for raw in self._live_batches():
+                batch = self._batches[raw]
+                if batch.owner not in owners:
+                    owners[batch.owner] = self._owner_of(made, user, batch.owner)
+                numbers, rows = self.owner(batch.owner).rows_of(raw)
+                ids = None if batch.ids is None else batch.ids[numbers]
+                new = owners[batch.owner].add_vectors(rows)[0][0]
+                batches[new] = replace(batch, ids=ids), len(rows)
+            try:
+                with self._db as db:
+                    db.execute("DELETE FROM batches")
+                    db.executemany(
+                        "INSERT INTO batches (seq, owner, rows, batch, ids) VALUES (?, ?, ?, ?, ?)",
+                        [(b.place, b.owner, count, new, _bytes_of(b.ids)) for new, (b, count) in batches.items()],
+                    )
+                    db.execute("UPDATE facts SET text=?", (settings.to_json(),))
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot write {self.folder / DATABASE}: {error}") from None
+        except BaseException:
+            made.close()
+            shutil.rmtree(self.folder / settings.place, ignore_errors=True)
+            raise
+        old, before = self._parts.deployment, self._place
+        self.settings, self._parts.deployment, self._user, self._owners = settings, made, user, owners
+        self._batches, self._labels = {new: batch for new, (batch, _) in batches.items()}, None
+        if old is not None:
+            old.close()
+        if before.is_dir():
+            self._delete(before)
+
+    def _live_batches(self) -> list[bytes]:
+        """Batches that have rows left, in the order of adding."""
+        if not self.live:
+            return []
+        index = self.user.index()
+        self.labels(index, mapped=False)  # raises for batches of others
+        found = np.unique(index.locate(np.arange(index.total))[0])
+        return sorted((index.batches[b].tobytes() for b in found), key=lambda raw: self._batches[raw].place)
+
+    def all_rows(self) -> np.ndarray:
+        """(live, d) features of all rows, decrypted by their owners."""
+        parts = [self.owner(self._batches[raw].owner).rows_of(raw)[1] for raw in self._live_batches()]
+        return np.concatenate([*parts, np.empty((0, self.settings.d))])
+
+    def labels(self, index: Index, mapped: bool) -> npt.NDArray[np.int64]:
+        """(total,) ids of the live rows of ``index`` in its order: the caller's if ``mapped``, else places."""
+        if self._labels is None or self._labels[0] is not index or self._labels[1] is not mapped:
             try:
                 batches = [self._batches[b.tobytes()] for b in index.batches]
             except KeyError:
                 raise DeploymentError("the deployment holds rows that were not added by this index") from None
             batch, row = index.locate(np.arange(index.total))
-            if self.ids == "map":
+            if mapped:
                 parts = [b.ids for b in batches if b.ids is not None]
                 starts = np.concatenate([[0], np.cumsum([len(p) for p in parts])])
                 labels = np.concatenate([*parts, np.empty(0, np.int64)])[starts[batch] + row]
@@ -304,8 +384,8 @@ class Home:
                 order = np.argsort(np.array([b.place for b in batches], np.int64)[batch], kind="stable")
                 labels = np.empty(index.total, np.int64)
                 labels[order] = np.arange(index.total)
-            self._labels = index, labels
-        return self._labels[1]
+            self._labels = index, mapped, labels
+        return self._labels[2]
 
     def remove(self, index: Index, positions: npt.NDArray[np.int64]) -> None:
         """Delete live rows of ``index``, each by its owner."""
@@ -336,13 +416,17 @@ class Home:
             self._parts.deployment = self._user = self._labels = None
             self._owners.clear()
         try:
-            if (self.folder / DEPLOYMENT).is_dir():
-                gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=self.folder))
-                os.rename(self.folder / DEPLOYMENT, gone / DEPLOYMENT)
-                shutil.rmtree(gone)
+            if self._place.is_dir():
+                self._delete(self._place)
         except OSError as error:
             raise StoreError(f"cannot delete the rows in {self.folder}: {error.strerror}") from None
         self._forget_batches()
+
+    def _delete(self, deployment: Path) -> None:
+        """At once under another name, so that half of a deployment is never taken for one."""
+        gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=self.folder))
+        os.rename(deployment, gone / DEPLOYMENT)
+        shutil.rmtree(gone)
 
     def _forget_batches(self) -> None:
         self._write("DELETE FROM batches")
@@ -356,6 +440,10 @@ def temporary_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="mipp-index-"))
     except OSError as error:
         raise StoreError(f"cannot make a folder for the index: {error.strerror}") from None
+
+
+def _bytes_of(ids: npt.NDArray[np.int64] | None) -> bytes | None:
+    return None if ids is None else ids.astype("<i8").tobytes()
 
 
 def _ids_of(raw: bytes | None) -> npt.NDArray[np.int64] | None:

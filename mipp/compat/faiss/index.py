@@ -11,12 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import check_queries, check_whole, finest, finest_unit, query_factors
+from ...encoding.finest import check_queries, check_whole, finest, finest_unit, misses, query_factors
 from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
 from .home import Home, Settings, temporary_folder
 from .selectors import as_ids, selected
 
-__all__ = ["METRIC_INNER_PRODUCT", "METRIC_L2", "IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexIDMap", "open_index"]
+__all__ = [
+    "METRIC_INNER_PRODUCT",
+    "METRIC_L2",
+    "Index",
+    "IndexFlat",
+    "IndexFlatIP",
+    "IndexFlatL2",
+    "IndexIDMap",
+    "IndexIDMap2",
+    "open_index",
+]
 
 METRIC_INNER_PRODUCT, METRIC_L2 = 0, 1
 _METRICS = ("ip", "l2")
@@ -24,58 +34,21 @@ _OWNER = "owner"
 #: what faiss gives for a neighbour that there is not
 _FAR = np.float32(np.finfo(np.float32).max)
 _SCORE_BYTES = 1 << 28
+#: an encoding that loses more of the nearest rows is refused
+_MOST_MISSES = 0.05
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-class IndexFlat:
-    """Exact search over encrypted rows, by inner product or squared L2.
+_Self = TypeVar("_Self", bound="Index")
 
-    Parameters
-    ----------
-    d : numbers per vector
-    metric : METRIC_INNER_PRODUCT or METRIC_L2
-    ring_bits : 16, 32 or 64; 0 lets the data choose between 32 and 64 (:func:`mipp.encoding.finest`)
-    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the k nearest, none learns
-        a score or an order, and the user learns those only
-    encoding : fixes how numbers become integers, so that nothing is fitted; metric and dim must fit
-    unit : vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits)
-    folder : where all parties keep their files (made if missing; must hold no index); default a temporary folder that
-        goes with the index
-    threads : native threads, default all cores
 
-    One process and one folder hold all parties and **all keys**: this shows what encrypted search costs and how exact
-    it is, and protects nothing from whoever reads the process or folder. Calls from several threads take turns.
-    """
+class Index:
+    """What all indexes have: see :class:`IndexFlat`."""
 
-    def __init__(
-        self, d: int, metric: int = METRIC_L2, *, ring_bits: int = 0, ranking: str = "user",
-        encoding: Encoding | None = None, unit: bool = False, folder: str | os.PathLike[str] | None = None,
-        threads: int | None = None,
-    ) -> None:  # fmt: skip
-        if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
-            raise DTypeError(f"d must be an integer, not {type(d).__name__}")
-        if not 1 <= d <= 1 << 20:
-            raise ParameterError(f"d must be from 1 to {1 << 20}, not {d}")
-        if metric not in (METRIC_INNER_PRODUCT, METRIC_L2):
-            raise ParameterError(f"metric must be METRIC_INNER_PRODUCT or METRIC_L2, not {metric!r}")
-        if ranking not in ("user", "server"):
-            raise ParameterError(f'ranking must be "user" or "server", not {ranking!r}')
-        if ring_bits not in (0, 16, 32, 64):
-            raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
-        settings = Settings(int(metric), int(d), int(ring_bits), ranking)
-        server = ranking == "server"
-        if unit and encoding is None and ring_bits != 16:
-            encoding = finest_unit(_METRICS[metric], int(d), ring_bits=ring_bits or 32, server_ranking=server)
-        if encoding is not None:
-            if (encoding.metric, encoding.dim) != (_METRICS[metric], d):
-                raise ParameterError(f"the encoding must be of {_METRICS[metric]} and {d} dimensions")
-            if server and not encoding.allows_server_ranking:
-                raise ParameterError('the encoding leaves no room for ranking="server"')
-            settings.encoding = encoding
-        place = temporary_folder() if folder is None else Path(folder)
-        self._home = Home(place, settings, temporary=folder is None, threads=threads)
+    _home: Home
+    _mapped: bool | property
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(d={self.d}, ntotal={self.ntotal})"
@@ -146,21 +119,49 @@ class IndexFlat:
 
     def _fit(self, x: Floats) -> None:
         s = self._home.settings
-        s.encoding = finest(
-            _METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server"
-        )  # fmt: skip
+        s.encoding, s.declared = self._fitted(x), False
         self._home.save()
+
+    def _fitted(self, x: np.ndarray, queries: Floats | None = None) -> Encoding:
+        """The encoding of rows (n, d) that reaches queries (m, d) too. EncodingError if it would lose neighbours."""
+        s = self._home.settings
+        found = finest(
+            _METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server", reach=queries
+        )  # fmt: skip
+        if s.ring_bits != 16 and misses(found, x) > _MOST_MISSES:
+            more = "" if s.ring_bits in (0, 64) else ", or take ring_bits=64"
+            raise EncodingError(
+                "some rows are so much longer than others that one encoding keeps no differences between the short "
+                f"ones: leave the longest out{more}"
+            )
+        return found
+
+    def _encode_anew(self, x: Floats, *, rows: bool) -> bool:
+        """Fit the encoding again, so that rows or queries (n, d) fit it too; False where it may not change."""
+        s = self._home.settings
+        if s.declared or s.ring_bits == 16:
+            return False
+        kept = self._home.all_rows()
+        found = self._fitted(np.concatenate([kept, x]) if rows else kept, None if rows else x)
+        if found == s.encoding:
+            return False
+        self._home.encode_anew(found)
+        return True
 
     def add(self, x: npt.ArrayLike, *, owner: str = _OWNER) -> None:
         """Encrypt and upload rows (n, d) under an owner's keys: all, or none if there is an error.
 
-        Their ids are ``ntotal``, ``ntotal + 1``, ... An index without encoding fits it to these rows first: then what
-        :func:`mipp.encoding.finest` gives away of its sample is given away of **private** rows.
+        Their ids are ``ntotal``, ``ntotal + 1``, ... An index without encoding fits it to these rows first. Rows that do
+        not fit it (longer than its bound, or not whole where it is exact) have it fitted again: then all rows are
+        decrypted, encoded and encrypted anew, under new keys. Both ways, what :func:`mipp.encoding.finest` gives away
+        of its sample is given away of **private** rows. An ``encoding`` that the caller declared stays.
 
         Raises
         ------
+        EncodingError
+            NaN or infinity; rows of which no encoding keeps the nearest, as a few are longer by far.
         EncodingError, ScoreRangeError
-            NaN or infinity; rows that do not fit the encoding: longer than its bound, or not whole where it is exact.
+            Rows that do not fit a declared encoding, or one of 16 bits.
         ParameterError
             The index has ids of the caller's.
         """
@@ -179,6 +180,8 @@ class IndexFlat:
         home, kind = self._home, "flat" if ids is None else "map"
         with home.lock:
             s = home.settings
+            if s.fixed_ids and not isinstance(self, IndexIDMap):
+                raise ParameterError("this index has a map of ids: add to the IndexIDMap")
             if home.ids not in ("", kind):
                 other = "add_with_ids" if home.ids == "map" else "add"
                 raise ParameterError(f"rows of this index get their ids one way only: use {other}")
@@ -187,13 +190,14 @@ class IndexFlat:
             if s.encoding is None:
                 self._fit(x)
             assert s.encoding is not None
-            check_whole(s.encoding, x)
             try:
+                check_whole(s.encoding, x)
                 home.add(x, ids, owner)
-            except ScoreRangeError as error:
-                raise ScoreRangeError(
-                    f"{error}: train on a sample with vectors as long, or declare an encoding"
-                ) from None
+            except (EncodingError, ScoreRangeError) as error:
+                if not self._encode_anew(x, rows=True):
+                    more = ": declare an encoding of longer rows" if isinstance(error, ScoreRangeError) else ""
+                    raise type(error)(f"{error}{more}") from None
+                home.add(x, ids, owner)
 
     def remove_ids(self, x: Any) -> int:
         """Delete rows by an array of ids (n,) or a selector; returns how many there were.
@@ -205,7 +209,7 @@ class IndexFlat:
                 selected(x, np.empty(0, np.int64))
                 return 0
             index = self._home.user.index()
-            positions = np.flatnonzero(selected(x, self._home.labels(index)))
+            positions = np.flatnonzero(selected(x, self._home.labels(index, self._mapped)))
             if len(positions):
                 self._home.remove(index, positions)
             return len(positions)
@@ -233,7 +237,7 @@ class IndexFlat:
             if not self.ntotal:
                 raise NotFoundError("the index is empty")
             index = self._home.user.index()
-            labels = self._home.labels(index)
+            labels = self._home.labels(index, self._mapped)
             order = np.argsort(labels, kind="stable")
             at = np.searchsorted(labels[order], keys, side="right") - 1
             if (at < 0).any() or (labels[order[at]] != keys).any():
@@ -262,7 +266,10 @@ class IndexFlat:
         Raises
         ------
         ScoreRangeError, EncodingError
-            An L2 query longer than the encoding's bound; NaN or infinity.
+            An L2 query longer than the bound of a declared encoding, or of one of 16 bits; NaN or infinity.
+
+        An L2 query longer than the bound of another encoding has all rows encoded anew, as :meth:`add` does; servers
+        then see that one was so long.
         """
         x = self._vectors(x)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
@@ -284,7 +291,7 @@ class IndexFlat:
                 assert found.values is not None  # our own grants give scores
                 there = found.rows >= 0  # all, unless someone else stored rows longer than the encoding allows
                 D[:, :k] = np.where(there, found.values / factors, self._sign * _FAR)
-                I[:, :k] = np.where(there, self._home.labels(found.index)[found.rows], -1)
+                I[:, :k] = np.where(there, self._home.labels(found.index, self._mapped)[found.rows], -1)
                 return D, I
             for start, values, labels in self._all_values(x, sel):
                 k = min(int(k), len(labels))
@@ -333,7 +340,12 @@ class IndexFlat:
         """Queries as they are asked, and by what their values are to be divided: (n, 1)."""
         assert self.encoding is not None
         if self.metric_type == METRIC_L2:
-            check_queries(self.encoding, x)
+            try:
+                check_queries(self.encoding, x)
+                self.encoding.encode_queries(x)
+            except ScoreRangeError:
+                if not self._encode_anew(x, rows=False):
+                    raise
             return x, np.ones((len(x), 1))
         factors = query_factors(self.encoding, x)[:, None]
         return x * factors, factors
@@ -345,13 +357,13 @@ class IndexFlat:
         """
         if self._home.settings.ranking != "user":
             raise ParameterError('this needs all scores, which ranking="server" gives nobody')
-        encoding, user = self._home.deployment.config.encoding, self._home.user
         asked, factors = self._queries(x)
+        encoding, user = self._home.deployment.config.encoding, self._home.user
         at_once = max(1, _SCORE_BYTES // (8 * self.ntotal))
         for start in range(0, len(x), at_once):
             part = asked[start : start + at_once]
             index, scores = user.scores(part)
-            labels = self._home.labels(index)
+            labels = self._home.labels(index, self._mapped)
             values = (encoding.values(scores, part) / factors[start : start + at_once]).astype(np.float32)
             values[scores < encoding.score_range[0]] = self._sign * np.inf
             if sel is not None:
@@ -373,34 +385,117 @@ class IndexFlat:
         return x
 
 
-_Self = TypeVar("_Self", bound=IndexFlat)
+class IndexFlat(Index):
+    """Exact search over encrypted rows, by inner product or squared L2.
+
+    Parameters
+    ----------
+    d : numbers per vector
+    metric : METRIC_INNER_PRODUCT or METRIC_L2
+    ring_bits : 16, 32 or 64; 0 lets the data choose between 32 and 64 (:func:`mipp.encoding.finest`)
+    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the k nearest, none learns
+        a score or an order, and the user learns those only
+    encoding : fixes how numbers become integers, so that nothing is fitted; metric and dim must fit
+    unit : vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits)
+    folder : where all parties keep their files (made if missing; must hold no index); default a temporary folder that
+        goes with the index
+    threads : native threads, default all cores
+
+    One process and one folder hold all parties and **all keys**: this shows what encrypted search costs and how exact
+    it is, and protects nothing from whoever reads the process or folder. Calls from several threads take turns.
+    """
+
+    def __init__(
+        self, d: int, metric: int = METRIC_L2, *, ring_bits: int = 0, ranking: str = "user",
+        encoding: Encoding | None = None, unit: bool = False, folder: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+    ) -> None:  # fmt: skip
+        if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
+            raise DTypeError(f"d must be an integer, not {type(d).__name__}")
+        if not 1 <= d <= 1 << 20:
+            raise ParameterError(f"d must be from 1 to {1 << 20}, not {d}")
+        if metric not in (METRIC_INNER_PRODUCT, METRIC_L2):
+            raise ParameterError(f"metric must be METRIC_INNER_PRODUCT or METRIC_L2, not {metric!r}")
+        if ranking not in ("user", "server"):
+            raise ParameterError(f'ranking must be "user" or "server", not {ranking!r}')
+        if ring_bits not in (0, 16, 32, 64):
+            raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
+        settings = Settings(int(metric), int(d), int(ring_bits), ranking)
+        server = ranking == "server"
+        if unit and encoding is None and ring_bits != 16:
+            encoding = finest_unit(_METRICS[metric], int(d), ring_bits=ring_bits or 32, server_ranking=server)
+        if encoding is not None:
+            if (encoding.metric, encoding.dim) != (_METRICS[metric], d):
+                raise ParameterError(f"the encoding must be of {_METRICS[metric]} and {d} dimensions")
+            if server and not encoding.allows_server_ranking:
+                raise ParameterError('the encoding leaves no room for ranking="server"')
+            settings.encoding, settings.declared = encoding, True
+        place = temporary_folder() if folder is None else Path(folder)
+        self._home = Home(place, settings, temporary=folder is None, threads=threads)
+
+    @property
+    def _mapped(self) -> bool:
+        return self._home.ids == "map" and not self._home.settings.fixed_ids
 
 
 class IndexFlatIP(IndexFlat):
     """:class:`IndexFlat` by inner product: larger is nearer."""
 
-    METRIC: ClassVar[int] = METRIC_INNER_PRODUCT
-
     def __init__(self, d: int, **options: Any) -> None:
-        super().__init__(d, self.METRIC, **options)
+        super().__init__(d, METRIC_INNER_PRODUCT, **options)
 
 
-class IndexFlatL2(IndexFlatIP):
+class IndexFlatL2(IndexFlat):
     """:class:`IndexFlat` by squared L2 distance: smaller is nearer."""
 
-    METRIC: ClassVar[int] = METRIC_L2
+    def __init__(self, d: int, **options: Any) -> None:
+        super().__init__(d, METRIC_L2, **options)
 
 
-def IndexIDMap(index: IndexFlat) -> IndexFlat:
-    """The same empty index, which from now on takes rows by ``add_with_ids`` only."""
-    if index.ntotal:
-        raise ParameterError("the index must be empty")
-    index.home.settings.fixed_ids = True
-    index.home.save()
-    return index
+class IndexIDMap(Index):
+    """An empty flat index whose rows get ids of the caller's, by ``add_with_ids``.
+
+    Parameters
+    ----------
+    index : an empty :class:`IndexFlat`; searched by itself it numbers rows by their places, as before, and takes no
+        rows but through this object
+
+    Raises
+    ------
+    ParameterError
+        The index has rows, or another map.
+    """
+
+    _mapped = True
+
+    def __init__(self, index: IndexFlat) -> None:
+        if not isinstance(index, IndexFlat):
+            raise ParameterError(f"ids are mapped over a flat index of mipp, not {type(index).__name__}")
+        with index.home.lock:
+            if index.ntotal:
+                raise ParameterError("the index must be empty")
+            if index.home.settings.fixed_ids:
+                raise ParameterError("the index has a map of ids already")
+            index.home.settings.fixed_ids = True
+            index.home.save()
+        self.index, self._home = index, index.home
+
+    @property
+    def id_map(self) -> Ints:
+        """The ids in the order of adding, (ntotal,) int64."""
+        if not self.ntotal:
+            return np.empty(0, np.int64)
+        with self._home.lock:
+            index = self._home.user.index()
+            places, ids = self._home.labels(index, False), self._home.labels(index, True)
+        return np.asarray(ids[np.argsort(places)])
 
 
-def open_index(folder: str | os.PathLike[str], *, threads: int | None = None) -> IndexFlat:
+class IndexIDMap2(IndexIDMap):
+    """The same as :class:`IndexIDMap`, which reconstructs by id too."""
+
+
+def open_index(folder: str | os.PathLike[str], *, threads: int | None = None) -> Index:
     """Open the index of a folder that was given as ``folder=`` before.
 
     Raises
@@ -411,10 +506,14 @@ def open_index(folder: str | os.PathLike[str], *, threads: int | None = None) ->
     return _of_home(Home(Path(folder), None, threads=threads))
 
 
-def _of_home(home: Home) -> IndexFlat:
+def _of_home(home: Home) -> Index:
     kind = IndexFlatL2 if home.settings.metric == METRIC_L2 else IndexFlatIP
     index = kind.__new__(kind)
     index._home = home
+    if home.settings.fixed_ids:
+        mapped = IndexIDMap2.__new__(IndexIDMap2)
+        mapped.index, mapped._home = index, home
+        return mapped
     return index
 
 
