@@ -342,8 +342,7 @@ def test_a_deployment_that_was_not_finished_is_made_anew(tmp_path):
 
 
 def test_a_refused_first_add_decides_nothing():
-    index = faiss.IndexFlatL2(D)
-    index.train(rows(9))
+    index = faiss.IndexFlatL2(D, encoding=made().encoding)
     with pytest.raises(MippError):
         index.add(rows(9) * 100)
     index.add_with_ids(rows(2), np.array([5, 6]))

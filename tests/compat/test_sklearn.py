@@ -175,3 +175,28 @@ def test_bad_searches():
         fitted.kneighbors(np.full((1, 9), np.nan))
     with pytest.raises(DTypeError):
         fitted.kneighbors(table(2), 1.5)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_a_pipeline_classifies_as_scikit_learns_own_transformer(metric):
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsTransformer
+    from sklearn.pipeline import make_pipeline
+
+    x, labels, q = table(80), np.arange(80) % 3, table(30, 1)
+    ours = make_pipeline(EncryptedNeighbors(6, metric=metric, threads=1), KNeighborsClassifier(5, metric="precomputed"))
+    theirs = make_pipeline(
+        KNeighborsTransformer(mode="distance", n_neighbors=6, metric=metric),
+        KNeighborsClassifier(5, metric="precomputed"),
+    )
+    ours.fit(x, labels)
+    theirs.fit(x, labels)
+    assert (ours.predict(q) == theirs.predict(q)).all()
+    assert (ours.predict(x) == theirs.predict(x)).all()
+    graph, true = ours[0].transform(q), theirs[0].transform(q)
+    assert graph.shape == true.shape and graph.nnz == true.nnz
+    np.testing.assert_allclose(graph.toarray(), true.toarray(), atol=1e-4)
+
+
+def test_inner_products_are_no_distances():
+    with pytest.raises(ParameterError, match="distances"):
+        EncryptedNeighbors(2, metric="inner_product", threads=1).fit(table(9)).transform(table(2))

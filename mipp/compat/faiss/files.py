@@ -17,10 +17,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
 
 from ...crypto.schedule import random_bytes
 from ...errors import (
     DeploymentError,
+    DTypeError,
     IntegrityError,
     KeyFileError,
     MippError,
@@ -30,28 +34,33 @@ from ...errors import (
 )
 from ...store.files import sync_folder
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
-from .index import Index, _of_home
+from .index import Index
+from .kinds import of_home
 
 __all__ = ["read_index", "write_index"]
 
 _MANIFEST = "mipp-index.json"
 _SQLITE = b"SQLite format 3\0"
 _CHUNK = 1 << 20
+#: bytes of an entry's header, of the sizes that one has beside them, and of the end of the directory
+_HEADER, _SIZES, _LAST = 30, 20, 22
 
 
 def write_index(index: Index, path: str | os.PathLike[str]) -> None:
-    """Write an index into one file, mode 0600, under a temporary name first.
+    """Write an index into one file, mode 0600, under a temporary name first. A symbolic link is followed.
 
     **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows.
 
     Raises
     ------
+    ParameterError
+        No index of mipp; a path to something else than a file, such as a pipe, a device or a folder.
     StoreError
         It cannot be written; a file that was there stays as it was.
     """
     if not isinstance(index, Index):
         raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
-    target = Path(path)
+    target = _target(path)
     temporary = target.with_name(f".{target.name}.{random_bytes(4).hex()}")
     try:
         with index.home.lock:
@@ -72,9 +81,12 @@ def write_index(index: Index, path: str | os.PathLike[str]) -> None:
 
 
 def read_index(
-    path: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None, threads: int | None = None
-) -> Index:
+    path: str | os.PathLike[str], flags: int = 0, *, folder: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+) -> Index:  # fmt: skip
     """Open an index that :func:`write_index` wrote, in a temporary folder of its own or in a new ``folder``.
+
+    ``flags`` of faiss (read-only, memory maps) change nothing: the file is only read, and its content unpacked.
 
     Raises
     ------
@@ -83,7 +95,9 @@ def read_index(
     KeyFileError
         Others may read the file.
     """
-    source = Path(path)
+    if isinstance(flags, bool) or not isinstance(flags, (int, np.integer)):
+        raise DTypeError(f"flags must be an integer, not {type(flags).__name__}")
+    source = _path(path)
     if not source.is_file():
         raise NotFoundError(f"{source}: no such file")
     if stat.S_IMODE(source.stat().st_mode) & 0o077:
@@ -95,7 +109,7 @@ def read_index(
             with _damage(source, IntegrityError, "damaged"):
                 for entry in entries:
                     _unpack(archive, entry, place)
-            return _of_home(Home(place, None, temporary=folder is None, threads=threads))
+            return of_home(Home(place, None, temporary=folder is None, threads=threads))
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
@@ -112,6 +126,23 @@ def _damage(source: Path, kind: type[MippError], text: str) -> Iterator[None]:
         raise StoreError(f"cannot unpack {source}: {error.strerror}") from None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError):
         raise kind(f"{source}: {text}") from None
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ParameterError(
+            f"an index is written to and read from a path, as its file must have mode 0600; not {type(path).__name__}"
+        )
+    return Path(path)
+
+
+def _target(path: Any) -> Path:
+    """Where a path leads; only a file is written over."""
+    target = Path(os.path.realpath(_path(path)))
+    with contextlib.suppress(OSError):  # not there: written anew, or refused with a reason
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise ParameterError(f"{path} is no file; an index is written to a file only")
+    return target
 
 
 def _new_folder(path: Path) -> Path:
@@ -184,9 +215,26 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         plain = not path.is_absolute() and path.as_posix() == entry.filename and ".." not in path.parts
         if not plain or entry.is_dir() or entry.compress_type != zipfile.ZIP_STORED or "\\" in entry.filename:
             raise DeploymentError(f"{source}: holds what no index holds")
-    if len(names) != len(rest) or sum(entry.file_size for entry in rest) > source.stat().st_size:
+    if len(names) != len(rest) or _end(archive) != source.stat().st_size:
         raise DeploymentError(f"{source}: holds what no index holds")
     return rest
+
+
+def _end(archive: zipfile.ZipFile) -> int:
+    """The size of a file with the entries of an archive and nothing before, between and behind; -1 for another."""
+    at = 0
+    for i, entry in enumerate(archive.infolist()):
+        if entry.header_offset != at or entry.compress_size != entry.file_size:
+            return -1
+        at += _HEADER + len(entry.filename.encode()) + (_SIZES if i else 0) + entry.file_size
+    if archive.start_dir != at or archive.comment:
+        return -1
+    assert archive.fp is not None
+    archive.fp.seek(at)
+    directory = archive.fp.read()
+    # what is behind the directory is refused, as zipfile takes the last one
+    end = directory.find(b"PK\x05\x06")
+    return at + end + _LAST if end >= 0 else -1
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, home: Path) -> None:

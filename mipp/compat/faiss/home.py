@@ -17,6 +17,7 @@ import sqlite3
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from ...roles.found import Index
 from ...roles.owner import ImageOwner
 from ...roles.user import User
 
-__all__ = ["Home", "Settings", "temporary_folder"]
+__all__ = ["Defaults", "Home", "Settings", "temporary_folder"]
 
 FORMAT, VERSION = "mipp faiss index", 1
 DATABASE, DEPLOYMENT, LOCK = "index.sqlite", "deployment", "lock"
@@ -51,8 +52,8 @@ CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner
 class Settings:
     """Facts of an index.
 
-    ``fixed_ids``: ids are the caller's, also before there are any; ``declared``: the encoding is the caller's and stays;
-    ``place``: the folder of the deployment.
+    ``fixed_ids``: ids are the caller's, also before there are any; ``declared``: the encoding is the caller's and
+    stays; ``place``: the folder of the deployment.
     """
 
     metric: int
@@ -93,6 +94,12 @@ class Settings:
             raise
         except (ValueError, TypeError, KeyError, AttributeError):
             raise DeploymentError("the description of the index is corrupt") from None
+
+
+class Defaults:
+    """``threads``: native threads of indexes that are opened without a number of them; None: all cores."""
+
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Home:
     def __init__(
         self, folder: Path, settings: Settings | None, *, temporary: bool = False, threads: int | None = None
     ) -> None:
-        self.folder, self._threads = folder, threads
+        self.folder, self.threads = folder, Defaults.threads if threads is None else threads
         #: held by whoever changes or reads the index
         self.lock = threading.RLock()
         self._parts = _Parts(folder, temporary)
@@ -165,7 +172,7 @@ class Home:
                 if _DEPLOYMENTS.fullmatch(path.name) and path.name != self.settings.place:
                     self._delete(path)
             if (self._place / "deployment.json").is_file():
-                self._open_deployment(Deployment.open(self._place, threads=threads))
+                self._open_deployment(Deployment.open(self._place, threads=self.threads))
             else:  # none yet; or a reset, or making one, was cut off
                 self.reset()
         except BaseException:
@@ -252,7 +259,7 @@ class Home:
         if self._parts.deployment is None:
             if self.settings.encoding is None:
                 raise ParameterError("the index has no encoding yet: train it or add to it first")
-            made = Deployment.create(self._place, self.settings.encoding, threads=self._threads)
+            made = Deployment.create(self._place, self.settings.encoding, threads=self.threads)
             self._open_deployment(made)
         assert self._parts.deployment is not None
         return self._parts.deployment
@@ -320,17 +327,13 @@ class Home:
         place of the old one.
         """
         settings = replace(self.settings, encoding=encoding, place=f"{DEPLOYMENT}-{random_bytes(4).hex()}")
-        made = Deployment.create(self.folder / settings.place, encoding, threads=self._threads)
+        made = Deployment.create(self.folder / settings.place, encoding, threads=self.threads)
         try:
             user, owners, batches = made.create_user(USER), {}, {}
-            for raw in self._live_batches():
-                batch = self._batches[raw]
+            for batch, rows in self.parts():
                 if batch.owner not in owners:
                     owners[batch.owner] = self._owner_of(made, user, batch.owner)
-                numbers, rows = self.owner(batch.owner).rows_of(raw)
-                ids = None if batch.ids is None else batch.ids[numbers]
-                new = owners[batch.owner].add_vectors(rows)[0][0]
-                batches[new] = replace(batch, ids=ids), len(rows)
+                batches[owners[batch.owner].add_vectors(rows)[0][0]] = batch, len(rows)
             try:
                 with self._db as db:
                     db.execute("DELETE FROM batches")
@@ -362,10 +365,16 @@ class Home:
         found = np.unique(index.locate(np.arange(index.total))[0])
         return sorted((index.batches[b].tobytes() for b in found), key=lambda raw: self._batches[raw].place)
 
+    def parts(self) -> Iterator[tuple[_Batch, np.ndarray]]:
+        """Each batch that has rows left, in the order of adding, with the ids and features of those."""
+        for raw in self._live_batches():
+            batch = self._batches[raw]
+            numbers, rows = self.owner(batch.owner).rows_of(raw)
+            yield replace(batch, ids=None if batch.ids is None else batch.ids[numbers]), rows
+
     def all_rows(self) -> np.ndarray:
         """(live, d) features of all rows, decrypted by their owners."""
-        parts = [self.owner(self._batches[raw].owner).rows_of(raw)[1] for raw in self._live_batches()]
-        return np.concatenate([*parts, np.empty((0, self.settings.d))])
+        return np.concatenate([*(rows for _, rows in self.parts()), np.empty((0, self.settings.d))])
 
     def labels(self, index: Index, mapped: bool) -> npt.NDArray[np.int64]:
         """(total,) ids of the live rows of ``index`` in its order: the caller's if ``mapped``, else places."""

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import check_queries, check_whole, finest, finest_unit, misses, query_factors
+from ...encoding.finest import check_queries, check_whole, finest, misses, query_factors
 from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
-from .home import Home, Settings, temporary_folder
+from .home import Home
 from .selectors import as_ids, selected
 
-__all__ = [
-    "METRIC_INNER_PRODUCT",
-    "METRIC_L2",
-    "Index",
-    "IndexFlat",
-    "IndexFlatIP",
-    "IndexFlatL2",
-    "IndexIDMap",
-    "IndexIDMap2",
-    "open_index",
-]
+__all__ = ["METRIC_INNER_PRODUCT", "METRIC_L2", "Index"]
 
 METRIC_INNER_PRODUCT, METRIC_L2 = 0, 1
-_METRICS = ("ip", "l2")
+METRICS = ("ip", "l2")
 _OWNER = "owner"
 #: what faiss gives for a neighbour that there is not
 _FAR = np.float32(np.finfo(np.float32).max)
 _SCORE_BYTES = 1 << 28
+#: what indexes of faiss have and these have not, by name
+_NOT_HERE = {
+    "codes": "rows are encrypted; reconstruct_n decrypts them",
+    "get_xb": "rows are encrypted; reconstruct_n decrypts them",
+    "xb": "rows are encrypted; reconstruct_n decrypts them",
+    "sa_encode": "rows are encrypted under keys of their owner; write_index keeps them",
+    "sa_decode": "rows are encrypted under keys of their owner; reconstruct_n decrypts them",
+    "get_distance_computer": "servers compute distances; search and range_search give them",
+    "compute_distance_subset": "servers compute distances; search takes a selector of rows",
+}
 #: an encoding that loses more of the nearest rows is refused
 _MOST_MISSES = 0.05
 
@@ -45,10 +43,25 @@ _Self = TypeVar("_Self", bound="Index")
 
 
 class Index:
-    """What all indexes have: see :class:`IndexFlat`."""
+    """What all indexes have: see :class:`~mipp.compat.faiss.IndexFlat`."""
 
     _home: Home
-    _mapped: bool | property
+    #: whether rows get their ids here though the home's are fixed
+    _maps = False
+
+    @property
+    def _mapped(self) -> bool:
+        """Whether ids are the caller's in all that this object gives."""
+        raise NotImplementedError
+
+    #: taken and not looked at, as programs set it
+    verbose = False
+    #: of the metrics that are here, none has one
+    metric_arg = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        reason = f": {_NOT_HERE[name]}" if name in _NOT_HERE else ""
+        raise AttributeError(f"{type(self).__name__} has no {name}{reason}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(d={self.d}, ntotal={self.ntotal})"
@@ -126,7 +139,7 @@ class Index:
         """The encoding of rows (n, d) that reaches queries (m, d) too. EncodingError if it would lose neighbours."""
         s = self._home.settings
         found = finest(
-            _METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server", reach=queries
+            METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server", reach=queries
         )  # fmt: skip
         if s.ring_bits != 16 and misses(found, x) > _MOST_MISSES:
             more = "" if s.ring_bits in (0, 64) else ", or take ring_bits=64"
@@ -151,8 +164,8 @@ class Index:
     def add(self, x: npt.ArrayLike, *, owner: str = _OWNER) -> None:
         """Encrypt and upload rows (n, d) under an owner's keys: all, or none if there is an error.
 
-        Their ids are ``ntotal``, ``ntotal + 1``, ... An index without encoding fits it to these rows first. Rows that do
-        not fit it (longer than its bound, or not whole where it is exact) have it fitted again: then all rows are
+        Their ids are ``ntotal``, ``ntotal + 1``, ... An index without encoding fits it to these rows first. Rows that
+        do not fit it (longer than its bound, or not whole where it is exact) have it fitted again: then all rows are
         decrypted, encoded and encrypted anew, under new keys. Both ways, what :func:`mipp.encoding.finest` gives away
         of its sample is given away of **private** rows. An ``encoding`` that the caller declared stays.
 
@@ -180,7 +193,7 @@ class Index:
         home, kind = self._home, "flat" if ids is None else "map"
         with home.lock:
             s = home.settings
-            if s.fixed_ids and not isinstance(self, IndexIDMap):
+            if s.fixed_ids and not self._maps:
                 raise ParameterError("this index has a map of ids: add to the IndexIDMap")
             if home.ids not in ("", kind):
                 other = "add_with_ids" if home.ids == "map" else "add"
@@ -302,6 +315,48 @@ class Index:
                 I[start : start + len(values), :k] = np.where(there, labels[best], -1)
         return D, I
 
+    def search_and_reconstruct(self, x: npt.ArrayLike, k: int, *, params: Any = None) -> tuple[Floats, Ints, Floats]:
+        """As :meth:`search`, and the rows (n, k, d) that were found, as quantised; NaN where none is."""
+        with self._home.lock:
+            D, I = self.search(x, k, params=params)
+            R = np.full((*I.shape, self.d), np.nan, np.float32)
+            there = I != -1
+            wanted, back = np.unique(I[there], return_inverse=True)
+            if len(wanted):
+                R[there] = self.reconstruct_batch(wanted)[back]
+            return D, I, R
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a row in the clear."""
+        return 4 * self.d
+
+    def sa_code_size(self) -> int:
+        """Bytes of a row in the clear."""
+        return self.code_size
+
+    def check_compatible_for_merge(self, other: Index) -> None:
+        """ParameterError if :meth:`merge_from` cannot take the rows of another index."""
+        if not isinstance(other, Index) or other._home is self._home:
+            raise ParameterError("rows are merged from another index of mipp")
+        if (other.d, other.metric_type) != (self.d, self.metric_type):
+            raise ParameterError("the other index must be of the same d and metric")
+        if other.ntotal and other._mapped is not self._mapped:
+            raise ParameterError("one of the indexes has ids of the caller's, the other numbers rows by their places")
+
+    def merge_from(self, other: Index, add_id: int = 0) -> None:
+        """Move all rows of another index here: its owners decrypt them, owners of the same names add them here.
+
+        ``add_id`` is added to ids of the caller's. The other index is empty then; if this fails, it still has all, and
+        this one perhaps some of them.
+        """
+        self.check_compatible_for_merge(other)
+        first, second = sorted((self._home, other._home), key=id)  # so that two that merge each other do not wait
+        with first.lock, second.lock:
+            for batch, x in other._home.parts():
+                self._add(x.astype(np.float32), None if batch.ids is None else batch.ids + int(add_id), batch.owner)
+            other.reset()
+
     def assign(self, x: npt.ArrayLike, k: int = 1) -> Ints:
         """Ids (n, k) of :meth:`search`."""
         return self.search(x, k)[1]
@@ -383,138 +438,6 @@ class Index:
         if not np.isfinite(x).all():
             raise EncodingError("vectors hold NaN or infinite values")
         return x
-
-
-class IndexFlat(Index):
-    """Exact search over encrypted rows, by inner product or squared L2.
-
-    Parameters
-    ----------
-    d : numbers per vector
-    metric : METRIC_INNER_PRODUCT or METRIC_L2
-    ring_bits : 16, 32 or 64; 0 lets the data choose between 32 and 64 (:func:`mipp.encoding.finest`)
-    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the k nearest, none learns
-        a score or an order, and the user learns those only
-    encoding : fixes how numbers become integers, so that nothing is fitted; metric and dim must fit
-    unit : vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits)
-    folder : where all parties keep their files (made if missing; must hold no index); default a temporary folder that
-        goes with the index
-    threads : native threads, default all cores
-
-    One process and one folder hold all parties and **all keys**: this shows what encrypted search costs and how exact
-    it is, and protects nothing from whoever reads the process or folder. Calls from several threads take turns.
-    """
-
-    def __init__(
-        self, d: int, metric: int = METRIC_L2, *, ring_bits: int = 0, ranking: str = "user",
-        encoding: Encoding | None = None, unit: bool = False, folder: str | os.PathLike[str] | None = None,
-        threads: int | None = None,
-    ) -> None:  # fmt: skip
-        if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
-            raise DTypeError(f"d must be an integer, not {type(d).__name__}")
-        if not 1 <= d <= 1 << 20:
-            raise ParameterError(f"d must be from 1 to {1 << 20}, not {d}")
-        if metric not in (METRIC_INNER_PRODUCT, METRIC_L2):
-            raise ParameterError(f"metric must be METRIC_INNER_PRODUCT or METRIC_L2, not {metric!r}")
-        if ranking not in ("user", "server"):
-            raise ParameterError(f'ranking must be "user" or "server", not {ranking!r}')
-        if ring_bits not in (0, 16, 32, 64):
-            raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
-        settings = Settings(int(metric), int(d), int(ring_bits), ranking)
-        server = ranking == "server"
-        if unit and encoding is None and ring_bits != 16:
-            encoding = finest_unit(_METRICS[metric], int(d), ring_bits=ring_bits or 32, server_ranking=server)
-        if encoding is not None:
-            if (encoding.metric, encoding.dim) != (_METRICS[metric], d):
-                raise ParameterError(f"the encoding must be of {_METRICS[metric]} and {d} dimensions")
-            if server and not encoding.allows_server_ranking:
-                raise ParameterError('the encoding leaves no room for ranking="server"')
-            settings.encoding, settings.declared = encoding, True
-        place = temporary_folder() if folder is None else Path(folder)
-        self._home = Home(place, settings, temporary=folder is None, threads=threads)
-
-    @property
-    def _mapped(self) -> bool:
-        return self._home.ids == "map" and not self._home.settings.fixed_ids
-
-
-class IndexFlatIP(IndexFlat):
-    """:class:`IndexFlat` by inner product: larger is nearer."""
-
-    def __init__(self, d: int, **options: Any) -> None:
-        super().__init__(d, METRIC_INNER_PRODUCT, **options)
-
-
-class IndexFlatL2(IndexFlat):
-    """:class:`IndexFlat` by squared L2 distance: smaller is nearer."""
-
-    def __init__(self, d: int, **options: Any) -> None:
-        super().__init__(d, METRIC_L2, **options)
-
-
-class IndexIDMap(Index):
-    """An empty flat index whose rows get ids of the caller's, by ``add_with_ids``.
-
-    Parameters
-    ----------
-    index : an empty :class:`IndexFlat`; searched by itself it numbers rows by their places, as before, and takes no
-        rows but through this object
-
-    Raises
-    ------
-    ParameterError
-        The index has rows, or another map.
-    """
-
-    _mapped = True
-
-    def __init__(self, index: IndexFlat) -> None:
-        if not isinstance(index, IndexFlat):
-            raise ParameterError(f"ids are mapped over a flat index of mipp, not {type(index).__name__}")
-        with index.home.lock:
-            if index.ntotal:
-                raise ParameterError("the index must be empty")
-            if index.home.settings.fixed_ids:
-                raise ParameterError("the index has a map of ids already")
-            index.home.settings.fixed_ids = True
-            index.home.save()
-        self.index, self._home = index, index.home
-
-    @property
-    def id_map(self) -> Ints:
-        """The ids in the order of adding, (ntotal,) int64."""
-        if not self.ntotal:
-            return np.empty(0, np.int64)
-        with self._home.lock:
-            index = self._home.user.index()
-            places, ids = self._home.labels(index, False), self._home.labels(index, True)
-        return np.asarray(ids[np.argsort(places)])
-
-
-class IndexIDMap2(IndexIDMap):
-    """The same as :class:`IndexIDMap`, which reconstructs by id too."""
-
-
-def open_index(folder: str | os.PathLike[str], *, threads: int | None = None) -> Index:
-    """Open the index of a folder that was given as ``folder=`` before.
-
-    Raises
-    ------
-    DeploymentError
-        No index, one of another format, open elsewhere, or with rows that were added past it.
-    """
-    return _of_home(Home(Path(folder), None, threads=threads))
-
-
-def _of_home(home: Home) -> Index:
-    kind = IndexFlatL2 if home.settings.metric == METRIC_L2 else IndexFlatIP
-    index = kind.__new__(kind)
-    index._home = home
-    if home.settings.fixed_ids:
-        mapped = IndexIDMap2.__new__(IndexIDMap2)
-        mapped.index, mapped._home = index, home
-        return mapped
-    return index
 
 
 def _result(given: Any, shape: tuple[int, int], dtype: type[np.generic], name: str) -> Any:

@@ -9,7 +9,19 @@ import numpy.typing as npt
 
 from ...errors import DTypeError, ShapeError
 
-__all__ = ["IDSelector", "IDSelectorAll", "IDSelectorBatch", "IDSelectorNot", "IDSelectorRange", "SearchParameters"]
+__all__ = [
+    "IDSelector",
+    "IDSelectorAll",
+    "IDSelectorAnd",
+    "IDSelectorArray",
+    "IDSelectorBatch",
+    "IDSelectorBitmap",
+    "IDSelectorNot",
+    "IDSelectorOr",
+    "IDSelectorRange",
+    "IDSelectorXOr",
+    "SearchParameters",
+]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -50,6 +62,56 @@ class IDSelectorBatch(IDSelector):
 
     def mask(self, ids: npt.NDArray[np.int64]) -> Mask:
         return np.isin(ids, self.ids)
+
+
+class IDSelectorArray(IDSelectorBatch):
+    """The same as :class:`IDSelectorBatch`."""
+
+
+class IDSelectorBitmap(IDSelector):
+    """Ids whose bits are set in an array (n,) of uint8, bit ``id % 8`` of byte ``id // 8``; negative ids are not."""
+
+    def __init__(self, bitmap: npt.ArrayLike) -> None:
+        found = np.asarray(bitmap)
+        if found.dtype != np.uint8:
+            raise DTypeError(f"a bitmap must be an array of uint8, not {found.dtype}")
+        if found.ndim != 1:
+            raise ShapeError(f"a bitmap must have shape (n,), not {found.shape}")
+        self.bits = np.unpackbits(found, bitorder="little").astype(bool)
+
+    def mask(self, ids: npt.NDArray[np.int64]) -> Mask:
+        out = np.zeros(len(ids), bool)
+        inside = (ids >= 0) & (ids < len(self.bits))
+        out[inside] = self.bits[ids[inside]]
+        return out
+
+
+class _Two(IDSelector):
+    """Of two selectors, ours or faiss's."""
+
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        self.lhs, self.rhs = lhs, rhs
+
+
+class IDSelectorAnd(_Two):
+    """The ids that both selectors name."""
+
+    def mask(self, ids: npt.NDArray[np.int64]) -> Mask:
+        return selected(self.lhs, ids) & selected(self.rhs, ids)
+
+
+class IDSelectorOr(_Two):
+    """The ids that a selector of two names."""
+
+    def mask(self, ids: npt.NDArray[np.int64]) -> Mask:
+        return selected(self.lhs, ids) | selected(self.rhs, ids)
+
+
+class IDSelectorXOr(_Two):
+    """The ids that one selector of two names, and the other does not."""
+
+    def mask(self, ids: npt.NDArray[np.int64]) -> Mask:
+        return selected(self.lhs, ids) ^ selected(self.rhs, ids)
 
 
 class IDSelectorNot(IDSelector):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...errors import DTypeError, ParameterError
@@ -19,8 +19,11 @@ __all__ = ["METRICS", "EncryptedNeighbors"]
 METRICS = ("cosine", "euclidean", "inner_product", "sqeuclidean")
 
 
-class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
+class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Nearest neighbours among encrypted rows, with the methods of ``sklearn.neighbors.NearestNeighbors``.
+
+    In a pipeline it is a transformer, as ``KNeighborsTransformer(mode="distance")``: before an estimator that takes
+    ``metric="precomputed"``.
 
     Parameters
     ----------
@@ -129,6 +132,26 @@ class EncryptedNeighbors(BaseEstimator):  # type: ignore[misc]
         there = rows >= 0
         starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
         return csr_matrix((values[there], rows[there], starts), shape=(len(rows), self.n_samples_fit_))
+
+    def transform(self, X: npt.ArrayLike) -> Any:
+        """Distances of queries X (m, d) to their n_neighbors + 1 nearest rows: a sparse matrix (m, n).
+
+        One more, as a row that was fitted is its own nearest. In each line of the matrix the nearest come first.
+
+        Raises
+        ------
+        ParameterError
+            ``metric="inner_product"``, which is no distance; too few rows.
+        """
+        check_is_fitted(self)
+        if self.metric == "inner_product":
+            raise ParameterError("inner products are no distances: transform with another metric")
+        return self.kneighbors_graph(X, _positive(self.n_neighbors, "n_neighbors") + 1, mode="distance")
+
+    @property
+    def _n_features_out(self) -> int:
+        """Of the matrix that ``transform`` gives."""
+        return int(self.n_samples_fit_)
 
     def _prepared(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Unit vectors for cosine; zeros stay zeros, at distance 1 from all, as in scikit-learn."""
