@@ -62,7 +62,7 @@ def test_every_name_of_an_index_is_here_or_left_out_for_a_reason(kind):
 
 def test_names_of_the_module_that_clients_use():
     """Of LangChain, ann-benchmarks, datasets, txtai, Haystack and the tutorials; others say that they are not here."""
-    for name in ours.__all__ + ["__version__"]:
+    for name in [*ours.__all__, "__version__"]:
         if name == "open_index":  # of ours alone
             continue
         assert hasattr(real, name) and hasattr(ours, name), name
