@@ -134,6 +134,8 @@ def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArr
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Image files among ``paths``: folders are walked and filtered by suffix, files named directly are taken as is.
 
+    The files of :func:`mipp.io.walk.walk_images`, which also says what was left out and why.
+
     Returns
     -------
     list of Path
@@ -141,21 +143,12 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
     Raises
     ------
-    NotFoundError
-        A path that does not exist.
+    NotFoundError, ImageError
+        A path that does not exist; one that is neither a folder nor a regular file.
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    found: dict[Path, None] = {}
-    for entry in map(Path, paths):
-        if entry.is_dir():
-            files = (p for p in entry.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            found.update(dict.fromkeys(sorted(files)))
-        elif entry.is_file():
-            found[entry] = None
-        else:
-            raise NotFoundError(f"{entry}: no such file or folder")
-    return list(found)
+    from .walk import walk_images
+
+    return walk_images(paths)[0]
 
 
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,9 @@ __all__ = ["load_labels", "load_row_labels"]
 def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     """Read a CSV file with columns ``path`` and ``label``; others are ignored. Paths are relative to the file's folder.
 
+    Paths may be links to files, also to the same file. The file is UTF-8 text; a path whose bytes are not UTF-8 is
+    taken as it is if there is such a file.
+
     Returns
     -------
     list
@@ -31,9 +34,16 @@ def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     seen: dict[Path, int] = {}
     for line, (name, label) in _rows(file, ("path", "label")):
         image = file.parent / name
-        if not image.is_file():
-            raise NotFoundError(f"{file}, line {line}: no image {name}")
-        first = seen.setdefault(image.resolve(), line)
+        try:
+            regular = image.is_file()
+        except ValueError:  # a null character
+            regular = False
+        if not regular:
+            if name.isprintable():
+                raise NotFoundError(f"{file}, line {line}: no image {name}")
+            raise ParameterError(f"{file}, line {line}: not UTF-8 text, or no image {name!r}")
+        # a name, not the file that a link leads to: two names of one file are two images
+        first = seen.setdefault(image.parent.resolve() / image.name, line)
         if first != line:
             raise ParameterError(f"{file}, line {line}: image {name} is on line {first} already")
         out.append((image, label))
@@ -45,13 +55,18 @@ def load_row_labels(path: str | os.PathLike[str]) -> list[str]:
     return [label for _, (label,) in _rows(Path(path), ("label",))]
 
 
+def _is_text(value: str) -> bool:
+    """Whether no byte of ``value`` was other than UTF-8."""
+    return not any("\ud800" <= c <= "\udfff" for c in value)
+
+
 def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[int, tuple[str, ...]]]:
     """Line number and values, none empty, of some columns of a CSV file."""
     if not file.is_file():
         raise NotFoundError(f"{file}: no such file")
     out = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             reader = csv.DictReader(stream)
             for column in columns:
                 if column not in (reader.fieldnames or ()):
@@ -60,9 +75,9 @@ def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[int, tuple[str, ..
                 values = tuple((row[column] or "").strip() for column in columns)
                 if not all(values):
                     raise ParameterError(f"{file}, line {reader.line_num}: no {columns[values.index('')]}")
+                if not all(map(_is_text, values[columns[0] == "path" :])):
+                    raise ParameterError(f"{file}, line {reader.line_num}: not UTF-8 text")
                 out.append((reader.line_num, values))
-    except UnicodeDecodeError:
-        raise ParameterError(f"{file}: not UTF-8 text") from None
     except (csv.Error, OSError) as error:
         raise ParameterError(f"{file}: not a readable CSV file ({error})") from None
     if not out:
