@@ -95,7 +95,8 @@ def changed_passphrases(protected: bool, remove: bool) -> tuple[str | None, str 
 def asked(prompt: str, variable: str, option: str, *, twice: bool = False) -> str:
     """A passphrase from the terminal; KeyFileError where there is none."""
     if not sys.stdin.isatty():
-        raise KeyFileError(f"the key file needs its passphrase; set {variable}, or give {option} FILE")
+        text = "there is no terminal to ask for the passphrase" if twice else "the key file needs its passphrase"
+        raise KeyFileError(f"{text}; set {variable}, or give {option} FILE")
     return str(click.prompt(prompt, hide_input=True, confirmation_prompt=twice, err=True))
 
 

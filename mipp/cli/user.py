@@ -284,7 +284,6 @@ def _write_sheet(
 ) -> None:
     from ..demo.sheet import contact_sheet, distinct_names
     from ..io.images import load_image
-    from ..io.walk import read_regular
 
     names = distinct_names({h.owner: h.owner_name for h in hits})
     cells = []
@@ -299,4 +298,4 @@ def _write_sheet(
             lines.append("not available")
         cells.append((_MISSING if picture is None else picture, lines, None))
     title = None if len(hits) <= SHEET_HITS else f"mipp: the first {SHEET_HITS} of {len(hits)} images found"
-    contact_sheet([(load_image(read_regular(image), window=window), cells)], path, title=title)
+    contact_sheet([(load_image(image, window=window), cells)], path, title=title)

@@ -15,7 +15,7 @@ import numpy as np
 from .. import features
 from ..encoding import Encoding, tune
 from ..errors import DeploymentError, ImageError, MippError, NotFoundError, ParameterError, ScoreRangeError
-from ..io.walk import read_regular
+from ..io.files import read_regular, shown
 from ..roles.config import DeploymentConfig
 from ..roles.owner import IMAGE_FILE_BYTES, ImageOwner
 from ..roles.owner_journal import follow_servers, rows_digest
@@ -136,10 +136,7 @@ def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
 def query_vector(config: DeploymentConfig, image: str | Path) -> np.ndarray:
     """Embedded features (dim,) of one image file; ImageError if it cannot be read. Else as :func:`index_descriptor`."""
     descriptor = index_descriptor(config)
-    try:
-        content = read_regular(image)
-    except (ImageError, NotFoundError) as error:
-        raise type(error)(f"{image}: {error}") from None
+    content = read_regular(Path(image), IMAGE_FILE_BYTES, refused=ImageError)
     got = features.extract([content], descriptor, window=config.window)
     if got.errors:
         raise ImageError(f"{image}: {_reason(got.errors[0][2])}")
@@ -214,9 +211,9 @@ def _chunks(
     for path in paths:
         part.seen += 1
         try:
-            content = read_regular(path, IMAGE_FILE_BYTES)
+            content = read_regular(path, IMAGE_FILE_BYTES, refused=ImageError)
         except (ImageError, NotFoundError) as error:
-            report.errors.append((str(path), str(error)))
+            report.errors.append((str(path), str(error).removeprefix(f"{shown(path)}: ")))
         else:
             label = image_label(hashlib.sha256(content).hexdigest())
             part.claims[_place(path)] = [label]

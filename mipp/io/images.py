@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DTypeError, ImageError, NotFoundError, ParameterError
 from .window import apply_window, check_window
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "load_image", "thumbnail"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
 
 #: what :func:`find_images` takes for images
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
@@ -129,6 +129,11 @@ def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArr
         alpha = layers[:, :, 3:]
         return np.ascontiguousarray((layers[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255, dtype=np.uint8)
     return np.array(image if mode == "RGB" else image.convert("RGB"), dtype=np.uint8, order="C")
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a regular file of a folder is taken for an image."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Image files in folders: which are taken, and why others are not. Opening them never waits."""
+"""Image files in folders: which are taken, and why others are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ImageError, NotFoundError
 
-__all__ = ["LeftOut", "read_regular", "walk_images"]
+__all__ = ["LeftOut", "walk_images"]
 
 #: a path and why it was left out
 LeftOut = tuple[Path, str]
@@ -23,58 +23,27 @@ _KINDS = {
 }
 
 
-def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """Content of a regular file; a pipe or a device is refused, not waited for.
-
-    Parameters
-    ----------
-    path : links are followed
-    most : largest size that is read
-
-    Raises
-    ------
-    NotFoundError
-        No such file.
-    ImageError
-        Not a regular file, not readable, or larger than ``most``; the text gives the reason without the path.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(fd, "rb") as file:
-            mode, size = (found := os.fstat(fd)).st_mode, found.st_size
-            if not stat.S_ISREG(mode):
-                raise ImageError(not_regular(mode))
-            if most is not None and size > most:
-                raise ImageError(f"{size:,} bytes; at most {most:,} are taken")
-            content = file.read() if most is None else file.read(most + 1)
-    except FileNotFoundError:
-        raise NotFoundError("no such file") from None
-    except IsADirectoryError:
-        raise ImageError(not_regular(stat.S_IFDIR)) from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if most is not None and len(content) > most:
-        raise ImageError(f"more than {most:,} bytes")
-    return content
-
-
 def not_regular(mode: int) -> str:
     """Why a file of this mode is not read."""
     return f"{_KINDS.get(stat.S_IFMT(mode), 'a special file')}, not a regular file"
 
 
 def walk_images(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, outside: bool = True
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    outside: bool = True,
+    others: list[Path] | None = None,
 ) -> tuple[list[Path], list[LeftOut]]:
     """Image files among ``paths``, and what was left out.
 
-    Folders are walked and filtered by suffix; files that are named are taken whatever their suffix. Links to files and
-    to folders are followed; each folder is walked once, so that a loop of links ends.
+    Of folders those are taken that :func:`mipp.io.images.is_image_file` knows; files that are named are taken whatever
+    they are. Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
 
     Parameters
     ----------
     paths : files and folders
     outside : whether links are followed that lead out of the folder that was named. A link that is named is followed.
+    others : regular files of folders that are no images are appended to it
 
     Returns
     -------
@@ -101,7 +70,7 @@ def walk_images(
             text = broken if _missing(error) else getattr(error, "strerror", None) or str(error)
             raise NotFoundError(f"{entry}: {text}") from None
         if stat.S_ISDIR(mode):
-            files = sorted(_walk(entry, None if outside else entry.resolve(), left_out))
+            files = sorted(_walk(entry, None if outside else entry.resolve(), left_out, others))
             found.update(dict.fromkeys(files))
         elif stat.S_ISREG(mode):
             found[entry] = None
@@ -114,8 +83,14 @@ def _missing(error: Exception) -> bool:
     return getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-def _walk(top: Path, root: Path | None, left_out: list[LeftOut]) -> Iterator[Path]:
+def _walk(top: Path, root: Path | None, left_out: list[LeftOut], others: list[Path] | None) -> Iterator[Path]:
     """Image files below ``top``; with ``root``, links out of it are left out."""
+    from .images import SUFFIXES, is_image_file
+
+    def named(path: Path) -> bool:
+        """Whether a file that cannot be looked into would be taken for an image."""
+        return path.suffix.lower() in SUFFIXES
+
     seen: set[tuple[int, int]] = set()
     # folders without a link on the way come first, so that files keep their plainest path
     waiting, linked = [top], list[Path]()
@@ -136,28 +111,24 @@ def _walk(top: Path, root: Path | None, left_out: list[LeftOut]) -> Iterator[Pat
                 link = entry.is_symlink()
                 mode = os.stat(path).st_mode
                 if link and root is not None and not _inside(path, root):
-                    if stat.S_ISDIR(mode) or _wanted(path):
+                    if stat.S_ISDIR(mode) or named(path):
                         left_out.append((path, f"a link out of {top}"))
                     continue
             except OSError as error:
-                if _wanted(path):
+                if named(path):
                     nowhere = _missing(error) and link
                     left_out.append((path, "a link that leads nowhere" if nowhere else f"{error.strerror}"))
                 continue
             if stat.S_ISDIR(mode):
                 (linked if link else waiting).append(path)
-            elif _wanted(path):
-                if stat.S_ISREG(mode):
-                    yield path
-                else:
+            elif not stat.S_ISREG(mode):
+                if named(path):
                     left_out.append((path, not_regular(mode)))
+            elif is_image_file(path):
+                yield path
+            elif others is not None:
+                others.append(path)
 
 
 def _inside(path: Path, root: Path) -> bool:
     return root in path.resolve().parents or path.resolve() == root
-
-
-def _wanted(path: Path) -> bool:
-    from .images import SUFFIXES
-
-    return path.suffix.lower() in SUFFIXES
