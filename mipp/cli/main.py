@@ -31,7 +31,7 @@ from .common import (
     window_option,
 )  # fmt: skip
 from .evaluate import evaluate_command, weights_command
-from .outputs import check_output_folder, warn
+from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
 from .user import search_command, user_group
 
@@ -332,6 +332,7 @@ def main() -> None:
         click.echo("mipp: interrupted", err=True)
         code = 130
     except click.ClickException as error:
+        error.message = "\n".join(map(printable, error.message.splitlines()))  # type: ignore[misc]
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:

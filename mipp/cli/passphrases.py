@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import KeyFileError
+from .outputs import warn
 
 __all__ = ["change_options", "changed_passphrases", "given_passphrase", "passphrase_option"]
 
@@ -82,7 +83,7 @@ def changed_passphrases(protected: bool, remove: bool) -> tuple[str | None, str 
         if old is None:
             old = asked("Passphrase", _OLD_VARIABLE, "--passphrase-file")
     elif _named(_OLD) is not None:
-        click.echo("mipp: the key file has no passphrase yet", err=True)
+        warn("the key file has no passphrase yet")
     if not remove:
         new = _given(_NEW, _NEW_VARIABLE)
         if new is None:
@@ -122,7 +123,7 @@ def _from_file(path: Path) -> str:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
-                click.echo(f"mipp: passphrase file {path!s} is readable by others; run: chmod 600 {path!s}", err=True)
+                warn(f"passphrase file {path} is readable by others; run: chmod 600 {path}")
             line = file.readline(_MOST + 2)
             if line.endswith(b"\n") and file.read(1):
                 raise KeyFileError(f"passphrase file {path} holds more than one line")

@@ -264,7 +264,9 @@ class Deployment:
         registration = schedule.random_bytes(16)
         public = {"name": name, "registration": registration.hex(), "deployment": self.config.id.hex()}
         public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
-        save_key_file(self._key_path("owners", name), "owner", public, secrets, passphrase)
+        path = self._key_path("owners", name)
+        save_key_file(path, "owner", public, secrets, passphrase)
+        path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
         return self.owner(name, passphrase)
 
     def owner(
@@ -421,10 +423,11 @@ class Deployment:
         """
         self._party_path("users", user)
         path = self.blocked_path(user)
-        blocked = read_blocked(path)
-        changed = changed_blocked(blocked, owners, block=block)
-        if changed != blocked:
-            write_blocked(path, changed)
+        with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
+            blocked = read_blocked(path)
+            changed = changed_blocked(blocked, owners, block=block)
+            if changed != blocked:
+                write_blocked(path, changed)
         return changed
 
     def owners(self) -> list[str]:

@@ -225,7 +225,7 @@ class ImageOwner(Client):
             )
         what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
         with self.turn:
-            if self.journal is not None and labels:
+            if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows))
             if self.journal is not None and moving:  # before it happens: a process that dies leaves both ids
                 self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})

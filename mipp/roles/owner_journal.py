@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..crypto import box, schedule
-from ..errors import AuthenticationError, MessageError, ShapeError
+from ..errors import AuthenticationError, IntegrityError, MessageError, ShapeError, StoreError
 from ..protocol import messages as m
 from ..store.journal import image_label
 from .fetching import parse_image
@@ -36,7 +36,8 @@ def rows_digest(encoded: np.ndarray) -> str:
 def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
     """Bring an owner's journal up to what the servers hold; how many batches had to be read back.
 
-    Call it while holding ``owner.turn``. Reads a batch back only if the journal does not know it.
+    Call it while holding ``owner.turn``. Reads a batch back only if the journal does not know it; one that no cloud can
+    read is passed over.
 
     Parameters
     ----------
@@ -50,7 +51,10 @@ def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
     journal.settle(live)
     unknown = 0
     for batch, known in journal.differing(live).items():
-        server, got = owner._fetch_anywhere(batch)
+        try:
+            server, got = owner._fetch_anywhere(batch)
+        except (StoreError, IntegrityError):  # no cloud can read it now; tried again next time
+            continue
         rows = [int(r) for r in got.ordinals]
         if known:  # rows were deleted by a process that died, or by one with another journal
             journal.found(batch, rows)

@@ -271,25 +271,21 @@ class Journal:
 
         A file that is gone gives up what it held to the new one: it was moved.
         """
+        now = [(*self._place(path), {self._label(text) for text in texts}) for path, texts in files.items()]
+        places = {place for place, _, _ in now}
+        new: set[bytes] = set()
         with self._change() as db:
-            for path, texts in files.items():
-                place, sealed = self._place(path)
-                labels = [self._label(text) for text in texts]
-                for label in labels:
-                    known = db.execute("SELECT old FROM files WHERE place=? AND label=?", (place, label)).fetchone()
-                    if known is None:
-                        for other, path_of in db.execute(
-                            "SELECT place, path FROM files WHERE label=?", (label,)
-                        ).fetchall():
-                            if _gone(self._opened(other, path_of)):
-                                db.execute("DELETE FROM files WHERE place=? AND label=?", (other, label))
-                        db.execute("INSERT INTO files VALUES (?, ?, 0, ?)", (place, label, sealed))
-                    elif known[0]:
-                        db.execute("UPDATE files SET old=0 WHERE place=? AND label=?", (place, label))
-                now = set(labels)
-                before = db.execute("SELECT label FROM files WHERE place=? AND old=0", (place,)).fetchall()
-                past = [(place, label) for (label,) in before if label not in now]
-                db.executemany("UPDATE files SET old=1 WHERE place=? AND label=?", past)
+            for place, sealed, labels in now:
+                known = dict(db.execute("SELECT label, old FROM files WHERE place=?", (place,)).fetchall())
+                new |= labels - known.keys()
+                rows = [(place, label, sealed) for label in labels - known.keys()]
+                db.executemany("INSERT INTO files VALUES (?, ?, 0, ?)", rows)
+                turned = [(int(label not in labels), place, label) for label in known]
+                db.executemany("UPDATE files SET old=? WHERE place=? AND label=?", turned)
+            for label in new:
+                for other, sealed in db.execute("SELECT place, path FROM files WHERE label=?", (label,)).fetchall():
+                    if other not in places and _gone(self._opened(other, sealed)):
+                        db.execute("DELETE FROM files WHERE place=? AND label=?", (other, label))
 
     def replaced(self) -> list[Item]:
         """Rows of what files held before they were changed, and no other file holds."""

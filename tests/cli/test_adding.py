@@ -84,6 +84,27 @@ def test_a_lost_journal_is_read_back_from_the_servers(add, mipp_command, picture
     assert counts(add(*pictures)) == (0, 8, 0)
 
 
+def test_reading_back_splits_what_is_too_large_and_asks_the_other_cloud(
+    add, mipp_command, pictures, tmp_path, monkeypatch
+):
+    from mipp.roles import serving_images
+
+    add(*pictures[:4])
+    add(*pictures[4:])
+    (tmp_path / "d/owners/anna.journal").unlink()
+    next((tmp_path / "d/servers/1/images").glob("*/*")).unlink()
+    monkeypatch.setattr(serving_images, "FETCH_BYTES", 2 * pictures[0].stat().st_size)
+    assert counts(add(*pictures)) == (0, 8, 0)
+
+
+def test_what_no_cloud_can_read_back_does_not_end_an_upload(add, mipp_command, pictures, tmp_path):
+    add(*pictures[:4])
+    (tmp_path / "d/owners/anna.journal").unlink()
+    for server in (1, 2):
+        next((tmp_path / f"d/servers/{server}/shares").glob("*/*")).unlink()
+    assert counts(add(*pictures[4:])) == (4, 0, 0)
+
+
 def test_an_older_journal_follows_the_servers(add, mipp_command, pictures, tmp_path):
     journal = tmp_path / "d/owners/anna.journal"
     ids = [i["id"] for i in add(*pictures[:4])["ids"]]

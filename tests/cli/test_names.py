@@ -176,3 +176,18 @@ def test_files_that_vanish_are_reported(index, mipp_command, pictures, monkeypat
     monkeypatch.setattr(walk, "walk_images", vanish)
     report = json.loads(mipp_command("owner", "add", "o", pictures[0].parent, "--json")[1])
     assert report["added"] == 7 and report["errors"] == [{"file": str(pictures[0]), "error": "no such file"}]
+
+
+def test_what_a_person_typed_wrongly_is_printed_with_escapes(index, mipp_command):
+    code, _, err = mipp_command("owner", "add", "o", "\x1b[31mno.png")
+    assert code == 2 and "\x1b" not in err and "x1b" in err
+    code, _, err = mipp_command("owner", "create", "\x1b]0;x\x07")
+    assert code == 1 and "\x1b" not in err and len(err.splitlines()) == 1
+
+
+def test_names_that_begin_with_a_dash(index, mipp_command, pictures, monkeypatch):
+    monkeypatch.chdir(pictures[0].parent)
+    pictures[0].rename("-k.png")
+    code, out, _ = mipp_command("owner", "add", "o", "--", "-k.png")
+    assert code == 0 and "1 added" in out
+    assert mipp_command("search", "u", "-k", 1, "--", "-k.png")[0] == 0
