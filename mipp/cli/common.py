@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ..deployment import DEFAULT_BITS, Deployment
-from ..errors import KeyFileError
+from ..errors import KeyFileError, ParameterError
 from ..params import SCHEMES
+from .outputs import printable, warn
+from .passphrases import asked, given_passphrase, passphrase_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
@@ -66,48 +69,80 @@ def window_option(command: F) -> F:
 
 
 def labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
-    """Paths and labels of a label file, only those inside the folder ``images`` if one is given."""
+    """Paths and labels of a label file, only those inside the folder ``images`` if one is given.
+
+    It is the listed path that lies there; where a link leads does not matter. Says how many are left out, and
+    ParameterError if that is all of them.
+    """
     from ..io.labels import load_labels
 
     items = load_labels(labels)
     if images is None:
         return items
-    inside = images.resolve()
-    return [(path, label) for path, label in items if inside in path.resolve().parents]
+    real = images.resolve()
+    is_it = functools.cache(lambda folder: folder.resolve() == real)
+    inside: list[tuple[Path, str]] = []
+    outside: list[tuple[Path, str]] = []
+    for path, label in items:
+        here = (
+            any(map(is_it, Path(os.path.abspath(path)).parents)) or real in (path.parent.resolve() / path.name).parents
+        )
+        (inside if here else outside).append((path, label))
+    if outside and not inside:
+        raise ParameterError(f"no image of {labels} lies in {images}; the first one is {outside[0][0]}")
+    if outside:
+        warn(
+            f"left out {len(outside)} of the {len(items)} images of {labels}: they do not lie in {images}; the first "
+            f"one is {outside[0][0]}"
+        )
+    return inside
+
+
+def walked(paths: Path | Sequence[Path], *, outside: bool = True) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Image files of folders and what was left out, as :func:`mipp.io.walk.walk_images`; says what was left out."""
+    from ..io.walk import walk_images
+
+    files, left_out = walk_images(paths, outside=outside)
+    for path, reason in left_out:
+        warn(f"left out {path}: {reason}")
+    return files, left_out
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Deployment]:
     with Deployment.open(folder) as deployment:
         for note in deployment.notes:
-            click.echo(f"mipp: {note}", err=True)
+            warn(note)
         yield deployment
 
 
 def with_passphrase(load: Callable[[str | None], Any]) -> Any:
-    """Call ``load`` without a passphrase, then with the environment's or one asked for."""
+    """Call ``load`` without a passphrase, then with a file's, the environment's or one asked for."""
     try:
-        return load(None)
+        loaded = load(None)
+        if passphrase_file() is not None:
+            warn("the key file has no passphrase")
+        return loaded
     except KeyFileError as error:
         if "needs its passphrase" not in str(error):
             raise
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    if given is None:
-        if not sys.stdin.isatty():
-            raise KeyFileError(f"the key file needs its passphrase; set {PASSPHRASE_VARIABLE}")
-        given = click.prompt("Passphrase", hide_input=True, err=True)
-    return load(given)
+    given = given_passphrase()
+    return load(asked("Passphrase", PASSPHRASE_VARIABLE, "--passphrase-file") if given is None else given)
 
 
 def new_passphrase(wanted: bool) -> str | None:
-    """A passphrase for a new key file, from the environment or asked for twice."""
-    if not wanted:
+    """A passphrase for a new key file, if it is ``wanted`` or a file with it is named; from there, the environment, or
+    asked for twice."""
+    if not wanted and passphrase_file() is None:
         return None
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    if given is None and not sys.stdin.isatty():
-        raise KeyFileError(f"no terminal to ask for a passphrase; set {PASSPHRASE_VARIABLE}")
+    given = given_passphrase()
+    return asked("Passphrase", PASSPHRASE_VARIABLE, "--passphrase-file", twice=True) if given is None else given
+
+
+def unprotected(passphrase: str | None, what: str) -> list[str]:
+    """What a person should know who made a key file without a passphrase."""
     return (
-        given if given is not None else click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        [] if passphrase else [f"no passphrase: whoever reads this file has {what} (mode 0600; --passphrase seals it)"]
     )
 
 
@@ -117,7 +152,7 @@ def show(data: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) ->
         click.echo(json.dumps(data))
     else:
         for line in lines():
-            click.echo(line)
+            click.echo(printable(line))
 
 
 @contextlib.contextmanager

@@ -19,13 +19,15 @@ from .common import (
     progress,
     scheme_option,
     show,
+    walked,
     window_option,
 )  # fmt: skip
+from .outputs import RegularFile, check_output_folder
 
 __all__ = ["evaluate_command", "weights_command"]
 
 KINDS = ("float", "quantised", "encrypted")
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FILE = RegularFile()
 _SAMPLE = 10000
 
 
@@ -93,6 +95,8 @@ def evaluate_command(
             raise click.UsageError("--query-vectors, --truth, --metric, --project and --fit go with --vectors")
     elif window is not None or images is not None:
         raise click.UsageError("--window and --images are for images")
+    if out is not None:
+        check_output_folder(out)
     if out is not None and plots and labels is not None:
         check_plots()
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
@@ -197,11 +201,10 @@ def weights_command(labels: Path | None, images: Path | None, descriptor: str, a
     """
     from .. import features
     from ..evaluation.learning import learn_weights
-    from ..io.images import find_images
 
     if (labels is None) == (images is None):
         raise click.UsageError("give either --labels FILE or --images FOLDER")
-    items = labelled(labels, None) if labels is not None else [(path, "") for path in find_images(images or Path())]
+    items = labelled(labels, None) if labels is not None else [(path, "") for path in walked(images or Path())[0]]
     parts = [features.get(part.rpartition("*")[2]) for part in features.get(descriptor).name.split("+")]
     values: list[np.ndarray] = []
     kept: list[int] = []

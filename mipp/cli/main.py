@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 import tempfile
@@ -26,9 +27,11 @@ from .common import (
     progress,
     scheme_option,
     show,
+    walked,
     window_option,
 )  # fmt: skip
 from .evaluate import evaluate_command, weights_command
+from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
 from .user import search_command, user_group
 
@@ -153,9 +156,8 @@ def _vector_encoding(
 
 def _embedded(folder: Path, descriptor: str, window: tuple[float, float] | None) -> np.ndarray:
     from .. import features
-    from ..io.images import find_images
 
-    got = features.extract(find_images([folder]), descriptor, window=window)
+    got = features.extract(walked(folder)[0], descriptor, window=window)
     if not len(got.values):
         raise ParameterError(f"{folder} holds no readable image to fit on")
     return np.asarray(features.get(descriptor).embed(got.values))
@@ -202,14 +204,15 @@ def demo_command(
 ) -> None:
     """Run the main job: encrypt, upload, search, decrypt, on rendered images or a folder of real ones."""
     from ..demo.run import DemoImage, render_to, run_demo
-    from ..io.images import find_images
 
+    if out is not None:
+        check_output_folder(out)
     out = out if out is not None else Path(tempfile.mkdtemp(prefix="mipp-demo-"))
     out.mkdir(parents=True, exist_ok=True)
     if labels is not None:
         items = [DemoImage(path, label) for path, label in labelled(labels, images)]
     elif images is not None:
-        items = [DemoImage(path, "") for path in find_images([images])]
+        items = [DemoImage(path, "") for path in walked(images)[0]]
     else:
         rendered = out / "images"
         rendered.mkdir(exist_ok=True)
@@ -320,18 +323,22 @@ def verify_command(folder: Path, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what the terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("mipp: interrupted", err=True)
         code = 130
     except click.ClickException as error:
+        error.message = "\n".join(map(printable, error.message.splitlines()))  # type: ignore[misc]
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:
         click.echo("mipp: interrupted", err=True)
         code = 130
     except (MippError, OSError) as error:
-        click.echo(f"mipp: error: {error}", err=True)
+        warn(f"error: {error}")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

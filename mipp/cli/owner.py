@@ -9,8 +9,20 @@ import click
 
 from ..deployment import Deployment
 from ..errors import ParameterError
+from ..roles.client import image_rows
 from ..roles.owner import ImageOwner
-from .common import deployment_option, json_option, new_passphrase, opened, progress, show, with_passphrase
+from .common import (
+    deployment_option,
+    json_option,
+    new_passphrase,
+    opened,
+    progress,
+    show,
+    unprotected,
+    with_passphrase,
+)  # fmt: skip
+from .outputs import RegularFile, warn
+from .passphrases import change_options, changed_passphrases, passphrase_option
 
 
 @click.group("owner")
@@ -19,21 +31,59 @@ def owner_group() -> None:
 
 
 def load_owner(deployment: Deployment, name: str) -> ImageOwner:
-    owner: ImageOwner = with_passphrase(lambda passphrase: deployment.owner(name, passphrase))
+    def waiting() -> None:
+        warn(f"another process is adding images of owner {name}; waiting until it is done")
+
+    owner: ImageOwner = with_passphrase(lambda passphrase: deployment.owner(name, passphrase, waiting=waiting))
     return owner
 
 
 @owner_group.command("create")
 @click.argument("name")
 @click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
+@passphrase_option
 @deployment_option
 @json_option
 def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> None:
     """Make an owner with keys of its own."""
     with opened(folder) as deployment:
-        owner = deployment.create_owner(name, new_passphrase(passphrase))
+        given = new_passphrase(passphrase)
+        owner = deployment.create_owner(name, given)
         path = folder / "owners" / f"{owner.name}.key"
-        show({"name": name, "id": owner.id.hex(), "key_file": str(path)}, as_json, lambda: [f"owner {name}: {path}"])
+        show(
+            {"name": name, "id": owner.id.hex(), "key_file": str(path)},
+            as_json,
+            lambda: [
+                f"owner {name}: {path}",
+                *unprotected(
+                    given, "all images and features of this owner, and with the journal the paths of its files"
+                ),
+            ],
+        )
+
+
+@owner_group.command("passphrase")
+@click.argument("name")
+@change_options
+@deployment_option
+@json_option
+def passphrase_command(name: str, remove: bool, folder: Path, as_json: bool) -> None:
+    """Change, set or --remove the passphrase of this owner's key file; the keys stay the same."""
+    change_passphrase(folder, "owner", name, remove, as_json)
+
+
+def change_passphrase(folder: Path, kind: str, name: str, remove: bool, as_json: bool) -> None:
+    """The same for owners and users."""
+    with opened(folder) as deployment:
+        before = deployment.has_passphrase(kind, name)
+        old, new = changed_passphrases(before, remove)
+        if before or new is not None:
+            deployment.change_passphrase(kind, name, old, new)
+    what = (
+        "has no passphrase" if not before and remove else "changed" if before and new else "set" if new else "removed"
+    )
+    data = {kind: name, "passphrase": new is not None}
+    show(data, as_json, lambda: [f"{kind} {name}: {what if what.startswith('has') else f'passphrase {what}'}"])
 
 
 def _checking(done: int, total: int) -> None:
@@ -43,25 +93,34 @@ def _checking(done: int, total: int) -> None:
 @owner_group.command("add")
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--vectors", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=".npy, .fvecs or .bvecs file."
-)
+@click.option("--vectors", type=RegularFile(), help=".npy, .fvecs or .bvecs file.")
+@click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
+@passphrase_option
 @deployment_option
 @json_option
 def add_command(
-    name: str, images: tuple[Path, ...], vectors: Path | None, workers: int | None, folder: Path, as_json: bool
+    name: str,
+    images: tuple[Path, ...],
+    vectors: Path | None,
+    follow_links: bool,
+    workers: int | None,
+    folder: Path,
+    as_json: bool,
 ) -> None:
     """Extract, encode, encrypt and upload IMAGES (files or folders) or a file of vectors.
 
-    Call it again to resume: what is there already is skipped. Exit code 1 if a file was left out.
+    Call it again to resume: content that is there already is skipped, also under another name. The rows of a file
+    that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
+    if a file was left out.
     """
     from ..deployment.ingest import add_images, add_vectors
-    from ..io.images import find_images
     from ..io.vectors import load_vectors
+    from ..io.walk import walk_images
 
     if bool(images) == (vectors is not None):
         raise click.UsageError("give either IMAGES or --vectors FILE")
+    left_out: list[tuple[Path, str]] = []
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
         owner.checking = None if as_json else _checking
@@ -72,17 +131,23 @@ def add_command(
             with progress("add", len(data), as_json) as advance:
                 report = add_vectors(owner, vectors, data, progress=advance)
         else:
-            paths = find_images(list(images))
+            paths, left_out = walk_images(images, outside=follow_links)
             if not paths:
-                raise ParameterError("no image files there")
+                raise ParameterError(
+                    "; ".join(["no image files there", *(f"{path}: {text}" for path, text in left_out)])
+                )
             with progress("add", len(paths), as_json) as advance:
                 report = add_images(owner, paths, workers=workers, progress=advance)
     ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
-    errors = [{"file": file, "error": text} for file, text in report.errors]
-    outcome = {"added": len(ids), "skipped": report.skipped, "errors": errors, "ids": ids}
+    errors = [{"file": str(path), "error": text} for path, text in left_out]
+    errors += [{"file": file, "error": text} for file, text in report.errors]
+    outcome = {
+        "added": len(ids), "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
+    }  # fmt: skip
     show(outcome, as_json, lambda: [
         *(f"left out {e['file']}: {e['error']}" for e in errors),
-        f"{len(ids)} added, {report.skipped} already there, {len(errors)} left out",
+        f"{len(ids)} added, {report.skipped} already there, {len(errors)} left out"
+        + (f", {report.replaced} replaced" if report.replaced else ""),
     ])  # fmt: skip
     if errors:
         raise click.exceptions.Exit(1)
@@ -111,6 +176,7 @@ def add_command(
 @click.option(
     "--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover."
 )
+@passphrase_option
 @deployment_option
 @json_option
 def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], **limits: Any) -> None:
@@ -123,6 +189,7 @@ def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: t
 @owner_group.command("revoke")
 @click.argument("name")
 @click.argument("user")
+@passphrase_option
 @deployment_option
 @json_option
 def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
@@ -139,13 +206,16 @@ def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
 @owner_group.command("delete")
 @click.argument("name")
 @click.argument("ids", nargs=-1, required=True)
+@passphrase_option
 @deployment_option
 @json_option
 def delete_command(name: str, ids: tuple[str, ...], folder: Path, as_json: bool) -> None:
     """Delete images by id (batch:row, as search prints them)."""
     with opened(folder) as deployment:
-        load_owner(deployment, name).delete(list(ids))
-    show({"owner": name, "deleted": len(ids)}, as_json, lambda: [f"{len(ids)} deleted"])
+        deleted = load_owner(deployment, name).delete(list(ids))
+    before = len(set(image_rows(ids))) - deleted
+    data = {"owner": name, "deleted": deleted, "already_gone": before}
+    show(data, as_json, lambda: [f"{deleted} deleted" + (f", {before} already gone" if before else "")])
 
 
 @owner_group.command("compact")
@@ -153,6 +223,7 @@ def delete_command(name: str, ids: tuple[str, ...], folder: Path, as_json: bool)
 @click.option(
     "--merge-below", type=click.IntRange(0), default=1 << 16, show_default=True, help="Merge batches with fewer rows."
 )
+@passphrase_option
 @deployment_option
 @json_option
 def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) -> None:
@@ -167,6 +238,7 @@ def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) ->
 @owner_group.command("forget")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@passphrase_option
 @deployment_option
 @json_option
 def forget_command(name: str, yes: bool, folder: Path, as_json: bool) -> None:

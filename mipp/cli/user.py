@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,31 @@ import click
 import numpy as np
 
 from ..deployment import Deployment
-from ..errors import ImageError, NotFoundError, ParameterError
+from ..errors import ImageError, ParameterError
 from ..roles.choosing import owner_id
 from ..roles.found import FetchedImage, Hit, Hits
 from ..roles.user import User
-from .common import deployment_option, json_option, key_bits_option, new_passphrase, opened, show, with_passphrase
+from .common import (
+    deployment_option,
+    json_option,
+    key_bits_option,
+    new_passphrase,
+    opened,
+    show,
+    unprotected,
+    with_passphrase,
+)  # fmt: skip
+from .outputs import RegularFile, check_new_folder, check_output_file, warn
+from .owner import change_passphrase
+from .passphrases import change_options, passphrase_option
 
 _MISSING = np.full((64, 64, 3), 200, np.uint8)
 
 
 #: seconds that a search waits for the check of rows that were uploaded before
 _PATIENCE = 5.0
+#: most images on a contact sheet
+SHEET_HITS = 1000
 
 
 @click.group("user")
@@ -30,15 +45,31 @@ def user_group() -> None:
 @user_group.command("create")
 @click.argument("name")
 @click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
+@passphrase_option
 @key_bits_option
 @deployment_option
 @json_option
 def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_json: bool) -> None:
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
-        user = deployment.create_user(name, new_passphrase(passphrase), key_bits=int(key_bits))
+        given = new_passphrase(passphrase)
+        user = deployment.create_user(name, given, key_bits=int(key_bits))
         path = folder / "users" / f"{user.name}.key"
-        show({"name": name, "id": user.id.hex(), "key_file": str(path)}, as_json, lambda: [f"user {name}: {path}"])
+        show(
+            {"name": name, "id": user.id.hex(), "key_file": str(path)},
+            as_json,
+            lambda: [f"user {name}: {path}", *unprotected(given, "all that owners grant this user")],
+        )
+
+
+@user_group.command("passphrase")
+@click.argument("name")
+@change_options
+@deployment_option
+@json_option
+def passphrase_command(name: str, remove: bool, folder: Path, as_json: bool) -> None:
+    """Change, set or --remove the passphrase of this user's key file; the keys stay the same."""
+    change_passphrase(folder, "user", name, remove, as_json)
 
 
 @user_group.command("block")
@@ -84,17 +115,19 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
 
 @click.command("search")
 @click.argument("user")
-@click.argument("image", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--vector",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with one vector instead of an image.",
-)
+@click.argument("image", required=False, type=RegularFile())
+@click.option("--vector", type=RegularFile(), help="File with one vector instead of an image.")
 @click.option("-k", "--k", "k", type=click.IntRange(1), default=10, show_default=True)
 @click.option(
-    "--fetch", type=click.Path(path_type=Path, file_okay=False), help="Decrypt the images found into this folder."
+    "--fetch",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Decrypt the images found into this folder, new or empty.",
 )
-@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write a contact sheet PNG.")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a contact sheet; the suffix gives its format: .png, .jpg, .webp, .tif, .bmp.",
+)
 @click.option(
     "--ranking",
     type=click.Choice(["server", "user"]),
@@ -120,6 +153,7 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
     help="Fail if a batch is damaged or missing at a server, or servers differ on an owner; default: go on without.",
 )
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
+@passphrase_option
 @deployment_option
 @json_option
 def search_command(
@@ -142,6 +176,8 @@ def search_command(
         raise click.UsageError("give either IMAGE or --vector FILE")
     if threshold is not None and ranking == "user":
         raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
+    if not explain_cost:
+        _check_outputs(fetch, sheet, image)
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
@@ -158,29 +194,23 @@ def search_command(
             result = seeker.search(query, k, owners=owners or None, ranking=ranking, strict=strict)
             found, left_out = result.hits, result.left_out
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
-        files: list[FetchedImage] = seeker.fetch(found) if fetch is not None or sheet is not None else []
+        metric = deployment.config.encoding.metric
+        wanted = list(found) if fetch is not None else list(found[:SHEET_HITS]) if sheet is not None else []
+        files: list[FetchedImage] = seeker.fetch(wanted) if wanted else []
         if fetch is not None:
-            fetch.mkdir(parents=True, exist_ok=True)
-            for rank, (hit, file) in enumerate(zip(hits, files, strict=True)):
-                if file.error is not None:
-                    hit["error"] = str(file.error)
-                    continue
-                target = fetch / f"{rank + 1:03d}-{file.name}"
-                target.write_bytes(file.content)
-                hit["file"] = str(target)
-        if sheet is not None:
-            _write_sheet(sheet, image, found, files, deployment.config.window)
-    metric = deployment.config.encoding.metric
+            _write_images(fetch, hits, files)
+        if sheet is not None and image is not None:
+            _write_sheet(sheet, image, list(found), files, metric, deployment.config.window)
     missing = [
         {"owner": o.owner_name, "batch": o.batch.hex(), "server": o.server, "reason": o.reason} for o in left_out
     ]
     data = {"hits": hits, "metric": metric, "left_out": missing}
     show(data, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
     for one in left_out:
-        click.echo(f"mipp: left out {one}", err=True)
+        warn(f"left out {one}")
     failed = [(hit, file.error) for hit, file in zip(found, files, strict=False) if file.error is not None]
     for failure, error in failed:
-        click.echo(f"mipp: image {failure.id} was not fetched: {error}", err=True)
+        warn(f"image {failure.id} was not fetched: {error}")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -218,21 +248,54 @@ def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> n
     return load_vector(vector if vector is not None else Path())
 
 
+def _check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None) -> None:
+    """ParameterError for outputs that could not be written after the search."""
+    if fetch is not None:
+        check_new_folder(fetch)
+    if sheet is not None:
+        from ..demo.sheet import sheet_format
+
+        if image is None:
+            raise ParameterError("a contact sheet needs a query image")
+        sheet_format(sheet)
+        check_output_file(sheet)
+
+
+def _write_images(folder: Path, hits: list[dict[str, Any]], files: list[FetchedImage]) -> None:
+    """Write what was fetched, for this person's eyes alone, and note in each hit where it is."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for rank, (hit, file) in enumerate(zip(hits, files, strict=True)):
+        if file.error is not None:
+            hit["error"] = str(file.error)
+            continue
+        target = folder / f"{rank + 1:03d}-{file.name}"
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(file.content)
+        hit["file"] = str(target)
+
+
 def _write_sheet(
-    path: Path, image: Path | None, hits: list[Hit], files: list[FetchedImage], window: tuple[float, float] | None
+    path: Path,
+    image: Path,
+    hits: list[Hit],
+    files: list[FetchedImage],
+    metric: str,
+    window: tuple[float, float] | None,
 ) -> None:
-    from ..demo.sheet import contact_sheet
+    from ..demo.sheet import contact_sheet, distinct_names
     from ..io.images import load_image
 
-    if image is None:
-        raise NotFoundError("a contact sheet needs a query image")
+    names = distinct_names({h.owner: h.owner_name for h in hits})
     cells = []
-    for h, file in zip(hits, files, strict=True):
+    for number, (h, file) in enumerate(zip(hits[:SHEET_HITS], files, strict=False)):
         try:
             picture = load_image(file.content, window=window) if file.error is None else None
         except ImageError:  # the owner's file is what it is; the rest goes on
             picture = None
-        shown = _MISSING if picture is None else picture
-        text = "not available" if picture is None else "match" if h.score is None else f"score {h.score}"
-        cells.append((shown, [h.owner_name, text], None))
-    contact_sheet([(load_image(image, window=window), cells)], path)
+        lines = [f"{number + 1}", names[h.owner]]
+        lines += ["match"] if h.score is None or h.value is None else [f"{metric} {h.value:.6g}", f"score {h.score}"]
+        if picture is None:
+            lines.append("not available")
+        cells.append((_MISSING if picture is None else picture, lines, None))
+    title = None if len(hits) <= SHEET_HITS else f"mipp: the first {SHEET_HITS} of {len(hits)} images found"
+    contact_sheet([(load_image(image, window=window), cells)], path, title=title)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from ..errors import KeyFileError
 from .schedule import random_bytes
 
-__all__ = ["load_key_file", "read_public", "save_key_file"]
+__all__ = ["change_passphrase", "is_protected", "load_key_file", "read_public", "save_key_file"]
 
 _VERSION = 1
 _SCRYPT = {"n": 1 << 15, "r": 8, "p": 1}
@@ -50,6 +53,107 @@ def save_key_file(
     KeyFileError
         When the file exists or cannot be written.
     """
+    text = _content(kind, public, secrets, passphrase)
+    temporary = _temporary(path)
+    try:
+        try:
+            _write_new(temporary, text)
+            os.link(temporary, path)  # fails if the name is taken, unlike rename
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        _sync_folder(path.parent)
+    except FileExistsError:
+        raise KeyFileError(f"key file {path} exists; keys are never overwritten") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot write key file {path}: {error.strerror}") from None
+
+
+def change_passphrase(path: Path, kind: str, old: str | None, new: str | None) -> None:
+    """Seal a key file's secrets under another passphrase; the keys stay the same.
+
+    The old file is valid until the new one is on disk and takes its name. Of two changes at once the second one finds
+    the first one's passphrase. Copies of the old file, such as backups, still open with the old passphrase.
+
+    Parameters
+    ----------
+    path, kind : as for :func:`load_key_file`
+    old : the passphrase now; None if there is none
+    new : None stores the secrets in the clear, readable by the file's owner only
+
+    Raises
+    ------
+    KeyFileError
+        The old passphrase is wrong or missing, the new one is empty, or the file cannot be read or written; nothing
+        changed.
+    """
+    with _locked(path):
+        public, secrets = load_key_file(path, kind, old)
+        text = _content(kind, public, secrets, new)
+        temporary = _temporary(path)
+        try:
+            for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # of a change that was killed
+                left.unlink(missing_ok=True)
+            try:
+                _write_new(temporary, text)
+                os.replace(temporary, path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise KeyFileError(f"cannot write key file {path}: {error.strerror}") from None
+
+
+def is_protected(path: Path, kind: str) -> bool:
+    """Whether a key file has a passphrase. KeyFileError as for :func:`load_key_file`."""
+    return "sealed" in _read(path, kind)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held while a key file is replaced: on the file itself, and again if another process replaced it meanwhile."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise KeyFileError(f"cannot read key file {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                same = os.path.samestat(os.fstat(fd), os.stat(path))
+            except OSError:
+                same = False
+            if same:
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{random_bytes(4).hex()}")
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """A new file, mode 0600, on disk when this returns."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _content(kind: str, public: dict[str, str], secrets: dict[str, bytes], passphrase: str | None) -> bytes:
+    """Text of a key file."""
     clear: dict[str, Any] = {"format": "mipp key", "version": _VERSION, "kind": kind, "public": public}
     plain = json.dumps({name: _b64(value) for name, value in secrets.items()}).encode()
     if passphrase is None:
@@ -61,23 +165,7 @@ def save_key_file(
         bound = json.dumps(clear, sort_keys=True).encode()
         sealed = AESGCM(_stretch(passphrase, salt)).encrypt(nonce, plain, bound)
         body = {"scrypt_salt": _b64(salt), "nonce": _b64(nonce), "sealed": _b64(sealed)}
-    text = json.dumps({**clear, **body}, indent=1).encode() + b"\n"
-    temporary = path.with_name(f".{path.name}.{random_bytes(4).hex()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # fails if the name is taken, unlike rename
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-    except FileExistsError:
-        raise KeyFileError(f"key file {path} exists; keys are never overwritten") from None
-    except OSError as error:
-        raise KeyFileError(f"cannot write key file {path}: {error.strerror}") from None
+    return json.dumps({**clear, **body}, indent=1).encode() + b"\n"
 
 
 def load_key_file(path: Path, kind: str, passphrase: str | None = None) -> tuple[dict[str, str], dict[str, bytes]]:

@@ -25,6 +25,7 @@ __all__ = [
     "hkdf",
     "image_key",
     "image_part",
+    "journal_key",
     "key_centre_image_part",
     "key_server_key",
     "mask_infos",
@@ -132,6 +133,11 @@ def key_centre_image_part(root: bytes, deployment: bytes, registration: bytes) -
 def cloud_image_part(root: bytes, deployment: bytes, registration: bytes) -> bytes:
     """The clouds' part of an owner's image keys: 32 secret bytes."""
     return hkdf(root, b"mipp v1 image cloud" + deployment + registration)
+
+
+def journal_key(root: bytes, deployment: bytes, registration: bytes) -> bytes:
+    """Key of an owner's own journal: 32 secret bytes that no server gets."""
+    return hkdf(root, b"mipp v1 journal" + deployment + registration)
 
 
 def image_part(part: bytes, image: bytes) -> bytes:

@@ -142,7 +142,8 @@ def run_demo(
             cells = []
             for hit, file in list(zip(hits.hits, files, strict=True))[: min(k, 10)]:
                 match = (label_of[hit.batch, hit.row] == q.label) if q.label else None
-                cells.append((load_image(file.content), [hit.owner_name, f"score {hit.score}"], match))
+                text = [hit.owner_name, f"{encoding.metric} {hit.value:.6g}", f"score {hit.score}"]
+                cells.append((load_image(file.content), text, match))
             rows.append((load_image(q.path), cells))
         contact_sheet(rows, sheet)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .. import features
 from ..crypto import box, schedule, signing
-from ..crypto.keyfile import load_key_file, read_public, save_key_file
+from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
 from ..encoding import Encoding
 from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
 from ..io.window import check_window
@@ -264,11 +264,17 @@ class Deployment:
         registration = schedule.random_bytes(16)
         public = {"name": name, "registration": registration.hex(), "deployment": self.config.id.hex()}
         public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
-        save_key_file(self._key_path("owners", name), "owner", public, secrets, passphrase)
+        path = self._key_path("owners", name)
+        save_key_file(path, "owner", public, secrets, passphrase)
+        path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
         return self.owner(name, passphrase)
 
-    def owner(self, name: str, passphrase: str | None = None) -> ImageOwner:
+    def owner(
+        self, name: str, passphrase: str | None = None, *, waiting: Callable[[], None] | None = None
+    ) -> ImageOwner:
         """The owner of a key file in ``owners/``, registered with all servers if a crash kept it from that.
+
+        ``waiting`` is called when adding has to wait for another process that adds files of this owner.
 
         Raises
         ------
@@ -278,19 +284,24 @@ class Deployment:
         path = self._party_path("owners", name)
         public, secrets = load_key_file(path, "owner", passphrase)
         self._check_public(path, public, name)
-        journal = Journal(path.with_suffix(".journal"))
-        self._journals.append(journal)
+        turn = OwnerTurn(path.with_suffix(".lock"))
         try:
+            registration = bytes.fromhex(public["registration"])
+            with turn:  # one process at a time makes it, or seals one of an earlier version
+                key = schedule.journal_key(secrets["root"], self.config.id, registration)
+                journal = Journal(path.with_suffix(".journal"), key)
+            self._journals.append(journal)
             owner = ImageOwner(
                 name,
                 self.config,
                 self.channel,
                 secrets["root"],
                 secrets["sign"],
-                bytes.fromhex(public["registration"]),
+                registration,
                 threads=self._threads,
                 journal=journal,
-                turn=OwnerTurn(path.with_suffix(".lock")),
+                turn=turn,
+                adding=OwnerTurn(path.with_suffix(".adding"), waiting),
             )
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
@@ -302,7 +313,7 @@ class Deployment:
             owner.register()
         owner.recover = self._recover
         with owner.turn:  # not while another process is between its entry and its upload
-            journal.settle(b.id for b in owner.batches())
+            journal.settle({b.id: b.live for b in owner.batches()})
         return owner
 
     def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:
@@ -347,6 +358,18 @@ class Deployment:
         user.register()
         user.recover = self._recover
         return user
+
+    def change_passphrase(self, kind: str, name: str, old: str | None, new: str | None) -> None:
+        """Change, set (``old`` None) or remove (``new`` None) the passphrase of an owner's or user's key file.
+
+        ``kind`` is "owner" or "user". Errors as of :func:`mipp.crypto.keyfile.change_passphrase`; NotFoundError for an
+        unknown name.
+        """
+        change_passphrase(self._party_path(f"{kind}s", name), kind, old, new)
+
+    def has_passphrase(self, kind: str, name: str) -> bool:
+        """Whether the key file of an owner or user has a passphrase."""
+        return is_protected(self._party_path(f"{kind}s", name), kind)
 
     def prepare(self, user: bytes, queries: int = 1) -> None:
         """Let the servers make the randomness for a user's next queries ahead, in memory.
@@ -400,10 +423,11 @@ class Deployment:
         """
         self._party_path("users", user)
         path = self.blocked_path(user)
-        blocked = read_blocked(path)
-        changed = changed_blocked(blocked, owners, block=block)
-        if changed != blocked:
-            write_blocked(path, changed)
+        with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
+            blocked = read_blocked(path)
+            changed = changed_blocked(blocked, owners, block=block)
+            if changed != blocked:
+                write_blocked(path, changed)
         return changed
 
     def owners(self) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ..crypto.schedule import random_bytes
@@ -18,10 +19,13 @@ class OwnerTurn:
     """Held while an owner's change is made: one at a time among the threads and processes that use its key file.
 
     Without it two changes would compete for the same place in the owner's chain, and one would have to start again.
+    A second one is held for as long as files are added.
+
+    ``waiting`` is called before waiting for another process, if it is given.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, waiting: Callable[[], None] | None = None) -> None:
+        self._path, self.waiting = path, waiting
         self._lock = threading.RLock()
         self._fd = -1
         self._depth = 0
@@ -31,7 +35,7 @@ class OwnerTurn:
         if self._depth == 0:
             try:
                 self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                self._wait(self._fd)
             except BaseException as error:
                 if self._fd >= 0:
                     os.close(self._fd)
@@ -41,6 +45,15 @@ class OwnerTurn:
                     raise StoreError(f"cannot lock {self._path}: {error.strerror}") from None
                 raise
         self._depth += 1
+
+    def _wait(self, fd: int) -> None:
+        if self.waiting is not None:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                self.waiting()
+        fcntl.flock(fd, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1

@@ -92,7 +92,8 @@ def evaluate_images(
         if progress is not None:
             progress(len(part))
     if len(labels) < 2:
-        raise ParameterError("evaluation needs at least two readable images with labels")
+        why = "".join(f"; {text}" for _, text in errors[:3])
+        raise ParameterError(f"evaluation needs at least two readable images with labels{why}")
     x = np.concatenate(values)
     own = _own(len(x), queries)
     native = np.concatenate([-d.distance(x[own[i : i + _CHUNK]], x) for i in range(0, len(own), _CHUNK)])

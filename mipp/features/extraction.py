@@ -19,7 +19,7 @@ from .registry import get
 
 __all__ = ["Extraction", "Source", "extract"]
 
-Source = Sequence[str | Path] | Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
+Source = Sequence[str | Path | bytes] | Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Extraction:
     ----------
     values : (n, dim) of the descriptor's dtype, in the order of the source
     kept : int64 (n,), index in the source of each row of ``values``
-    errors : (index in the source, path or ``"image <index>"`` for an array, message) of each image left out
+    errors : (index in the source, path or ``"image <index>"`` for an array or bytes, message) of each image left out
     """
 
     values: npt.NDArray[Any]
@@ -46,13 +46,13 @@ def extract(
     progress: Callable[[int], None] | None = None,
     window: tuple[float, float] | None = None,
 ) -> Extraction:
-    """Extract a descriptor from image files or arrays, in threads; the order is kept.
+    """Extract a descriptor from image files, their contents or arrays, in threads; the order is kept.
 
     An image that cannot be read, or that the descriptor refuses, is reported in ``errors`` and left out.
 
     Parameters
     ----------
-    source : paths, or uint8 arrays (H, W, 3) in RGB, also mixed
+    source : paths, contents of image files, or uint8 arrays (H, W, 3) in RGB, also mixed
     descriptor : a descriptor or its spec
     workers : threads, default one per available processor
     progress : called in this thread with 1 after each image, whether it was read or not
@@ -72,7 +72,7 @@ def extract(
         raise DTypeError("source must be a sequence of paths or arrays, not one path")
     items: list[Any] = list(source)
     for item in items:
-        if not isinstance(item, (str, os.PathLike, np.ndarray)):
+        if not isinstance(item, (str, os.PathLike, bytes, np.ndarray)):
             raise DTypeError(f"source must hold paths or arrays, not {type(item).__name__}")
     if workers is None:
         workers = _processors()
@@ -84,7 +84,7 @@ def extract(
     errors: list[tuple[int, str, str]] = []
     for index, result in enumerate(_results(items, chosen, min(workers, max(1, len(items))), window)):
         if isinstance(result, str):
-            name = f"image {index}" if isinstance(items[index], np.ndarray) else str(items[index])
+            name = f"image {index}" if isinstance(items[index], (np.ndarray, bytes)) else str(items[index])
             errors.append((index, name, result))
         else:
             rows.append(result)

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DTypeError, ImageError, NotFoundError, ParameterError
 from .window import apply_window, check_window
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "load_image", "thumbnail"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
 
 #: what :func:`find_images` takes for images
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
@@ -131,8 +131,15 @@ def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArr
     return np.array(image if mode == "RGB" else image.convert("RGB"), dtype=np.uint8, order="C")
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a regular file of a folder is taken for an image."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Image files among ``paths``: folders are walked and filtered by suffix, files named directly are taken as is.
+
+    The files of :func:`mipp.io.walk.walk_images`, which also says what was left out and why.
 
     Returns
     -------
@@ -141,21 +148,12 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
     Raises
     ------
-    NotFoundError
-        A path that does not exist.
+    NotFoundError, ImageError
+        A path that does not exist; one that is neither a folder nor a regular file.
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    found: dict[Path, None] = {}
-    for entry in map(Path, paths):
-        if entry.is_dir():
-            files = (p for p in entry.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            found.update(dict.fromkeys(sorted(files)))
-        elif entry.is_file():
-            found[entry] = None
-        else:
-            raise NotFoundError(f"{entry}: no such file or folder")
-    return list(found)
+    from .walk import walk_images
+
+    return walk_images(paths)[0]
 
 
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

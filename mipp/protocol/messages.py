@@ -31,6 +31,7 @@ __all__ = [
     "DeleteOp",
     "Failure",
     "FetchImages",
+    "FetchOwnImages",
     "FetchShares",
     "ForgetOwner",
     "Grant",
@@ -45,6 +46,7 @@ __all__ = [
     "Ok",
     "Outcome",
     "OutcomeRequest",
+    "OwnImages",
     "OwnerSnapshot",
     "Pending",
     "Query",
@@ -578,6 +580,26 @@ class Shares:
     share: np.ndarray = array("u2", "u4", "u8", ndim=2)
     origin_batch: np.ndarray = array("u1", ndim=2)
     origin_row: np.ndarray = array("i8")
+
+
+@message
+class FetchOwnImages:
+    """Owner -> storage server, signed: the encrypted files of live rows of one of its batches. At most 1024 rows."""
+
+    batch: bytes
+    rows: np.ndarray = array("i8")
+
+
+@message
+class OwnImages:
+    """Server -> owner: the files of the rows, one after the other; one without a file, or damaged, has no bytes.
+
+    They are encrypted as they were uploaded: the owner's keys open them, and a replayed request gives nothing more than
+    the server has.
+    """
+
+    files: np.ndarray = array("u1")
+    offsets: np.ndarray = array("i8")
 
 
 #: what is signed for all servers, which pass it on to each other; it names versions or states, so it never grows stale

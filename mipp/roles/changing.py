@@ -16,6 +16,7 @@ from ..errors import (
     BusyError,
     LimitError,
     MessageError,
+    MippError,
     NotFoundError,
     ParameterError,
     ShapeError,
@@ -29,7 +30,8 @@ from ..store.ledger import Commit
 from ..store.store import check_offsets
 from .bound import shares_seal_info
 from .config import DeploymentConfig
-from .limits import Card
+from .limits import FETCH_IMAGES, Card
+from .serving_images import image_files, locate_images
 
 if TYPE_CHECKING:
     from .server import Digest, Server
@@ -232,6 +234,25 @@ def _shares(server: Server, signer: bytes, msg: m.FetchShares) -> m.SealedShares
     return m.SealedShares(box.seal(msg.reply_key, pack_frames(encode(shares)), info))
 
 
+def fetch_own_images(server: Server, signer: bytes, msg: m.FetchOwnImages, digest: Digest, packed: Any) -> m.OwnImages:
+    if not server.has_shares:
+        raise StoreError("a key server stores no images")
+    if len(msg.batch) != 16 or not 1 <= len(msg.rows) <= FETCH_IMAGES:
+        raise ShapeError(f"a fetch names a batch by an id of 16 bytes and 1 to {FETCH_IMAGES} rows of it")
+    if server.store.batch(signer, msg.batch) is None:
+        raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")
+    if not server.large_reply.acquire(timeout=10):
+        raise BusyError("other owners' batches are being given back; try again later")
+    try:
+        places = [(signer, msg.batch, int(row)) for row in msg.rows]
+        files = image_files(server.store, locate_images(server.store, (signer,), places, ""))
+    finally:
+        server.large_reply.release()
+    found = [np.empty(0, np.uint8) if isinstance(f, MippError) else f for f in files]
+    offsets = np.concatenate([[0], np.cumsum([len(f) for f in found], dtype=np.int64)]).astype("<i8")
+    return m.OwnImages(np.concatenate(found), offsets)
+
+
 def parse_commit(packed: bytes) -> Commit:
     """A COMMIT from signed frames that this server checked before it kept them."""
     signed = decode(unpack_frames(packed), m.Signed)
@@ -250,4 +271,5 @@ HANDLERS = {
     m.Compact: compact,
     m.ListBatches: list_batches,
     m.FetchShares: fetch_shares,
+    m.FetchOwnImages: fetch_own_images,
 }

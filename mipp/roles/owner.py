@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -38,11 +39,13 @@ from .limits import IMAGE_BYTES
 from .names import safe_name
 from .owner_changes import ATTEMPTS, ChangeMaker, retry_conflicts
 
-__all__ = ["GrantInfo", "ImageOwner", "StoredBatch"]
+__all__ = ["IMAGE_FILE_BYTES", "GrantInfo", "ImageOwner", "StoredBatch"]
 
 _NO_OFFSETS = np.empty(0, "<i8")
 #: room for header, name and tag of an encrypted image file
 _IMAGE_OVERHEAD = 4096
+#: most bytes of an image file that an owner can add
+IMAGE_FILE_BYTES = IMAGE_BYTES - _IMAGE_OVERHEAD
 _NO_IDS = np.empty((0, 16), np.uint8)
 
 
@@ -87,6 +90,7 @@ class ImageOwner(Client):
     registration : 16 random bytes, public, new for each registration
     journal : the owner's own record of which files went into which batch, or None
     turn : held while a change is made, so that this owner's threads and processes do not compete for one place
+    adding : held while files are added, so that one process adds them and others find them there
 
     Learns nothing about other owners' images. What it uploads is masked by keystream that never repeats.
     """
@@ -103,6 +107,7 @@ class ImageOwner(Client):
         threads: int | None = None,
         journal: Journal | None = None,
         turn: AbstractContextManager[Any] | None = None,
+        adding: AbstractContextManager[Any] | None = None,
     ) -> None:
         super().__init__(name, config, channel, sign_seed)
         self.journal = journal
@@ -110,6 +115,8 @@ class ImageOwner(Client):
         self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
         self._changes = ChangeMaker(self, turn)
+        #: held by who adds files of this owner, from the first file to the last
+        self.adding: AbstractContextManager[Any] = adding if adding is not None else threading.RLock()
         #: called while the servers check the range of uploaded rows, with how many they have checked, and all
         self.checking: Callable[[int, int], None] | None = None
         #: time spent so far in this process, by stage
@@ -193,6 +200,7 @@ class ImageOwner(Client):
         parent: m.Head | None = None,
         origin: tuple[np.ndarray, np.ndarray] | None = None,
         labels: Sequence[str] = (),
+        moving: Sequence[tuple[bytes, int]] = (),
     ) -> list[tuple[bytes, int]]:
         p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
@@ -217,8 +225,10 @@ class ImageOwner(Client):
             )
         what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
         with self.turn:
-            if self.journal is not None and labels:
-                self.journal.begin(shared.nonce, labels)
+            if self.journal is not None and not replaces:
+                self.journal.begin(shared.nonce, labels, len(rows))
+            if self.journal is not None and moving:  # before it happens: a process that dies leaves both ids
+                self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
             self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
@@ -237,8 +247,8 @@ class ImageOwner(Client):
                 name, content = image
                 if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
                     raise ParameterError("an image is its file name and its bytes")
-                if len(content) > IMAGE_BYTES - _IMAGE_OVERHEAD:
-                    raise ParameterError(f"an image has at most {IMAGE_BYTES - _IMAGE_OVERHEAD} bytes")
+                if len(content) > IMAGE_FILE_BYTES:
+                    raise ParameterError(f"an image has at most {IMAGE_FILE_BYTES} bytes")
                 head = json.dumps({"name": safe_name(name)}).encode()
                 image_id = batch + row.to_bytes(8, "big")
                 parts = schedule.image_part(key_part, image_id), schedule.image_part(cloud_part, image_id)
@@ -249,9 +259,12 @@ class ImageOwner(Client):
 
     # --- removing -----------------------------------------------------------------------------------------------
 
-    def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> None:
-        """Delete images by id, from the next answer on. NotFoundError, and none is deleted, if one does not exist."""
-        pairs = image_rows(ids)
+    def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> int:
+        """Delete images by id, from the next answer on; returns how many were not deleted before.
+
+        NotFoundError, and none is deleted, if one never existed, or went with a merge.
+        """
+        pairs = list(dict.fromkeys(image_rows(ids)))
         if not pairs:
             raise ParameterError("no image ids to delete")
         batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
@@ -265,9 +278,12 @@ class ImageOwner(Client):
             msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
             self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
 
-        retry_conflicts(attempt)
-        if self.journal is not None:
-            self.journal.deleted(pairs)
+        with self.turn:  # what lives before and after is counted without another process's change between
+            before = sum(b.live for b in self.batches())
+            retry_conflicts(attempt)
+            if self.journal is not None:
+                self.journal.deleted(pairs)
+            return before - sum(b.live for b in self.batches())
 
     def batches(self) -> list[StoredBatch]:
         """This owner's batches, in row order."""
@@ -369,9 +385,7 @@ class ImageOwner(Client):
         if not rows:
             return 0
         origin = np.concatenate(ids), np.concatenate(numbers)
-        new = self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin)
-        if self.journal is not None:
-            self.journal.moved(dict(zip(old, new, strict=True)))
+        self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin, moving=old)
         return len(replaced) - 1
 
     def forget(self) -> None:

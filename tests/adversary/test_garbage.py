@@ -98,6 +98,7 @@ class Sender:
             m.HeadRequest(self.anna.id),
             m.ListBatches(self.anna.id),
             m.FetchShares(batch, BOX),
+            m.FetchOwnImages(batch, rows),
         ]  # fmt: skip
         self.by_user = [
             m.SnapshotRequest([self.anna.id], b"", False),

@@ -152,6 +152,7 @@ def test_ids_of_others_in_every_other_request(world, victim):
     for msg in (
         m.DeleteOp(b"d" * 16, name, np.array([0], "<i8")),
         m.FetchShares(batch, box),
+        m.FetchOwnImages(batch, np.array([0], "<i8")),
         m.ForgetOwner(victim.id, victim.keys.registration),
         m.Certify(victim.id, batch, []),
     ):

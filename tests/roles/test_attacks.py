@@ -303,6 +303,7 @@ def test_an_owner_cannot_touch_anothers_batches(world):
     for msg in (
         m.DeleteOp(b"o" * 16, np.frombuffer(batch, np.uint8)[None], np.array([0], "<i8")),
         m.FetchShares(batch, BOX),
+        m.FetchOwnImages(batch, np.array([0], "<i8")),
     ):
         with pytest.raises(MippError):
             anna._ask({1: msg})
@@ -312,3 +313,5 @@ def test_an_owner_cannot_touch_anothers_batches(world):
 def test_clouds_refuse_what_only_key_servers_know(world):
     with pytest.raises(MippError):
         world.owners[0]._ask({3: m.FetchShares(world.owners[0].batches()[0].id, BOX)})
+    with pytest.raises(MippError):
+        world.owners[0]._ask({3: m.FetchOwnImages(world.owners[0].batches()[0].id, np.array([0], "<i8"))})

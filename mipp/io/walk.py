@@ -1,0 +1,134 @@
+"""Image files in folders: which are taken, and why others are not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import ImageError, NotFoundError
+
+__all__ = ["LeftOut", "walk_images"]
+
+#: a path and why it was left out
+LeftOut = tuple[Path, str]
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def not_regular(mode: int) -> str:
+    """Why a file of this mode is not read."""
+    return f"{_KINDS.get(stat.S_IFMT(mode), 'a special file')}, not a regular file"
+
+
+def walk_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    outside: bool = True,
+    others: list[Path] | None = None,
+) -> tuple[list[Path], list[LeftOut]]:
+    """Image files among ``paths``, and what was left out.
+
+    Of folders those are taken that :func:`mipp.io.images.is_image_file` knows; files that are named are taken whatever
+    they are. Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
+
+    Parameters
+    ----------
+    paths : files and folders
+    outside : whether links are followed that lead out of the folder that was named. A link that is named is followed.
+    others : regular files of folders that are no images are appended to it
+
+    Returns
+    -------
+    files : arguments in order, files of a folder sorted by path, each path once
+    left_out : files with an image's suffix that are no regular files, links that lead nowhere or, without ``outside``,
+        out of the folder, and folders that cannot be read; (path, reason) each
+
+    Raises
+    ------
+    NotFoundError
+        An argument that does not exist.
+    ImageError
+        An argument that is neither a folder nor a regular file.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[Path, None] = {}
+    left_out: list[LeftOut] = []
+    for entry in map(Path, paths):
+        try:
+            mode = os.stat(entry).st_mode
+        except (OSError, ValueError) as error:
+            broken = "a link that leads nowhere" if entry.is_symlink() else "no such file or folder"
+            text = broken if _missing(error) else getattr(error, "strerror", None) or str(error)
+            raise NotFoundError(f"{entry}: {text}") from None
+        if stat.S_ISDIR(mode):
+            files = sorted(_walk(entry, None if outside else entry.resolve(), left_out, others))
+            found.update(dict.fromkeys(files))
+        elif stat.S_ISREG(mode):
+            found[entry] = None
+        else:
+            raise ImageError(f"{entry}: {not_regular(mode)}")
+    return list(found), sorted(left_out)
+
+
+def _missing(error: Exception) -> bool:
+    return getattr(error, "errno", None) in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def _walk(top: Path, root: Path | None, left_out: list[LeftOut], others: list[Path] | None) -> Iterator[Path]:
+    """Image files below ``top``; with ``root``, links out of it are left out."""
+    from .images import SUFFIXES, is_image_file
+
+    def named(path: Path) -> bool:
+        """Whether a file that cannot be looked into would be taken for an image."""
+        return path.suffix.lower() in SUFFIXES
+
+    seen: set[tuple[int, int]] = set()
+    # folders without a link on the way come first, so that files keep their plainest path
+    waiting, linked = [top], list[Path]()
+    while waiting or linked:
+        folder = (waiting or linked).pop()
+        try:
+            about = os.stat(folder)
+            if (about.st_dev, about.st_ino) in seen:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError as error:
+            left_out.append((folder, f"folder cannot be read ({error.strerror})"))
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            try:
+                link = entry.is_symlink()
+                mode = os.stat(path).st_mode
+                if link and root is not None and not _inside(path, root):
+                    if stat.S_ISDIR(mode) or named(path):
+                        left_out.append((path, f"a link out of {top}"))
+                    continue
+            except OSError as error:
+                if named(path):
+                    nowhere = _missing(error) and link
+                    left_out.append((path, "a link that leads nowhere" if nowhere else f"{error.strerror}"))
+                continue
+            if stat.S_ISDIR(mode):
+                (linked if link else waiting).append(path)
+            elif not stat.S_ISREG(mode):
+                if named(path):
+                    left_out.append((path, not_regular(mode)))
+            elif is_image_file(path):
+                yield path
+            elif others is not None:
+                others.append(path)
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return root in path.resolve().parents or path.resolve() == root
