@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 
 from ..errors import NotFoundError, ParameterError
+from .files import as_path, open_regular, shown
 
 __all__ = ["load_labels", "load_row_labels"]
+
+#: larger label files are refused
+MAX_BYTES = 1 << 28
 
 
 def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
@@ -24,47 +29,48 @@ def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     NotFoundError
         No such CSV file, or a listed image that does not exist; the message says on which line.
     ParameterError
-        Not UTF-8 text, a missing column, an empty path or label, an image listed twice, no rows.
+        No regular file, more than 256 MiB, not UTF-8 text, a missing column, an empty path or label, an image listed
+        twice, no rows.
     """
-    file = Path(path)
+    file = as_path(path)
     out: list[tuple[Path, str]] = []
     seen: dict[Path, int] = {}
     for line, (name, label) in _rows(file, ("path", "label")):
         image = file.parent / name
-        if not image.is_file():
-            raise NotFoundError(f"{file}, line {line}: no image {name}")
+        if not os.path.isfile(image):  # False for names that no system takes
+            raise NotFoundError(f"{shown(file)}, line {line}: no image {shown(Path(name))}")
         first = seen.setdefault(image.resolve(), line)
         if first != line:
-            raise ParameterError(f"{file}, line {line}: image {name} is on line {first} already")
+            raise ParameterError(f"{shown(file)}, line {line}: image {shown(Path(name))} is on line {first} already")
         out.append((image, label))
     return out
 
 
 def load_row_labels(path: str | os.PathLike[str]) -> list[str]:
     """Read the column ``label`` of a CSV file, for vectors row by row. Errors as of :func:`load_labels`."""
-    return [label for _, (label,) in _rows(Path(path), ("label",))]
+    return [label for _, (label,) in _rows(as_path(path), ("label",))]
 
 
 def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[int, tuple[str, ...]]]:
     """Line number and values, none empty, of some columns of a CSV file."""
-    if not file.is_file():
-        raise NotFoundError(f"{file}: no such file")
     out = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+        with open_regular(file) as (opened, size):
+            if size > MAX_BYTES:
+                raise ParameterError(f"{shown(file)}: {size} bytes are more than {MAX_BYTES}")
+            reader = csv.DictReader(io.TextIOWrapper(opened, encoding="utf-8-sig", newline=""))
             for column in columns:
                 if column not in (reader.fieldnames or ()):
-                    raise ParameterError(f"{file}, line 1: no column {column!r}")
+                    raise ParameterError(f"{shown(file)}, line 1: no column {column!r}")
             for row in reader:
                 values = tuple((row[column] or "").strip() for column in columns)
                 if not all(values):
-                    raise ParameterError(f"{file}, line {reader.line_num}: no {columns[values.index('')]}")
+                    raise ParameterError(f"{shown(file)}, line {reader.line_num}: no {columns[values.index('')]}")
                 out.append((reader.line_num, values))
     except UnicodeDecodeError:
-        raise ParameterError(f"{file}: not UTF-8 text") from None
+        raise ParameterError(f"{shown(file)}: not UTF-8 text") from None
     except (csv.Error, OSError) as error:
-        raise ParameterError(f"{file}: not a readable CSV file ({error})") from None
+        raise ParameterError(f"{shown(file)}: not a readable CSV file ({error})") from None
     if not out:
-        raise ParameterError(f"{file}: no rows")
+        raise ParameterError(f"{shown(file)}: no rows")
     return out

@@ -1,0 +1,83 @@
+"""Opening files that users name: regular files only, so that no pipe hangs a call and no device fills the memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import DTypeError, MippError, NotFoundError, ParameterError
+
+__all__ = ["as_path", "open_regular", "read_regular", "shown", "system_text"]
+
+_SHOWN = 200
+
+
+def as_path(name: str | os.PathLike[str]) -> Path:
+    """``name`` as a Path; DTypeError for anything else than a path or text."""
+    if not isinstance(name, (str, os.PathLike)) or not isinstance(os.fspath(name), str):
+        raise DTypeError(f"a file is named by a path or text, not by {type(name).__name__}")
+    return Path(name)
+
+
+def shown(path: Path) -> str:
+    """The name of a file for a message: at most 200 characters of it, the end, where names differ."""
+    text = str(path)
+    return text if len(text) <= _SHOWN else "..." + text[-_SHOWN:]
+
+
+def system_text(error: Exception) -> str:
+    """What the system says of a failed call, without the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def open_regular(path: Path, *, refused: type[MippError] = ParameterError) -> Iterator[tuple[BinaryIO, int]]:
+    """The open file and its size in bytes; the file is closed at the end.
+
+    Pipes, sockets and devices are told apart without waiting for them.
+
+    Raises
+    ------
+    NotFoundError
+        No such file.
+    refused
+        A folder, a pipe, a device, a name that the system does not take, a file that may not be read.
+    """
+    try:
+        # a pipe without a writer would block
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise NotFoundError(f"{shown(path)}: no such file") from None
+    except (OSError, ValueError) as error:
+        # Windows opens no folder
+        text = "a folder, not a file" if os.path.isdir(path) else system_text(error)
+        raise refused(f"{shown(path)}: cannot be read ({text})") from None
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        kind = "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a file but a pipe or device"
+        raise refused(f"{shown(path)}: cannot be read ({kind})")
+    with os.fdopen(handle, "rb") as file:
+        yield file, status.st_size
+
+
+def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterError) -> bytes:
+    """The content of a file of at most ``most`` bytes; errors as of :func:`open_regular`, ``refused`` for more."""
+    with open_regular(path, refused=refused) as (file, size):
+        if size > most:
+            raise refused(f"{shown(path)}: {size} bytes are more than {most}")
+        out = io.BytesIO()
+        try:
+            # a file in /proc has size 0 and content
+            while len(part := file.read(min(most + 1 - out.tell(), 1 << 24))):
+                out.write(part)
+                if out.tell() > most:
+                    raise refused(f"{shown(path)}: more than {most} bytes")
+        except OSError as error:
+            raise refused(f"{shown(path)}: cannot be read ({system_text(error)})") from None
+    return out.getvalue()
