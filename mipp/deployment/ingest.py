@@ -15,6 +15,7 @@ import numpy as np
 from .. import features
 from ..encoding import Encoding, tune
 from ..errors import DeploymentError, ImageError, MippError, ParameterError, ScoreRangeError
+from ..io.files import read_regular
 from ..roles.config import DeploymentConfig
 from ..roles.owner import ImageOwner
 
@@ -145,15 +146,17 @@ def add_images(
     A file that the owner's journal knows with the same content is skipped, so an interrupted call is resumed by the
     same call. A broken file is reported and left out; the rest goes on.
     """
+    from ..io.images import MAX_BYTES  # Pillow loads when there are images, not at import
+
     descriptor = index_descriptor(owner.config)
     report = AddReport()
     for start in range(0, len(paths), chunk):
         names, labels, contents = [], [], []
         for path in paths[start : start + chunk]:
             try:
-                content = path.read_bytes()
-            except OSError as error:
-                report.errors.append((str(path), error.strerror or "cannot be read"))
+                content = read_regular(path, MAX_BYTES, refused=ImageError)
+            except MippError as error:
+                report.errors.append((str(path), str(error)))
                 continue
             label = f"{path.resolve()} {hashlib.sha256(content).hexdigest()}"
             if label in labels or (owner.journal is not None and owner.journal.has(label)):
