@@ -31,6 +31,7 @@ from .common import (
 from .evaluate import evaluate_command, weights_command
 from .owner import owner_group
 from .user import search_command, user_group
+from .warm_up import show_notices, warm_up_command
 
 __all__ = ["main"]
 
@@ -39,6 +40,7 @@ __all__ = ["main"]
 @click.version_option(__version__, prog_name="mipp")
 def cli() -> None:
     """Search over encrypted image features of many owners."""
+    show_notices()
 
 
 cli.add_command(owner_group)
@@ -46,6 +48,7 @@ cli.add_command(user_group)
 cli.add_command(search_command)
 cli.add_command(evaluate_command)
 cli.add_command(weights_command)
+cli.add_command(warm_up_command)
 
 
 @cli.command("init")

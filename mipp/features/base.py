@@ -223,7 +223,8 @@ def check_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         raise DTypeError(f"an image must be a uint8 array, not {kind}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError(f"an image must have shape (H, W, 3), not {image.shape}")
-    return np.ascontiguousarray(image)
+    # a read-only array would have all kernels compiled once more
+    return np.require(image, np.uint8, ["C", "W"])
 
 
 def check_count(count: int, allowed: tuple[int, ...], what: str) -> None:
