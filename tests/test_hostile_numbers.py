@@ -41,6 +41,10 @@ NO_NUMBERS = [
     np.zeros((40, 6), "M8[s]"), np.zeros((40, 6), "m8[s]"), np.zeros((40, 6), "V8"), np.zeros((40, 6), [("a", "f4")]),
     np.full((40, 6), np.longdouble("1e4000")), np.zeros((40, 0)), BASE[0, 0], np.zeros((2, 3, 6)),
 ]  # fmt: skip
+PARAMETERS = [
+    None, "1", "ab", 1e300, 1e-300, 5e-324, np.nan, np.inf, -1.0, 10**400, 10**5000, 1j, b"1", [None], [[1.0]],
+    {"a": 1}, True, np.complex128(1), [1e200] * 6,
+]  # fmt: skip
 METRICS = ("ip", "cosine", "hellinger", "l2", "l1", "hamming")
 FITS = [
     *(lambda x, m=m, k=k: fit(m, x, ring_bits=k, center=m == "l2") for m in METRICS for k in (16, 32, 64)),
@@ -123,10 +127,7 @@ def test_wide_floats_are_taken_if_they_fit():
 @pytest.mark.parametrize(
     "name", ["scale", "offset", "query_scale", "weights", "dim", "bits", "levels", "row_norm2", "metric"]
 )
-@pytest.mark.parametrize(
-    "value", [None, "1", "ab", 1e300, 1e-300, 5e-324, np.nan, np.inf, -1.0, 10**400, 1j, b"1", [None], [[1.0]],
-              {"a": 1}, True, np.complex128(1), [1e200] * 6]
-)  # fmt: skip
+@pytest.mark.parametrize("value", PARAMETERS, ids=range(len(PARAMETERS)))
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine", "l1"])
 def test_parameters_of_any_kind(name, value, metric):
     data = {"metric": metric, "dim": 6} | ({"levels": 4} if metric == "l1" else {}) | {name: value}

@@ -37,7 +37,7 @@ import numpy as np
 from ..errors import DTypeError, EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
 from .bounds import has_rules
-from .numbers import LARGEST, SMALLEST, array, matrix, real, several, unit, whole
+from .numbers import LARGEST, SMALLEST, array, matrix, real, said, several, unit, whole
 from .projection import Projection
 
 __all__ = ["METRICS", "Encoding"]
@@ -107,7 +107,7 @@ class Encoding:
             raise ParameterError(f"encoding: {text}")
 
         if self.metric not in METRICS:
-            fail(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
+            fail(f"metric must be one of {', '.join(METRICS)}, not {said(self.metric)}")
         for name, low, high in (
             ("dim", 1, MAX_DIM),
             ("bits", 2, 16),
@@ -118,9 +118,9 @@ class Encoding:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                fail(f"{name} must be an integer from {low} to {high}, not {value!r}")
-        if self.ring_bits not in RING_DTYPES:
-            fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
+                fail(f"{name} must be an integer from {low} to {high}, not {said(value)}")
+        if not isinstance(self.ring_bits, int) or self.ring_bits not in RING_DTYPES:
+            fail(f"ring_bits must be 16, 32 or 64, not {said(self.ring_bits)}")
         scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
             object.__setattr__(self, name, tuple(real(v) for v in several(getattr(self, name))))

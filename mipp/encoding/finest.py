@@ -12,7 +12,7 @@ from ..errors import EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
 from .encoding import MAX_DIM, Encoding
 from .fit import tune
-from .numbers import LARGEST, SMALLEST, check_sample, integer, matrix, whole
+from .numbers import LARGEST, SMALLEST, check_sample, integer, matrix, said, whole
 
 __all__ = ["check_queries", "check_whole", "finest", "finest_unit", "query_factors"]
 
@@ -56,9 +56,9 @@ def finest(metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_rankin
         Another metric or ring; a sample that is empty or no matrix of finite numbers; what ``tune`` refuses.
     """
     if metric not in ("ip", "l2"):
-        raise ParameterError(f"metric must be ip or l2, not {metric!r}")
+        raise ParameterError(f"metric must be ip or l2, not {said(metric)}")
     if ring_bits and ring_bits not in RING_DTYPES:
-        raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
+        raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {said(ring_bits)}")
     x = matrix(sample, None, "sample")
     check_sample(x)
     offset = _offset(x) if metric == "l2" else np.zeros(x.shape[1])

@@ -19,6 +19,7 @@ __all__ = [
     "integer",
     "matrix",
     "real",
+    "said",
     "sample_matrix",
     "several",
     "unit",
@@ -85,6 +86,15 @@ def sample_matrix(x: npt.ArrayLike, largest: float = LARGEST) -> np.ndarray:
     return found
 
 
+def said(value: object) -> str:
+    """A wrong value for a message: at most 50 characters of it."""
+    try:
+        return repr(value)[:50]
+    except ValueError:
+        # Python writes no integers of thousands of digits
+        return f"a very long {type(value).__name__}"
+
+
 def real(value: object) -> float:
     """A real number as float; NaN for what is none, or too large for float64."""
     if isinstance(value, (bool, str, bytes, complex, np.complexfloating)):
@@ -108,7 +118,7 @@ def several(value: object) -> tuple[Any, ...]:
 def integer(value: object, low: int, high: int, what: str) -> int:
     """``value`` if it is an integer from ``low`` to ``high``, else ParameterError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise ParameterError(f"{what} must be an integer from {low} to {high}, not {repr(value)[:50]}")
+        raise ParameterError(f"{what} must be an integer from {low} to {high}, not {said(value)}")
     return int(value)
 
 

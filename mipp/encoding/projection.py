@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import DTypeError, EncodingError, ParameterError
-from .numbers import integer, sample_matrix
+from .numbers import integer, said, sample_matrix
 from .numbers import matrix as checked
 
 __all__ = ["Projection", "pca", "rotation"]
@@ -41,7 +41,7 @@ class Projection:
         for name in ("dim", "out_dim"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_DIM:
-                raise ParameterError(f"projection: {name} must be an integer from 1 to {MAX_DIM}, not {value!r}")
+                raise ParameterError(f"projection: {name} must be an integer from 1 to {MAX_DIM}, not {said(value)}")
         if self.out_dim > self.dim or 4 * self.dim * self.out_dim > MAX_BYTES:
             raise ParameterError("projection: at most as many dimensions after as before, and at most 64 MiB in all")
         if not isinstance(self.data, bytes) or len(self.data) != 4 * self.dim * self.out_dim:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,8 @@ def extract(
     chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
     if not isinstance(chosen, Descriptor):
         raise DTypeError("descriptor must be a Descriptor or its spec")
-    if isinstance(source, (str, bytes, os.PathLike)):
-        raise DTypeError("source must be a sequence of paths or arrays, not one path")
+    if isinstance(source, (str, bytes, os.PathLike)) or not isinstance(source, Iterable):
+        raise DTypeError("source must be a sequence of paths or arrays, not one of them")
     items: list[Any] = list(source)
     for item in items:
         if not isinstance(item, (str, os.PathLike, np.ndarray)):

@@ -20,7 +20,7 @@ def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
         return None
     try:
         low, high = (float(v) for v in window)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ParameterError("a window is two numbers, low and high") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ParameterError(f"a window is two finite numbers, the smaller first, not {low:g} and {high:g}")
