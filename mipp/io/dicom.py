@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["is_dicom_image", "load_dicom"]
 PREAMBLE = 128
 #: a DICOMDIR, the table of contents of a medium, is a DICOM file without an image
 _DIRECTORY = b"1.2.840.10008.1.3.10"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+#: of a file whose transfer syntax deflates it whole
+MAX_INFLATED = 1 << 30
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 #: attributes of one frame, which multi-frame files keep in functional groups
@@ -47,6 +51,7 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
     except ImportError:
         raise MissingExtraError(f"{name}: DICOM files need pydicom: pip install 'mipp[dicom]'") from None
     try:
+        _check_inflated(file.getbuffer(), name)
         data = pydicom.dcmread(file)
         if not any(keyword in data for keyword in _PIXELS):
             raise ImageError(f"{name}: a DICOM file without an image")
@@ -59,6 +64,21 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
     except Exception as error:
         # patient data can be in the messages of a parser: the type alone is passed on
         raise ImageError(f"{name}: damaged or unsupported DICOM file ({type(error).__name__})") from None
+
+
+def _check_inflated(content: memoryview, name: str) -> None:
+    """ImageError for a deflated file that becomes larger than any file may be: pydicom would inflate it whole."""
+    head = bytes(content[:1024])
+    if _DEFLATED not in head:
+        return
+    # the meta group begins with its length, and is not deflated itself
+    begin = PREAMBLE + 16 + int.from_bytes(head[PREAMBLE + 12 : PREAMBLE + 16], "little")
+    inflate, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, bytes(content[begin:])
+    while rest and not inflate.eof:
+        size += len(inflate.decompress(rest, 1 << 24))
+        rest = inflate.unconsumed_tail
+        if size > MAX_INFLATED:
+            raise ImageError(f"{name}: more than {MAX_INFLATED} bytes when inflated")
 
 
 def _to_rgb(data: Any, name: str, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

@@ -172,7 +172,7 @@ def find_images(
 
     In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, as a picture archive exports DICOM
     files without suffix, those are taken that begin as an image of such a format does. A logged warning counts the
-    files of a folder that were left out and names some.
+    files of a folder that were left out, and names some.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def find_images(
                 left_out += others
             elif others:
                 named = ", ".join(path.name for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-                _log.warning("%s: left out %d files that are no images: %s", entry, len(others), plain_text(named))
+                _log.warning("%s: no images, left out: %d (%s)", shown(entry), len(others), plain_text(named))
         elif os.path.isfile(entry):
             found[entry] = None
         else:

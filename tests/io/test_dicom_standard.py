@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from mipp.errors import ImageError, MippError
 from mipp.io.images import load_image
@@ -209,6 +209,15 @@ def test_colours_that_are_not_known_are_an_error():
     for kind in ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "HSV", "CMYK"):
         with pytest.raises(ImageError):
             load_image(dicom(np.zeros((4, 4, 3), np.uint8), kind))
+
+
+def test_deflated_files_are_bounded(monkeypatch):
+    data = dicom(DEEP, syntax=DeflatedExplicitVRLittleEndian)
+    assert np.array_equal(gray(data, window=(0, 4095)), scaled(U, 0, 4095))
+    monkeypatch.setattr("mipp.io.dicom.MAX_INFLATED", 400)
+    assert gray(dicom(DEEP)).shape == DEEP.shape
+    with pytest.raises(ImageError, match="inflated"):
+        load_image(dicom(DEEP, syntax=DeflatedExplicitVRLittleEndian))
 
 
 # --- multi-frame ------------------------------------------------------------------------------------------------------

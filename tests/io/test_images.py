@@ -275,7 +275,7 @@ def test_files_without_a_suffix_are_looked_into(tmp_path, caplog):
     os.mkfifo(tmp_path / "pipe")
     names = [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path)]
     assert names == ["1.2.840.113", "DIR/IM0002", "IM0001", "photo", "photo.bak"]
-    assert "left out 5 files that are no images: DICOMDIR, none, notes.txt, pipe, table.csv" in caplog.text
+    assert "no images, left out: 5 (DICOMDIR, none, notes.txt, pipe, table.csv)" in caplog.text
     caplog.clear()
     left_out = []
     find_images(tmp_path, left_out=left_out)
