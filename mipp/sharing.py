@@ -103,9 +103,12 @@ class SharedRows:
 
 def as_words(values: np.ndarray, params: Params, what: str) -> np.ndarray:
     """Integers of at most the ring's width as ring words, C-contiguous, two's complement; no copy when possible."""
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise ShapeError(f"{what} must be (rows, dim), with rows of one length") from None
     if values.dtype.kind not in "iu":
-        raise DTypeError(f"{what} must be integers, not {values.dtype}")
+        raise DTypeError(f"{what} must be integers, not {str(values.dtype)[:50]}")
     if values.ndim != 2 or values.shape[1] < 1:
         raise ShapeError(f"{what} must be (rows, dim) with dim >= 1, not {values.shape}")
     if values.dtype.itemsize == params.dtype.itemsize and values.dtype.isnative:
@@ -352,8 +355,9 @@ def add_zero_share(
 
 def reconstruct(answers: Sequence[np.ndarray], *, threads: int | None = None) -> np.ndarray:
     """Scores (B, N) int64 from the 2t+1 answers (B, N) of one query: their sum mod 2^k, read as signed."""
-    first = answers[0]
-    out = np.empty(first.shape, np.int64)
+    if not isinstance(answers, (list, tuple)) or not answers or not isinstance(answers[0], np.ndarray):
+        raise DTypeError("answers must be a list of arrays")
+    out = np.empty(answers[0].shape, np.int64)
     _core.reconstruct(list(answers), out, threads or 0)
     return out
 

@@ -102,10 +102,19 @@ def walked(paths: Path | Sequence[Path], *, outside: bool = True) -> tuple[list[
     """Image files of folders and what was left out, as :func:`mipp.io.walk.walk_images`; says what was left out."""
     from ..io.walk import walk_images
 
-    files, left_out = walk_images(paths, outside=outside)
+    others: list[Path] = []
+    files, left_out = walk_images(paths, outside=outside, others=others)
     for path, reason in left_out:
         warn(f"left out {path}: {reason}")
+    warn_of_others(others)
     return files, left_out
+
+
+def warn_of_others(others: Sequence[Path]) -> None:
+    """Say how many files of folders are no images, and name some."""
+    if others:
+        named = ", ".join(path.name for path in others[:3]) + (", ..." if len(others) > 3 else "")
+        warn(f"{len(others)} other file{'s' * (len(others) > 1)} left out, no images: {named}")
 
 
 @contextlib.contextmanager

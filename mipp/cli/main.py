@@ -34,6 +34,7 @@ from .evaluate import evaluate_command, weights_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
 from .user import search_command, user_group
+from .warm_up import show_notices, warm_up_command
 
 __all__ = ["main"]
 
@@ -42,6 +43,7 @@ __all__ = ["main"]
 @click.version_option(__version__, prog_name="mipp")
 def cli() -> None:
     """Search over encrypted image features of many owners."""
+    show_notices()
 
 
 cli.add_command(owner_group)
@@ -49,6 +51,7 @@ cli.add_command(user_group)
 cli.add_command(search_command)
 cli.add_command(evaluate_command)
 cli.add_command(weights_command)
+cli.add_command(warm_up_command)
 
 
 @cli.command("init")

@@ -19,6 +19,7 @@ from .common import (
     progress,
     show,
     unprotected,
+    warn_of_others,
     with_passphrase,
 )  # fmt: skip
 from .outputs import RegularFile, warn
@@ -121,6 +122,7 @@ def add_command(
     if bool(images) == (vectors is not None):
         raise click.UsageError("give either IMAGES or --vectors FILE")
     left_out: list[tuple[Path, str]] = []
+    others: list[Path] = []
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
         owner.checking = None if as_json else _checking
@@ -131,7 +133,8 @@ def add_command(
             with progress("add", len(data), as_json) as advance:
                 report = add_vectors(owner, vectors, data, progress=advance)
         else:
-            paths, left_out = walk_images(images, outside=follow_links)
+            paths, left_out = walk_images(images, outside=follow_links, others=others)
+            warn_of_others(others)
             if not paths:
                 raise ParameterError(
                     "; ".join(["no image files there", *(f"{path}: {text}" for path, text in left_out)])
@@ -143,6 +146,7 @@ def add_command(
     errors += [{"file": file, "error": text} for file, text in report.errors]
     outcome = {
         "added": len(ids), "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
+        "no_images": [str(path) for path in others],
     }  # fmt: skip
     show(outcome, as_json, lambda: [
         *(f"left out {e['file']}: {e['error']}" for e in errors),

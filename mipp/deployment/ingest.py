@@ -183,6 +183,7 @@ def add_images(
     added, and then the rows of its old content are deleted, unless another file holds it. A broken file is reported
     and left out; the rest goes on. One process at a time adds for an owner (``owner.adding``).
     """
+
     descriptor = index_descriptor(owner.config)
     report = AddReport()
     with owner.adding:

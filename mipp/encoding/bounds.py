@@ -232,7 +232,11 @@ def _rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule]:
     query: QueryRule | None = None
     rule: RowRule | None = None
     if encoding.stepped:
-        rule, query = _stepped_rules(encoding, width) or (None, None)
+        try:
+            rule, query = _stepped_rules(encoding, width) or (None, None)
+        except OverflowError:
+            # steps so far from one that integer weights cannot have their ratios
+            rule, query = None, None
     elif encoding.metric in ("l1", "hamming"):
         weights[:n] = 1
         rule = _planned(k, weights, n, n, None)
@@ -303,14 +307,15 @@ class _Rounded:
 
 def _rounded(exact: list[Fraction], most: int, clip: int, precision: int) -> _Rounded:
     """Weights rounded to integers, with an error below 2^-precision of each; words are at most ``clip``."""
-    power = max(0, math.ceil(math.log2(float((1 << precision) / min(exact)))))
+    ratio = (1 << precision) / min(exact)
+    power = math.ceil(math.log2(float(ratio))) if ratio > 1 else 0
     unit = 1 << power
     weights = [round(unit * e) for e in exact]
     norm2 = min(int(most / min(exact)) + 1, len(exact) * clip**2)
     # clients bound the sum by float arithmetic
     off = (norm2 + 1) // 2 + (unit * (most + 1) >> 40) + 1
-    ratio = max(e * unit / w for e, w in zip(exact, weights, strict=True))
-    return _Rounded(unit, weights, unit * most + off, norm2, off, ratio)
+    excess = max(e * unit / w for e, w in zip(exact, weights, strict=True))
+    return _Rounded(unit, weights, unit * most + off, norm2, off, excess)
 
 
 def _stepped_rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule] | None:

@@ -34,10 +34,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EncodingError, ParameterError, ScoreRangeError
+from ..errors import DTypeError, EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
 from .bounds import has_rules
-from .numbers import matrix, unit, whole
+from .numbers import LARGEST, SMALLEST, array, matrix, real, said, several, unit, whole
 from .projection import Projection
 
 __all__ = ["METRICS", "Encoding"]
@@ -49,6 +49,11 @@ _FORMAT = 1
 _CHUNK = 1 << 16
 MAX_DIM = 1 << 20
 _MAX_NORM2 = 1 << 62
+
+
+def _ceil(value: float) -> int:
+    """The least integer that is not smaller, at most what a norm bound holds."""
+    return math.ceil(min(value, float(_MAX_NORM2)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +108,9 @@ class Encoding:
             raise ParameterError(f"encoding: {text}")
 
         if self.metric not in METRICS:
-            fail(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
-        if self.ring_bits not in RING_DTYPES:
-            fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
+            fail(f"metric must be one of {', '.join(METRICS)}, not {said(self.metric)}")
+        if not isinstance(self.ring_bits, int) or self.ring_bits not in RING_DTYPES:
+            fail(f"ring_bits must be 16, 32 or 64, not {said(self.ring_bits)}")
         for name, low, high in (
             ("dim", 1, MAX_DIM),
             ("bits", 2, 32 if self.ring_bits == 64 else 16),
@@ -116,13 +121,14 @@ class Encoding:
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                fail(f"{name} must be an integer from {low} to {high}, not {value!r}")
+                fail(f"{name} must be an integer from {low} to {high}, not {said(value)}")
         scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
-            value = getattr(self, name)
-            values = (value,) if isinstance(value, (int, float)) else tuple(value)
-            object.__setattr__(self, name, tuple(float(v) for v in values))
-        object.__setattr__(self, "weights", tuple(self.weights))
+            object.__setattr__(self, name, tuple(real(v) for v in several(getattr(self, name))))
+        object.__setattr__(self, "weights", several(self.weights))
+        object.__setattr__(self, "query_scale", real(self.query_scale))
+        if not 0 <= self.query_scale < math.inf:
+            fail("query_scale must be finite and positive")
         if self.projection is not None:
             if not scaled or not isinstance(self.projection, Projection):
                 fail(f"{self.metric} takes no projection of type {type(self.projection).__name__}")
@@ -132,15 +138,15 @@ class Encoding:
             fail(f"{self.metric} takes no scale")
         if not self.scale and scaled:
             object.__setattr__(self, "scale", (1.0 / self.clip if self.metric in _UNIT else 1.0,))
-        if any(not math.isfinite(v) or v <= 0 for v in self.scale):
-            fail("scales must be finite and positive")
-        several = self.metric != "l2" or self.query_scale
-        if scaled and len(self.scale) not in (1, self.inner_dim if several else 1):
-            fail(f"{self.metric} takes one scale" + (f" or {self.inner_dim}" if several else ""))
+        if any(not SMALLEST <= v <= LARGEST for v in self.scale):
+            fail("scales must be finite and positive, from 2^-480 to 2^480")
+        each = self.metric != "l2" or self.query_scale
+        if scaled and len(self.scale) not in (1, self.inner_dim if each else 1):
+            fail(f"{self.metric} takes one scale" + (f" or {self.inner_dim}" if each else ""))
         if self.offset and (self.metric != "l2" or len(self.offset) != self.dim):
             fail("an offset is for l2, one number per dimension")
-        if any(not math.isfinite(v) for v in self.offset):
-            fail("offsets must be finite")
+        if any(not abs(v) <= LARGEST for v in self.offset):
+            fail("offsets must be finite, and at most 2^480")
         if self.metric == "l2" and not self.query_scale and self.query_bits < self.bits:
             fail("l2 needs query_bits >= bits, or a query_scale")
         if self.metric == "l1" and self.levels < 2:
@@ -157,8 +163,8 @@ class Encoding:
             object.__setattr__(self, "query_scale", t)
         if self.query_scale and not scaled:
             fail(f"{self.metric} takes no query_scale")
-        if not math.isfinite(self.query_scale) or self.query_scale < 0:
-            fail("query_scale must be finite and positive")
+        if self.query_scale and not SMALLEST**2 <= self.query_scale <= LARGEST**2:
+            fail("query_scale must be from 2^-960 to 2^960")
         if (self.row_norm2 or self.query_norm2) and not scaled:
             fail(f"{self.metric} takes no norm bounds")
         if scaled:
@@ -174,15 +180,16 @@ class Encoding:
         total = sum(self.weights) if self.weights else self.inner_dim
         row, query = total * self.clip**2, total * self.query_clip**2
         if self.stepped:
-            row = math.ceil(float((self.integer_weights * self.scales**2).sum()) * self.clip**2 / self.query_scale)
-            inverse = float((1.0 / (self.integer_weights * self.scales**2)).sum())
-            query = math.ceil(self.query_clip**2 * self.query_scale / 4 * inverse)
+            with np.errstate(over="ignore"):
+                row = _ceil(float((self.integer_weights * self.scales**2).sum()) * self.clip**2 / self.query_scale)
+                inverse = float((1.0 / (self.integer_weights * self.scales**2)).sum())
+            query = _ceil(self.query_clip**2 * self.query_scale / 4 * inverse)
         elif self.metric in _UNIT and len(self.scale) == 1:
             # |x| = 1, a projection does not lengthen it, and rounding moves each coordinate by at most 1/2
             slack = math.sqrt(self.inner_dim) / 2
             length = 1.0 if self.projection is None else 1.0 + Projection.TOLERANCE
-            row = min(row, math.ceil((length / self.scale[0] + slack) ** 2))
-            query = min(query, math.ceil((length * self.scale[0] / self.query_scale + slack) ** 2))
+            stored, asked = length / self.scale[0] + slack, length * self.scale[0] / self.query_scale + slack
+            row, query = min(row, _ceil(stored * stored)), min(query, _ceil(asked * asked))
         # what can be declared, and so written down, has 62 bits
         row, query = min(row, _MAX_NORM2), min(query, _MAX_NORM2)
         object.__setattr__(self, "row_norm2", min(self.row_norm2, row) or row)
@@ -264,8 +271,9 @@ class Encoding:
         most = self.inner_dim * self.query_clip
         if self.stepped:
             # b = 2 w s q / t, so |b|_1 <= 2 |s|_w |q|_w / t, with |q|_w^2 / t bounded
-            steps = float((self.integer_weights * self.scales**2).sum()) / self.query_scale
-            return min(most, math.ceil(2 * math.sqrt(steps * self.query_norm2))) + 1
+            with np.errstate(over="ignore"):
+                steps = float((self.integer_weights * self.scales**2).sum()) / self.query_scale
+            return min(most, _ceil(2 * math.sqrt(steps) * math.sqrt(self.query_norm2)) if self.query_norm2 else 0) + 1
         total = sum(self.weights) if self.weights else self.inner_dim
         if self.weights:
             most = total * self.query_clip
@@ -303,7 +311,10 @@ class Encoding:
         values = {name: value for name, value in data.items() if name != "format"}
         if "projection" in values:
             values["projection"] = Projection.from_dict(values["projection"])
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError:
+            raise ParameterError("not an encoding of this format version") from None
 
     @functools.cached_property  # servers compare it with every query's
     def hash(self) -> bytes:
@@ -349,7 +360,7 @@ class Encoding:
 
     def encode_queries(self, queries: np.ndarray) -> np.ndarray:
         """Query vectors to integers: (B, dim) or (dim,) numbers to (B, encoded_dim). Secret. Errors as for rows."""
-        queries = np.asarray(queries)
+        queries = array(queries, "queries")
         x = matrix(queries[None] if queries.ndim == 1 else queries, self.dim, "queries")
         if self.metric == "l1":
             b = 2 * self._thermometer(x, "queries") - 1
@@ -374,7 +385,9 @@ class Encoding:
             return np.asarray(a.reshape(len(a), self.dim, -1).sum(axis=2), np.float64)
         if self.metric == "hamming":
             return np.asarray((a + 1) / 2)
-        v = a[:, : self.inner_dim] * self.scales
+        if float(np.abs(a).max(initial=0)) > 2.0**63:
+            raise EncodingError("rows hold numbers that no ring has")
+        v = a[:, : self.inner_dim].astype(np.float64) * self.scales
         if self.projection is not None:
             v = v @ self.projection.matrix.T
         if self.offset:
@@ -387,20 +400,34 @@ class Encoding:
         Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
-        scores = np.asarray(scores)
-        if self.stepped:
-            scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
-        queries = np.asarray(queries)
+        scores = array(scores, "scores")
+        if scores.dtype.kind not in "iufO" or (
+            scores.dtype.kind == "O" and not all(isinstance(v, (int, float, np.number)) for v in scores.flat)
+        ):
+            raise DTypeError(f"scores must be numbers, not {str(scores.dtype)[:50]}")
+        if scores.dtype.kind == "O":  # integers beyond 64 bits, as tests have them
+            try:
+                scores = scores.astype(np.float64)
+            except (TypeError, ValueError, OverflowError):
+                raise DTypeError("scores must be numbers") from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._values(scores, queries)
+
+    def _values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        queries = array(queries, "queries")
         queries = queries[None] if queries.ndim == 1 else queries
         if self.metric == "l2" and not self.stepped:
-            return self._distances(scores.astype(np.int64, copy=False), matrix(queries, self.dim, "queries"))
+            return self._distances(scores, matrix(queries, self.dim, "queries"))
+        if self.stepped:
+            scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
         scores = np.asarray(scores, np.float64)
         if self.metric in ("ip", *_UNIT):
             return scores * self.query_scale
         if self.metric == "hamming":
             return (self.dim - scores) / 2
         if self.metric == "l1":
-            return np.asarray(queries, np.float64).sum(axis=1, keepdims=True) - scores
+            asked = whole(matrix(queries, self.dim, "queries"), 0, self.levels - 1, "queries")
+            return asked.sum(axis=1, keepdims=True) - scores
         b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
         return (self._query_length(b)[:, None] - scores) * self.query_scale
 
@@ -409,8 +436,9 @@ class Encoding:
         b = self._quantise(queries, query=True)
         self._check_queries(b)
         norm2 = np.asarray(self._squares(b), np.int64)[:, None]
-        whole, rest = norm2 // self._factor, norm2 % self._factor
-        return np.asarray(((whole - scores) + rest / self._factor) / self._factor * self.scale[0] ** 2)
+        scores = scores.astype(np.int64, copy=False) if scores.dtype.kind in "iu" else scores
+        steps, rest = norm2 // self._factor, norm2 % self._factor
+        return np.asarray(((steps - scores) + rest / self._factor) / self._factor * self.scale[0] ** 2)
 
     def score_threshold(self, value: float, query: np.ndarray) -> int:
         """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
@@ -420,15 +448,20 @@ class Encoding:
         ParameterError
             Not a number, or a value that every score or no score reaches.
         """
+        value = real(value)
         if not math.isfinite(value):
-            raise ParameterError(f"a threshold must be a finite number, not {value!r}")
+            raise ParameterError("a threshold must be a finite number")
         # far apart: next to a long query's own length floats do not tell one score from the next
         apart = 1 << max(self.score_range[1].bit_length() - 1, 0)
-        zero, other = self.values(np.array([[0, apart]]), np.asarray(query)[None])[0].tolist()
-        exact = (value - zero) / ((other - zero) / apart)
+        zero, other = self.values(np.array([[0, apart]]), array(query, "query")[None])[0].tolist()
+        if not math.isfinite(other - zero) or other == zero:
+            raise ParameterError("no threshold can be told for this query")
+        step = (other - zero) / apart
+        exact = (value - zero) / step
         # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
-        error = (abs(value) + abs(zero)) * 2.0**-49 / abs((other - zero) / apart)
-        theta = math.ceil(exact - max(1e-6, error))
+        beyond = 2.0**70  # no ring has such scores
+        error = min((abs(value) + abs(zero)) * 2.0**-49 / abs(step), beyond)
+        theta = math.ceil(exact - max(1e-6, error)) if abs(exact) < beyond else int(math.copysign(beyond, exact))
         low, high = self.score_range
         if not low <= theta <= high:
             what = "no score can" if theta > high else "every score does"
@@ -453,7 +486,18 @@ class Encoding:
 
     def _quantise(self, x: np.ndarray, *, query: bool) -> np.ndarray:
         what = "query" if query else "row"
-        v = x.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # what is beyond float64 is clipped as all that is large
+            v = self._scaled(x.astype(np.float64), what, query=query)
+        if np.isnan(v).any():
+            raise EncodingError(f"a {what} holds numbers too large for the encoding")
+        clip = self.query_clip if query else self.clip
+        np.rint(v, out=v)
+        np.clip(v, -clip, clip, out=v)
+        return v.astype(np.int64)
+
+    def _scaled(self, v: np.ndarray, what: str, *, query: bool) -> np.ndarray:
+        """What is rounded to words of rows or queries."""
         if self.metric == "hellinger":
             if (v < 0).any():
                 raise EncodingError(f"a {what} holds negative values, which no histogram has")
@@ -463,18 +507,15 @@ class Encoding:
         if self.offset:
             v -= np.array(self.offset)
         if self.projection is not None:
+            if np.abs(v).max(initial=0.0) > LARGEST:
+                raise EncodingError(f"a {what} holds numbers too large to be projected")
             v = v @ self.projection.matrix
         scale = np.array(self.scale)
         if not query:
-            clip, v = self.clip, v / scale
-        elif self.stepped:
-            clip, v = self.query_clip, v * (2 * self.integer_weights * scale / self.query_scale)
-        else:
-            clip = self.query_clip
-            v = v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale
-        np.rint(v, out=v)
-        np.clip(v, -clip, clip, out=v)
-        return v.astype(np.int64)
+            return np.asarray(v / scale)
+        if self.stepped:
+            return np.asarray(v * (2 * self.integer_weights * scale / self.query_scale))
+        return np.asarray(v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale)
 
     def _query_length(self, b: np.ndarray) -> np.ndarray:
         """Squared weighted length of stepped l2 queries in units of t: of b t / (2 w s)."""
@@ -505,7 +546,7 @@ class Encoding:
     def _thermometer(self, x: np.ndarray, what: str) -> np.ndarray:
         v = whole(x, 0, self.levels - 1, what)
         code = v[:, :, None] > np.arange(self.levels - 1)
-        return code.reshape(len(v), -1).astype(np.int64)
+        return code.reshape(len(v), self.encoded_dim).astype(np.int64)
 
     def _signs(self, x: np.ndarray, what: str) -> np.ndarray:
         return 2 * whole(x, 0, 1, what) - 1

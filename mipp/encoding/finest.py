@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EncodingError, ParameterError, ScoreRangeError, ShapeError
+from ..errors import EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
-from .encoding import Encoding
+from .encoding import MAX_DIM, Encoding
 from .fit import tune
-from .numbers import matrix, whole
+from .numbers import LARGEST, SMALLEST, check_sample, integer, matrix, said, whole
 
 __all__ = ["check_queries", "check_whole", "finest", "finest_unit", "misses", "query_factors"]
 
@@ -71,12 +71,11 @@ def finest(
         Another metric or ring; a sample that is empty or no matrix of finite numbers; what ``tune`` refuses.
     """
     if metric not in ("ip", "l2"):
-        raise ParameterError(f"metric must be ip or l2, not {metric!r}")
+        raise ParameterError(f"metric must be ip or l2, not {said(metric)}")
     if ring_bits and ring_bits not in RING_DTYPES:
-        raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {ring_bits!r}")
+        raise ParameterError(f"ring_bits must be 16, 32, 64 or 0, not {said(ring_bits)}")
     x = matrix(sample, None, "sample")
-    if not x.size:
-        raise ShapeError("the sample is empty")
+    check_sample(x)
     offset = _offset(x) if metric == "l2" else np.zeros(x.shape[1])
     largest = max(float(np.abs(p).max()) for p in _parts(x, offset)) or 1.0
     norms = _norms(x, offset, largest)
@@ -116,10 +115,11 @@ def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: b
     Raises
     ------
     ParameterError
-        Another metric or ring.
+        Another metric, dimension or ring.
     """
     if metric not in ("ip", "l2") or ring_bits not in (32, 64):
         raise ParameterError("unit vectors are for ip and l2, in rings of 32 or 64 bits")
+    integer(dim, 1, MAX_DIM, "dim")
     # a little longer, for vectors whose length was made one in float32
     return _rounded(metric, dim, 1.0 + 2.0**-16, ring_bits, server_ranking, {})
 
@@ -149,7 +149,9 @@ def check_queries(encoding: Encoding, queries: np.ndarray) -> None:
         x = matrix(queries, encoding.dim, "queries").astype(np.float64)
         offset = np.array(encoding.offset) if encoding.offset else 0.0
         # as many steps as a row has, each divided further
-        if np.abs(x - offset).max(initial=0.0) > ((1 << (encoding.bits - 1)) - 1) * encoding.scale[0]:
+        with np.errstate(over="ignore"):
+            largest = np.abs(x - offset).max(initial=0.0)
+        if largest > ((1 << (encoding.bits - 1)) - 1) * encoding.scale[0]:
             raise ScoreRangeError("a query has a coordinate that the encoding would clip")
 
 
@@ -157,9 +159,20 @@ def query_factors(encoding: Encoding, queries: np.ndarray) -> np.ndarray:
     """By what to multiply queries (B, dim) of ``ip`` so that they take all of their range: (B,) float64, secret.
 
     The ranking stays as it is, no query is too long, and scores become finer; divide the values by it. Where rows are
-    kept exactly these are powers of two, so that whole queries stay whole.
+    kept exactly these are powers of two, so that whole queries stay whole. A query of numbers below 2^-480 counts as
+    zero.
+
+    Raises
+    ------
+    ParameterError, DTypeError, ShapeError, EncodingError
+        An encoding of ``l2``; queries that are no matrix of finite numbers, or hold some beyond 2^480.
     """
-    x = matrix(queries, encoding.dim, "queries").astype(np.float64) * (np.array(encoding.scale) / encoding.query_scale)
+    if encoding.metric != "ip":
+        raise ParameterError(f"queries of {encoding.metric} take no factors")
+    x = matrix(queries, encoding.dim, "queries").astype(np.float64)
+    if np.abs(x).max(initial=0.0) > LARGEST:
+        raise EncodingError("a query holds numbers too large for float arithmetic; rescale it")
+    x = np.where(np.abs(x) < SMALLEST, 0.0, x) * (np.array(encoding.scale) / encoding.query_scale)
     largest = np.abs(x).max(axis=1, initial=0.0)
     safe = np.where(largest > 0, largest, 1.0)
     length = np.sqrt(np.einsum("ij,ij->i", x / safe[:, None], x / safe[:, None])) * safe

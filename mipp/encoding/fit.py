@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import EncodingError, ParameterError, ScoreRangeError, ShapeError
 from .encoding import Encoding
-from .numbers import matrix, unit
+from .numbers import LARGEST, integer, sample_matrix, unit
 from .projection import Projection, pca
 
 __all__ = ["Tuning", "fit", "tune"]
@@ -33,13 +33,15 @@ def fit(metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool 
     When the ring is too small for what the bits allow, rows and queries are bounded to the longest of the sample plus a
     tenth; longer ones are refused later.
     """
-    x = _sample(sample)
+    x = _sample(metric, sample)
     if not 0 < quantile <= 1:
         raise ParameterError("quantile must be in (0, 1]")
+    if center and metric != "l2":
+        raise ParameterError("center is for l2")
     dim = x.shape[1]
     if metric in ("l1", "hamming"):
         if metric == "l1":
-            options.setdefault("levels", int(x.max()) + 1)
+            options.setdefault("levels", min(max(int(x.max()), 0), 1 << 20) + 1)
         return Encoding(metric, dim, **options)
     original = x
     if center:
@@ -48,8 +50,7 @@ def fit(metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool 
     largest = float(np.quantile(np.abs(x), quantile))
     if largest <= 0:
         raise EncodingError("the sample is zero everywhere; there is no scale to fit")
-    bits = int(options.get("bits", 8))
-    query_bits = int(options.get("query_bits", 8))
+    bits, query_bits = (integer(options.get(name, 8), 2, 24, name) for name in ("bits", "query_bits"))
     scale = largest / ((1 << (bits - 1)) - 1)
     if metric != "l2":
         # the query's integers are about q s / t: let the sample's largest value reach the query's range too
@@ -120,8 +121,10 @@ def tune(
     """
     if metric not in ("ip", "l2", "cosine", "hellinger"):
         raise ParameterError(f"{metric} is exact as it is; there is nothing to tune")
-    x = _sample(sample)
-    if k < 1 or len(x) < 2 * k:
+    # products of numbers and scales are squared
+    x = _sample(metric, sample, math.sqrt(LARGEST))
+    integer(k, 1, 1 << 62, "k")
+    if len(x) < 2 * k:
         raise ShapeError(f"a sample of {len(x)} vectors is too small to measure recall at {k}: it takes {2 * k}")
     if not 1 <= margin < 100:
         raise ParameterError("margin must be from 1 to 100")
@@ -209,11 +212,9 @@ def _length(x: np.ndarray) -> float:
     return math.sqrt(float(np.einsum("ij,ij->i", x, x).max()))
 
 
-def _sample(sample: np.ndarray) -> np.ndarray:
-    x = matrix(sample, None, "sample").astype(np.float64)
-    if not len(x):
-        raise ShapeError("the sample is empty")
-    return x
+def _sample(metric: str, sample: np.ndarray, largest: float = LARGEST) -> np.ndarray:
+    # the others divide by a row's length first, or take whole numbers
+    return sample_matrix(sample, largest if metric in ("ip", "l2") else math.inf)
 
 
 def _prepared(metric: str, x: np.ndarray, offset: Any, projection: Projection | None) -> np.ndarray:

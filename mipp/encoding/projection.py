@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import ParameterError, ShapeError
+from ..errors import DTypeError, EncodingError, ParameterError
+from .numbers import integer, said, sample_matrix
 from .numbers import matrix as checked
 
 __all__ = ["Projection", "pca", "rotation"]
@@ -39,7 +41,7 @@ class Projection:
         for name in ("dim", "out_dim"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_DIM:
-                raise ParameterError(f"projection: {name} must be an integer from 1 to {MAX_DIM}, not {value!r}")
+                raise ParameterError(f"projection: {name} must be an integer from 1 to {MAX_DIM}, not {said(value)}")
         if self.out_dim > self.dim or 4 * self.dim * self.out_dim > MAX_BYTES:
             raise ParameterError("projection: at most as many dimensions after as before, and at most 64 MiB in all")
         if not isinstance(self.data, bytes) or len(self.data) != 4 * self.dim * self.out_dim:
@@ -56,9 +58,12 @@ class Projection:
     @classmethod
     def of(cls, matrix: np.ndarray) -> Projection:
         """From a matrix (dim, out_dim) with orthonormal columns; ParameterError for another."""
-        m = np.asarray(matrix)
-        if m.ndim != 2:
-            raise ShapeError(f"a projection is a matrix, not of shape {m.shape}")
+        try:
+            m = checked(matrix, None, "a projection's entries")
+        except (DTypeError, EncodingError) as error:
+            raise ParameterError(str(error)) from None
+        if np.abs(m).max(initial=0) > 2:
+            raise ParameterError("projection: columns must be orthonormal")
         return cls(m.shape[0], m.shape[1], m.astype("<f4").tobytes())
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,16 +91,17 @@ def pca(sample: np.ndarray, out_dim: int, *, center: bool = True) -> Projection:
     Raises
     ------
     ParameterError, DTypeError, ShapeError, EncodingError
-        More dimensions than the sample has; a sample that is no matrix of finite numbers.
+        More dimensions than the sample has; a sample that is no matrix of finite numbers, or of numbers whose squares
+        overflow or vanish.
     """
-    x = checked(sample, None, "sample").astype(np.float64)
-    if not 1 <= out_dim <= x.shape[1]:
-        raise ParameterError(f"a projection of {x.shape[1]} dimensions has 1 to {x.shape[1]} of them, not {out_dim}")
-    if not len(x):
-        raise ShapeError("the sample is empty")
+    x = sample_matrix(sample)
+    integer(out_dim, 1, x.shape[1], f"dimensions of a projection of {x.shape[1]}")
     if center:
         x = x - x.mean(axis=0)
-    _, vectors = np.linalg.eigh(x.T @ x)
+    try:
+        _, vectors = np.linalg.eigh(x.T @ x)
+    except np.linalg.LinAlgError:
+        raise EncodingError("no principal directions of the sample were found") from None
     basis = vectors[:, ::-1][:, :out_dim]
     # a sign is free: let the largest entry be positive, so that the same sample gives the same map
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(out_dim)])
@@ -103,6 +109,11 @@ def pca(sample: np.ndarray, out_dim: int, *, center: bool = True) -> Projection:
 
 
 def rotation(dim: int, seed: int = 0) -> Projection:
-    """A random rotation of ``dim`` dimensions, public, from a seed: spreads energy evenly over all of them."""
+    """A random rotation of ``dim`` dimensions, public, from a seed: spreads energy evenly over all of them.
+
+    ParameterError for a dimension outside 1..4096, or a seed that is no integer from 0 on.
+    """
+    integer(dim, 1, math.isqrt(MAX_BYTES // 4), "dimensions of a rotation")
+    integer(seed, 0, (1 << 64) - 1, "a seed")
     q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
     return Projection.of(q * np.sign(np.diag(r)))

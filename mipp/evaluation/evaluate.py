@@ -14,7 +14,8 @@ from .. import features
 from ..deployment import DEFAULT_BITS, Deployment
 from ..deployment.ingest import descriptor_encoding
 from ..encoding import Encoding
-from ..errors import ParameterError, ShapeError
+from ..encoding.numbers import matrix
+from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 from . import metrics
 
 __all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float_scores", "plain_scores"]
@@ -35,11 +36,24 @@ def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> n
 
 
 def float_scores(metric: str, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Scores (B, N) float64 of a metric of encodings, unquantised; larger is nearer."""
-    a, b = np.asarray(rows, np.float64), np.asarray(queries, np.float64)
+    """Scores (B, N) float64 of a metric of encodings, unquantised; larger is nearer.
+
+    EncodingError where float64 does not hold them; DTypeError, ShapeError for what is no matrix of numbers.
+    """
+    a, b = (matrix(v, None, what).astype(np.float64) for v, what in ((rows, "rows"), (queries, "queries")))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = _float_scores(metric, a, b)
+    if not np.isfinite(scores).all():
+        raise EncodingError("rows or queries hold numbers that have no score in float arithmetic")
+    return scores
+
+
+def _float_scores(metric: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if metric == "hellinger":
         a, b = np.sqrt(a), np.sqrt(b)
     if metric in ("cosine", "hellinger"):
+        # by powers of two, exactly, so that squares neither overflow nor vanish
+        a, b = (np.ldexp(v, -np.frexp(np.abs(v).max(axis=1, keepdims=True, initial=0))[1]) for v in (a, b))
         a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300) for v in (a, b))
     if metric in ("l1", "hamming"):
         return -np.array([np.abs(a - q).sum(axis=1) for q in b]).reshape(len(b), len(a))
@@ -178,6 +192,10 @@ def evaluate_neighbours(
     """
     if rows.ndim != 2 or queries.ndim != 2 or not rows.shape[1] == queries.shape[1] == encoding.dim:
         raise ShapeError(f"rows {rows.shape}, queries {queries.shape} and an encoding of {encoding.dim} do not fit")
+    if not len(rows) or not len(queries):
+        raise ShapeError("there must be rows and queries")
+    if truth is not None and truth.dtype.kind not in "iu":
+        raise DTypeError(f"true neighbours must be row numbers, not {truth.dtype}")
     if truth is not None and len(truth) != len(queries):
         raise ShapeError(f"{len(queries)} queries and {len(truth)} lists of true neighbours do not fit")
     if truth is not None and (truth.ndim != 2 or truth.min(initial=0) < 0 or truth.max(initial=0) >= len(rows)):

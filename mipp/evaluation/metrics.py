@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..encoding.numbers import array, integer
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 
 __all__ = [
@@ -58,26 +59,26 @@ def ranking_from_scores(scores: npt.ArrayLike, exclude: npt.ArrayLike | None = N
     DTypeError, ShapeError, ParameterError, EncodingError
         Not real numbers; shapes that do not fit; an excluded row out of range; NaN scores.
     """
-    array = np.asarray(scores)
-    if array.dtype.kind not in "buif":
-        raise DTypeError(f"scores must be real numbers, not {array.dtype}")
-    if array.ndim != 2:
-        raise ShapeError(f"scores must have shape (B, N), not {array.shape}")
-    if array.dtype.kind == "f":
-        if np.isnan(array).any():
+    given = array(scores, "scores")
+    if given.dtype.kind not in "buif":
+        raise DTypeError(f"scores must be real numbers, not {str(given.dtype)[:50]}")
+    if given.ndim != 2:
+        raise ShapeError(f"scores must have shape (B, N), not {given.shape}")
+    if given.dtype.kind == "f":
+        if np.isnan(given).any():
             raise EncodingError("scores hold NaN")
-        falling = -array
+        falling = -given
     else:
         # the complement reverses the order of any integer type; a minus overflows at the smallest
-        falling = ~array
+        falling = ~given
     order: npt.NDArray[np.int64] = np.argsort(falling, axis=1, kind="stable").astype(np.int64)
     if exclude is None:
         return order
-    own = np.asarray(exclude)
-    if own.shape != (len(array),) or own.dtype.kind not in "iu":
-        raise ShapeError(f"exclude must be {len(array)} row numbers")
-    if own.size and (own.min() < 0 or own.max() >= array.shape[1]):
-        raise ParameterError(f"exclude must be in 0..{array.shape[1] - 1}")
+    own = array(exclude, "exclude")
+    if own.shape != (len(given),) or own.dtype.kind not in "iu":
+        raise ShapeError(f"exclude must be {len(given)} row numbers")
+    if own.size and (own.min() < 0 or own.max() >= given.shape[1]):
+        raise ParameterError(f"exclude must be in 0..{given.shape[1] - 1}")
     return np.asarray(order[order != own[:, None]].reshape(len(order), max(0, order.shape[1] - 1)))
 
 
@@ -89,7 +90,7 @@ def relevance(ranking: npt.ArrayLike, row_labels: npt.ArrayLike, query_labels: n
     DTypeError, ShapeError, ParameterError
         A ranking that is not of integers; shapes that do not fit; row numbers out of range.
     """
-    order, rows, queries = _ranking(ranking), np.asarray(row_labels), np.asarray(query_labels)
+    order, rows, queries = _ranking(ranking), array(row_labels, "labels"), array(query_labels, "labels")
     if rows.ndim != 1 or queries.shape != (len(order),):
         raise ShapeError(f"labels must have shapes (N,) and ({len(order)},), not {rows.shape} and {queries.shape}")
     if order.size and (order.min() < 0 or order.max() >= len(rows)):
@@ -185,8 +186,7 @@ def neighbour_recall(ranking: npt.ArrayLike, truth: npt.ArrayLike, k: int) -> Fl
         Not integers; other shapes; k below 1.
     """
     found, true = _ranking(ranking), _ranking(truth)
-    if k < 1:
-        raise ParameterError("k must be at least 1")
+    integer(k, 1, 1 << 62, "k")
     if len(found) != len(true) or found.shape[1] < k or true.shape[1] < k:
         raise ShapeError(f"ranking and truth must have one row of at least {k} per query")
     hits = [len(np.intersect1d(a, b)) for a, b in zip(found[:, :k], true[:, :k], strict=True)]
@@ -271,14 +271,14 @@ def curves(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike)
 def _leave_one_out(
     scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    array, names, own = np.asarray(scores), np.asarray(labels), np.asarray(exclude)
-    if array.ndim != 2 or names.shape != (array.shape[1],):
-        raise ShapeError(f"scores (B, N) and labels (N,) do not fit: {array.shape}, {names.shape}")
-    if own.shape != (len(array),):
-        raise ShapeError(f"exclude must be {len(array)} row numbers")
-    if not len(array):
+    given, names, own = array(scores, "scores"), array(labels, "labels"), array(exclude, "exclude")
+    if given.ndim != 2 or names.shape != (given.shape[1],):
+        raise ShapeError(f"scores (B, N) and labels (N,) do not fit: {given.shape}, {names.shape}")
+    if own.shape != (len(given),):
+        raise ShapeError(f"exclude must be {len(given)} row numbers")
+    if not len(given):
         raise ParameterError("no queries")
-    return array, names, own
+    return given, names, own
 
 
 def _mean(values: FloatArray) -> float:
@@ -287,7 +287,7 @@ def _mean(values: FloatArray) -> float:
 
 
 def _ranking(ranking: npt.ArrayLike) -> npt.NDArray[Any]:
-    order = np.asarray(ranking)
+    order = array(ranking, "a ranking")
     if order.dtype.kind not in "iu":
         raise DTypeError(f"a ranking holds row numbers, not {order.dtype}")
     if order.ndim != 2:
@@ -296,7 +296,7 @@ def _ranking(ranking: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def _relevant(relevant: BoolArray) -> BoolArray:
-    matrix = np.asarray(relevant)
+    matrix = array(relevant, "relevance")
     if matrix.dtype != np.bool_:
         raise DTypeError(f"relevance must be bool, not {matrix.dtype}")
     if matrix.ndim != 2:
@@ -305,8 +305,7 @@ def _relevant(relevant: BoolArray) -> BoolArray:
 
 
 def _first(relevant: BoolArray, k: int) -> BoolArray:
-    if isinstance(k, bool) or k < 1:
-        raise ParameterError("k must be at least 1")
+    integer(k, 1, 1 << 62, "k")
     return _relevant(relevant)[:, :k]
 
 

@@ -1,6 +1,7 @@
 """Image descriptors: public, checked functions over private compiled kernels.
 
-Importing this package does not load numba; the first extraction does, and its compiled kernels are cached on disk.
+Importing this package does not load numba; the first extraction does, and its compiled kernels are cached on disk where
+there is a place for them. :func:`warm_up` compiles ahead.
 """
 
 from . import codes
@@ -9,7 +10,7 @@ from .cedd import cedd
 from .colour_layout import cld
 from .colour_structure import csd
 from .edge_histogram import ehd, ehd_bins
-from .extraction import Extraction, extract
+from .extraction import Extraction, extract, warm_up
 from .fused import fuse, scale_weights
 from .histograms import hsv_histogram, moments
 from .registry import DEFAULT, get, names, register
@@ -38,4 +39,5 @@ __all__ = [
     "register",
     "scale_weights",
     "scd",
+    "warm_up",
 ]

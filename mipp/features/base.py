@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..encoding.numbers import LARGEST, SMALLEST, array, integer, real, said, several
 from ..errors import DTypeError, NotFoundError, ParameterError, ShapeError
 
 __all__ = [
@@ -63,19 +64,33 @@ class Code:
     radius: float = 0.0
 
     def __post_init__(self) -> None:
+        name = str(self.name)[:50]
+        integer(self.dim, 1, 1 << 20, f"the length of code {name}")
+        integer(self.levels, 0, 1 << 16, f"levels of code {name}")
+        for field in ("low", "high", "centre"):
+            values = tuple(real(v) for v in several(getattr(self, field)))
+            # written so that NaN fails it
+            if not all(abs(v) <= LARGEST for v in values):
+                raise ParameterError(f"{field} of code {name} must be finite numbers, up to 2^480")
+            object.__setattr__(self, field, values)
+        object.__setattr__(self, "weights", several(self.weights))
+        for field in ("unit", "radius"):
+            object.__setattr__(self, field, real(getattr(self, field)))
+        if self.metric not in METRICS:
+            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {said(self.metric)}")
+        if len(self.low) != self.dim or len(self.high) != self.dim or len(self.weights) not in (0, self.dim):
+            raise ParameterError(f"bounds and weights of code {name} must have {self.dim} entries")
+        for weight in self.weights:
+            integer(weight, 1, (1 << 16) - 1, f"weights of code {name}")
         if len(self.centre) not in (0, self.dim) or bool(self.centre) != (self.radius > 0):
-            raise ParameterError(f"code {self.name} needs a centre of {self.dim} entries and a radius, or neither")
-        if not self.unit > 0:
-            raise ParameterError(f"the unit of code {self.name} must be positive")
+            raise ParameterError(f"code {name} needs a centre of {self.dim} entries and a radius, or neither")
+        if not SMALLEST <= self.unit <= LARGEST or not 0 <= self.radius <= LARGEST**2:
+            raise ParameterError(f"the unit of code {name} must be positive, and its radius finite")
         if not self.centre:
             low, high = np.array(self.low), np.array(self.high)
             roots = np.sqrt(np.array(self.weights)) if self.weights else 1.0
             object.__setattr__(self, "centre", tuple(((low + high) / 2).tolist()))
             object.__setattr__(self, "radius", float(np.linalg.norm((high - low) / 2 * roots)))
-        if self.metric not in METRICS:
-            raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
-        if len(self.low) != self.dim or len(self.high) != self.dim or len(self.weights) not in (0, self.dim):
-            raise ParameterError(f"bounds and weights of code {self.name} must have {self.dim} entries")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,8 +129,9 @@ class Descriptor:
 
     def __post_init__(self) -> None:
         for field in ("low", "high"):
-            if len(getattr(self, field)) != self.dim:
-                raise ParameterError(f"{field} of descriptor {self.name} must have {self.dim} entries")
+            values = tuple(real(v) for v in several(getattr(self, field)))
+            if len(values) != self.dim or not all(abs(v) <= LARGEST for v in values):
+                raise ParameterError(f"{field} of descriptor {self.name} must have {self.dim} finite entries")
         names = [code.name for code in self.codes]
         if not names or len(set(names)) != len(names):
             raise ParameterError(f"descriptor {self.name} needs codes of different names")
@@ -204,12 +220,13 @@ class Descriptor:
 
     def check_values(self, values: npt.ArrayLike) -> FloatArray:
         """``values`` as a float64 array (N, dim) within the descriptor's range, else the errors of :meth:`embed`."""
-        array = np.asarray(values)
-        if array.dtype.kind not in "buif":
-            raise DTypeError(f"{self.name} values must be real numbers, not {array.dtype}")
-        if array.ndim != 2 or array.shape[1] != self.dim:
-            raise ShapeError(f"{self.name} values must have shape (N, {self.dim}), not {array.shape}")
-        out = array.astype(np.float64)
+        given = array(values, f"{self.name} values")
+        if given.dtype.kind not in "buif":
+            raise DTypeError(f"{self.name} values must be real numbers, not {str(given.dtype)[:50]}")
+        if given.ndim != 2 or given.shape[1] != self.dim:
+            raise ShapeError(f"{self.name} values must have shape (N, {self.dim}), not {given.shape}")
+        with np.errstate(over="ignore"):
+            out = given.astype(np.float64)
         # written so that NaN fails it
         if not np.all((out >= self.low) & (out <= self.high)):
             raise ParameterError(f"{self.name} values outside their range")
@@ -223,13 +240,14 @@ def check_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         raise DTypeError(f"an image must be a uint8 array, not {kind}")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError(f"an image must have shape (H, W, 3), not {image.shape}")
-    return np.ascontiguousarray(image)
+    # a read-only array would have all kernels compiled once more
+    return np.require(image, np.uint8, ["C", "W"])
 
 
 def check_count(count: int, allowed: tuple[int, ...], what: str) -> None:
     """ParameterError unless ``count`` is one of the numbers of ``what`` that there are."""
-    if count not in allowed or isinstance(count, bool):
-        raise ParameterError(f"there are {', '.join(map(str, allowed))} {what}, not {count!r}")
+    if isinstance(count, bool) or not isinstance(count, int) or count not in allowed:
+        raise ParameterError(f"there are {', '.join(map(str, allowed))} {what}, not {said(count)}")
 
 
 def squared(queries: FloatArray, rows: FloatArray) -> FloatArray:

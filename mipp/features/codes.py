@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..encoding.numbers import LARGEST, SMALLEST, integer, real, several
+from ..errors import ParameterError
 from .base import Code, FloatArray
 
 __all__ = ["hellinger", "l2", "linear", "power", "ramps", "sine", "thermometer", "weighted"]
@@ -29,6 +31,8 @@ __all__ = ["hellinger", "l2", "linear", "power", "ramps", "sine", "thermometer",
 
 def thermometer(dim: int, levels: int, *, exact: bool = True) -> Code:
     """L1 over integers 0 .. levels-1, exactly; ``levels - 1`` stored words for each value."""
+    _check_dim(dim)
+    integer(levels, 2, 1 << 16, "levels")
     return Code("l1", "l1", dim, (0.0,) * dim, (levels - 1.0,) * dim, _identity, exact, levels, whole=True)
 
 
@@ -39,6 +43,11 @@ def sine(dim: int, high: float, terms: int) -> Code:
     eigenfunctions sin((j - 1/2) pi x / high) with eigenvalues falling as 1 / (j - 1/2)^2 (the Karhunen-Loeve expansion
     of Brownian motion); the first terms hold most of it.
     """
+    _check_dim(dim)
+    integer(terms, 1, 1 << 10, "terms")
+    high = real(high)
+    if not SMALLEST <= high <= LARGEST:
+        raise ParameterError("the greatest value must be a positive number")
     orders = np.arange(1, terms + 1) - 0.5
     sizes = math.sqrt(2.0 * high) / (orders * math.pi)
 
@@ -57,7 +66,9 @@ def ramps(low: Sequence[float], high: Sequence[float], knots: Sequence[float]) -
     A thermometer code with soft steps. Values in neighbouring segments on either side of whole ones differ by their L1
     distance, values within a segment of length s by its square over s. One word for each segment.
     """
-    edges = np.array(knots, np.float64)
+    edges = np.array([real(knot) for knot in several(knots)])
+    if len(edges) < 2 or not (abs(edges) <= LARGEST).all() or not (edges[1:] > edges[:-1]).all():
+        raise ParameterError("knots must be two finite numbers or more, rising")
     lengths = np.diff(edges)
     roots = np.sqrt(lengths)
 
@@ -70,6 +81,9 @@ def ramps(low: Sequence[float], high: Sequence[float], knots: Sequence[float]) -
 
 def power(low: Sequence[float], high: Sequence[float], exponent: float) -> Code:
     """Squared differences of signed powers; ``exponent`` below 1 damps the large values that rule a plain L2."""
+    exponent = real(exponent)
+    if not 0 < exponent <= 16:
+        raise ParameterError("the exponent must be above 0 and at most 16")
 
     def embed(values: FloatArray) -> FloatArray:
         return np.asarray(np.sign(values) * np.abs(values) ** exponent)
@@ -82,6 +96,7 @@ def hellinger(dim: int) -> Code:
 
     Values are not negative; a histogram of zeros alone stays zero.
     """
+    _check_dim(dim)
 
     def embed(values: FloatArray) -> FloatArray:
         total = values.sum(1, keepdims=True)
@@ -93,14 +108,23 @@ def hellinger(dim: int) -> Code:
 
 def weighted(low: Sequence[float], high: Sequence[float], weights: Sequence[int]) -> Code:
     """Weighted squared differences of integers: exact, the encoding applies the weights to the query."""
-    return Code("weighted", "l2", len(low), _floats(low), _floats(high), _identity, weights=tuple(weights), whole=True)
+    return Code(
+        "weighted",
+        "l2",
+        len(several(low)),
+        _floats(low),
+        _floats(high),
+        _identity,
+        weights=several(weights),
+        whole=True,
+    )
 
 
 def l2(
     low: Sequence[float], high: Sequence[float], *, exact: bool = False, whole: bool = False, unit: float = 1.0
 ) -> Code:
     """Squared differences of the values as they are."""
-    return Code("l2", "l2", len(low), _floats(low), _floats(high), _identity, exact, whole=whole, unit=unit)
+    return Code("l2", "l2", len(several(low)), _floats(low), _floats(high), _identity, exact, whole=whole, unit=unit)
 
 
 def linear(name: str, matrix: FloatArray, low: Sequence[float], high: Sequence[float]) -> Code:
@@ -114,11 +138,16 @@ def linear(name: str, matrix: FloatArray, low: Sequence[float], high: Sequence[f
     return Code(name, "l2", len(matrix), ends[0], ends[1], embed)
 
 
+def _check_dim(dim: int) -> None:
+    integer(dim, 1, 1 << 20, "the number of values")
+
+
 def _monotone(
     name: str, low: Sequence[float], high: Sequence[float], embed: Callable[[FloatArray], FloatArray]
 ) -> Code:
     """A code whose words rise with the values: its bounds are the words of theirs."""
-    ends = [_floats(embed(np.array([side], np.float64))[0]) for side in (low, high)]
+    with np.errstate(over="ignore", invalid="ignore"):  # the code refuses what is not finite
+        ends = [_floats(embed(np.array([_floats(side)]))[0]) for side in (low, high)]
     return Code(name, "l2", len(ends[0]), ends[0], ends[1], embed)
 
 
@@ -127,4 +156,4 @@ def _identity(values: FloatArray) -> FloatArray:
 
 
 def _floats(values: Sequence[float] | FloatArray) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
+    return tuple(real(v) for v in several(values))

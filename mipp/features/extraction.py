@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..io.window import check_window
 from .base import Descriptor
 from .registry import get
 
-__all__ = ["Extraction", "Source", "extract"]
+__all__ = ["Extraction", "Source", "extract", "warm_up"]
 
 Source = Sequence[str | Path | bytes] | Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
@@ -68,8 +68,8 @@ def extract(
     chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
     if not isinstance(chosen, Descriptor):
         raise DTypeError("descriptor must be a Descriptor or its spec")
-    if isinstance(source, (str, bytes, os.PathLike)):
-        raise DTypeError("source must be a sequence of paths or arrays, not one path")
+    if isinstance(source, (str, bytes, os.PathLike)) or not isinstance(source, Iterable):
+        raise DTypeError("source must be a sequence of paths or arrays, not one of them")
     items: list[Any] = list(source)
     for item in items:
         if not isinstance(item, (str, os.PathLike, bytes, np.ndarray)):
@@ -93,6 +93,34 @@ def extract(
             progress(1)
     values = np.stack(rows) if rows else np.empty((0, chosen.dim), chosen.dtype)
     return Extraction(values, np.array(kept, np.int64), errors)
+
+
+def warm_up(descriptor: Descriptor | str) -> int:
+    """Compile, or load from their cache, all functions that extraction of a descriptor needs.
+
+    The first extraction does the same; this does it ahead. Where compiled functions can be kept, later processes load
+    them.
+
+    Returns
+    -------
+    int
+        How many were compiled; 0 if all were loaded.
+
+    Raises
+    ------
+    DTypeError, ParameterError, NotFoundError
+        No descriptor, or an unknown one.
+    """
+    chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
+    if not isinstance(chosen, Descriptor):
+        raise DTypeError("descriptor must be a Descriptor or its spec")
+    from ._kernels._compile import compilations  # numba loads at the first extraction, not at import
+
+    before = compilations()
+    # a small image is enlarged first, by a function of its own
+    for side in (96, 24):
+        chosen.extract(np.zeros((side, side, 3), np.uint8))
+    return compilations() - before
 
 
 def _results(

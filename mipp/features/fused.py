@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ParameterError
+from ..encoding.numbers import real, several
+from ..errors import DTypeError, ParameterError
 from .base import Code, Descriptor, FloatArray, euclidean
 
 __all__ = ["MAX_WEIGHT", "fuse", "scale_weights"]
@@ -37,10 +38,13 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
 
     Raises
     ------
-    ParameterError
-        No parts, a part twice or one that cannot be fused, weights that do not fit.
+    DTypeError, ParameterError
+        Parts that are no descriptors; no parts, a part twice or one that cannot be fused, weights that do not fit.
     """
-    factors = [1.0] * len(parts) if weights is None else [float(w) for w in weights]
+    for part in parts:
+        if not isinstance(part, Descriptor):
+            raise DTypeError(f"parts must be descriptors, not {type(part).__name__}")
+    factors = [1.0] * len(parts) if weights is None else [real(w) for w in several(weights)]
     if not parts or len(factors) != len(parts):
         raise ParameterError("a fused descriptor needs parts and as many weights")
     if len({part.name for part in parts}) != len(parts):

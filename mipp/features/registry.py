@@ -67,7 +67,7 @@ def _find(name: str) -> Descriptor | None:
         if match:
             try:
                 return with_units(make(*(int(group) for group in match.groups())))
-            except ParameterError:
+            except ValueError:  # also a number of thousands of digits
                 return None
     return None
 
@@ -88,7 +88,7 @@ def get(spec: str) -> Descriptor:
         match = _PART.fullmatch("".join(text.split()))
         found = _find(match["name"]) if match else None
         if not match or found is None:
-            raise NotFoundError(f"no descriptor {text.strip()!r}; there are {', '.join(names())}")
+            raise NotFoundError(f"no descriptor {text.strip()[:100]!r}; there are {', '.join(names())}")
         if match["code"]:
             found = found.with_code(match["code"])
             # a code that was asked for is the one to be fused by
@@ -96,7 +96,7 @@ def get(spec: str) -> Descriptor:
         try:
             weight = float(match["weight"] or 1.0)
         except ValueError:
-            raise ParameterError(f"{match['weight']!r} in {spec!r} is no weight") from None
+            raise ParameterError(f"{match['weight'][:50]!r} in {spec[:100]!r} is no weight") from None
         parts.append((_rank(match["name"]), found.name, found, weight))
     parts.sort(key=lambda part: part[:2])
     return fuse([part[2] for part in parts], [part[3] for part in parts]) if len(parts) > 1 else parts[0][2]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTypeError, NotFoundError, ParameterError, ShapeError
-from .vectors import check_finite, open_hdf5, read_dataset
+from ..errors import DTypeError, ParameterError, ShapeError
+from .files import as_path, shown
+from .hdf5 import has_dataset, open_hdf5, read_dataset, read_text
+from .vectors import check_finite
 
 __all__ = ["Benchmark", "load_benchmark"]
 
@@ -51,26 +52,24 @@ def load_benchmark(path: str | os.PathLike[str]) -> Benchmark:
     MissingExtraError
         h5py is not installed.
     """
-    source = Path(path)
-    if not source.is_file():
-        raise NotFoundError(f"{source}: no such file")
+    source = as_path(path)
     with open_hdf5(source) as file:
-        distance = file.attrs.get("distance")
-        distance = distance.decode("utf-8", "replace") if isinstance(distance, bytes) else distance
-        if not isinstance(distance, str) or distance not in METRICS:
-            raise ParameterError(f"{source}: its distance is {distance!r}, not one of {', '.join(METRICS)}")
+        distance = read_text(file, "distance")
+        if distance not in METRICS:
+            said = "missing or no text" if distance is None else repr(distance[:50])
+            raise ParameterError(f"{shown(source)}: its distance is {said}, not one of {', '.join(METRICS)}")
         train, test = read_dataset(file, source, "train"), read_dataset(file, source, "test")
-        near = read_dataset(file, source, "neighbors") if "neighbors" in file else None
+        near = read_dataset(file, source, "neighbors") if has_dataset(file, "neighbors") else None
     if train.shape[1] != test.shape[1]:
-        raise ShapeError(f"{source}: rows of {train.shape[1]} numbers and queries of {test.shape[1]}")
+        raise ShapeError(f"{shown(source)}: rows of {train.shape[1]} numbers and queries of {test.shape[1]}")
     check_finite(train, source)
     check_finite(test, source)
     if near is not None:
         if near.dtype.kind not in "iu":
-            raise DTypeError(f"{source}: neighbors must hold row numbers, not {near.dtype}")
+            raise DTypeError(f"{shown(source)}: neighbors must hold row numbers, not {near.dtype}")
         if len(near) != len(test):
-            raise ShapeError(f"{source}: {len(test)} queries and {len(near)} lists of neighbours")
+            raise ShapeError(f"{shown(source)}: {len(test)} queries and {len(near)} lists of neighbours")
         if near.min() < 0 or near.max() >= len(train):
-            raise ParameterError(f"{source}: neighbours must be row numbers below {len(train)}")
+            raise ParameterError(f"{shown(source)}: neighbours must be row numbers below {len(train)}")
         near = near.astype(np.int64)
     return Benchmark(train, test, near, METRICS[distance])

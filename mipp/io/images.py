@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import DTypeError, ImageError, NotFoundError, ParameterError
+from ..errors import DTypeError, ImageError, ParameterError, plain_text
+from . import png
+from .files import as_path, open_regular, read_regular, shown
 from .window import apply_window, check_window
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
 
-#: what :func:`find_images` takes for images
+#: what :func:`find_images` takes for images without looking into them
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
 #: larger images are refused before they are decoded (a decompression bomb is a small file with many pixels)
 MAX_PIXELS = 89_478_485
+#: larger files are refused before they are read
+MAX_BYTES = 1 << 31
+
+_log = logging.getLogger(__name__)
+#: what files of a folder without a suffix of SUFFIXES are looked at for, by Pillow's names
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_HEAD = 1024
+_NAMED = 5
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -39,11 +51,16 @@ def load_image(
     """Decode one image.
 
     The EXIF orientation is applied. Everything becomes 8-bit RGB: gray, palette, CMYK and YCbCr are converted;
-    transparent pixels are laid over white; 16-bit gray is scaled by 255/65535 (32-bit integers likewise, after clipping
-    to 16 bits), floating-point gray clipped to 0..255, unless a window says otherwise; of an animation or a file of
-    several pages the first is taken. DICOM files are read by pydicom (extra ``dicom``): the first frame, in the units
-    of its rescale slope and intercept, through ``window``, else the file's own first window, else from its least to its
-    greatest value; MONOCHROME1 is inverted.
+    transparent pixels are laid over white, also those of a PNG's one transparent colour; 16-bit gray is scaled by
+    255/65535 (32-bit integers likewise, after clipping to 16 bits), floating-point gray clipped to 0..255, unless a
+    window says otherwise; of an animation or a file of several pages the first is taken.
+
+    DICOM files are read by pydicom (extra ``dicom``): the first frame, its attributes from the functional groups of a
+    multi-frame file where they are there. Gray is taken in the units of the rescale slope and intercept or modality
+    table, then through ``window``, else the file's own VOI table or first window (linear, linear exact or sigmoid),
+    else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding
+    counts for no least or greatest value and becomes black. Colours of more than 8 bits are scaled by the bits that the
+    file says are stored.
 
     Parameters
     ----------
@@ -61,7 +78,8 @@ def load_image(
     NotFoundError
         No such file.
     ImageError
-        Not an image, truncated, unreadable, or above :data:`MAX_PIXELS`; the message names the file.
+        Not an image, not a file, truncated, unreadable, or above :data:`MAX_PIXELS` or :data:`MAX_BYTES`; the message
+        names the file.
     DTypeError, ParameterError
         Neither path nor bytes; a window that is not two finite numbers, the smaller first.
     MissingExtraError
@@ -71,17 +89,12 @@ def load_image(
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, file = "image data", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
-        name = os.fsdecode(os.fspath(source))
-        try:
-            # read whole: a decoder that fails leaves no open file behind, and reading releases the GIL
-            file = io.BytesIO(Path(name).read_bytes())
-        except FileNotFoundError:
-            raise NotFoundError(f"{name}: no such file") from None
-        except (OSError, ValueError) as error:
-            raise ImageError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        path = as_path(source)
+        # read whole: a decoder that fails leaves no open file behind, and reading releases the GIL
+        name, file = shown(path), io.BytesIO(read_regular(path, MAX_BYTES, refused=ImageError))
     else:
         raise DTypeError(f"an image comes as a path or as bytes, not as {type(source).__name__}")
-    if file.getvalue()[128:132] == b"DICM":
+    if bytes(file.getbuffer()[128:132]) == b"DICM":
         from .dicom import load_dicom
 
         return load_dicom(file, name, window)
@@ -90,8 +103,7 @@ def load_image(
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS}")
-            image.load()
-            return _to_rgb(_upright(image), window)
+            return _to_rgb(image, file, window)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -103,43 +115,76 @@ def load_image(
         raise ImageError(f"{name}: damaged or unsupported image ({error or type(error).__name__})") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, file: io.BytesIO, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+    """RGB (H, W, 3) of an opened image, upright, transparent pixels laid over white."""
+    raw = png.raw_mode(image)
+    image.load()
+    turn = _turn(image)
+    clear = png.transparent(image, file, raw)
+    layers = png.deep_gray(file, raw)
+    mode = image.mode
+    if layers is not None:
+        out = _deep_gray(layers[0], window)
+        alpha = layers[1][:, :, None].astype(np.uint32)
+        out = ((out * alpha + 255 * (65535 - alpha) + 32767) // 65535).astype(np.uint8)
+    elif mode.startswith("I") or mode == "F":
+        out = _deep_gray(np.asarray(image), window)
+    elif clear is None and (mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info):
+        wide = np.asarray(image.convert("RGBA")).astype(np.uint32)
+        alpha = wide[:, :, 3:]
+        out = ((wide[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    else:
+        if clear is not None:
+            # handled below; Pillow's conversion would compare it again
+            del image.info["transparency"]
+        out = np.array(image if mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    if clear is not None:
+        out[clear] = 255
+    if turn is not None:
+        out = np.asarray(Image.fromarray(out).transpose(turn))
+    return np.require(out, np.uint8, ["C", "W", "O"])
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """How to bring an image upright, by its EXIF data."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         # broken EXIF data says nothing about the pixels
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
-def _to_rgb(image: Image.Image, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        values = np.asarray(image)
-        if window is not None:
-            return apply_window(values, window)
-        if mode == "F":
-            gray = np.rint(np.clip(np.nan_to_num(values, posinf=255.0), 0, 255)).astype(np.uint8)
-        else:
-            wide = np.clip(values.astype(np.int64), 0, 65535)
-            gray = ((wide * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        layers = np.asarray(image.convert("RGBA")).astype(np.uint32)
-        alpha = layers[:, :, 3:]
-        return np.ascontiguousarray((layers[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255, dtype=np.uint8)
-    return np.array(image if mode == "RGB" else image.convert("RGB"), dtype=np.uint8, order="C")
+def _deep_gray(values: npt.NDArray[Any], window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+    """Gray (H, W) of more than 8 bits, or floating-point, as RGB."""
+    if window is not None:
+        return apply_window(values, window)
+    if values.dtype.kind == "f":
+        gray = np.rint(np.clip(np.nan_to_num(values, posinf=255.0), 0, 255)).astype(np.uint8)
+    else:
+        gray = ((np.clip(values.astype(np.int64), 0, 65535) * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a regular file of a folder is taken for an image."""
-    return path.suffix.lower() in SUFFIXES
+    """Whether a regular file of a folder is taken for an image: by its suffix, or by its first bytes."""
+    return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
 
 
-def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files among ``paths``: folders are walked and filtered by suffix, files named directly are taken as is.
+def find_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, left_out: list[Path] | None = None
+) -> list[Path]:
+    """Image files among ``paths``: folders are walked, files named directly are taken as is.
 
-    The files of :func:`mipp.io.walk.walk_images`, which also says what was left out and why.
+    In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, as a picture archive exports DICOM
+    files without suffix, those are taken that begin as an image of such a format does. A logged warning counts the
+    files of a folder that were left out, and names some.
+
+    Parameters
+    ----------
+    paths : files and folders
+    left_out : files that were left out are appended to it, and no warning is logged
+
+    The files of :func:`mipp.io.walk.walk_images`, which also says why others were left out.
 
     Returns
     -------
@@ -150,10 +195,40 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ------
     NotFoundError, ImageError
         A path that does not exist; one that is neither a folder nor a regular file.
+    DTypeError
+        What is no path.
     """
     from .walk import walk_images
 
-    return walk_images(paths)[0]
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    others: list[Path] = []
+    found, unreadable = walk_images([as_path(path) for path in paths], others=others)
+    others = sorted([*others, *(path for path, _ in unreadable)])
+    if left_out is not None:
+        left_out += others
+    elif others:
+        named = ", ".join(path.name for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        _log.warning("no images, left out: %d (%s)", len(others), plain_text(named))
+    return found
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an image that :func:`load_image` reads."""
+    try:
+        with open_regular(path) as (file, _):
+            head = file.read(_HEAD)
+            if head[128:132] == b"DICM":
+                from .dicom import is_dicom_image
+
+                return is_dicom_image(head)
+            file.seek(0)
+            Image.init()
+            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]):
+                return True
+    except Exception:
+        # decoders raise almost any type on what is no image
+        return False
 
 
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

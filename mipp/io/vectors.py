@@ -6,30 +6,22 @@ records have the same dimension. Files are memory-mapped, but for .hdf5: rows ar
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import (
-    DTypeError,
-    EncodingError,
-    MippError,
-    MissingExtraError,
-    NotFoundError,
-    ParameterError,
-    ShapeError,
-)  # fmt: skip
+from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
+from . import hdf5
+from .files import as_path, open_regular, shown, system_text
+from .hdf5 import MAX_DIM
 
-__all__ = ["HDF5", "MAX_DIM", "check_finite", "load_vector", "load_vectors", "open_hdf5", "read_dataset", "save_fvecs"]
+__all__ = ["MAX_DIM", "check_finite", "load_vector", "load_vectors", "save_fvecs"]
 
-MAX_DIM = 1 << 20
 _VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
-HDF5 = (".hdf5", ".h5")
 _CHECK_ROWS = 1 << 16
 
 
@@ -51,17 +43,18 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     NotFoundError
         No such file.
     ParameterError
-        Another suffix, no readable file, or one that is not in its format.
+        Another suffix, no readable file (a folder, a pipe, a device), or one that is not in its format; a header that
+        declares more or fewer bytes than the file has; an HDF5 dataset whose numbers lie in another file or nowhere.
     ShapeError
         A truncated file, records of different dimensions, an array that is not 2-d, no vectors.
     DTypeError
-        An array of something else than real numbers.
+        An array of something else than real numbers; a path that is none.
     EncodingError
         NaN or infinity.
     MissingExtraError
         An .hdf5 file, and h5py is not installed.
     """
-    return _load(Path(path), one=False)
+    return _load(as_path(path), one=False)
 
 
 def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -69,31 +62,28 @@ def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
     Errors as :func:`load_vectors`; ShapeError for more than one vector.
     """
-    data = _load(Path(path), one=True)
+    data = _load(as_path(path), one=True)
     if len(data) != 1:
-        raise ShapeError(f"{path}: holds {len(data)} vectors where one is wanted")
+        raise ShapeError(f"{shown(as_path(path))}: holds {len(data)} vectors where one is wanted")
     return np.asarray(data[0])
 
 
 def _load(path: Path, *, one: bool) -> npt.NDArray[Any]:
-    if not path.exists():
-        raise NotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        raise ParameterError(f"{path}: not a file")
     suffix = path.suffix.lower()
-    try:
-        if suffix == ".npy":
-            data = _load_npy(path, one)
-        elif suffix in _VECS:
-            data = _load_vecs(path, _VECS[suffix])
-        elif suffix in HDF5:
-            with open_hdf5(path) as file:
-                data = read_dataset(file, path, "train")
-        else:
-            kinds = ", ".join((*_VECS, *HDF5))
-            raise ParameterError(f"{path}: vectors come as .npy, {kinds}, not as {suffix or 'no suffix'}")
-    except OSError as error:
-        raise ParameterError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if suffix in hdf5.SUFFIXES:
+        with hdf5.open_hdf5(path) as file:
+            data = hdf5.read_dataset(file, path, "train")
+    else:
+        with open_regular(path) as (file, size):
+            if suffix == ".npy":
+                data = _load_npy(path, file, size, one)
+            elif suffix in _VECS:
+                data = _load_vecs(path, file, size, _VECS[suffix])
+            else:
+                kinds = ", ".join((*_VECS, *hdf5.SUFFIXES))
+                raise ParameterError(
+                    f"{shown(path)}: vectors come as .npy, {kinds}, not as {suffix[:20] or 'no suffix'}"
+                )
     check_finite(data, path)
     return data
 
@@ -104,75 +94,75 @@ def check_finite(data: npt.NDArray[Any], path: Path) -> None:
         for start in range(0, len(data), _CHECK_ROWS):
             good = np.isfinite(data[start : start + _CHECK_ROWS]).all(axis=1)
             if not good.all():
-                raise EncodingError(f"{path}: vector {start + int(np.argmin(good))} holds NaN or infinity")
+                raise EncodingError(f"{shown(path)}: vector {start + int(np.argmin(good))} holds NaN or infinity")
 
 
-@contextlib.contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
-    """The open file; MissingExtraError without h5py, ParameterError for what is no HDF5 file or damaged."""
+def _load_npy(path: Path, file: BinaryIO, size: int, one: bool) -> npt.NDArray[Any]:
+    if file.read(4) == b"PK\3\4":
+        raise ParameterError(f"{shown(path)}: an archive of arrays, not one .npy array")
+    file.seek(0)
+    shape, by_columns, dtype = _npy_header(path, file)
+    if dtype.hasobject:
+        raise DTypeError(f"{shown(path)}: an array of Python objects is refused")
+    if dtype.kind not in "iuf":
+        raise DTypeError(f"{shown(path)}: vectors must be real numbers, not {str(dtype)[:100]}")
+    if one and len(shape) == 1:
+        shape = (1, *shape)
+    if len(shape) != 2 or min(shape) < 1 or shape[1] > MAX_DIM:
+        shape_text = str(shape) if len(shape) < 10 else f"{len(shape)} dimensions"
+        raise ShapeError(
+            f"{shown(path)}: vectors must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {shape_text}"
+        )
+    start = file.tell()
+    if start + math.prod(shape) * dtype.itemsize != size:
+        raise ParameterError(
+            f"{shown(path)}: the header declares {shape[0]} x {shape[1]} numbers of {dtype.itemsize} bytes, and "
+            f"{size - start} bytes follow"
+        )
     try:
-        import h5py
-    except ImportError:
-        raise MissingExtraError(f"{path}: .hdf5 files need h5py: pip install 'mipp[hdf5]'") from None
+        return np.memmap(file, dtype, "r", start, shape, "F" if by_columns else "C")
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{shown(path)}: cannot be read ({system_text(error)})") from None
+
+
+def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and dtype; the file is left where the numbers begin."""
+    from numpy.lib import format as npy
+
     try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except MippError:
+        version = npy.read_magic(file)
+        if version == (1, 0):
+            shape, by_columns, dtype = npy.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, by_columns, dtype = npy.read_array_header_2_0(file)
+        else:
+            # 3.0 differs in names of fields only, which vectors have not
+            raise ParameterError(f"{shown(path)}: .npy format {version[0]}.{version[1]} is not read; 1.0 and 2.0 are")
+    except (ParameterError, MemoryError):
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        # h5py raises any of these on damaged files
-        raise ParameterError(f"{path}: not a readable HDF5 file ({error})") from None
+    except Exception as error:
+        # numpy parses the header as Python text, and raises almost any type on a damaged one
+        text = str(error).split("\n")[0][:100] or type(error).__name__
+        raise ParameterError(f"{shown(path)}: not a complete .npy file ({text})") from None
+    return shape, by_columns, dtype
 
 
-def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
-    """One dataset of an open HDF5 file as (N, dim) real numbers; the errors of :func:`load_vectors` but for NaN."""
-    found = file.get(name)
-    if found is None or not hasattr(found, "dtype"):
-        there = ", ".join(sorted(key for key in file if hasattr(file[key], "dtype"))) or "none"
-        raise ParameterError(f"{path}: no dataset {name!r}; datasets there: {there}")
-    kind = np.dtype(found.dtype)
-    if kind.kind not in "biuf":
-        raise DTypeError(f"{path}: {name} must hold real numbers, not {kind}")
-    if len(found.shape) != 2 or 0 in found.shape or found.shape[1] > MAX_DIM:
-        raise ShapeError(f"{path}: {name} must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {found.shape}")
-    data = np.asarray(found[:])
-    return data.astype(np.uint8) if kind.kind == "b" else data
-
-
-def _load_npy(path: Path, one: bool) -> npt.NDArray[Any]:
-    try:
-        data = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        if "Object arrays" in str(error) or "Python objects" in str(error):
-            raise DTypeError(f"{path}: an array of Python objects is refused") from None
-        raise ParameterError(f"{path}: not a complete .npy file ({error})") from None
-    if not isinstance(data, np.ndarray):
-        data.close()
-        raise ParameterError(f"{path}: an archive of arrays, not one .npy array")
-    if data.dtype.kind not in "iuf":
-        raise DTypeError(f"{path}: vectors must be real numbers, not {data.dtype}")
-    if one and data.ndim == 1:
-        data = data[None]
-    if data.ndim != 2 or 0 in data.shape:
-        raise ShapeError(f"{path}: vectors must have shape (N, dim) with N, dim >= 1, not {data.shape}")
-    return data
-
-
-def _load_vecs(path: Path, item: np.dtype[Any]) -> npt.NDArray[Any]:
-    size = path.stat().st_size
+def _load_vecs(path: Path, file: BinaryIO, size: int, item: np.dtype[Any]) -> npt.NDArray[Any]:
     if size < 4:
-        raise ShapeError(f"{path}: no vectors in it")
-    with path.open("rb") as file:
-        dim = int.from_bytes(file.read(4), "little", signed=True)
+        raise ShapeError(f"{shown(path)}: no vectors in it")
+    dim = int.from_bytes(file.read(4), "little", signed=True)
     if not 1 <= dim <= MAX_DIM:
-        raise ShapeError(f"{path}: dimension {dim} of the first vector is not in 1..{MAX_DIM}")
+        raise ShapeError(f"{shown(path)}: dimension {dim} of the first vector is not in 1..{MAX_DIM}")
     record = np.dtype([("dim", "<i4"), ("values", item, (dim,))])
     if size % record.itemsize:
-        raise ShapeError(f"{path}: {size} bytes are no whole number of vectors of dimension {dim}; truncated?")
-    data = np.memmap(path, record, mode="r")
+        raise ShapeError(f"{shown(path)}: {size} bytes are no whole number of vectors of dimension {dim}; truncated?")
+    try:
+        data = np.memmap(file, record, "r")
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{shown(path)}: cannot be read ({system_text(error)})") from None
     wrong = data["dim"] != dim
     if wrong.any():
-        raise ShapeError(f"{path}: vector {int(np.argmax(wrong))} has not dimension {dim} as the first")
+        raise ShapeError(f"{shown(path)}: vector {int(np.argmax(wrong))} has not dimension {dim} as the first")
     return np.asarray(data["values"])
 
 
@@ -183,12 +173,25 @@ def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
     ------
     DTypeError, ShapeError
         Not real numbers; not 2-d, or a dimension outside 1..2^20.
+    EncodingError
+        A finite number beyond the range of float32, 3.4e38.
+    ParameterError
+        The file cannot be written.
     """
+    file = as_path(path)
     array = np.asarray(vectors)
     if array.dtype.kind not in "iuf":
         raise DTypeError(f"vectors must be real numbers, not {array.dtype}")
     if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_DIM:
         raise ShapeError(f"vectors must have shape (N, dim) with dim in 1..{MAX_DIM}, not {array.shape}")
     out = np.empty(len(array), np.dtype([("dim", "<i4"), ("values", "<f4", (array.shape[1],))]))
-    out["dim"], out["values"] = array.shape[1], array
-    out.tofile(path)
+    with np.errstate(over="ignore"):
+        out["dim"], out["values"] = array.shape[1], array
+    lost = np.isfinite(array) & np.isinf(out["values"])
+    if lost.any():
+        row = int(np.argmax(lost.any(axis=1)))
+        raise EncodingError(f"{shown(file)}: vector {row} holds a number beyond the range of float32, 3.4e38")
+    try:
+        out.tofile(file)
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{shown(file)}: cannot be written ({system_text(error)})") from None

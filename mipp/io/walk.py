@@ -43,7 +43,7 @@ def walk_images(
     ----------
     paths : files and folders
     outside : whether links are followed that lead out of the folder that was named. A link that is named is followed.
-    others : regular files of folders that are no images are appended to it
+    others : files of folders that are no images are appended to it
 
     Returns
     -------
@@ -124,6 +124,8 @@ def _walk(top: Path, root: Path | None, left_out: list[LeftOut], others: list[Pa
             elif not stat.S_ISREG(mode):
                 if named(path):
                     left_out.append((path, not_regular(mode)))
+                elif others is not None:
+                    others.append(path)
             elif is_image_file(path):
                 yield path
             elif others is not None:

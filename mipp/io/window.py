@@ -20,7 +20,7 @@ def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
         return None
     try:
         low, high = (float(v) for v in window)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ParameterError("a window is two numbers, low and high") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ParameterError(f"a window is two finite numbers, the smaller first, not {low:g} and {high:g}")
@@ -30,6 +30,13 @@ def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
 def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
     """Gray values (H, W) through a window, as uint8 (H, W, 3). NaN counts as the low end."""
     low, high = window
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (255.0 / (high - low))
+    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    with np.errstate(over="ignore"):
+        if not math.isfinite(high - low):
+            wide, low, high = wide / 2, low / 2, high / 2
+        factor = 255.0 / np.float64(high - low)
+        scaled = (
+            (wide - low) * factor if np.isfinite(factor) else (np.clip(wide, low, high) - low) / (high - low) * 255.0
+        )
     gray = np.floor(np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)

@@ -12,7 +12,7 @@ from PIL import Image
 from mipp import Encoding, features
 from mipp.demo.render import render_collection
 from mipp.encoding import tune
-from mipp.errors import MippError, MissingExtraError, ParameterError, ShapeError
+from mipp.errors import DTypeError, EncodingError, MippError, MissingExtraError, ParameterError, ShapeError
 from mipp.evaluation import evaluate, metrics
 from mipp.evaluation.evaluate import evaluate_images, evaluate_labelled, evaluate_neighbours, float_scores, plain_scores
 from mipp.evaluation.learning import learn_weights
@@ -172,3 +172,17 @@ def test_learnt_weights_find_the_part_that_tells():
 def test_bad_arguments(make):
     with pytest.raises(MippError):
         make(np.random.default_rng(0).integers(0, 32, (10, 12)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_float_scores_at_the_ends_of_float64():
+    rows, queries = np.array([[1.0, 2.0], [2.0, -1.0]]), np.array([[1.0, 2.0]])
+    for factor in (1e200, 1e-200, 1e300, 1e-300):
+        got = float_scores("cosine", rows * factor, queries * factor)
+        assert np.allclose(got, [[1.0, 0.0]])
+    for metric in ("ip", "l2", "l1"):
+        for bad in (np.full((2, 2), 1.7e308), rows * np.nan):
+            with pytest.raises(EncodingError):
+                float_scores(metric, bad, -np.full((1, 2), 1.7e308))
+    with pytest.raises(DTypeError):
+        float_scores("ip", rows.astype(complex), queries)

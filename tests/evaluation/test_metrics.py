@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipp.errors import DTypeError, EncodingError, ParameterError, ShapeError
+from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ShapeError
 from mipp.evaluation import metrics
 
 
@@ -153,3 +153,15 @@ def test_argument_errors():
         metrics.summary(np.zeros((0, 2)), [1, 2], np.zeros(0, int))
     with pytest.raises(ParameterError):
         metrics.summary([[1.0, 2.0]], [1, 2], [-1])
+
+
+@pytest.mark.parametrize("bad", [[[1], [2, 3]], None, "a", 1j, np.zeros((2, 3), "M8[s]"), np.zeros((2, 3), complex)])
+def test_what_is_no_array_of_numbers_is_refused(bad):
+    for call in (
+        lambda: metrics.ranking_from_scores(bad), lambda: metrics.relevance(bad, [1, 2], [1, 2]),
+        lambda: metrics.summary(bad, [1, 2, 3], [0, 1]), lambda: metrics.precision_at_k(bad, 1),
+        lambda: metrics.precision_at_k(np.ones((2, 3), bool), bad), lambda: metrics.neighbour_recall(bad, bad, 1),
+        lambda: metrics.summary(np.zeros((2, 3)), [1, 1, 2], bad),
+    ):  # fmt: skip
+        with pytest.raises(MippError):
+            call()

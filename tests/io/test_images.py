@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 
@@ -13,6 +14,7 @@ from PIL import Image
 from mipp.errors import DTypeError, ImageError, NotFoundError, ParameterError
 from mipp.io import images
 from mipp.io.images import find_images, load_image, thumbnail
+from mipp.io.window import apply_window
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -211,3 +213,84 @@ def test_truncated_files_are_refused(kind, share):
     whole = encoded(noise, kind)
     with pytest.raises(ImageError):
         load_image(whole[: int(len(whole) * share)])
+
+
+# --- PNG of other depths, and what is transparent in it ---------------------------------------------------------------
+
+
+def _png(rows: list[bytes], width: int, bits: int, colour: int, trns: bytes = b"") -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    middle = chunk(b"tRNS", trns) if trns else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + middle + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("window", [None, (0, 4000)])
+def test_transparent_value_of_deep_gray(window):
+    deep = np.array([[700, 701, 956, 3000]], ">u2")
+    got = load_image(_png([deep.tobytes()], 4, 16, 0, struct.pack(">H", 700)), window=window)
+    want = load_image(_png([deep.tobytes()], 4, 16, 0), window=window)
+    assert got[0, 0].tolist() == [255] * 3 and np.array_equal(got[0, 1:], want[0, 1:]) and want.max() < 255
+
+
+@pytest.mark.parametrize(("bits", "row", "want"), [
+    (1, b"\x40", [0, 255, 0]), (2, b"\x18", [0, 85, 170]), (4, b"\x01\x20", [0, 17, 34]), (8, b"\0\1\2", [0, 1, 2]),
+])  # fmt: skip
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_transparent_value_of_shallow_gray(bits, row, want, value):
+    levels = [0, 1, 0] if bits == 1 else [0, 1, 2]
+    got = load_image(_png([row], 3, bits, 0, struct.pack(">H", value)))[0, :, 0]
+    assert got.tolist() == [255 if level == value else w for level, w in zip(levels, want, strict=True)]
+
+
+def test_transparent_colour_of_16_bits():
+    deep = np.array([[[700, 20000, 5], [701, 20000, 5], [700, 20000, 5]]], ">u2")
+    got = load_image(_png([deep.tobytes()], 3, 16, 2, struct.pack(">HHH", 700, 20000, 5)))
+    assert got[0, 0].tolist() == got[0, 2].tolist() == [255] * 3 and got[0, 1].tolist() == [2, 78, 0]
+
+
+@pytest.mark.parametrize("window", [None, (1000, 2000)])
+def test_deep_gray_with_opacity(window):
+    deep = np.array([[[1500, 65535], [1500, 0], [1500, 32768], [1999, 65535]]], ">u2")
+    got = load_image(_png([deep.tobytes()], 4, 16, 4), window=window)[0, :, 0].tolist()
+    assert got == ([6, 255, 130, 8] if window is None else [128, 255, 191, 255])
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_without_a_suffix_are_looked_into(tmp_path, caplog):
+    scan = b"\0" * 128 + b"DICM" + b"\0" * 600
+    contents = {
+        "IM0001": scan, "DIR/IM0002": scan, "1.2.840.113": scan, "photo": encoded(Image.fromarray(RGB)),
+        "photo.bak": encoded(Image.fromarray(RGB), "JPEG"), "DICOMDIR": scan[:200] + b"1.2.840.10008.1.3.10" + scan,
+        "notes.txt": b"P5 is a plan", "table.csv": b"a,b", "none": b"",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    names = [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path)]
+    assert names == ["1.2.840.113", "DIR/IM0002", "IM0001", "photo", "photo.bak"]
+    assert "no images, left out: 5 (DICOMDIR, none, notes.txt, pipe, table.csv)" in caplog.text
+    caplog.clear()
+    left_out = []
+    find_images(tmp_path, left_out=left_out)
+    assert [p.name for p in left_out] == ["DICOMDIR", "none", "notes.txt", "pipe", "table.csv"] and not caplog.text
+
+
+def test_a_file_beyond_the_size_limit_is_not_read(tmp_path):
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(images.MAX_BYTES + 1)
+    with pytest.raises(ImageError, match="more than"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("window", [(-1.7e308, 1.7e308), (0.0, 5e-324), (-5e-324, 5e-324), (1e300, 1.1e300)])
+def test_windows_of_any_size_are_exact_at_their_ends(window):
+    values = np.array([[window[0], window[1], np.nan, np.inf, -np.inf]])
+    assert apply_window(values, window)[0, :, 0].tolist() == [0, 255, 0, 255, 0]

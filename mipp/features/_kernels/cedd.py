@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ._compile import kernel
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -24,7 +25,7 @@ _COLOURS = np.array([3, 4, 5, 6, 7, 8, 9, 3], np.int64)
 _ROOT2 = math.sqrt(2.0)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _member(x: float, trapezium: Floats) -> float:
     a, b, c, d = trapezium[0], trapezium[1], trapezium[2], trapezium[3]
     if b <= x <= c:
@@ -36,7 +37,7 @@ def _member(x: float, trapezium: Floats) -> float:
     return 0.0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _hue(r: int, g: int, b: int, top: int, d: int) -> int:
     """Degrees 0..359, from 0, 119, 239 and 359 as in the author's code."""
     if d == 0:
@@ -50,7 +51,7 @@ def _hue(r: int, g: int, b: int, top: int, d: int) -> int:
     return int(239 + 60 * (r - g) / d)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _fuzzy(hue: int, s: int, v: int, ten: Floats, out: Floats) -> None:
     """Memberships (24,) of a colour: 10 bins by 48 rules, then three shades of each of the seven hues."""
     ten[:] = 0.0
@@ -73,7 +74,7 @@ def _fuzzy(hue: int, s: int, v: int, ten: Floats, out: Floats) -> None:
         out[5 + 3 * i] = ten[3 + i] * (min(pale, dark) + min(full, dark))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def cedd_kernel(image: Pixels, rows: int, columns: int, step_y: int, step_x: int, out: Floats) -> None:
     """Sums (6, 24) over ``rows`` x ``columns`` blocks: kind of edge by fuzzy colour of the block."""
     area = np.zeros(4)

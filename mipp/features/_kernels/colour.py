@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ._compile import kernel
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -14,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 # divisions as C has them: a check for zero would keep the loop from being vectorised
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _hsv_bins(row: Pixels, bins: Pixels) -> None:
     """Bins of one row: ``row`` (3 W,) as r, g, b, r, .., ``bins`` (W,).
 
@@ -42,7 +43,7 @@ def _hsv_bins(row: Pixels, bins: Pixels) -> None:
         bins[x] = np.uint8(((value >> np.int32(6)) << np.int32(6)) + (s << np.int32(4)) + hue)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def hsv_bins_kernel(image: Pixels, counts: Ints) -> None:
     """Counts (256,) of the 16 x 4 x 4 bins of hue, saturation and value, index v * 64 + s * 16 + h.
 
@@ -67,7 +68,7 @@ def hsv_bins_kernel(image: Pixels, counts: Ints) -> None:
         counts[i] = tables[0, i] + tables[1, i] + tables[2, i] + tables[3, i]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def scd_quantise_kernel(counts: Ints, out: Ints) -> None:
     """Shares of the 256 bins in 11 bits, then non-linearly in 4 bits."""
     total = counts.sum()
@@ -76,7 +77,7 @@ def scd_quantise_kernel(counts: Ints, out: Ints) -> None:
         out[i] = 15 if share > 818.8 else int(15.0 * (share / 818.8) ** 0.4 + 0.5)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def haar_kernel(bins: Ints, first: Ints, second: Ints, cells: Ints, table: Ints, out: npt.NDArray[np.int16]) -> None:
     """Haar transform of 256 bins, which it overwrites, into the first ``len(out)`` coefficients, quantised.
 
@@ -92,7 +93,7 @@ def haar_kernel(bins: Ints, first: Ints, second: Ints, cells: Ints, table: Ints,
         out[c] = min(max(bins[cells[c]] - table[c, 0], -limit), limit)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _hmmd_row(row: Pixels, cells: Pixels) -> None:
     """Cells 0..255 in hue, sum and difference of one row: ``row`` (3 W,) as r, g, b, r, .., ``cells`` (W,).
 
@@ -125,7 +126,7 @@ def _hmmd_row(row: Pixels, cells: Pixels) -> None:
         cells[x] = np.uint8(base + np.int32(np.float32(degrees * hues) / np.float32(360.0)) * sums + level)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def hmmd_cells_kernel(image: Pixels, step: int, cells: Pixels) -> None:
     """Cells of every ``step``-th pixel in both directions, into uint8 (columns, rows), in the order of their use."""
     columns, rows = cells.shape
@@ -139,7 +140,7 @@ def hmmd_cells_kernel(image: Pixels, step: int, cells: Pixels) -> None:
             cells[x, y] = line[x]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def structure_kernel(cells: Pixels, rows: int, columns: int, counts: Ints) -> None:
     """For each cell value, how many of the ``rows`` x ``columns`` positions of an 8x8 element have it inside; (256,).
 
@@ -164,7 +165,7 @@ def structure_kernel(cells: Pixels, rows: int, columns: int, counts: Ints) -> No
                 found[c] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def csd_quantise_kernel(counts: Ints, positions: int, out: Pixels) -> None:
     """Non-linear 8-bit quantisation of the shares ``counts / positions``."""
     for i in range(len(out)):
@@ -184,7 +185,7 @@ def csd_quantise_kernel(counts: Ints, positions: int, out: Pixels) -> None:
         out[i] = min(q, 255)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def moments_kernel(image: Pixels, grid: int, out: Floats) -> None:
     """Mean, deviation and root of the third moment of Y, Cb, Cr in each of grid x grid parts, (grid, grid, 3, 3).
 
@@ -222,7 +223,7 @@ def moments_kernel(image: Pixels, grid: int, out: Floats) -> None:
                 out[gy, gx, c, 2] = math.copysign(abs(root) ** (1.0 / 3.0), root) / 65280.0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _ycc(image: Pixels, y: int, x: int, out: Ints) -> None:
     r, g, b = np.int64(image[y, x, 0]), np.int64(image[y, x, 1]), np.int64(image[y, x, 2])
     out[0] = 77 * r + 150 * g + 29 * b

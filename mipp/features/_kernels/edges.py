@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ._compile import kernel
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,7 +24,7 @@ EDGE_LEVELS = np.array(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def gray_kernel(image: Pixels, gray: Pixels) -> None:
     """floor((R + G + B) / 3) of uint8 (H, W, 3) into uint8 (H, W)."""
     for y in range(image.shape[0]):
@@ -32,7 +33,7 @@ def gray_kernel(image: Pixels, gray: Pixels) -> None:
             gray[y, x] = np.uint8(total // np.uint32(3))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def enlarge_kernel(small: Pixels, large: Pixels) -> None:
     """Bilinear enlargement, uint8 (h, w) into uint8 (H, W), rounded half up.
 
@@ -54,7 +55,7 @@ def enlarge_kernel(small: Pixels, large: Pixels) -> None:
             large[y, x] = int(top + down * (bottom - top) + 0.5)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _edge(a0: float, a1: float, a2: float, a3: float) -> int:
     """Kind 0..4 of the strongest edge of a block from the means of its quarters, -1 if it is below the threshold.
 
@@ -78,7 +79,7 @@ def _edge(a0: float, a1: float, a2: float, a3: float) -> int:
     return -1 if best < EDGE_THRESHOLD else kind
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def ehd_kernel(gray: Pixels, block: int, out: Pixels) -> None:
     """Edge histogram of uint8 (H, W) with blocks of ``block`` pixels into uint8 (80,)."""
     height, width = gray.shape

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ._compile import kernel
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -25,7 +26,7 @@ COSINES = np.round(
 )
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _quantise_y_dc(i: int) -> int:
     if i > 191:
         return 112 + (i - 192) // 4
@@ -38,7 +39,7 @@ def _quantise_y_dc(i: int) -> int:
     return max(i, 0) // 4
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _quantise_c_dc(i: int) -> int:
     if i > 191:
         return 63
@@ -55,7 +56,7 @@ def _quantise_c_dc(i: int) -> int:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _quantise_ac(i: int) -> int:
     i = min(max(i, -256), 239)
     size = abs(i)
@@ -66,13 +67,13 @@ def _quantise_ac(i: int) -> int:
     return 132 + (size if i >= 0 else -size)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _divide(a: int, b: int) -> int:
     """Integer division toward zero, as the definition has it."""
     return a // b if a >= 0 else -(-a // b)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _starts(side: int) -> Ints:
     """First pixel of each of the 8 blocks of a side, and the end: the block of pixel x is int(x / (side / 8))."""
     out = np.zeros(9, np.int64)
@@ -81,7 +82,7 @@ def _starts(side: int) -> Ints:
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _block_sums(image: Pixels, sums: Ints) -> None:
     """Sums of integer Y, Cb, Cr over the pixels of each block; sums is int64 (8, 8, 4), its last entry the count."""
     height, width = image.shape[0], image.shape[1]
@@ -116,7 +117,7 @@ def _block_sums(image: Pixels, sums: Ints) -> None:
             sums[by, bx, 3] = (y1 - y0) * (x1 - x0)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def cld_kernel(image: Pixels, y_count: int, c_count: int, out: Pixels) -> None:
     """Colour layout of uint8 (H, W, 3) into uint8 (y_count + 2 c_count,)."""
     sums = np.zeros((8, 8, 4), np.int64)

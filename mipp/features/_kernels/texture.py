@@ -6,14 +6,15 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ._compile import kernel
 
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def luma_kernel(image: Pixels, gray: Pixels) -> None:
     """(77 R + 150 G + 29 B + 128) >> 8 of uint8 (H, W, 3) into uint8 (H, W): Rec. 601 luma in 8 bits."""
     for y in range(image.shape[0]):
@@ -22,7 +23,7 @@ def luma_kernel(image: Pixels, gray: Pixels) -> None:
             gray[y, x] = np.uint8((np.uint32(77) * r + np.uint32(150) * g + np.uint32(29) * b + np.uint32(128)) >> 8)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def lbp_kernel(gray: Pixels, bins: Pixels, counts: Ints) -> None:
     """Counts (59,) of the patterns of the inner pixels; ``bins`` (256,) maps a pattern to its bin.
 
@@ -51,7 +52,7 @@ def lbp_kernel(gray: Pixels, bins: Pixels, counts: Ints) -> None:
         counts[bins[i]] += raw[0, i] + raw[1, i]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def shrink_kernel(image: Pixels, out: Floats) -> None:
     """Area means of the luma (0.299 R + 0.587 G + 0.114 B) of uint8 (H, W, 3) into float64 (h, w), larger or smaller.
 
@@ -85,7 +86,7 @@ def shrink_kernel(image: Pixels, out: Floats) -> None:
     out /= float(height) * float(width)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def hog_kernel(gray: Floats, cell: int, orientations: int, out: npt.NDArray[np.float32]) -> None:
     """Oriented gradients of float64 (H, W): cells of ``cell`` pixels, blocks of 2x2 cells, L2-Hys norm."""
     height, width = gray.shape

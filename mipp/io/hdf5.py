@@ -1,0 +1,175 @@
+"""HDF5 files: one dataset of a file that may be hostile, read only if its numbers lie in this very file.
+
+HDF5 can keep a dataset's numbers elsewhere: in any other file of the user (external storage, external links, virtual
+datasets) or nowhere (parts that were never written read as a fill value). All of these are refused, and before memory
+is taken the declared size is compared with the bytes that the file really holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DTypeError, MippError, MissingExtraError, ParameterError, ShapeError
+from .files import open_regular, shown
+
+__all__ = ["MAX_DIM", "SUFFIXES", "has_dataset", "open_hdf5", "read_dataset", "read_text"]
+
+SUFFIXES = (".hdf5", ".h5")
+MAX_DIM = 1 << 20
+#: more than any of HDF5's own filters compresses numbers that differ; deflate's limit is 1032
+_MOST_COMPRESSED = 1100
+_MOST_LINKS = 16
+_MOST_NAMED = 20
+_MOST_TEXT = 1024
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """The open file; MissingExtraError without h5py, ParameterError for a damaged file or none of HDF5.
+
+    Errors of a missing or unreadable file are those of :func:`mipp.io.files.open_regular`.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError(f"{shown(path)}: .hdf5 files need h5py: pip install 'mipp[hdf5]'") from None
+    with open_regular(path):
+        pass
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (MippError, MemoryError):
+        raise
+    except Exception as error:
+        # h5py raises almost any type on damaged files
+        raise ParameterError(f"{shown(path)}: not a readable HDF5 file ({str(error)[:200]})") from None
+
+
+def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
+    """One dataset of an open HDF5 file as (N, dim) real numbers; bool becomes uint8.
+
+    Raises
+    ------
+    ParameterError
+        No such dataset; numbers that lie in another file or were never written, or more of them than the file can hold.
+    DTypeError, ShapeError
+        No real numbers; not (N, dim) with both at least 1.
+    """
+    found = _find(file, path, name)
+    if found is None:
+        there = ", ".join(_datasets(file)) or "none"
+        raise ParameterError(f"{shown(path)}: no dataset {name!r}; datasets there: {there}")
+    plan = found.id.get_create_plist()
+    # first of all: asking a virtual dataset for its shape opens the files that it names
+    if plan.get_layout() == _layouts().VIRTUAL or plan.get_external_count():
+        raise ParameterError(f"{shown(path)}: {name} is kept in other files, which are not read")
+    kind = np.dtype(found.dtype)
+    if kind.kind not in "biuf":
+        raise DTypeError(f"{shown(path)}: {name} must hold real numbers, not {str(kind)[:100]}")
+    shape = found.shape
+    if shape is None or len(shape) != 2 or 0 in shape or shape[1] > MAX_DIM:
+        raise ShapeError(f"{shown(path)}: {name} must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {shape}")
+    _check_stored(found, plan, path, name)
+    data = np.asarray(found[:])
+    return data.astype(np.uint8) if kind.kind == "b" else data
+
+
+def read_text(file: Any, name: str) -> str | None:
+    """A short attribute of an open HDF5 file, or None if there is none or it is no text."""
+    if name not in file.attrs:
+        return None
+    attribute = file.attrs.get_id(name)
+    if attribute.shape not in ((), (1,)) or attribute.get_storage_size() > _MOST_TEXT:
+        return None
+    value = np.asarray(file.attrs[name]).ravel()[:1].tolist()
+    value = value[0] if value else None
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value if isinstance(value, str) else None
+
+
+def has_dataset(file: Any, name: str) -> bool:
+    """Whether a name is there at all; links are not followed."""
+    return bool(file.id.links.exists(name.encode()))
+
+
+def _layouts() -> Any:
+    from h5py import h5d
+
+    return h5d
+
+
+def _find(file: Any, path: Path, name: str) -> Any | None:
+    """The dataset of a name, or None. Links are followed one by one: HDF5 itself would open other files."""
+    import h5py
+    from h5py import h5l
+
+    found, parts, links = file, name.encode().split(b"/"), 0
+    while parts:
+        part = parts.pop(0)
+        if part in (b"", b"."):
+            continue
+        if not isinstance(found, h5py.Group) or not found.id.links.exists(part):
+            return None
+        kind = found.id.links.get_info(part).type
+        if kind == h5l.TYPE_HARD:
+            found = found[part]
+        elif kind == h5l.TYPE_SOFT:
+            links += 1
+            if links > _MOST_LINKS:
+                raise ParameterError(f"{shown(path)}: {name} is a chain of more than {_MOST_LINKS} links")
+            target = found.id.links.get_val(part)
+            found = file if target.startswith(b"/") else found
+            parts = [*target.split(b"/"), *parts]
+        else:
+            raise ParameterError(f"{shown(path)}: {name} is a link to another file, which is not read")
+    return found if isinstance(found, h5py.Dataset) else None
+
+
+def _datasets(file: Any) -> list[str]:
+    """Names of datasets in the root group, some of them if there are many; no link is followed."""
+    import h5py
+    from h5py import h5l
+
+    found: list[str] = []
+    for part in file.id:
+        if file.id.links.get_info(part).type == h5l.TYPE_HARD and isinstance(file[part], h5py.Dataset):
+            found.append(part.decode("utf-8", "replace")[:50])
+        if len(found) == _MOST_NAMED:
+            return [*sorted(found), "..."]
+    return sorted(found)
+
+
+def _check_stored(found: Any, plan: Any, path: Path, name: str) -> None:
+    """ParameterError unless the file holds all numbers of a dataset, and the memory can."""
+    layouts = _layouts()
+    declared = math.prod(found.shape) * found.id.get_type().get_size()
+    stored, compressed = found.id.get_storage_size(), False
+    if stored > os.path.getsize(path):
+        raise ParameterError(f"{shown(path)}: {name} has {stored} bytes, more than the file")
+    if plan.get_layout() == layouts.CHUNKED:
+        chunk = plan.get_chunk()
+        wanted = math.prod(-(-side // step) for side, step in zip(found.shape, chunk, strict=True))
+        compressed = plan.get_nfilters() > 0
+        there = found.id.get_num_chunks()
+        if there < wanted:
+            raise ParameterError(f"{shown(path)}: {name} has {wanted} parts and {there} of them were written")
+        declared = max(declared, wanted * math.prod(chunk) * found.id.get_type().get_size())
+    if declared > stored * (_MOST_COMPRESSED if compressed else 1):
+        raise ParameterError(f"{shown(path)}: {name} declares {declared} bytes, and the file holds {stored} of it")
+    if declared > _memory():
+        raise ParameterError(f"{shown(path)}: {name} takes {declared} bytes, more than the memory of this machine")
+
+
+def _memory() -> float:
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

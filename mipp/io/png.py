@@ -1,0 +1,60 @@
+"""PNG files of 16 bits per channel and their transparent values, which Pillow reads in part."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+__all__ = ["deep_gray", "transparent"]
+
+#: how Pillow spreads gray values of few bits over 0 to 255
+_SPREAD = {"L;2": 85, "L;4": 17}
+
+
+def _decoded(file: io.BytesIO, raw: str) -> npt.NDArray[np.uint8]:
+    """Pixels of a PNG file as Pillow's decoder lays them out for another raw mode of as many bits."""
+    with Image.open(file, formats=("PNG",)) as image:
+        image.tile = [type(tile)(*tile[:3], raw) if hasattr(tile, "_fields") else (*tile[:3], raw)
+                      for tile in image.tile]  # fmt: skip
+        image.load()
+        return np.asarray(image)
+
+
+def raw_mode(image: Image.Image) -> str:
+    """The raw mode of an opened PNG image, before it is loaded; empty for other images."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    if image.format != "PNG" or not tiles:
+        return ""
+    found = tiles[0][3]
+    return found if isinstance(found, str) else str(found[0]) if found else ""
+
+
+def deep_gray(file: io.BytesIO, raw: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+    """Gray and opacity (H, W) of a gray PNG with 16 bits and an alpha channel, or None for another raw mode."""
+    if raw != "LA;16B":
+        return None
+    # four bytes for each pixel, as they are in the file
+    words = _decoded(file, "RGBA").astype(np.uint16)
+    return np.asarray(words[:, :, 0] << 8 | words[:, :, 1]), np.asarray(words[:, :, 2] << 8 | words[:, :, 3])
+
+
+def transparent(image: Image.Image, file: io.BytesIO, raw: str) -> npt.NDArray[np.bool_] | None:
+    """Which pixels (H, W) have the one colour that a PNG file declares transparent, or None if it declares none.
+
+    Palettes are not meant: Pillow reads these right.
+    """
+    value = image.info.get("transparency")
+    if not raw or value is None or image.mode == "P":
+        return None
+    if isinstance(value, int):
+        values = np.asarray(image).astype(np.int64)
+        return np.asarray(values == value * _SPREAD.get(raw, 1))
+    if raw != "RGB;16B" or not isinstance(value, tuple):
+        return None
+    # Pillow keeps the high bytes of 16 bits
+    words = np.asarray(image).astype(np.uint16) << 8 | _decoded(file, "RGB;16L")
+    return np.asarray((words == np.array(value, np.uint16)).all(axis=2))
