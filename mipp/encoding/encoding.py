@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EncodingError, ParameterError, ScoreRangeError
+from ..errors import DTypeError, EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
 from .bounds import has_rules
 from .numbers import matrix, unit, whole
@@ -387,8 +387,11 @@ class Encoding:
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
         scores = np.asarray(scores)
+        if scores.dtype.kind not in "buifO":
+            raise DTypeError(f"scores must be real numbers, not {scores.dtype}")
         if self.stepped:
-            scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
+            # as integers: in a ring of 64 bits floats would lose the steps, and a narrower type would wrap around
+            scores = (scores.astype(np.int64) if scores.dtype.kind in "iu" else scores) - self.centre
         scores = np.asarray(scores, np.float64)
         queries = np.asarray(queries)
         queries = queries[None] if queries.ndim == 1 else queries
