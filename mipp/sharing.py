@@ -85,7 +85,8 @@ class OwnerKeys:
 
     def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
         """A batch nonce that depends on fresh randomness and on the content."""
-        return schedule.batch_nonce(self._root, (np.ascontiguousarray(rows).data.cast("B"), encoding_hash))
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+        return schedule.batch_nonce(self._root, (content.data, encoding_hash))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -112,7 +113,7 @@ def as_words(values: np.ndarray, params: Params, what: str) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] < 1:
         raise ShapeError(f"{what} must be (rows, dim) with dim >= 1, not {values.shape}")
     if values.dtype.itemsize == params.dtype.itemsize and values.dtype.isnative:
-        return np.ascontiguousarray(values).view(params.dtype)
+        return np.require(values, requirements=("C", "A")).view(params.dtype)
     if values.dtype.itemsize > params.dtype.itemsize and values.size:
         half = 1 << (params.k - 1)
         if int(values.min()) < -half or int(values.max()) >= 2 * half:

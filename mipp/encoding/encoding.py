@@ -401,7 +401,7 @@ class Encoding:
         nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
         """
         scores = array(scores, "scores")
-        if scores.dtype.kind not in "iufO" or (
+        if scores.dtype.kind not in "buifO" or (
             scores.dtype.kind == "O" and not all(isinstance(v, (int, float, np.number)) for v in scores.flat)
         ):
             raise DTypeError(f"scores must be numbers, not {str(scores.dtype)[:50]}")
@@ -419,7 +419,8 @@ class Encoding:
         if self.metric == "l2" and not self.stepped:
             return self._distances(scores, matrix(queries, self.dim, "queries"))
         if self.stepped:
-            scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
+            # as integers: in a ring of 64 bits floats would lose the steps, and a narrower type would wrap around
+            scores = (scores.astype(np.int64) if scores.dtype.kind in "iu" else scores) - self.centre
         scores = np.asarray(scores, np.float64)
         if self.metric in ("ip", *_UNIT):
             return scores * self.query_scale

@@ -51,9 +51,9 @@ def matrix(x: npt.ArrayLike, dim: int | None, what: str) -> np.ndarray:
     if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
         expected = f"(rows, {dim})" if dim is not None else "two-dimensional"
         raise ShapeError(f"{what} must be {expected}, not {x.shape}")
-    if x.dtype.itemsize > 8:
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         with np.errstate(over="ignore"):
-            x = x.astype(np.float64)
+            x = x.astype(np.float64)  # what is too large for the arithmetic is infinite, and refused
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise EncodingError(f"{what} hold NaN or infinite values, or values that float64 does not hold")
     return x

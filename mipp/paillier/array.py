@@ -93,7 +93,7 @@ class EncryptedArray:
             raise ShapeError(f"ciphertexts must have {public.element_limbs} words of 64 bits each")
         if bound > largest(public):
             raise PlaintextRangeError("the result could overflow the key's plaintexts")
-        self.public, self.data = public, np.ascontiguousarray(data)
+        self.public, self.data = public, np.require(data, requirements=("C", "A"))
         self.fraction_bits, self.bound = fraction_bits, bound
 
     # --- shape ------------------------------------------------------------------------------------------------

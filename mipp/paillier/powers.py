@@ -59,6 +59,8 @@ def weighted_products(
     Negative ones by an offset: weights + bound are not negative, and one power of the product of all takes it back.
     """
     k = row.shape[0]
+    # the words are looked at below
+    weights = np.require(weights, weights.dtype.newbyteorder("="), ("C", "A"))
     if weights.dtype.kind == "u":
         return key.modulus.multi_pow(
             row, _digits(weights, weights.itemsize), *_widths(weights.itemsize), threads=threads
@@ -66,7 +68,7 @@ def weighted_products(
     if weights.dtype.kind == "i":
         size = weights.itemsize
         # flipping the sign bit adds 2^(bits-1)
-        raised = np.ascontiguousarray(weights).view(f"u{size}") ^ np.array(bound, f"u{size}")
+        raised = weights.view(f"u{size}") ^ np.array(bound, f"u{size}")
         digits, widths = _digits(raised, size), _widths(size)
     else:
         size = -(-(2 * bound).bit_length() // _DIGIT) * _DIGIT // 8
@@ -82,7 +84,7 @@ def weighted_products(
 
 
 def _digits(weights: np.ndarray, size: int) -> np.ndarray:
-    return np.ascontiguousarray(weights).astype(f"u{size}", copy=False)[:, None, :].copy()
+    return weights.astype(f"u{size}", copy=False)[:, None, :]
 
 
 def _widths(size: int) -> tuple[int, int]:

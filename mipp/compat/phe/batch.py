@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from typing import Any
 
+import gmpy2
 import numpy as np
 
-from ...paillier.limbs import from_limbs
+from ...paillier.limbs import from_limbs, to_limbs
 from ...paillier.powers import weighted_products
-from .encoding import EncodedNumber
-from .paillier import EncryptedNumber, aligned
+from .encoding import EncodedNumber, common_base, encoding_of, step
+from .paillier import EncryptedNumber, PaillierPublicKey, aligned
 
 __all__ = ["dot"]
 
@@ -30,7 +33,8 @@ def dot(encrypted: Any, plain: Any, *, threads: int | None = None) -> Any:
     Raises
     ------
     ValueError
-        Shapes that do not multiply, different keys, numbers too large.
+        Shapes that do not multiply, different keys, numbers too large, also a weight that is too large for the key once
+        it has the exponent of the smallest.
     TypeError
         What are no encrypted or no plain numbers.
     """
@@ -42,24 +46,63 @@ def dot(encrypted: Any, plain: Any, *, threads: int | None = None) -> Any:
     if not all(isinstance(number, EncryptedNumber) for number in numbers):
         raise TypeError("the first operand must hold EncryptedNumbers")
     key = numbers[0].public_key
-    data, exponent = aligned(numbers, threads)
+    data, exponent, base = aligned(numbers, threads)
     columns = right.reshape(len(right), -1).T
+    shift = 0
     if columns.dtype.kind in "iu":
-        weights, shift, bound = columns, 0, 1 << 8 * columns.itemsize - (columns.dtype.kind == "i")
+        weights, bound = columns, 1 << 8 * columns.itemsize - (columns.dtype.kind == "i")
+        if bound > key.max_int and columns.size:
+            _within(max(int(columns.max()), -int(columns.min())), key)
     else:
-        encoded = [EncodedNumber.encode(key, v) for v in columns.reshape(-1).tolist()]
+        encoding = EncodedNumber if base is None else encoding_of(base)
+        encoded = [v if isinstance(v, EncodedNumber) else encoding.encode(key, v) for v in columns.reshape(-1).tolist()]
+        if any(e.public_key != key for e in encoded):
+            raise ValueError("Attempted to multiply with numbers encoded against different public keys!")
+        first = 0
+        for e in encoded:
+            base = common_base(base, exponent or first, e.BASE, e.exponent)
+            first = first or e.exponent
         shift = min((e.exponent for e in encoded), default=0)
-        signed = [e.decrease_exponent_to(shift).encoding for e in encoded]
-        signed = [v - key.n if v > key.n // 2 else v for v in signed]
-        weights = np.empty(len(signed), object)
-        weights[:] = signed
+        weights = np.empty(len(encoded), object)
+        weights[:] = [_signed(e, shift, base or EncodedNumber.BASE, key) for e in encoded]
+        bound = 1 << -(-max((abs(v).bit_length() for v in weights), default=1) // 32) * 32
         weights = weights.reshape(columns.shape)
-        bound = 1 << -(-max((abs(v).bit_length() for v in signed), default=1) // 32) * 32
-    rows = data.reshape(-1, left.shape[-1], data.shape[1])
-    out = np.empty((len(rows), len(columns)), object)
-    for i, row in enumerate(rows):
-        products = weighted_products(key.batched, np.ascontiguousarray(row), weights, bound, threads=threads)
-        for j, c in enumerate(from_limbs(products)):
-            out[i, j] = EncryptedNumber(key, c, exponent + shift)
+    width = left.shape[-1]
+    out = np.empty((len(data) // width, len(columns)), object)
+    for i in range(len(out)):
+        row = data[i * width : (i + 1) * width]
+        for j, c in enumerate(_products(key, row, weights, bound, threads)):
+            out[i, j] = EncryptedNumber._made(key, c, exponent + shift, base)
     shape = left.shape[:-1] + right.shape[1:]
     return out.reshape(shape) if shape else out[0, 0]
+
+
+def _signed(encoded: EncodedNumber, exponent: int, base: int, key: PaillierPublicKey) -> int:
+    """The encoded integer at a smaller exponent; ValueError if it does not fit the key then."""
+    factor = step(base, encoded.exponent, exponent, key)
+    v = int(encoded.encoding)
+    return _within((v - key.n if v >= key.n - key.max_int else v) * factor, key)
+
+
+def _within(number: int, key: PaillierPublicKey) -> int:
+    if abs(number) > key.max_int:
+        raise ValueError(f"a weight needs to be within +/- {key.max_int} when all weights have one exponent")
+    return number
+
+
+def _products(
+    key: PaillierPublicKey, row: list[Any], weights: np.ndarray, bound: int, threads: int | None
+) -> Iterable[Any]:
+    """prod_j row[j]^weights[i, j] for plain integers (M, K), |weights| <= bound."""
+    if key.batched is not None:
+        limbs = to_limbs(row, key.batched.element_limbs)
+        return from_limbs(weighted_products(key.batched, limbs, weights, bound, threads=threads))
+    # an offset is added to every weight: exponents of one bit length, so that time does not depend on them
+    n2, offset = key._nsquare, 3 << bound.bit_length()
+    whole = functools.reduce(lambda a, b: a * b % n2, row)
+    back = gmpy2.powmod(gmpy2.invert(whole, n2), offset, n2)
+    out = []
+    for line in weights.tolist():
+        powers = [gmpy2.powmod_sec(c, w + offset, n2) for c, w in zip(row, line, strict=True)]
+        out.append(functools.reduce(lambda a, b: a * b % n2, powers, back))
+    return out

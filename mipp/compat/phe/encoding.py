@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from fractions import Fraction
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from .paillier import PaillierPublicKey
 
 __all__ = ["EncodedNumber"]
+
+#: bits of the largest power of a base that is made
+_MOST_BITS = 1 << 24
 
 Encoded = TypeVar("Encoded", bound="EncodedNumber")
 
@@ -61,10 +65,7 @@ class EncodedNumber:
         ValueError, OverflowError
             NaN or infinite; larger than a third of n.
         """
-        if isinstance(scalar, (np.integer, gmpy2.mpz)):
-            scalar = int(scalar)
-        elif isinstance(scalar, np.floating):
-            scalar = float(scalar)
+        scalar = python_number(scalar)
         if precision is not None:
             exponent = math.floor(math.log(precision, cls.BASE))
         elif isinstance(scalar, int):
@@ -79,6 +80,8 @@ class EncodedNumber:
         if exponent == 0 and isinstance(scalar, int):
             number = int(scalar)
         else:
+            if abs(exponent) * cls.LOG2_BASE > _MOST_BITS:
+                raise ValueError(f"exponent {exponent} is out of range")
             number = round(Fraction(scalar) * Fraction(cls.BASE) ** -exponent)
         if abs(number) > public_key.max_int:
             raise ValueError(f"Integer needs to be within +/- {public_key.max_int} but got {number}")
@@ -104,8 +107,13 @@ class EncodedNumber:
         else:
             raise OverflowError("Overflow detected in decrypted number")
         mantissa = int(mantissa)
+        bits = abs(self.exponent) * math.log2(self.BASE)  # of the power, looked at before it is made
         if self.exponent >= 0:
-            return mantissa * self.BASE**self.exponent
+            if bits > _MOST_BITS and mantissa:
+                raise OverflowError(f"exponent {self.exponent} is too large to decode")
+            return mantissa and mantissa * self.BASE**self.exponent
+        if bits > mantissa.bit_length() + 1100:
+            return -0.0 if mantissa < 0 else 0.0
         try:
             return mantissa / self.BASE**-self.exponent
         except OverflowError:
@@ -115,5 +123,58 @@ class EncodedNumber:
         """The same number with a smaller exponent; ValueError if ``new_exp`` is larger."""
         if new_exp > self.exponent:
             raise ValueError(f"New exponent {new_exp} should be more negative than old exponent {self.exponent}")
-        factor = self.BASE ** (self.exponent - new_exp)
-        return type(self)(self.public_key, int(self.encoding * factor) % self.public_key.n, new_exp)
+        n = self.public_key.n
+        factor = pow(self.BASE, self.exponent - new_exp, n)
+        return type(self)(self.public_key, int(self.encoding * factor) % n, new_exp)
+
+
+def python_number(scalar: Any) -> Any:
+    """Numbers of numpy and gmpy2 as Python's, so that no arithmetic is done in their narrow types; others as they are.
+
+    ValueError for a longdouble that no float equals.
+    """
+    if isinstance(scalar, (np.integer, gmpy2.mpz)):
+        return int(scalar)
+    if isinstance(scalar, np.bool_):
+        return bool(scalar)
+    if isinstance(scalar, np.floating):
+        number = float(scalar)
+        if isinstance(scalar, np.longdouble) and math.isfinite(number) and number != scalar:
+            raise ValueError("a longdouble has more bits than a float keeps; round it first")
+        return number
+    return scalar
+
+
+@functools.cache
+def encoding_of(base: int) -> type[EncodedNumber]:
+    """The class of encoded numbers of a base."""
+    if base == EncodedNumber.BASE:
+        return EncodedNumber
+    return type("EncodedNumber", (EncodedNumber,), {"BASE": base, "LOG2_BASE": math.log(base, 2)})
+
+
+def common_base(base: int | None, exponent: int, other: int | None, other_exponent: int) -> int | None:
+    """The base of a sum or product. Where an exponent is 0 any base will do; None is one that nobody told.
+
+    ValueError if the two numbers have no base in common.
+    """
+    if base == other or other is None or (other_exponent == 0 and base is not None):
+        return base
+    if base is None or exponent == 0:
+        return other
+    raise ValueError(f"numbers of base {base} and of base {other} do not go together")
+
+
+def step(base: int, exponent: int, smaller: int, public_key: PaillierPublicKey) -> int:
+    """base^(exponent - smaller), by which a number is multiplied for the smaller exponent.
+
+    ValueError if it is larger than the key allows; its size is looked at before it is made.
+    """
+    if (exponent - smaller) * math.log2(base) > public_key.max_int.bit_length() + 1:
+        raise ValueError(
+            f"Integer needs to be within the key's range; exponents {exponent} and {smaller} are too far apart"
+        )
+    factor: int = base ** (exponent - smaller)
+    if factor > public_key.max_int:
+        raise ValueError(f"Integer needs to be within +/- {public_key.max_int} but got {factor}")
+    return factor

@@ -18,8 +18,8 @@ from ...errors import ParameterError
 from ...paillier import PrivateKey, PublicKey, generate_keypair
 from ...paillier.keys import LEAST_BITS, MOST_BITS
 from ...paillier.limbs import from_limbs, limbs_of, random_below, to_limbs
-from .encoding import EncodedNumber
-from .util import getprimeover, invert, isqrt
+from .encoding import EncodedNumber, common_base, encoding_of, python_number, step
+from .util import getprimeover, invert, isqrt, mulmod, powmod
 
 __all__ = [
     "DEFAULT_KEYSIZE",
@@ -28,6 +28,11 @@ __all__ = [
     "PaillierPrivateKeyring",
     "PaillierPublicKey",
     "generate_paillier_keypair",
+    "getprimeover",
+    "invert",
+    "isqrt",
+    "mulmod",
+    "powmod",
 ]
 
 DEFAULT_KEYSIZE = 3072
@@ -78,9 +83,12 @@ class PaillierPublicKey:
         return PaillierPublicKey, (self.n,)
 
     @functools.cached_property
-    def batched(self) -> PublicKey:
-        """The key of :mod:`mipp.paillier` that batches use."""
-        return PublicKey(self.n, insecure=True)
+    def batched(self) -> PublicKey | None:
+        """The key of :mod:`mipp.paillier` that batches use; None if n is beyond 4096 bits or no modulus for it."""
+        try:
+            return PublicKey(self.n, insecure=True)
+        except ParameterError:
+            return None
 
     def get_random_lt_n(self) -> int:
         """Uniform in 1 .. n-1, from the operating system's randomness."""
@@ -94,11 +102,10 @@ class PaillierPublicKey:
         plaintext : int, taken mod n
         r_value : obfuscator; default random. 1 leaves the plaintext open to everybody.
         """
-        if not isinstance(plaintext, int):
-            raise TypeError(f"Expected int type plaintext but got: {type(plaintext)}")
         return int(self._encrypt(plaintext, r_value))
 
     def _encrypt(self, plaintext: Any, r_value: int | None) -> Any:
+        plaintext = _integer(plaintext, "Expected int type plaintext but got")
         opened = (self._n * plaintext + 1) % self._nsquare
         if r_value == 1:
             return opened
@@ -115,7 +122,8 @@ class PaillierPublicKey:
         else:
             raise TypeError(f"Expected int type r_value but got: {type(r_value)}")
         # eight lanes for one number still beat GMP
-        if r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS and cpu.active()["bigint"] == "avx512":
+        fits = r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS
+        if fits and cpu.active()["bigint"] == "avx512" and self.batched is not None:
             return from_limbs(self.batched._powers_of_n([r], 1))[0]
         return gmpy2.powmod(r, self._n, self._nsquare)
 
@@ -126,10 +134,11 @@ class PaillierPublicKey:
          Whoever decrypts a new ciphertext learns its number anyway. Not for obfuscating results, see
          PublicKey.randomness.
         """
-        if self._calls > _TABLE_FROM and self.batched.prepared:
+        if self._calls > _TABLE_FROM and self.batched is not None and self.batched.prepared:
             return from_limbs(self.batched.randomness(1, threads=1))[0]
         self._calls += 1
-        if self._calls == _TABLE_FROM and LEAST_BITS <= self._n.bit_length() <= MOST_BITS:
+        wanted = self._calls == _TABLE_FROM and LEAST_BITS <= self._n.bit_length() <= MOST_BITS
+        if wanted and self.batched is not None:
             threading.Thread(target=self.batched.prepare, kwargs={"threads": 1}, daemon=True).start()
         return self._obfuscator()
 
@@ -140,10 +149,10 @@ class PaillierPublicKey:
 
     def encrypt_encoded(self, encoding: EncodedNumber, r_value: int | None) -> EncryptedNumber:
         """Encrypt an encoded number. With an ``r_value`` the result counts as not obfuscated."""
+        made = self._encrypt(encoding.encoding, 1 if r_value is None else r_value)
         if r_value is None:
-            opened = (self._n * encoding.encoding + 1) % self._nsquare
-            return EncryptedNumber._made(self, opened * self._fresh() % self._nsquare, encoding.exponent, True)
-        return EncryptedNumber._made(self, self._encrypt(encoding.encoding, r_value), encoding.exponent, False)
+            made = made * self._fresh() % self._nsquare
+        return EncryptedNumber._made(self, made, encoding.exponent, encoding.BASE, r_value is None)
 
     def encrypt_batch(
         self,
@@ -162,9 +171,13 @@ class PaillierPublicKey:
         """
         items = values.reshape(-1).tolist() if isinstance(values, np.ndarray) else list(values)
         encoded = [v if isinstance(v, EncodedNumber) else EncodedNumber.encode(self, v, precision) for v in items]
-        plain = to_limbs([e.encoding % self._n for e in encoded], self.batched.limbs)
-        made = from_limbs(self.batched.raw_encrypt(plain, full_range=full_range, threads=threads))
-        return [EncryptedNumber._made(self, c, e.exponent, True) for c, e in zip(made, encoded, strict=True)]
+        residues = [_integer(e.encoding, "Expected int type plaintext but got") % self._n for e in encoded]
+        if self.batched is None:
+            made = [self._encrypt(m, None) for m in residues]
+        else:
+            plain = to_limbs(residues, self.batched.limbs)
+            made = from_limbs(self.batched.raw_encrypt(plain, full_range=full_range, threads=threads))
+        return [EncryptedNumber._made(self, c, e.exponent, e.BASE, True) for c, e in zip(made, encoded, strict=True)]
 
 
 class PaillierPrivateKey:
@@ -231,9 +244,7 @@ class PaillierPrivateKey:
 
     def raw_decrypt(self, ciphertext: int) -> int:
         """The plaintext, 0 to n - 1, of a ciphertext as an int."""
-        if not isinstance(ciphertext, int):
-            raise TypeError(f"Expected ciphertext to be an int, not: {type(ciphertext)}")
-        return self._decrypt([ciphertext], 1)[0]
+        return self._decrypt([_integer(ciphertext, "Expected ciphertext to be an int, not")], 1)[0]
 
     def _decrypt(self, ciphertexts: Sequence[Any], threads: int | None) -> list[int]:
         if self.batched is None:
@@ -264,10 +275,10 @@ class PaillierPrivateKey:
     def decrypt_encoded(
         self, encrypted_number: EncryptedNumber, Encoding: type[EncodedNumber] | None = None
     ) -> EncodedNumber:
-        """The encoded number, of class ``Encoding`` (default EncodedNumber)."""
+        """The encoded number, of class ``Encoding`` (default EncodedNumber, of the base the number was made in)."""
         self._check(encrypted_number)
         plain = self._decrypt([encrypted_number._number], 1)[0]
-        return (Encoding or EncodedNumber)(self.public_key, plain, encrypted_number.exponent)
+        return (Encoding or encrypted_number._encoding)(self.public_key, plain, encrypted_number.exponent)
 
     def decrypt_batch(self, encrypted_numbers: Any, *, threads: int | None = None) -> list[Any]:
         """Decrypt many numbers at once (beyond phe): a sequence or array of EncryptedNumbers, flattened."""
@@ -276,7 +287,7 @@ class PaillierPrivateKey:
             self._check(number)
         plain = self._decrypt([number._number for number in numbers], threads)
         return [
-            EncodedNumber(self.public_key, m, number.exponent).decode()
+            number._encoding(self.public_key, m, number.exponent).decode()
             for m, number in zip(plain, numbers, strict=True)
         ]
 
@@ -291,29 +302,29 @@ class PaillierPrivateKeyring(Mapping[PaillierPublicKey, PaillierPrivateKey]):
     """Private keys by their public keys."""
 
     def __init__(self, private_keys: Sequence[PaillierPrivateKey] | None = None) -> None:
-        self._keys = {key.public_key: key for key in private_keys or ()}
+        self.__keyring = {key.public_key: key for key in private_keys or ()}
 
     def __getitem__(self, key: PaillierPublicKey) -> PaillierPrivateKey:
-        return self._keys[key]
+        return self.__keyring[key]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.__keyring)
 
     def __iter__(self) -> Iterator[PaillierPublicKey]:
-        return iter(self._keys)
+        return iter(self.__keyring)
 
     def __delitem__(self, public_key: PaillierPublicKey) -> None:
-        del self._keys[public_key]
+        del self.__keyring[public_key]
 
     def add(self, private_key: PaillierPrivateKey) -> None:
         """Add a key; TypeError for anything else."""
         if not isinstance(private_key, PaillierPrivateKey):
             raise TypeError(f"private_key should be of type PaillierPrivateKey, not {type(private_key)}")
-        self._keys[private_key.public_key] = private_key
+        self.__keyring[private_key.public_key] = private_key
 
     def decrypt(self, encrypted_number: EncryptedNumber) -> Any:
         """Decrypt with the key that fits; KeyError if it is not here."""
-        return self._keys[encrypted_number.public_key].decrypt(encrypted_number)
+        return self.__keyring[encrypted_number.public_key].decrypt(encrypted_number)
 
 
 class EncryptedNumber:
@@ -324,20 +335,29 @@ class EncryptedNumber:
     """
 
     def __init__(self, public_key: PaillierPublicKey, ciphertext: int, exponent: int = 0) -> None:
+        if not isinstance(public_key, PaillierPublicKey):
+            raise TypeError("public_key should be a PaillierPublicKey")
         self.public_key = public_key
-        self.__ciphertext = ciphertext
+        self.__ciphertext = int(_integer(ciphertext, "ciphertext should be an integer, not"))
         self.exponent = exponent
         self.__is_obfuscated = False
+        self._base: int | None = None  # of the exponent, if known
 
     @classmethod
-    def _made(cls, key: PaillierPublicKey, ciphertext: Any, exponent: int, obfuscated: bool) -> EncryptedNumber:
+    def _made(
+        cls, key: PaillierPublicKey, ciphertext: Any, exponent: int, base: int | None, obfuscated: bool = False
+    ) -> EncryptedNumber:
         made = cls(key, ciphertext, exponent)
-        made.__is_obfuscated = obfuscated
+        made._base, made.__is_obfuscated = base, obfuscated
         return made
 
     @property
-    def _number(self) -> Any:
+    def _number(self) -> int:
         return self.__ciphertext
+
+    @property
+    def _encoding(self) -> type[EncodedNumber]:
+        return EncodedNumber if self._base is None else encoding_of(self._base)
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, EncryptedNumber):
@@ -346,7 +366,7 @@ class EncryptedNumber:
             return NotImplemented  # numpy adds element by element
         if isinstance(other, EncodedNumber):
             return self._add_encoded(other)
-        return self._add_encoded(EncodedNumber.encode(self.public_key, other, max_exponent=self.exponent))
+        return self._add_scalar(other)
 
     __radd__ = __add__
 
@@ -355,90 +375,127 @@ class EncryptedNumber:
             raise NotImplementedError("Paillier ciphertexts cannot be multiplied with each other")
         if isinstance(other, np.ndarray):
             return NotImplemented
-        key = self.public_key
-        encoded = other if isinstance(other, EncodedNumber) else EncodedNumber.encode(key, other)
-        return EncryptedNumber(key, self._power(encoded.encoding), self.exponent + encoded.exponent)
+        encoded = other if isinstance(other, EncodedNumber) else self._encoding.encode(self.public_key, other)
+        base = common_base(self._base, self.exponent, encoded.BASE, encoded.exponent)
+        product = self._raw_mul(encoded.encoding)
+        return EncryptedNumber._made(self.public_key, product, self.exponent + encoded.exponent, base)
 
     __rmul__ = __mul__
 
     def __sub__(self, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return NotImplemented
         if isinstance(other, EncodedNumber):
-            return self + EncodedNumber(other.public_key, -other.encoding % other.public_key.n, other.exponent)
-        return self + other * -1
+            return self + type(other)(other.public_key, -other.encoding % other.public_key.n, other.exponent)
+        return self + python_number(other) * -1
 
     def __rsub__(self, other: Any) -> Any:
-        return other + self * -1
+        return self * -1 + other
 
     def __truediv__(self, scalar: Any) -> Any:
-        return self * (1 / scalar)
+        if isinstance(scalar, np.ndarray):
+            return NotImplemented
+        return self * (1 / python_number(scalar))
 
     def ciphertext(self, be_secure: bool = True) -> int:
         """The ciphertext as an int, obfuscated first unless it already is or ``be_secure`` is false."""
         if be_secure and not self.__is_obfuscated:
             self.obfuscate()
-        return int(self.__ciphertext)
+        return self.__ciphertext
 
     def decrease_exponent_to(self, new_exp: int) -> EncryptedNumber:
         """The same number with a smaller exponent; ValueError if ``new_exp`` is larger."""
+        return self._decrease(new_exp, self._base)
+
+    def _decrease(self, new_exp: int, base: int | None) -> EncryptedNumber:
         if new_exp > self.exponent:
             raise ValueError(f"New exponent {new_exp} should be more negative than old exponent {self.exponent}")
-        factor = EncodedNumber.BASE ** (self.exponent - new_exp)
-        if factor > self.public_key.max_int:
-            raise ValueError(f"Integer needs to be within +/- {self.public_key.max_int} but got {factor}")
-        return EncryptedNumber(self.public_key, self._power(factor), new_exp)
+        factor = step(base or EncodedNumber.BASE, self.exponent, new_exp, self.public_key)
+        return EncryptedNumber._made(self.public_key, self._raw_mul(factor), new_exp, base)
 
     def obfuscate(self) -> None:
         """Multiply by a fresh r^n: nobody can link the new ciphertext to the old one."""
         key = self.public_key
-        self.__ciphertext = self.__ciphertext * key._obfuscator() % key._nsquare
+        self.__ciphertext = int(self.__ciphertext * key._obfuscator() % key._nsquare)
         self.__is_obfuscated = True
 
+    def _add_scalar(self, scalar: Any) -> EncryptedNumber:
+        """The sum with an int or float."""
+        return self._add_encoded(self._encoding.encode(self.public_key, scalar, max_exponent=self.exponent))
+
     def _add_encoded(self, encoded: EncodedNumber) -> EncryptedNumber:
+        """The sum with an encoded number of the same key."""
         key = self.public_key
         if key != encoded.public_key:
             raise ValueError("Attempted to add numbers encoded against different public keys!")
-        a = self
+        a, base = self, common_base(self._base, self.exponent, encoded.BASE, encoded.exponent)
         if a.exponent > encoded.exponent:
-            a = a.decrease_exponent_to(encoded.exponent)
+            a = a._decrease(encoded.exponent, base)
         elif a.exponent < encoded.exponent:
+            if base != encoded.BASE:  # an integer, of any base
+                encoded = encoding_of(base or EncodedNumber.BASE)(key, encoded.encoding, encoded.exponent)
             encoded = encoded.decrease_exponent_to(a.exponent)
-        return EncryptedNumber(key, a._number * (key._n * encoded.encoding + 1) % key._nsquare, a.exponent)
+        opened = key._encrypt(encoded.encoding, 1)
+        return EncryptedNumber._made(key, a._number * opened % key._nsquare, a.exponent, base)
 
     def _add_encrypted(self, other: EncryptedNumber) -> EncryptedNumber:
+        """The sum with an encrypted number of the same key."""
         if self.public_key != other.public_key:
             raise ValueError("Attempted to add numbers encrypted against different public keys!")
-        a, b = self, other
+        a, b, base = self, other, common_base(self._base, self.exponent, other._base, other.exponent)
         if a.exponent > b.exponent:
-            a = a.decrease_exponent_to(b.exponent)
+            a = a._decrease(b.exponent, base)
         elif a.exponent < b.exponent:
-            b = b.decrease_exponent_to(a.exponent)
-        return EncryptedNumber(a.public_key, gmpy2.mpz(a._number) * b._number % a.public_key._nsquare, a.exponent)
+            b = b._decrease(a.exponent, base)
+        return EncryptedNumber._made(self.public_key, self._raw_add(a._number, b._number), a.exponent, base)
 
-    def _power(self, plaintext: int) -> Any:
+    def _raw_add(self, e_a: int, e_b: int) -> int:
+        """The product of two ciphertexts, which encrypts the sum, as an int."""
+        return int(gmpy2.mpz(e_a) * e_b % self.public_key._nsquare)
+
+    def _raw_mul(self, plaintext: int) -> int:
         """ciphertext^plaintext; of negative numbers, the inverse to a small power. Time depends on the plaintext."""
         key = self.public_key
+        plaintext = int(_integer(plaintext, "Expected ciphertext to be int, not"))
         if not 0 <= plaintext < key.n:
             raise ValueError(f"Scalar out of bounds: {plaintext}")
         if plaintext >= key.n - key.max_int:
-            return gmpy2.powmod(gmpy2.invert(self.__ciphertext, key._nsquare), key.n - plaintext, key._nsquare)
-        return gmpy2.powmod(self.__ciphertext, plaintext, key._nsquare)
+            return int(gmpy2.powmod(gmpy2.invert(self.__ciphertext, key._nsquare), key.n - plaintext, key._nsquare))
+        return int(gmpy2.powmod(self.__ciphertext, plaintext, key._nsquare))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_EncryptedNumber__ciphertext": int(self.__ciphertext)}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"_base": None, **state})
 
 
-def aligned(numbers: Sequence[EncryptedNumber], threads: int | None = None) -> tuple[np.ndarray, int]:
-    """Ciphertexts of one key as limbs (N, element_limbs), brought to their least exponent, and that exponent."""
+def aligned(numbers: Sequence[EncryptedNumber], threads: int | None = None) -> tuple[list[Any], int, int | None]:
+    """Ciphertexts of one key brought to their least exponent, that exponent, and its base."""
     key = numbers[0].public_key
     if any(number.public_key != key for number in numbers):
         raise ValueError("Attempted to add numbers encrypted against different public keys!")
-    least = min(number.exponent for number in numbers)
-    modulus = key.batched.modulus
-    data = to_limbs([gmpy2.mpz(number._number) % key._nsquare for number in numbers], key.batched.element_limbs)
-    exponents = np.array([number.exponent for number in numbers])
-    for exponent in np.unique(exponents):
-        if exponent != least:
-            factor = EncodedNumber.BASE ** int(exponent - least)
-            at = exponents == exponent
-            data[at] = modulus.pow_var(data[at], to_limbs([factor], limbs_of(factor))[0], threads=threads)
-    return data, least
+    base, exponent = numbers[0]._base, numbers[0].exponent
+    for number in numbers:
+        base = common_base(base, exponent, number._base, number.exponent)
+        exponent = exponent or number.exponent
+    exponents = [number.exponent for number in numbers]
+    least = min(exponents)
+    factors = {e: step(base or EncodedNumber.BASE, e, least, key) for e in set(exponents) - {least}}
+    out = [gmpy2.mpz(number._number) % key._nsquare for number in numbers]
+    for exponent, factor in factors.items():
+        at = [i for i, e in enumerate(exponents) if e == exponent]
+        if key.batched is None:
+            powers = [gmpy2.powmod(out[i], factor, key._nsquare) for i in at]
+        else:
+            data = to_limbs([out[i] for i in at], key.batched.element_limbs)
+            exponent_limbs = to_limbs([factor], limbs_of(factor))[0]
+            powers = from_limbs(key.batched.modulus.pow_var(data, exponent_limbs, threads=threads))
+        for i, power in zip(at, powers, strict=True):
+            out[i] = power
+    return out, least, base
+
+
+def _integer(value: Any, what: str) -> Any:
+    if isinstance(value, (int, gmpy2.mpz)):
+        return value
+    if isinstance(value, np.integer):
+        return int(value)
+    raise TypeError(f"{what}: {type(value)}")
