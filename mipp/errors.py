@@ -6,7 +6,11 @@ Messages say what was expected; they never hold keys, features, queries or score
 
 from __future__ import annotations
 
+#: what package indexes call this project; `mipp` there is another one
+DISTRIBUTION = "mipp-retrieval"
+
 __all__ = [
+    "DISTRIBUTION",
     "AccessDeniedError",
     "AuthenticationError",
     "BusyError",
@@ -36,6 +40,7 @@ __all__ = [
     "StoreError",
     "error_from_wire",
     "error_to_wire",
+    "missing_extra",
     "plain_text",
 ]
 
@@ -146,6 +151,11 @@ class ImageError(MippError, ValueError):
 
 class MissingExtraError(MippError, ImportError):
     """A library that only some uses need is not installed; the message names the extra."""
+
+
+def missing_extra(need: str, extra: str) -> MissingExtraError:
+    """The error for ``need``, a clause such as "plots need matplotlib", with the command that installs ``extra``."""
+    return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]'")
 
 
 def error_to_wire(error: Exception) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pytest_benchmark import __version__
@@ -57,7 +57,7 @@ def save(
         "commit_info": commit_info(repository, head),
         "benchmarks": [_entry(n, by_name.get(n), base, counts.get(n, {}), carried) for n in names if n in by_name],
         "instructions": counts,
-        "datetime": datetime.now(timezone.utc).isoformat(),
+        "datetime": datetime.now(UTC).isoformat(),
         "version": __version__,
     }
     place = folder / get_machine_id()

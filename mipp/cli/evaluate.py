@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..encoding import METRICS
-from ..errors import ParameterError
+from ..errors import DISTRIBUTION, ParameterError
 from ..features import DEFAULT
 from .common import (
     VECTOR_SUFFIXES,
@@ -55,7 +55,11 @@ _SAMPLE = 10000
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for evaluation.json and two plots (PNG)."
 )
-@click.option("--plots/--no-plots", default=True, help="With --out: draw plots (needs matplotlib).")
+@click.option(
+    "--plots/--no-plots",
+    default=None,
+    help="With --out: draw plots; default: where matplotlib (extra plot) is installed.",
+)
 @json_option
 def evaluate_command(
     labels: Path | None,
@@ -75,7 +79,7 @@ def evaluate_command(
     scheme: str,
     key_bits: str,
     out: Path | None,
-    plots: bool,
+    plots: bool | None,
     as_json: bool,
 ) -> None:
     """Accuracy in float, quantised and encrypted: leave-one-out by labels, or recall of true neighbours.
@@ -84,7 +88,7 @@ def evaluate_command(
     share of true nearest neighbours that are found.
     """
     from ..evaluation.evaluate import evaluate_images
-    from ..evaluation.report import check_plots, save_report
+    from ..evaluation.report import check_plots, has_plots, save_report
 
     if vectors is None:
         if labels is None:
@@ -94,7 +98,7 @@ def evaluate_command(
     elif window is not None or images is not None:
         raise click.UsageError("--window and --images are for images")
     if out is not None and plots and labels is not None:
-        check_plots()
+        check_plots()  # said before the work, not after it
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
     if vectors is not None:
         result = _evaluate_vectors(
@@ -108,6 +112,8 @@ def evaluate_command(
                 window=window, progress=advance, **options,
             )  # fmt: skip
     files = [] if out is None else save_report(result, out, plots=plots)
+    if files and plots is None and "curves" in result and not has_plots():
+        click.echo(f"mipp: no plots were drawn; they need matplotlib: pip install '{DISTRIBUTION}[plot]'", err=True)
     shown = {name: value for name, value in result.items() if name != "curves"}
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
 

@@ -8,29 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, cpu
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, missing_extra
 
-__all__ = ["SCHEMA", "check_plots", "save_report"]
+__all__ = ["SCHEMA", "check_plots", "has_plots", "save_report"]
 
 SCHEMA = "mipp evaluation 1"
 
 
 def check_plots() -> None:
-    """MissingExtraError if plots cannot be made: said before the work, not after it."""
+    """MissingExtraError if plots cannot be made. Call it before the work."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError("plots need matplotlib: pip install 'mipp[plot]'") from None
+        raise missing_extra("plots need matplotlib", "plot") from None
 
 
-def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> list[Path]:
+def has_plots() -> bool:
+    """Whether plots can be made here."""
+    try:
+        check_plots()
+    except MissingExtraError:
+        return False
+    return True
+
+
+def save_report(result: dict[str, Any], folder: Path, *, plots: bool | None = None) -> list[Path]:
     """Write an evaluation into a folder, made if missing; files of an earlier one are replaced.
 
     Parameters
     ----------
     result : of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`
-    folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, with ``plots`` and
-        where there are curves, ``precision_recall.png`` and ``rank_hits.png``
+    folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are
+        curves, ``precision_recall.png`` and ``rank_hits.png``
+    plots : True draws plots, False does not; None (default) draws them where matplotlib is installed
 
     Returns
     -------
@@ -42,6 +52,8 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
     MissingExtraError
         ``plots`` without matplotlib, before anything is written.
     """
+    if plots is None:
+        plots = has_plots()
     if plots and "curves" in result:
         check_plots()
     folder.mkdir(parents=True, exist_ok=True)

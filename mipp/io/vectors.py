@@ -19,10 +19,10 @@ from ..errors import (
     DTypeError,
     EncodingError,
     MippError,
-    MissingExtraError,
     NotFoundError,
     ParameterError,
     ShapeError,
+    missing_extra,
 )  # fmt: skip
 
 __all__ = ["HDF5", "MAX_DIM", "check_finite", "load_vector", "load_vectors", "open_hdf5", "read_dataset", "save_fvecs"]
@@ -113,7 +113,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise MissingExtraError(f"{path}: .hdf5 files need h5py: pip install 'mipp[hdf5]'") from None
+        raise missing_extra(f"{path}: .hdf5 files need h5py", "hdf5") from None
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +87,7 @@ class IndexFlat:
         """Close all files; a temporary folder is deleted. Happens by itself when the index is collected."""
         self._home.close()
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -371,9 +371,6 @@ class IndexFlat:
         if not np.isfinite(x).all():
             raise EncodingError("vectors hold NaN or infinite values")
         return x
-
-
-_Self = TypeVar("_Self", bound=IndexFlat)
 
 
 class IndexFlatIP(IndexFlat):
