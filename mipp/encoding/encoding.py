@@ -36,9 +36,10 @@ import numpy as np
 
 from ..errors import EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
-from .bounds import has_rules
-from .numbers import matrix, unit, whole
+from .bounds import ranking_problem
+from .numbers import matrix, numbers, plain_scalars, unit, whole
 from .projection import Projection
+from .ranges import checked_threshold, in_range
 
 __all__ = ["METRICS", "Encoding"]
 
@@ -101,6 +102,7 @@ class Encoding:
         def fail(text: str) -> None:
             raise ParameterError(f"encoding: {text}")
 
+        plain_scalars(self)
         if self.metric not in METRICS:
             fail(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
         for name, low, high in (
@@ -114,14 +116,14 @@ class Encoding:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 fail(f"{name} must be an integer from {low} to {high}, not {value!r}")
-        if self.ring_bits not in RING_DTYPES:
+        if not isinstance(self.ring_bits, int) or self.ring_bits not in RING_DTYPES:
             fail(f"ring_bits must be 16, 32 or 64, not {self.ring_bits!r}")
         scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
-            value = getattr(self, name)
-            values = (value,) if isinstance(value, (int, float)) else tuple(value)
-            object.__setattr__(self, name, tuple(float(v) for v in values))
-        object.__setattr__(self, "weights", tuple(self.weights))
+            object.__setattr__(self, name, numbers(getattr(self, name), f"encoding: {name}"))
+        object.__setattr__(self, "weights", tuple(w.item() if isinstance(w, np.integer) else w for w in self.weights))
+        if isinstance(self.query_scale, bool) or not isinstance(self.query_scale, (int, float)):
+            fail(f"query_scale is a number, not {type(self.query_scale).__name__}")
         if self.projection is not None:
             if not scaled or not isinstance(self.projection, Projection):
                 fail(f"{self.metric} takes no projection of type {type(self.projection).__name__}")
@@ -277,8 +279,7 @@ class Encoding:
 
         They check the range of rows and queries (:mod:`mipp.encoding.bounds`).
         """
-        low, high = self.score_range
-        return high - low < 1 << (self.ring_bits - 1) and has_rules(self)
+        return not ranking_problem(self)
 
     # --- serialisation -----------------------------------------------------------------------------------------
 
@@ -312,12 +313,13 @@ class Encoding:
 
     @classmethod
     def fit(
-        cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any
-    ) -> Encoding:
+        cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False,
+        server_ranking: bool = False, **options: Any,
+    ) -> Encoding:  # fmt: skip
         """An encoding whose scale fits a **public** sample: :func:`mipp.encoding.fit`."""
         from .fit import fit
 
-        return fit(metric, sample, quantile=quantile, center=center, **options)
+        return fit(metric, sample, quantile=quantile, center=center, server_ranking=server_ranking, **options)
 
     # --- arrays ------------------------------------------------------------------------------------------------
 
@@ -384,8 +386,12 @@ class Encoding:
         """Scores (B, N) of ``queries`` (B, dim) in the metric's own unit, float64.
 
         Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
-        nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
+        nearer); exact for ``l1`` and ``hamming``, else up to quantisation. Clipped to what the metric can give.
         """
+        return in_range(self, self._values(scores, queries))
+
+    def _values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Values that are linear in the scores."""
         scores = np.asarray(scores)
         if self.stepped:
             scores = scores - self.centre  # as integers: in a ring of 64 bits floats would lose the steps
@@ -407,16 +413,12 @@ class Encoding:
     def score_threshold(self, value: float, query: np.ndarray) -> int:
         """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
 
-        Raises
-        ------
-        ParameterError
-            Not a number, or a value that every score or no score reaches.
+        ParameterError for what is no number, and for a value that every score or no score reaches.
         """
-        if not math.isfinite(value):
-            raise ParameterError(f"a threshold must be a finite number, not {value!r}")
+        value = checked_threshold(self, value)
         # far apart: next to a long query's own length floats do not tell one score from the next
         apart = 1 << max(self.score_range[1].bit_length() - 1, 0)
-        zero, other = self.values(np.array([[0, apart]]), np.asarray(query)[None])[0].tolist()
+        zero, other = self._values(np.array([[0, apart]]), np.asarray(query)[None])[0].tolist()
         exact = (value - zero) / ((other - zero) / apart)
         # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
         error = (abs(value) + abs(zero)) * 2.0**-49 / abs((other - zero) / apart)

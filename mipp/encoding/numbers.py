@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 
-from ..errors import DTypeError, EncodingError, ShapeError
+from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 
-__all__ = ["matrix", "unit", "whole"]
+__all__ = ["matrix", "numbers", "plain_scalars", "unit", "whole"]
+
+
+def plain_scalars(of: Any) -> None:
+    """Fields of a frozen dataclass that are numpy's scalars as Python's, which JSON knows, too."""
+    for field in dataclasses.fields(of):
+        value = getattr(of, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(of, field.name, value.item())
+
+
+def numbers(value: Any, what: str) -> tuple[float, ...]:
+    """One number, or several, as a tuple of floats; ParameterError for anything else."""
+    try:
+        given = (value,) if isinstance(value, (int, float)) else tuple(value)
+        if any(isinstance(v, (str, bytes)) for v in given):
+            raise TypeError
+        return tuple(float(v) for v in given)
+    except (TypeError, ValueError):
+        raise ParameterError(f"{what} is one number or several, not {type(value).__name__}") from None
 
 
 def matrix(x: np.ndarray, dim: int | None, what: str) -> np.ndarray:
