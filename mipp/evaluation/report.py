@@ -32,7 +32,7 @@ def has_plots() -> bool:
     return True
 
 
-def save_report(result: dict[str, Any], folder: Path, *, plots: bool | None = None) -> list[Path]:
+def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> list[Path]:
     """Write an evaluation into a folder, made if missing; files of an earlier one are replaced.
 
     Parameters
@@ -40,7 +40,7 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool | None = No
     result : of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`
     folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are
         curves, ``precision_recall.png`` and ``rank_hits.png``
-    plots : True draws plots, False does not; None (default) draws them where matplotlib is installed
+    plots : whether to draw them
 
     Returns
     -------
@@ -52,8 +52,6 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool | None = No
     MissingExtraError
         ``plots`` without matplotlib, before anything is written.
     """
-    if plots is None:
-        plots = has_plots()
     if plots and "curves" in result:
         check_plots()
     folder.mkdir(parents=True, exist_ok=True)
