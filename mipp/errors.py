@@ -38,6 +38,7 @@ __all__ = [
     "ShapeError",
     "StaleSnapshotError",
     "StoreError",
+    "UnknownNameError",
     "error_from_wire",
     "error_to_wire",
     "missing_extra",
@@ -135,6 +136,10 @@ class NonceReuseError(StoreError):
 
 class NotFoundError(MippError, LookupError):
     """An unknown owner, user, batch or image."""
+
+
+class UnknownNameError(NotFoundError, ParameterError):
+    """A name that nobody has, where an object or an id would do, too."""
 
 
 class DeploymentError(MippError, ValueError):

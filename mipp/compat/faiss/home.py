@@ -230,7 +230,12 @@ class Home:
         if self._parts.deployment is None:
             if self.settings.encoding is None:
                 raise ParameterError("the index has no encoding yet: train it or add to it first")
-            made = Deployment.create(self.folder / DEPLOYMENT, self.settings.encoding, threads=self._threads)
+            made = Deployment.create(
+                self.folder / DEPLOYMENT,
+                self.settings.encoding,
+                rankings=[self.settings.ranking],
+                threads=self._threads,
+            )
             self._open_deployment(made)
         assert self._parts.deployment is not None
         return self._parts.deployment
