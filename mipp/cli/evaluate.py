@@ -16,6 +16,7 @@ from .common import (
     json_option,
     key_bits_option,
     labelled,
+    own_text,
     progress,
     scheme_option,
     show,
@@ -85,7 +86,8 @@ def evaluate_command(
     """Accuracy in float, quantised and encrypted: leave-one-out by labels, or recall of true neighbours.
 
     With --labels every image, or vector, is a query and is left out of its own ranking. With --vectors and queries, the
-    share of true nearest neighbours that are found.
+    share of true nearest neighbours that are found. Encodings are those of an index that users rank (``mipp init
+    --ranking user``): where servers rank, scores have half the range.
     """
     from ..evaluation.evaluate import evaluate_images
     from ..evaluation.report import check_plots, has_plots, save_report
@@ -111,7 +113,7 @@ def evaluate_command(
                 items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
                 window=window, progress=advance, **options,
             )  # fmt: skip
-    files = [] if out is None else save_report(result, out, plots=plots)
+    files = [] if out is None else save_report(result, out, plots=has_plots() if plots is None else plots)
     if files and plots is None and "curves" in result and not has_plots():
         click.echo(f"mipp: no plots were drawn; they need matplotlib: pip install '{DISTRIBUTION}[plot]'", err=True)
     shown = {name: value for name, value in result.items() if name != "curves"}
@@ -180,7 +182,7 @@ def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
     return [
         f"{what}: {result['images']} images, {result['dim']} stored words of {result['ring']} bits each "
         f"({result['bytes']:,} bytes a cloud), {result['queries']} queries, {result['scheme']} scheme",
-        *(f"left out {path}: {text}" for path, text in result.get("errors", ())),
+        *(f"left out {path}: {own_text(path, text)}" for path, text in result.get("errors", ())),
         f"{'':10}" + "".join(f"{shown[name]:>12}" for name in columns),
         *(f"{kind:10}" + "".join(f"{result[kind][name]:12.4f}" for name in columns) for kind in KINDS),
         f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
