@@ -20,6 +20,8 @@ from ..params import SCHEMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning, FutureWarning)
+#: a limit of our own refuses such images, in words
+_SAID_OTHERWISE = ("DecompressionBombWarning",)
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
 VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs", ".hdf5", ".h5")
 
@@ -133,7 +135,8 @@ def collected_warnings() -> Iterator[None]:
     kinds: dict[str, int] = {}
 
     def collect(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if not issubclass(category, _FOR_DEVELOPERS) and category.__module__.split(".")[0] != "numba":
+        of_numba = category.__module__.split(".")[0] == "numba"
+        if not of_numba and not issubclass(category, _FOR_DEVELOPERS) and category.__name__ not in _SAID_OTHERWISE:
             kinds[category.__name__] = kinds.get(category.__name__, 0) + 1
 
     quiet = logging.NullHandler()  # without any handler the root logger prints

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mipp.cli import common
 
@@ -181,6 +182,13 @@ def test_a_files_name_is_said_once(index, pictures):
     code, out, _ = index("owner", "add", "o", broken)
     line = next(line for line in out.splitlines() if line.startswith("left out"))
     assert code == 1 and line.count("broken.png") == 1
+
+
+def test_an_image_beyond_the_limit_is_said_once(index, pictures):
+    large = pictures[0].parent / "large.png"
+    Image.new("L", (10_000, 9_500)).save(large)
+    code, out, err = index("owner", "add", "o", large)
+    assert code == 1 and "large.png: 10000 x 9500 pixels" in out and not err
 
 
 def test_warnings_of_libraries_become_one_line(index, monkeypatch):
