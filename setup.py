@@ -3,10 +3,14 @@
 A source named ``csrc/<family>/*_<tier>.cpp`` belongs to that tier's library and is compiled with its flags; every
 other source under ``csrc`` is compiled for the oldest supported processor. ``MIPP_SANITIZE=1`` builds with address and
 undefined-behaviour checks, into its own build folder; ``MIPP_BUILD_JOBS`` sets the number of compiler processes.
+
+Supported compilers: gcc 11 and clang 12, or later: the first that know ``-march=x86-64-v2``. An older one is refused
+before anything is compiled.
 """
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import gmpy2
@@ -16,6 +20,7 @@ from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 os.chdir(Path(__file__).resolve().parent)
 
@@ -67,6 +72,42 @@ def stale(obj, source):
     return not os.path.exists(obj) or os.path.getmtime(obj) <= newest
 
 
+#: an error directive that each compiler answers for itself, whatever it calls itself
+PROBE = """
+#if defined(__clang__)
+#if __clang_major__ < 12
+#error mipp: too old
+#endif
+#elif defined(__GNUC__) && __GNUC__ < 11
+#error mipp: too old
+#endif
+int main() { return 0; }
+"""
+
+
+def check_compiler(compiler):
+    """CompileError, one sentence, unless the compiler is new enough and takes the flags of all tiers."""
+    command = getattr(compiler, "compiler_so_cxx", None) or compiler.compiler_so
+    tiers = [flag for flags in TIER_FLAGS.values() for flag in flags]
+    flags = [*FLAGS, *LIBRARY_FLAGS, *dict.fromkeys(tiers)]
+    try:
+        found = subprocess.run(
+            [*command, *flags, "-fsyntax-only", "-x", "c++", "-"], input=PROBE, capture_output=True, text=True
+        )
+        version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
+    except OSError as error:
+        raise CompileError(
+            f"mipp needs a C++ compiler, gcc 11 or clang 12 or later; {command[0]}: {error.strerror}"
+        ) from None
+    if found.returncode:
+        name = (version.splitlines() or [command[0]])[0]
+        why = "" if "too old" in found.stderr else f" ({(found.stderr.splitlines() or ['it failed'])[0]})"
+        raise CompileError(
+            f"mipp needs gcc 11 or clang 12, or later; this is {name}{why}: name another one, for example CC=gcc-11 "
+            "CXX=g++-11"
+        )
+
+
 class BuildLibraries(build_clib):
     """Builds next to build_ext. Archives are made anew, else they would keep the objects of sources that are gone."""
 
@@ -75,6 +116,7 @@ class BuildLibraries(build_clib):
         self.build_clib = self.build_temp = self.get_finalized_command("build_ext").build_temp
 
     def build_libraries(self, libraries):
+        check_compiler(self.compiler)
         for name, _ in libraries:
             Path(self.build_clib, f"lib{name}.a").unlink(missing_ok=True)
         super().build_libraries(libraries)

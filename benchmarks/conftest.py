@@ -45,6 +45,7 @@ def facts_of_the_run(request):
     seconds = min(before, measure())
     info = benchmark.extra_info
     info.setdefault("tier", cpu.level())
+    info.setdefault("threads", cpu.threads())
     facts = machine.facts()
     info["machine"] = {"fingerprint": machine.fingerprint(facts), **facts}
     sizes = {name.lower(): value for name in SIZES if isinstance(value := getattr(request.module, name, None), int)}

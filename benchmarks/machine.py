@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -55,7 +55,7 @@ def busy() -> str | None:
 
 def head(schema: str, *, quick: bool, busy: str | None) -> dict[str, object]:
     """What a file of results begins with."""
-    now = datetime.now(timezone.utc).isoformat()
+    now = datetime.now(UTC).isoformat()
     of = facts()
     known = {"fingerprint": fingerprint(of), **of}
     return {"schema": schema, "datetime": now, "quick": quick, "busy": busy, "machine": known}

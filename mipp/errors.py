@@ -6,7 +6,11 @@ Messages say what was expected; they never hold keys, features, queries or score
 
 from __future__ import annotations
 
+#: what package indexes call this project; `mipp` there is another one
+DISTRIBUTION = "mipp-retrieval"
+
 __all__ = [
+    "DISTRIBUTION",
     "AccessDeniedError",
     "AuthenticationError",
     "BusyError",
@@ -34,8 +38,10 @@ __all__ = [
     "ShapeError",
     "StaleSnapshotError",
     "StoreError",
+    "UnknownNameError",
     "error_from_wire",
     "error_to_wire",
+    "missing_extra",
     "plain_text",
 ]
 
@@ -132,6 +138,10 @@ class NotFoundError(MippError, LookupError):
     """An unknown owner, user, batch or image."""
 
 
+class UnknownNameError(NotFoundError, ParameterError):
+    """A name that nobody has, where an object or an id would do, too."""
+
+
 class DeploymentError(MippError, ValueError):
     """A folder that is no deployment, or one of another format or parameters."""
 
@@ -146,6 +156,11 @@ class ImageError(MippError, ValueError):
 
 class MissingExtraError(MippError, ImportError):
     """A library that only some uses need is not installed; the message names the extra."""
+
+
+def missing_extra(need: str, extra: str) -> MissingExtraError:
+    """The error for ``need``, a clause such as "plots need matplotlib", with the command that installs ``extra``."""
+    return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]'")
 
 
 def error_to_wire(error: Exception) -> tuple[str, str]:

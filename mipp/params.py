@@ -160,6 +160,9 @@ class Params:
     def __post_init__(self) -> None:
         for name in ("n", "t", "k"):
             value = getattr(self, name)
+            if isinstance(value, np.integer):
+                value = int(value)
+                object.__setattr__(self, name, value)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ParameterError(f"{name} must be an int")
         if self.k not in RING_DTYPES:

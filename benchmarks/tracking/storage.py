@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pytest_benchmark import __version__
@@ -20,6 +21,9 @@ from . import sampling
 from .builds import Build, BuildError, git
 
 DEFAULT = Path(".benchmarks")
+#: of ``extra_info``, beside ``sizes``: what figures depend on
+SETTINGS = ("threads", "tier", "device", "clock")
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,20 @@ class Point:
 
     name: str
     fingerprint: str
-    when: str
+    #: the instant, in UTC
+    when: datetime
     commit: str
     seconds: float
     #: what :mod:`benchmarks.compare` found beside it: ratio, interval, verdict, instructions
     found: dict
     machine: str
+    #: sizes, threads and the like, as one text: figures of different settings are not compared
+    setting: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What figures have in common that may be compared."""
+        return self.name, self.fingerprint, self.setting
 
 
 def save(
@@ -57,7 +69,7 @@ def save(
         "commit_info": commit_info(repository, head),
         "benchmarks": [_entry(n, by_name.get(n), base, counts.get(n, {}), carried) for n in names if n in by_name],
         "instructions": counts,
-        "datetime": datetime.now(timezone.utc).isoformat(),
+        "datetime": datetime.now(UTC).isoformat(),
         "version": __version__,
     }
     place = folder / get_machine_id()
@@ -113,36 +125,62 @@ def commit_info(repository: Path, build: Build) -> dict:
     return known
 
 
-def read(folder: Path) -> list[Point]:
-    """All figures stored under a folder, oldest first, pytest-benchmark's own runs included.
+def read(folder: Path, say: Callable[[str], None] | None = None) -> list[Point]:
+    """All figures stored under a folder, oldest first, pytest-benchmark's own runs included; each once.
+
+    Parameters
+    ----------
+    say : told of each file and figure that cannot be read, and the rest goes on; without it the first one is an error
 
     Raises
     ------
     ValueError
-        A file that is no run of pytest-benchmark.
+        A file that is no run of pytest-benchmark, or a figure in it that is no time.
     """
-    points = []
+
+    def wrong(text: str, error: Exception) -> None:
+        if say is None:
+            raise ValueError(text) from error
+        say(text)
+
+    points: dict[tuple, Point] = {}
     for path in sorted(folder.rglob("*.json")):
         try:
             run = json.loads(path.read_text())
-            mine = run["machine_info"].get("mipp")
-            for bench in run["benchmarks"]:
-                facts = bench.get("extra_info", {}).get("machine") or mine or foreign(run["machine_info"])
+            mine, benchmarks = run["machine_info"].get("mipp"), list(run["benchmarks"])
+            when, commit = instant(run["datetime"]), str(run["commit_info"]["id"])
+        except (*_MALFORMED, OSError, UnicodeDecodeError) as error:
+            wrong(f"{path} is no run of pytest-benchmark: {type(error).__name__}: {error}", error)
+            continue
+        for number, bench in enumerate(benchmarks):
+            try:
+                found = bench.get("extra_info") or {}
+                facts = found.get("machine") or mine or foreign(run["machine_info"])
                 described = machine.line(facts) if "level" in facts else f"machine {facts['fingerprint']}"
-                points.append(
-                    Point(
-                        bench["fullname"] if bench["group"] != "compare" else bench["name"],
-                        facts["fingerprint"],
-                        run["datetime"],
-                        run["commit_info"]["id"],
-                        bench["stats"]["median"],
-                        bench.get("extra_info", {}),
-                        described,
-                    )
-                )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no run of pytest-benchmark: {type(error).__name__}: {error}") from error
-    return sorted(points, key=lambda p: p.when)
+                name = bench["fullname"] if bench["group"] != "compare" else bench["name"]
+                seconds = float(bench["stats"]["median"])
+                if not math.isfinite(seconds) or seconds < 0:
+                    raise ValueError(f"a median of {seconds}")
+                point = Point(str(name), facts["fingerprint"], when, commit, seconds, found, described, setting(found))
+                # a run that was stored twice, say by a cache that was restored, is one run
+                points.setdefault((point.key, when, commit, seconds), point)
+            except _MALFORMED as error:
+                wrong(f"{path}: figure {number + 1} cannot be read: {type(error).__name__}: {error}", error)
+    return sorted(points.values(), key=lambda p: p.when)
+
+
+def instant(text: str) -> datetime:
+    """A time as pytest-benchmark writes it; one without an offset is in UTC."""
+    when = datetime.fromisoformat(text)
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def setting(found: dict) -> str:
+    """What a figure depends on beside the machine: sizes, threads, tier, device, clock."""
+    sizes = found.get("sizes") or {}
+    said = {f"{name}": value for name, value in sorted(sizes.items())} if isinstance(sizes, dict) else {"sizes": sizes}
+    said |= {name: found[name] for name in SETTINGS if found.get(name) is not None}
+    return ", ".join(f"{name}={value}" for name, value in said.items())
 
 
 def foreign(info: dict) -> dict:
@@ -157,9 +195,9 @@ def foreign(info: dict) -> dict:
     return {"fingerprint": machine.fingerprint(facts), **facts}
 
 
-def lines(points: Sequence[Point]) -> dict[tuple[str, str], list[Point]]:
-    """Figures that may be compared: by name and machine, oldest first. A changed machine starts a new line."""
-    found: dict[tuple[str, str], list[Point]] = {}
-    for point in points:
-        found.setdefault((point.name, point.fingerprint), []).append(point)
+def lines(points: Sequence[Point]) -> dict[tuple[str, str, str], list[Point]]:
+    """Figures that may be compared: by name, machine and setting, oldest first. Anything else starts a new line."""
+    found: dict[tuple[str, str, str], list[Point]] = {}
+    for point in sorted(points, key=lambda p: p.when):
+        found.setdefault(point.key, []).append(point)
     return found

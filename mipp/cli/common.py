@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,9 @@ from .outputs import printable, warn
 from .passphrases import asked, given_passphrase, passphrase_file
 
 F = TypeVar("F", bound=Callable[..., Any])
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning, FutureWarning)
+#: a limit of our own refuses such images, in words
+_SAID_OTHERWISE = ("DecompressionBombWarning",)
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
 VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs", ".hdf5", ".h5")
 
@@ -153,6 +158,42 @@ def unprotected(passphrase: str | None, what: str) -> list[str]:
     return (
         [] if passphrase else [f"no passphrase: whoever reads this file has {what} (mode 0600; --passphrase seals it)"]
     )
+
+
+def own_text(file: str, text: str) -> str:
+    """What is wrong with a file, without the file's name in front: the line that says it begins with that."""
+    for name in (file, Path(file).name):
+        text = text.removeprefix(f"{name}: ")
+    return text
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[None]:
+    """Keep warnings of libraries off the terminal; one line at the end says which there were.
+
+    Their texts are left out: those of parsers can hold content of files. ``python -W`` and ``PYTHONWARNINGS`` show all.
+    """
+    if sys.warnoptions:
+        yield
+        return
+    kinds: dict[str, int] = {}
+
+    def collect(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        of_numba = category.__module__.split(".")[0] == "numba"
+        if not of_numba and not issubclass(category, _FOR_DEVELOPERS) and category.__name__ not in _SAID_OTHERWISE:
+            kinds[category.__name__] = kinds.get(category.__name__, 0) + 1
+
+    quiet = logging.NullHandler()  # without any handler the root logger prints
+    logging.getLogger().addHandler(quiet)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = collect
+            yield
+    finally:
+        logging.getLogger().removeHandler(quiet)
+        if kinds:
+            said = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in sorted(kinds.items()))
+            click.echo(f"mipp: a library warned ({said}); PYTHONWARNINGS=default shows the texts", err=True)
 
 
 def show(data: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:

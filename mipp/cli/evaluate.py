@@ -9,13 +9,14 @@ import click
 import numpy as np
 
 from ..encoding import METRICS
-from ..errors import ParameterError
+from ..errors import DISTRIBUTION, ParameterError
 from ..features import DEFAULT
 from .common import (
     VECTOR_SUFFIXES,
     json_option,
     key_bits_option,
     labelled,
+    own_text,
     progress,
     scheme_option,
     show,
@@ -57,7 +58,11 @@ _SAMPLE = 10000
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for evaluation.json and two plots (PNG)."
 )
-@click.option("--plots/--no-plots", default=True, help="With --out: draw plots (needs matplotlib).")
+@click.option(
+    "--plots/--no-plots",
+    default=None,
+    help="With --out: draw plots; default: where matplotlib (extra plot) is installed.",
+)
 @json_option
 def evaluate_command(
     labels: Path | None,
@@ -77,16 +82,17 @@ def evaluate_command(
     scheme: str,
     key_bits: str,
     out: Path | None,
-    plots: bool,
+    plots: bool | None,
     as_json: bool,
 ) -> None:
     """Accuracy in float, quantised and encrypted: leave-one-out by labels, or recall of true neighbours.
 
     With --labels every image, or vector, is a query and is left out of its own ranking. With --vectors and queries, the
-    share of true nearest neighbours that are found.
+    share of true nearest neighbours that are found. Encodings are those of an index that users rank (``mipp init
+    --ranking user``): where servers rank, scores have half the range.
     """
     from ..evaluation.evaluate import evaluate_images
-    from ..evaluation.report import check_plots, save_report
+    from ..evaluation.report import check_plots, has_plots, save_report
 
     if vectors is None:
         if labels is None:
@@ -98,7 +104,7 @@ def evaluate_command(
     if out is not None:
         check_output_folder(out)
     if out is not None and plots and labels is not None:
-        check_plots()
+        check_plots()  # said before the work, not after it
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
     if vectors is not None:
         result = _evaluate_vectors(
@@ -111,7 +117,9 @@ def evaluate_command(
                 items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
                 window=window, progress=advance, **options,
             )  # fmt: skip
-    files = [] if out is None else save_report(result, out, plots=plots)
+    files = [] if out is None else save_report(result, out, plots=has_plots() if plots is None else plots)
+    if files and plots is None and "curves" in result and not has_plots():
+        click.echo(f"mipp: no plots were drawn; they need matplotlib: pip install '{DISTRIBUTION}[plot]'", err=True)
     shown = {name: value for name, value in result.items() if name != "curves"}
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
 
@@ -178,7 +186,7 @@ def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
     return [
         f"{what}: {result['images']} images, {result['dim']} stored words of {result['ring']} bits each "
         f"({result['bytes']:,} bytes a cloud), {result['queries']} queries, {result['scheme']} scheme",
-        *(f"left out {path}: {text}" for path, text in result.get("errors", ())),
+        *(f"left out {path}: {own_text(path, text)}" for path, text in result.get("errors", ())),
         f"{'':10}" + "".join(f"{shown[name]:>12}" for name in columns),
         *(f"{kind:10}" + "".join(f"{result[kind][name]:12.4f}" for name in columns) for kind in KINDS),
         f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",

@@ -13,24 +13,23 @@ import click
 import numpy as np
 
 from .. import __version__, cpu
-from ..deployment import Deployment
-from ..encoding import METRICS, Encoding
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
 from .common import (
-    VECTOR_SUFFIXES,
+    collected_warnings,
     deployment_option,
     json_option,
     key_bits_option,
     labelled,
     opened,
+    own_text,
     progress,
     scheme_option,
     show,
     walked,
-    window_option,
 )  # fmt: skip
 from .evaluate import evaluate_command, weights_command
+from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
 from .user import search_command, user_group
@@ -46,124 +45,13 @@ def cli() -> None:
     show_notices()
 
 
+cli.add_command(init_command)
 cli.add_command(owner_group)
 cli.add_command(user_group)
 cli.add_command(search_command)
 cli.add_command(evaluate_command)
 cli.add_command(weights_command)
 cli.add_command(warm_up_command)
-
-
-@cli.command("init")
-@deployment_option
-@click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +.")
-@click.option(
-    "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
-)
-@click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors.")
-@click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1.")
-@click.option(
-    "--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word."
-)
-@click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature.")
-@click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature.")
-@click.option(
-    "--fit",
-    "sample",
-    type=click.Path(path_type=Path),
-    help="Public images (folder) or vectors (file) to fit scales on.",
-)
-@click.option("--tune", is_flag=True, help="With --fit: choose bits, clipping and scales by the sample's recall at 10.")
-@click.option(
-    "--project", type=click.IntRange(1), help="With --fit of vectors: to so many principal directions; tunes."
-)
-@window_option
-@scheme_option
-@json_option
-def init_command(
-    folder: Path,
-    descriptor: str,
-    dim: int | None,
-    metric: str,
-    levels: int,
-    ring: str,
-    bits: int,
-    query_bits: int,
-    sample: Path | None,
-    tune: bool,
-    project: int | None,
-    window: tuple[float, float] | None,
-    scheme: str,
-    as_json: bool,
-) -> None:
-    """Make an embedded deployment: all servers in one folder."""
-    options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
-    if (tune or project) and sample is None:
-        raise click.UsageError("--tune and --project need --fit")
-    if dim is not None or (sample is not None and sample.suffix.lower() in VECTOR_SUFFIXES):
-        if window is not None:
-            raise click.UsageError("--window is for images")
-        descriptor, encoding = "", _vector_encoding(dim, metric, levels, sample, options, tune, project)
-    elif project:
-        raise click.UsageError("--project is for vectors")
-    else:
-        from ..deployment.ingest import descriptor_encoding
-
-        embedded = None if sample is None else _embedded(sample, descriptor, window)
-        encoding = descriptor_encoding(descriptor, **options, sample=embedded, tuned=tune)
-    with Deployment.create(folder, encoding, descriptor=descriptor, scheme=scheme, window=window) as deployment:
-        data = {
-            "deployment": str(folder.resolve()),
-            "id": deployment.config.id.hex(),
-            "scheme": scheme,
-            "descriptor": descriptor,
-            "metric": encoding.metric,
-            "dim": encoding.dim,
-            "stored_dim": encoding.encoded_dim,
-            "ring": encoding.ring_bits,
-        }
-    show(
-        data,
-        as_json,
-        lambda: [
-            f"deployment {data['id']} in {data['deployment']}",
-            f"{descriptor or 'vectors'}: {encoding.dim} values, {encoding.encoded_dim} stored words of {ring} bits, "
-            f"metric {encoding.metric}",
-        ],
-    )
-
-
-def _vector_encoding(
-    dim: int | None,
-    metric: str,
-    levels: int,
-    sample: Path | None,
-    options: dict[str, Any],
-    tuned: bool,
-    project: int | None,
-) -> Encoding:
-    from ..encoding import tune
-    from ..io.vectors import load_vectors
-
-    if metric == "l1":
-        options["levels"] = levels
-    if sample is None:
-        return Encoding(metric, int(dim or 0), **options)
-    data = load_vectors(sample)
-    if dim is not None and data.shape[1] != dim:
-        raise ParameterError(f"{sample} holds vectors of {data.shape[1]} numbers, not {dim}")
-    if tuned or project:
-        return tune(metric, np.asarray(data), ring_bits=options["ring_bits"], out_dim=project or 0).encoding
-    return Encoding.fit(metric, np.asarray(data), **options)
-
-
-def _embedded(folder: Path, descriptor: str, window: tuple[float, float] | None) -> np.ndarray:
-    from .. import features
-
-    got = features.extract(walked(folder)[0], descriptor, window=window)
-    if not len(got.values):
-        raise ParameterError(f"{folder} holds no readable image to fit on")
-    return np.asarray(features.get(descriptor).embed(got.values))
 
 
 @cli.command("demo")
@@ -248,7 +136,7 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
         f"{r['images']} images of {r['owners']} owners, {r['descriptor']}, {r['queries']} queries, "
         f"ranked by the {'servers' if r['ranking'] == 'server' else 'user'}, {r['scheme']} scheme"
     ]
-    lines += [f"left out {path}: {text}" for path, text in r["errors"]]
+    lines += [f"left out {path}: {own_text(path, text)}" for path, text in r["errors"]]
     for query, hits in spread(list(zip(r["query_images"], r["hits"], strict=True)), 5):
         lines.append(f"query {Path(query).name}: nearest others")
         lines += [f"  {i + 1:2d}  {h['owner']:<10} score {h['score']:>9}  {h['id']}" for i, h in enumerate(hits[:5])]
@@ -329,11 +217,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files may hold what the terminal's encoding does not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with collected_warnings():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    code: Any = 0
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("mipp: interrupted", err=True)
-        code = 130
+    except click.exceptions.Abort as error:
+        # also what click makes of a "no" and of the end of the input
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            click.echo("mipp: interrupted", err=True)
+            code = 130
+        else:
+            click.echo("mipp: refused at the prompt; nothing was changed", err=True)
+            code = 1
     except click.ClickException as error:
         error.message = "\n".join(map(printable, error.message.splitlines()))  # type: ignore[misc]
         error.show()
@@ -344,4 +244,4 @@ def main() -> None:
     except (MippError, OSError) as error:
         warn(f"error: {error}")
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

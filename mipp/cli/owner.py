@@ -10,12 +10,15 @@ import click
 from ..deployment import Deployment
 from ..errors import ParameterError
 from ..roles.client import image_rows
+from ..roles.given import expiry_seconds
+from ..roles.grants import time_text
 from ..roles.owner import ImageOwner
 from .common import (
     deployment_option,
     json_option,
     new_passphrase,
     opened,
+    own_text,
     progress,
     show,
     unprotected,
@@ -143,7 +146,7 @@ def add_command(
                 report = add_images(owner, paths, workers=workers, progress=advance)
     ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
     errors = [{"file": str(path), "error": text} for path, text in left_out]
-    errors += [{"file": file, "error": text} for file, text in report.errors]
+    errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
     outcome = {
         "added": len(ids), "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
         "no_images": [str(path) for path in others],
@@ -160,7 +163,14 @@ def add_command(
 @owner_group.command("grant")
 @click.argument("name")
 @click.argument("user")
-@click.option("--expiry", type=click.IntRange(0), default=0, help="Unix seconds; 0: never.")
+@click.option(
+    "--expiry",
+    default="0",
+    show_default=True,
+    metavar="TIME",
+    help='Unix seconds, a date ("2030-01-31", "2030-01-31T12:00+01:00"; UTC without an offset), or a span from now '
+    '("12h", "30d", "2w"). 0: never.',
+)
 @click.option(
     "--ranking",
     "rankings",
@@ -183,11 +193,19 @@ def add_command(
 @passphrase_option
 @deployment_option
 @json_option
-def grant_command(name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], **limits: Any) -> None:
+def grant_command(
+    name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], expiry: str, **limits: Any
+) -> None:
     """Let USER search and fetch this owner's images."""
+    until = expiry_seconds(expiry)
     with opened(folder) as deployment:
-        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or None, **limits)
-    show({"owner": name, "user": user, "granted": True}, as_json, lambda: [f"{user} may search the images of {name}"])
+        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or None, expiry=until, **limits)
+    ends = f" until {time_text(until)}" if until else ""
+    show(
+        {"owner": name, "user": user, "granted": True, "expiry": until},
+        as_json,
+        lambda: [f"{user} may search the images of {name}{ends}"],
+    )
 
 
 @owner_group.command("revoke")

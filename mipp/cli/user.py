@@ -117,7 +117,7 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
 @click.argument("user")
 @click.argument("image", required=False, type=RegularFile())
 @click.option("--vector", type=RegularFile(), help="File with one vector instead of an image.")
-@click.option("-k", "--k", "k", type=click.IntRange(1), default=10, show_default=True)
+@click.option("-k", "--k", "k", type=click.IntRange(1), help="How many; default 10, or all there are if fewer.")
 @click.option(
     "--fetch",
     type=click.Path(path_type=Path, file_okay=False),
@@ -160,7 +160,7 @@ def search_command(
     user: str,
     image: Path | None,
     vector: Path | None,
-    k: int,
+    k: int | None,
     fetch: Path | None,
     sheet: Path | None,
     ranking: str | None,
@@ -176,6 +176,8 @@ def search_command(
         raise click.UsageError("give either IMAGE or --vector FILE")
     if threshold is not None and ranking == "user":
         raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
+    if threshold is not None and k is not None:
+        raise click.UsageError("give either -k or --threshold")
     if not explain_cost:
         _check_outputs(fetch, sheet, image)
     with opened(folder) as deployment:
@@ -187,9 +189,10 @@ def search_command(
         query = _query(deployment, image, vector)
         deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
         found: Hits | list[Hit]
+        searched: int | None = None
         if threshold is not None:
             found = matches = seeker.match(query, threshold, owners=owners or None, strict=strict)
-            left_out = matches.left_out
+            left_out, searched = matches.left_out, matches.searched
         else:
             result = seeker.search(query, k, owners=owners or None, ranking=ranking, strict=strict)
             found, left_out = result.hits, result.left_out
@@ -204,8 +207,13 @@ def search_command(
     missing = [
         {"owner": o.owner_name, "batch": o.batch.hex(), "server": o.server, "reason": o.reason} for o in left_out
     ]
-    data = {"hits": hits, "metric": metric, "left_out": missing}
+    data: dict[str, Any] = {"hits": hits, "metric": metric, "left_out": missing}
+    if searched is not None:
+        data["searched"] = searched
     show(data, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
+    if searched is not None and len(hits) in (0, searched):
+        which = "none" if not hits else "all"
+        click.echo(f"mipp: {which} of the {searched} images searched are within the threshold {threshold:g}", err=True)
     for one in left_out:
         warn(f"left out {one}")
     failed = [(hit, file.error) for hit, file in zip(found, files, strict=False) if file.error is not None]

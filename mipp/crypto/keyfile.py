@@ -32,6 +32,8 @@ def _b64(data: bytes) -> str:
 
 
 def _stretch(passphrase: str, salt: bytes) -> bytes:
+    if not isinstance(passphrase, str):
+        raise KeyFileError(f"a passphrase is text, not {type(passphrase).__name__}")
     return Scrypt(salt=salt, length=32, **_SCRYPT).derive(passphrase.encode())
 
 

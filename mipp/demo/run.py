@@ -89,9 +89,16 @@ def run_demo(
     if queries < 1 or k < 1:
         raise ParameterError("queries and k must be at least 1")
     seconds: dict[str, float] = dict.fromkeys(("extract", "encrypt", "upload", "score", "rank", "fetch"), 0.0)
-    encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
+    offered = ("user",) if scheme == "homomorphic" else ("server", "user")
+    by_servers = (ranking or offered[0]) == "server"
+    encoding = descriptor_encoding(
+        descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits, server_ranking=by_servers
+    )
+    made_for = ("server",) if by_servers else ("user",)
     out.mkdir(parents=True, exist_ok=True)
-    with Deployment.create(_fresh(out), encoding, descriptor=descriptor, scheme=scheme) as deployment:
+    with Deployment.create(
+        _fresh(out), encoding, descriptor=descriptor, scheme=scheme, rankings=made_for
+    ) as deployment:
         deployment.channel.bytes_sent.clear()
         user = deployment.create_user("user", key_bits=key_bits)
         where: dict[str, tuple[bytes, int]] = {}

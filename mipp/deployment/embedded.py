@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,15 +17,25 @@ from .. import features
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
 from ..encoding import Encoding
-from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError, ParameterError
+from ..encoding.bounds import ranking_problem
+from ..errors import (
+    DeploymentError,
+    DTypeError,
+    KeyFileError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+)
 from ..io.window import check_window
 from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
 from ..protocol import peer_messages as pm
 from ..protocol.channel import LocalChannel, request
 from ..roles.admission import Admission
+from ..roles.choosing import owner_id, owner_refs
 from ..roles.cloud import CloudServer
 from ..roles.config import DeploymentConfig, ServerKeys
+from ..roles.given import user_id
 from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
 from ..roles.homomorphic_user import HomomorphicUser
 from ..roles.key_centre import KeyCentre
@@ -38,6 +48,7 @@ from ..store.blocklist import changed_blocked, read_blocked, write_blocked
 from ..store.files import replace_file
 from ..store.journal import Journal
 from .certifier import Certifier
+from .given import checked_rankings, checked_threads, folder_path
 from .migrate import migrate, remove_old
 from .sessions import OwnerTurn, Session
 from .settling import rejoin, settle
@@ -97,6 +108,7 @@ class Deployment:
         descriptor: str = "",
         scheme: str = "shares",
         window: tuple[float, float] | None = None,
+        rankings: Sequence[str] | None = None,
         threads: int | None = None,
     ) -> Deployment:
         """Make a new deployment in ``folder`` (made if missing).
@@ -111,8 +123,24 @@ class Deployment:
             queries under each user's own Paillier key, ranked by the user
         window : lowest and highest value of deep gray images that is told apart, see :func:`mipp.io.images.load_image`;
             one for all owners and users
+        rankings : what owners may grant, the default first, of ``"server"``, ``"user"``, ``"threshold"``; default all
+            that the scheme has. With ``("user",)`` users rank, and grants allow that, unless told otherwise
+
+        Raises
+        ------
+        DeploymentError
+            The folder holds a deployment, or cannot be written.
+        ParameterError
+            A value out of range, or of another type.
+        ScoreRangeError
+            ``rankings`` names a ranking that the encoding does not allow. Without ``rankings`` a warning says so, as
+            users can rank all the same.
         """
-        path = Path(folder)
+        path = folder_path(folder)
+        if not isinstance(encoding, Encoding):
+            raise DTypeError(f"an encoding is an mipp.Encoding, not {type(encoding).__name__}")
+        if not isinstance(descriptor, str):
+            raise DTypeError(f"a descriptor is named by text, not {type(descriptor).__name__}")
         version = 0
         if descriptor:
             found = features.get(descriptor)
@@ -120,6 +148,8 @@ class Deployment:
         params = Params(2 if scheme == "homomorphic" else 3, 1, encoding.ring_bits, scheme)
         if not encoding.score_range[1]:
             raise ParameterError("the encoding gives every score the value 0")
+        made_for, window = checked_rankings(rankings, params, encoding), check_window(window)
+        checked_threads(threads)
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             if (path / CONFIG_NAME).exists():
@@ -138,7 +168,7 @@ class Deployment:
             raw = {name: box.box_private(keys[i][name]).public_key().public_bytes_raw() for name in ("box", "pair")}
             public[i] = ServerKeys(raw["box"], raw["pair"], signing.sign_public(keys[i]["sign"]))
         config = DeploymentConfig(
-            schedule.random_bytes(16), params, encoding, descriptor, public, check_window(window), version
+            schedule.random_bytes(16), params, encoding, descriptor, public, window, version, made_for
         )
         for i, secret in keys.items():
             home = path / "servers" / str(i)
@@ -165,7 +195,7 @@ class Deployment:
         DeploymentError
             No deployment, or of another format.
         """
-        path = Path(folder)
+        path, threads = folder_path(folder), checked_threads(threads)
         text = _description(path)
         session = Session(path / "sessions")
         servers: dict[int, Server] = {}
@@ -193,6 +223,11 @@ class Deployment:
             if session.alone:
                 restored = rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
                 deployment.notes += _restored_notes(restored, len(servers))
+            if not set(config.offered) <= {*config.possible, "threshold"}:
+                deployment.notes.append(
+                    f"{ranking_problem(config.encoding)}: servers cannot rank this index, users that are granted it "
+                    "can (--ranking user)"
+                )
             deployment._recover()
             if session.alone and session.crashed:
                 for server in servers.values():
@@ -311,7 +346,7 @@ class Deployment:
             raise NotFoundError(f"owner {name} was forgotten; create one with another name")
         if not all(status.owners for status in known):
             owner.register()
-        owner.recover = self._recover
+        owner.recover, owner.find_user = self._recover, self.user_id
         with owner.turn:  # not while another process is between its entry and its upload
             journal.settle({b.id: b.live for b in owner.batches()})
         return owner
@@ -371,11 +406,13 @@ class Deployment:
         """Whether the key file of an owner or user has a passphrase."""
         return is_protected(self._party_path(f"{kind}s", name), kind)
 
-    def prepare(self, user: bytes, queries: int = 1) -> None:
+    def prepare(self, user: Any, queries: int = 1) -> None:
         """Let the servers make the randomness for a user's next queries ahead, in memory.
 
-        Only the homomorphic scheme has any; in the other there is nothing to do.
+        Only the homomorphic scheme has any; in the other there is nothing to do. ``user``: as for
+        :meth:`mipp.ImageOwner.grant`.
         """
+        user = user_id(user, self.user_id)
         rows = self.status()["images"]
         for server in self.servers.values():
             if isinstance(server, HomomorphicServer):
@@ -416,16 +453,20 @@ class Deployment:
         """The file that keeps which owners a user blocks."""
         return self._key_path("users", user).with_suffix(".blocked")
 
-    def change_blocked(self, user: str, owners: Iterable[bytes] = (), *, block: bool = True) -> frozenset[bytes]:
-        """Block owners by id for a user, or unblock them; returns all that are blocked then. Needs no passphrase.
+    def change_blocked(self, user: str, owners: Any = (), *, block: bool = True) -> frozenset[bytes]:
+        """Block owners for a user, or unblock them; returns all that are blocked then. Needs no passphrase.
+
+        ``owners`` : names, ids or owner objects, one or several; none changes nothing.
 
         NotFoundError, and nothing changes, for an unknown user or an owner to unblock that is not blocked.
         """
         self._party_path("users", user)
         path = self.blocked_path(user)
+        refs = owner_refs(owners)
+        names = {bytes.fromhex(o["id"]): o["name"] for o in self.status()["owners"]} if refs else {}
         with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
             blocked = read_blocked(path)
-            changed = changed_blocked(blocked, owners, block=block)
+            changed = changed_blocked(blocked, [owner_id(o, names) for o in refs], block=block)
             if changed != blocked:
                 write_blocked(path, changed)
         return changed
@@ -515,6 +556,7 @@ class Deployment:
                 for u, n, count in zip(first.users, first.user_names, first.out_of_range, strict=True)
             ],
             "images": sum(o["live"] for o in owners),
+            "rankings": list(self.config.possible),
             "servers_agree": all(f == facts[0] for f in facts),
         }
 

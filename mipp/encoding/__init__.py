@@ -2,7 +2,7 @@
 
 from .encoding import METRICS, Encoding
 from .finest import finest
-from .fit import Tuning, fit, tune
+from .fit import Tuning, fit, recall, tune
 from .projection import Projection, pca, rotation
 
-__all__ = ["METRICS", "Encoding", "Projection", "Tuning", "finest", "fit", "pca", "rotation", "tune"]
+__all__ = ["METRICS", "Encoding", "Projection", "Tuning", "finest", "fit", "pca", "recall", "rotation", "tune"]

@@ -38,7 +38,17 @@ from ..errors import ScoreRangeError
 if TYPE_CHECKING:
     from .encoding import Encoding
 
-__all__ = ["PROJECTIONS", "TAIL", "Extra", "QueryRule", "RowRule", "has_rules", "query_rule", "row_rule"]
+__all__ = [
+    "PROJECTIONS",
+    "TAIL",
+    "Extra",
+    "QueryRule",
+    "RowRule",
+    "has_rules",
+    "query_rule",
+    "ranking_problem",
+    "row_rule",
+]
 
 #: random projections a group of rows is tested by: one beyond the bound passes all with at most 2^-40
 PROJECTIONS = 40
@@ -214,6 +224,14 @@ def row_rule(encoding: Encoding, width: int) -> RowRule:
         The servers have no way to check rows or queries of this encoding: only users can rank.
     """
     return _rules(encoding, width)[0]
+
+
+def ranking_problem(encoding: Encoding) -> str:
+    """Why servers cannot rank scores of an encoding, or nothing."""
+    low, high = encoding.score_range
+    if high - low >= 1 << (encoding.ring_bits - 1):
+        return "score differences of this encoding could leave the ring"
+    return "" if has_rules(encoding) else "the servers cannot check the range of rows and queries of this encoding"
 
 
 def has_rules(encoding: Encoding) -> bool:

@@ -36,9 +36,10 @@ import numpy as np
 
 from ..errors import DTypeError, EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
-from .bounds import has_rules
-from .numbers import LARGEST, SMALLEST, array, matrix, real, said, several, unit, whole
+from .bounds import ranking_problem
+from .numbers import LARGEST, SMALLEST, array, matrix, plain_scalars, real, said, several, unit, whole
 from .projection import Projection
+from .ranges import checked_threshold, in_range
 
 __all__ = ["METRICS", "Encoding"]
 
@@ -107,6 +108,7 @@ class Encoding:
         def fail(text: str) -> None:
             raise ParameterError(f"encoding: {text}")
 
+        plain_scalars(self)
         if self.metric not in METRICS:
             fail(f"metric must be one of {', '.join(METRICS)}, not {said(self.metric)}")
         if not isinstance(self.ring_bits, int) or self.ring_bits not in RING_DTYPES:
@@ -286,8 +288,7 @@ class Encoding:
 
         They check the range of rows and queries (:mod:`mipp.encoding.bounds`).
         """
-        low, high = self.score_range
-        return high - low < 1 << (self.ring_bits - 1) and has_rules(self)
+        return not ranking_problem(self)
 
     # --- serialisation -----------------------------------------------------------------------------------------
 
@@ -324,12 +325,13 @@ class Encoding:
 
     @classmethod
     def fit(
-        cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False, **options: Any
-    ) -> Encoding:
+        cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False,
+        server_ranking: bool = False, **options: Any,
+    ) -> Encoding:  # fmt: skip
         """An encoding whose scale fits a **public** sample: :func:`mipp.encoding.fit`."""
         from .fit import fit
 
-        return fit(metric, sample, quantile=quantile, center=center, **options)
+        return fit(metric, sample, quantile=quantile, center=center, server_ranking=server_ranking, **options)
 
     # --- arrays ------------------------------------------------------------------------------------------------
 
@@ -398,7 +400,7 @@ class Encoding:
         """Scores (B, N) of ``queries`` (B, dim) in the metric's own unit, float64.
 
         Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
-        nearer); exact for ``l1`` and ``hamming``, else up to quantisation.
+        nearer); exact for ``l1`` and ``hamming``, else up to quantisation. Clipped to what the metric can give.
         """
         scores = array(scores, "scores")
         if scores.dtype.kind not in "buifO" or (
@@ -411,9 +413,10 @@ class Encoding:
             except (TypeError, ValueError, OverflowError):
                 raise DTypeError("scores must be numbers") from None
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._values(scores, queries)
+            return in_range(self, self._values(scores, queries))
 
     def _values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Values that are linear in the scores."""
         queries = array(queries, "queries")
         queries = queries[None] if queries.ndim == 1 else queries
         if self.metric == "l2" and not self.stepped:
@@ -444,17 +447,13 @@ class Encoding:
     def score_threshold(self, value: float, query: np.ndarray) -> int:
         """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
 
-        Raises
-        ------
-        ParameterError
-            Not a number, or a value that every score or no score reaches.
+        ParameterError for what is no number, and for a value that every score or no score reaches.
         """
-        value = real(value)
-        if not math.isfinite(value):
-            raise ParameterError("a threshold must be a finite number")
+        value = checked_threshold(self, value)
         # far apart: next to a long query's own length floats do not tell one score from the next
         apart = 1 << max(self.score_range[1].bit_length() - 1, 0)
-        zero, other = self.values(np.array([[0, apart]]), array(query, "query")[None])[0].tolist()
+        with np.errstate(over="ignore", invalid="ignore"):
+            zero, other = self._values(np.array([[0, apart]]), array(query, "query")[None])[0].tolist()
         if not math.isfinite(other - zero) or other == zero:
             raise ParameterError("no threshold can be told for this query")
         step = (other - zero) / apart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "check_sample",
     "integer",
     "matrix",
+    "plain_scalars",
     "real",
     "said",
     "sample_matrix",
@@ -28,6 +30,14 @@ __all__ = [
 
 #: of numbers that are squared and summed: squares of up to 2^40 such numbers neither overflow nor vanish
 LARGEST, SMALLEST = 2.0**480, 2.0**-480
+
+
+def plain_scalars(of: Any) -> None:
+    """Fields of a frozen dataclass that are numpy's scalars as Python's, which JSON knows, too."""
+    for field in dataclasses.fields(of):
+        value = getattr(of, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(of, field.name, value.item())
 
 
 def array(x: npt.ArrayLike, what: str) -> np.ndarray:

@@ -247,7 +247,7 @@ def _index(
     """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and what the index is."""
     with (
         tempfile.TemporaryDirectory() as temporary,
-        Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme) as deployment,
+        Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme, rankings=["user"]) as deployment,
     ):
         owner, user = deployment.create_owner("owner"), deployment.create_user("user", key_bits=key_bits)
         owner.add_vectors(rows)

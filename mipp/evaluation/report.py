@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, cpu
-from ..errors import MissingExtraError
+from ..errors import MissingExtraError, missing_extra
 
-__all__ = ["SCHEMA", "check_plots", "save_report"]
+__all__ = ["SCHEMA", "check_plots", "has_plots", "save_report"]
 
 SCHEMA = "mipp evaluation 1"
 
 
 def check_plots() -> None:
-    """MissingExtraError if plots cannot be made: said before the work, not after it."""
+    """MissingExtraError if plots cannot be made. Call it before the work."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError("plots need matplotlib: pip install 'mipp[plot]'") from None
+        raise missing_extra("plots need matplotlib", "plot") from None
+
+
+def has_plots() -> bool:
+    """Whether plots can be made here."""
+    try:
+        check_plots()
+    except MissingExtraError:
+        return False
+    return True
 
 
 def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> list[Path]:
@@ -29,8 +38,9 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
     Parameters
     ----------
     result : of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`
-    folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, with ``plots`` and
-        where there are curves, ``precision_recall.png`` and ``rank_hits.png``
+    folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are
+        curves, ``precision_recall.png`` and ``rank_hits.png``
+    plots : whether to draw them
 
     Returns
     -------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ImageError, MissingExtraError
+from ..errors import ImageError, missing_extra
 from .images import MAX_PIXELS
 from .window import apply_window
 
@@ -49,7 +49,7 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
     try:
         import pydicom
     except ImportError:
-        raise MissingExtraError(f"{name}: DICOM files need pydicom: pip install 'mipp[dicom]'") from None
+        raise missing_extra(f"{name}: DICOM files need pydicom", "dicom") from None
     try:
         _check_inflated(file.getbuffer(), name)
         data = pydicom.dcmread(file)

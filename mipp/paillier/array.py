@@ -138,7 +138,7 @@ class EncryptedArray:
         return self._like(self.flat_data[np.arange(self.size).reshape(self.shape)[key]])
 
     def reshape(self, *shape: int | tuple[int, ...]) -> EncryptedArray:
-        wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        wanted: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
         return self._like(
             self.data.reshape(*np.broadcast_to(False, self.shape).reshape(wanted).shape, self.public.element_limbs)
         )

@@ -47,13 +47,6 @@ _DTYPES = {np.dtype(c).str: np.dtype(c) for c in ("<u2", "<u4", "<u8", "<i8", "|
 _KINDS: dict[str, type] = {}
 T = TypeVar("T")
 
-if typing.TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-else:
-
-    def dataclass_transform(**_: Any) -> Any:
-        return lambda decorator: decorator
-
 
 def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSING) -> Any:
     """Field of an array with one of these dtypes and this rank."""
@@ -61,7 +54,7 @@ def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSIN
     return dataclasses.field(metadata=metadata, default_factory=default_factory)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(array, dataclasses.field))
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(array, dataclasses.field))
 def message(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that travels. Its repr shows the kind only: fields may be secret."""
     made = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)

@@ -17,7 +17,7 @@ from .config import DeploymentConfig
 from .limits import MAX_ROW
 from .names import check_name
 
-__all__ = ["Client", "image_rows"]
+__all__ = ["Client", "image_rows", "several_images"]
 
 
 class Client:
@@ -68,23 +68,40 @@ class Client:
         return self._ask(dict.fromkeys(to, msg))
 
 
-def image_rows(ids: Iterable[tuple[bytes, int] | str]) -> list[tuple[bytes, int]]:
-    """Image ids, as (batch id, row) or text ``batchhex:row``, as pairs."""
+_IMAGE_ID = "an image id is (batch id of 16 bytes, row), text of 32 hex digits, a colon and the row, or a hit"
+
+
+def image_rows(ids: Any) -> list[tuple[bytes, int]]:
+    """Image ids, as (batch id, row), text ``batchhex:row`` or hits, one or several, as pairs."""
     out = []
-    for i in ids:
+    for i in several_images(ids):
         try:
-            batch, row = (
-                (bytes.fromhex(i.split(":")[0]), int(i.split(":")[1]))
-                if isinstance(i, str)
-                else (bytes(i[0]), int(i[1]))
-            )
-        except (ValueError, IndexError, TypeError):
-            raise ParameterError(
-                "an image id is (batch id, row), or text of 32 hex digits, a colon and the row"
-            ) from None
+            if isinstance(i, str):
+                digits, number = i.split(":")
+                batch, row = bytes.fromhex(digits), int(number)
+            elif hasattr(i, "batch") and hasattr(i, "row"):
+                batch, row = i.batch, i.row
+            else:
+                batch, row = i
+            if not isinstance(batch, (bytes, bytearray)) or isinstance(row, (float, str, bytes)):
+                raise ParameterError(_IMAGE_ID)
+            batch, row = bytes(batch), int(row)
+        except (ValueError, TypeError):
+            raise ParameterError(_IMAGE_ID) from None
         if len(batch) != 16 or not 0 <= row < MAX_ROW:
-            raise ParameterError(
-                "an image id is (batch id of 16 bytes, row), or text of 32 hex digits, a colon and the row"
-            )
+            raise ParameterError(_IMAGE_ID)
         out.append((batch, row))
     return out
+
+
+def several_images(ids: Any) -> list[Any]:
+    """Image ids or hits as a list, also where it is one alone."""
+    if hasattr(ids, "hits"):
+        return list(ids.hits)
+    if isinstance(ids, str) or hasattr(ids, "batch"):
+        return [ids]
+    if isinstance(ids, tuple) and len(ids) == 2 and isinstance(ids[0], (bytes, bytearray)):
+        return [ids]
+    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, bytearray)):
+        raise ParameterError(_IMAGE_ID)
+    return list(ids)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from typing import Any
 
 from ..encoding import Encoding
@@ -13,6 +14,7 @@ from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
 from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
 from ..params import Params
+from .grants import offered_rankings
 
 __all__ = ["DeploymentConfig", "ServerKeys"]
 
@@ -36,6 +38,7 @@ class DeploymentConfig:
     ``descriptor`` is a spec such as ``csd64+ehd``, or empty when users bring vectors; ``descriptor_version``
     is the version of its values: those of another version are not comparable. ``window`` is what
     :func:`mipp.io.images.load_image` applies to deep gray images, or None: owners and users must read images alike.
+    ``rankings`` are those that the index was made for, the default first; empty: all that the scheme has.
     """
 
     id: bytes
@@ -45,6 +48,17 @@ class DeploymentConfig:
     servers: dict[int, ServerKeys]
     window: tuple[float, float] | None = None
     descriptor_version: int = 0
+    rankings: tuple[str, ...] = ()
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """Rankings that grants may name, the default first."""
+        return self.rankings or offered_rankings(self.params)
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """Those of :attr:`offered` that the encoding allows, too."""
+        return tuple(r for r in self.offered if r == "user" or self.certifies)
 
     @functools.cached_property
     def certifies(self) -> bool:
@@ -52,6 +66,17 @@ class DeploymentConfig:
         if self.params.scheme != "shares" or (self.params.n, self.params.t) != (3, 1):
             return False
         return self.encoding.allows_server_ranking
+
+    @functools.cached_property
+    def largest_distance(self) -> float:
+        """Distance in the encoding's unit that no two images exceed; infinite where users bring vectors."""
+        if not self.descriptor:
+            return math.inf
+        from .. import features
+
+        code = features.get(self.descriptor).code
+        # a little more, for what rounding adds
+        return (2.0 * code.radius) ** 2 * (1.0 + 1e-6) if code.metric == "l2" else math.inf
 
     @functools.cached_property
     def row_rule(self) -> RowRule:
@@ -87,6 +112,8 @@ class DeploymentConfig:
             data["window"] = list(self.window)
         if self.descriptor:
             data["descriptor_version"] = self.descriptor_version
+        if self.rankings:
+            data["rankings"] = list(self.rankings)
         return json.dumps(data, indent=1) + "\n"
 
     @classmethod
@@ -111,7 +138,10 @@ class DeploymentConfig:
                 check_window(data.get("window")),
                 # the first descriptors were all of version 1, and it was not written
                 int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
+                tuple(data.get("rankings", ())),
             )
+            if not set(config.rankings) <= set(offered_rankings(config.params)):
+                raise DeploymentError("the description of the deployment names rankings that it cannot have")
         except DeploymentError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, ParameterError):

@@ -64,9 +64,10 @@ class SearchResult:
 
 
 class Hits(list[Hit]):
-    """A list of hits; ``left_out``: what the search went on without."""
+    """A list of hits; ``left_out``: what the search went on without; ``searched``: among how many rows."""
 
     left_out: tuple[LeftOut, ...] = ()
+    searched: int = 0
 
 
 @dataclass(frozen=True)

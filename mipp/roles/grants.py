@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import MessageError, ParameterError
@@ -12,7 +12,7 @@ from ..protocol import messages as m
 from ..protocol.wire import decode, unpack_frames
 from .limits import MAX_COUNT, MAX_EXPIRY, MAX_QUOTA, MAX_VERSION
 
-__all__ = ["check_grant", "default_rankings", "expired_text", "in_force", "offered_rankings", "read_grant"]
+__all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "read_grant", "time_text"]
 
 
 def offered_rankings(params: Params) -> tuple[str, ...]:
@@ -21,18 +21,13 @@ def offered_rankings(params: Params) -> tuple[str, ...]:
     return ("server", "user", "threshold") if compare else ("user",)
 
 
-def default_rankings(params: Params) -> tuple[str, ...]:
-    """What an owner grants unless it names something: the ranking that gives the least away."""
-    return offered_rankings(params)[:1]
-
-
 def check_grant(grant: m.Grant, offered: tuple[str, ...]) -> None:
     """Refuse a grant that cannot be kept.
 
     Parameters
     ----------
     grant : as the owner gave it
-    offered : rankings of the deployment, :func:`offered_rankings`
+    offered : rankings that the deployment offers
 
     Raises
     ------
@@ -101,11 +96,12 @@ def in_force(stored: Iterable[tuple[bytes, bytes]], now: float) -> tuple[dict[by
 def expired_text(grants: Iterable[Any], now: float) -> str:
     """When the latest of the expired ``grants`` ended and what time this server has; empty without any."""
     ends = [g.expiry for g in grants]
-    return f"; a grant expired at {_utc(max(ends))}, this server's clock says {_utc(now)}" if ends else ""
+    return f"; a grant expired at {time_text(max(ends))}, this server's clock says {time_text(now)}" if ends else ""
 
 
-def _utc(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Unix seconds as a person reads them."""
     try:
-        return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return f"Unix second {int(seconds)}"

@@ -48,8 +48,7 @@ class HomomorphicUser(User):
 
         Costs and errors of ``search``. The scores are no secret from the user in this scheme, so hits carry them.
         """
-        query, _ = self._encoded(np.asarray(query)[None])
-        theta = self.config.encoding.score_threshold(threshold, query[0])
+        query, _, theta = self._with_threshold(query, threshold)
         index, found = self.scores(query, owners=owners, strict=strict)
         rows = np.flatnonzero(found[0] >= theta)
         values = self.config.encoding.values(found[:, rows], query)

@@ -163,6 +163,8 @@ class IndexClient(Client):
         self._change_blocked(owners, block=False)
 
     def _change_blocked(self, owners: Owners, *, block: bool) -> None:
+        if not owner_refs(owners):
+            raise ParameterError("no owner is named")
         blocked = changed_blocked(self._blocked, self._ids(owners), block=block)
         if self.keep_blocked is not None:
             self.keep_blocked(blocked)

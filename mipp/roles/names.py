@@ -37,7 +37,10 @@ def check_name(name: str) -> str:
     ParameterError
         Any other name.
     """
-    if not isinstance(name, str) or not 1 <= len(name) <= _NAME_CHARACTERS or name[0] == "." or name[-1] == ".":
+    if not isinstance(name, str):
+        raise ParameterError(f"a name is text, not {type(name).__name__}")
+    name = str(name)
+    if not 1 <= len(name) <= _NAME_CHARACTERS or name[0] == "." or name[-1] == ".":
         raise ParameterError("a name has 1 to 64 characters and neither begins nor ends with a dot")
     if not name.isprintable() or not all(c.isalnum() or c in "._-@" for c in unicodedata.normalize("NFC", name)):
         raise ParameterError(f"a name is made of letters, digits and . _ - @, not {name!r}")

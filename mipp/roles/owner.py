@@ -7,7 +7,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from ..errors import (
     MessageError,
     NotFoundError,
     ParameterError,
+    ScoreRangeError,
     ShapeError,
     StoreError,
     plain_text,
@@ -34,10 +35,12 @@ from ..store.journal import Journal
 from .bound import owner_seal_info, shares_seal_info
 from .client import Client, image_rows
 from .config import DeploymentConfig
-from .grants import check_grant, default_rankings, offered_rankings, read_grant
+from .given import batch_id, expiry_seconds, user_id, whole_number
+from .grants import check_grant, read_grant
 from .limits import IMAGE_BYTES
 from .names import safe_name
 from .owner_changes import ATTEMPTS, ChangeMaker, retry_conflicts
+from .ranking import unrankable
 
 __all__ = ["IMAGE_FILE_BYTES", "GrantInfo", "ImageOwner", "StoredBatch"]
 
@@ -117,6 +120,8 @@ class ImageOwner(Client):
         self._changes = ChangeMaker(self, turn)
         #: held by who adds files of this owner, from the first file to the last
         self.adding: AbstractContextManager[Any] = adding if adding is not None else threading.RLock()
+        #: the id of the user that has a name; set by the deployment
+        self.find_user: Callable[[str], bytes] | None = None
         #: called while the servers check the range of uploaded rows, with how many they have checked, and all
         self.checking: Callable[[int, int], None] | None = None
         #: time spent so far in this process, by stage
@@ -185,6 +190,8 @@ class ImageOwner(Client):
         rows = self.config.encoding.encode_rows(vectors)
         if not len(rows):
             raise ShapeError("there are no rows to add")
+        images = None if images is None else list(images)
+        labels = [labels] if isinstance(labels, str) else list(labels)
         if images is not None and len(images) != len(rows):
             raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
         if labels and len(labels) not in (1, len(rows)):
@@ -244,6 +251,8 @@ class ImageOwner(Client):
         blobs = []
         for row, image in enumerate(images):
             if image is not None:
+                if not isinstance(image, (tuple, list)) or len(image) != 2:
+                    raise ParameterError("an image is its file name and its bytes")
                 name, content = image
                 if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
                     raise ParameterError("an image is its file name and its bytes")
@@ -260,7 +269,7 @@ class ImageOwner(Client):
     # --- removing -----------------------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> int:
-        """Delete images by id, from the next answer on; returns how many were not deleted before.
+        """Delete images by id or hit, from the next answer on; returns how many were not deleted before.
 
         NotFoundError, and none is deleted, if one never existed, or went with a merge.
         """
@@ -301,8 +310,10 @@ class ImageOwner(Client):
         ]
         return m.Head(got.position, got.view), batches
 
-    def rows_of(self, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
+    def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         """The owner's way back: the live rows of one of its batches, decrypted with its own keys.
+
+        ``batch`` : its id, 16 bytes or 32 hex digits, or a :class:`StoredBatch`.
 
         Returns
         -------
@@ -316,6 +327,7 @@ class ImageOwner(Client):
 
         Fetches all of the batch from one storage server.
         """
+        batch = batch_id(batch)
         server, got = self._fetch_anywhere(batch)
         if not len(got.share):
             return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
@@ -357,7 +369,8 @@ class ImageOwner(Client):
         merge replaces the state that it was made from: when rows are deleted meanwhile it starts again. Batches that
         the servers refuse to rank are left as they are (:attr:`StoredBatch.refused`).
         """
-        gone = retry_conflicts(lambda: self._merge_small(merge_below))
+        least = whole_number(merge_below, "merge_below")
+        gone = retry_conflicts(lambda: self._merge_small(least))
         self._tell(m.Compact(self.id), self.config.params.storage_servers)
         return gone
 
@@ -400,22 +413,24 @@ class ImageOwner(Client):
 
     def grant(
         self,
-        user: bytes,
+        user: Any,
         *,
-        expiry: int = 0,
+        expiry: Any = 0,
         rankings: Sequence[str] | None = None,
-        max_k: int = 0,
+        max_k: int | None = 0,
         scores: bool = True,
-        quota: int = 0,
-        min_rows: int = 0,
+        quota: int | None = 0,
+        min_rows: int | None = 0,
     ) -> None:
         """Let a user search and fetch this owner's images; every server enforces it.
 
         Parameters
         ----------
-        user : the user's id, 16 bytes
-        expiry : Unix seconds, 0 never; each server compares it with its own clock
-        rankings : default ``("server",)``, or ``("user",)`` in the homomorphic scheme, where there is nothing else.
+        user : a :class:`~mipp.roles.user.User`, its id (16 bytes or 32 hex digits), or its name in this deployment
+        expiry : Unix seconds, a datetime with a time zone, an ISO date, or a span from now as ``"30d"`` or a timedelta
+            (:func:`mipp.roles.given.expiry_seconds`); 0 or None never. Each server compares it with its own clock
+        rankings : default ``("server",)``; ``("user",)`` in the homomorphic scheme, where there is nothing else, and in
+            an index that was made for users that rank.
 
             - ``"server"``: the user gets the k nearest only;
             - ``"user"``: the user gets all exact scores, from which it can solve for features with a few dozen queries;
@@ -431,47 +446,46 @@ class ImageOwner(Client):
         ------
         ParameterError
             A number out of range, an expiry in the past, or limits that a granted ranking gets around.
+        ScoreRangeError
+            The encoding allows none of these rankings, so the grant would allow nothing.
         NotFoundError
             An unknown user.
         """
-        chosen = default_rankings(self.config.params) if rankings is None else rankings
+        chosen = self.config.offered[:1] if rankings is None else rankings
         self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)
 
     def _give(
         self,
-        user: bytes,
-        expiry: int = 0,
+        user: Any,
+        expiry: Any = 0,
         rankings: Sequence[str] = (),
-        max_k: int = 0,
+        max_k: int | None = 0,
         scores: bool = False,
-        quota: int = 0,
-        min_rows: int = 0,
+        quota: int | None = 0,
+        min_rows: int | None = 0,
         *,
         revoked: bool,
     ) -> None:
         """Check a grant as the servers do, and send it to all of them."""
-        if not isinstance(user, (bytes, bytearray)) or len(user) != 16:
-            raise ParameterError("the user of a grant is an id of 16 bytes")
-        if isinstance(rankings, str) or not all(isinstance(r, str) for r in rankings):
+        to = user_id(user, self.find_user)
+        chosen = None if isinstance(rankings, str) or not isinstance(rankings, Iterable) else list(rankings)
+        if chosen is None or not all(isinstance(r, str) for r in chosen):
             raise ParameterError('rankings are a sequence of names, such as ("server",)')
         if not isinstance(scores, (bool, np.bool_)):
             raise ParameterError("scores of a grant is True or False")
-        numbers = {"expiry": expiry, "max_k": max_k, "quota": quota, "min_rows": min_rows}
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise ParameterError(f"{name} of a grant is an integer, not {type(value).__name__}")
-            numbers[name] = int(value)
+        given = {"max_k": max_k, "quota": quota, "min_rows": min_rows}
+        limits = {name: whole_number(value, f"{name} of a grant", none=0) for name, value in given.items()}
         grant = m.Grant(
-            self.id, bytes(user), 0, 1, numbers["expiry"], list(rankings), numbers["max_k"], bool(scores),
-            numbers["quota"], numbers["min_rows"], revoked,
+            self.id, to, 0, 1, expiry_seconds(expiry), [str(r) for r in chosen], limits["max_k"], bool(scores),
+            limits["quota"], limits["min_rows"], revoked,
         )  # fmt: skip
-        check_grant(grant, offered_rankings(self.config.params))
-        if grant.expiry and grant.expiry <= time.time():
-            raise ParameterError(f"the expiry {grant.expiry} lies in the past; give Unix seconds of a later time, or 0")
+        check_grant(grant, self.config.offered)
+        if not revoked and not set(grant.rankings) & set(self.config.possible):
+            raise ScoreRangeError(unrankable(self.config.encoding))
         for attempt in range(ATTEMPTS):  # again if another process of this owner was faster with a version
             epoch, version = self._next_version(grant.user)
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
-            check_grant(grant, offered_rankings(self.config.params))
+            check_grant(grant, self.config.offered)
             try:
                 self._tell(grant)
                 return
@@ -479,8 +493,12 @@ class ImageOwner(Client):
                 if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
                     raise
 
-    def revoke(self, user: bytes) -> None:
-        """Take a user's grant back, from the next query on. What the user already has, it keeps."""
+    def revoke(self, user: Any) -> None:
+        """Take a user's grant back, from the next query on. What the user already has, it keeps.
+
+        ``user`` : as for :meth:`grant`.
+        """
+        user = user_id(user, self.find_user)
         if not any(g.user == user and not g.revoked for g in self.grants()):
             raise NotFoundError("this user has no grant of this owner")
         self._give(user, revoked=True)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..encoding import Encoding
+from ..encoding.bounds import ranking_problem
 from ..errors import AccessDeniedError, BusyError, ParameterError, ProtocolError, ScoreRangeError
 from ..protocol import messages as m
 from ..protocol.comparison import threshold
@@ -28,6 +30,7 @@ __all__ = [
     "rank",
     "require_ranking",
     "retry_busy",
+    "unrankable",
 ]
 
 #: seconds that a server waits for any one message of a peer
@@ -46,15 +49,13 @@ T = TypeVar("T")
 def require_ranking(config: DeploymentConfig) -> None:
     """ScoreRangeError if the servers cannot compare scores of this encoding, or cannot check rows and queries."""
     if not config.certifies:
-        low, high = config.encoding.score_range
-        why = (
-            "score differences of this encoding could leave the ring"
-            if high - low >= 1 << (config.encoding.ring_bits - 1)
-            else "the servers cannot check the range of rows and queries of this encoding"
-        )
-        raise ScoreRangeError(
-            f"{why}; rank as the user, or make the index with a larger ring, fewer bits or larger steps"
-        )
+        raise ScoreRangeError(unrankable(config.encoding))
+
+
+def unrankable(encoding: Encoding) -> str:
+    """Why servers cannot rank scores of this encoding, and what to do instead."""
+    why = ranking_problem(encoding) or "servers do not rank in this deployment"
+    return f"{why}; rank as the user, or make the index with a larger ring, fewer bits or larger steps"
 
 
 def most_rows(config: DeploymentConfig) -> int:

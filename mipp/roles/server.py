@@ -55,7 +55,7 @@ from .answering import OpenHeaders
 from .bound import image_seal_info, owner_seal_info
 from .config import DeploymentConfig
 from .freshness import RequestLog
-from .grants import check_grant, expired_text, in_force, offered_rankings
+from .grants import check_grant, expired_text, in_force
 from .limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, Card, within_size
 from .names import check_name
 from .peering import HANDLERS as PEER_HANDLERS
@@ -329,7 +329,7 @@ class Server(Queries):
     def _grant(self, signer: bytes, msg: m.Grant, digest: Digest, packed: Any) -> m.Ok:
         if msg.owner != signer:
             raise AccessDeniedError("only the owner grants access to its images")
-        check_grant(msg, offered_rankings(self.config.params))
+        check_grant(msg, self.config.offered)
         self.store.user(msg.user)
         epoch = self.store.catalog.counter("epoch")
         if msg.epoch != epoch:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from ..crypto import box, schedule, signing
+from ..encoding.ranges import checked_threshold
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -17,6 +18,7 @@ from ..errors import (
     MessageError,
     NotFoundError,
     ParameterError,
+    ShapeError,
     StaleSnapshotError,
     StoreError,
 )
@@ -32,10 +34,11 @@ from .asking import Asked, Prepared, parts_of, range_proof
 from .blocks import query_blocks, row_blocks
 from .bound import column_commitment
 from .choosing import Owners
-from .client import image_rows
+from .client import image_rows, several_images
 from .config import DeploymentConfig
 from .fetching import failed_image, fetch_images
 from .found import FetchedImage, Hit, Hits, Index, Nearest, SearchResult
+from .given import whole_number
 from .indexing import IndexClient
 from .limits import MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_HITS
 from .preview import search_cost
@@ -43,6 +46,8 @@ from .ranking import collect_ranked, most_rows, public_facts, require_ranking, r
 
 __all__ = ["User"]
 
+#: neighbours of a search that does not say how many
+DEFAULT_K = 10
 #: seconds that a query is sent anew while the index keeps changing under it
 _PATIENCE = 10.0
 #: what one server holds at once for a batch that is not answered by rows
@@ -96,6 +101,9 @@ class User(IndexClient):
         p = config.params
         self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
         self.threads = threads
+        if config.rankings:
+            self.rankings = tuple(r for r in config.rankings if r != "threshold")
+            self.default_ranking = self.rankings[0] if self.rankings else "threshold"
 
     def register(self) -> None:
         """Make this user's public keys known to all servers. Again is harmless."""
@@ -104,7 +112,7 @@ class User(IndexClient):
     # --- search -------------------------------------------------------------------------------------------------
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
+        self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> SearchResult:  # fmt: skip
         """The k nearest images of all owners that granted this user (or of those named).
@@ -112,7 +120,7 @@ class User(IndexClient):
         Parameters
         ----------
         query : (dim,) features; secret, no server learns it
-        k : 1 to the number of images
+        k : 1 to the number of images; default 10, or all there are if they are fewer
         owners : names, ids or owner objects, one or several; default all that are not blocked
         ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
             and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
@@ -141,10 +149,12 @@ class User(IndexClient):
         """
         query = np.asarray(query)
         queries = query[None] if query.ndim == 1 else query
+        if queries.ndim == 2 and len(queries) != 1:
+            raise ShapeError(f"search takes one query, not {len(queries)}; search_batch takes several")
         return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
 
     def search_batch(
-        self, queries: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
+        self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
         """As :meth:`search` for (B, dim) queries, in constant memory.
@@ -163,7 +173,7 @@ class User(IndexClient):
         return results
 
     def nearest(
-        self, queries: np.ndarray, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None,
+        self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> Nearest:  # fmt: skip
         """As :meth:`search_batch`, as arrays: no Python object per hit.
@@ -181,13 +191,14 @@ class User(IndexClient):
             The index kept changing.
         """
         ranking = self._ranking(ranking)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        most = DEFAULT_K if k is None else whole_number(k, "k")
+        if most < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = self._encoded(queries)
         ranked = self._by_rows if ranking == "user" and self.by_rows else self._by_queries
         index, rows, scores, spent = self._anew(
-            owners, k, lambda index: ranked(index, encoded, min(int(k), index.total), ranking), strict,
-            (ranking, len(encoded)),
+            owners, most, lambda index: ranked(index, encoded, min(most, index.total), ranking), strict,
+            (ranking, len(encoded)), fewer=k is None,
         )  # fmt: skip
         if ranking == "user" and scores is not None:
             empty = scores == _DROPPED
@@ -250,9 +261,10 @@ class User(IndexClient):
         AccessDeniedError
             Also when an owner does not grant ``"threshold"``: thresholds tell about scores.
         """
+        if "threshold" not in self.config.offered:
+            raise ParameterError("this index was made without thresholds; search for the nearest instead")
         require_ranking(self.config)
-        query, encoded = self._encoded(np.asarray(query)[None])
-        theta = self.config.encoding.score_threshold(threshold, query[0])
+        query, encoded, theta = self._with_threshold(query, threshold)
         asked = self._anew(
             owners, 0, lambda index: self._ask_about(index, encoded, 0, "threshold", theta), strict, ("threshold", 1)
         )
@@ -300,12 +312,13 @@ class User(IndexClient):
         return np.flatnonzero(wrong.any(axis=0))
 
     def cost(
-        self, k: int = 10, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
+        self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
     ) -> dict[str, Any]:
         """Rounds and bytes of a search, before anything is sent: see :func:`mipp.roles.preview.search_cost`."""
         if ranking != "threshold" or "server" not in self.rankings:
             ranking = self._ranking(ranking)
         index = self.index(owners)
+        k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
         return self._cost(index.total, len(index.batches), k, ranking, queries)
@@ -316,6 +329,8 @@ class User(IndexClient):
     def _ranking(self, ranking: str | None) -> str:
         ranking = self.default_ranking if ranking is None else ranking
         if ranking not in self.rankings:
+            if not self.rankings:
+                raise ParameterError("this index is for thresholds alone: use match")
             offered = " or ".join(f'"{r}"' for r in self.rankings)
             raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
         if ranking == "server":
@@ -329,25 +344,40 @@ class User(IndexClient):
             raise ParameterError("no queries")
         return queries, encoded
 
-    def _anew(self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int]) -> T:
+    def _with_threshold(self, query: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
+        """A query (1, dim), as it is and encoded, and the least score that reaches the threshold."""
+        threshold = checked_threshold(self.config.encoding, threshold, self.config.largest_distance)
+        query = np.asarray(query)
+        query, encoded = self._encoded(query if query.ndim == 2 and len(query) == 1 else query[None])
+        return query, encoded, self.config.encoding.score_threshold(threshold, query[0])
+
+    def _anew(
+        self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int], *,
+        fewer: bool = False,
+    ) -> T:  # fmt: skip
         """What ``attempt`` gives for one state of the index; again with a newer one when that or a grant changed.
+
+        ``fewer``: an index with fewer than k rows is searched all the same.
 
         A remembered state costs nothing to use: the first server refuses the query, before anything is counted, when it
         knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
         """
         key = self._chosen(owners)
-        state = self._remembered(key, max(k, 1), about[0]) or self._index(key)
+        state = self._remembered(key, 1 if fewer else max(k, 1), about[0]) or self._index(key)
         until, stuck = math.inf, 0
         while True:
             # an owner that was not asked for by name does not stop the others by what it grants
             index = state.ranked_by(about[0])
-            index = index if key or strict else index.covering(about[0], k, about[1])
+            if not key and not strict:
+                index = index.covering(about[0], min(k, index.total) if fewer else k, about[1])
             if about[0] == "server" and not key and not strict:
                 index = index.within(most_rows(self.config))
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
-            if not index.total or (k > index.total and not index.left_out):
+            if not index.total or (k > index.total and not index.left_out and not fewer):
                 gone = f"; left out: {'; '.join(str(o) for o in index.left_out[:3])}" if index.left_out else ""
+                if not index.total:
+                    raise ParameterError(f"the index has 0 images for this user{gone}")
                 raise ParameterError(
                     f"k={k} is larger than the index, which has {index.total} images for this user{gone}"
                 )
@@ -475,7 +505,7 @@ class User(IndexClient):
     ) -> Hits:
         batch, row = index.locate(positions)
         out = Hits()
-        out.left_out = index.left_out
+        out.left_out, out.searched = index.left_out, index.total
         for i, (b, r) in enumerate(zip(batch, row, strict=True)):
             owner = index.owners[int(index.owner_of_batch[b])]
             score = None if scores is None else int(scores[i])
@@ -493,7 +523,7 @@ class User(IndexClient):
 
         Parameters
         ----------
-        hits : hits of a search, or image ids
+        hits : hits of a search, or image ids; one or several
         strict : raise the first error of an image instead of returning it as :attr:`FetchedImage.error`
 
         Raises
@@ -546,7 +576,7 @@ class User(IndexClient):
         """
         owners: dict[bytes, list[bytes]] | None = None
         found = []
-        for hit in hits:
+        for hit in several_images(hits):
             if isinstance(hit, Hit):
                 found.append((hit.owner, hit.batch, hit.row))
                 continue

@@ -229,6 +229,71 @@ def test_files_that_are_no_runs(tmp_path, capsys, text):
     assert "0001_x.json" in capsys.readouterr().err
 
 
+def a_run(folder, number, *, median=0.5, when="2026-01-01T00:00:00+00:00", **extra):
+    bench = {"group": None, "name": "b", "fullname": "x.py::b", "stats": {"median": median}, "extra_info": extra}
+    run = {"machine_info": {"machine": "x86_64"}, "commit_info": {"id": f"c{number}"}, "benchmarks": [bench],
+           "datetime": when}  # fmt: skip
+    path = folder / f"{number:04}_x.json"
+    path.write_text(json.dumps(run))
+    return path
+
+
+@pytest.mark.parametrize(
+    "other", [{"sizes": {"rows": 640}}, {"threads": 2}, {"tier": "avx2"}, {"device": "gpu"}, {"clock": "wall"}]
+)
+def test_runs_of_other_settings_are_not_compared(tmp_path, capsys, other):
+    same = {"sizes": {"rows": 20}, "threads": 1, "tier": "portable"}
+    a_run(tmp_path, 1, median=0.01, **same)
+    a_run(tmp_path, 2, median=0.32, when="2026-01-02", **(same | other))
+    a_run(tmp_path, 3, median=0.01, when="2026-01-03", **same)
+    assert sorted(len(line) for line in storage.lines(storage.read(tmp_path)).values()) == [1, 2]
+    assert history.main([str(tmp_path), "--plot", str(tmp_path / "h.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "32.000" not in shown and shown.count("since last  1.000") == 1 and "rows=20" in shown
+
+
+def test_a_median_of_zero_is_a_figure(tmp_path, capsys):
+    for number, median in enumerate((0.0, 0.5, 0)):
+        a_run(tmp_path, number, median=median, when=f"2026-01-0{number + 1}")
+    assert history.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("first on this machine") == 1 and shown.count("since last unknown") == 1
+    assert "since last  0.000" in shown
+
+
+def test_runs_are_in_the_order_of_instants(tmp_path):
+    times = [
+        "2026-01-01T23:30:00-05:00",
+        "2026-01-02T01:00:00+00:00",
+        "2026-01-02T12:00:00+14:00",
+        "2026-01-02T04:00:00",
+    ]
+    for number, when in enumerate(times):
+        a_run(tmp_path, number, when=when)
+    assert [p.commit for p in storage.read(tmp_path)] == ["c2", "c1", "c3", "c0"]
+
+
+def test_a_run_that_is_stored_twice_counts_once(tmp_path):
+    path = a_run(tmp_path, 1)
+    (tmp_path / "restored").mkdir()
+    (tmp_path / "restored" / "0007_x.json").write_text(path.read_text())
+    a_run(tmp_path, 2, when="2026-01-02")
+    assert [p.commit for p in storage.read(tmp_path)] == ["c1", "c2"]
+
+
+@pytest.mark.parametrize("median", [None, "fast", float("nan"), -1.0, [1]])
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path, capsys, median):
+    a_run(tmp_path, 1, median=median)
+    (tmp_path / "0002_x.json").write_bytes(b"\xff[")
+    a_run(tmp_path, 3, when="yesterday")
+    a_run(tmp_path, 4)
+    assert history.main([str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "c4" in out and [line[line.index("000") :][:4] for line in err.splitlines()] == ["0001", "0002", "0003"]
+    with pytest.raises(ValueError, match="0001_x"):
+        storage.read(tmp_path)
+
+
 def test_no_history(tmp_path, capsys):
     assert history.main([str(tmp_path)]) == 2
     assert "no runs" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import mipp
 
 ROOT = Path(mipp.__file__).parent
 FLOORS = [
+    {"__main__"},
     {"cli", "compat", "demo"},
     {"evaluation"},
     {"deployment"},

@@ -96,14 +96,18 @@ def test_wrong_use(mipp_command, vectors, monkeypatch, args, text):
     assert code in (1, 2) and text in err and "Traceback" not in err
 
 
-def test_no_plots_without_matplotlib(mipp_command, labels, tmp_path, monkeypatch):
-    """Said before the work; --no-plots goes without."""
+def test_without_matplotlib_the_figures_are_written_and_the_plots_are_said_to_be_missing(
+    mipp_command, labels, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    out = tmp_path / "r"
-    code, _, err = mipp_command("evaluate", "--labels", labels, "--descriptor", "cld", "--out", out)
-    assert code == 1 and "mipp[plot]" in err and not out.exists()
-    code, _, _ = mipp_command("evaluate", "--labels", labels, "--descriptor", "cld", "--out", out, "--no-plots")
-    assert code == 0 and (out / "evaluation.json").exists()
+    out, args = tmp_path / "r", ("evaluate", "--labels", labels, "--descriptor", "cld", "--out", tmp_path / "r")
+    code, _, err = mipp_command(*args, "--plots")
+    assert code == 1 and "mipp-retrieval[plot]" in err and not out.exists(), "asked for, so said before the work"
+    code, _, err = mipp_command(*args)
+    assert code == 0 and [p.name for p in out.iterdir()] == ["evaluation.json"]
+    assert len(err.splitlines()) == 1 and "mipp-retrieval[plot]" in err
+    code, _, err = mipp_command(*args, "--no-plots")
+    assert (code, err) == (0, "")
 
 
 def test_learn_weights(mipp_command, labels):

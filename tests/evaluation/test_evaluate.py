@@ -133,7 +133,7 @@ def test_images_and_report(pictures, tmp_path):
 def test_report_without_matplotlib(pictures, tmp_path, monkeypatch):
     result = evaluate_images(pictures, "cld", queries=2)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"mipp\[plot\]"):
+    with pytest.raises(MissingExtraError, match=r"mipp-retrieval\[plot\]"):
         save_report(result, tmp_path / "r")
     assert not (tmp_path / "r").exists()
     assert save_report(result, tmp_path / "r", plots=False)

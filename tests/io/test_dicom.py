@@ -154,7 +154,7 @@ def test_bad_files_say_nothing_of_patients(content):
 
 def test_without_pydicom(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(MissingExtraError, match=r"mipp\[dicom\]"):
+    with pytest.raises(MissingExtraError, match=r"mipp-retrieval\[dicom\]"):
         load_image(dicom_bytes)
 
 

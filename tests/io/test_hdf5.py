@@ -90,7 +90,7 @@ def test_damaged_files(tmp_path, read):
 def test_without_h5py(tmp_path, monkeypatch, read):
     path = write(tmp_path / "a.hdf5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtraError, match=r"mipp\[hdf5\]"):
+    with pytest.raises(MissingExtraError, match=r"mipp-retrieval\[hdf5\]"):
         read(path)
 
 

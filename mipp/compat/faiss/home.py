@@ -259,10 +259,13 @@ class Home:
         if self._parts.deployment is None:
             if self.settings.encoding is None:
                 raise ParameterError("the index has no encoding yet: train it or add to it first")
-            made = Deployment.create(self._place, self.settings.encoding, threads=self.threads)
+            made = self._made(self._place, self.settings.encoding)
             self._open_deployment(made)
         assert self._parts.deployment is not None
         return self._parts.deployment
+
+    def _made(self, folder: Path, encoding: Encoding) -> Deployment:
+        return Deployment.create(folder, encoding, rankings=[self.settings.ranking], threads=self.threads)
 
     @property
     def _place(self) -> Path:
@@ -327,7 +330,7 @@ class Home:
         place of the old one.
         """
         settings = replace(self.settings, encoding=encoding, place=f"{DEPLOYMENT}-{random_bytes(4).hex()}")
-        made = Deployment.create(self.folder / settings.place, encoding, threads=self.threads)
+        made = self._made(self.folder / settings.place, encoding)
         try:
             user, owners, batches = made.create_user(USER), {}, {}
             for batch, rows in self.parts():

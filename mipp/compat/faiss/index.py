@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-_Self = TypeVar("_Self", bound="Index")
-
-
 class Index:
     """What all indexes have: see :class:`~mipp.compat.faiss.IndexFlat`."""
 
@@ -73,7 +70,7 @@ class Index:
         """Close all files; a temporary folder is deleted. Happens by itself when the index is collected."""
         self._home.close()
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

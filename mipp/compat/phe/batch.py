@@ -47,7 +47,7 @@ def dot(encrypted: Any, plain: Any, *, threads: int | None = None) -> Any:
         raise TypeError("the first operand must hold EncryptedNumbers")
     key = numbers[0].public_key
     data, exponent, base = aligned(numbers, threads)
-    columns = right.reshape(len(right), -1).T
+    columns: np.ndarray = right.reshape(len(right), -1).T
     shift = 0
     if columns.dtype.kind in "iu":
         weights, bound = columns, 1 << 8 * columns.itemsize - (columns.dtype.kind == "i")

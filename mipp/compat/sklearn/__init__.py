@@ -1,11 +1,11 @@
 """An estimator for scikit-learn (extra ``sklearn``): ``from mipp.compat.sklearn import EncryptedNeighbors``."""
 
-from ...errors import MissingExtraError
+from ...errors import missing_extra
 
 try:
     import sklearn as _installed  # noqa: F401
 except ImportError:
-    raise MissingExtraError("the estimator needs scikit-learn: pip install 'mipp[sklearn]'") from None
+    raise missing_extra("the estimator needs scikit-learn", "sklearn") from None
 
 from .neighbors import METRICS, EncryptedNeighbors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,9 @@ def cedd_kernel(image: Pixels, rows: int, columns: int, step_y: int, step_x: int
     for by in range(rows):
         for bx in range(columns):
             area[:] = 0.0
+            r: Any
+            g: Any
+            b: Any
             r, g, b = 0, 0, 0
             for i in range(step_y):
                 for j in range(step_x):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,9 @@ def _block_sums(image: Pixels, sums: Ints) -> None:
             if x0 == x1:
                 x0 = bx * width // 8
                 x1 = x0 + 1
+            sum_y: Any
+            sum_b: Any
+            sum_r: Any
             sum_y, sum_b, sum_r = 0, 0, 0
             for y in range(y0, y1):
                 row_y, row_b, row_r = np.int32(0), np.int32(0), np.int32(0)

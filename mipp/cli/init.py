@@ -1,0 +1,209 @@
+"""``mipp init``: chooses the encoding for the rankings that the index is for, and says what it chose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from click.core import ParameterSource
+
+from ..deployment import Deployment
+from ..encoding import METRICS, Encoding
+from ..errors import ParameterError, ScoreRangeError
+from ..features import DEFAULT
+from .common import (
+    VECTOR_SUFFIXES,
+    deployment_option,
+    json_option,
+    scheme_option,
+    show,
+    walked,
+    window_option,
+)  # fmt: skip
+
+__all__ = ["init_command"]
+
+#: rows of a sample that recall is measured on, at most
+_MEASURED = 20_000
+_RECALL_AT = 10
+_HINT = "see --ring, --bits, --query-bits, --fit with --tune; --ranking user makes an index that users rank"
+
+
+@click.command("init")
+@deployment_option
+@click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +.")
+@click.option(
+    "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
+)
+@click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors.")
+@click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1.")
+@click.option(
+    "--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word."
+)
+@click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature.")
+@click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature.")
+@click.option(
+    "--fit",
+    "sample",
+    type=click.Path(path_type=Path),
+    help="Public images (folder) or vectors (file) to fit scales on.",
+)
+@click.option("--tune", is_flag=True, help="With --fit: choose bits, clipping and scales by the sample's recall at 10.")
+@click.option(
+    "--project", type=click.IntRange(1), help="With --fit of vectors: to so many principal directions; tunes."
+)
+@click.option(
+    "--ranking",
+    "rankings",
+    type=click.Choice(["server", "user", "threshold"]),
+    multiple=True,
+    help="Ranking that owners may grant, the default first; may be repeated. Default: all that the scheme has. Ranking "
+    "by servers and thresholds take half the range of scores; --ranking user alone leaves it to finer steps.",
+)
+@window_option
+@scheme_option
+@json_option
+@click.pass_context
+def init_command(
+    context: click.Context,
+    folder: Path,
+    descriptor: str,
+    dim: int | None,
+    metric: str,
+    levels: int,
+    ring: str,
+    bits: int,
+    query_bits: int,
+    sample: Path | None,
+    tune: bool,
+    project: int | None,
+    rankings: tuple[str, ...],
+    window: tuple[float, float] | None,
+    scheme: str,
+    as_json: bool,
+) -> None:
+    """Make an embedded deployment: all servers in one folder."""
+    offered = ("user",) if scheme == "homomorphic" else ("server", "user", "threshold")
+    rankings = tuple(dict.fromkeys(rankings)) or offered
+    if not set(rankings) <= set(offered):
+        raise click.UsageError("in the homomorphic scheme users rank: --ranking user")
+    options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
+    of_vectors = dim is not None or (sample is not None and sample.suffix.lower() in VECTOR_SUFFIXES)
+    given = {n for n in context.params if context.get_parameter_source(n) == ParameterSource.COMMANDLINE}
+    if (tune or project) and sample is None:
+        raise click.UsageError("--tune and --project need --fit")
+    if (tune or project) and given & {"bits", "query_bits"}:
+        raise click.UsageError("--tune and --project choose the bits: leave --bits and --query-bits out")
+    if of_vectors and (window is not None or "descriptor" in given):
+        raise click.UsageError("--window and --descriptor are for images")
+    if not of_vectors and (project or given & {"metric", "levels"}):
+        raise click.UsageError("--metric, --levels and --project are for --vectors, or vectors to --fit on")
+    by_servers = rankings != ("user",)
+    try:
+        if of_vectors:
+            descriptor = ""
+            encoding, fitted = _vector_encoding(dim, metric, levels, sample, options, tune, project, by_servers)
+        else:
+            encoding, fitted = _descriptor_encoding(descriptor, sample, options, tune, window, by_servers)
+        recall = None if fitted is None else _recall(encoding, fitted)
+        made = Deployment.create(
+            folder, encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings
+        )
+    except ScoreRangeError as error:
+        raise ScoreRangeError(f"{error}; {_HINT}" if by_servers else str(error)) from None
+    with made as deployment:
+        data = {
+            "deployment": str(folder.resolve()),
+            "id": deployment.config.id.hex(),
+            "scheme": scheme,
+            "descriptor": descriptor,
+            "metric": encoding.metric,
+            "dim": encoding.dim,
+            "stored_dim": encoding.encoded_dim,
+            "ring": encoding.ring_bits,
+            "bits": encoding.bits,
+            "query_bits": encoding.query_bits,
+            "recall": recall,
+            "rankings": list(deployment.config.possible),
+        }
+    show(data, as_json, lambda: _lines(data))
+
+
+def _lines(data: dict[str, Any]) -> list[str]:
+    lines = [
+        f"deployment {data['id']} in {data['deployment']}",
+        f"{data['descriptor'] or 'vectors'}: {data['dim']} values, {data['stored_dim']} stored words of {data['ring']} "
+        f"bits, metric {data['metric']}",
+    ]
+    if data["metric"] not in ("l1", "hamming"):
+        lines.append(f"bits: {data['bits']} of a stored feature, {data['query_bits']} of a query feature")
+    if data["recall"] is not None:
+        lines.append(f"recall at {_RECALL_AT} on the sample: {data['recall']:.3f}")
+    first, *others = data["rankings"]
+    lines.append(f"ranking: {', '.join([f'{first} (default)', *others])}")
+    return lines
+
+
+def _vector_encoding(
+    dim: int | None,
+    metric: str,
+    levels: int,
+    sample: Path | None,
+    options: dict[str, Any],
+    tuned: bool,
+    project: int | None,
+    by_servers: bool,
+) -> tuple[Encoding, np.ndarray | None]:
+    """The encoding, and the sample that it was fitted to."""
+    from ..encoding import tune
+    from ..io.vectors import load_vectors
+
+    if metric == "l1":
+        options["levels"] = levels
+    elif levels:
+        raise click.UsageError("--levels is for the metric l1")
+    if sample is None:
+        return Encoding(metric, int(dim or 0), **options), None
+    data = np.asarray(load_vectors(sample))
+    if dim is not None and data.shape[1] != dim:
+        raise ParameterError(f"{sample} holds vectors of {data.shape[1]} numbers, not {dim}")
+    if tuned or project:
+        ring = options["ring_bits"]
+        return tune(metric, data, ring_bits=ring, out_dim=project or 0, server_ranking=by_servers).encoding, data
+    return Encoding.fit(metric, data, server_ranking=by_servers, **options), data
+
+
+def _descriptor_encoding(
+    descriptor: str,
+    sample: Path | None,
+    options: dict[str, Any],
+    tuned: bool,
+    window: tuple[float, float] | None,
+    by_servers: bool,
+) -> tuple[Encoding, np.ndarray | None]:
+    from ..deployment.ingest import descriptor_encoding
+
+    data = None if sample is None else _embedded(sample, descriptor, window)
+    encoding = descriptor_encoding(descriptor, **options, sample=data, tuned=tuned, server_ranking=by_servers)
+    return encoding, data
+
+
+def _embedded(folder: Path, descriptor: str, window: tuple[float, float] | None) -> np.ndarray:
+    from .. import features
+
+    got = features.extract(walked(folder)[0], descriptor, window=window)
+    if not len(got.values):
+        raise ParameterError(f"{folder} holds no readable image to fit on")
+    return np.asarray(features.get(descriptor).embed(got.values))
+
+
+def _recall(encoding: Encoding, sample: np.ndarray) -> float | None:
+    """Recall on the sample, or on some of it; None for metrics that are exact, and for few rows."""
+    from ..encoding import recall
+
+    if encoding.metric in ("l1", "hamming") or encoding.weights or len(sample) < 2 * _RECALL_AT:
+        return None
+    rows = np.arange(min(len(sample), _MEASURED)) * len(sample) // min(len(sample), _MEASURED)
+    return round(recall(encoding, sample[rows], _RECALL_AT), 4)

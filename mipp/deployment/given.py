@@ -1,0 +1,58 @@
+"""What callers give to make and open a deployment, checked."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..encoding import Encoding
+from ..encoding.bounds import ranking_problem
+from ..errors import DTypeError, ParameterError, ScoreRangeError
+from ..params import Params
+from ..roles.given import whole_number
+from ..roles.grants import offered_rankings
+from ..roles.ranking import unrankable
+
+__all__ = ["checked_rankings", "checked_threads", "folder_path"]
+
+
+def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: Encoding) -> tuple[str, ...]:
+    """Rankings that an index is made for; what its encoding does not allow is said."""
+    offered = offered_rankings(params)
+    if rankings is None:
+        if offered[0] != "user" and (problem := ranking_problem(encoding)):
+            warnings.warn(
+                f"{problem}: the default search of this index is refused, users that are granted it can rank; make the "
+                'index with rankings=("user",), a larger ring or fewer bits',
+                stacklevel=3,
+            )
+        return ()
+    if isinstance(rankings, str) or not isinstance(rankings, Iterable):
+        raise ParameterError('rankings are a sequence of names, such as ("server",)')
+    chosen = tuple(str(r) for r in rankings)
+    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(offered):
+        known = ", ".join(f'"{r}"' for r in offered)
+        raise ParameterError(f"rankings of an index in this scheme are one or more, each once, of {known}")
+    if set(chosen) != {"user"} and ranking_problem(encoding):
+        raise ScoreRangeError(unrankable(encoding))
+    return chosen
+
+
+def checked_threads(threads: Any) -> int | None:
+    """A number of threads, or None; ParameterError for anything but a positive integer."""
+    if threads is None:
+        return None
+    if whole_number(threads, "threads") < 1:
+        raise ParameterError(f"threads is a positive integer, not {threads!r}")
+    return int(threads)
+
+
+def folder_path(folder: Any) -> Path:
+    """A folder as a path; DTypeError for what names none."""
+    try:
+        return Path(os.fsdecode(folder))
+    except TypeError:
+        raise DTypeError(f"a folder is a path or text, not {type(folder).__name__}") from None

@@ -1,0 +1,68 @@
+"""Which values a metric can give: what results are clipped to, and which thresholds mean something."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ParameterError
+
+if TYPE_CHECKING:
+    from .encoding import Encoding
+
+__all__ = ["DISTANCES", "checked_threshold", "in_range", "value_range"]
+
+#: metrics of which smaller values are nearer
+DISTANCES = {"l2": "squared distance", "l1": "city-block distance", "hamming": "Hamming distance"}
+_SIMILARITIES = {"cosine": "cosine", "hellinger": "Bhattacharyya coefficient", "ip": "inner product"}
+
+
+def value_range(encoding: Encoding) -> tuple[float, float]:
+    """Least and largest value that the metric has, whatever the rows and queries are."""
+    return {
+        "cosine": (-1.0, 1.0),
+        "hellinger": (0.0, 1.0),
+        "ip": (-math.inf, math.inf),
+        "l2": (0.0, math.inf),
+        "l1": (0.0, float(encoding.dim * max(encoding.levels - 1, 0))),
+        "hamming": (0.0, float(encoding.dim)),
+    }[encoding.metric]
+
+
+def in_range(encoding: Encoding, values: np.ndarray) -> np.ndarray:
+    """Values clipped to the metric's range: rounding makes a row's cosine with itself 1.0018. No value is -0.0."""
+    low, high = value_range(encoding)
+    return np.asarray(np.clip(values, low, high) + 0.0)
+
+
+def checked_threshold(encoding: Encoding, value: Any, largest: float = math.inf) -> float:
+    """A threshold as a float.
+
+    Parameters
+    ----------
+    value : in the metric's unit: least similarity, or largest distance (squared for ``l2``)
+    largest : distance that no two vectors exceed, where more is known than the encoding tells
+
+    Raises
+    ------
+    ParameterError
+        No finite number; a value beyond all that the metric can give, which all rows or none would reach.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ParameterError(f"a threshold is a number, not {type(value).__name__}")
+    value = float(value)
+    if not math.isfinite(value):
+        raise ParameterError(f"a threshold must be a finite number, not {value!r}")
+    low, high = value_range(encoding)
+    if encoding.metric in DISTANCES:
+        what, high = f"a {DISTANCES[encoding.metric]} (smaller is nearer)", min(high, largest)
+        reach = "none is", "all are"
+    else:
+        what, reach = f"a {_SIMILARITIES[encoding.metric]} (larger is nearer)", ("all are", "none is")
+    if low <= value <= high:
+        return value
+    span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+    found = reach[0] if value < low else reach[1]
+    raise ParameterError(f"the threshold {value:g} is out of range: {what} is {span}, so {found} within it")
