@@ -202,6 +202,8 @@ def find_images(
 
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
+    if not isinstance(paths, Iterable):
+        raise DTypeError(f"paths come as one path or several, not as {type(paths).__name__}")
     others: list[Path] = []
     found, unreadable = walk_images([as_path(path) for path in paths], others=others)
     others = sorted([*others, *(path for path, _ in unreadable)])
@@ -237,13 +239,14 @@ def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArra
     Raises
     ------
     DTypeError, ParameterError
-        Not a uint8 array (H, W, 3); a side below 1.
+        Not a uint8 array (H, W, 3); a side below 1, or a size that is not two integers.
     """
     good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not good or not image.size:
         raise DTypeError("an image must be a uint8 array (H, W, 3)")
-    if min(size) < 1:
-        raise ParameterError("size must be at least 1 x 1")
+    sides = size if isinstance(size, (tuple, list)) and len(size) == 2 else (0, 0)
+    if not all(isinstance(side, (int, np.integer)) and 1 <= side <= MAX_PIXELS for side in sides):
+        raise ParameterError("size must be two integers, at least 1 x 1")
     height, width = image.shape[:2]
     factor = min(size[0] / width, size[1] / height)
     box = (max(1, round(width * factor)), max(1, round(height * factor)))

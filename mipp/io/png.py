@@ -19,7 +19,8 @@ def _decoded(file: io.BytesIO, raw: str) -> npt.NDArray[np.uint8]:
     """Pixels of a PNG file as Pillow's decoder lays them out for another raw mode of as many bits."""
     with Image.open(file, formats=("PNG",)) as image:
         tiles: list[Any] = image.tile  # of a type of its own in newer Pillow, tuples in older
-        image.tile = [type(tile)(*tile[:3], raw) if hasattr(tile, "_fields") else (*tile[:3], raw) for tile in tiles]
+        tiles = [type(tile)(*tile[:3], raw) if hasattr(tile, "_fields") else (*tile[:3], raw) for tile in tiles]
+        image.tile = tiles
         image.load()
         return np.asarray(image)
 

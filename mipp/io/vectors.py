@@ -23,6 +23,8 @@ __all__ = ["MAX_DIM", "check_finite", "load_vector", "load_vectors", "save_fvecs
 
 _VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
 _CHECK_ROWS = 1 << 16
+#: as numpy itself has it
+_MOST_HEADER = 10_000
 
 
 def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -134,6 +136,10 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
         if version == (1, 0):
             shape, by_columns, dtype = npy.read_array_header_1_0(file)
         elif version == (2, 0):
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(-4, os.SEEK_CUR)
+            if length > _MOST_HEADER:  # numpy takes the memory first
+                raise ParameterError(f"{shown(path)}: not a complete .npy file (a header of {length} bytes)")
             shape, by_columns, dtype = npy.read_array_header_2_0(file)
         else:
             # 3.0 differs in names of fields only, which vectors have not

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -31,6 +34,14 @@ def test_add_names_what_it_leaves_out(folder):
     done = runner.invoke(cli, ["owner", "add", "anna", str(folder / "images"), "--json", *where])
     assert done.exit_code == 0 and json.loads(done.stdout)["added"] == 2
     assert done.stderr.count("1 other file left out, no images: notes.txt") == 1
+
+
+def test_the_first_compilation_is_announced(tmp_path):
+    command = [sys.executable, "-c", "from mipp.cli import main; main()", "warm-up", "--descriptor", "lbp"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    cold, warm = (subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in "ab")
+    assert "lbp: 2 functions compiled" in cold.stdout and cold.stderr.count("mipp: compiling") == 1
+    assert "lbp: 0 functions compiled" in warm.stdout and not warm.stderr
 
 
 def test_warm_up():

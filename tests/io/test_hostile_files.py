@@ -108,6 +108,20 @@ def test_npy_shapes_that_do_not_fit_the_file(tmp_path, shape):
         load_vectors(path)
 
 
+def test_a_header_that_is_not_there_takes_no_memory(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b" " * 200)
+    tracemalloc.start()
+    with pytest.raises(ParameterError):
+        load_vectors(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": DATA.shape})
+        file.write(DATA.tobytes())
+    assert np.array_equal(load_vectors(path), DATA)
+
+
 def test_npy_by_columns_and_of_one_vector(tmp_path):
     np.save(tmp_path / "a.npy", np.asfortranarray(DATA))
     assert np.array_equal(load_vectors(tmp_path / "a.npy"), DATA)

@@ -149,6 +149,9 @@ def test_find_images(tmp_path):
     assert find_images([]) == []
     with pytest.raises(NotFoundError):
         find_images([tmp_path / "nothing"])
+    for bad in (None, 7, [None], [b"x"]):
+        with pytest.raises(DTypeError):
+            find_images(bad)
 
 
 def test_thumbnail():
@@ -156,8 +159,9 @@ def test_thumbnail():
     assert thumbnail(image, (40, 40)).shape == (40, 20, 3)
     assert thumbnail(image, (200, 200)).shape == (200, 100, 3)
     assert thumbnail(np.zeros((1, 900, 3), np.uint8), (10, 10)).shape == (1, 10, 3)
-    with pytest.raises(ParameterError):
-        thumbnail(image, (0, 5))
+    for size in ((0, 5), None, (5,), (1.5, 2), (float("nan"), 3), (10**12, 4), "ab"):
+        with pytest.raises(ParameterError):
+            thumbnail(image, size)
     for bad in (image.astype(float), image[:, :, 0], image[:0]):
         with pytest.raises(DTypeError):
             thumbnail(bad, (5, 5))
