@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .. import cpu
 from ..errors import DTypeError, MippError, ParameterError
 from ..io.window import check_window
 from .base import Descriptor
@@ -75,7 +76,7 @@ def extract(
         if not isinstance(item, (str, os.PathLike, bytes, np.ndarray)):
             raise DTypeError(f"source must hold paths or arrays, not {type(item).__name__}")
     if workers is None:
-        workers = _processors()
+        workers = cpu.threads()
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ParameterError("workers must be a positive int")
 
@@ -143,9 +144,3 @@ def _results(
     finally:
         # on an interrupt, what has not begun is dropped
         pool.shutdown(cancel_futures=True)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
