@@ -412,8 +412,9 @@ Status decrypt(const BigintContext* context, const std::uint64_t* prime_less_one
 template <class T>
 const BigintKernels* kernels_of() {
     static constexpr BigintKernels all = {
-        T::width,     make<T>,        release<T>, mul<T>,    product<T>,   pow<T>,       reduce<T>,
-        add_plain<T>, table_words<T>, tables<T>,  ladder<T>, fixed_pow<T>, multi_pow<T>, decrypt<T>,
+        T::width,     make<T>,      release<T>,     mul<T>,       product<T>,  pow<T>,
+        reduce<T>,    add_plain<T>, table_words<T>, tables<T>,    ladder<T>,   fixed_pow<T>,
+        multi_pow<T>, decrypt<T>,   T::pair_make,   T::pair_free, T::pair_pow,
     };
     return &all;
 }

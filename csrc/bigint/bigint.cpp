@@ -5,6 +5,7 @@
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
+#include "single.h"
 
 namespace mipp {
 namespace {
@@ -49,6 +50,17 @@ bool all_below(const std::uint64_t* x, std::size_t count, const std::vector<std:
 std::uint64_t* allocate(std::size_t words) {
     return static_cast<std::uint64_t*>(std::aligned_alloc(64, round_up(words * 8, 64)));
 }
+
+// x times 2^64 for each limb, mod m
+void shift_up(std::vector<std::uint64_t>& x, const std::vector<std::uint64_t>& m) {
+    std::vector<std::uint64_t> spare(m.size());
+    single::shift(x.data(), 64 * m.size(), m.data(), m.size(), spare.data());
+    wipe_all(spare);
+}
+
+// Ciphertexts that are decrypted one by one where a tier has a kernel for that; more fill the lanes of the batch
+// kernels.
+constexpr std::size_t most_singly = 3;
 
 }  // namespace
 
@@ -261,13 +273,15 @@ Status BigintFixedBase::pow(const std::uint64_t* exponents, std::size_t count, s
 }
 
 PaillierDecryptor::Prime::Prime(const std::uint64_t* s, const std::uint64_t* factor, std::size_t limbs)
-    : square(s, limbs, true), less_one(s, s + limbs), h(factor, factor + limbs) {
+    : square(s, limbs, true), less_one(s, s + limbs), h(factor, factor + limbs), h_shifted(h) {
     less_one[0] -= 1;  // odd: no borrow
+    shift_up(h_shifted, square.root());
 }
 
 PaillierDecryptor::Prime::~Prime() {
     wipe_all(less_one);
     wipe_all(h);
+    wipe_all(h_shifted);
 }
 
 PaillierDecryptor::PaillierDecryptor(const std::uint64_t* p, const std::uint64_t* q, const std::uint64_t* h_p,
@@ -277,12 +291,87 @@ PaillierDecryptor::PaillierDecryptor(const std::uint64_t* p, const std::uint64_t
       q_(q, h_q, q_limbs),
       field_(p, p_limbs, false),
       q_inverse_(q_inverse, q_inverse + p_limbs),
-      n_limbs_(n_limbs) {}
+      q_inverse_shifted_(q_inverse_),
+      n_limbs_(n_limbs) {
+    shift_up(q_inverse_shifted_, field_.root());
+}
 
-PaillierDecryptor::~PaillierDecryptor() { wipe_all(q_inverse_); }
+PaillierDecryptor::~PaillierDecryptor() {
+    for (int level = 0; level < level_count; ++level) {
+        if (BigintPair* pair = pairs_[level]) kernels_of(static_cast<Level>(level))->pair_free(pair);
+    }
+    wipe_all(q_inverse_);
+    wipe_all(q_inverse_shifted_);
+}
+
+void PaillierDecryptor::join(const std::uint64_t* m_q, const std::uint64_t* d, std::uint64_t* sum,
+                             std::uint64_t* out) const {
+    const std::vector<std::uint64_t>& q = q_.square.root();
+    const std::size_t lp = field_.root_limbs(), lq = q.size();
+    std::fill(sum, sum + lp + lq, std::uint64_t{0});
+    std::copy(m_q, m_q + lq, sum);
+    for (std::size_t j = 0; j < lp; ++j) {
+        std::uint64_t carry = 0;
+        for (std::size_t k = 0; k < lq; ++k) {
+            const unsigned __int128 v = static_cast<unsigned __int128>(d[j]) * q[k] + sum[j + k] + carry;
+            sum[j + k] = static_cast<std::uint64_t>(v);
+            carry = static_cast<std::uint64_t>(v >> 64);
+        }
+        for (std::size_t k = j + lq; k < lp + lq; ++k) {
+            const unsigned __int128 v = static_cast<unsigned __int128>(sum[k]) + carry;
+            sum[k] = static_cast<std::uint64_t>(v);
+            carry = static_cast<std::uint64_t>(v >> 64);
+        }
+    }
+    std::copy(sum, sum + n_limbs_, out);
+}
+
+Status PaillierDecryptor::decrypt_singly(const std::uint64_t* ciphertexts, std::size_t count,
+                                         std::uint64_t* out) const {
+    const Level level = bigint_tier();
+    const BigintKernels* k = kernels_of(level);
+    const std::size_t l = field_.root_limbs();
+    if (k->pair_make == nullptr || q_.square.root_limbs() != l) return Status::unsupported;
+    std::atomic<BigintPair*>& slot = pairs_[static_cast<int>(level)];
+    if (slot.load(std::memory_order_acquire) == nullptr) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (slot.load(std::memory_order_relaxed) == nullptr) {
+            const auto *p2 = p_.square.value().data(), *q2 = q_.square.value().data();
+            slot.store(k->pair_make(p2, q2, 2 * l), std::memory_order_release);
+        }
+    }
+    const BigintPair* pair = slot.load(std::memory_order_acquire);
+    if (pair == nullptr) return Status::no_memory;
+    // two powers of 2 l limbs, m_p, m_q, spare; the joined sum
+    std::vector<std::uint64_t> memory(12 * l);
+    std::uint64_t* const powers[2] = {memory.data(), memory.data() + 2 * l};
+    std::uint64_t *m_p = powers[1] + 2 * l, *m_q = m_p + l, *spare = m_q + l, *sum = spare + 2 * l;
+    const std::uint64_t* const exponents[2] = {p_.less_one.data(), q_.less_one.data()};
+    const std::uint64_t *p = p_.square.root().data(), *q = q_.square.root().data();
+    Status status = Status::ok;
+    for (std::size_t i = 0; i < count && status == Status::ok; ++i) {
+        status = k->pair_pow(pair, ciphertexts + 2 * n_limbs_ * i, 2 * n_limbs_, exponents, l, powers);
+        if (status != Status::ok) break;
+        single::quotient(m_p, powers[0], p, l);
+        single::quotient(m_q, powers[1], q, l);
+        single::multiply(m_p, m_p, p_.h_shifted.data(), p, l, spare);
+        single::multiply(m_q, m_q, q_.h_shifted.data(), q, l, spare);
+        // of the same limbs, so that m_q is a digit of the field's R
+        single::multiply(m_p, m_p, q_inverse_shifted_.data(), p, l, spare);
+        single::multiply(powers[0], m_q, q_inverse_shifted_.data(), p, l, spare);
+        single::subtract(m_p, powers[0], p, l);
+        join(m_q, m_p, sum, out + n_limbs_ * i);
+    }
+    wipe_all(memory);
+    return status;
+}
 
 Status PaillierDecryptor::decrypt(const std::uint64_t* ciphertexts, std::size_t count, std::uint64_t* out,
                                   int threads) const {
+    if (count <= most_singly) {
+        const Status status = decrypt_singly(ciphertexts, count, out);
+        if (status != Status::unsupported && status != Status::bad_argument) return status;
+    }
     const std::size_t lp = field_.root_limbs(), lq = q_.square.root_limbs();
     // rows of one part: m mod p, m mod q, the latter mod p, their difference
     std::vector<std::uint64_t> mp(count * lp), mq(count * lq), d(count * lp);
@@ -316,27 +405,9 @@ Status PaillierDecryptor::decrypt(const std::uint64_t* ciphertexts, std::size_t 
         status = field_.mul(d.data(), lp, q_inverse_.data(), 0, count, mp.data(), threads);
     }
     if (status == Status::ok) {
-        const std::vector<std::uint64_t>& q = q_.square.root();
         std::vector<std::uint64_t> sum(lp + lq);
-        for (std::size_t i = 0; i < count; ++i) {  // m_q + q ((m_p - m_q) / q mod p)
-            std::fill(sum.begin(), sum.end(), 0);
-            std::copy(mq.begin() + static_cast<std::ptrdiff_t>(i * lq),
-                      mq.begin() + static_cast<std::ptrdiff_t>((i + 1) * lq), sum.begin());
-            for (std::size_t j = 0; j < lp; ++j) {
-                std::uint64_t carry = 0;
-                for (std::size_t k = 0; k < lq; ++k) {
-                    const unsigned __int128 v =
-                        static_cast<unsigned __int128>(mp[i * lp + j]) * q[k] + sum[j + k] + carry;
-                    sum[j + k] = static_cast<std::uint64_t>(v);
-                    carry = static_cast<std::uint64_t>(v >> 64);
-                }
-                for (std::size_t k = j + lq; k < lp + lq; ++k) {
-                    const unsigned __int128 v = static_cast<unsigned __int128>(sum[k]) + carry;
-                    sum[k] = static_cast<std::uint64_t>(v);
-                    carry = static_cast<std::uint64_t>(v >> 64);
-                }
-            }
-            std::copy(sum.begin(), sum.begin() + static_cast<std::ptrdiff_t>(n_limbs_), out + i * n_limbs_);
+        for (std::size_t i = 0; i < count; ++i) {
+            join(mq.data() + i * lq, mp.data() + i * lp, sum.data(), out + i * n_limbs_);
         }
         wipe_all(sum);
     }

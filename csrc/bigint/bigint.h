@@ -112,12 +112,19 @@ class PaillierDecryptor {
         Prime(const std::uint64_t* s, const std::uint64_t* h, std::size_t limbs);
         ~Prime();
         BigintModulus square;
-        std::vector<std::uint64_t> less_one, h;
+        std::vector<std::uint64_t> less_one, h, h_shifted;  // the last times 2^(64 limbs)
     };
+    // Few numbers, by a tier's kernel for pairs of powers: unsupported if there is none, or these primes do not fit it.
+    Status decrypt_singly(const std::uint64_t* ciphertexts, std::size_t count, std::uint64_t* out) const;
+    // m_q + q d for d = (m_p - m_q) / q mod p
+    void join(const std::uint64_t* m_q, const std::uint64_t* d, std::uint64_t* sum, std::uint64_t* out) const;
+
     Prime p_, q_;
     BigintModulus field_;  // mod p
-    std::vector<std::uint64_t> q_inverse_;
+    std::vector<std::uint64_t> q_inverse_, q_inverse_shifted_;
     std::size_t n_limbs_;
+    mutable std::mutex mutex_;
+    mutable std::atomic<BigintPair*> pairs_[level_count] = {};
 };
 
 }  // namespace mipp

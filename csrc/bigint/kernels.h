@@ -9,6 +9,7 @@
 namespace mipp {
 
 struct BigintContext;  // a tier's constants of one modulus
+struct BigintPair;     // of two moduli
 
 // Numbers are rows of little-endian 64-bit limbs below the modulus; a stride of 0 repeats the first.
 struct BigintKernels {
@@ -54,6 +55,15 @@ struct BigintKernels {
     Status (*decrypt)(const BigintContext* square, const std::uint64_t* prime_less_one, const std::uint64_t* h,
                       const std::uint64_t* ciphertexts, std::size_t ciphertext_limbs, std::uint64_t* out,
                       std::size_t begin, std::size_t end);
+
+    // Two single powers at once, modulo two odd numbers of `limbs` limbs each; null in tiers that have nothing better
+    // than the above. Constant time in the moduli (but for their size) and exponents.
+    BigintPair* (*pair_make)(const std::uint64_t* first, const std::uint64_t* second, std::size_t limbs);
+    void (*pair_free)(BigintPair*);
+    // out[k] = base ^ exponents[k] mod the k-th, `limbs` limbs; bad_argument for a base of more limbs than five
+    // numbers'
+    Status (*pair_pow)(const BigintPair*, const std::uint64_t* base, std::size_t base_limbs,
+                       const std::uint64_t* const* exponents, std::size_t exponent_limbs, std::uint64_t* const* out);
 };
 
 extern "C" {

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../common/status.h"
+#include "pair52.h"
 
 namespace {
 
@@ -17,6 +18,10 @@ struct Radix52 {
     static constexpr int width = 8;
     static constexpr int bits = 52;
     static constexpr std::uint64_t mask = (std::uint64_t{1} << 52) - 1;
+
+    static constexpr auto pair_make = ::pair_make;
+    static constexpr auto pair_free = ::pair_free;
+    static constexpr auto pair_pow = ::pair_pow;
 
     static Word all(std::uint64_t x) { return (Word)_mm512_set1_epi64(static_cast<long long>(x)); }
     static void set_lane(Word& w, int lane, std::uint64_t x) { w[lane] = x; }

@@ -15,6 +15,12 @@ struct Radix64 {
     static constexpr int bits = 64;
     static constexpr std::uint64_t mask = ~std::uint64_t{0};
 
+    // no kernel for pairs of powers
+    static constexpr mipp::BigintPair* (*pair_make)(const std::uint64_t*, const std::uint64_t*, std::size_t) = nullptr;
+    static constexpr void (*pair_free)(mipp::BigintPair*) = nullptr;
+    static constexpr Status (*pair_pow)(const mipp::BigintPair*, const std::uint64_t*, std::size_t,
+                                        const std::uint64_t* const*, std::size_t, std::uint64_t* const*) = nullptr;
+
     static Word all(std::uint64_t x) { return x; }
     static void set_lane(Word& w, int, std::uint64_t x) { w = x; }
     static std::uint64_t lane(const Word& w, int) { return w; }

@@ -256,8 +256,8 @@ class ImageOwner(Client):
                 name, content = image
                 if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
                     raise ParameterError("an image is its file name and its bytes")
-                if len(content) > IMAGE_FILE_BYTES:
-                    raise ParameterError(f"an image has at most {IMAGE_FILE_BYTES} bytes")
+                if len(content) > IMAGE_BYTES - _IMAGE_OVERHEAD:
+                    raise ParameterError(f"an image has at most {IMAGE_BYTES - _IMAGE_OVERHEAD} bytes")
                 head = json.dumps({"name": safe_name(name)}).encode()
                 image_id = batch + row.to_bytes(8, "big")
                 parts = schedule.image_part(key_part, image_id), schedule.image_part(cloud_part, image_id)

@@ -39,8 +39,8 @@ using mipp::Status;
 
 namespace {
 
-const char* const cases[] = {"pow",     "fixed_pow",    "multi_pow",     "decrypt",
-                             "modulus", "squares_deal", "squares_share", "leaky"};
+const char* const cases[] = {"pow",  "fixed_pow",    "multi_pow",     "decrypt", "modulus",
+                             "pair", "squares_deal", "squares_share", "leaky"};
 // tiny: single steps are slow
 constexpr std::size_t limbs = 1;  // of the modulus
 constexpr std::size_t count = 1;  // numbers
@@ -155,6 +155,17 @@ Status run(const std::string& name, Prepared& p, Inputs& in) {
     if (name == "squares_deal" || name == "squares_share") {
         run_squares(p.tier, name == "squares_deal", in);
         return Status::ok;
+    }
+    if (name == "pair") {  // both of a single decryption's powers, tables and all; nothing in tiers without it
+        if (k->pair_make == nullptr) return Status::ok;
+        const std::uint64_t* exponents[2] = {in.exponents, in.exponents + 1};
+        std::uint64_t other[2] = {in.prime[0] ^ 2, in.prime[1]}, out[2][2];
+        std::uint64_t* const outs[2] = {out[0], out[1]};
+        mipp::BigintPair* pair = k->pair_make(in.prime, other, 2);
+        if (pair == nullptr) return Status::no_memory;
+        const Status status = k->pair_pow(pair, in.numbers, 4, exponents, 1, outs);
+        k->pair_free(pair);
+        return status;
     }
     BigintContext* made = k->make(in.prime, 2, true);
     if (made == nullptr) return Status::no_memory;

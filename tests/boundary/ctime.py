@@ -16,7 +16,7 @@ from mipp import cpu
 from .check_nm import libraries
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ["pow", "fixed_pow", "multi_pow", "decrypt", "modulus", "squares_deal", "squares_share"]
+CASES = ["pow", "fixed_pow", "multi_pow", "decrypt", "modulus", "pair", "squares_deal", "squares_share"]
 CONTROL = "leaky"
 
 

@@ -228,8 +228,8 @@ def test_empty():
 def test_numbers_are_python_integers_that_json_takes():
     x = PUBLIC.encrypt(2.5)
     made = [x, x + 1, x * 3, x - np.int8(1), x + x, x * -1, x.decrease_exponent_to(-20),
-            *PUBLIC.encrypt_batch([1, 2]), phe.dot([x, x], [1, 2]), phe.EncryptedNumber(PUBLIC, gmpy2.mpz(5)),
-            pickle.loads(pickle.dumps(x))]  # fmt: skip
+            *PUBLIC.encrypt_batch([1, 2]), phe.dot([x, x], [1, 2]),
+            phe.EncryptedNumber(PUBLIC, gmpy2.mpz(5)), pickle.loads(pickle.dumps(x))]  # fmt: skip
     for number in made:
         assert type(number._EncryptedNumber__ciphertext) is int and type(number.ciphertext()) is int
         json.dumps([number.ciphertext(), number._EncryptedNumber__ciphertext, number.exponent])

@@ -231,6 +231,42 @@ def test_decryptor(tier, bits):
     assert made.decrypt(c[:0]).shape == (0, made.limbs)
 
 
+# every number of registers that one number fills, whole and with a rest; primes of one size, of different limbs
+_PAIRS = [(b, b) for b in (8, 20, 26, 31, 32, 33, 63, 64, 65, 128, 155, 200, 205, 207, 256, 310, 384, 413, 512, 517,
+                           621, 768, 830, 1024)]  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", [*_PAIRS, (63, 64), (192, 193), (250, 256), (1500, 1500), (1660, 1664), (2048, 2048)])
+def test_few_are_decrypted_as_many(tier, bits):
+    """One, two and three by the kernel for single numbers; also what is no ciphertext: 0, multiples of p and q."""
+    made = []
+    for b in bits:
+        found = gmpy2.mpz(0)
+        while not gmpy2.is_prime(found) or found in made:
+            found = gmpy2.mpz(secrets.randbits(b)) | (gmpy2.mpz(3) << b - 2) | 1
+        made.append(found)
+    p, q = made
+    n = p * q
+    size = max(-(-x.bit_length() // 64) for x in made)
+    secret = to_limbs([p, q, gmpy2.invert(-q, p), gmpy2.invert(-p, q), gmpy2.invert(q, p)], size)
+    ours = _core.PaillierDecryptor(*secret)
+    r = [gmpy2.powmod(x, n, n * n) for x in (2, 3, 5, secrets.randbelow(int(n)) | 1)]
+    messages = [0, 1, n - 1, secrets.randbelow(int(n))]
+    good = [(1 + m * n) * x % (n * n) for m, x in zip(messages, r, strict=True) if gmpy2.gcd(x, n) == 1]
+    wild = [0, 1, p, q, p * q, p * p, n * n - 1, (gmpy2.mpz(1) << 128 * ours.limbs) - 1]
+    c = to_limbs([*good, *wild, *good], 2 * ours.limbs)
+    whole = ours.decrypt(c)
+    for few in (1, 2, 3):
+        parts = [ours.decrypt(c[i : i + few].copy()) for i in range(0, len(c), few)]
+        assert np.array_equal(np.concatenate(parts), whole)
+    with cpu.force("portable"):
+        assert np.array_equal(ours.decrypt(c), whole) and np.array_equal(ours.decrypt(c[:1].copy()), whole[:1])
+    if len(good) == 4:
+        assert oracle.to_ints(whole[:4]) == messages
+    if max(bits) <= 256:
+        assert np.array_equal(oracle.PaillierDecryptor(*secret).decrypt(c[:4]), whole[:4])
+
+
 def test_threads_agree(tier, rng):
     ours, slow = both((1 << 127) - 1, True)
     a, e = numbers(rng, slow.value, 300, ours.limbs), numbers(rng, 1 << 40, 300, 1)
