@@ -121,8 +121,8 @@ class PaillierPublicKey:
                 raise ValueError("an obfuscator must not be a multiple of n")
         else:
             raise TypeError(f"Expected int type r_value but got: {type(r_value)}")
-        # eight lanes for one number still beat GMP
-        fits = r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS
+        # eight lanes for one number are about as fast as GMP, but not worth making the batch key for
+        fits = r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS and "batched" in self.__dict__
         if fits and cpu.active()["bigint"] == "avx512" and self.batched is not None:
             return from_limbs(self.batched._powers_of_n([r], 1))[0]
         return gmpy2.powmod(r, self._n, self._nsquare)
