@@ -326,12 +326,41 @@ void PaillierDecryptor::join(const std::uint64_t* m_q, const std::uint64_t* d, s
     std::copy(sum, sum + n_limbs_, out);
 }
 
+void PaillierDecryptor::finish(std::uint64_t* memory, std::uint64_t* out) const {
+    const std::size_t l = field_.root_limbs();
+    const std::uint64_t *p = p_.square.root().data(), *q = q_.square.root().data();
+    // the powers, m_p, m_q, spare of two; the joined sum
+    std::uint64_t *power_p = memory, *power_q = memory + 2 * l, *m_p = memory + 4 * l, *m_q = m_p + l;
+    std::uint64_t *spare = m_q + l, *sum = spare + 2 * l;
+    single::quotient(m_p, power_p, p, l);
+    single::quotient(m_q, power_q, q, l);
+    single::multiply(m_p, m_p, p_.h_shifted.data(), p, l, spare);
+    single::multiply(m_q, m_q, q_.h_shifted.data(), q, l, spare);
+    // of the same limbs, so that m_q is a digit of the field's R
+    single::multiply(m_p, m_p, q_inverse_shifted_.data(), p, l, spare);
+    single::multiply(power_p, m_q, q_inverse_shifted_.data(), p, l, spare);
+    single::subtract(m_p, power_p, p, l);
+    join(m_q, m_p, sum, out);
+}
+
+bool PaillierDecryptor::finishes() const { return q_.square.root_limbs() == field_.root_limbs(); }
+
+void PaillierDecryptor::finish_powers(const std::uint64_t* power_p, const std::uint64_t* power_q,
+                                      std::uint64_t* out) const {
+    const std::size_t l = field_.root_limbs();
+    std::vector<std::uint64_t> memory(finish_words());
+    std::copy(power_p, power_p + 2 * l, memory.begin());
+    std::copy(power_q, power_q + 2 * l, memory.begin() + static_cast<std::ptrdiff_t>(2 * l));
+    finish(memory.data(), out);
+    wipe_all(memory);
+}
+
 Status PaillierDecryptor::decrypt_singly(const std::uint64_t* ciphertexts, std::size_t count,
                                          std::uint64_t* out) const {
     const Level level = bigint_tier();
     const BigintKernels* k = kernels_of(level);
     const std::size_t l = field_.root_limbs();
-    if (k->pair_make == nullptr || q_.square.root_limbs() != l) return Status::unsupported;
+    if (k->pair_make == nullptr || !finishes()) return Status::unsupported;
     std::atomic<BigintPair*>& slot = pairs_[static_cast<int>(level)];
     if (slot.load(std::memory_order_acquire) == nullptr) {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -342,25 +371,14 @@ Status PaillierDecryptor::decrypt_singly(const std::uint64_t* ciphertexts, std::
     }
     const BigintPair* pair = slot.load(std::memory_order_acquire);
     if (pair == nullptr) return Status::no_memory;
-    // two powers of 2 l limbs, m_p, m_q, spare; the joined sum
-    std::vector<std::uint64_t> memory(12 * l);
+    std::vector<std::uint64_t> memory(finish_words());
     std::uint64_t* const powers[2] = {memory.data(), memory.data() + 2 * l};
-    std::uint64_t *m_p = powers[1] + 2 * l, *m_q = m_p + l, *spare = m_q + l, *sum = spare + 2 * l;
     const std::uint64_t* const exponents[2] = {p_.less_one.data(), q_.less_one.data()};
-    const std::uint64_t *p = p_.square.root().data(), *q = q_.square.root().data();
     Status status = Status::ok;
     for (std::size_t i = 0; i < count && status == Status::ok; ++i) {
         status = k->pair_pow(pair, ciphertexts + 2 * n_limbs_ * i, 2 * n_limbs_, exponents, l, powers);
         if (status != Status::ok) break;
-        single::quotient(m_p, powers[0], p, l);
-        single::quotient(m_q, powers[1], q, l);
-        single::multiply(m_p, m_p, p_.h_shifted.data(), p, l, spare);
-        single::multiply(m_q, m_q, q_.h_shifted.data(), q, l, spare);
-        // of the same limbs, so that m_q is a digit of the field's R
-        single::multiply(m_p, m_p, q_inverse_shifted_.data(), p, l, spare);
-        single::multiply(powers[0], m_q, q_inverse_shifted_.data(), p, l, spare);
-        single::subtract(m_p, powers[0], p, l);
-        join(m_q, m_p, sum, out + n_limbs_ * i);
+        finish(memory.data(), out + n_limbs_ * i);
     }
     wipe_all(memory);
     return status;

@@ -106,6 +106,11 @@ class PaillierDecryptor {
     std::size_t limbs() const { return n_limbs_; }
     // ciphertexts: 2 limbs() each, any value; out: limbs() each
     Status decrypt(const std::uint64_t* ciphertexts, std::size_t count, std::uint64_t* out, int threads) const;
+    // whether finish_powers() can be called: primes of the same limbs
+    bool finishes() const;
+    std::size_t power_limbs() const { return 2 * field_.root_limbs(); }
+    // the rest of one decryption from c^(p-1) mod p^2 and c^(q-1) mod q^2, power_limbs() limbs each; constant time
+    void finish_powers(const std::uint64_t* power_p, const std::uint64_t* power_q, std::uint64_t* out) const;
 
   private:
     struct Prime {
@@ -116,6 +121,9 @@ class PaillierDecryptor {
     };
     // Few numbers, by a tier's kernel for pairs of powers: unsupported if there is none, or these primes do not fit it.
     Status decrypt_singly(const std::uint64_t* ciphertexts, std::size_t count, std::uint64_t* out) const;
+    // powers c^(p-1), c^(q-1) of 2 limbs_of(p) limbs each, at the start of finish_words() words that are overwritten
+    void finish(std::uint64_t* memory, std::uint64_t* out) const;
+    std::size_t finish_words() const { return 10 * field_.root_limbs(); }
     // m_q + q d for d = (m_p - m_q) / q mod p
     void join(const std::uint64_t* m_q, const std::uint64_t* d, std::uint64_t* sum, std::uint64_t* out) const;
 

@@ -37,26 +37,30 @@ struct PairContext {
 // a, columns of up to 63 bits, to limbs of 52 bits. Carries run as additions of masks, a bit a limb.
 template <int V>
 inline __attribute__((always_inline)) void pair_carry(Vec* z, Vec (&a)[V]) {
-    using Wide = unsigned __int128;
     const Vec mask = _mm512_set1_epi64(static_cast<long long>(pair_mask)), zero = _mm512_setzero_si512();
-    Vec over[V];
+    Vec over[V + 1];  // of the vector below
+    over[0] = zero;
 #pragma GCC unroll 10
-    for (int v = 0; v < V; ++v) over[v] = _mm512_srli_epi64(a[v], 52);
-    Wide made = 0, full = 0;  // limbs that hand on a carry; that do if they get one
+    for (int v = 0; v < V; ++v) over[v + 1] = _mm512_srli_epi64(a[v], 52);
+    // limbs that hand on a carry; that do if they get one. Two words of 64 limbs: with one of 128 bits gcc 12 made
+    // wrong code
+    std::uint64_t made[2] = {0, 0}, full[2] = {0, 0};
 #pragma GCC unroll 10
     for (int v = 0; v < V; ++v) {
-        const Vec below = _mm512_alignr_epi64(over[v], v == 0 ? zero : over[v - 1], 7);
+        const Vec below = _mm512_alignr_epi64(over[v + 1], over[v], 7);
         a[v] = _mm512_add_epi64(_mm512_and_si512(a[v], mask), below);
-        made |= static_cast<Wide>(_mm512_cmpgt_epu64_mask(a[v], mask)) << (8 * v);
-        full |= static_cast<Wide>(_mm512_cmpeq_epu64_mask(a[v], mask)) << (8 * v);
+        made[v / 8] |= static_cast<std::uint64_t>(_mm512_cmpgt_epu64_mask(a[v], mask)) << (8 * (v % 8));
+        full[v / 8] |= static_cast<std::uint64_t>(_mm512_cmpeq_epu64_mask(a[v], mask)) << (8 * (v % 8));
     }
-    const Wide carries = ((made << 1) + full) ^ full;
+    const std::uint64_t from = made[0] << 1, sum = from + full[0];
+    const std::uint64_t out = ((from & full[0]) | ((from | full[0]) & ~sum)) >> 63;
+    const std::uint64_t carries[2] = {sum ^ full[0], ((made[1] << 1 | made[0] >> 63) + full[1] + out) ^ full[1]};
 #pragma GCC unroll 10
     for (int v = 0; v < V; ++v) {
-        const auto in = static_cast<__mmask8>(carries >> (8 * v));
+        const auto in = static_cast<__mmask8>(carries[v / 8] >> (8 * (v % 8)));
         // adding 1 is subtracting -1
-        const Vec sum = _mm512_mask_sub_epi64(a[v], in, a[v], _mm512_set1_epi64(-1));
-        _mm512_store_si512(z + v, _mm512_and_si512(sum, mask));
+        const Vec whole = _mm512_mask_sub_epi64(a[v], in, a[v], _mm512_set1_epi64(-1));
+        _mm512_store_si512(z + v, _mm512_and_si512(whole, mask));
     }
 }
 
@@ -72,7 +76,8 @@ inline __attribute__((always_inline)) void pair_step(Vec (&a)[V], const Vec* x, 
     for (int v = 0; v < V; ++v) a[v] = _mm512_madd52lo_epu64(a[v], m[v], q);
     const Vec carry = _mm512_maskz_srli_epi64(1, a[0], 52);
 #pragma GCC unroll 10
-    for (int v = 0; v < V; ++v) a[v] = _mm512_alignr_epi64(v + 1 < V ? a[v + 1] : zero, a[v], 1);
+    for (int v = 0; v + 1 < V; ++v) a[v] = _mm512_alignr_epi64(a[v + 1], a[v], 1);
+    a[V - 1] = _mm512_alignr_epi64(zero, a[V - 1], 1);
     a[0] = _mm512_add_epi64(a[0], carry);
 #pragma GCC unroll 10
     for (int v = 0; v < V; ++v) a[v] = _mm512_madd52hi_epu64(a[v], x[v], digit);

@@ -372,6 +372,17 @@ py::array decrypt(const PaillierDecryptor& d, const py::object& object, const py
     return out;
 }
 
+py::array finish(const PaillierDecryptor& d, const py::object& p_object, const py::object& q_object) {
+    if (!d.finishes()) bind::raise_parameter("primes must have the same number of limbs");
+    const py::array p = require_limbs(p_object, 2, "power_p"), q = require_limbs(q_object, 2, "power_q");
+    const auto limbs = static_cast<py::ssize_t>(d.power_limbs());
+    bind::require_shape(p, {1, limbs}, "power_p");
+    bind::require_shape(q, {1, limbs}, "power_q");
+    py::array out = new_limbs({1, static_cast<py::ssize_t>(d.limbs())});
+    d.finish_powers(data_of(p), data_of(q), static_cast<std::uint64_t*>(out.mutable_data()));
+    return out;
+}
+
 // Keeps the modulus alive, and knows its limbs.
 struct FixedBase {
     py::object modulus;
@@ -418,5 +429,8 @@ void bind_bigint(py::module_& m) {
         .def(py::init(&make_decryptor), py::arg("p"), py::arg("q"), py::arg("h_p"), py::arg("h_q"),
              py::arg("q_inverse"))
         .def_property_readonly("limbs", &PaillierDecryptor::limbs)
+        .def_property_readonly("finishes", &PaillierDecryptor::finishes)
+        .def_property_readonly("power_limbs", &PaillierDecryptor::power_limbs)
+        .def("finish", &finish, py::arg("power_p"), py::arg("power_q"))
         .def("decrypt", &decrypt, py::arg("ciphertexts"), py::arg("threads") = py::none());
 }

@@ -189,5 +189,9 @@ class PaillierDecryptor:
     """Decryption with both primes, by CRT; secret, wiped when freed."""
 
     limbs: int
+    finishes: bool
+    power_limbs: int
     def __init__(self, p: _Limbs, q: _Limbs, h_p: _Limbs, h_q: _Limbs, q_inverse: _Limbs) -> None: ...
     def decrypt(self, ciphertexts: _Limbs, threads: int | None = None) -> _Limbs: ...
+    def finish(self, power_p: _Limbs, power_q: _Limbs) -> _Limbs:
+        """The rest of one decryption from c^(p-1) mod p^2 and c^(q-1) mod q^2, (1, power_limbs) each."""

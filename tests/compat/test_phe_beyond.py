@@ -125,8 +125,10 @@ def test_primes_of_very_different_size():
 
 
 def test_single_encryption_by_native_power(bigint_tier):
-    """From 1024 bits on, one obfuscator is made by the vector kernels where they are."""
+    """From 1024 bits on, one obfuscator is made by the vector kernels where they are, once the batch key is made."""
     public, private = phe.generate_paillier_keypair(n_length=1024)
+    assert private.decrypt(public.encrypt(-3.5)) == -3.5 and "batched" not in vars(public)
+    assert public.batched is not None
     assert private.decrypt(public.encrypt(-3.5)) == -3.5
     x = public.encrypt(1)
     x.obfuscate()

@@ -54,7 +54,15 @@ def test_modules(name):
 def test_classes(name):
     theirs, mine = getattr(original, name), getattr(ours, name)
     for key, a in inspect.getmembers(theirs):
-        if key in ("__doc__", "__module__", "__dict__", "__weakref__", "__class__", "__abstractmethods__"):
+        if key in (
+            "__doc__",
+            "__module__",
+            "__dict__",
+            "__weakref__",
+            "__class__",
+            "__abstractmethods__",
+            "__slotnames__",
+        ):
             continue
         assert hasattr(mine, key), key
         b = getattr(mine, key)

@@ -261,10 +261,30 @@ def test_few_are_decrypted_as_many(tier, bits):
         assert np.array_equal(np.concatenate(parts), whole)
     with cpu.force("portable"):
         assert np.array_equal(ours.decrypt(c), whole) and np.array_equal(ours.decrypt(c[:1].copy()), whole[:1])
+    if ours.finishes:
+        for i, x in enumerate(oracle.to_ints(c)):
+            powers = [to_limbs([gmpy2.powmod(x, s - 1, s * s)], ours.power_limbs) for s in (p, q)]
+            assert np.array_equal(ours.finish(*powers)[0], whole[i])
     if len(good) == 4:
         assert oracle.to_ints(whole[:4]) == messages
     if max(bits) <= 256:
         assert np.array_equal(oracle.PaillierDecryptor(*secret).decrypt(c[:4]), whole[:4])
+
+
+@pytest.mark.parametrize(("bits", "top", "low"), [(127, 1, 17), (128, 159, 51), (256, 189, 83), (512, 569, 243),
+                                                   (1024, 105, 1037)])  # fmt: skip
+def test_decryptor_with_primes_full_of_zeros_and_ones(tier, bits, top, low):
+    """Primes next to powers of two: limbs full of ones, through which carries run."""
+    p, q = gmpy2.next_prime(2**bits - top - 1), gmpy2.next_prime(3 * 2 ** (bits - 2) + low - 1)
+    n, size = p * q, -(-bits // 64)
+    ours = _core.PaillierDecryptor(
+        *to_limbs([p, q, gmpy2.invert(-q, p), gmpy2.invert(-p, q), gmpy2.invert(q, p)], size)
+    )
+    messages = [0, 1, n - 1, p, q, n - p, p * p % n, 2**bits, n // 2, 3]
+    roots = [1, n - 1, 2, 2**bits, p - 1, q + 1, 2**64, 2**52, 2**52 - 1, 2 ** (bits - 1)]
+    good = [(1 + m * n) * gmpy2.powmod(r, n, n * n) % (n * n) for m, r in zip(messages, roots, strict=True)]
+    for c, m in zip(good, messages, strict=True):
+        assert oracle.to_ints(ours.decrypt(to_limbs([c], 2 * ours.limbs))) == [m]
 
 
 def test_threads_agree(tier, rng):

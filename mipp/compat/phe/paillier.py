@@ -121,8 +121,8 @@ class PaillierPublicKey:
                 raise ValueError("an obfuscator must not be a multiple of n")
         else:
             raise TypeError(f"Expected int type r_value but got: {type(r_value)}")
-        # eight lanes for one number still beat GMP
-        fits = r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS
+        # eight lanes for one number are about as fast as GMP, but not worth making the batch key for
+        fits = r_value is None and 1024 <= self._n.bit_length() <= MOST_BITS and "batched" in self.__dict__
         if fits and cpu.active()["bigint"] == "avx512" and self.batched is not None:
             return from_limbs(self.batched._powers_of_n([r], 1))[0]
         return gmpy2.powmod(r, self._n, self._nsquare)
@@ -250,8 +250,16 @@ class PaillierPrivateKey:
         if self.batched is None:
             return [self._decrypt_unbatched(c) for c in ciphertexts]
         nsquare = self.public_key._nsquare
+        native = self.batched._decryptor
+        # without IFMA, GMP's constant-time power is faster for one number; what follows is native all the same
+        if len(ciphertexts) == 1 and native.finishes and cpu.active()["bigint"] != "avx512":
+            powers = [
+                to_limbs([gmpy2.powmod_sec(ciphertexts[0], s - 1, s * s)], native.power_limbs)
+                for s in (self.batched.p, self.batched.q)
+            ]
+            return [int(m) for m in from_limbs(native.finish(*powers))]
         limbs = to_limbs([c % nsquare for c in ciphertexts], self.batched.public.element_limbs)
-        return [int(m) for m in from_limbs(self.batched._decryptor.decrypt(limbs, threads=threads))]
+        return [int(m) for m in from_limbs(native.decrypt(limbs, threads=threads))]
 
     def _decrypt_unbatched(self, ciphertext: Any) -> int:
         parts = [
