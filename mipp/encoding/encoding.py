@@ -127,7 +127,8 @@ class Encoding:
         scaled = self.metric in ("ip", "l2", *_UNIT)
         for name in ("scale", "offset"):
             object.__setattr__(self, name, tuple(real(v) for v in several(getattr(self, name))))
-        object.__setattr__(self, "weights", several(self.weights))
+        weights = (w.item() if isinstance(w, np.integer) else w for w in several(self.weights))
+        object.__setattr__(self, "weights", tuple(weights))
         object.__setattr__(self, "query_scale", real(self.query_scale))
         if not 0 <= self.query_scale < math.inf:
             fail("query_scale must be finite and positive")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTypeError, MippError, MissingExtraError, ParameterError, ShapeError
+from ..errors import DTypeError, MippError, ParameterError, ShapeError, missing_extra
 from .files import open_regular, shown
 
 __all__ = ["MAX_DIM", "SUFFIXES", "has_dataset", "open_hdf5", "read_dataset", "read_text"]
@@ -40,7 +40,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise MissingExtraError(f"{shown(path)}: .hdf5 files need h5py: pip install 'mipp[hdf5]'") from None
+        raise missing_extra(f"{shown(path)}: .hdf5 files need h5py", "hdf5") from None
     with open_regular(path):
         pass
     try:
