@@ -55,11 +55,11 @@ def test_other_numbers_within_a_step(metric, server_ranking, ring_bits, scale, s
     step = encoding.scale[0]
     assert np.abs(encoding.decode_rows(encoding.encode_rows(x)) - x).max() <= step * 0.5001
     longest = np.linalg.norm(x - (np.array(encoding.offset) if encoding.offset else 0), axis=1).max()
-    finer = 1 if ring_bits == 32 else 1 << 5 if server_ranking else 1 << 15
+    finer = 1 if ring_bits == 32 else 1 << 3 if server_ranking else 1 << 14
     assert longest / 60000 / finer < step < longest / 5000 / finer
     if metric == "l2":
         wrong = np.sqrt(encoding.values(scores(encoding, x, q), q)) - np.linalg.norm(q[:, None] - x[None], axis=2)
-        assert np.abs(wrong).max() <= np.sqrt(10) * step * (0.626 if ring_bits == 64 and server_ranking else 1.0001)
+        assert np.abs(wrong).max() <= np.sqrt(10) * step * 1.0001
 
 
 def test_the_longest_rows_and_queries_use_the_ring():
@@ -209,7 +209,7 @@ def test_unit_vectors_need_no_sample(metric):
             for server_ranking in (False, True):
                 encoding = finest_unit(metric, dim, ring_bits=ring_bits, server_ranking=server_ranking)
                 assert encoding.allows_server_ranking or not server_ranking
-                finer = 1 if ring_bits == 32 else 1 << 6 if server_ranking else 1 << 16
+                finer = 1 if ring_bits == 32 else 1 << 3 if server_ranking else 1 << 15
                 assert 1 / 33000 / finer < encoding.scale[0] < 1 / 23000 / finer
                 encoding.encode_rows(x)
                 with pytest.raises(ScoreRangeError):

@@ -24,10 +24,12 @@ _CHUNK = 1 << 16
 _MOST_TUNED = 20_000
 #: bits of rows and of queries by ring
 _BITS = {16: (16, 24), 32: (16, 24), 64: (32, 32)}
-#: what a ring of 64 bits gives rows that servers compare: so many bits that one test of the range covers many rows
-_RANKED_BITS = 22
+#: what a ring of 64 bits gives rows that servers compare: scores and 2^23 rows fit 64 bits together
+_RANKED_BITS = 20
+#: and samples of few rows where those would lose neighbours: scores and 2^17 rows do
+_MORE_BITS, _FEW = 23, 1 << 14
 #: a ring of 32 bits is chosen if it misses at most this share of the ten nearest, found with so many queries
-_MISSES, _JUDGES, _NEAREST, _NEAR = 2e-3, 512, 10, 40
+MISSES, _JUDGES, _NEAREST, _NEAR = 5e-4, 512, 10, 40
 #: fewer rows do not show how near neighbours will be
 _LEAST_JUDGED = 1000
 #: multiplications that choosing may take
@@ -42,13 +44,14 @@ def finest(
 
     Whole numbers are kept as they are, so that scores are exact. All else is rounded to multiples of one step s
     (``encoding.scale``), so small that nothing is clipped: what is longer than the bound is refused. With c the number
-    of steps of the query in one of the row (1, or 4 with ``server_ranking`` in a ring of 64 bits):
+    of steps of the query in one of the row (1, but for whole rows):
 
     * ``l2``: the root of the value differs from the true distance by at most ``sqrt(dim) (s + s / c) / 2``;
     * ``ip``, queries multiplied by :func:`query_factors` first: the value differs from the true product by at most
       ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, also with 64 bits, for dim up to 2^20).
 
-    A ring of 64 bits has steps some 60,000 times finer than one of 32 bits (64 times with ``server_ranking``).
+    A ring of 64 bits has steps some 60,000 times finer than one of 32 bits (16 times with ``server_ranking``,
+    128 times for samples of up to 16,384 rows that need it).
 
     A ring of 16 bits has no room for that, unless whole numbers are small: there it is :func:`mipp.encoding.tune`,
     which clips, and is judged by recall.
@@ -59,11 +62,12 @@ def finest(
     sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
         longest vector, doubled and rounded up to a power of two; and for ``l2``, if 100 vectors or more lie together
         far from zero, their mean in multiples of the largest deviation. (:func:`mipp.encoding.tune` tells more.)
-    ring_bits : 16, 32, 64, or 0: 32 bits where they keep whole numbers exactly, or miss at most 0.2 % of the ten
+    ring_bits : 16, 32, 64, or 0: 32 bits where they keep whole numbers exactly, or miss at most 0.05 % of the ten
         nearest rows of the sample, tried with up to 512 of its rows; else 64. Samples of fewer than 1000 rows do not
         show that and get 64 bits, unless they are whole.
     server_ranking : leave the room that oblivious comparison needs: half the range
-    reach : vectors (M, dim) or None; the bound covers them too. Not rounded, so that they may be queries
+    reach : queries (M, dim) that the encoding must hold too, or None: the bound covers them, and where the sample is
+        whole but they are not, the ring is one of 64 bits (unless ``ring_bits`` says otherwise) whose steps keep both
 
     Raises
     ------
@@ -86,7 +90,8 @@ def finest(
         longest = max(longest, float(_norms(far, offset, beyond).max()))
     bound = _power(MARGIN * longest)
     common: dict[str, Any] = {"offset": tuple(offset.tolist()) if offset.any() else ()}
-    if all((p == np.rint(p)).all() for p in _parts(x, offset)):
+    fine = ring_bits in (0, 64) and reach is not None and not all((p == np.rint(p)).all() for p in _parts(far, offset))
+    if not fine and all((p == np.rint(p)).all() for p in _parts(x, offset)):
         for bits in (ring_bits,) if ring_bits else (32, 64):
             if largest <= _most(_BITS[bits][0]):
                 found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
@@ -96,11 +101,15 @@ def finest(
         if len(x) > _MOST_TUNED:
             x = x[np.unique(np.append(np.arange(_MOST_TUNED) * len(x) // _MOST_TUNED, norms.argmax()))]
         return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
-    if not ring_bits and len(x) >= _LEAST_JUDGED:
+    if not ring_bits and not fine and len(x) >= _LEAST_JUDGED:
         found = _rounded(metric, x.shape[1], bound, 32, server_ranking, common)
-        if misses(found, x) <= _MISSES:
+        if misses(found, x) <= MISSES:
             return found
-    return _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
+    found = _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
+    if server_ranking and found.ring_bits == 64 and len(x) <= _FEW and misses(found, x) > MISSES:
+        finer = _rounded(metric, x.shape[1], bound, 64, True, common, _MORE_BITS)
+        found = finer if finer.allows_server_ranking else found
+    return found
 
 
 def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
@@ -259,7 +268,7 @@ def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, comm
     row_bits, query_bits = _BITS[ring_bits]
     if ring_bits == 64:  # as many as the bound needs, so that queries can be finer
         row_bits = max(_BITS[32][0], bound.bit_length() + 1)
-        query_bits = _RANKED_BITS + 2 if server else query_bits
+        query_bits = 24 if server else query_bits
     options = {**common, "bits": row_bits, "ring_bits": ring_bits, "scale": (1.0,), "row_norm2": bound**2}
     tries: list[dict[str, Any]] = []
     if row_bits > query_bits:
@@ -282,12 +291,15 @@ def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, comm
     return None
 
 
-def _rounded(metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding:
+def _rounded(
+    metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any],
+    ranked_bits: int = _RANKED_BITS,
+) -> Encoding:  # fmt: skip
     """The longest row takes all of the range; a query of ``ip`` too, one of ``l2`` as the row."""
     slack = math.sqrt(dim) / 2  # rounding lengthens a row by no more
     row_bits, query_bits = _BITS[ring_bits]
     if ring_bits == 64 and server:
-        row_bits, query_bits = _RANKED_BITS, _RANKED_BITS + 2
+        row_bits, query_bits = ranked_bits, ranked_bits
     options: dict[str, Any] = {**common, "bits": row_bits, "ring_bits": ring_bits}
     if metric == "ip":
         rows = _most(row_bits)
@@ -295,11 +307,14 @@ def _rounded(metric: str, dim: int, bound: float, ring_bits: int, server: bool, 
         scale = bound / (rows - slack)
         options |= {"query_bits": query_bits, "query_scale": scale, "query_norm2": asked**2}
     else:
-        finer = 2 if ring_bits == 64 and server else 0
-        # 3 c A^2 below half the range, or 4 c A^2 where differences must fit too
-        rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // ((4 if server else 3) << finer)), _most(row_bits))
+        # 3 A^2 below half the range, or 4 A^2 where differences must fit too
+        rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // (4 if server else 3)), _most(row_bits))
         scale = bound / (rows - slack)
-        options |= {"query_bits": row_bits + finer, "query_norm2": (rows << finer) ** 2}
+        options |= {"query_bits": row_bits, "query_norm2": rows**2}
+    if ring_bits == 64:  # a power of two: what has few binary digits, as whole numbers, stays exact
+        scale = _power(scale)
+        rows = min(rows, math.ceil(bound / scale + slack))
+        options |= {"query_scale": scale} if metric == "ip" else {"query_norm2": rows**2}
     if rows <= slack or not math.isfinite(1.0 / scale):
         raise ParameterError("the sample's vectors are too many-dimensional or too small for any step")
     return Encoding(metric, dim, scale=(scale,), row_norm2=rows**2, **options)

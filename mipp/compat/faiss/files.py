@@ -99,7 +99,7 @@ def read_index(
         raise DTypeError(f"flags must be an integer, not {type(flags).__name__}")
     source = _path(path)
     if not source.is_file():
-        raise NotFoundError(f"{source}: no such file")
+        raise NotFoundError(f"{source}: {'is no file' if os.path.lexists(source) else 'no such file'}")
     if stat.S_IMODE(source.stat().st_mode) & 0o077:
         raise KeyFileError(f"{source} holds secret keys and is readable by others; run: chmod 600 {source}")
     with _damage(source, DeploymentError, "no index written by mipp"), zipfile.ZipFile(source) as archive:
@@ -139,6 +139,8 @@ def _path(path: Any) -> Path:
 def _target(path: Any) -> Path:
     """Where a path leads; only a file is written over."""
     target = Path(os.path.realpath(_path(path)))
+    if target.is_symlink():
+        raise ParameterError(f"{path} is a loop of symbolic links")
     with contextlib.suppress(OSError):  # not there: written anew, or refused with a reason
         if not stat.S_ISREG(target.stat().st_mode):
             raise ParameterError(f"{path} is no file; an index is written to a file only")

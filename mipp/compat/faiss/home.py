@@ -159,6 +159,8 @@ class Home:
         self._user: User | None = None
         self._labels: tuple[Index, bool, npt.NDArray[np.int64]] | None = None
         self.live = 0
+        #: rows that the encoding was judged by, and the shortest of them; as if there were none when a home is opened
+        self.judged, self.shortest = 0, float("inf")
         try:
             if settings is None and not (folder / DATABASE).is_file():
                 raise DeploymentError(f"{folder} holds no index")
@@ -180,6 +182,8 @@ class Home:
             raise
 
     def _take_lock(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DeploymentError(f"{self.folder} is no folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._parts.lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -443,7 +447,7 @@ class Home:
     def _forget_batches(self) -> None:
         self._write("DELETE FROM batches")
         self._batches.clear()
-        self.live = 0
+        self.live, self.judged, self.shortest = 0, 0, float("inf")
 
 
 def temporary_folder() -> Path:

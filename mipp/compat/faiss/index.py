@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import check_queries, check_whole, finest, misses, query_factors
+from ...encoding.finest import MISSES, check_queries, check_whole, finest, misses, query_factors
 from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
 from .home import Home
 from .selectors import as_ids, selected
@@ -34,6 +34,10 @@ _NOT_HERE = {
 }
 #: an encoding that loses more of the nearest rows is refused
 _MOST_MISSES = 0.05
+#: new rows that are looked at by themselves; how much shorter than all before they are to have all looked at
+_LEAST_JUDGED, _JUDGED, _SHORTER = 20, 2000, 8
+#: steps of the longest row, of the query's fineness, below which fractional queries between whole rows lose neighbours
+_STEPS = 1 << 18
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -140,9 +144,11 @@ class Index:
         )  # fmt: skip
         if s.ring_bits != 16 and misses(found, x) > _MOST_MISSES:
             more = "" if s.ring_bits in (0, 64) else ", or take ring_bits=64"
+            server = ', or rank as the user (ranking="user")' if s.ranking == "server" else ""
             raise EncodingError(
-                "some rows are so much longer than others that one encoding keeps no differences between the short "
-                f"ones: leave the longest out{more}"
+                f"an encoding of {found.ring_bits} bits would lose the nearest rows: differences between them are too "
+                "small beside the longest row; leave the longest out, or take off what all rows have in common"
+                f"{more}{server}"
             )
         return found
 
@@ -157,6 +163,36 @@ class Index:
             return False
         self._home.encode_anew(found)
         return True
+
+    def _judge(self, x: Floats) -> None:
+        """Fit the encoding again if rows (n, d) that are about to be added show that it loses the nearest.
+
+        All rows are looked at when there are twice as many as last time, when some new ones are much shorter than all
+        before, or when the new ones by themselves lose neighbours.
+        """
+        home, s = self._home, self._home.settings
+        if s.declared or s.ring_bits == 16 or s.encoding is None:
+            return
+        offset = np.array(s.encoding.offset) if s.encoding.offset else 0.0
+        lengths = np.linalg.norm(x.astype(np.float64) - offset, axis=1)
+        shortest = float(lengths[lengths > 0].min(initial=np.inf))
+        some = x[np.arange(min(len(x), _JUDGED)) * len(x) // min(len(x), _JUDGED)]
+        total = home.live + len(x)
+        try:
+            check_whole(s.encoding, x)
+            s.encoding.encode_rows(some)
+            lost = len(some) >= _LEAST_JUDGED and misses(s.encoding, some) > MISSES
+            if total < 2 * home.judged and shortest * _SHORTER >= home.shortest and not lost:
+                return
+            every = np.concatenate([home.all_rows(), x])
+            lost = misses(s.encoding, every) > MISSES
+        except (EncodingError, ScoreRangeError):
+            return  # it does not hold them: it is fitted again anyway
+        if lost:
+            found = self._fitted(every)
+            if found.ring_bits > s.encoding.ring_bits or found.scale[0] < s.encoding.scale[0]:
+                home.encode_anew(found)
+        home.judged, home.shortest = total, min(shortest, home.shortest)
 
     def add(self, x: npt.ArrayLike, *, owner: str = _OWNER) -> None:
         """Encrypt and upload rows (n, d) under an owner's keys: all, or none if there is an error.
@@ -199,9 +235,13 @@ class Index:
                 return
             if s.encoding is None:
                 self._fit(x)
-            assert s.encoding is not None
+                home.judged = len(x)
+            else:
+                self._judge(x)
+            encoding = home.settings.encoding
+            assert encoding is not None
             try:
-                check_whole(s.encoding, x)
+                check_whole(encoding, x)
                 home.add(x, ids, owner)
             except (EncodingError, ScoreRangeError) as error:
                 if not self._encode_anew(x, rows=True):
@@ -395,12 +435,23 @@ class Index:
             try:
                 check_queries(self.encoding, x)
                 self.encoding.encode_queries(x)
+                if self._too_coarse(x):
+                    self._encode_anew(x, rows=False)
             except ScoreRangeError:
                 if not self._encode_anew(x, rows=False):
                     raise
             return x, np.ones((len(x), 1))
         factors = query_factors(self.encoding, x)[:, None]
         return x * factors, factors
+
+    def _too_coarse(self, x: Floats) -> bool:
+        """Whether queries between whole rows have fractions that the encoding rounds, and that may decide."""
+        e, s = self._home.deployment.config.encoding, self._home.settings
+        if s.ring_bits or s.declared or e.ring_bits == 64 or e.scale != (1.0,):
+            return False
+        finer = 1 << (e.query_bits - e.bits)
+        fine = x.astype(np.float64) * finer
+        return e.row_norm2**0.5 * finer < _STEPS and bool((fine != np.rint(fine)).any())
 
     def _all_values(self, x: Floats, sel: Any) -> Any:
         """(first query, float32 values (b, n), ids (n,)) of all rows that ``sel`` names, some queries at a time.
