@@ -60,8 +60,9 @@ def finest(
     ----------
     metric : ``ip`` or ``l2``
     sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
-        longest vector, doubled and rounded up to a power of two; and for ``l2``, if 100 vectors or more lie together
-        far from zero, their mean in multiples of the largest deviation. (:func:`mipp.encoding.tune` tells more.)
+        longest vector, doubled (unless that would lose neighbours) and rounded up to a power of two, whether 32 bits
+        keep the nearest; and for ``l2``, if 100 vectors or more lie together far from zero, their mean in multiples of
+        the largest deviation. (:func:`mipp.encoding.tune` tells more.)
     ring_bits : 16, 32, 64, or 0: 32 bits where they keep whole numbers exactly, or miss at most 0.05 % of the ten
         nearest rows of the sample, tried with up to 512 of its rows; else 64. Samples of fewer than 1000 rows do not
         show that and get 64 bits, unless they are whole.
@@ -106,9 +107,11 @@ def finest(
         if misses(found, x) <= MISSES:
             return found
     found = _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
-    if server_ranking and found.ring_bits == 64 and len(x) <= _FEW and misses(found, x) > MISSES:
-        finer = _rounded(metric, x.shape[1], bound, 64, True, common, _MORE_BITS)
-        found = finer if finer.allows_server_ranking else found
+    if found.ring_bits == 64 and (not server_ranking or len(x) <= _FEW) and misses(found, x) > MISSES:
+        # all of the ring: no room for longer rows but to the next power of two, and any step
+        bound = _power(longest * (1 + 2.0**-20))
+        finer = _rounded(metric, x.shape[1], bound, 64, server_ranking, common, _MORE_BITS, wide=True)
+        found = finer if finer.allows_server_ranking or not server_ranking else found
     return found
 
 
@@ -293,7 +296,7 @@ def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, comm
 
 def _rounded(
     metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any],
-    ranked_bits: int = _RANKED_BITS,
+    ranked_bits: int = _RANKED_BITS, wide: bool = False,
 ) -> Encoding:  # fmt: skip
     """The longest row takes all of the range; a query of ``ip`` too, one of ``l2`` as the row."""
     slack = math.sqrt(dim) / 2  # rounding lengthens a row by no more
@@ -311,7 +314,7 @@ def _rounded(
         rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // (4 if server else 3)), _most(row_bits))
         scale = bound / (rows - slack)
         options |= {"query_bits": row_bits, "query_norm2": rows**2}
-    if ring_bits == 64:  # a power of two: what has few binary digits, as whole numbers, stays exact
+    if ring_bits == 64 and not wide:  # a power of two: what has few binary digits, as whole numbers, stays exact
         scale = _power(scale)
         rows = min(rows, math.ceil(bound / scale + slack))
         options |= {"query_scale": scale} if metric == "ip" else {"query_norm2": rows**2}

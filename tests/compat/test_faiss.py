@@ -585,3 +585,44 @@ def test_unit_vectors_tell_nothing():
             assert declared is None or a.encoding == declared
             with pytest.raises(ScoreRangeError):
                 a.add(x * 2)
+
+
+@pytest.mark.parametrize("ranking", ["user", "server"])
+def test_shorter_rows_that_come_later_are_kept_as_finely(ranking):
+    """Many of them or a few, after an add or a training on longer ones, by any way into the index."""
+    x = real_numbers(2000, 4)
+    for first, rest in ((x[:1000] * 1e3, x[1000:]), (x[:1000] * 1e3, x[1000:1100]), (None, x)):
+        a, b = pair("IndexFlatL2", first, ranking=ranking)
+        if first is None:
+            a.train(x * 1e3)
+        a.add(rest)
+        b.add(rest)
+        found, expected = a.search(rest[:40], 10)[1], b.search(rest[:40], 10)[1]
+        recall = np.mean([len(np.intersect1d(f, e)) for f, e in zip(found, expected, strict=True)]) / 10
+        assert recall >= (0.99 if ranking == "server" else 1.0)
+        a.close()
+
+
+def test_fractional_queries_between_rows_of_small_whole_numbers():
+    rows = np.random.default_rng(5).integers(0, 2, (3000, D)).astype(np.float32)
+    q = np.random.default_rng(6).random((50, D)).astype(np.float32)
+    a, b = pair("IndexFlatL2", rows)
+    check_equal("IndexFlatL2", a.search(rows[:4], 9), b.search(rows[:4], 9), rows, rows[:4])
+    assert a.encoding.ring_bits == 32
+    for scale in (1, 1e-3):
+        np.testing.assert_allclose(a.search(q * scale, 10)[0], b.search(q * scale, 10)[0], rtol=1e-4)
+    assert a.encoding.ring_bits == 64
+    # whole numbers are as exact as before
+    check_equal("IndexFlatL2", a.search(rows[:4], 9), b.search(rows[:4], 9), rows, rows[:4])
+    kept, _ = pair("IndexFlatL2", rows, ring_bits=32)
+    kept.search(q, 10)
+    assert kept.encoding.ring_bits == 32
+
+
+def test_rows_that_come_one_by_one_are_kept_as_if_they_came_together():
+    x = (1e6 + real_numbers(600, 3)).astype(np.float32)
+    a, b = pair("IndexFlatL2")
+    for start, stop in ((0, 1), (1, 5), (5, 50), (50, 600)):
+        a.add(x[start:stop])
+        b.add(x[start:stop])
+    np.testing.assert_allclose(a.search(x[:30], 10)[0], b.search(x[:30], 10)[0], rtol=0.02, atol=1e-2)
