@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .common import (
     walked,
     window_option,
 )  # fmt: skip
-from .outputs import RegularFile, check_output_folder
+from .outputs import RegularFile, check_output_file, check_output_folder
 
 __all__ = ["evaluate_command", "weights_command"]
 
@@ -103,6 +104,11 @@ def evaluate_command(
         raise click.UsageError("--window and --images are for images")
     if out is not None:
         check_output_folder(out)
+        from ..evaluation.report import REPORT_FILES
+
+        for name in REPORT_FILES:
+            if os.path.lexists(out / name):
+                check_output_file(out / name)
     if out is not None and plots and labels is not None:
         check_plots()  # said before the work, not after it
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ..deployment import Deployment
 from ..errors import ImageError, ParameterError
+from ..io.files import replace_whole
 from ..roles.choosing import owner_id
 from ..roles.found import FetchedImage, Hit, Hits
 from ..roles.user import User
@@ -267,6 +267,8 @@ def _check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None) -
             raise ParameterError("a contact sheet needs a query image")
         sheet_format(sheet)
         check_output_file(sheet)
+        if sheet.exists() and sheet.samefile(image):
+            raise ParameterError(f"the contact sheet would overwrite the query {image}; name another file")
 
 
 def _write_images(folder: Path, hits: list[dict[str, Any]], files: list[FetchedImage]) -> None:
@@ -277,8 +279,7 @@ def _write_images(folder: Path, hits: list[dict[str, Any]], files: list[FetchedI
             hit["error"] = str(file.error)
             continue
         target = folder / f"{rank + 1:03d}-{file.name}"
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(file.content)
+        replace_whole(target, file.content, mode=0o600)
         hit["file"] = str(target)
 
 

@@ -34,7 +34,12 @@ def _b64(data: bytes) -> str:
 def _stretch(passphrase: str, salt: bytes) -> bytes:
     if not isinstance(passphrase, str):
         raise KeyFileError(f"a passphrase is text, not {type(passphrase).__name__}")
-    return Scrypt(salt=salt, length=32, **_SCRYPT).derive(passphrase.encode())
+    try:
+        # bytes that are not UTF-8, as an environment may hold them
+        raw = passphrase.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise KeyFileError("a passphrase is text; this one holds half of a character") from None
+    return Scrypt(salt=salt, length=32, **_SCRYPT).derive(raw)
 
 
 def save_key_file(

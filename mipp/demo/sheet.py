@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, features
 
 from ..errors import ParameterError
+from ..io.files import replace_whole
 from ..io.images import thumbnail
 
 __all__ = ["Cell", "Row", "contact_sheet", "distinct_names", "sheet_format"]
@@ -123,15 +123,7 @@ def _save(sheet: Image.Image, path: str | os.PathLike[str], form: str) -> None:
     """Write the whole file or nothing; readable by this person alone, as it shows decrypted images."""
     content = io.BytesIO()
     sheet.save(content, format=form, **({"quality": 90} if form in ("JPEG", "WEBP") else {}))
-    folder, name = os.path.split(os.fspath(path))
-    fd, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", dir=folder or ".")  # mode 0600
-    try:
-        with open(fd, "wb") as file:
-            file.write(content.getvalue())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    replace_whole(path, content.getvalue(), mode=0o600)
 
 
 def _wrap(draw: ImageDraw.ImageDraw, captions: Sequence[str], width: int, font: _Font) -> list[str]:

@@ -323,8 +323,7 @@ class Deployment:
         try:
             registration = bytes.fromhex(public["registration"])
             with turn:  # one process at a time makes it, or seals one of an earlier version
-                key = schedule.journal_key(secrets["root"], self.config.id, registration)
-                journal = Journal(path.with_suffix(".journal"), key)
+                journal = self._journal(path, public, secrets)
             self._journals.append(journal)
             owner = ImageOwner(
                 name,
@@ -350,6 +349,10 @@ class Deployment:
         with owner.turn:  # not while another process is between its entry and its upload
             journal.settle({b.id: b.live for b in owner.batches()})
         return owner
+
+    def _journal(self, path: Path, public: dict[str, str], secrets: dict[str, bytes]) -> Journal:
+        key = schedule.journal_key(secrets["root"], self.config.id, bytes.fromhex(public["registration"]))
+        return Journal(path.with_suffix(".journal"), key)
 
     def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:
         """Make a user: a key file (mode 0600) in ``users/``, and its registration with all servers.
@@ -400,7 +403,12 @@ class Deployment:
         ``kind`` is "owner" or "user". Errors as of :func:`mipp.crypto.keyfile.change_passphrase`; NotFoundError for an
         unknown name.
         """
-        change_passphrase(self._party_path(f"{kind}s", name), kind, old, new)
+        path = self._party_path(f"{kind}s", name)
+        if kind == "owner" and path.with_suffix(".journal").exists():
+            public, secrets = load_key_file(path, kind, old)
+            with OwnerTurn(path.with_suffix(".lock")):  # one of an earlier version, in the clear, is sealed first
+                self._journal(path, public, secrets).close()
+        change_passphrase(path, kind, old, new)
 
     def has_passphrase(self, kind: str, name: str) -> bool:
         """Whether the key file of an owner or user has a passphrase."""

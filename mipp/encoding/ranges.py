@@ -52,7 +52,10 @@ def checked_threshold(encoding: Encoding, value: Any, largest: float = math.inf)
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ParameterError(f"a threshold is a number, not {type(value).__name__}")
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:
+        value = math.inf if value > 0 else -math.inf
     if not math.isfinite(value):
         raise ParameterError(f"a threshold must be a finite number, not {value!r}")
     low, high = value_range(encoding)
@@ -65,4 +68,4 @@ def checked_threshold(encoding: Encoding, value: Any, largest: float = math.inf)
         return value
     span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
     found = reach[0] if value < low else reach[1]
-    raise ParameterError(f"the threshold {value:g} is out of range: {what} is {span}, so {found} within it")
+    raise ParameterError(f"the threshold {value!r} is out of range: {what} is {span}, so {found} within it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 from .. import __version__, cpu
 from ..errors import MissingExtraError, missing_extra
+from ..io.files import replace_whole
 
-__all__ = ["SCHEMA", "check_plots", "has_plots", "save_report"]
+__all__ = ["REPORT_FILES", "SCHEMA", "check_plots", "has_plots", "save_report"]
 
 SCHEMA = "mipp evaluation 1"
+#: files that :func:`save_report` writes
+REPORT_FILES = ("evaluation.json", "precision_recall.png", "rank_hits.png")
 
 
 def check_plots() -> None:
@@ -58,7 +62,7 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
     machine = {"python": platform.python_version(), "machine": platform.machine(), "level": cpu.level()}
     target = folder / "evaluation.json"
     whole = {"schema": SCHEMA, "version": __version__, "machine": machine} | result
-    target.write_text(json.dumps(whole, indent=1, default=str) + "\n")
+    replace_whole(target, json.dumps(whole, indent=1, default=str).encode() + b"\n")
     written = [target]
     if plots and "curves" in result:
         title = f"{result.get('descriptor') or 'vectors'}, {result['images']} images, {result['queries']} queries"
@@ -88,4 +92,6 @@ def _plot(path: Path, title: str, x: str, y: str, lines: list[tuple[str, list[fl
     axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, 1.02), xlim=(min(lines[0][1]), max(lines[0][1])))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    replace_whole(path, content.getvalue())

@@ -24,11 +24,13 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 MAX_INFLATED = 1 << 30
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-#: attributes of one frame, which multi-frame files keep in functional groups
+#: attributes of one frame, which multi-frame files keep in functional groups; those of a line belong together
 _OF_FRAMES = (
-    "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "VOILUTFunction", "WindowCenter",
-    "WindowWidth", "PresentationLUTShape", "PixelPaddingValue", "PixelPaddingRangeLimit", "FloatPixelPaddingValue",
-    "FloatPixelPaddingRangeLimit", "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit",
+    ("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    ("VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth"),
+    ("PresentationLUTShape",),
+    ("PixelPaddingValue", "PixelPaddingRangeLimit", "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit",
+     "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )  # fmt: skip
 
 
@@ -89,7 +91,9 @@ def _to_rgb(data: Any, name: str, window: tuple[float, float] | None) -> npt.NDA
     values, bits = _stored(data)
     if kind == "PALETTE COLOR" and samples == 1:
         values = np.asarray(apply_color_lut(values, data))
-        return _of_colours(values[:, :, :3], 8 * values.dtype.itemsize)
+        # tables of 8 bits may be stored in words of 16
+        narrow = int(data.RedPaletteColorLookupTableDescriptor[2]) <= 8
+        return _of_colours(values[:, :, :3], 8 if narrow else 8 * values.dtype.itemsize)
     if samples == 3 and kind in _COLOURS:
         return _of_colours(values, bits)
     if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
@@ -132,22 +136,29 @@ def _of_colours(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
 
 
 def _of_first_frame(data: Any) -> Any:
-    """The :data:`_OF_FRAMES` attributes of the first frame: its own, else those of all frames, else the file's."""
+    """The :data:`_OF_FRAMES` attributes of the first frame: its own, else those of all frames, else the file's.
+
+    What belongs together is taken from one place: a window of one and a function of another mean nothing.
+    """
     from pydicom.dataset import Dataset
 
     found = Dataset()
-    for source in (*_groups(data, "PerFrameFunctionalGroupsSequence"),
-                   *_groups(data, "SharedFunctionalGroupsSequence"), data):  # fmt: skip
-        for keyword in _OF_FRAMES:
-            if keyword in source and keyword not in found and source[keyword].value not in (None, ""):
+    sources = [*_groups(data, "PerFrameFunctionalGroupsSequence"),
+               *_groups(data, "SharedFunctionalGroupsSequence"), data]  # fmt: skip
+    for keywords in _OF_FRAMES:
+        for source in sources:
+            there = [k for k in keywords if k in source and source[k].value not in (None, "")]
+            for keyword in there:
                 found.add(source[keyword])
+            if there:
+                break
     return found
 
 
 def _groups(data: Any, keyword: str) -> Iterator[Any]:
-    """The first item of each functional group of the first frame."""
+    """The first item of each functional group of the first frame; a maker's own groups mean what the maker says."""
     for element in (data.get(keyword) or [{}])[0]:
-        if element.VR == "SQ" and element.value:
+        if element.VR == "SQ" and element.value and not element.tag.is_private:
             yield element.value[0]
 
 
@@ -168,11 +179,13 @@ def _padding(values: npt.NDArray[Any], data: Any, frame: Any) -> npt.NDArray[np.
 
 
 def _as_stored(value: Any, data: Any) -> Any:
-    """A value that some files write without a sign, as pixels have it."""
+    """A value that some files write without a sign, or with one that pixels have not, as pixels have it."""
     bits = int(data.get("BitsAllocated") or 16)
     if not isinstance(value, (int, float)):
         value = int.from_bytes(value, "little") if isinstance(value, bytes) else float(value)
-    return value - (1 << bits) if _is_signed(data) and value >= 1 << (bits - 1) else value
+    if _is_signed(data):
+        return value - (1 << bits) if value >= 1 << (bits - 1) else value
+    return value + (1 << bits) if "PixelData" in data and value < 0 else value
 
 
 def _modality(values: npt.NDArray[Any], frame: Any, name: str, data: Any) -> npt.NDArray[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import BinaryIO
 
 from ..errors import DTypeError, MippError, NotFoundError, ParameterError
 
-__all__ = ["as_path", "open_regular", "read_regular", "shown", "system_text"]
+__all__ = ["as_path", "open_regular", "read_regular", "replace_whole", "shown", "system_text"]
 
 _SHOWN = 200
 
@@ -81,3 +83,41 @@ def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterE
         except OSError as error:
             raise refused(f"{shown(path)}: cannot be read ({system_text(error)})") from None
     return out.getvalue()
+
+
+def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, mode: int | None = None) -> None:
+    """Write a file that a person named: all of it, or what was there before stays. A symbolic link is followed.
+
+    Parameters
+    ----------
+    content : all of the file
+    mode : its permissions; default those that new files have here
+
+    Raises
+    ------
+    ParameterError
+        A folder, pipe or device; a file that cannot be written, as on a full disk.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(target).st_mode):
+                raise ParameterError(f"{shown(target)}: cannot be written (not a regular file)")
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(handle)
+            if mode is None:
+                mask = os.umask(0)
+                os.umask(mask)
+                mode = 0o666 & ~mask
+            os.chmod(temporary, mode)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{shown(target)}: cannot be written ({system_text(error)})") from None

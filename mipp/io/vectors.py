@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 from . import hdf5
-from .files import as_path, open_regular, shown, system_text
+from .files import as_path, open_regular, replace_whole, shown, system_text
 from .hdf5 import MAX_DIM
 
 __all__ = ["MAX_DIM", "check_finite", "load_vector", "load_vectors", "save_fvecs"]
@@ -115,6 +115,8 @@ def _load_npy(path: Path, file: BinaryIO, size: int, one: bool) -> npt.NDArray[A
         raise ShapeError(
             f"{shown(path)}: vectors must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {shape_text}"
         )
+    if any(type(n) is not int for n in shape):  # True is one, too
+        raise ShapeError(f"{shown(path)}: the shape holds what is no integer")
     start = file.tell()
     if start + math.prod(shape) * dtype.itemsize != size:
         raise ParameterError(
@@ -185,7 +187,10 @@ def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
         The file cannot be written.
     """
     file = as_path(path)
-    array = np.asarray(vectors)
+    try:
+        array = np.asarray(vectors)
+    except ValueError:
+        raise ShapeError("vectors must be an array, with rows of one length") from None
     if array.dtype.kind not in "iuf":
         raise DTypeError(f"vectors must be real numbers, not {array.dtype}")
     if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_DIM:
@@ -197,7 +202,4 @@ def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
     if lost.any():
         row = int(np.argmax(lost.any(axis=1)))
         raise EncodingError(f"{shown(file)}: vector {row} holds a number beyond the range of float32, 3.4e38")
-    try:
-        out.tofile(file)
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{shown(file)}: cannot be written ({system_text(error)})") from None
+    replace_whole(file, memoryview(out).cast("B") if out.nbytes else b"")

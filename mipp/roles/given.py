@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..encoding.numbers import said
 from ..errors import ParameterError, UnknownNameError
 
 __all__ = ["batch_id", "expiry_seconds", "user_id", "whole_number"]
@@ -56,7 +57,10 @@ def _unix_seconds(value: Any, now: float) -> int:
         if isinstance(value, np.datetime64):
             return int(value.astype("datetime64[s]").astype(np.int64))
         if isinstance(value, np.timedelta64):
-            value = timedelta(seconds=float(value / np.timedelta64(1, "s")))
+            try:
+                value = timedelta(seconds=float(value / np.timedelta64(1, "s")))
+            except (TypeError, OverflowError):  # months and years have no length of their own
+                raise ParameterError(f"an expiry is {_FORMS}; a span in months or years has no fixed length") from None
         else:
             value = value.item()
     if isinstance(value, int) and not isinstance(value, bool):
@@ -158,4 +162,4 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return repr(value)[:80] if isinstance(value, (int, float, str, date, timedelta)) else type(value).__name__
+    return said(value) if isinstance(value, (int, float, str, date, timedelta)) else type(value).__name__

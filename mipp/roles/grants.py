@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from ..encoding.numbers import said
 from ..errors import MessageError, ParameterError
 from ..params import Params
 from ..protocol import messages as m
@@ -47,7 +48,7 @@ def check_grant(grant: m.Grant, offered: tuple[str, ...]) -> None:
     ):
         value = getattr(grant, name)
         if not least <= value < limit:
-            raise ParameterError(f"{name} of a grant must be from {least} to {limit - 1}, not {value}")
+            raise ParameterError(f"{name} of a grant must be from {least} to {limit - 1}, not {said(value)}")
     if grant.revoked:
         if grant.rankings or grant.scores or grant.expiry or grant.max_k or grant.quota or grant.min_rows:
             raise ParameterError("a revocation grants nothing: it has no rankings, scores or limits")

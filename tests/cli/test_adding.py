@@ -264,6 +264,15 @@ def test_a_clear_journal_of_an_earlier_version_is_sealed(add, mipp_command, pict
         assert all(e["file"].encode() not in content for e in report["ids"])
 
 
+def test_a_new_passphrase_seals_a_clear_journal_of_an_earlier_version(add, mipp_command, tmp_path, monkeypatch):
+    path = tmp_path / "d/owners/anna.journal"
+    clear_journal(path, [("/home/anna/secret.png " + "0" * 64, bytes(16), 0, 0)])
+    assert b"secret.png" in path.read_bytes()
+    monkeypatch.setenv("MIPP_NEW_PASSPHRASE", "new")
+    assert mipp_command("owner", "passphrase", "anna")[0] == 0
+    assert all(b"secret" not in file.read_bytes() for file in (tmp_path / "d/owners").iterdir())
+
+
 def test_a_journal_that_is_damaged_or_anothers(add, mipp_command, pictures, tmp_path):
     mipp_command("owner", "create", "berta")
     path = tmp_path / "d/owners/anna.journal"

@@ -1,6 +1,7 @@
 """What commands write: checked before the work, told apart, readable by its person alone."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -118,3 +119,22 @@ def test_other_outputs_are_checked_first(mipp_command, pictures, tmp_path):
         "evaluate", "--labels", labels, "--descriptor", "cld", "--out", tmp_path / "r", "--json"
     )
     assert code == 0 and all(Path(f).is_file() for f in json.loads(out)["files"])
+
+
+def test_a_sheet_never_overwrites_its_query_and_follows_links(search, pictures, tmp_path):
+    before = Path(pictures[0]).read_bytes()
+    code, _, err = search("--sheet", pictures[0])
+    assert code == 1 and "overwrite the query" in err and Path(pictures[0]).read_bytes() == before
+    (tmp_path / "link.png").symlink_to(tmp_path / "target.png")
+    assert search("--sheet", tmp_path / "link.png")[0] == 0
+    assert (tmp_path / "link.png").is_symlink() and Image.open(tmp_path / "target.png").format == "PNG"
+
+
+def test_a_report_waits_for_no_pipe(mipp_command, pictures, tmp_path):
+    report = tmp_path / "report"
+    report.mkdir()
+    os.mkfifo(report / "evaluation.json")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(pictures)))
+    code, _, err = mipp_command("evaluate", "--labels", labels, "--descriptor", "cld", "--out", report)
+    assert code == 1 and "not a regular file" in err

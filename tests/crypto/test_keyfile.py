@@ -72,3 +72,11 @@ def test_corrupt_files(tmp_path):
         load_key_file(tmp_path / "none.key", "owner")
     with pytest.raises(KeyFileError):
         save_key_file(tmp_path / "none" / "a.key", "owner", {}, SECRETS)
+
+
+def test_a_passphrase_holds_any_bytes_of_an_environment(tmp_path):
+    raw = b"\xffsecret".decode("utf-8", "surrogateescape")
+    save_key_file(tmp_path / "a.key", "user", {"name": "a"}, {"sign": b"k" * 32}, raw)
+    assert load_key_file(tmp_path / "a.key", "user", raw)[1] == {"sign": b"k" * 32}
+    with pytest.raises(KeyFileError, match="half of a character"):
+        load_key_file(tmp_path / "a.key", "user", "\ud800")

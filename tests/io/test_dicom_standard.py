@@ -287,3 +287,44 @@ def test_pydicoms_own_files(path):
             assert np.abs(got[:, :, 0] - want).max() <= 0.5 + 1e-6
     elif data.PhotometricInterpretation in ("RGB", "YBR_FULL", "YBR_FULL_422") and values.dtype == np.uint8:
         assert np.array_equal(got, values)
+
+
+def test_a_makers_own_groups_are_not_read():
+    groups = item(FrameVOILUTSequence=item(WindowCenter=3000, WindowWidth=1500))
+    groups[0].add_new(0x20050010, "LO", "Somebody")
+    private = item(RescaleSlope=77, RescaleIntercept=5, WindowCenter=5, WindowWidth=3, PresentationLUTShape="INVERSE")
+    groups[0].add_new(0x2005100F, "SQ", private)
+    shared = item(PixelValueTransformationSequence=item(RescaleSlope=2, RescaleIntercept=-1024, RescaleType="US"))
+    both = dict(PerFrameFunctionalGroupsSequence=groups, SharedFunctionalGroupsSequence=shared)
+    want = np.clip((U * 2 - 1024 - 2999.5) / 1499 + 0.5, 0, 1) * 255
+    assert np.abs(gray(dicom(np.stack([DEEP]), **both)) - want).max() <= 0.5 + 1e-9
+
+
+def test_a_window_and_its_function_are_of_one_place():
+    shared = item(FrameVOILUTSequence=item(WindowCenter=9, WindowWidth=9, VOILUTFunction="SIGMOID"))
+    frames = dict(PerFrameFunctionalGroupsSequence=item(FrameVOILUTSequence=item(WindowCenter=3000, WindowWidth=1500)))
+    want = np.clip((U - 2999.5) / 1499 + 0.5, 0, 1) * 255
+    found = gray(dicom(np.stack([DEEP]), SharedFunctionalGroupsSequence=shared, **frames))
+    assert np.abs(found - want).max() <= 0.5 + 1e-9
+
+
+def test_a_palette_of_8_bits_in_words_keeps_its_colours():
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    tables = {}
+    for colour, entries in (("Red", np.arange(256)), ("Green", 255 - np.arange(256)), ("Blue", np.full(256, 7))):
+        tables[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        tables[f"{colour}PaletteColorLookupTableData"] = entries.astype("<u2").tobytes()
+    found = load_image(dicom(pixels, "PALETTE COLOR", **tables))
+    assert np.array_equal(found, np.stack([pixels, 255 - pixels, np.full_like(pixels, 7)], axis=2))
+
+
+def test_padding_below_zero_of_pixels_without_a_sign():
+    pixels = DEEP.astype(np.uint16) // 4
+    padded = pixels.copy()
+    padded[:2] = 65536 - 2000
+    data = pydicom.dcmread(io.BytesIO(dicom(padded)))
+    data.add_new("PixelPaddingValue", "SS", -2000)
+    out = io.BytesIO()
+    data.save_as(out)
+    found = gray(out.getvalue())
+    assert (found[:2] == 0).all() and found[2:].max() == 255

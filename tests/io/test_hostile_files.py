@@ -340,3 +340,40 @@ def test_hdf5_with_changed_bytes_gives_typed_errors_or_vectors(tmp_path, read):
             read(path)
         except MippError:
             continue
+
+
+def test_written_vectors_are_whole_or_not_there(tmp_path):
+    """A full disk is an error, and leaves what was there; links are followed, and only files written over."""
+    save_fvecs(tmp_path / "a.fvecs", np.ones((9, 100)))
+    assert (tmp_path / "a.fvecs").stat().st_size == 9 * 404
+    (tmp_path / "link").symlink_to("a.fvecs")
+    save_fvecs(tmp_path / "link", np.ones((2, 3)))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "a.fvecs").stat().st_size == 2 * 16
+    os.mkfifo(tmp_path / "pipe")
+    for bad in ("/dev/full", "/dev/null", tmp_path, tmp_path / "pipe", tmp_path / "no" / "x.fvecs"):
+        with pytest.raises(ParameterError):
+            save_fvecs(bad, np.ones((9, 100)))
+    with pytest.raises(ShapeError):
+        save_fvecs(tmp_path / "a.fvecs", [[1.0], [2.0, 3.0]])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.fvecs", "link", "pipe"]
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch):
+    save_fvecs(tmp_path / "a.fvecs", np.ones((9, 100)))
+    before = (tmp_path / "a.fvecs").read_bytes()
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ParameterError, match="No space"):
+        save_fvecs(tmp_path / "a.fvecs", np.zeros((9, 100)))
+    assert (tmp_path / "a.fvecs").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_true_is_no_number_of_rows(tmp_path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (True, 24), }"
+    header += b" " * (118 - len(header) - 1) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(192))
+    with pytest.raises(MippError):
+        load_vectors(tmp_path / "a.npy")

@@ -211,3 +211,18 @@ def test_numbers_of_numpy_make_the_same_encoding():
     ):
         with pytest.raises(ParameterError):
             mipp.Encoding("l2", **{"dim": 3, **bad})
+
+
+def test_numbers_without_end_get_a_sentence(deployment):
+    owner, user = deployment.create_owner("o"), deployment.create_user("u")
+    for limit in ({"expiry": 10**5000}, {"expiry": -(10**5000)}, {"quota": 10**5000}, {"max_k": 10**5000},
+                  {"expiry": np.timedelta64(5, "Y")}):  # fmt: skip
+        with pytest.raises(MippError):
+            owner.grant(user.id, **limit)
+    owner.add_vectors(vectors(3))
+    owner.grant(user.id, rankings=("threshold",))
+    for threshold in (10**400, -(10**400)):
+        with pytest.raises(ParameterError):
+            user.match(vectors(1)[0], threshold)
+    with pytest.raises(ParameterError, match=r"1\.0000001"):
+        user.match(vectors(1)[0], 1.0000001)
