@@ -34,6 +34,8 @@ _HEAD = 1024
 _NAMED = 5
 
 _ORIENTATION = 0x0112
+#: tags of TIFF
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,7 +130,9 @@ def _to_rgb(image: Image.Image, file: io.BytesIO, window: tuple[float, float] | 
         alpha = layers[1][:, :, None].astype(np.uint32)
         out = ((out * alpha + 255 * (65535 - alpha) + 32767) // 65535).astype(np.uint8)
     elif mode.startswith("I") or mode == "F":
-        out = _deep_gray(np.asarray(image), window)
+        out = _deep_gray(_unsigned(image), window)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # Pillow inverts up to 8 bits
+            out = 255 - out
     elif clear is None and (mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info):
         wide = np.asarray(image.convert("RGBA")).astype(np.uint32)
         alpha = wide[:, :, 3:]
@@ -143,6 +147,13 @@ def _to_rgb(image: Image.Image, file: io.BytesIO, window: tuple[float, float] | 
     if turn is not None:
         out = np.asarray(Image.fromarray(out).transpose(turn))
     return np.require(out, np.uint8, ["C", "W", "O"])
+
+
+def _unsigned(image: Image.Image) -> npt.NDArray[Any]:
+    """Values of a deep gray image; Pillow's 32 bits have a sign, which few TIFF files mean."""
+    values = np.asarray(image)
+    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (2,))
+    return values.view(np.uint32) if values.dtype == np.int32 and tuple(formats)[:1] == (1,) else values
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

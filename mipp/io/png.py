@@ -13,6 +13,7 @@ __all__ = ["deep_gray", "transparent"]
 
 #: how Pillow spreads gray values of few bits over 0 to 255
 _SPREAD = {"L;2": 85, "L;4": 17}
+_DEPTH = {"1": 1, "L;2": 2, "L;4": 4, "L": 8}
 
 
 def _decoded(file: io.BytesIO, raw: str) -> npt.NDArray[np.uint8]:
@@ -53,6 +54,8 @@ def transparent(image: Image.Image, file: io.BytesIO, raw: str) -> npt.NDArray[n
         return None
     if isinstance(value, int):
         values = np.asarray(image).astype(np.int64)
+        # bits beyond the depth do not count
+        value &= (1 << _DEPTH.get(raw, 16)) - 1
         return np.asarray(values == value * _SPREAD.get(raw, 1))
     if raw != "RGB;16B" or not isinstance(value, tuple):
         return None

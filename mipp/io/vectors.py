@@ -202,4 +202,4 @@ def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
     if lost.any():
         row = int(np.argmax(lost.any(axis=1)))
         raise EncodingError(f"{shown(file)}: vector {row} holds a number beyond the range of float32, 3.4e38")
-    replace_whole(file, memoryview(out).cast("B") if out.nbytes else b"")
+    replace_whole(file, out.view(np.uint8).data)

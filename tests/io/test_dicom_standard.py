@@ -295,14 +295,14 @@ def test_a_makers_own_groups_are_not_read():
     private = item(RescaleSlope=77, RescaleIntercept=5, WindowCenter=5, WindowWidth=3, PresentationLUTShape="INVERSE")
     groups[0].add_new(0x2005100F, "SQ", private)
     shared = item(PixelValueTransformationSequence=item(RescaleSlope=2, RescaleIntercept=-1024, RescaleType="US"))
-    both = dict(PerFrameFunctionalGroupsSequence=groups, SharedFunctionalGroupsSequence=shared)
+    both = {"PerFrameFunctionalGroupsSequence": groups, "SharedFunctionalGroupsSequence": shared}
     want = np.clip((U * 2 - 1024 - 2999.5) / 1499 + 0.5, 0, 1) * 255
     assert np.abs(gray(dicom(np.stack([DEEP]), **both)) - want).max() <= 0.5 + 1e-9
 
 
 def test_a_window_and_its_function_are_of_one_place():
     shared = item(FrameVOILUTSequence=item(WindowCenter=9, WindowWidth=9, VOILUTFunction="SIGMOID"))
-    frames = dict(PerFrameFunctionalGroupsSequence=item(FrameVOILUTSequence=item(WindowCenter=3000, WindowWidth=1500)))
+    frames = {"PerFrameFunctionalGroupsSequence": item(FrameVOILUTSequence=item(WindowCenter=3000, WindowWidth=1500))}
     want = np.clip((U - 2999.5) / 1499 + 0.5, 0, 1) * 255
     found = gray(dicom(np.stack([DEEP]), SharedFunctionalGroupsSequence=shared, **frames))
     assert np.abs(found - want).max() <= 0.5 + 1e-9

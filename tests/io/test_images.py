@@ -298,3 +298,40 @@ def test_a_file_beyond_the_size_limit_is_not_read(tmp_path):
 def test_windows_of_any_size_are_exact_at_their_ends(window):
     values = np.array([[window[0], window[1], np.nan, np.inf, -np.inf]])
     assert apply_window(values, window)[0, :, 0].tolist() == [0, 255, 0, 255, 0]
+
+
+def tiff(values, photometric, kind):
+    """A TIFF file of one strip, little-endian, with the tags that say what its numbers mean."""
+    height, width = values.shape
+    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    tags = [(256, width), (257, height), (258, 8 * values.itemsize), (259, 1), (262, photometric), (273, 8), (277, 1),
+            (278, height), (279, len(data)), (339, kind)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("dtype", "top", "kind"), [("u1", 255, 1), ("u2", 65535, 1), ("f4", 255, 3)])
+def test_tiff_files_whose_white_is_zero_are_inverted(dtype, top, kind):
+    values = np.linspace(0, top, 64).round().reshape(8, 8).astype(dtype)
+    black = load_image(tiff(values, 1, kind))
+    assert black[0, 0, 0] == 0 and black[-1, -1, 0] == 255
+    assert np.array_equal(load_image(tiff(values, 0, kind)), 255 - black)
+
+
+def test_tiff_values_of_32_bits_have_no_sign():
+    values = np.array([[0, 70_000], [2**31 + 5, 2**32 - 1]], np.uint32)
+    assert load_image(tiff(values, 1, 1))[:, :, 0].tolist() == [[0, 255], [255, 255]]
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+def test_bits_of_a_transparent_value_beyond_the_depth_do_not_count(depth):
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    out = io.BytesIO()
+    image.save(out, "PNG", bits=depth)
+    content = out.getvalue()
+    plain = load_image(content)
+    at = content.index(b"IDAT") - 4
+    chunk = b"tRNS" + struct.pack(">H", 1 << depth)
+    clear = content[:at] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[at:]
+    assert (plain == 0).all() and (load_image(clear) == 255).all()
