@@ -73,6 +73,8 @@ def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[int, tuple[str, ..
                 io.TextIOWrapper(opened, encoding="utf-8-sig", errors="surrogateescape", newline="")
             )
             for column in columns:
+                if (reader.fieldnames or []).count(column) > 1:
+                    raise ParameterError(f"{shown(file)}, line 1: several columns are called {column!r}")
                 if column not in (reader.fieldnames or ()):
                     raise ParameterError(f"{shown(file)}, line 1: no column {column!r}")
             for row in reader:

@@ -377,3 +377,10 @@ def test_true_is_no_number_of_rows(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(192))
     with pytest.raises(MippError):
         load_vectors(tmp_path / "a.npy")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label,label\na.png,x,y\n")
+    for read in (load_labels, load_row_labels):
+        with pytest.raises(ParameterError, match="several columns"):
+            read(tmp_path / "labels.csv")
