@@ -330,7 +330,9 @@ class User(IndexClient):
         ranking = self.default_ranking if ranking is None else ranking
         if ranking not in self.rankings:
             if not self.rankings:
-                raise ParameterError("this index is for range searches alone: give a threshold (match, or mipp search --threshold)")
+                raise ParameterError(
+                    "this index is for range searches alone: give a threshold (match, or mipp search --threshold)"
+                )
             offered = " or ".join(f'"{r}"' for r in self.rankings)
             raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
         if ranking == "server":
