@@ -140,7 +140,12 @@ def add_command(
             warn_of_others(others)
             if not paths:
                 raise ParameterError(
-                    "; ".join(["no image files there", *(f"{path}: {text}" for path, text in left_out)])
+                    "; ".join(
+                        [
+                            f"no image files in {', '.join(map(str, images))}",
+                            *(f"{path}: {text}" for path, text in left_out),
+                        ]
+                    )
                 )
             with progress("add", len(paths), as_json) as advance:
                 report = add_images(owner, paths, workers=workers, progress=advance)
@@ -196,15 +201,20 @@ def add_command(
 def grant_command(
     name: str, user: str, folder: Path, as_json: bool, rankings: tuple[str, ...], expiry: str, **limits: Any
 ) -> None:
-    """Let USER search and fetch this owner's images."""
+    """Let USER search and fetch this owner's images. Replaces an earlier grant, with its quota and limits."""
     until = expiry_seconds(expiry)
     with opened(folder) as deployment:
-        load_owner(deployment, name).grant(deployment.user_id(user), rankings=rankings or None, expiry=until, **limits)
+        owner, granted = load_owner(deployment, name), deployment.user_id(user)
+        owner.grant(granted, rankings=rankings or None, expiry=until, **limits)
+        grant = next(g for g in owner.grants() if g.user == granted)
     ends = f" until {time_text(until)}" if until else ""
+    bounds = {"quota": grant.quota, "largest k": grant.max_k, "least rows": grant.min_rows}
+    given = [f"ranking: {', '.join(grant.rankings)}", *(f"{text} {value}" for text, value in bounds.items() if value)]
+    given += [] if grant.scores else ["no scores"]
     show(
-        {"owner": name, "user": user, "granted": True, "expiry": until},
+        {"owner": name, "user": user, "granted": True, "expiry": until, "rankings": list(grant.rankings)},
         as_json,
-        lambda: [f"{user} may search the images of {name}{ends}"],
+        lambda: [f"{user} may search the images of {name}{ends}; {', '.join(given)}"],
     )
 
 

@@ -138,3 +138,11 @@ def test_a_report_waits_for_no_pipe(mipp_command, pictures, tmp_path):
     labels.write_text("path,label\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(pictures)))
     code, _, err = mipp_command("evaluate", "--labels", labels, "--descriptor", "cld", "--out", report)
     assert code == 1 and "not a regular file" in err
+
+
+def test_a_grant_says_what_it_allows(mipp_command):
+    mipp_command("init", "--descriptor", "cld")
+    mipp_command("owner", "create", "anna")
+    mipp_command("user", "create", "ulla")
+    _, out, _ = mipp_command("owner", "grant", "anna", "ulla", "--quota", 5, "--max-k", 3, "--no-scores")
+    assert "ranking: server, quota 5, largest k 3, no scores" in out
