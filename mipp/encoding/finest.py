@@ -14,7 +14,7 @@ from .encoding import MAX_DIM, Encoding
 from .fit import tune
 from .numbers import LARGEST, SMALLEST, check_sample, integer, matrix, said, whole
 
-__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "misses", "query_factors"]
+__all__ = ["check_queries", "check_whole", "finest", "finest_unit", "judged", "misses", "query_factors"]
 
 #: vectors may be this much longer than the sample's, before rounding up to a power of two
 MARGIN = 2.0
@@ -75,6 +75,16 @@ def finest(
     ParameterError, DTypeError, ShapeError, EncodingError, ScoreRangeError
         Another metric or ring; a sample that is empty or no matrix of finite numbers; what ``tune`` refuses.
     """
+    return judged(metric, sample, ring_bits=ring_bits, server_ranking=server_ranking, reach=reach)[0]
+
+
+def judged(
+    metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False,
+    reach: np.ndarray | None = None,
+) -> tuple[Encoding, float | None]:  # fmt: skip
+    """As :func:`finest`, and its :func:`misses` on the sample: 0 where nothing is rounded, None where choosing took no
+    look at them.
+    """
     if metric not in ("ip", "l2"):
         raise ParameterError(f"metric must be ip or l2, not {said(metric)}")
     if ring_bits and ring_bits not in RING_DTYPES:
@@ -85,34 +95,39 @@ def finest(
     largest = max(float(np.abs(p).max()) for p in _parts(x, offset)) or 1.0
     norms = _norms(x, offset, largest)
     longest = float(norms.max())
+    fine = False
     if reach is not None and len(reach):
         far = matrix(reach, x.shape[1], "vectors")
         beyond = max(float(np.abs(p).max()) for p in _parts(far, offset)) or 1.0
         longest = max(longest, float(_norms(far, offset, beyond).max()))
+        fine = ring_bits in (0, 64) and not _is_whole(far, offset)
     bound = _power(MARGIN * longest)
     common: dict[str, Any] = {"offset": tuple(offset.tolist()) if offset.any() else ()}
-    fine = ring_bits in (0, 64) and reach is not None and not all((p == np.rint(p)).all() for p in _parts(far, offset))
-    if not fine and all((p == np.rint(p)).all() for p in _parts(x, offset)):
+    if not fine and _is_whole(x, offset):
         for bits in (ring_bits,) if ring_bits else (32, 64):
             if largest <= _most(_BITS[bits][0]):
                 found = _exact(metric, x.shape[1], math.ceil(bound), bits, server_ranking, common)
                 if found is not None:
-                    return found
+                    return found, 0.0
     if ring_bits == 16:
         if len(x) > _MOST_TUNED:
             x = x[np.unique(np.append(np.arange(_MOST_TUNED) * len(x) // _MOST_TUNED, norms.argmax()))]
-        return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding
+        return tune(metric, x, ring_bits=16, server_ranking=server_ranking).encoding, None
     if not ring_bits and not fine and len(x) >= _LEAST_JUDGED:
         found = _rounded(metric, x.shape[1], bound, 32, server_ranking, common)
-        if misses(found, x) <= MISSES:
-            return found
+        if (share := misses(found, x)) <= MISSES:
+            return found, share
     found = _rounded(metric, x.shape[1], bound, ring_bits or 64, server_ranking, common)
-    if found.ring_bits == 64 and (not server_ranking or len(x) <= _FEW) and misses(found, x) > MISSES:
+    if found.ring_bits != 64 or (server_ranking and len(x) > _FEW):
+        return found, None
+    share = misses(found, x)
+    if share > MISSES:
         # all of the ring: no room for longer rows but to the next power of two, and any step
         bound = _power(longest * (1 + 2.0**-20))
         finer = _rounded(metric, x.shape[1], bound, 64, server_ranking, common, _MORE_BITS, wide=True)
-        found = finer if finer.allows_server_ranking or not server_ranking else found
-    return found
+        if finer.allows_server_ranking or not server_ranking:
+            found, share = finer, misses(finer, x)
+    return found, share
 
 
 def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
@@ -216,6 +231,10 @@ def _parts(x: np.ndarray, offset: np.ndarray) -> Iterator[np.ndarray]:
     """x - offset in float64, some rows at a time."""
     for start in range(0, len(x), _CHUNK):
         yield x[start : start + _CHUNK].astype(np.float64) - offset
+
+
+def _is_whole(x: np.ndarray, offset: np.ndarray) -> bool:
+    return all((p == np.rint(p)).all() for p in _parts(x, offset))
 
 
 def _norms(x: np.ndarray, offset: np.ndarray, largest: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...encoding import Encoding
-from ...encoding.finest import MISSES, check_queries, check_whole, finest, misses, query_factors
+from ...encoding.finest import MISSES, check_queries, check_whole, judged, misses, query_factors
 from ...errors import DTypeError, EncodingError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
 from .home import Home
 from .selectors import as_ids, selected
@@ -53,7 +53,7 @@ class Index:
     @property
     def _mapped(self) -> bool:
         """Whether ids are the caller's in all that this object gives."""
-        raise NotImplementedError
+        return self._maps or (self._home.ids == "map" and not self._home.settings.fixed_ids)
 
     #: taken and not looked at, as programs set it
     verbose = False
@@ -139,10 +139,10 @@ class Index:
     def _fitted(self, x: np.ndarray, queries: Floats | None = None) -> Encoding:
         """The encoding of rows (n, d) that reaches queries (m, d) too. EncodingError if it would lose neighbours."""
         s = self._home.settings
-        found = finest(
+        found, lost = judged(
             METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server", reach=queries
         )  # fmt: skip
-        if s.ring_bits != 16 and misses(found, x) > _MOST_MISSES:
+        if s.ring_bits != 16 and (misses(found, x) if lost is None else lost) > _MOST_MISSES:
             more = "" if s.ring_bits in (0, 64) else ", or take ring_bits=64"
             server = ', or rank as the user (ranking="user")' if s.ranking == "server" else ""
             raise EncodingError(
@@ -168,31 +168,30 @@ class Index:
         """Fit the encoding again if rows (n, d) that are about to be added show that it loses the nearest.
 
         All rows are looked at when there are twice as many as last time, when some new ones are much shorter than all
-        before, or when the new ones by themselves lose neighbours.
+        before, or when the new ones by themselves lose neighbours. ScoreRangeError for rows that it does not hold.
         """
         home, s = self._home, self._home.settings
         if s.declared or s.ring_bits == 16 or s.encoding is None:
             return
-        offset = np.array(s.encoding.offset) if s.encoding.offset else 0.0
-        lengths = np.linalg.norm(x.astype(np.float64) - offset, axis=1)
-        shortest = float(lengths[lengths > 0].min(initial=np.inf))
+        shortest = self._shortest(x)
         some = x[np.arange(min(len(x), _JUDGED)) * len(x) // min(len(x), _JUDGED)]
         total = home.live + len(x)
-        try:
-            check_whole(s.encoding, x)
-            s.encoding.encode_rows(some)
-            lost = len(some) >= _LEAST_JUDGED and misses(s.encoding, some) > MISSES
-            if total < 2 * home.judged and shortest * _SHORTER >= home.shortest and not lost:
-                return
-            every = np.concatenate([home.all_rows(), x])
-            lost = misses(s.encoding, every) > MISSES
-        except (EncodingError, ScoreRangeError):
-            return  # it does not hold them: it is fitted again anyway
-        if lost:
+        lost = len(some) >= _LEAST_JUDGED and misses(s.encoding, some) > MISSES
+        if total < 2 * home.judged and shortest * _SHORTER >= home.shortest and not lost:
+            return
+        every = np.concatenate([home.all_rows(), x])
+        if misses(s.encoding, every) > MISSES:
             found = self._fitted(every)
             if found.ring_bits > s.encoding.ring_bits or found.scale[0] < s.encoding.scale[0]:
                 home.encode_anew(found)
         home.judged, home.shortest = total, min(shortest, home.shortest)
+
+    def _shortest(self, x: Floats) -> float:
+        """The least length of rows (n, d) from the encoding's offset, but for rows that lie there."""
+        assert self.encoding is not None
+        offset = np.array(self.encoding.offset) if self.encoding.offset else 0.0
+        lengths = np.linalg.norm(x.astype(np.float64) - offset, axis=1)
+        return float(lengths[lengths > 0].min(initial=np.inf))
 
     def add(self, x: npt.ArrayLike, *, owner: str = _OWNER) -> None:
         """Encrypt and upload rows (n, d) under an owner's keys: all, or none if there is an error.
@@ -235,13 +234,11 @@ class Index:
                 return
             if s.encoding is None:
                 self._fit(x)
-                home.judged = len(x)
-            else:
-                self._judge(x)
-            encoding = home.settings.encoding
-            assert encoding is not None
+                home.judged, home.shortest = len(x), self._shortest(x)
+            assert s.encoding is not None
             try:
-                check_whole(encoding, x)
+                check_whole(s.encoding, x)
+                self._judge(x)
                 home.add(x, ids, owner)
             except (EncodingError, ScoreRangeError) as error:
                 if not self._encode_anew(x, rows=True):

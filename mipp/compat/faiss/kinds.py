@@ -66,10 +66,6 @@ class IndexFlat(Index):
         place = temporary_folder() if folder is None else Path(folder)
         self._home = Home(place, settings, temporary=folder is None, threads=threads)
 
-    @property
-    def _mapped(self) -> bool:
-        return self._home.ids == "map" and not self._home.settings.fixed_ids
-
 
 class IndexFlatIP(IndexFlat):
     """:class:`IndexFlat` by inner product: larger is nearer."""
@@ -112,10 +108,6 @@ class IndexIDMap(Index):
             index.home.settings.fixed_ids = True
             index.home.save()
         self.index, self._home = index, index.home
-
-    @property
-    def _mapped(self) -> bool:
-        return True
 
     @property
     def id_map(self) -> npt.NDArray[np.int64]:
