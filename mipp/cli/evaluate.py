@@ -93,7 +93,7 @@ def evaluate_command(
     --ranking user``): where servers rank, scores have half the range.
     """
     from ..evaluation.evaluate import evaluate_images
-    from ..evaluation.report import check_plots, has_plots, save_report
+    from ..evaluation.report import REPORT_FILES, check_plots, has_plots, save_report
 
     if vectors is None:
         if labels is None:
@@ -104,8 +104,6 @@ def evaluate_command(
         raise click.UsageError("--window and --images are for images")
     if out is not None:
         check_output_folder(out)
-        from ..evaluation.report import REPORT_FILES
-
         for name in REPORT_FILES:
             if os.path.lexists(out / name):
                 check_output_file(out / name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,13 +85,13 @@ def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterE
     return out.getvalue()
 
 
-def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, mode: int | None = None) -> None:
+def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, mode: int = 0o666) -> None:
     """Write a file that a person named: all of it, or what was there before stays. A symbolic link is followed.
 
     Parameters
     ----------
     content : all of the file
-    mode : its permissions; default those that new files have here
+    mode : its permissions, less the process's mask
 
     Raises
     ------
@@ -103,17 +103,13 @@ def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, 
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(target).st_mode):
                 raise ParameterError(f"{shown(target)}: cannot be written (not a regular file)")
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", dir=target.parent)
+        temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             with open(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(handle)
-            if mode is None:
-                mask = os.umask(0)
-                os.umask(mask)
-                mode = 0o666 & ~mask
-            os.chmod(temporary, mode)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):

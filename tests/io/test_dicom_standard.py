@@ -253,17 +253,16 @@ def test_functional_groups(where):
 
 
 # those that come with the package; others would be fetched
-LOCAL = sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
+LOCAL = [
+    path for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
+    if path.stat().st_size < 3_000_000 and path.read_bytes()[128:132] == b"DICM"
+]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "path", [path for path in LOCAL if path.stat().st_size < 3_000_000], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", LOCAL, ids=lambda path: path.name)
 def test_pydicoms_own_files(path):
     content = path.read_bytes()
-    if content[128:132] != b"DICM":
-        pytest.skip("no preamble")
     try:
         got = load_image(content)
     except MippError:
@@ -275,7 +274,7 @@ def test_pydicoms_own_files(path):
         assert got is None
         return
     if got is None:
-        pytest.skip("a typed error")
+        return  # refused with a typed error: no picture to compare
     assert got.shape == (data.Rows, data.Columns, 3)
     if data.PhotometricInterpretation.startswith("MONO") and "WindowWidth" in data and data.get("BitsStored", 1) > 1:
         own = apply_voi_lut(apply_modality_lut(values, data), data)
