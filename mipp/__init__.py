@@ -8,14 +8,14 @@ import logging
 from pathlib import Path
 
 from . import cpu, errors, paillier, ring, sharing
+from .client.owner import ImageOwner
+from .client.results import Hit, SearchResult
+from .client.user import User
 from .deployment import Deployment
 from .encoding import Encoding
 from .params import Params
-from .roles.cloud import CloudServer
-from .roles.found import Hit, SearchResult
-from .roles.key_centre import KeyCentre
-from .roles.owner import ImageOwner
-from .roles.user import User
+from .server.cloud import CloudServer
+from .server.key_centre import KeyCentre
 
 __version__ = "0.1.0"
 

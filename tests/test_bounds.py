@@ -9,7 +9,7 @@ from mipp.encoding import Encoding, tune
 from mipp.encoding.bounds import PROJECTIONS, query_rule, row_rule
 from mipp.encoding.projection import Projection
 from mipp.errors import ScoreRangeError
-from tests.protocol.ranged import ENCODINGS, Ranged
+from tests.mpc.ranged import ENCODINGS, Ranged
 
 TINY = {
     "ip": Encoding("ip", 2, bits=3, query_bits=3, ring_bits=16),

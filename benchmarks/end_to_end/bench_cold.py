@@ -21,7 +21,7 @@ import mipp
 from benchmarks.common import seconds
 from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare
 from mipp import cpu
-from mipp.roles.plan import Plan
+from mipp.server.plan import Plan
 
 
 class Cold:

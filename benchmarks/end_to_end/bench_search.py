@@ -16,7 +16,7 @@ from benchmarks.common import seconds
 from benchmarks.end_to_end.bulk import add_small_batches
 from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare, milliseconds
 from mipp import cpu, ring
-from mipp.roles.plan import Plan
+from mipp.server.plan import Plan
 from mipp.sharing import add_zero_share, batch_schedules, key_server_product, query_columns
 
 SMALL = 10
@@ -150,7 +150,7 @@ def bench_batch_by_rows(benchmark, one_batch, vectors, monkeypatch, queries):
 
     def whole():
         with monkeypatch.context() as patch:
-            patch.setattr("mipp.roles.blocks.LEAST_ROWS", 1 << 62)
+            patch.setattr("mipp.client.blocks.LEAST_ROWS", 1 << 62)
             return seconds(lambda: user.nearest(asked, K, ranking="user"))
 
     for party in (*one_batch.deployment.servers.values(), user):

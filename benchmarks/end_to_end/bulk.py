@@ -9,7 +9,7 @@ what uploads would have left.
 import os
 from unittest import mock
 
-from mipp.protocol.chain import next_view
+from mipp.rpc.chain import next_view
 from mipp.sharing import share_rows
 from mipp.store.files import FileInfo, write_share
 

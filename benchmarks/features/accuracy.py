@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mipp import features
-from mipp.deployment.ingest import descriptor_encoding
+from mipp.client.ingest import descriptor_encoding
 from mipp.evaluation import metrics
 from mipp.evaluation.evaluate import plain_scores
 from mipp.evaluation.learning import learn_weights

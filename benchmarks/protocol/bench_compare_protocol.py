@@ -10,10 +10,10 @@ import os
 import numpy as np
 import pytest
 
-from mipp.protocol.comparison import combine_matches, threshold
-from mipp.protocol.cost import threshold_cost, top_k_cost
-from mipp.protocol.session import Public, run_local
-from mipp.protocol.topk import combine_top_k, top_k
+from mipp.mpc.comparison import combine_matches, threshold
+from mipp.mpc.cost import threshold_cost, top_k_cost
+from mipp.mpc.session import Public, run_local
+from mipp.mpc.topk import combine_top_k, top_k
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "1000000"))
 ROUNDS = 7

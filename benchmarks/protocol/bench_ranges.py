@@ -14,15 +14,15 @@ import pytest
 import mipp
 from benchmarks.common import paired, seconds
 from mipp._native import _core
+from mipp.client import user as user_module
 from mipp.encoding import Encoding
 from mipp.encoding.bounds import row_rule
+from mipp.mpc.certificate import Batch, certify_rows
+from mipp.mpc.cost import certificate_cost
+from mipp.mpc.session import run_local
 from mipp.params import Params
-from mipp.protocol.certificate import Batch, certify_rows
-from mipp.protocol.cost import certificate_cost
-from mipp.protocol.session import run_local
-from mipp.roles import user as user_module
-from mipp.roles.plan import Plan
-from mipp.roles.queries import Queries
+from mipp.server.plan import Plan
+from mipp.server.queries import Queries
 from mipp.sharing import OwnerKeys, batch_schedules, share_rows
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "1000000"))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mipp._native import _core
-from mipp.protocol.comparison import combine_matches, threshold
-from mipp.protocol.session import Public, run_local
-from mipp.protocol.topk import combine_top_k, top_k
+from mipp.mpc.comparison import combine_matches, threshold
+from mipp.mpc.session import Public, run_local
+from mipp.mpc.topk import combine_top_k, top_k
 
 THETA, K, BOUND = 15_000, 10, 20_000
 KEYS = {1: {2: b"c" * 32, 3: b"b" * 32}, 2: {1: b"c" * 32, 3: b"a" * 32}, 3: {1: b"b" * 32, 2: b"a" * 32}}

@@ -185,8 +185,8 @@ def bench_search():
 
 def bench_server_top_k():
     """Top-10 of 20,000 shared scores by three parties in three threads of one process."""
-    from mipp.protocol.session import Public, run_local
-    from mipp.protocol.topk import top_k
+    from mipp.mpc.session import Public, run_local
+    from mipp.mpc.topk import top_k
 
     n, pair = 20_000, {(i, j): os.urandom(32) for i in (1, 2) for j in (2, 3) if i < j}
     keys = {i: {j: pair[min(i, j), max(i, j)] for j in (1, 2, 3) if j != i} for i in (1, 2, 3)}

@@ -183,7 +183,7 @@ def _descriptor_encoding(
     window: tuple[float, float] | None,
     by_servers: bool,
 ) -> tuple[Encoding, np.ndarray | None]:
-    from ..deployment.ingest import descriptor_encoding
+    from ..client.ingest import descriptor_encoding
 
     data = None if sample is None else _embedded(sample, descriptor, window)
     encoding = descriptor_encoding(descriptor, **options, sample=data, tuned=tuned, server_ranking=by_servers)

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from ..client.client import image_rows
+from ..client.given import expiry_seconds
+from ..client.owner import ImageOwner
 from ..deployment import Deployment
 from ..errors import ParameterError
-from ..roles.client import image_rows
-from ..roles.given import expiry_seconds
-from ..roles.grants import time_text
-from ..roles.owner import ImageOwner
+from ..rpc.grants import time_text
 from .common import (
     deployment_option,
     json_option,
@@ -118,7 +118,7 @@ def add_command(
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
     if a file was left out.
     """
-    from ..deployment.ingest import add_images, add_vectors
+    from ..client.ingest import add_images, add_vectors
     from ..io.vectors import load_vectors
     from ..io.walk import walk_images
 

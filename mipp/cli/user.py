@@ -8,12 +8,12 @@ from typing import Any
 import click
 import numpy as np
 
+from ..client.choosing import owner_id
+from ..client.results import FetchedImage, Hit, Hits
+from ..client.user import User
 from ..deployment import Deployment
 from ..errors import ImageError, ParameterError
 from ..io.files import replace_whole
-from ..roles.choosing import owner_id
-from ..roles.found import FetchedImage, Hit, Hits
-from ..roles.user import User
 from .common import (
     deployment_option,
     json_option,
@@ -248,7 +248,7 @@ def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> n
     if image is not None:
         if not deployment.config.descriptor:
             raise ParameterError("this index holds vectors; search with --vector FILE")
-        from ..deployment.ingest import query_vector
+        from ..client.ingest import query_vector
 
         return query_vector(deployment.config, image)
     from ..io.vectors import load_vector
@@ -261,7 +261,7 @@ def _check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None) -
     if fetch is not None:
         check_new_folder(fetch)
     if sheet is not None:
-        from ..demo.sheet import sheet_format
+        from ..io.sheet import sheet_format
 
         if image is None:
             raise ParameterError("a contact sheet needs a query image")
@@ -291,8 +291,8 @@ def _write_sheet(
     metric: str,
     window: tuple[float, float] | None,
 ) -> None:
-    from ..demo.sheet import contact_sheet, distinct_names
     from ..io.images import load_image
+    from ..io.sheet import contact_sheet, distinct_names
 
     names = distinct_names({h.owner: h.owner_name for h in hits})
     cells = []

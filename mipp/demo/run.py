@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from .. import features
+from ..client.ingest import add_images, descriptor_encoding
+from ..client.results import Hit
 from ..deployment import DEFAULT_BITS, Deployment
-from ..deployment.ingest import add_images, descriptor_encoding
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
 from ..io.images import load_image
-from ..roles.found import Hit
+from ..io.sheet import contact_sheet
 from .render import render_collection
-from .sheet import contact_sheet
 
 __all__ = ["DemoImage", "render_to", "run_demo", "spread"]
 

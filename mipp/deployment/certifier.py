@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BusyError, MippError, ProtocolError, StaleSnapshotError
-from ..protocol import peer_messages as pm
-from ..protocol.channel import Channel, request
-from ..protocol.wire import encode
-from ..roles.ranking import collect_pending
+from ..rpc import peer_messages as pm
+from ..rpc.channel import Channel, request
+from ..rpc.wire import encode
+from ..server.ranking import collect_pending
 
 __all__ = ["Certifier"]
 

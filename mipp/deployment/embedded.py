@@ -14,6 +14,13 @@ from types import TracebackType
 from typing import Any
 
 from .. import features
+from ..client.blocklist import changed_blocked, read_blocked, write_blocked
+from ..client.choosing import owner_id, owner_refs
+from ..client.given import user_id
+from ..client.homomorphic_user import HomomorphicUser
+from ..client.journal import Journal
+from ..client.owner import ImageOwner
+from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
 from ..encoding import Encoding
@@ -29,24 +36,17 @@ from ..errors import (
 from ..io.window import check_window
 from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
 from ..params import Params
-from ..protocol import peer_messages as pm
-from ..protocol.channel import LocalChannel, request
-from ..roles.admission import Admission
-from ..roles.choosing import owner_id, owner_refs
-from ..roles.cloud import CloudServer
-from ..roles.config import DeploymentConfig, ServerKeys
-from ..roles.given import user_id
-from ..roles.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
-from ..roles.homomorphic_user import HomomorphicUser
-from ..roles.key_centre import KeyCentre
-from ..roles.names import check_name, known_name
-from ..roles.owner import ImageOwner
-from ..roles.rendezvous import LocalRendezvous
-from ..roles.server import Server
-from ..roles.user import User
-from ..store.blocklist import changed_blocked, read_blocked, write_blocked
+from ..rpc import peer_messages as pm
+from ..rpc.channel import LocalChannel, request
+from ..rpc.description import DeploymentConfig, ServerKeys
+from ..rpc.names import check_name, known_name
+from ..server.admission import Admission
+from ..server.cloud import CloudServer
+from ..server.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
+from ..server.key_centre import KeyCentre
+from ..server.rendezvous import LocalRendezvous
+from ..server.server import Server
 from ..store.files import replace_file
-from ..store.journal import Journal
 from .certifier import Certifier
 from .given import checked_rankings, checked_threads, folder_path
 from .migrate import migrate, remove_old

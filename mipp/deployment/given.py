@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..client.given import whole_number
 from ..encoding import Encoding
 from ..encoding.bounds import ranking_problem
 from ..errors import DTypeError, ParameterError, ScoreRangeError
 from ..params import Params
-from ..roles.given import whole_number
-from ..roles.grants import offered_rankings
-from ..roles.ranking import unrankable
+from ..rpc.grants import offered_rankings
+from ..server.ranking import unrankable
 
 __all__ = ["checked_rankings", "checked_threads", "folder_path"]
 

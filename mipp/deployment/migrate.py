@@ -21,10 +21,10 @@ import numpy as np
 from ..crypto import schedule, signing
 from ..crypto.keyfile import save_key_file
 from ..errors import DeploymentError, MippError, StoreError
-from ..protocol import messages as m
-from ..protocol.chain import Content, facts_hash, first_view, next_view
-from ..protocol.wire import encode, pack_frames
-from ..roles.config import DeploymentConfig, ServerKeys
+from ..rpc import messages as m
+from ..rpc.chain import Content, facts_hash, first_view, next_view
+from ..rpc.description import DeploymentConfig, ServerKeys
+from ..rpc.wire import encode, pack_frames
 from ..store.catalog import NAME, Catalog
 from ..store.files import FileInfo, ImagePack, replace_file
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import MippError
-from ..protocol import messages as m
-from ..protocol import peer_messages as pm
-from ..protocol.channel import Channel, request
-from ..protocol.wire import encode as to_frames
-from ..protocol.wire import pack_frames
-from ..roles.peering import adopt, proven, restart
-from ..roles.server import Server
+from ..rpc import messages as m
+from ..rpc import peer_messages as pm
+from ..rpc.channel import Channel, request
+from ..rpc.wire import encode as to_frames
+from ..rpc.wire import pack_frames
+from ..server.peers import adopt, proven, restart
+from ..server.server import Server
 
 __all__ = ["rejoin", "settle"]
 

@@ -128,7 +128,7 @@ class RowRule:
     def failing(self, rows: np.ndarray) -> np.ndarray:
         """Which rows (N, width), in the clear as signed integers, break the rule: (N,) bool.
 
-        As :mod:`mipp.protocol.ideal` and tests see it; projections may also refuse rows that clients do not encode,
+        As :mod:`mipp.mpc.ideal` and tests see it; projections may also refuse rows that clients do not encode,
         longer than ``norm2``.
         """
         bad = np.zeros(len(rows), bool)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import features
+from ..client.ingest import descriptor_encoding
 from ..deployment import DEFAULT_BITS, Deployment
-from ..deployment.ingest import descriptor_encoding
 from ..encoding import Encoding
 from ..encoding.numbers import matrix
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..protocol.chain import Vote
+from ..rpc.chain import Vote
 
 __all__ = [
     "ABORTED",

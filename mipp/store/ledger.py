@@ -18,7 +18,7 @@ import msgpack
 
 from ..crypto.schedule import random_bytes
 from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, OutOfRangeError, StoreError
-from ..protocol.chain import Vote, next_view, unpack_dead
+from ..rpc.chain import Vote, next_view, unpack_dead
 from . import changes as rules
 from .catalog import Catalog
 

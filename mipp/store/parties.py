@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from ..errors import AccessDeniedError, NotFoundError, ParameterError
-from ..protocol.chain import first_view
+from ..rpc.chain import first_view
 from .catalog import Catalog
 
 __all__ = ["Parties", "check_free", "is_registered", "party_keys"]

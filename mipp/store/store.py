@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConflictError, NotFoundError, ShapeError
 from ..params import Params
-from ..protocol.chain import pack_dead, unpack_dead
+from ..rpc.chain import pack_dead, unpack_dead
 from .catalog import Catalog
 from .certificates import Certificates
 from .chains import Chains

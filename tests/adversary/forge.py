@@ -6,9 +6,9 @@ from unittest import mock
 import numpy as np
 
 from mipp.errors import MippError
-from mipp.protocol import messages as m
-from mipp.protocol.chain import NO_SHARE, Content, facts_hash, next_view
-from mipp.protocol.wire import encode, pack_frames
+from mipp.rpc import messages as m
+from mipp.rpc.chain import NO_SHARE, Content, facts_hash, next_view
+from mipp.rpc.wire import encode, pack_frames
 from mipp.sharing import share_rows
 
 SERVERS = (1, 2, 3)

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from mipp.protocol import messages as m
-from mipp.protocol.wire import decode, encode, frames_hash, pack_frames
+from mipp.rpc import messages as m
+from mipp.rpc.wire import decode, encode, frames_hash, pack_frames
 
 
 def raw_grant(world, owner, **changes):

@@ -8,10 +8,10 @@ import pytest
 
 from mipp.crypto import signing
 from mipp.errors import AuthenticationError, ConflictError, MippError, NotFoundError, StoreError
-from mipp.protocol import messages as m
-from mipp.protocol import peer_messages as pm
-from mipp.protocol.channel import request
-from mipp.protocol.wire import decode, encode, pack_frames, unpack_frames
+from mipp.rpc import messages as m
+from mipp.rpc import peer_messages as pm
+from mipp.rpc.channel import request
+from mipp.rpc.wire import decode, encode, pack_frames, unpack_frames
 from tests.adversary.forge import SERVERS, Change
 from tests.conftest import vectors
 

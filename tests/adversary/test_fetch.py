@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from mipp.client import fetching
+from mipp.client import owner as owner_module
 from mipp.crypto import box, schedule
 from mipp.errors import (
     AccessDeniedError,
@@ -16,10 +18,9 @@ from mipp.errors import (
     ParameterError,
     ShapeError,
 )
-from mipp.protocol import messages as m
-from mipp.roles import fetching, serving_images
-from mipp.roles import owner as owner_module
-from mipp.roles.limits import HEAD_BYTES
+from mipp.rpc import messages as m
+from mipp.rpc.limits import HEAD_BYTES
+from mipp.server import images as serving_images
 from tests.conftest import vectors
 
 

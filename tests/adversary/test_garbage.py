@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 import mipp
 from mipp.crypto import box, schedule, signing
 from mipp.errors import MessageError, MippError, OutOfRangeError
-from mipp.protocol import messages as m
-from mipp.protocol import peer_messages as pm
-from mipp.protocol.chain import NO_SHARE, Content, facts_hash, next_view
-from mipp.protocol.wire import decode, encode, frames_hash, pack_frames, unpack_frames
-from mipp.roles import ranking
-from mipp.roles.bound import column_commitment
+from mipp.rpc import messages as m
+from mipp.rpc import peer_messages as pm
+from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.chain import NO_SHARE, Content, facts_hash, next_view
+from mipp.rpc.wire import decode, encode, frames_hash, pack_frames, unpack_frames
+from mipp.server import ranking
 from mipp.sharing import query_columns
 from tests.adversary.forge import ask_certificate, uncertified
 from tests.conftest import World, vectors

@@ -7,7 +7,7 @@ import pytest
 
 import mipp
 from mipp.errors import AccessDeniedError, MessageError, ParameterError
-from mipp.protocol import messages as m
+from mipp.rpc import messages as m
 from tests.adversary.grants import raw_grant, store_old_grant
 from tests.conftest import vectors
 

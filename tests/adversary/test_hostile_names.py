@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mipp
+from mipp.client.owner import ImageOwner
+from mipp.client.user import User
 from mipp.crypto import box, schedule, signing
 from mipp.errors import KeyFileError, NotFoundError, ParameterError
-from mipp.protocol import messages as m
-from mipp.roles.bound import owner_seal_info
-from mipp.roles.names import check_name, known_name, safe_name
-from mipp.roles.owner import ImageOwner
-from mipp.roles.user import User
+from mipp.rpc import messages as m
+from mipp.rpc.associated_data import owner_seal_info
+from mipp.rpc.names import check_name, known_name, safe_name
 from tests.conftest import vectors
 
 BAD_NAMES = [

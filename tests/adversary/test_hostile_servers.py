@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import mipp
-import mipp.roles.peering as peering
+import mipp.server.peers as peering
 from mipp.crypto import signing
 from mipp.errors import AuthenticationError, MippError, ParameterError
-from mipp.protocol import messages as m
-from mipp.protocol import peer_messages as pm
-from mipp.protocol.chain import restart_bytes
-from mipp.protocol.channel import request
-from mipp.protocol.wire import decode, encode, pack_frames, unpack_frames
+from mipp.rpc import messages as m
+from mipp.rpc import peer_messages as pm
+from mipp.rpc.chain import restart_bytes
+from mipp.rpc.channel import request
+from mipp.rpc.wire import decode, encode, pack_frames, unpack_frames
 from tests.conftest import vectors
 
 QUERY = vectors(1, 7)[0]

@@ -4,7 +4,7 @@ import pytest
 
 import mipp
 from mipp.errors import AccessDeniedError, IntegrityError, ParameterError, StaleSnapshotError
-from mipp.protocol import messages as m
+from mipp.rpc import messages as m
 from tests.conftest import ALL_RANKINGS, vectors
 
 QUERY = vectors(1, 7)[0]
@@ -178,7 +178,7 @@ def test_rights_do_not_outlive_a_revocation_or_a_forget(world):
 
 def test_a_change_that_reached_one_server_slows_nobody_and_is_found_later(world):
     """The first server is ahead of the others; when they follow, the user's next search sees the new row."""
-    from mipp.protocol.wire import encode, pack_frames
+    from mipp.rpc.wire import encode, pack_frames
     from tests.adversary.forge import Change
 
     anna, user = world.owners[0], world.user

@@ -9,11 +9,11 @@ import pytest
 import mipp
 from mipp.crypto import schedule
 from mipp.errors import BusyError, LimitError
-from mipp.protocol import messages as m
-from mipp.protocol.wire import encode
-from mipp.roles import limits
-from mipp.roles.bound import column_commitment
-from mipp.roles.limits import Card
+from mipp.rpc import limits
+from mipp.rpc import messages as m
+from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.limits import Card
+from mipp.rpc.wire import encode
 from tests.conftest import vectors
 
 NONE = np.empty(0, np.uint32)
@@ -64,13 +64,13 @@ def test_many_columns_over_many_rows(many, ranking, k):
 def test_many_hits(many, monkeypatch):
     _, user = many
     with pytest.raises(LimitError, match="hits"):
-        monkeypatch.setattr("mipp.roles.queries.MAX_RANKED_HITS", 10_000)
+        monkeypatch.setattr("mipp.server.queries.MAX_RANKED_HITS", 10_000)
         user.search(np.ones(4), 20_000)
     assert len(user.search(np.ones(4), 9_000).hits) == 9_000
 
 
 def test_the_limits_let_honest_blocks_through():
-    from mipp.roles.blocks import HEADER_QUERIES, row_blocks
+    from mipp.client.blocks import HEADER_QUERIES, row_blocks
 
     for queries in (1, 64, 65, HEADER_QUERIES):
         for word in (2, 4, 8):
@@ -177,9 +177,9 @@ def test_registrations_are_small(world):
     """They are kept and passed on, also the parts for other servers."""
     import dataclasses
 
+    from mipp.client.owner import ImageOwner
     from mipp.crypto import signing
     from mipp.errors import ShapeError
-    from mipp.roles.owner import ImageOwner
 
     deployment = world.deployment
     stranger = ImageOwner("eve", deployment.config, deployment.channel, b"r" * 32, b"s" * 32, b"n" * 16)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mipp.errors import MippError, NonceReuseError, StoreError
-from mipp.protocol import messages as m
+from mipp.rpc import messages as m
 from mipp.store import store as store_module
 from tests.adversary.forge import SERVERS, Change
 from tests.conftest import vectors

@@ -124,7 +124,7 @@ def test_the_same_files_added_by_two_processes_at_once(world, other, tmp_path):
     """Each file is added once."""
     import threading
 
-    from mipp.deployment.ingest import add_vectors
+    from mipp.client.ingest import add_vectors
 
     path, data, reports = tmp_path / "v.npy", vectors(40, 77), []
 

@@ -18,11 +18,11 @@ from mipp.errors import (
     ScoreRangeError,
     ShapeError,
 )
-from mipp.protocol import messages as m
-from mipp.protocol import peer_messages as pm
-from mipp.protocol import query_proof, session
-from mipp.protocol.channel import request
-from mipp.protocol.wire import encode
+from mipp.mpc import query_proof, session
+from mipp.rpc import messages as m
+from mipp.rpc import peer_messages as pm
+from mipp.rpc.channel import request
+from mipp.rpc.wire import encode
 from tests.adversary.forge import SERVERS, Change, uncertified
 from tests.conftest import ALL_RANKINGS, DIM, World, vectors
 
@@ -389,7 +389,7 @@ def test_a_test_that_one_server_cannot_begin_ends_at_once_everywhere(world):
 
 
 def test_the_first_tests_of_all_owners_go_before_the_second_of_any(world):
-    from mipp.roles.rendezvous import LocalRendezvous
+    from mipp.server.rendezvous import LocalRendezvous
 
     order = []
 
@@ -495,7 +495,7 @@ def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
 
 def test_rows_that_are_deleted_during_a_test(world, monkeypatch):
     """What was found of them is not written down: the batch is tested again."""
-    from mipp.roles import certifying
+    from mipp.server import certifying
 
     anna, deployment, encoding = world.owners[0], world.deployment, world.deployment.config.encoding
     rows = encoding.encode_rows(vectors(20)).astype(np.int64)
@@ -519,8 +519,8 @@ def test_rows_that_are_deleted_during_a_test(world, monkeypatch):
 
 
 def test_progress_of_a_long_test_is_told(world, monkeypatch):
-    from mipp.protocol import certificate
-    from mipp.roles import certifying
+    from mipp.mpc import certificate
+    from mipp.server import certifying
 
     monkeypatch.setattr(certifying, "LONG", 1000)
     monkeypatch.setattr(certificate, "_CHUNK_WORDS", 4096)

@@ -10,9 +10,9 @@ import pytest
 from mipp.crypto import box
 from mipp.crypto.signing import Statement
 from mipp.errors import AuthenticationError, MippError, NotFoundError
-from mipp.protocol import messages as m
-from mipp.protocol.wire import decode, encode, frames_hash
-from mipp.roles.freshness import RequestLog
+from mipp.rpc import messages as m
+from mipp.rpc.wire import decode, encode, frames_hash
+from mipp.server.freshness import RequestLog
 from tests.adversary.forge import SERVERS
 from tests.conftest import vectors
 
@@ -108,7 +108,7 @@ def test_queries_are_served_once(world, wire):
 def test_old_and_future_requests(world, monkeypatch, shift, text):
     """Refused with the difference of the clocks and the server's time; what is for all has no time."""
     real = time.time
-    monkeypatch.setattr("mipp.roles.client.time.time", lambda: real() + shift)
+    monkeypatch.setattr("mipp.client.client.time.time", lambda: real() + shift)
     with pytest.raises(AuthenticationError, match=text):
         world.user.index()
     monkeypatch.undo()
@@ -172,7 +172,7 @@ def test_a_clock_that_is_ahead_opens_no_gap_at_a_restart(world, monkeypatch):
     """A request of such a clock is younger than the start of the server that was restarted after it."""
     user = world.user
     real = time.time
-    monkeypatch.setattr("mipp.roles.client.time.time", lambda: real() + 120)
+    monkeypatch.setattr("mipp.client.client.time.time", lambda: real() + 120)
     prepared = user._prepare(user.index(), user.config.encoding.encode_queries(QUERY), 1, "user")
     frames = user._sign(m.Query(prepared.header, *prepared.servers[1]), 1)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import pytest
 import mipp
 from mipp._native import _core
 from mipp.errors import MippError
-from mipp.protocol.wire import frames_size
+from mipp.rpc.wire import frames_size
 from tests.conftest import DIM, vectors
 
 

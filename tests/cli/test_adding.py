@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.deployment.ingest import add_images, add_vectors
+from mipp.client.ingest import add_images, add_vectors
 
 from .conftest import picture
 
@@ -87,7 +87,7 @@ def test_a_lost_journal_is_read_back_from_the_servers(add, mipp_command, picture
 def test_reading_back_splits_what_is_too_large_and_asks_the_other_cloud(
     add, mipp_command, pictures, tmp_path, monkeypatch
 ):
-    from mipp.roles import serving_images
+    from mipp.server import images as serving_images
 
     add(*pictures[:4])
     add(*pictures[4:])
@@ -130,7 +130,7 @@ def test_vectors_of_a_lost_journal(tmp_path):
 
 
 def test_equal_parts_of_a_file_of_vectors_are_all_kept(tmp_path, monkeypatch):
-    from mipp.deployment import ingest
+    from mipp.client import ingest
 
     x = np.tile(np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32), (3, 1))
     monkeypatch.setattr(ingest, "_VECTOR_CHUNK_BYTES", 4 * 64)

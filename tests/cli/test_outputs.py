@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mipp.demo.sheet import contact_sheet, distinct_names
+from mipp.client.user import User
 from mipp.errors import ParameterError
-from mipp.roles.user import User
+from mipp.io.sheet import contact_sheet, distinct_names
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def test_a_line_whose_upload_never_came_is_dropped(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mipp.roles.owner.ImageOwner.add_vectors", die)
+        patch.setattr("mipp.client.owner.ImageOwner.add_vectors", die)
         patch.setattr(home_module.Home, "_settle", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             index.add(rows(3, 1))

@@ -8,9 +8,9 @@ from PIL import Image
 
 from mipp import features
 from mipp.demo.render import CLASSES, render_collection
-from mipp.demo.sheet import contact_sheet
 from mipp.errors import ParameterError
 from mipp.evaluation import metrics
+from mipp.io.sheet import contact_sheet
 
 
 def test_deterministic_and_distinct():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mipp import Encoding, features
+from mipp.client.user import User
 from mipp.demo.render import render_collection
 from mipp.encoding import tune
 from mipp.errors import DTypeError, EncodingError, MippError, MissingExtraError, ParameterError, ShapeError
@@ -17,7 +18,6 @@ from mipp.evaluation import evaluate, metrics
 from mipp.evaluation.evaluate import evaluate_images, evaluate_labelled, evaluate_neighbours, float_scores, plain_scores
 from mipp.evaluation.learning import learn_weights
 from mipp.evaluation.report import SCHEMA, save_report
-from mipp.roles.user import User
 
 
 def clusters(count: int, dim: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mipp import features
-from mipp.deployment.ingest import descriptor_encoding
+from mipp.client.ingest import descriptor_encoding
 from mipp.evaluation import metrics
 from mipp.evaluation.evaluate import plain_scores
 from mipp.io.images import load_image

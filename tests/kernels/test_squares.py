@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mipp.protocol import local
+from mipp.mpc import kernels as local
 from tests.reference import squares as oracle
 
 #: bits of words, bits of hints (0: none)

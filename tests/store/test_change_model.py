@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mipp.protocol.chain import Vote
+from mipp.rpc.chain import Vote
 from mipp.store import changes as rules
 
 SERVERS = (0, 1, 2)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import mipp
 from mipp.errors import ConflictError, NotFoundError, ParameterError, StoreError
-from mipp.protocol.channel import LocalChannel
+from mipp.rpc.channel import LocalChannel
 from mipp.store import files
 from mipp.store.catalog import Catalog
 from mipp.store.ledger import Ledger

@@ -16,8 +16,8 @@ from mipp.crypto.keyfile import load_key_file
 from mipp.deployment import migrate
 from mipp.deployment.sessions import Session
 from mipp.errors import AccessDeniedError, DeploymentError, NonceReuseError, NotFoundError
-from mipp.protocol import messages as m
-from mipp.protocol.wire import decode, unpack_frames
+from mipp.rpc import messages as m
+from mipp.rpc.wire import decode, unpack_frames
 from mipp.store.catalog import NAME
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.store.killing import run_in_child

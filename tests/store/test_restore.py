@@ -11,8 +11,8 @@ import pytest
 import mipp
 from mipp.deployment import embedded, settling
 from mipp.errors import AccessDeniedError, MippError, StoreError
-from mipp.protocol.chain import Vote
-from mipp.protocol.channel import _kind
+from mipp.rpc.chain import Vote
+from mipp.rpc.channel import _kind
 from mipp.store.catalog import NAME, Catalog
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 

@@ -13,7 +13,7 @@ import pytest
 
 import mipp
 from mipp.errors import IntegrityError, ParameterError
-from mipp.roles.plan import Plan
+from mipp.server.plan import Plan
 from mipp.store import memory, rows
 from mipp.store.memory import ahead, aligned_words, read_in
 from tests.conftest import ALL_RANKINGS, vectors
@@ -205,7 +205,7 @@ def test_damage_of_a_mapped_file_is_found_at_its_first_use(wide, position):
 
 @pytest.mark.parametrize("window", [1 << 30, 4096, 1])
 def test_windows_and_reading_ahead_change_nothing(wide, monkeypatch, window):
-    for module in ("mipp.store.memory", "mipp.roles.cloud"):
+    for module in ("mipp.store.memory", "mipp.server.cloud"):
         monkeypatch.setattr(f"{module}.WINDOW_BYTES", window)
     owner, user = wide.create_owner("o"), wide.create_user("u")
     x = vectors(3000, 1, WIDE)

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...client.owner import ImageOwner
+from ...client.results import Index
+from ...client.user import User
 from ...crypto.schedule import random_bytes
 from ...deployment import Deployment
 from ...encoding import Encoding
 from ...errors import DeploymentError, MippError, ParameterError, StoreError
-from ...roles.found import Index
-from ...roles.owner import ImageOwner
-from ...roles.user import User
 
 __all__ = ["Defaults", "Home", "Settings", "temporary_folder"]
 

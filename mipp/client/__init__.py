@@ -1,0 +1,1 @@
+"""Owners and users: what runs on their machines."""

@@ -1,0 +1,202 @@
+"""How an owner makes a change: prepare on every server, commit with all servers' agreement, certify.
+
+The change has happened when every server reports it as committed; only then :meth:`ChangeMaker.make` returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ConflictError, MippError, StoreError
+from ..rpc import messages as m
+from ..rpc.chain import NO_SHARE, Content, facts_hash, next_view
+from ..rpc.wire import encode, pack_frames
+from ..server.ranking import collect_pending, retry_busy
+
+if TYPE_CHECKING:
+    from .owner import ImageOwner
+
+__all__ = ["ATTEMPTS", "ChangeMaker", "retry_conflicts"]
+
+#: how often a change is made anew because another one of this owner came first
+ATTEMPTS = 6
+T = TypeVar("T")
+
+
+def retry_conflicts(attempt: Callable[[], T]) -> T:
+    """Run ``attempt``; again, on the new state, while another change of the owner comes first, a few times."""
+    for number in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ConflictError:
+            time.sleep(0.01 * 2**number)
+    return attempt()
+
+
+class ChangeMaker:
+    """Makes an owner's changes, one at a time.
+
+    Parameters
+    ----------
+    owner : whose changes
+    turn : held while a change is made; a lock that the owner's other processes share, where there can be any
+    """
+
+    def __init__(self, owner: ImageOwner, turn: AbstractContextManager[Any] | None = None) -> None:
+        self._owner = owner
+        self.turn: AbstractContextManager[Any] = turn if turn is not None else threading.RLock()
+
+    def make(
+        self, kind: str, op: bytes, msgs: Mapping[int, Any], content: Content, parent: m.Head | None = None
+    ) -> None:
+        """Make one change visible on all servers, or on none.
+
+        Parameters
+        ----------
+        kind : "upload", "merge" or "delete"
+        op : its id, 16 bytes, never used before
+        msgs : what each server is given
+        content : what servers must agree on
+        parent : the state of the chain that the change was made for; default the newest
+
+        Raises
+        ------
+        ConflictError
+            Another change took its place in the chain; make it again, with a new id, on the new state.
+        OutOfRangeError
+            The servers found rows out of the encoding's range, and refused the change.
+        StoreError
+            A server could not keep it, and it is on none; or its outcome is open: the text says so.
+        """
+        with self.turn:
+            contents, shares, heads = self._prepare(op, msgs)
+            if content.rows and self._owner.config.certifies:
+                heads = self._certified(op) or heads
+            head = parent if parent is not None else self._common(heads, op)
+            self._commit(kind, op, content, contents, shares, head)
+
+    def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[list[bytes], list[bytes], list[m.Head]]:
+        """Give every server its part, one after the other; a change that one refuses is refused by all."""
+        contents, shares, heads, asked = [], [], [], []
+        try:
+            for server in sorted(msgs):
+                msg = msgs[server]
+                frames, hashes, whole = self._owner.signed(msg, server)
+                asked.append(server)
+                heads.append(self._owner.channel.gather({server: frames})[server])
+                contents.append(whole)
+                shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
+        except BaseException:
+            self._abort(op, asked)
+            raise
+        return contents, shares, heads
+
+    def _certified(self, op: bytes) -> list[m.Head]:
+        """Let the servers test the rows of a prepared change; heads of the chain if that took longer.
+
+        Raises
+        ------
+        OutOfRangeError
+            Rows are out of the encoding's range; it names them. The change is refused.
+        """
+        owner = self._owner
+        try:
+            replies = retry_busy(lambda: self._asked(m.CertifyRows(op), sorted(owner.config.servers)))
+            waited = any(isinstance(r, m.Pending) for r in replies.values())
+            again = functools.partial(self._asked, m.CollectCertificate(op))
+            collect_pending(replies, again, "check the rows", progress=self._progress)
+        except BaseException:
+            self._abort(op, sorted(owner.config.servers))
+            raise
+        return list(owner._tell(m.HeadRequest(owner.id)).values()) if waited else []
+
+    def _progress(self, reply: m.Pending) -> None:
+        if self._owner.checking is not None and reply.total:
+            self._owner.checking(reply.done, reply.total)
+
+    def _asked(self, msg: Any, servers: list[int]) -> dict[int, Any]:
+        """Replies to a request that servers answer together."""
+        return self._owner.channel.gather({s: self._owner._sign(msg, s) for s in servers}, together=True)
+
+    def _common(self, heads: list[m.Head], op: bytes) -> m.Head:
+        """The head of the chain, the same at all servers; they settle open changes first if they differ."""
+        if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
+            self._settle()
+            heads = list(self._owner._tell(m.HeadRequest(self._owner.id)).values())
+        if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
+            self._abort(op, sorted(self._owner.config.servers))
+            raise ConflictError("an earlier change of this owner is not settled on all servers yet; try again")
+        return heads[0]
+
+    def _commit(
+        self, kind: str, op: bytes, content: Content, contents: list[bytes], shares: list[bytes], head: m.Head
+    ) -> None:
+        owner, servers = self._owner, sorted(self._owner.config.servers)
+        facts = facts_hash(kind, content, servers, contents, shares)
+        position = head.position + 1
+        view = next_view(owner.id, position, head.view, op, facts)
+        frames = owner._sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
+        first = owner.config.params.key_servers[-1]
+        try:
+            # one server is always asked first, so of two changes that compete one wins everywhere
+            votes = [owner.channel.gather({first: frames})[first]]
+            if votes[0].commit:
+                votes += owner.channel.gather({s: frames for s in servers if s != first}).values()
+            packed = [pack_frames(encode(v)) for v in votes]
+            if not all(v.commit for v in votes):
+                for server in servers:  # each settles by itself what it can
+                    with contextlib.suppress(MippError):
+                        owner._ask({server: m.Certify(owner.id, op, packed)})
+                raise ConflictError(
+                    "this change was rolled back, or another one came first; make it again on the new state"
+                )
+            outcomes = owner._tell(m.Certify(owner.id, op, packed)).values()
+            states = [o.state for o in outcomes]
+        except ConflictError:
+            self._abort(op, servers)
+            # a change that its process died in may hold the place: nobody else would bring it to its end
+            with contextlib.suppress(MippError):
+                self._settle()
+            raise
+        except MippError as error:
+            states = self._settled(op, error)
+            if any(s != "committed" for s in states):
+                raise StoreError(f"{error} ({_end(states)})") from error
+        if any(s != "committed" for s in states):
+            raise StoreError(_end(states))
+
+    def _settled(self, op: bytes, error: MippError) -> list[str]:
+        """What became of a change whose commit met an error."""
+        if self._owner.recover is None:
+            raise error
+        self._settle()
+        try:
+            states = [o.state for o in self._owner._tell(m.OutcomeRequest(op)).values()]
+        except MippError:
+            raise error from None
+        if all(s == "prepared" for s in states):  # nobody accepted it
+            self._abort(op, sorted(self._owner.config.servers))
+            raise error
+        return states
+
+    def _settle(self) -> None:
+        if self._owner.recover is not None:
+            self._owner.recover()
+
+    def _abort(self, op: bytes, servers: list[int]) -> None:
+        frames = self._owner._sign(m.AbortOp(op))
+        for server in servers:
+            with contextlib.suppress(MippError):  # what cannot be undone now is undone when its lease ends
+                self._owner.channel.gather({server: frames})
+
+
+def _end(states: list[str]) -> str:
+    if "aborted" in states:
+        return "this change was rolled back; nothing of it is visible"
+    return "whether this change is visible is not settled yet; it will be when all servers are there"

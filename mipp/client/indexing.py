@@ -1,0 +1,172 @@
+"""What a user may search: the owners that grant it something, less those that it blocks, and their batches."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+
+from ..errors import AccessDeniedError, ParameterError
+from ..rpc import messages as m
+from ..rpc.channel import Channel
+from ..rpc.description import DeploymentConfig
+from ..rpc.names import known_name
+from ..rpc.wire import decode, unpack_frames
+from .blocklist import changed_blocked
+from .choosing import Owners, as_id, owner_id, owner_refs
+from .client import Client
+from .results import Index
+from .snapshots import Told, common_state
+
+__all__ = ["IndexClient"]
+
+#: how often servers are asked for a state on which they agree, before an owner is left out
+_SETTLING = 4
+#: choices of owners whose state is remembered
+_REMEMBERED = 16
+
+
+class IndexClient(Client):
+    """The part of :class:`~mipp.client.user.User` that keeps its index up to date and knows owners by name."""
+
+    servers: tuple[int, ...]
+
+    def __init__(
+        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, blocked: Iterable[bytes] = ()
+    ) -> None:
+        super().__init__(name, config, channel, sign_seed)
+        self._blocked = frozenset(blocked)
+        #: keeps the ids of blocked owners when they change; set by the deployment
+        self.keep_blocked: Callable[[frozenset[bytes]], None] | None = None
+        self._known: dict[tuple[bytes, ...], Index] = {}
+        self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
+        # owners on whom the servers differed when last asked
+        self._unsettled: frozenset[bytes] = frozenset()
+        # names of all owners that granted something when last asked, blocked ones too
+        self._names: dict[bytes, str] = {}
+
+    def index(self, owners: Owners | None = None) -> Index:
+        """What may be searched now, of all owners that granted this user or of those named.
+
+        Parameters
+        ----------
+        owners : names, ids of 16 bytes, ids in hex or owner objects, one or several; default all that are not blocked
+
+        Raises
+        ------
+        AccessDeniedError
+            No grant (of an owner that was named); every owner that grants something is blocked.
+        NotFoundError
+            A name that no granting owner has, or that several have.
+        ParameterError
+            An owner that is named and blocked.
+        """
+        return self._index(self._chosen(owners))
+
+    def _index(self, key: tuple[bytes, ...]) -> Index:
+        """The index of the owners with these ids; of all that are not blocked if there are none.
+
+        The first server gives lists of batches, the others their state alone; the newest state that all can answer is
+        taken. Servers that differ because a change is on its way are asked again, a few times.
+        """
+        full, blocked = self.servers[0], self._blocked
+        for attempt in range(_SETTLING):
+            before = self._told.get(key, {})
+            replies = self._ask(
+                {s: m.SnapshotRequest(list(key), before[s][0] if s in before else b"", s != full) for s in self.servers}
+            )
+            if key in self._known and all(r.unchanged for r in replies.values()):
+                return self._known[key]
+            told: dict[int, Told] = {}
+            for s, r in replies.items():
+                same = r.unchanged and s in before
+                told[s] = before[s] if same else (r.hash, [decode(unpack_frames(o), m.OwnerSnapshot) for o in r.owners])
+            if not key:
+                self._names = {o.owner: known_name(o.name, o.owner) for o in told[full][1]}
+            # a blocked owner is not searched even if all its snapshot is wrong
+            if all(o.owner in blocked for o in told[full][1]):
+                raise AccessDeniedError("every owner that grants this user anything is blocked")
+            index, unsettled = common_state(told, full, blocked)
+            # what differed in the same way before is not waited for: no owner slows the searches of others for ever
+            if attempt == _SETTLING - 1 or not unsettled - self._unsettled:
+                break
+            if attempt and self.recover is not None:
+                self.recover()  # a change got stuck
+            time.sleep(0.005 * 4**attempt)
+        self._unsettled = unsettled
+        if blocked is self._blocked:
+            self._told[key], self._known[key] = told, index
+            while len(self._known) > _REMEMBERED:
+                oldest = next(iter(self._known))
+                del self._known[oldest], self._told[oldest]
+        return index
+
+    def _owners_of_batches(self) -> dict[bytes, list[bytes]]:
+        """Which owners have a batch of an id, of those that grant something and are not blocked; damaged ones too."""
+        self._index(())
+        owners: dict[bytes, list[bytes]] = {}
+        for o in self._told[()][self.servers[0]][1]:
+            if o.owner not in self._blocked:
+                for batch in o.batches:
+                    owners.setdefault(batch.tobytes(), []).append(o.owner)
+        return owners
+
+    def _remembered(self, key: tuple[bytes, ...], least: int, ranking: str) -> Index | None:
+        """A state that was asked for before and holds ``least`` rows; the first server says if it knows a newer one."""
+        known = self._known.get(key)
+        if known is None or known.left_out or known.behind or known.total < least:
+            return None
+        if known.unranked and ranking != "user":  # it may have been certified since
+            return None
+        return known.asking(b"\1" if key else known.grants)
+
+    def _chosen(self, owners: Owners | None) -> tuple[bytes, ...]:
+        """Ids of the owners that a search names, sorted; none for all."""
+        if owners is not None and not owner_refs(owners):
+            raise ParameterError("no owner is named; leave owners out to search all")
+        ids = set(self._ids(owners))
+        if ids & self._blocked:
+            names = ", ".join(sorted(self._names.get(i, i.hex()) for i in ids & self._blocked))
+            raise ParameterError(f"blocked owners are not searched: {names}; unblock them first")
+        return tuple(sorted(ids))
+
+    def _ids(self, owners: Owners | None) -> list[bytes]:
+        """Ids of owners. Names are looked up at the first server each time: who has a name may change."""
+        refs = owner_refs(owners)
+        if any(as_id(owner) is None for owner in refs):
+            server = self.servers[0]
+            # blocked owners are unblocked by name, also when they grant nothing any more
+            self._names = {i: name for i, name in self._names.items() if i in self._blocked}
+            with contextlib.suppress(AccessDeniedError):  # nobody grants anything
+                told = self._ask({server: m.GrantersRequest(self.id)})[server]
+                self._names |= {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
+        return [owner_id(owner, self._names) for owner in refs]
+
+    # --- blocking -----------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> frozenset[bytes]:
+        """Ids of the owners that this user never searches."""
+        return self._blocked
+
+    def block(self, owners: Owners) -> None:
+        """Never search these owners again: what they grant, asked for or not, has no effect on this user's searches.
+
+        Parameters
+        ----------
+        owners : as for :meth:`search`; an owner that has granted nothing is named by its id
+        """
+        self._change_blocked(owners, block=True)
+
+    def unblock(self, owners: Owners) -> None:
+        """Search these owners again; NotFoundError, and nothing changes, for one that is not blocked."""
+        self._change_blocked(owners, block=False)
+
+    def _change_blocked(self, owners: Owners, *, block: bool) -> None:
+        if not owner_refs(owners):
+            raise ParameterError("no owner is named")
+        blocked = changed_blocked(self._blocked, self._ids(owners), block=block)
+        if self.keep_blocked is not None:
+            self.keep_blocked(blocked)
+        self._blocked = blocked
+        self._known.clear()

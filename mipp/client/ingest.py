@@ -1,0 +1,376 @@
+"""From files to an index: which encoding a descriptor gets, adding images and vector files, resumable in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import features
+from ..encoding import Encoding, tune
+from ..encoding.bounds import ranking_problem
+from ..errors import DeploymentError, ImageError, MippError, NotFoundError, ParameterError, ScoreRangeError
+from ..io.files import read_regular, shown
+from ..rpc.description import DeploymentConfig
+from .journal import image_label, part_label
+from .journal_recovery import follow_servers, rows_digest
+from .owner import IMAGE_FILE_BYTES, ImageOwner
+
+__all__ = ["AddReport", "add_images", "add_vectors", "descriptor_encoding", "index_descriptor", "query_vector"]
+
+IMAGE_CHUNK = 128
+#: files that are held in memory at once
+_IMAGE_CHUNK_BYTES = 1 << 28
+_VECTOR_CHUNK_BYTES = 1 << 26
+#: one delete names as many rows, and what is left of a part of vectors
+_DELETED_ROWS = 1 << 16
+Progress = Callable[[int], None]
+
+
+@dataclass
+class AddReport:
+    """What was added: (file, image id) each; how many were there already; (file, reason) for what was left out.
+
+    ``replaced``: how many rows were deleted since their files were changed.
+    """
+
+    added: list[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
+    skipped: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    replaced: int = 0
+
+
+def descriptor_encoding(
+    spec: str,
+    *,
+    ring_bits: int = 32,
+    bits: int = 8,
+    query_bits: int = 8,
+    sample: np.ndarray | None = None,
+    tuned: bool = False,
+    server_ranking: bool = False,
+) -> Encoding:
+    """The encoding that realises a descriptor's distance.
+
+    Scales come from the descriptor's declared value range, or from ``sample``, embedded features (N, dim) of public
+    images. Codes of integers are held exactly, with more than ``bits`` where they need them. In a ring of 16 bits,
+    where eight-bit features do not fit, ``l2`` scores come in steps, as fine as the declared range, or better the
+    sample, lets them be. ``server_ranking`` leaves the room that servers need to rank, or raises ScoreRangeError.
+    """
+    found = _descriptor_encoding(
+        spec, ring_bits=ring_bits, bits=bits, query_bits=query_bits, sample=sample, tuned=tuned, server=server_ranking
+    )
+    if server_ranking and (problem := ranking_problem(found)):
+        raise ScoreRangeError(f"{problem}, so servers cannot rank: use a larger ring or fewer bits, or let users rank")
+    return found
+
+
+def _descriptor_encoding(
+    spec: str, *, ring_bits: int, bits: int, query_bits: int, sample: np.ndarray | None, tuned: bool, server: bool
+) -> Encoding:
+    d = features.get(spec)
+    code = d.code
+    low, high = np.array(code.low), np.array(code.high)
+    if code.metric == "l1":
+        return Encoding("l1", code.dim, levels=code.levels, ring_bits=ring_bits)
+    if code.metric == "hamming":
+        return Encoding("hamming", code.dim, ring_bits=ring_bits)
+    options: dict[str, Any] = {"ring_bits": ring_bits, "bits": bits, "query_bits": query_bits}
+    if sample is not None:
+        if ring_bits == 16 or tuned:
+            return tune(code.metric, sample, ring_bits=ring_bits, server_ranking=server).encoding
+        if not code.whole:
+            center = code.metric == "l2"
+            return Encoding.fit(code.metric, sample, center=center, server_ranking=server, **options)
+    if code.metric in ("cosine", "hellinger"):
+        return Encoding(code.metric, code.dim, **options)
+    half = float(np.max((high - low) / 2 if code.metric == "l2" else np.maximum(abs(low), abs(high))))
+    if code.metric != "l2":
+        return Encoding(code.metric, code.dim, scale=(half / ((1 << (bits - 1)) - 1),), **options)
+    options["offset"] = tuple((np.floor((low + high) / 2) if code.whole else (low + high) / 2).tolist())
+    if code.whole:
+        options["bits"] = max(bits, math.ceil(half).bit_length() + 1)
+        options["query_bits"] = max(query_bits, options["bits"])
+        options |= {"scale": (1.0,), "weights": code.weights}
+    else:
+        options["scale"] = (half / ((1 << (bits - 1)) - 1),)
+    try:
+        return Encoding("l2", code.dim, **options)
+    except ScoreRangeError:
+        if ring_bits != 16:
+            raise
+    return _stepped(code, server)
+
+
+def _stepped(code: features.Code, server: bool) -> Encoding:
+    """An l2 encoding in 16 bits for vectors within the code's radius, which servers can rank if ``server``."""
+    w = np.array(code.weights) if code.weights else np.ones(code.dim)
+    # a little more, for the last digit of float arithmetic
+    radius = code.radius * (1 + 1e-9)
+    t = radius**2 / (1 << (14 - server))
+    while True:
+        # a row step of about root(t) balances the roundings of rows and of scores
+        scale = 0.7 * math.sqrt(t)
+        stored = radius + scale / 2 * math.sqrt(float(w.sum()))
+        asked = radius + t / (4 * scale) * math.sqrt(float((1 / w).sum()))
+        try:
+            found = Encoding(
+                "l2", code.dim, bits=12, query_bits=20, ring_bits=16, scale=(scale,), query_scale=t, offset=code.centre,
+                row_norm2=math.ceil(stored**2 / t), query_norm2=math.ceil(asked**2 / t), weights=code.weights,
+            )  # fmt: skip
+            # steps of so few bits are the last that are tried
+            if not server or found.allows_server_ranking or t > radius**2:
+                return found
+        except ScoreRangeError:
+            pass
+        t *= 1.05
+
+
+def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
+    """The descriptor of an index of images.
+
+    Raises
+    ------
+    ParameterError, DeploymentError
+        An index of vectors that users bring; one whose features are of another version than this program's.
+    """
+    if not config.descriptor:
+        raise ParameterError("this index holds vectors that users bring; add or search with vectors")
+    found = features.get(config.descriptor)
+    if found.version != config.descriptor_version:
+        raise DeploymentError(
+            f"this index holds {config.descriptor} of version {config.descriptor_version}, this program makes version "
+            f"{found.version}; features of both are not comparable: make the index anew"
+        )
+    return found
+
+
+def query_vector(config: DeploymentConfig, image: str | Path) -> np.ndarray:
+    """Embedded features (dim,) of one image file; ImageError if it cannot be read. Else as :func:`index_descriptor`."""
+    descriptor = index_descriptor(config)
+    content = read_regular(Path(image), IMAGE_FILE_BYTES, refused=ImageError)
+    got = features.extract([content], descriptor, window=config.window)
+    if got.errors:
+        raise ImageError(f"{image}: {_reason(got.errors[0][2])}")
+    return np.asarray(descriptor.embed(got.values))[0]
+
+
+def _reason(text: str) -> str:
+    """Why an image that came as bytes was refused, without the name that bytes go by."""
+    return text.removeprefix("image data: ")
+
+
+@dataclass
+class _Chunk:
+    """Files that are added together, and where those lie whose content is there already."""
+
+    paths: list[Path] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    #: what each file holds, also those whose content is there already
+    claims: dict[Path, list[str]] = field(default_factory=dict)
+    #: files with the content of one in ``paths``
+    copies: list[tuple[Path, str]] = field(default_factory=list)
+    seen: int = 0
+
+
+def _place(path: Path) -> Path:
+    """What the journal knows a file by: its folder without links, and its own name, also where that is a link."""
+    return path.parent.resolve() / path.name
+
+
+def add_images(
+    owner: ImageOwner,
+    paths: Sequence[Path],
+    *,
+    workers: int | None = None,
+    chunk: int = IMAGE_CHUNK,
+    progress: Progress | None = None,
+    seconds: dict[str, float] | None = None,
+) -> AddReport:
+    """Extract, encode, encrypt and upload image files, ``chunk`` at a time (fewer if they are large).
+
+    Content that the owner has already is skipped, whatever the file's name, so an interrupted call is resumed by the
+    same call, and moved or copied files are not added again. A file whose content changed since it was added is
+    added, and then the rows of its old content are deleted, unless another file holds it. A broken file is reported
+    and left out; the rest goes on. One process at a time adds for an owner (``owner.adding``).
+    """
+
+    descriptor = index_descriptor(owner.config)
+    report = AddReport()
+    with owner.adding:
+        _follow(owner)
+        there: set[str] = set()  # what this call added
+        for part in _chunks(paths, chunk, owner, there, report):
+            refused = _add_chunk(owner, part, descriptor, workers, seconds, report) if part.paths else {}
+            there.update(label for label in part.labels if label not in refused)
+            files = [*zip(part.paths, part.labels, strict=True), *part.copies]
+            report.errors += [(str(path), refused[label]) for path, label in files if label in refused]
+            report.skipped += sum(label not in refused for _, label in part.copies)
+            if owner.journal is not None and part.claims:
+                with owner.turn:
+                    owner.journal.claim({p: texts for p, texts in part.claims.items() if owner.journal.has(texts[0])})
+            if progress is not None:
+                progress(part.seen)
+        _drop_replaced(owner, report)
+    return report
+
+
+def _chunks(
+    paths: Sequence[Path], most: int, owner: ImageOwner, there: set[str], report: AddReport
+) -> Iterator[_Chunk]:
+    """Files read once each; those whose content is there already, or is read twice, are only noted."""
+    part, size = _Chunk(), 0
+    for path in paths:
+        part.seen += 1
+        try:
+            content = read_regular(path, IMAGE_FILE_BYTES, refused=ImageError)
+        except (ImageError, NotFoundError) as error:
+            report.errors.append((str(path), str(error).removeprefix(f"{shown(path)}: ")))
+        else:
+            label = image_label(hashlib.sha256(content).hexdigest())
+            part.claims[_place(path)] = [label]
+            if label in there or (owner.journal is not None and owner.journal.has(label)):
+                report.skipped += 1
+            elif label in part.labels:
+                part.copies.append((path, label))
+            else:
+                part.paths.append(path)
+                part.labels.append(label)
+                part.contents.append(content)
+                size += len(content)
+        if part.seen >= most or size >= _IMAGE_CHUNK_BYTES:
+            yield part
+            part, size = _Chunk(), 0
+    if part.seen:
+        yield part
+
+
+def _add_chunk(
+    owner: ImageOwner,
+    part: _Chunk,
+    descriptor: features.Descriptor,
+    workers: int | None,
+    seconds: dict[str, float] | None,
+    report: AddReport,
+) -> dict[str, str]:
+    """Add the new files of a chunk; labels of those that are left out, and why."""
+    began = time.perf_counter()
+    # from the content that is uploaded: the file may change meanwhile
+    got = features.extract(part.contents, descriptor, workers=workers, window=owner.config.window)
+    if seconds is not None:
+        seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
+    refused = {part.labels[i]: _reason(text) for i, _, text in got.errors}
+    kept = [int(i) for i in got.kept]
+    if not kept:
+        return refused
+    values = descriptor.embed(got.values)
+    good = []
+    for n, text in enumerate(_refused(owner.config.encoding, values)):
+        if text:
+            refused[part.labels[kept[n]]] = text
+        else:
+            good.append(n)
+    with owner.turn:  # another process may be adding the same content
+        new = [n for n in good if owner.journal is None or not owner.journal.has(part.labels[kept[n]])]
+        report.skipped += len(good) - len(new)
+        kept = [kept[n] for n in new]
+        if kept:
+            images = [(part.paths[i].name, part.contents[i]) for i in kept]
+            ids = owner.add_vectors(values[new], images, labels=[part.labels[i] for i in kept])
+            report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
+    return refused
+
+
+def _refused(encoding: Encoding, values: np.ndarray) -> list[str]:
+    """Why the encoding refuses each row, or nothing."""
+    try:
+        encoding.encode_rows(values)
+        return [""] * len(values)
+    except MippError:
+        out = []
+        for row in range(len(values)):
+            try:
+                encoding.encode_rows(values[row : row + 1])
+                out.append("")
+            except MippError as error:
+                out.append(str(error))
+        return out
+
+
+def _follow(owner: ImageOwner) -> None:
+    with owner.turn:
+        follow_servers(owner, _rows_label)
+
+
+def _rows_label(digest: str, number: int) -> str:
+    """Label of the n-th part with these encoded rows."""
+    return f"rows {digest} {number}"
+
+
+def _drop_replaced(owner: ImageOwner, report: AddReport) -> None:
+    """Delete the rows of content that files held before they were changed; what replaces it is there for good."""
+    if owner.journal is None:
+        return
+    with owner.turn:
+        owner.journal.settle({b.id: b.live for b in owner.batches()})
+        items = owner.journal.replaced()
+        while items:
+            ids: list[tuple[bytes, int]] = []
+            while items and len(ids) < _DELETED_ROWS:
+                batch, row, count = items.pop()
+                ids += [(batch, row + i) for i in range(count)]
+            report.replaced += owner.delete(ids)
+
+
+def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
+    """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
+
+    ``data`` is what :func:`mipp.io.vectors.load_vectors` gave for ``path``, which names them in journal and report. All
+    of it is checked against the encoding before the first chunk is sent. Chunks that the owner has already are skipped,
+    also from another file; chunks that the file held before and holds no more are deleted at the end.
+    """
+    encoding, params = owner.config.encoding, owner.config.params
+    row_bytes = params.padded(encoding.encoded_dim) * params.k // 8
+    chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
+    digest = hashlib.sha256()
+    labels: list[str] = []
+    for start in range(0, len(data), chunk):
+        part = np.ascontiguousarray(data[start : start + chunk])
+        try:
+            encoded = encoding.encode_rows(part)
+        except MippError as error:
+            raise type(error)(f"{path}, rows {start} to {start + len(part) - 1}: {error}") from None
+        digest.update(part.data.cast("B"))
+        same = rows_digest(encoded)
+        number = 0
+        while _rows_label(same, number) in labels:  # a file may hold the same rows several times
+            number += 1
+        labels.append(_rows_label(same, number))
+    report = AddReport()
+    with owner.adding:
+        _follow(owner)
+        for start, label in zip(range(0, len(data), chunk), labels, strict=True):
+            part = np.ascontiguousarray(data[start : start + chunk])
+            # of journals of the first version
+            former = part_label(digest.hexdigest(), start, len(part))
+            with owner.turn:  # another process may be adding the same rows
+                known = owner.journal is not None and (owner.journal.has(label) or owner.journal.has(former))
+                ids = [] if known else owner.add_vectors(part, labels=[label])
+            if known:
+                report.skipped += len(part)
+            else:
+                report.added += [(f"{path}:{start + i}", image) for i, image in enumerate(ids)]
+            if progress is not None:
+                progress(len(part))
+        if owner.journal is not None:
+            with owner.turn:
+                owner.journal.claim({_place(path): labels})
+            _drop_replaced(owner, report)
+    return report

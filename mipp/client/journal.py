@@ -1,0 +1,371 @@
+"""An owner's own record of what it added: makes adding resumable. Stays with the owner; servers never see it.
+
+Content is the key: a label says what was added (by the hash of its content), a *file* which path it was last seen at.
+Labels and paths are kept as keyed hashes (HMAC-SHA256), paths also sealed (AES-256-GCM), both under keys that come
+from the owner's root. So the file tells, without that root, how many images and paths there are, and in which batch
+and row each image is, which the servers know too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import re
+import sqlite3
+import stat
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..crypto.schedule import hkdf, random_bytes
+from ..errors import StoreError
+from ..store.files import sync_folder
+
+__all__ = ["Journal", "image_label", "part_label"]
+
+_VERSION = 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), tag BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (batch BLOB PRIMARY KEY, live INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS items (label BLOB NOT NULL, batch BLOB NOT NULL, row INTEGER NOT NULL,
+    count INTEGER NOT NULL, PRIMARY KEY (label, batch, row)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_by_batch ON items (batch, row);
+CREATE TABLE IF NOT EXISTS files (place BLOB NOT NULL, label BLOB NOT NULL, old INTEGER NOT NULL, path BLOB NOT NULL,
+    PRIMARY KEY (place, label)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_label ON files (label);
+"""
+#: sealed paths are filled up to a multiple of this, so that their lengths tell little
+_PAD = 128
+#: labels of the first version: a path, a hash, and for vectors which rows
+_CLEAR = re.compile(r"(?s)(.*) ([0-9a-f]{64})(?: rows ([0-9]+)\+([0-9]+))?")
+
+#: a label's rows: the first one's batch and number, and how many there are
+Item = tuple[bytes, int, int]
+
+
+def image_label(digest: str) -> str:
+    """Label of an image file by the SHA-256 of its content, in hex."""
+    return f"image {digest}"
+
+
+def part_label(digest: str, start: int, count: int) -> str:
+    """Label of some rows of a file of vectors, by the SHA-256 of all its vectors, in hex."""
+    return f"vectors {digest} rows {start}+{count}"
+
+
+class Journal:
+    """What was added, by label, and where it went; which paths it was seen at.
+
+    An entry is written before its batch is sent; :meth:`settle` drops those whose batch never became visible.
+
+    Parameters
+    ----------
+    path : file, made if missing, mode 0600; one of the first version, in the clear, is replaced by a sealed one
+    key : 32 secret bytes, of this owner alone
+
+    Raises
+    ------
+    StoreError
+        Not a journal, damaged, or another owner's. What it held can be had from the servers: remove it.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path = path
+        self._mac, self._seal = hkdf(key, b"labels"), AESGCM(hkdf(key, b"paths"))
+        self._lock = threading.RLock()
+        self._db: sqlite3.Connection | None = None
+        try:
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._new_path)  # of a migration that was interrupted
+            self._db = self._connect(path)
+            version = self._one("PRAGMA user_version")[0]
+            if version > _VERSION:
+                raise StoreError(f"journal {path} is of a later version, {version}")
+            if version < _VERSION and self._is_clear():
+                self._migrate()
+            elif version < _VERSION:
+                self._make()
+            tag = self._hash(b"owner")
+            if not hmac.compare_digest(self._one("SELECT tag FROM owner")[0], tag):
+                raise StoreError(f"journal {path} is not this owner's; remove it, and the next add makes a new one")
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            if isinstance(error, StoreError):
+                raise
+            raise self._failed("open", error) from None
+
+    @property
+    def _new_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.new")
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
+    def _make(self) -> None:
+        """Tables of an empty file, and whose it is."""
+        self._database.executescript(_SCHEMA)
+        with self._change() as db:
+            db.execute("INSERT OR IGNORE INTO owner VALUES (1, ?)", (self._hash(b"owner"),))
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    # --- one place for all statements -----------------------------------------------------------------------------
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        try:
+            with self._lock:
+                return self._database.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from None
+
+    def _one(self, sql: str, *values: object) -> Any:
+        return next(iter(self._all(sql, *values)), None)
+
+    @contextlib.contextmanager
+    def _change(self) -> Any:
+        """One transaction."""
+        try:
+            with self._lock, self._database as db:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+        except sqlite3.Error as error:
+            raise self._failed("write", error) from None
+
+    def _failed(self, verb: str, error: Exception) -> StoreError:
+        text = f"cannot {verb} journal {self._path}: {error}"
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            text += "; remove the file, and the next add rebuilds it from the servers"
+        return StoreError(text)
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreError(f"journal {self._path} is closed")
+        return self._db
+
+    # --- names --------------------------------------------------------------------------------------------------
+
+    def _hash(self, data: bytes) -> bytes:
+        return hmac.digest(self._mac, data, "sha256")
+
+    def _label(self, label: str) -> bytes:
+        return self._hash(b"label " + label.encode("utf-8", "surrogatepass"))
+
+    def _place(self, path: Path) -> tuple[bytes, bytes]:
+        """Keyed hash of a path, and the path sealed."""
+        raw = os.fsencode(path)
+        place = self._hash(b"place " + raw)
+        nonce = random_bytes(12)
+        plain = len(raw).to_bytes(4, "big") + raw
+        return place, nonce + self._seal.encrypt(nonce, plain + bytes(-len(plain) % _PAD), place)
+
+    def _opened(self, place: bytes, sealed: bytes) -> Path:
+        try:
+            plain = self._seal.decrypt(sealed[:12], sealed[12:], place)
+        except (InvalidTag, ValueError):
+            raise self._failed("read", sqlite3.DatabaseError("a path in it does not open")) from None
+        return Path(os.fsdecode(plain[4 : 4 + int.from_bytes(plain[:4], "big")]))
+
+    # --- what was added -----------------------------------------------------------------------------------------
+
+    def begin(self, batch: bytes, labels: Sequence[str], rows: int) -> None:
+        """One label per row of a batch that is about to be sent, or one for all ``rows``."""
+        count = rows if len(labels) == 1 else 1
+        items = [(self._label(text), batch, row, count) for row, text in enumerate(labels)]
+        with self._change() as db:
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, rows))
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+
+    def settle(self, live: Mapping[bytes, int]) -> None:
+        """Drop entries of batches that the servers do not have, or have no live row of.
+
+        ``live``: live rows of each batch that they have.
+        """
+        known = {row[0] for row in self._all("SELECT batch FROM batches UNION SELECT batch FROM items")}
+        gone = [(b,) for b in known if not live.get(b)]
+        if gone:
+            with self._change() as db:
+                labels = {r for b in gone for r in db.execute("SELECT DISTINCT label FROM items WHERE batch=?", b)}
+                db.executemany("DELETE FROM items WHERE batch=?", gone)
+                db.executemany("DELETE FROM batches WHERE batch=?", gone)
+                _forget_files(db, labels)
+
+    def differing(self, live: Mapping[bytes, int]) -> dict[bytes, bool]:
+        """Batches of which this journal does not know what the servers have; whether it knows their rows' labels."""
+        known = dict(self._all("SELECT batch, live FROM batches"))
+        return {batch: batch in known for batch, rows in live.items() if rows and known.get(batch) != rows}
+
+    def found(self, batch: bytes, rows: Collection[int], labels: Iterable[tuple[str, int, int]] = ()) -> None:
+        """What the servers have of a batch: its live rows, and (label, first row, rows) where labels are new."""
+        items = [(self._label(text), batch, row, count) for text, row, count in labels]
+        alive = set(rows)
+        with self._change() as db:
+            dead = [
+                r for r in db.execute("SELECT label, row, count FROM items WHERE batch=?", (batch,))
+                if alive.isdisjoint(range(r[1], r[1] + r[2]))
+            ]  # fmt: skip
+            db.executemany("DELETE FROM items WHERE label=? AND batch=? AND row=?", [(r[0], batch, r[1]) for r in dead])
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, len(alive)))
+            _forget_files(db, {(r[0],) for r in dead})
+
+    def has(self, label: str) -> bool:
+        """Whether this was added and not deleted since."""
+        return self._one("SELECT 1 FROM items WHERE label=?", self._label(label)) is not None
+
+    def deleted(self, ids: Iterable[tuple[bytes, int]]) -> None:
+        """Rows that were deleted."""
+        gone: dict[bytes, set[int]] = {}
+        for batch, row in ids:
+            gone.setdefault(batch, set()).add(row)
+        with self._change() as db:
+            labels = set()
+            for batch, rows in gone.items():
+                for label, row, count in db.execute(
+                    "SELECT label, row, count FROM items WHERE batch=?", (batch,)
+                ).fetchall():
+                    if rows.issuperset(range(row, row + count)):
+                        db.execute("DELETE FROM items WHERE label=? AND batch=? AND row=?", (label, batch, row))
+                        labels.add((label,))
+                db.execute("UPDATE batches SET live=live-? WHERE batch=?", (len(rows), batch))
+            _forget_files(db, labels)
+
+    def moved(self, places: Mapping[tuple[bytes, int], tuple[bytes, int]]) -> None:
+        """Rows that get new ids by a merge that is about to be made; :meth:`settle` drops the old or the new ones."""
+        items: list[tuple[bytes, bytes, int, int]] = []
+        old = {batch for batch, _ in places}
+        rows: dict[bytes, list[int]] = {}
+        for batch, row in places:
+            rows.setdefault(batch, []).append(row)
+        for batch in old:
+            for label, first, count in self._all("SELECT label, row, count FROM items WHERE batch=?", batch):
+                live = [r for r in rows[batch] if first <= r < first + count] if count > 1 else [first]
+                new = [places[batch, r] for r in live if (batch, r) in places]
+                if new:
+                    items.append((label, *min(new), len(new)))
+        known = {row[0] for row in self._all("SELECT batch FROM batches")}
+        counts: dict[bytes, int] = {}
+        for batch, _ in places.values():
+            counts[batch] = counts.get(batch, 0) + 1
+        with self._change() as db:
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+            if old <= known:  # else the servers are asked what the new one holds
+                db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?)", list(counts.items()))
+
+    # --- which files hold it ------------------------------------------------------------------------------------
+
+    def claim(self, files: Mapping[Path, Sequence[str]]) -> None:
+        """Files as they are now, and the labels of what they hold; what they held before is :meth:`replaced`.
+
+        A file that is gone gives up what it held to the new one: it was moved.
+        """
+        now = [(*self._place(path), {self._label(text) for text in texts}) for path, texts in files.items()]
+        places = {place for place, _, _ in now}
+        new: set[bytes] = set()
+        with self._change() as db:
+            for place, sealed, labels in now:
+                known = dict(db.execute("SELECT label, old FROM files WHERE place=?", (place,)).fetchall())
+                new |= labels - known.keys()
+                rows = [(place, label, sealed) for label in labels - known.keys()]
+                db.executemany("INSERT INTO files VALUES (?, ?, 0, ?)", rows)
+                turned = [(int(label not in labels), place, label) for label in known]
+                db.executemany("UPDATE files SET old=? WHERE place=? AND label=?", turned)
+            for label in new:
+                for other, sealed in db.execute("SELECT place, path FROM files WHERE label=?", (label,)).fetchall():
+                    if other not in places and _gone(self._opened(other, sealed)):
+                        db.execute("DELETE FROM files WHERE place=? AND label=?", (other, label))
+
+    def replaced(self) -> list[Item]:
+        """Rows of what files held before they were changed, and no other file holds."""
+        return self._all(
+            "SELECT batch, row, count FROM items WHERE label IN (SELECT label FROM files WHERE old=1) "
+            "AND label NOT IN (SELECT label FROM files WHERE old=0) ORDER BY batch, row"
+        )
+
+    # --- the first version --------------------------------------------------------------------------------------
+
+    def _is_clear(self) -> bool:
+        columns = [row[1] for row in self._all("PRAGMA table_info(items)")]
+        return "whole" in columns
+
+    def _migrate(self) -> None:
+        """Put a sealed journal in the place of the clear one, whose bytes are overwritten."""
+        rows = self._all("SELECT label, batch, row FROM items ORDER BY batch, row")
+        self._database.close()
+        old = os.open(self._path, os.O_RDWR)
+        try:
+            os.close(os.open(self._new_path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            self._db = self._connect(self._new_path)
+            self._make()
+            items, files = [], []
+            size: dict[bytes, int] = {}
+            for label, batch, row in rows:
+                text, count, path = _read_clear(label)
+                items.append((self._label(text), batch, row, count))
+                size[batch] = size.get(batch, 0) + count
+                if path is not None:
+                    place, sealed = self._place(Path(path))
+                    files.append((place, self._label(text), 0, sealed))
+            with self._change() as db:
+                db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+                db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", files)
+                # batches that come to other numbers, or were not noted, are looked up at the servers
+                db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?)", list(size.items()))
+            self._db.close()
+            with open(self._new_path, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(self._new_path, self._path)
+            sync_folder(self._path.parent)
+            _overwrite(old)
+        finally:
+            os.close(old)
+        self._db = self._connect(self._path)
+
+
+def _read_clear(label: str) -> tuple[str, int, str | None]:
+    """A label of the first version: the label now, how many rows it is of, and the path of an image."""
+    found = _CLEAR.fullmatch(label)
+    if found is None:
+        return label, 1, None
+    path, digest, start, count = found.groups()
+    if start is None:
+        return image_label(digest), 1, str(path)
+    return part_label(digest, int(start), int(count)), int(count), None
+
+
+def _forget_files(db: sqlite3.Connection, labels: Iterable[tuple[bytes]]) -> None:
+    """Drop the files of labels that nothing is left of."""
+    db.executemany("DELETE FROM files WHERE label=?1 AND NOT EXISTS (SELECT 1 FROM items WHERE label=?1)", list(labels))
+
+
+def _gone(path: Path) -> bool:
+    """Whether there is no such file any more; one that cannot be looked at may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _overwrite(fd: int) -> None:
+    """Zeros over an open file that has no name any more; what a file system keeps elsewhere is beyond reach."""
+    with contextlib.suppress(OSError):
+        size = os.fstat(fd).st_size
+        for start in range(0, size, 1 << 20):
+            os.pwrite(fd, bytes(min(1 << 20, size - start)), start)
+        os.fsync(fd)
+        os.ftruncate(fd, 0)

@@ -1,0 +1,116 @@
+"""An owner's journal follows what the servers hold: what it lacks is read back, what they lost is dropped.
+
+A journal that is lost, or older than what it describes, would have everything added again. Images come back from a
+cloud as they were encrypted, vectors as quantised rows; the owner's keys open both, and the content gives the label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..crypto import box, schedule
+from ..errors import AuthenticationError, IntegrityError, MessageError, ShapeError, StoreError
+from ..rpc import messages as m
+from ..rpc.limits import FETCH_IMAGES
+from .fetching import parse_image
+from .journal import image_label
+
+if TYPE_CHECKING:
+    from .owner import ImageOwner
+
+__all__ = ["follow_servers", "rows_digest"]
+
+#: digest of encoded rows -> their label, the n-th part of that digest
+PartLabel = Callable[[str, int], str]
+
+
+def rows_digest(encoded: np.ndarray) -> str:
+    """SHA-256 in hex of encoded rows, as :meth:`mipp.Encoding.encode_rows` gives them."""
+    return hashlib.sha256(np.ascontiguousarray(encoded).data.cast("B")).hexdigest()
+
+
+def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
+    """Bring an owner's journal up to what the servers hold; how many batches had to be read back.
+
+    Call it while holding ``owner.turn``. Reads a batch back only if the journal does not know it; one that no cloud can
+    read is passed over.
+
+    Parameters
+    ----------
+    owner : with a journal, else nothing happens
+    part_label : names a batch of vectors
+    """
+    journal = owner.journal
+    if journal is None:
+        return 0
+    live = {b.id: b.live for b in owner.batches()}
+    journal.settle(live)
+    unknown = 0
+    for batch, known in journal.differing(live).items():
+        try:
+            server, got = owner._fetch_anywhere(batch)
+        except (StoreError, IntegrityError):  # no cloud can read it now; tried again next time
+            continue
+        rows = [int(r) for r in got.ordinals]
+        if known:  # rows were deleted by a process that died, or by one with another journal
+            journal.found(batch, rows)
+            continue
+        unknown += 1
+        labels = [(image_label(digest), row, 1) for row, digest in _images(owner, batch, rows, got)]
+        if not labels and len(rows) == got.rows:
+            digest, number = rows_digest(owner._opened(got, server, batch)), 0
+            while journal.has(part_label(digest, number)):
+                number += 1
+            labels = [(part_label(digest, number), 0, len(rows))]
+        journal.found(batch, rows, labels)
+    return unknown
+
+
+def _images(owner: ImageOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -> Iterator[tuple[int, str]]:
+    """Row and SHA-256 of each image of a batch that a cloud still has and the owner's keys open."""
+    key_part, cloud_part = owner._image_parts()
+    ids = [
+        batch_id.tobytes() + int(row).to_bytes(8, "big")
+        for batch_id, row in zip(got.origin_batch, got.origin_row, strict=True)
+    ]
+    places = dict(zip(rows, ids, strict=True))
+    for server in owner.config.params.storage_servers:  # the second for what the first one has not
+        missing = []
+        for row, blob in _files(owner, server, batch, list(places)):
+            image = places[row]
+            parts = schedule.image_part(key_part, image), schedule.image_part(cloud_part, image)
+            try:
+                plain = box.open_image(*parts, owner.config.id, owner.id, image, blob)
+                yield row, hashlib.sha256(parse_image(plain)[1]).hexdigest()
+            except (AuthenticationError, MessageError):
+                missing.append(row)
+        places = {row: places[row] for row in missing}
+
+
+def _files(owner: ImageOwner, server: int, batch: bytes, rows: list[int]) -> Iterator[tuple[int, bytes]]:
+    """Encrypted files of rows from one cloud, in requests of a size that it answers."""
+    waiting = [rows[i : i + FETCH_IMAGES] for i in range(0, len(rows), FETCH_IMAGES)][::-1]
+    while waiting:
+        some = waiting.pop()
+        try:
+            reply = owner._ask({server: m.FetchOwnImages(batch, np.array(some, "<i8"))})[server]
+        except ShapeError:
+            if len(some) > 1:  # too large together
+                waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+                continue
+            yield some[0], b""
+            continue
+        offsets = reply.offsets
+        if (
+            len(offsets) != len(some) + 1
+            or offsets[0]
+            or (np.diff(offsets) < 0).any()
+            or offsets[-1] != len(reply.files)
+        ):
+            raise MessageError("a server's reply does not hold one file per image")
+        for i, row in enumerate(some):
+            yield row, reply.files[int(offsets[i]) : int(offsets[i + 1])].tobytes()

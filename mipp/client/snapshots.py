@@ -1,0 +1,116 @@
+"""What a user makes of the servers' snapshots: one state that all of them can answer, and what must be left out.
+
+What one server says is checked against the others: owners, names, grants, positions. Public facts only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from ..errors import MessageError, plain_text
+from ..rpc import messages as m
+from ..rpc.names import known_name
+from .results import Index, LeftOut, cut
+
+__all__ = ["Told", "common_state"]
+
+_NAMES = "the servers know it by different names"
+#: a server's state hash, and its owners
+Told = tuple[bytes, Sequence[m.OwnerSnapshot]]
+
+
+def common_state(
+    told: Mapping[int, Told], full: int, blocked: frozenset[bytes] = frozenset()
+) -> tuple[Index, frozenset[bytes]]:
+    """The newest state that all servers can answer.
+
+    Parameters
+    ----------
+    told : what each server said; server ``full`` with lists of batches, the others without
+    blocked : owners that are not looked at
+
+    Returns
+    -------
+    index : owners on which the servers agree, without damaged batches; what is missing is in its ``left_out``
+    unsettled : owners on whom the servers differ in a way that may pass when a change has reached all of them
+
+    Raises
+    ------
+    MessageError
+        A server's snapshot does not fit together.
+    """
+    others = {server: {o.owner: o for o in owners} for server, (_, owners) in told.items() if server != full}
+    chosen, left_out, unsettled, unranked = [], [], set(), []
+    for o in told[full][1]:
+        if o.owner in blocked:
+            continue
+        _check(o)
+        of = {full: o, **{server: owners[o.owner] for server, owners in others.items() if o.owner in owners}}
+        name = known_name(o.name, o.owner)
+        reasons = [
+            LeftOut(o.owner, name, batch, server, plain_text(reason))
+            for server, one in of.items() for batch, reason in zip(one.damaged, one.reasons, strict=True)
+        ]  # fmt: skip
+        left_out += reasons
+        if any(not r.batch for r in reasons):
+            continue
+        unranked += _unranked(o, name, of)
+        differ = _difference(o, list(of.values()), len(told))
+        if differ:
+            left_out.append(LeftOut(o.owner, name, b"", 0, differ))
+            if differ != _NAMES:  # that does not pass by waiting
+                unsettled.add(o.owner)
+            continue
+        position, view = min((one.position, one.view) for one in of.values())
+        part = cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
+        if len(part.batches) or not reasons:
+            chosen.append(part)
+    grants = m.grants_hash(o.grant for o in told[full][1])
+    heads = {o.owner: o.position for o in told[full][1]}
+    behind = any(o.position < heads[o.owner] for o in chosen)
+    hashes = {server: hash_ for server, (hash_, _) in told.items()}
+    return Index(hashes, chosen, left_out, grants, behind, unranked), frozenset(unsettled)
+
+
+def _check(o: m.OwnerSnapshot) -> None:
+    shapes = {len(o.rows), len(o.positions)}
+    fits = o.batches.shape == (len(o.rows), 16) and shapes == {len(o.rows)} and o.dead_batch.shape == o.dead_row.shape
+    if (
+        not fits
+        or len(o.damaged) != len(o.reasons)
+        or len(o.unranked) != len(o.unranked_reasons)
+        or (len(o.rows) and int(o.rows.min()) < 1)
+    ):
+        raise MessageError("a server sent a snapshot that does not fit together")
+    if len(o.dead_batch):
+        inside = int(o.dead_batch.min()) >= 0 and int(o.dead_batch.max()) < len(o.rows) and int(o.dead_row.min()) >= 0
+        if not inside or (o.dead_row >= o.rows[o.dead_batch]).any():
+            raise MessageError("a server sent a snapshot that does not fit together")
+
+
+def _unranked(o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot]) -> list[LeftOut]:
+    """Batches that some server does not rank: one entry each, of the first server that says so."""
+    found: dict[bytes, tuple[int, str]] = {}
+    for server, one in of.items():
+        for batch, reason in zip(one.unranked, one.unranked_reasons, strict=True):
+            found.setdefault(batch, (server, reason))
+    everywhere = [set(one.unranked) for one in of.values()]
+    return [
+        LeftOut(o.owner, name, batch, 0 if all(batch in some for some in everywhere) else server, plain_text(reason))
+        for batch, (server, reason) in found.items()
+    ]
+
+
+def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -> str:
+    """Why an owner cannot be searched at one state by all servers, or nothing."""
+    if len(all_) != servers or any(one.grant != o.grant for one in all_):
+        return "its grant is not the same at all servers"
+    if any(one.name != o.name for one in all_):
+        return _NAMES
+    lowest = min(one.position for one in all_)
+    if any(one.view != o.view for one in all_ if one.position == o.position):
+        return "the servers hold different histories of it"
+    if any(one.floor > lowest for one in all_):
+        return "a change of it has not reached all servers"
+    return ""

@@ -1,0 +1,1 @@
+"""What servers say among themselves: comparison, ranking, range certificates on secret shares."""

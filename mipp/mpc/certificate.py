@@ -1,0 +1,295 @@
+"""The servers' test, on shares, that rows keep the encoding's bounds; once for each batch, before it is ranked.
+
+For a group of rows each server projects its words on random coefficients in {-1, 0, 0, 1}, drawn when the shares were
+fixed, and the servers compare the projections with a bound (:class:`~mipp.encoding.bounds.RowRule`). Once no word can
+be larger than X < 2^(k-2), words are lifted from Z_2^k to Z_2^64 exactly, their weighted squares summed there, and
+every row's sum is compared with the encoding's limit. That the three servers' words lie on one polynomial of degree 1,
+and that the last word of l2 is the sum, are opened as differences that are zero.
+
+All that is opened is the same for all rows within the bounds. Of a batch that is refused it tells about its owner's
+rows alone. Why this is enough is proved in the room's README.
+
+Source: projections as in Baum, Nof, "Concretely-efficient zero-knowledge arguments for arithmetic circuits", PKC 2020,
+and Lyubashevsky, Nguyen, Seiler, PKC 2021; lifting with a dealer's masks as in Escudero et al., "Improved primitives
+for MPC over mixed arithmetic-binary circuits", CRYPTO 2020. Cost: :func:`mipp.mpc.cost.certificate_cost`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from .. import ring
+from .._native import _core
+from ..encoding.bounds import PROJECTIONS, RowRule
+from ..errors import ProtocolError
+from ..params import RING_DTYPES, Params
+from . import kernels as local
+from .comparison import less_than
+from .quickselect import unpack
+from .replicated import open_words, reshare_words
+from .session import Party
+
+__all__ = ["MOST_NAMED", "TOGETHER", "Batch", "certify_rows", "chunk_rows"]
+
+#: words of a server that are tested at a time
+_CHUNK_WORDS = 1 << 21
+#: rows of a failing batch that are named
+MOST_NAMED = 1000
+#: rows of a chunk whose comparisons share their rounds, which costs some bytes
+TOGETHER = 4096
+_DEALER = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """What all three servers know of the rows to be certified, and must agree on.
+
+    Parameters
+    ----------
+    header : 32 bytes: names owner and batch
+    snapshot : 32 bytes: which of the rows are tested
+    rows : how many
+    rule : of the encoding
+    params : n=3, t=1
+    """
+
+    header: bytes
+    snapshot: bytes
+    rows: int
+    rule: RowRule
+    params: Params
+
+    @property
+    def digest(self) -> bytes:
+        """Of all values but the snapshot, for the first round."""
+        r = self.rule
+        extra = dataclasses.astuple(r.extra) if r.extra is not None else ()
+        facts = (r.ring_bits, r.width, r.weights.tobytes(), r.limit, r.group, r.exact, r.bound, r.hint_bits, extra)
+        return local.digest("mipp v1 certificate", self.header, self.rows, *facts)
+
+
+def chunk_rows(rule: RowRule) -> int:
+    """Rows that are tested at a time: whole groups."""
+    return max(1, _CHUNK_WORDS // (rule.width * rule.group)) * rule.group
+
+
+def certify_rows(
+    party: Party,
+    rows: Callable[[int, int], np.ndarray],
+    batch: Batch,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Which rows break the rule, as all three servers see it: sorted row numbers, at most :data:`MOST_NAMED`.
+
+    Parameters
+    ----------
+    party : new, one per attempt
+    rows : gives this server's words (stop - start, D) of rows start to stop: stored, or the keystream. Secret
+    batch : what all agree on
+    progress : called with the number of rows that were tested so far
+
+    Raises
+    ------
+    StaleSnapshotError, ParameterError, ProtocolError, MessageError
+        The parties disagree, or one failed: nothing is certified.
+
+    A row within the bounds fails with less than 10^-16; one beyond passes with at most 2^-40.
+    """
+    # a small batch is less than a group: fewer coefficients, the same bound
+    rule = dataclasses.replace(batch.rule, group=max(1, min(batch.rule.group, batch.rows)))
+    with party.attempt():
+        party.hello(batch.header, batch.digest, batch.snapshot)
+        columns = _columns(party, batch, rule, "group")
+        step, failing, groups = chunk_rows(rule), [], []
+        for start in range(0, batch.rows, step):
+            stop = min(start + step, batch.rows)
+            bad_groups, bad_rows = _chunk(party, rows(start, stop), rule, batch.params, columns)
+            groups += [(start + g * rule.group, min(start + (g + 1) * rule.group, stop)) for g in bad_groups.tolist()]
+            failing.append(start + bad_rows)
+            if progress is not None:
+                progress(stop)
+        found = np.concatenate([np.empty(0, np.int64), *failing])
+        if groups:
+            found = _named(party, rows, batch, groups, found)
+        party.confirm()
+        return np.unique(found)[:MOST_NAMED]
+
+
+def _named(
+    party: Party, rows: Callable[[int, int], np.ndarray], batch: Batch, groups: list[tuple[int, int]], found: np.ndarray
+) -> np.ndarray:
+    """Rows of the first failing groups, each tested by itself: of the others in a failing group nothing is known."""
+    rule = batch.rule.alone()
+    columns = _columns(party, batch, rule, "alone")
+    groups = groups[: MOST_NAMED // (groups[0][1] - groups[0][0]) + 1]
+    numbers = np.concatenate([np.arange(start, stop) for start, stop in groups])
+    words = np.concatenate([rows(start, stop) for start, stop in groups])
+    named = []
+    for at in range(0, len(numbers), chunk_rows(rule)):
+        some = numbers[at : at + chunk_rows(rule)]
+        bad = np.union1d(*_chunk(party, words[at : at + len(some)], rule, batch.params, columns))
+        named.append(some[bad])
+    alone = np.concatenate(named)
+    # a group whose rows all pass by themselves is named whole
+    whole = [np.arange(start, stop) for start, stop in groups if not ((alone >= start) & (alone < stop)).any()]
+    return np.concatenate([np.setdiff1d(found, numbers), alone, *whole])
+
+
+def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndarray:
+    """What this server multiplies groups of its words by: projections of the row, then of what must be zero."""
+    size, dtype = rule.group * rule.width, RING_DTYPES[rule.ring_bits]
+    coins = party.coins(f"projections {purpose}", PROJECTIONS * (-(-size // 4)))
+    two = np.unpackbits(coins.reshape(PROJECTIONS, -1), axis=1, count=2 * size).reshape(PROJECTIONS, size, 2)
+    # 11: 1, 00: -1, else 0
+    signs = two[..., 0].astype(dtype) + two[..., 1].astype(dtype) - dtype.type(1)
+    parts = []
+    if party.index != _DEALER and not rule.exact:
+        mine = (signs.reshape(-1, rule.width) * rule.tested.astype(dtype)).reshape(PROJECTIONS, size)
+        parts.append(_times(mine, batch.params.row_weights()[party.index - 1]))
+    parts.append(_times(signs, batch.params.row_degree_matrices()[party.index - 1]))
+    return np.concatenate(parts)
+
+
+def _times(signs: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Coefficients of this server's words, from those of the elements that it maps them to by an (m, m) matrix."""
+    out = np.empty_like(signs)
+    _core.combine([signs], np.ascontiguousarray(matrix.T)[None, None], [out], 1)
+    return out
+
+
+def _chunk(
+    party: Party, words: np.ndarray, rule: RowRule, params: Params, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of groups and of rows that fail."""
+    n, group, dtype = len(words), rule.group, RING_DTYPES[rule.ring_bits]
+    groups = -(-n // group)
+    whole = words
+    if n < groups * group:
+        whole = np.zeros((groups * group, rule.width), dtype)
+        whole[:n] = words
+    products = ring.matmul(whole.reshape(groups, -1), columns, threads=party.threads or None)
+    first, cloud = party.index == 1, party.index != _DEALER
+    own = np.zeros((0, rule.width), dtype)
+    if cloud:
+        own = np.empty_like(words)
+        _core.combine([words], params.row_weights()[party.index - 1][None, None], [own], party.threads)
+    if rule.exact:
+        tested = own[:, rule.tested] if cloud else np.zeros((n, int(rule.tested.sum())), dtype)
+        values = np.ascontiguousarray(tested).reshape(-1)
+    else:
+        values = products[:PROJECTIONS].reshape(-1) if cloud else np.zeros(PROJECTIONS * groups, dtype)
+    sums, last = _squares(party, own, n, rule)
+
+    # differences that are zero: words of three polynomials' degree, and the last word of l2 less the sum
+    zero = [products[-PROJECTIONS:].reshape(-1)]
+    e = rule.extra
+    if e is not None and not e.slack:
+        stored = own[:, e.word] if cloud else np.zeros(n, dtype)
+        zero.append(sums.astype(dtype) - stored)
+    opened = open_words(party, np.concatenate(zero))
+
+    # differences that are not negative
+    bound = dtype.type(rule.bound * first)
+    narrow, wide = [bound - values, bound + values], [np.uint64(rule.limit * first) - sums]
+    if e is not None and e.slack:
+        stored = own[:, e.word] + dtype.type(e.centre * first % (1 << rule.ring_bits)) if cloud else np.zeros(n, dtype)
+        narrow += [stored, dtype.type(e.most * first) - stored]
+        apart = np.uint64(e.unit) * last - sums
+        wide += [np.uint64(e.slack * first) - apart, np.uint64(e.slack * first) + apart]
+    low, high = _negatives(party, np.concatenate(narrow), np.concatenate(wide), rule, together=n <= TOGETHER)
+
+    size = len(values)
+    each = low[:size] | low[size : 2 * size]
+    bad_rows = high.reshape(-1, n).any(axis=0) | low[2 * size :].reshape(-1, n).any(axis=0)
+    bad_groups = (opened[: PROJECTIONS * groups].reshape(PROJECTIONS, groups) != 0).any(axis=0)
+    if rule.exact:
+        bad_rows |= each.reshape(n, -1).any(axis=1)
+    else:
+        bad_groups |= each.reshape(PROJECTIONS, groups).any(axis=0)
+    if len(zero) > 1:
+        bad_rows |= opened[PROJECTIONS * groups :] != 0
+    return np.flatnonzero(bad_groups), np.flatnonzero(bad_rows)
+
+
+def _negatives(
+    party: Party, narrow: np.ndarray, wide: np.ndarray, rule: RowRule, *, together: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which sums of k bits, and which of k + e bits, are negative, opened: bool arrays.
+
+    ``together``: in the rounds of one comparison. A share times 2^e is a share modulo 2^(k+e) of a number with the same
+    sign.
+    """
+    calls = [(narrow, rule.ring_bits), (wide, rule.sum_bits)]
+    if together:
+        lifted = narrow.astype(np.uint64) << np.uint64(rule.hint_bits)
+        calls = [(np.concatenate([lifted, wide]), rule.sum_bits)]
+    bits = [unpack(less_than(party, reshare_words(party, words), width), len(words)) for words, width in calls]
+    every = np.concatenate(bits)
+    return every[: len(narrow)], every[len(narrow) :]
+
+
+def _squares(party: Party, own: np.ndarray, n: int, rule: RowRule) -> tuple[np.ndarray, np.ndarray]:
+    """Additive shares (n,) mod 2^(k+e) of each row's weighted sum of squares, and of its last word plus the centre.
+
+    The clouds learn m = x + 2^(k-2) + r, r the sum of one mask of each with the key centre. It knows r, and shares with
+    them what turns "m less r mod 2^k" into integers: whether the two masks wrap, the top bit of r, and, where that is
+    set, r's other bits (README). ``own``: this cloud's additive share of the rows.
+    """
+    k, dtype = rule.ring_bits, RING_DTYPES[rule.ring_bits]
+    hint = RING_DTYPES.get(rule.hint_bits, np.dtype("u1"))
+    shape, count = (n, rule.width), n * rule.width
+
+    def mask(missing: int, purpose: str, kind: np.dtype, size: int) -> np.ndarray:
+        return local.keystream(party.key(missing, purpose), size, kind, party.threads)
+
+    def hints(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        if not rule.hint_bits:
+            return None
+        carry, top, rest = flat.reshape(3, *shape)
+        return carry, top, rest
+
+    empty = np.empty(0, hint)
+    if party.index == _DEALER:
+        given = mask(2, "hints", hint, 3 * count) if rule.hint_bits else empty
+        r1, r2 = (mask(missing, "lift", dtype, count).reshape(shape) for missing in (2, 1))
+        sums = local.square_dealer(r1, r2, rule.weights, hints(given), party.threads)
+        party.exchange("lift", {2: [given]} if rule.hint_bits else {}, {})
+        return sums, np.zeros(n, np.uint64)
+    other = 3 - party.index
+    r = mask(other, "lift", dtype, count).reshape(shape)
+    mine = own + r
+    if party.index == 1:
+        offset = np.full(rule.width, 1 << (k - 2), dtype)
+        if rule.extra is not None:
+            offset[rule.extra.word] = rule.extra.centre % (1 << k)
+        mine += offset
+    given = mask(2, "hints", hint, 3 * count) if party.index == 1 and rule.hint_bits else empty
+    incoming: dict[int, list[tuple[int, type]]] = {other: [(count, dtype.type)]}
+    if party.index == 2 and rule.hint_bits:
+        incoming[_DEALER] = [(3 * count, hint.type)]
+    got = party.exchange("lift", {other: [mine]}, incoming)
+    m = mine + got[other][0].reshape(shape)
+    shares = hints(got[_DEALER][0] if _DEALER in got else given)
+    sums = local.square_share(m, r, rule.weights, party.index == 1, shares, party.threads)
+    if rule.extra is None:
+        return sums, np.zeros(n, np.uint64)
+    at = rule.extra.word
+    last = np.uint64(0) - r[:, at].astype(np.uint64)
+    if party.index == 1:
+        last += m[:, at].astype(np.uint64)
+    if shares is not None:
+        clear = np.uint64(1) - (m[:, at] >> dtype.type(k - 1)).astype(np.uint64)
+        last += (shares[0][:, at].astype(np.uint64) + clear * shares[1][:, at].astype(np.uint64)) << np.uint64(k)
+    return sums, last
+
+
+def refused(rows: np.ndarray, total: int) -> str:
+    """A sentence that names rows which are out of range."""
+    if not len(rows):
+        raise ProtocolError("no row was refused")
+    shown = ", ".join(map(str, rows[:20].tolist()))
+    more = f" and {'at least ' * (len(rows) >= MOST_NAMED)}{len(rows) - 20} more" if len(rows) > 20 else ""
+    return f"of {total} rows, these are out of the encoding's range: {shown}{more}"

@@ -1,0 +1,273 @@
+"""What a protocol will cost, before anything runs: rounds, payload bytes and frames of each party.
+
+Exact for the threshold. For top-k the number of comparisons depends on the (uniform) order at the shuffled positions,
+not on the data: ``typical`` is the expected path, ``bound`` a limit that a run exceeds with a chance below one in a
+thousand (measured over the order only, see the tests). Everything here is public.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+from ..encoding.bounds import PROJECTIONS, QueryRule, RowRule
+from . import kernels as local
+from .certificate import TOGETHER, chunk_rows
+from .comparison import Circuit, blocks_of, theta_width
+from .link import HEADER_BYTES, PARTIES
+from .quickselect import SMALL, cross_size, pivot_rank, sample_size
+from .session import CONFIRM_BYTES, HELLO_BYTES, Public
+
+__all__ = [
+    "Cost",
+    "TopKCost",
+    "certificate_cost",
+    "comparison_cost",
+    "expected_calls",
+    "largest_call",
+    "threshold_cost",
+    "top_k_cost",
+]
+
+
+@dataclasses.dataclass
+class Cost:
+    """Rounds, and by party: payload bytes and frames sent. What servers send to the user is not counted."""
+
+    rounds: int = 0
+    payload: dict[int, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTIES, 0))
+    frames: dict[int, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTIES, 0))
+
+    @property
+    def bytes(self) -> dict[int, int]:
+        """Bytes sent by each party, headers included."""
+        return {p: self.payload[p] + HEADER_BYTES * self.frames[p] for p in PARTIES}
+
+    def send(self, party: int, size: int, frames: int = 1) -> None:
+        self.payload[party] += size
+        self.frames[party] += frames
+
+    def all_send(self, size: int, frames: int = 1) -> None:
+        """A round in which every party sends ``size`` bytes in so many frames."""
+        self.rounds += 1
+        for party in PARTIES:
+            self.send(party, size, frames)
+
+
+@dataclasses.dataclass
+class TopKCost:
+    """``typical`` and ``bound`` costs; expected comparisons over all queries."""
+
+    typical: Cost
+    bound: Cost
+    comparisons: int
+
+
+def comparison_cost(
+    n: int, width: int, circuit: Circuit = "tree", *, to_user: bool = False, first_step: int = 0
+) -> Cost:
+    """n comparisons in one call, without the resharing.
+
+    Parameters
+    ----------
+    n : comparisons
+    width : v bits
+    circuit : as in :func:`mipp.mpc.comparison.sign_shares`
+    to_user : the opened bits go to the user, and are not counted
+    first_step : the round's number, which says who splits
+    """
+    cost, plane = Cost(), 8 * local.plane_words(n)
+    blocks = [(owner, 8 * (end - start)) for owner, start, end in blocks_of(n, first_step)]
+    cost.rounds += 1
+    for owner, size in blocks:
+        cost.send(owner, width * size)
+    if circuit == "ripple":
+        for _ in range(width - 2):
+            cost.all_send(plane)
+    else:
+        leaves = width - 1
+        if circuit == "exchanged":
+            cost.rounds += 1
+            for owner, size in blocks:
+                for party in PARTIES:
+                    if party != owner:
+                        cost.send(party, leaves * size)
+        elif leaves > 1:
+            cost.all_send(leaves * plane)
+        while leaves > 2:
+            cost.all_send(local.layer_gates(leaves) * plane)
+            leaves = (leaves + 1) // 2
+    if not to_user and circuit == "exchanged":
+        cost.rounds += 2
+        for owner, size in blocks:
+            for party in PARTIES:
+                cost.send(party, 2 * size if party == owner else size, 0)
+        for party in PARTIES:
+            cost.send(party, 0, 4)
+    elif not to_user:
+        cost.all_send(2 * plane, 2)
+    return cost
+
+
+def threshold_cost(
+    public: Public, queries: int, theta_range: tuple[int, int], circuit: Circuit = "tree", *,
+    rule: QueryRule | None = None,
+) -> Cost:  # fmt: skip
+    """Exact cost of :func:`mipp.mpc.comparison.threshold`.
+
+    Parameters
+    ----------
+    theta_range : least and largest public threshold, or the declared range of secret ones
+    rule : that queries are checked by, None without a check
+    """
+    width = theta_width(public, *theta_range)
+    cost = Cost()
+    cost.all_send(2 * HELLO_BYTES, 2)
+    _add_check(cost, rule)
+    cost.all_send(queries * public.rows * public.ring_bits // 8)
+    _add(cost, comparison_cost(queries * public.rows, width, circuit, to_user=True, first_step=cost.rounds))
+    cost.all_send(2 * CONFIRM_BYTES, 2)
+    cost.all_send(0, 2)
+    return cost
+
+
+def _add_check(cost: Cost, rule: QueryRule | None) -> None:
+    """The round in which sums of what is zero are opened."""
+    if rule is not None:
+        cost.all_send(2 * PROJECTIONS * rule.proof_bits // 8, 2)
+
+
+def certificate_cost(rule: RowRule, rows: int) -> Cost:
+    """Exact cost of :func:`mipp.mpc.certificate.certify_rows` when all rows keep the rule."""
+    cost, word = Cost(), rule.ring_bits // 8
+    rule = dataclasses.replace(rule, group=max(1, min(rule.group, rows)))
+    cost.all_send(2 * HELLO_BYTES, 2)
+    step, e = chunk_rows(rule), rule.extra
+    for n in [step] * (rows // step) + [rows % step] * (rows % step > 0):
+        groups, lies = -(-n // rule.group), e is not None and e.slack > 0
+        cost.rounds += 1
+        for cloud in (1, 2):
+            cost.send(cloud, n * rule.width * word)
+        if rule.hint_bits:
+            cost.send(3, 3 * n * rule.width * rule.hint_bits // 8)
+        opened = PROJECTIONS * groups + (n if e is not None and not lies else 0)
+        cost.all_send(2 * opened * word, 2)
+        tests = n * int(rule.tested.sum()) if rule.exact else PROJECTIONS * groups
+        narrow, wide = 2 * tests + 2 * n * lies, n + 2 * n * lies
+        calls = [(narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)]
+        for count, width, size in calls if n > TOGETHER else [(narrow + wide, rule.sum_bits, 8)]:
+            cost.all_send(count * size)
+            _add(cost, comparison_cost(count, width, first_step=cost.rounds))
+    cost.all_send(2 * CONFIRM_BYTES, 2)
+    cost.all_send(0, 2)
+    return cost
+
+
+def top_k_cost(
+    public: Public, queries: int, k: int, circuit: Circuit = "tree", *, rule: QueryRule | None = None
+) -> TopKCost:
+    """Cost of :func:`mipp.mpc.topk.top_k`; see the module for what ``typical`` and ``bound`` mean.
+
+    ``rule``: that queries are checked by, None without a check.
+
+    The shuffle's roles turn with the session: ``typical`` takes their mean, ``bound`` the largest.
+    """
+    calls = expected_calls(public.rows, k)
+    typical, bound = Cost(), Cost()
+    for cost in (typical, bound):
+        cost.all_send(2 * HELLO_BYTES, 2)
+        cost.all_send(2 * CONFIRM_BYTES, 2)
+        cost.all_send(0, 2)
+        _add_check(cost, rule)
+        cost.rounds += 3
+    words = 8 * public.rows
+    whole, rest = divmod(queries, 3)
+    for party in PARTIES:
+        typical.send(party, 5 * words * queries // 3, 2)
+        bound.send(party, words * (5 * whole + 2 * rest), 3)
+    if not calls:
+        return TopKCost(typical, bound, 0)
+    width, rows = public.key_bits, public.rows
+    for count in calls:
+        _add(typical, _mean(comparison_cost(queries * count, width, circuit)))
+    if rows <= SMALL:
+        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4 + (rule is not None))))
+    else:
+        most = bound_comparisons(calls, rows)
+        each = -(-most // bound_calls(calls))
+        for _ in range(bound_calls(calls)):
+            _add(bound, _largest(comparison_cost(queries * each, width, circuit)))
+    return TopKCost(typical, bound, queries * sum(calls))
+
+
+def bound_calls(calls: list[int]) -> int:
+    """Calls of the comparison that a query is bound by."""
+    return 2 * len(calls) + 4
+
+
+def bound_comparisons(calls: list[int], rows: int) -> int:
+    """Comparisons, padding included, that one query is bound by."""
+    return 2 * sum(calls) + rows + 64 * SMALL
+
+
+@functools.lru_cache(maxsize=256)
+def largest_call(rows: int, k: int) -> int:
+    """Comparisons of the largest call for one query that is ranked: what servers hold at once, at least one a row."""
+    return max([rows, *expected_calls(rows, k)])
+
+
+def expected_calls(rows: int, k: int) -> list[int]:
+    """Comparisons in each call for one query when every pivot falls where it is expected."""
+    segments, calls = [(rows, -1, rows == 1)], []
+    while not all(done for _, _, done in segments):
+        count, rank, after = 0, 0, []
+        for size, pivot, done in segments:
+            if rank >= k:
+                break
+            parts = [(size, pivot, done)]
+            if not done and pivot >= 0:
+                count += _padded(size)
+                above = min(max(round((pivot + 1) * (size + 1) / (sample_size(size) + 1)) - 1, 0), size - 1)
+                parts = [(above, -1, above == 1), (1, -1, True), (size - 1 - above, -1, size - 1 - above == 1)]
+            elif not done and size > SMALL and (cross := cross_size(size)):
+                count += _padded(cross * size)
+                gap = -(-(size - cross) // (cross + 1))
+                parts = [(gap, -1, gap == 1), (1, -1, True)] * cross + [(gap, -1, gap == 1)]
+            elif not done:
+                some = size if size <= SMALL else sample_size(size)
+                count += _padded(some * (some - 1) // 2)
+                parts = [(size, -1, True) if size <= SMALL else (size, pivot_rank(size, k - rank), False)]
+            for part in parts:
+                if part[0] and rank < k:
+                    after.append(part)
+                rank += part[0]
+        segments = after
+        calls.append(count)
+    return calls
+
+
+def _padded(n: int) -> int:
+    return -(-n // 64) * 64
+
+
+def _add(cost: Cost, more: Cost) -> None:
+    cost.rounds += more.rounds
+    for party in PARTIES:
+        cost.send(party, more.payload[party], more.frames[party])
+
+
+def _spread(cost: Cost, payload: int, frames: int) -> Cost:
+    return Cost(cost.rounds, dict.fromkeys(PARTIES, payload), dict.fromkeys(PARTIES, frames))
+
+
+def _mean(cost: Cost) -> Cost:
+    return _spread(cost, _ceil3(cost.payload.values()), _ceil3(cost.frames.values()))
+
+
+def _largest(cost: Cost) -> Cost:
+    return _spread(cost, max(cost.payload.values()), max(cost.frames.values()))
+
+
+def _ceil3(values: Iterable[int]) -> int:
+    return -(-sum(values) // 3)

@@ -1,0 +1,74 @@
+"""The ideal functionality: the same results in the clear, behind the same interface.
+
+A trusted third party that gets the three servers' shares and answers the user. For tests, and to see what the protocols
+must compute; it protects nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..encoding.bounds import QueryRule, RowRule
+from ..errors import OutOfRangeError, ParameterError, ScoreRangeError
+from ..params import Params
+from .link import PARTIES
+from .session import Public
+
+__all__ = ["check_queries", "matches", "open_scores", "ranking", "refused_rows"]
+
+
+def open_scores(shares: Sequence[np.ndarray], public: Public) -> np.ndarray:
+    """Scores (B, N) int64 from the three servers' (B, N) or (N,) shares; ScoreRangeError outside the public range."""
+    first, second, third = (public.words(s) for s in shares)
+    total = (first + second + third).view(f"<i{public.ring_bits // 8}").astype(np.int64)
+    if int(total.min()) < public.low or int(total.max()) > public.high:
+        raise ScoreRangeError("a score outside the declared range")
+    return total
+
+
+def ranking(
+    shares: Sequence[np.ndarray], k: int, public: Public, *, scores: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What :func:`mipp.mpc.topk.combine_top_k` returns: rows (B, k), best first, ties by smaller row; scores."""
+    if not 1 <= k <= public.rows:
+        raise ParameterError(f"k must be from 1 to {public.rows}, not {k!r}")
+    clear = open_scores(shares, public)
+    rows = np.stack([np.lexsort((np.arange(public.rows), ~s))[:k] for s in clear])
+    return rows, np.take_along_axis(clear, rows, 1) if scores else None
+
+
+def matches(shares: Sequence[np.ndarray], theta: int | Sequence[int], public: Public) -> np.ndarray:
+    """What :func:`mipp.mpc.comparison.combine_matches` returns: (B, N) bool, score >= theta."""
+    clear = open_scores(shares, public)
+    return clear >= np.broadcast_to(np.asarray(theta, np.int64).reshape(-1, 1), (len(clear), 1))
+
+
+def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params) -> np.ndarray:
+    """What :func:`mipp.mpc.certificate.certify_rows` finds, from all three servers' words (N, D)."""
+    clear = _mapped([words[1], words[2]], params.row_weights())
+    apart = _mapped([words[i] for i in PARTIES], params.row_degree_matrices())
+    return np.flatnonzero(rule.failing(_signed(clear)) | apart.any(axis=1))
+
+
+def check_queries(
+    columns: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = ()
+) -> None:
+    """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all columns (B, D)."""
+    apart = _mapped([columns[i] for i in PARTIES], params.column_degree_matrices())
+    clear = columns[1] + columns[2] + columns[3]
+    outside = any(not 0 <= t - rule.low < 1 << rule.theta_bits for t in thetas)
+    if outside or apart.any() or rule.failing(_signed(clear)).any():
+        raise OutOfRangeError("a query is out of the encoding's range")
+
+
+def _mapped(inputs: list[np.ndarray], matrices: np.ndarray) -> np.ndarray:
+    """Sum over the inputs of each element (m words) times the input's matrix."""
+    m = matrices.shape[1]
+    total = sum(x.reshape(-1, m) @ matrix.T for x, matrix in zip(inputs, matrices, strict=True))
+    return np.asarray(total).reshape(inputs[0].shape)
+
+
+def _signed(words: np.ndarray) -> np.ndarray:
+    return words.view(f"<i{words.dtype.itemsize}").astype(np.int64)

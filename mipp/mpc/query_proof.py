@@ -1,0 +1,258 @@
+"""A user's proof that its query keeps the encoding's bounds, and the servers' check of it: exact, one round.
+
+The user shares every bit of its query with the three servers, and of what the squared norm leaves to its bound, in
+words x_1 + x_2 + x_3 of which server a lacks x_a (x_1 and x_2 are keystream of a seed, x_3 is sent). From its two
+summands and its column each server computes an additive share of *relations*, sums that are zero just when
+
+* every bit is 0 or 1 (b^2 - b = 0 has no other solution modulo 2^w),
+* every word of the query is what its bits say, and what the metric fixes is that,
+* the weighted squared norm, less what is left to the bound, is the bound,
+* the three columns are those of one polynomial of degree 1, and a threshold lies in the range of its bits.
+
+The header holds a hash of each summand, so its two holders have the same one, and nothing can be changed once the query
+is signed. The servers then draw coins together and open :data:`~mipp.encoding.bounds.PROJECTIONS` sums of random
+subsets of all relations of all queries: a false one is missed with 2^-40. They are zero for every user that keeps to
+the bounds, and of one that does not they tell about its query alone: rows do not enter.
+
+Source: products of replicated shares as in :mod:`.replicated`. Cost: :func:`proof_bytes` to each cloud, 64 bytes to the
+key centre, one round of 40 words between the servers. Leakage: none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import ring
+from .._native import _core
+from ..crypto import schedule
+from ..encoding.bounds import PROJECTIONS, QueryRule
+from ..errors import AuthenticationError, OutOfRangeError, ScoreRangeError, ShapeError
+from ..params import RING_DTYPES, Params
+from . import kernels as local
+from .link import PARTIES
+from .replicated import open_words
+from .session import Party
+
+__all__ = [
+    "Summand", "check_relations", "commitment", "held_by", "pack", "proof_bytes", "prove", "relations", "unpack",
+    "verified",
+]  # fmt: skip
+
+SEED_BYTES = 32
+#: relations that are summed at a time
+_CHUNK = 1 << 15
+#: the summand that public constants are added to
+_PUBLIC = 1
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Summand:
+    """One of the three summands of a proof: keystream of ``seed``, or ``words`` (B, L) where they are not empty.
+
+    Secret to the one server that lacks it. ``seed`` (32 bytes) also hides words in their commitment.
+    """
+
+    seed: bytes
+    words: np.ndarray
+
+    def expanded(self, shape: tuple[int, int], dtype: np.dtype[Any], threads: int) -> np.ndarray:
+        """(B, L) words."""
+        if self.words.size:
+            return self.words
+        return local.keystream(self.seed, shape[0] * shape[1], dtype, threads).reshape(shape)
+
+
+def held_by(server: int) -> tuple[int, int]:
+    """The two summands that a server has: all but that of its own number."""
+    return server % 3 + 1, (server + 1) % 3 + 1
+
+
+def pack(proof: Mapping[int, Summand], server: int) -> tuple[bytes, np.ndarray]:
+    """What a server is sent of a proof: the seeds of its two summands, and the words of the third if it has that."""
+    numbers = held_by(server)
+    words = proof[3].words
+    return b"".join(proof[n].seed for n in numbers), words if 3 in numbers else words[:0, :0]
+
+
+def unpack(server: int, seeds: bytes, words: np.ndarray) -> dict[int, Summand]:
+    """Inverse of :func:`pack`, at the server; ShapeError for what it would not be sent."""
+    numbers = held_by(server)
+    if len(seeds) != 2 * SEED_BYTES:
+        raise ShapeError("a query that servers rank carries two seeds of its proof, 32 bytes each")
+    if 3 not in numbers and words.size:
+        raise ShapeError("this server takes no words of a proof")
+    halves = seeds[:SEED_BYTES], seeds[SEED_BYTES:]
+    return {n: Summand(seed, words if n == 3 else words[:0, :0]) for n, seed in zip(numbers, halves, strict=True)}
+
+
+def commitment(number: int, summand: Summand) -> bytes:
+    """What the header says of summand ``number``: 32 bytes that hide it."""
+    head = b"mipp v1 proof" + bytes([number]) + summand.seed
+    return hashlib.sha256(head + np.ascontiguousarray(summand.words).tobytes()).digest()
+
+
+def proof_bytes(rule: QueryRule, queries: int, *, threshold: bool = False) -> int:
+    """Bytes of the words that each cloud gets."""
+    return queries * rule.words(threshold=threshold) * rule.proof_bits // 8
+
+
+# --- the user ------------------------------------------------------------------------------------------------------
+
+
+def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = None) -> dict[int, Summand]:
+    """Summands 1, 2, 3 of the proof for encoded queries (B, dim); secret. Server a is to get all but number a.
+
+    Parameters
+    ----------
+    rule : of the encoding
+    queries : as :meth:`mipp.Encoding.encode_queries` gives them
+    thetas : thresholds, one per query, or None
+
+    Raises
+    ------
+    ScoreRangeError
+        A query or threshold beyond the bounds: nothing can be proved of it.
+    """
+    bits = _bits(rule, np.asarray(queries), thetas)
+    dtype = RING_DTYPES[rule.proof_bits]
+    seeds = {number: schedule.random_bytes(SEED_BYTES) for number in PARTIES}
+    words = bits.astype(dtype)
+    for number in (1, 2):
+        words -= local.keystream(seeds[number], words.size, dtype, 1).reshape(words.shape)
+    empty = np.empty((0, 0), dtype)
+    return {number: Summand(seeds[number], words if number == 3 else empty) for number in PARTIES}
+
+
+def _bits(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None) -> np.ndarray:
+    """(B, L) uint8: bits of the words, of what the norm leaves to its bound, of the thresholds; secret."""
+    c = queries[:, : rule.count].astype(np.int64) // rule.factors
+    stored = (c + rule.shift) // rule.unit
+    squares = np.zeros(len(c), np.uint64) if rule.weights is None else (c * c).view(np.uint64) @ rule.weights
+    parts = [_binary(stored, rule.bits).reshape(len(c), -1)]
+    if rule.weights is not None:
+        parts.append(_binary(np.uint64(rule.limit) - squares, rule.slack_bits))
+    if thetas is not None:
+        if not all(0 <= t - rule.low < 1 << rule.theta_bits for t in thetas):
+            raise ScoreRangeError("a threshold is out of the range of scores")
+        parts.append(_binary(np.array([t - rule.low for t in thetas], np.uint64), rule.theta_bits))
+    bits = np.concatenate(parts, axis=1)
+    if _sizes_wrong(rule, queries, c, stored, squares):
+        raise ScoreRangeError("a query is out of the encoding's range")
+    return bits
+
+
+def _sizes_wrong(rule: QueryRule, queries: np.ndarray, c: np.ndarray, stored: np.ndarray, squares: np.ndarray) -> bool:
+    """Whether words are no multiples of their factors, beyond their bits or the norm, or not what they must be."""
+    wrong = (c * rule.factors != queries[:, : rule.count]).any() or (stored * rule.unit - rule.shift != c).any()
+    wrong = wrong or (stored < 0).any() or (stored >> rule.bits).any()
+    wrong = wrong or (rule.last is not None and (queries[:, rule.count] != rule.last).any())
+    return bool(wrong or (squares > np.uint64(rule.limit)).any())
+
+
+def _binary(values: np.ndarray, bits: int) -> np.ndarray:
+    """The low bits of non-negative integers, least significant first, as a last axis."""
+    shifts = np.arange(bits, dtype=np.uint64)
+    return ((values.astype(np.uint64)[..., None] >> shifts) & np.uint64(1)).astype(np.uint8)
+
+
+# --- the servers ---------------------------------------------------------------------------------------------------
+
+
+def verified(
+    rule: QueryRule, server: int, summands: Mapping[int, Summand], commitments: Sequence[bytes], queries: int,
+    *, threshold: bool,
+) -> None:  # fmt: skip
+    """Refuse summands that are not those of the header, before anything is computed.
+
+    Raises
+    ------
+    ShapeError, AuthenticationError
+        Another shape or dtype; a summand that the header does not commit to.
+    """
+    shape = (queries, rule.words(threshold=threshold))
+    for number, summand in summands.items():
+        expected = shape if number == 3 else (0, 0)
+        if summand.words.shape != expected or (number == 3 and summand.words.dtype != RING_DTYPES[rule.proof_bits]):
+            raise ShapeError(f"a proof holds {shape} words of {rule.proof_bits} bits")
+        if len(summand.seed) != SEED_BYTES or len(commitments) != len(PARTIES):
+            raise ShapeError("a proof has three commitments, and seeds of 32 bytes")
+        if not hmac.compare_digest(commitment(number, summand), commitments[number - 1]):
+            raise AuthenticationError(f"server {server}: the proof is not the one that the header commits to")
+
+
+def relations(
+    rule: QueryRule, params: Params, server: int, summands: Mapping[int, Summand], column: np.ndarray,
+    theta: np.ndarray, threads: int,
+) -> np.ndarray:  # fmt: skip
+    """This server's additive shares (B, R) of what must be zero, mod 2^proof_bits.
+
+    Parameters
+    ----------
+    rule : of the encoding
+    params : n=3, t=1
+    server : 1, 2 or 3
+    summands : the two that it has
+    column : (B, D) words, its share of the queries
+    theta : (B,) words, its share of the thresholds, or (0,)
+    """
+    threshold, dtype = bool(theta.size), RING_DTYPES[rule.proof_bits]
+    shape = (len(column), rule.words(threshold=threshold))
+    numbers = held_by(server)
+    lo, hi = (summands[number].expanded(shape, dtype, threads) for number in numbers)
+    public = [number == _PUBLIC for number in numbers]
+    first, up = server == 1, dtype.type(rule.proof_bits - rule.ring_bits)
+    out = [lo * lo + dtype.type(2) * lo * hi - lo]
+
+    n = rule.count * rule.bits
+    c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
+         for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
+    words = column.astype(dtype)
+    words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
+    if rule.last is not None and first:
+        words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))
+    degree = np.empty_like(column)
+    _core.combine([column], params.column_degree_matrices()[server - 1][None, None], [degree], 1)
+    out += [words << up, degree.astype(dtype) << up]
+
+    if rule.weights is not None:
+        weights = rule.weights.astype(dtype)
+        used = ((c[0] * c[0] + dtype.type(2) * c[0] * c[1]) * weights).sum(axis=1, dtype=dtype)
+        left = _sums(lo[:, n : n + rule.slack_bits])
+        out.append((dtype.type(rule.limit * first) - used - left)[:, None])
+    if threshold:
+        offset = _sums(lo[:, shape[1] - rule.theta_bits :])
+        low = dtype.type(rule.low * first % (1 << rule.proof_bits))
+        out.append(((theta.astype(dtype) - low - offset) << up)[:, None])
+    return np.concatenate(out, axis=1)
+
+
+def _sums(bits: np.ndarray) -> np.ndarray:
+    """Sums of shares of bits times powers of two over the last axis."""
+    powers = bits.dtype.type(1) << np.arange(bits.shape[-1], dtype=bits.dtype)
+    return np.asarray((bits * powers).sum(axis=-1, dtype=bits.dtype))
+
+
+def check_relations(party: Party, shares: np.ndarray) -> None:
+    """Open sums of random subsets of relations; OutOfRangeError at every party if one is not zero.
+
+    Parameters
+    ----------
+    shares : this party's additive shares, of any shape; fixed before the session began
+
+    Cost: 1 round, 40 words to each peer.
+    """
+    flat = np.ascontiguousarray(shares).reshape(-1)
+    total = np.zeros(PROJECTIONS, flat.dtype)
+    for start in range(0, len(flat), _CHUNK):
+        some = flat[start : start + _CHUNK]
+        coins = party.coins(f"relations {start}", PROJECTIONS * (-(-len(some) // 8)))
+        chosen = np.unpackbits(coins.reshape(PROJECTIONS, -1), axis=1, count=len(some)).astype(flat.dtype)
+        total += ring.matmul(chosen, some[None], threads=1)[0]
+    if open_words(party, total, "check").any():
+        raise OutOfRangeError("the query is out of the encoding's range, and was counted against its user")

@@ -1,0 +1,178 @@
+"""Top-k of shared scores: nobody but the user learns which rows, or anything else but how many.
+
+Before the shuffle each server forms locally K = 2^r score + (2^r - 1 - row) mod 2^(w+r), r = ceil(log2 N), w the least
+width that holds differences of scores: keys are distinct, larger is better, ties go to the smaller row. Shuffled keys
+are compared with opened bits (:mod:`.quickselect`); the winners' K, or only K mod 2^r, goes to the user in rank order.
+
+Cost: hello, 3 rounds of shuffle, a few calls of the comparison (a little over N comparisons in all), confirm; see
+:func:`mipp.mpc.cost.top_k_cost`. Leakage to the servers: none beyond N, k, the number of queries; opened bits are
+a function of a uniform permutation that no server knows. To the user: k rows in order, and their scores if granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import MessageError, ParameterError, ProtocolError
+from .comparison import Circuit, check_circuit, less_than
+from .query_proof import check_relations
+from .quickselect import Compare, Quickselect
+from .replicated import Pair, UserShare, together
+from .session import Party, Public
+from .shuffle import shuffle
+
+__all__ = ["combine_top_k", "distinct_keys", "maximum", "top_k"]
+
+
+def distinct_keys(party_index: int, words: np.ndarray, row_bits: int) -> np.ndarray:
+    """This party's additive shares of K for (B, N) score words: (B, N) uint64, of which the low w + r bits count.
+
+    A share times 2^r is a share mod 2^(w+r) of the score times 2^r; party 1 adds the public part.
+    """
+    keys = words.astype(np.uint64)
+    np.left_shift(keys, np.uint64(row_bits), out=keys)
+    if party_index == 1:
+        last = (1 << row_bits) - 1
+        keys += np.arange(last, last - words.shape[1], -1, dtype=np.int64).view(np.uint64)
+    return keys
+
+
+def top_k(
+    party: Party, shares: np.ndarray, k: int, public: Public, *, scores: bool = True, circuit: Circuit = "tree",
+    zero: np.ndarray | None = None,
+) -> UserShare:  # fmt: skip
+    """The k best rows of each query: this party's shares of them, for the user alone.
+
+    Parameters
+    ----------
+    party : new, one per attempt
+    shares : (B, N) or (N,) words of the ring, this party's additive shares of B queries' scores; secret
+    k : 1 <= k <= N, public
+    public : what all parties agree on
+    scores : whether the user also gets the scores
+    circuit : as in :func:`mipp.mpc.comparison.sign_shares`
+    zero : this party's shares of what is zero for a query in range (:func:`mipp.mpc.query_proof.relations`).
+        Without it the queries are trusted to keep the bounds; opened bits may tell about rows if they do not
+
+    Returns
+    -------
+    UserShare
+        For :func:`combine_top_k`; words (B, k) in rank order, uniform without the other two.
+
+    Raises
+    ------
+    ParameterError, ScoreRangeError, ShapeError, DTypeError
+        Bad input, before the first round.
+    OutOfRangeError
+        A query is out of range; known before any score is compared.
+    StaleSnapshotError, ProtocolError, MessageError
+        The parties disagree, one failed, or bits contradict an order: nothing is known to anybody.
+    """
+    with party.attempt():
+        words = public.words(shares)
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= public.rows:
+            raise ParameterError(f"k must be from 1 to {public.rows}, not {k!r}")
+        check_circuit(circuit)
+        width = public.key_bits
+        parameters = public.digest("top-k", len(words), k, scores)
+        party.hello(public.header, public.digest("top-k", len(words), k, scores, circuit), public.snapshot)
+        if zero is not None:
+            check_relations(party, zero)
+        shuffled = shuffle(party, distinct_keys(party.index, words, public.row_bits))
+        orders = _select(party, shuffled, k, width, circuit)
+        bits = width if scores else public.row_bits
+        mask = np.uint64((1 << bits) - 1)
+        out = np.stack([pair.lo[order] for pair, order in zip(shuffled, orders, strict=True)]) & mask
+        party.confirm()
+        return UserShare(party.index, party.session, parameters, len(words), public.rows, out)
+
+
+def maximum(
+    party: Party, shares: np.ndarray, public: Public, *, scores: bool = True, zero: np.ndarray | None = None
+) -> UserShare:
+    """The best row of each query: :func:`top_k` with k = 1."""
+    return top_k(party, shares, 1, public, scores=scores, zero=zero)
+
+
+def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Circuit) -> list[np.ndarray]:
+    """Positions of the first k ranks of each query; all queries' comparisons of a step share their rounds."""
+    selects = [Quickselect(len(pair.lo), k) for pair in keys]
+    while not all(s.done for s in selects):
+        asked = [s.requests() for s in selects]
+        flat = [(pair, c) for pair, cs in zip(keys, asked, strict=True) for c in cs]
+        bits = less_than(party, Pair(_differences(flat, 0), _differences(flat, 1)), width, circuit)
+        at = 0
+        for select, cs in zip(selects, asked, strict=True):
+            answers = []
+            for c in cs:
+                answers.append(bits[at : at + _padded(c) // 64])
+                at += _padded(c) // 64
+            select.feed(answers)
+    return [s.order for s in selects]
+
+
+def _padded(c: Compare) -> int:
+    """Comparisons that a request takes up: whole words."""
+    return -(-c.size // 64) * 64
+
+
+def _differences(flat: Sequence[tuple[Pair, Compare]], summand: int) -> np.ndarray:
+    """One summand of K[b] - K[a] for all requests, each padded with zeros to whole words."""
+    out = np.empty(sum(_padded(c) for _, c in flat), np.uint64)
+    at = 0
+    for pair, c in flat:
+        key = pair[summand]
+        a = key if c.a is None else key[c.a]
+        np.subtract(key[c.b], a, out=out[at : at + c.size])
+        out[at + c.size : at + _padded(c)] = 0
+        at += _padded(c)
+    return out
+
+
+def combine_top_k(
+    shares: Sequence[UserShare], public: Public, *, scores: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The user's part of :func:`top_k`: rows and scores from the three servers' shares.
+
+    Parameters
+    ----------
+    shares : one of each server
+    public, scores : as the servers had them
+
+    Returns
+    -------
+    rows : (B, k) int64, best first, ties by smaller row
+    scores : (B, k) int64, or None when they were not granted
+
+    Raises
+    ------
+    ProtocolError, MessageError
+        Not one part of each server, parts of different sessions, or parts that add up to no ranking.
+    """
+    first, *others = together(shares)
+    if first.rows != public.rows or first.words.ndim != 2 or len(first.words) != first.queries:
+        raise MessageError("shares of a ranking of other shape")
+    r = public.row_bits
+    bits = public.key_bits if scores else r
+    if first.parameters != public.digest("top-k", first.queries, first.words.shape[1], scores):
+        raise ProtocolError("these are shares of a ranking with other parameters")
+    keys = (first.words + others[0].words + others[1].words) & np.uint64((1 << bits) - 1)
+    last = np.uint64((1 << r) - 1)
+    rows = (last - (keys & last)).astype(np.int64)
+    distinct = all(len(set(ranking)) == len(ranking) for ranking in rows.tolist())
+    if not distinct or int(rows.max()) >= public.rows:
+        raise ProtocolError("the shares add up to no ranking")
+    if not scores:
+        return rows, None
+    w = public.score_bits
+    # the one value of low..high that is the high bits mod 2^w
+    offset = ((keys >> np.uint64(r)) - np.uint64(public.low % (1 << w))) & np.uint64((1 << w) - 1)
+    if int(offset.max()) > public.high - public.low:
+        raise ProtocolError("the shares add up to scores out of range")
+    values = (offset.astype(np.int64) + np.int64(public.low)).astype(np.int64)
+    worse = (values[:, 1:] < values[:, :-1]) | ((values[:, 1:] == values[:, :-1]) & (rows[:, 1:] > rows[:, :-1]))
+    if not worse.all():
+        raise ProtocolError("the shares add up to no ranking")
+    return rows, values

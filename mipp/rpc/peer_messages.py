@@ -1,0 +1,225 @@
+"""Messages that are not signed: between servers, and from the one who operates a server.
+
+They come over links of their own (:meth:`mipp.server.server.Server.operate`), never from owners or users. What they
+carry of owners and users is signed by these, and checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .wire import array, message
+
+__all__ = [
+    "CertifyBatch",
+    "ChainState",
+    "CollectBatch",
+    "Handover",
+    "Keys",
+    "KeysRequest",
+    "OpenChanges",
+    "PassedOn",
+    "PeerRequest",
+    "PeerRestored",
+    "PeerState",
+    "SettleRequest",
+    "Status",
+    "StatusRequest",
+    "Uncertified",
+    "UncertifiedRequest",
+    "VerifyReport",
+    "VerifyRequest",
+]
+
+
+@message
+class SettleRequest:
+    """Refuse changes whose process is gone, and tell which are open. Answered with ``OpenChanges``."""
+
+
+@message
+class OpenChanges:
+    """Changes that are open here: their owners, names, states, and the signed COMMIT of those that were accepted.
+
+    signed: forgets, registrations and grants as packed frames, in the order in which they must be passed on.
+    """
+
+    owners: list[bytes]
+    ops: list[bytes]
+    states: list[str]
+    commits: list[bytes]
+    signed: list[bytes]
+
+
+@message
+class PassedOn:
+    """A signed message for all servers, passed on by one that has it. An unknown change in a COMMIT is refused."""
+
+    frames: bytes
+
+
+@message
+class PeerRequest:
+    """How a server stands: answered with ``PeerState``."""
+
+
+@message
+class PeerState:
+    """incarnation, counter, epoch: of this server. proofs: what others said of themselves, signed by them.
+
+    ``VoteMessage`` and ``PeerRestored``, as packed frames.
+    """
+
+    incarnation: int
+    counter: int
+    epoch: int
+    proofs: list[bytes]
+
+
+@message
+class PeerRestored:
+    """Server ``server`` was restored from a backup and is at this incarnation now: its older votes count no more.
+
+    It signs that itself. Answered with ``Handover``.
+    """
+
+    server: int
+    incarnation: int
+    signature: bytes
+
+
+@message
+class Handover:
+    """What a restored server takes over from a peer.
+
+    epoch: of grants. gone: an encoded ``Keys`` for each owner that was forgotten. signed: forgets, registrations and
+    grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
+    """
+
+    epoch: int
+    gone: list[bytes]
+    signed: list[bytes]
+    used_owner: list[bytes]
+    used_grant: list[bytes]
+    used: list[int]
+    chains: list[bytes]
+
+
+@message
+class ChainState:
+    """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
+
+    dead, origin_batch, origin_row, imaged: as in the catalog, one for each batch. commits: hashes of the COMMITs
+    of ``ops``. refused: ids of changes that were refused.
+    """
+
+    owner: bytes
+    position: int
+    view: bytes
+    floor: int
+    floor_view: bytes
+    positions: list[int]
+    rows: list[int]
+    dims: list[int]
+    batches: list[bytes]
+    dead: list[bytes]
+    origin_batch: list[bytes]
+    origin_row: list[bytes]
+    imaged: list[bytes]
+    ops: list[bytes]
+    kinds: list[str]
+    op_positions: list[int]
+    views: list[bytes]
+    commits: list[bytes]
+    refused: list[bytes]
+
+
+@message
+class CertifyBatch:
+    """Test together that the live rows of a visible batch keep the encoding's bounds. Answered with Ok or Pending."""
+
+    owner: bytes
+    batch: bytes
+
+
+@message
+class CollectBatch:
+    """What became of :class:`CertifyBatch` that was answered with Pending."""
+
+    owner: bytes
+    batch: bytes
+
+
+@message
+class UncertifiedRequest:
+    """Which visible batches have no certificate here, and were not refused. Answered with ``Uncertified``."""
+
+
+@message
+class Uncertified:
+    """Owners and ids of the batches."""
+
+    owners: list[bytes]
+    batches: list[bytes]
+
+
+# --- operation ----------------------------------------------------------------------------------------------------
+
+
+@message
+class KeysRequest:
+    """Operator -> server: the public keys of an owner or a user. Answered with ``Keys``."""
+
+    party: bytes
+
+
+@message
+class Keys:
+    """Public facts of a registered party. Its id is the hash of both: a user's X25519 key, an owner's registration."""
+
+    name: str
+    sign_key: bytes
+    second: bytes
+
+
+@message
+class StatusRequest:
+    """Operator -> server. owner: only this one, or empty."""
+
+    owner: bytes
+
+
+@message
+class Status:
+    """What a server holds: parallel lists per owner (image_bytes too), per user, per batch.
+
+    positions, views: head of each owner's chain. out_of_range: queries of each user that were beyond the bounds.
+    unranked: 1 for each batch that the servers do not rank.
+    """
+
+    owners: list[bytes]
+    names: list[str]
+    forgotten: list[bool]
+    positions: list[int]
+    views: list[bytes]
+    users: list[bytes]
+    user_names: list[str]
+    batch_owner: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+    live: np.ndarray = array("i8")
+    sizes: np.ndarray = array("i8")
+    image_bytes: np.ndarray = array("i8")
+    out_of_range: np.ndarray = array("i8")
+    unranked: np.ndarray = array("i8")
+
+
+@message
+class VerifyRequest:
+    """Operator -> server: read every file and compare checksums."""
+
+
+@message
+class VerifyReport:
+    files: int
+    problems: list[str]

@@ -1,0 +1,1 @@
+"""How a query is hidden, answered and opened: one file a scheme."""

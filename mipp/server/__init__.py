@@ -1,0 +1,1 @@
+"""Clouds and the key centre: what runs on a server."""

@@ -1,0 +1,173 @@
+"""A server's part in the certificates of rows: the three servers test together that a batch keeps the bounds.
+
+Owners ask for it between PREPARE and COMMIT; whoever operates the servers asks for batches that were there before. What
+is tested, and how, is in ``protocol/certificate.py``. Certificates have a rendezvous of their own, one attempt at a
+time, so that a large upload holds up no search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConflictError, IntegrityError, NotFoundError, OutOfRangeError, ParameterError, ShapeError
+from ..mpc.certificate import Batch, certify_rows, refused
+from ..mpc.link import Link
+from ..mpc.session import Party
+from ..rpc import messages as m
+from ..rpc import peer_messages as pm
+from ..store import changes as rules
+from ..store.views import BatchView
+from .admission import Admission
+from .ranking import TIMEOUT
+
+if TYPE_CHECKING:
+    from .server import Digest, Server
+
+__all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
+
+#: words of a batch whose test is left to a worker thread, so that its owner is told how far it is
+LONG = 1 << 23
+
+
+def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+    admission = _admission(server)
+    if len(msg.op) != 16:
+        raise ShapeError("a change has an id of 16 bytes")
+    key = _name(b"prepared", signer, msg.op)
+
+    def rows() -> _Rows:
+        batch = server.store.certificates.prepared(signer, msg.op)
+        return _Rows(batch, np.arange(batch.rows), bytes(32))
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        session, bad, tested = _test(server, link, signer, key, rows)
+        if len(bad):
+            with contextlib.suppress(ConflictError):
+                server.store.changes.never(signer, msg.op)
+            raise OutOfRangeError(refused(bad, tested.rows))
+        server.store.certificates.note_prepared(signer, msg.op, session)
+        return m.Ok()
+
+    # the file is opened when the test begins
+    accepted = server.store.changes.state(signer, msg.op) in (rules.ACCEPTED, rules.COMMITTED)
+    if accepted or (batch := server.store.certificates.prepared(signer, msg.op)).certified:  # never twice: it costs
+        return m.Ok()
+    attend = batch.rows * server.config.row_rule.width < LONG
+    return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, attend=attend))
+
+
+def collect(server: Server, signer: bytes, msg: m.CollectCertificate, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+    key = _name(b"prepared", signer, msg.op)
+    return _told(server, key, _admission(server).collect(signer, key))
+
+
+def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
+    key = _name(b"visible", msg.owner, msg.batch)
+
+    def rows() -> _Rows:
+        batch, view = _visible(server, msg)
+        live = np.setdiff1d(np.arange(batch.rows), batch.tombstones)
+        return _Rows(batch, live, hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest())
+
+    def run(link: Link, checked: Any) -> m.Ok:
+        session, bad, tested = _test(server, link, msg.owner, key, rows)
+        refusal = f"{refused(bad, tested.rows)}; its owner deletes them, and it is checked again" if len(bad) else ""
+        server.store.certificates.note_visible(msg.owner, tested, b"" if refusal else session, refusal)
+        return m.Ok()
+
+    reply = _admission(server).ask(msg.owner, key, 0, lambda: _visible(server, msg) and None, run)
+    return _told(server, key, reply)
+
+
+def collect_batch(server: Server, msg: pm.CollectBatch) -> m.Ok | m.Pending:
+    key = _name(b"visible", msg.owner, msg.batch)
+    return _told(server, key, _admission(server).collect(msg.owner, key))
+
+
+def uncertified(server: Server, msg: pm.UncertifiedRequest) -> pm.Uncertified:
+    missing = server.store.certificates.missing() if server.config.certifies else []
+    return pm.Uncertified([owner for owner, _ in missing], [batch for _, batch in missing])
+
+
+def _admission(server: Server) -> Admission:
+    if server.certifying is None or not server.config.certifies:
+        raise ParameterError("rows of this deployment need no certificate: its servers do not rank")
+    return server.certifying
+
+
+def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
+    """What the servers call one test: 32 bytes, of the owner and the id, which stands for one content for ever."""
+    return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
+
+
+def _visible(server: Server, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
+    """A visible batch, and the view that it is of."""
+    view = server.store.view(msg.owner)
+    if msg.batch not in view.index:
+        raise NotFoundError("this owner has no such batch")
+    batch = view.batches[view.index[msg.batch]]
+    if batch.problem:
+        raise IntegrityError(f"batch {msg.batch.hex()} is damaged at server {server.index}: {batch.problem}")
+    return batch, view.hash
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What one test is about: a batch, which rows of it (original numbers), and the state that this is of."""
+
+    batch: BatchView
+    live: np.ndarray
+    state: bytes
+
+
+def _test(
+    server: Server, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
+) -> tuple[bytes, np.ndarray, BatchView]:
+    """This server's part; the session, which rows are out of range, and the batch as it was tested.
+
+    Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
+    """
+    party = Party(server.index, server._pair_keys, link, timeout=TIMEOUT, threads=server.threads)
+    try:
+        about = rows()
+        words = server.row_words(owner, about.batch)
+    except BaseException as error:
+        party.fail(error)
+        raise
+    live = about.live
+    facts = Batch(key, about.state, len(live), server.config.row_rule, server.config.params)
+    server.progress[key] = 0, len(live)
+    try:
+        bad = certify_rows(
+            party, lambda start, stop: words(live[start:stop]), facts, functools.partial(_note, server, key, len(live))
+        )
+    finally:
+        server.progress.pop(key, None)
+    return party.session, live[bad], about.batch
+
+
+def _note(server: Server, key: bytes, total: int, done: int) -> None:
+    server.progress[key] = done, total
+
+
+def _told(server: Server, key: bytes, reply: Any) -> m.Ok | m.Pending:
+    """A reply, with how far the test has come."""
+    if isinstance(reply, m.Pending):
+        return m.Pending(reply.retry_after, *server.progress.get(key, (0, 0)))
+    assert isinstance(reply, m.Ok)
+    return reply
+
+
+HANDLERS: dict[type, Any] = {m.CertifyRows: certify, m.CollectCertificate: collect}
+PEER_HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
+    pm.CertifyBatch: certify_batch,
+    pm.CollectBatch: collect_batch,
+    pm.UncertifiedRequest: uncertified,
+}

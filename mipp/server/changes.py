@@ -1,0 +1,275 @@
+"""A server's part in owners' changes: uploads, deletes, merges; votes on them; giving an owner its own rows back.
+
+Each function answers one signed request; the rules are in ``store/changes.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..crypto import box, signing
+from ..errors import (
+    AuthenticationError,
+    BusyError,
+    LimitError,
+    MessageError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    ShapeError,
+    StoreError,
+)
+from ..rpc import messages as m
+from ..rpc.associated_data import shares_seal_info
+from ..rpc.chain import NO_SHARE, Content, Vote, facts_hash, vote_bytes
+from ..rpc.description import DeploymentConfig
+from ..rpc.limits import FETCH_IMAGES, Card
+from ..rpc.wire import decode, encode, frames_hash, pack_frames, unpack_frames
+from ..sharing import MAX_BLOCKS
+from ..store.ledger import Commit
+from ..store.store import check_offsets
+from .images import image_files, locate_images
+
+if TYPE_CHECKING:
+    from .server import Digest, Server
+
+__all__ = ["commit_of", "signed_vote", "verified_vote", "verified_votes"]
+
+KINDS = ("upload", "merge", "delete")
+
+
+def upload(server: Server, signer: bytes, msg: m.UploadOp, digest: Digest, packed: Any) -> m.Head:
+    p, encoding = server.config.params, server.config.encoding
+    if msg.encoding != encoding.hash or msg.dim != encoding.encoded_dim:
+        raise ParameterError("the batch is encoded for another index")
+    width = p.padded(msg.dim)
+    if not 1 <= msg.rows <= MAX_BLOCKS * 128 // (width * p.k) or len(msg.op) != 16:
+        raise ShapeError("a batch has at least one row, at most 2^32 AES blocks, and an id of 16 bytes")
+    if server.has_shares and (msg.share.shape != (msg.rows, width) or msg.share.dtype != p.dtype):
+        raise ShapeError(f"a share must be ({msg.rows}, {width}) words of {p.k} bits, not {msg.share.shape}")
+    if not server.has_shares and (msg.share.size or msg.images.size):
+        raise MessageError("a key server takes neither shares nor images")
+    check_offsets(msg.image_offsets, msg.rows, msg.images.size)
+    if len(msg.origin_row) not in (0, msg.rows) or msg.origin_batch.shape != (len(msg.origin_row), 16):
+        raise ShapeError("image ids must be given for all rows or for none")
+    if len(msg.origin_row) and not 0 <= int(msg.origin_row.min()) <= int(msg.origin_row.max()) < 1 << 48:
+        raise ShapeError("rows of image ids are from 0 to 2^48 - 1")
+    if any(len(batch) != 16 for batch in msg.replaces) or len(set(msg.replaces)) != len(msg.replaces):
+        raise ShapeError("batches to replace are named once each, by ids of 16 bytes")
+    server.store.prepare_upload(
+        signer, msg.op, digest.whole, rows=msg.rows, dim=msg.dim, replaces=sorted(msg.replaces),
+        share=msg.share if server.has_shares else None, share_hash=digest.frames[1] if msg.share.size else NO_SHARE,
+        images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
+        admit=_by_card(server.card, msg),
+    )  # fmt: skip
+    return m.Head(*server.store.changes.head(signer))
+
+
+def _by_card(card: Card, msg: m.UploadOp) -> Callable[[int, int], None] | None:
+    """Refuses an upload beyond an owner's card, given what it has."""
+    if card.rows is None and card.bytes is None:
+        return None
+
+    def admit(rows: int, size: int) -> None:
+        if card.rows is not None and rows + msg.rows > card.rows:
+            raise LimitError(f"this owner may store {card.rows} rows; {rows} are there and {msg.rows} would come")
+        coming = msg.share.nbytes + msg.images.nbytes
+        if card.bytes is not None and size + coming > card.bytes:
+            raise LimitError(f"this owner may store {card.bytes} bytes; {size} are there and {coming} would come")
+
+    return admit
+
+
+def delete(server: Server, signer: bytes, msg: m.DeleteOp, digest: Digest, packed: Any) -> m.Head:
+    if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16) or len(msg.op) != 16:
+        raise ShapeError("a delete has an id of 16 bytes and names one batch per row, and at least one")
+    dead: dict[bytes, list[int]] = {}
+    for batch, row in zip(msg.batches, msg.rows, strict=True):
+        dead.setdefault(batch.tobytes(), []).append(int(row))
+    server.store.prepare_delete(signer, msg.op, digest.whole, dead)
+    return m.Head(*server.store.changes.head(signer))
+
+
+def commit_of(signer: bytes, msg: m.CommitOp, hash_: bytes, frames: bytes) -> Commit:
+    """A COMMIT from its message, checked in itself."""
+    lengths = {len(msg.op) == 16, len(msg.parent) == 32, len(msg.view) == 32}
+    lengths |= {len(c) == 32 for c in (*msg.contents, *msg.shares)}
+    counts = {len(msg.servers), len(msg.contents), len(msg.shares)}
+    ordered = msg.servers == sorted(set(msg.servers))
+    if lengths != {True} or len(counts) != 1 or not ordered or msg.kind not in KINDS or not 0 < msg.position < 1 << 62:
+        raise MessageError("a commit with values of the wrong size or kind")
+    return Commit(
+        signer, msg.op, msg.kind, msg.position, msg.parent, msg.view, tuple(msg.servers), tuple(msg.contents),
+        hash_, frames,
+    )  # fmt: skip
+
+
+def commit(
+    server: Server, signer: bytes, msg: m.CommitOp, digest: Digest, packed: Any, *, by_peer: bool = False
+) -> m.VoteMessage:
+    if tuple(msg.servers) != tuple(sorted(server.config.servers)):
+        raise ParameterError("a change is written to all servers of the deployment")
+    named = commit_of(signer, msg, digest.whole, packed())
+    mine = server.index in msg.servers and msg.shares[msg.servers.index(server.index)]
+
+    def facts(kind: str, known: bytes, record: dict[str, Any]) -> bytes:
+        if record.get("share_hash", NO_SHARE) != mine:
+            return b""
+        content = Content(
+            record.get("rows", 0), record.get("dim", 0), record.get("replaces", []), record.get("dead", b"")
+        )
+        return facts_hash(kind, content, msg.servers, msg.contents, msg.shares)
+
+    vote, counter = server.store.changes.commit(named, facts, by_peer=by_peer)
+    return signed_vote(server, signer, msg.op, vote, counter)
+
+
+def signed_vote(server: Server, owner: bytes, op: bytes, vote: Vote, counter: int) -> m.VoteMessage:
+    """This server's vote, signed with its identity."""
+    signature = server.sign(vote_bytes(server.config.id, owner, op, vote, counter))
+    return m.VoteMessage(owner, op, vote.server, vote.incarnation, counter, vote.commit, signature)
+
+
+def verified_vote(config: DeploymentConfig, frames: bytes) -> m.VoteMessage:
+    """A vote, signed by the server that it names; AuthenticationError for any other."""
+    msg = decode(unpack_frames(frames), m.VoteMessage)
+    keys = config.servers.get(msg.server)
+    sizes = len(msg.commit) in (0, 32) and 0 <= msg.incarnation < 1 << 62 and 0 <= msg.counter < 1 << 62
+    if keys is None or not sizes:
+        raise AuthenticationError("a vote of an unknown server, or with values out of range")
+    data = vote_bytes(config.id, msg.owner, msg.op, Vote(msg.server, msg.incarnation, msg.commit), msg.counter)
+    signing.verify_raw(keys.sign, msg.signature, data, "vote")
+    return msg
+
+
+def verified_votes(
+    server: Server, owner: bytes, op: bytes, packed: list[bytes]
+) -> tuple[list[tuple[Vote, int]], dict[int, bytes]]:
+    """Others' votes and counters, and the frames of one of each server; AuthenticationError if one is not theirs."""
+    if len(packed) > 4 * len(server.config.servers):
+        raise LimitError("more votes than the servers can have cast")
+    found, proofs = [], {}
+    for frames in packed:
+        named = decode(unpack_frames(frames), m.VoteMessage)
+        if (named.owner, named.op) != (owner, op):
+            raise AuthenticationError("a vote on another change")
+        if named.server == server.index:
+            continue  # known here; saves a check
+        msg = verified_vote(server.config, frames)
+        found.append((Vote(msg.server, msg.incarnation, msg.commit), msg.counter))
+        proofs[msg.server] = frames
+    return found, proofs
+
+
+def certify(server: Server, signer: bytes, msg: m.Certify, digest: Digest, packed: Any) -> m.Outcome:
+    if msg.owner != signer:
+        raise AuthenticationError("only the owner or a server brings votes on its changes")
+    return noted_votes(server, msg)
+
+
+def noted_votes(server: Server, msg: m.Certify) -> m.Outcome:
+    """Note votes, whoever brings them: they are signed."""
+    votes, proofs = verified_votes(server, msg.owner, msg.op, msg.votes)
+    return m.Outcome(server.store.changes.certify(msg.owner, msg.op, votes, proofs))
+
+
+def abort(server: Server, signer: bytes, msg: m.AbortOp, digest: Digest, packed: Any) -> m.VoteMessage:
+    if len(msg.op) != 16:
+        raise ShapeError("a change has an id of 16 bytes")
+    return signed_vote(server, signer, msg.op, *server.store.changes.never(signer, msg.op))
+
+
+def outcome(server: Server, signer: bytes, msg: m.OutcomeRequest, digest: Digest, packed: Any) -> m.Outcome:
+    return m.Outcome(server.store.changes.state(signer, msg.op))
+
+
+def head(server: Server, signer: bytes, msg: m.HeadRequest, digest: Digest, packed: Any) -> m.Head:
+    return m.Head(*server.store.changes.head(signer))
+
+
+def compact(server: Server, signer: bytes, msg: m.Compact, digest: Digest, packed: Any) -> m.Ok:
+    server.store.compact(signer)
+    return m.Ok()
+
+
+def list_batches(server: Server, signer: bytes, msg: m.ListBatches, digest: Digest, packed: Any) -> m.BatchList:
+    position, view, rows = server.store.batch_list(signer)
+    columns = [np.array([r[i] for r in rows], "<i8") for i in (1, 2, 3)]
+    ids = np.frombuffer(b"".join(r[0] for r in rows), np.uint8).reshape(-1, 16)
+    refused = [bytes(r[4]).decode(errors="replace") for r in rows]
+    return m.BatchList(position, view, columns[0], columns[0] - columns[1], columns[2], ids, refused)
+
+
+def fetch_shares(server: Server, signer: bytes, msg: m.FetchShares, digest: Digest, packed: Any) -> m.SealedShares:
+    box.box_public(msg.reply_key)
+    if not server.large_reply.acquire(timeout=10):
+        raise BusyError("other owners' batches are being given back; try again later")
+    try:
+        return _shares(server, signer, msg)
+    finally:
+        server.large_reply.release()
+
+
+def _shares(server: Server, signer: bytes, msg: m.FetchShares) -> m.SealedShares:
+    view = server.store.view(signer)
+    if msg.batch not in view.index:
+        raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")
+    batch = view.batches[view.index[msg.batch]]
+    if batch.problem:
+        raise StoreError(f"batch {msg.batch.hex()} is damaged at server {server.index}: {batch.problem}")
+    if batch.words is None:
+        raise StoreError("a key server stores no shares")
+    ordinals = np.arange(batch.rows) if batch.ordinals is None else np.asarray(batch.ordinals)
+    alive = ~np.isin(ordinals, batch.tombstones)
+    ids, rows = server.store.packs.origins(signer, msg.batch)
+    left = ordinals[alive].astype("<i8")
+    shares = m.Shares(
+        view.position, view.hash, batch.rows, batch.dim, left, batch.words[alive], ids[left], rows[left].astype("<i8")
+    )
+    # the owner's alone: whoever sends the request again gets nothing that it can open
+    info = shares_seal_info(server.config.id, signer, server.index, msg.batch)
+    return m.SealedShares(box.seal(msg.reply_key, pack_frames(encode(shares)), info))
+
+
+def fetch_own_images(server: Server, signer: bytes, msg: m.FetchOwnImages, digest: Digest, packed: Any) -> m.OwnImages:
+    if not server.has_shares:
+        raise StoreError("a key server stores no images")
+    if len(msg.batch) != 16 or not 1 <= len(msg.rows) <= FETCH_IMAGES:
+        raise ShapeError(f"a fetch names a batch by an id of 16 bytes and 1 to {FETCH_IMAGES} rows of it")
+    if server.store.batch(signer, msg.batch) is None:
+        raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")
+    if not server.large_reply.acquire(timeout=10):
+        raise BusyError("other owners' batches are being given back; try again later")
+    try:
+        places = [(signer, msg.batch, int(row)) for row in msg.rows]
+        files = image_files(server.store, locate_images(server.store, (signer,), places, ""))
+    finally:
+        server.large_reply.release()
+    found = [np.empty(0, np.uint8) if isinstance(f, MippError) else f for f in files]
+    offsets = np.concatenate([[0], np.cumsum([len(f) for f in found], dtype=np.int64)]).astype("<i8")
+    return m.OwnImages(np.concatenate(found), offsets)
+
+
+def parse_commit(packed: bytes) -> Commit:
+    """A COMMIT from signed frames that this server checked before it kept them."""
+    signed = decode(unpack_frames(packed), m.Signed)
+    frames: list[bytes | memoryview] = [f.data for f in signed.frames]
+    return commit_of(signed.signer, decode(frames, m.CommitOp), frames_hash(frames), packed)
+
+
+HANDLERS = {
+    m.UploadOp: upload,
+    m.DeleteOp: delete,
+    m.CommitOp: commit,
+    m.Certify: certify,
+    m.AbortOp: abort,
+    m.OutcomeRequest: outcome,
+    m.HeadRequest: head,
+    m.Compact: compact,
+    m.ListBatches: list_batches,
+    m.FetchShares: fetch_shares,
+    m.FetchOwnImages: fetch_own_images,
+}

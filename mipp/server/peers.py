@@ -1,0 +1,193 @@
+"""A server's part in what servers ask each other, and what its operator asks: settling changes, restore, status.
+
+Nothing here is signed by owners or users; what is passed on of theirs is, and is checked as if they had sent it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..crypto import signing
+from ..crypto.signing import party_id
+from ..errors import MessageError, MippError, NotFoundError, ParameterError, ProtocolError
+from ..rpc import messages as m
+from ..rpc import peer_messages as pm
+from ..rpc.chain import restart_bytes
+from ..rpc.description import DeploymentConfig
+from ..rpc.wire import decode, encode, pack_frames, unpack_frames
+from ..store.chains import Chain
+from ..store.parties import party_keys
+from . import certifying
+from .changes import noted_votes, verified_vote
+from .status import status
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["HANDLERS", "adopt", "proven", "restart"]
+
+_log = logging.getLogger("mipp.server")
+
+
+def settle(server: Server, msg: pm.SettleRequest) -> pm.OpenChanges:
+    server.store.changes.end_leases()
+    server.store.catalog.settle_checkpoint()
+    found = server.store.changes.open()
+    return pm.OpenChanges(
+        [c.owner for c in found], [c.op for c in found], [c.state for c in found], [c.commit for c in found],
+        server.store.forgotten() + server.store.registrations() + server.store.all_grants(),
+    )  # fmt: skip
+
+
+def passed_on(server: Server, msg: pm.PassedOn) -> Any:
+    return server.pass_on(msg.frames)
+
+
+def certify(server: Server, msg: m.Certify) -> m.Outcome:
+    return noted_votes(server, msg)
+
+
+def peer_state(server: Server, msg: pm.PeerRequest) -> pm.PeerState:
+    catalog, proofs = server.store.catalog, server.store.changes.proofs()
+    return pm.PeerState(catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), proofs)
+
+
+def restart(server: Server, incarnation: int) -> pm.PeerRestored:
+    """Begin a new incarnation: what this server says of it to the others."""
+    if not 0 < incarnation < 1 << 62:
+        raise ParameterError("an incarnation is out of range")
+    server.store.changes.restored(incarnation)
+    signature = server.sign(restart_bytes(server.config.id, server.index, incarnation))
+    return pm.PeerRestored(server.index, incarnation, signature)
+
+
+def proven(config: DeploymentConfig, packed: bytes) -> tuple[int, int, int]:
+    """Server, incarnation and counter (or 0) that a server said of itself; AuthenticationError if it did not."""
+    msg: Any = decode(unpack_frames(packed))
+    if isinstance(msg, pm.PeerRestored):
+        _check_restart(config, msg)
+        return msg.server, msg.incarnation, 0
+    vote = verified_vote(config, packed)
+    return vote.server, vote.incarnation, vote.counter
+
+
+def _check_restart(config: DeploymentConfig, msg: pm.PeerRestored) -> None:
+    if msg.server not in config.servers or not 0 < msg.incarnation < 1 << 62:
+        raise ParameterError("an unknown server, or an incarnation that is out of range")
+    data = restart_bytes(config.id, msg.server, msg.incarnation)
+    signing.verify_raw(config.servers[msg.server].sign, msg.signature, data, "restart")
+
+
+def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
+    if msg.server == server.index:
+        raise ParameterError("a peer is another server of the deployment")
+    _check_restart(server.config, msg)
+    store = server.store
+    store.changes.meet_peer(msg.server, msg.incarnation, pack_frames(encode(msg)))
+    with store.catalog.reading():  # one moment
+        chains = [_chain_message(c) for c in store.chains.all()]
+        used = store.used()
+        # forgets first: the name of a forgotten owner may be another's now
+        signed = store.forgotten() + store.registrations() + store.all_grants()
+        gone = [pack_frames(encode(pm.Keys(*known[1:]))) for known in store.gone_owners()]
+    owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
+    return pm.Handover(store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains)
+
+
+def _chain_message(c: Chain) -> bytes:
+    batches = list(zip(*c.batches, strict=True)) or [()] * 8
+    ops = list(zip(*c.ops, strict=True)) or [()] * 5
+    columns: list[Any] = [list(column) for column in (*batches, *ops)]
+    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *[*columns, c.refused])
+    return pack_frames(encode(chain))
+
+
+def _chain(packed: bytes) -> Chain:
+    msg = decode(unpack_frames(packed), pm.ChainState)
+    batches = list(
+        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row, msg.imaged,
+            strict=True)
+    )  # fmt: skip
+    ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
+    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
+
+
+def adopt(server: Server, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
+    """Take over from peers what a backup lacks; ProtocolError if they differ.
+
+    ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another
+    one forgot, and what all accepted can be committed.
+
+    A peer may show a change that another one only accepted yet: the longest history counts, and this server confirms it
+    to the others. Batches whose files the backup lacks are there without rows: searches name them and go on with the
+    others.
+    """
+    store = server.store
+    for handover in handovers:
+        for known in (decode(unpack_frames(packed), pm.Keys) for packed in handover.gone):
+            store.add_gone_owner(party_id(known.sign_key, known.second), known.name, known.sign_key, known.second)
+        for packed in handover.signed:
+            with contextlib.suppress(MippError):  # what is here is newer, or the same
+                server.pass_on(packed)
+    for chain in _longest([_chain(packed) for handover in handovers for packed in handover.chains]):
+        try:
+            store.chains.adopt(chain)
+        except NotFoundError:  # one peer knows of a forget that another missed
+            _log.warning("server %d: owner %s is not registered here", server.index, chain.owner.hex())
+    for owner, op in {(c.owner, c.op) for c in store.changes.open() if refuse}:
+        store.changes.settle_restored(owner, op)
+    for h in handovers:
+        store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
+
+
+def _longest(chains: list[Chain]) -> list[Chain]:
+    """The longest history of each owner, with all that any server refused."""
+    found: dict[bytes, Chain] = {}
+    for chain in chains:
+        best = found.setdefault(chain.owner, chain)
+        short, long = sorted((best, chain), key=lambda c: c.position)
+        same = short.position == long.position
+        if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
+            raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
+        if same and any(b[7] for b in short.batches):  # a cloud knows which rows have images
+            long = dataclasses.replace(long, batches=short.batches)
+        committed = {op[0] for op in long.ops}
+        refused = ({*short.refused} | {*long.refused}) - committed
+        found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
+    return list(found.values())
+
+
+def _facts(chain: Chain) -> list[Any]:
+    """What all servers know of an owner's batches."""
+    return [tuple(b[:7]) for b in chain.batches]
+
+
+def verify(server: Server, msg: pm.VerifyRequest) -> pm.VerifyReport:
+    return pm.VerifyReport(*server.store.verify())
+
+
+def keys(server: Server, msg: pm.KeysRequest) -> pm.Keys:
+    return pm.Keys(*party_keys(server.store.catalog, msg.party))
+
+
+def told(server: Server, msg: pm.StatusRequest) -> pm.Status:
+    if len(msg.owner) not in (0, 16):
+        raise MessageError("an owner's id has 16 bytes")
+    return status(server.store, msg.owner)
+
+
+HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
+    pm.SettleRequest: settle,
+    pm.PassedOn: passed_on,
+    m.Certify: certify,
+    pm.PeerRequest: peer_state,
+    pm.PeerRestored: peer_restored,
+    pm.KeysRequest: keys,
+    pm.StatusRequest: told,
+    pm.VerifyRequest: verify,
+    **certifying.PEER_HANDLERS,
+}

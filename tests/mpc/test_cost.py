@@ -1,0 +1,86 @@
+"""Predicted rounds and bytes against what the parties count."""
+
+import numpy as np
+import pytest
+
+from mipp.mpc.comparison import CIRCUITS, less_than, threshold
+from mipp.mpc.cost import comparison_cost, expected_calls, threshold_cost, top_k_cost
+from mipp.mpc.replicated import reshare_words
+from mipp.mpc.topk import top_k
+from tests.mpc.parties import in_session, public, run, share
+from tests.mpc.test_topk import select
+
+RNG = np.random.default_rng(10)
+
+
+def counted(task):
+    counters = {}
+
+    def keep(party):
+        counters[party.index] = party.counters
+        return task(party)
+
+    run(keep)
+    return counters
+
+
+def exactly(cost, counters):
+    for i, c in counters.items():
+        assert (cost.rounds, cost.payload[i], cost.frames[i]) == (c.rounds, c.payload_bytes, c.frames), i
+        assert cost.bytes[i] == c.payload_bytes + c.framing_bytes
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS)
+@pytest.mark.parametrize("queries, rows, ring_bits", [(1, 1, 16), (3, 700, 32), (1, 70_000, 64), (2, 6144, 32)])
+def test_threshold_cost_is_exact(queries, rows, ring_bits, circuit):
+    pub = public(rows, ring_bits=ring_bits)
+    shares = share(RNG.integers(-100, 101, (queries, rows)), np.dtype(f"u{ring_bits // 8}"), RNG)
+    counters = counted(lambda p: threshold(p, shares[p.index], pub, 7, circuit=circuit))
+    exactly(threshold_cost(pub, queries, (7, 7), circuit), counters)
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS)
+@pytest.mark.parametrize("width", [2, 3, 16, 43])
+def test_comparison_cost_is_exact(width, circuit):
+    shares = share(np.zeros(7000, np.int64), np.uint64, RNG)
+    plain = counted(in_session(lambda p: reshare_words(p, shares[p.index])))
+    whole = counted(in_session(lambda p: less_than(p, reshare_words(p, shares[p.index]), width, circuit)))
+    cost = comparison_cost(7000, width, circuit, first_step=2)
+    for i in (1, 2, 3):
+        assert cost.rounds == whole[i].rounds - plain[i].rounds
+        assert cost.payload[i] == whole[i].payload_bytes - plain[i].payload_bytes
+        assert cost.frames[i] == whole[i].frames - plain[i].frames
+
+
+@pytest.mark.parametrize("circuit", ["tree", "exchanged"])
+@pytest.mark.parametrize("queries, rows, k", [(1, 1, 1), (2, 100, 10), (1, 129, 1), (3, 900, 20), (1, 30_000, 10)])
+def test_top_k_cost_is_within_its_bound(queries, rows, k, circuit):
+    pub = public(rows)
+    cost = top_k_cost(pub, queries, k, circuit)
+    for _ in range(3):
+        shares = share(RNG.integers(-100, 101, (queries, rows)), np.uint32, RNG)
+        counters = counted(lambda p, s=shares: top_k(p, s[p.index], k, pub, circuit=circuit))
+        for i, c in counters.items():
+            assert c.rounds <= cost.bound.rounds and c.payload_bytes + c.framing_bytes <= cost.bound.bytes[i]
+            if rows <= 128:
+                assert c.rounds == cost.typical.rounds == cost.bound.rounds
+        total = sum(c.payload_bytes for c in counters.values())
+        assert 0.5 * total <= sum(cost.typical.payload.values()) <= 2 * total
+
+
+@pytest.mark.parametrize("rows, k, runs", [(129, 1, 300), (1000, 10, 300), (1000, 1000, 100), (20_000, 10, 50)])
+def test_the_bound_of_the_selection(rows, k, runs):
+    """The selection alone, on clear permutations: calls and comparisons stay within what the bound assumes."""
+    from mipp.mpc.cost import bound_calls, bound_comparisons
+
+    expected = expected_calls(rows, k)
+    made = [select(RNG.permutation(rows), k)[1] for _ in range(runs)]
+    assert max(map(len, made)) <= bound_calls(expected)
+    assert max(map(sum, made)) <= bound_comparisons(expected, rows)
+    assert 0.5 <= np.mean([sum(m) for m in made]) / sum(expected) <= 1.5
+
+
+def test_cost_grows_linearly():
+    one, four = (top_k_cost(public(n, -2_000_000, 2_000_000), 1, 10).typical for n in (1_000_000, 4_000_000))
+    assert 3.8 < sum(four.payload.values()) / sum(one.payload.values()) < 4.4
+    assert four.rounds <= one.rounds + 20

@@ -1,0 +1,99 @@
+"""The rendezvous alone: the order of starts, refusals, and what it keeps."""
+
+from mipp.errors import AccessDeniedError, MippError, ProtocolError
+from mipp.server import rendezvous as rendezvous_module
+from mipp.server.rendezvous import RUNNING, LocalRendezvous
+
+
+class Ticket:
+    def __init__(self):
+        self.started, self.error = None, None
+
+    def go(self, attempt, link):
+        assert self.started is None and self.error is None
+        self.started = attempt
+
+    def refused(self, error):
+        assert self.started is None and self.error is None
+        self.error = error
+
+
+def test_rankings_start_in_the_order_in_which_they_are_complete():
+    meet, tickets = LocalRendezvous(), {}
+
+    def have(key, server):
+        tickets[key, server] = Ticket()
+        meet.have((b"u", key), server, tickets[key, server])
+
+    names = list(range(RUNNING + 3))
+    for server in (1, 2):
+        for name in names:
+            have(name, server)
+    assert not any(t.started for t in tickets.values())
+    order = names[::-1]
+    for name in order:
+        have(name, 3)
+
+    def started():
+        return [n for n in order if all(tickets[n, s].started for s in (1, 2, 3))]
+
+    assert started() == order[:RUNNING]
+    attempts = {n: {tickets[n, s].started for s in (1, 2, 3)} for n in started()}
+    assert all(len(a) == 1 for a in attempts.values()) and len(set.union(*attempts.values())) == RUNNING
+    for done, name in enumerate(order):
+        attempt = tickets[name, 1].started
+        for server in (1, 2, 3):
+            assert started() == order[: RUNNING + done]  # the slot is free when all three have ended
+            meet.done(attempt, server)
+            meet.done(attempt, server)
+    assert started() == order and not meet._running and not meet._complete and not meet._gathering
+
+
+def test_users_with_the_same_hash_do_not_meet():
+    meet, tickets = LocalRendezvous(), [Ticket() for _ in range(4)]
+    for server, user, ticket in ((1, b"a", 0), (2, b"a", 1), (3, b"b", 2)):
+        meet.have((user, b"h"), server, tickets[ticket])
+    meet.refuse((b"b", b"h"), 2, AccessDeniedError("no"))
+    assert isinstance(tickets[2].error, AccessDeniedError)
+    assert not any(t.started or t.error for t in tickets[:2])
+    meet.have((b"a", b"h"), 3, tickets[3])
+    assert all(tickets[t].started for t in (0, 1, 3))
+
+
+def test_refusals_are_remembered_in_bounded_number(monkeypatch):
+    monkeypatch.setattr(rendezvous_module, "USER_REFUSALS", 3)
+    monkeypatch.setattr(rendezvous_module, "REFUSALS", 5)
+    now = [0.0]
+    meet = LocalRendezvous(lambda: now[0])
+    for number in range(20):
+        meet.refuse((b"a", number), 1, AccessDeniedError("no"))
+    assert [key for _, key in meet._refusals] == [17, 18, 19]
+    for number in range(20):
+        meet.refuse((bytes([number]), 0), 1, ZeroDivisionError("a secret"))
+    assert len(meet._refusals) == 5
+    late = Ticket()
+    meet.have((b"\x13", 0), 2, late)
+    assert isinstance(late.error, MippError) and "secret" not in str(late.error)
+    now[0] += rendezvous_module.GATHER_LIMIT
+    meet.sweep()
+    assert not meet._refusals
+
+
+def test_a_server_that_refused_may_come_again():
+    meet, tickets = LocalRendezvous(), [Ticket() for _ in range(4)]
+    meet.refuse((b"a", b"h"), 3, AccessDeniedError("no"))
+    meet.have((b"a", b"h"), 1, tickets[0])
+    assert isinstance(tickets[0].error, AccessDeniedError)
+    for server in (3, 1, 2):
+        meet.have((b"a", b"h"), server, tickets[server])
+    assert all(t.started for t in tickets[1:])
+
+
+def test_a_refusal_of_a_complete_query_that_waits_for_its_turn():
+    meet, tickets = LocalRendezvous(running=0), [Ticket() for _ in range(3)]
+    for server, ticket in enumerate(tickets, 1):
+        meet.have((b"a", b"h"), server, ticket)
+    meet.sweep()
+    assert not any(t.error for t in tickets)  # its turn comes, however long it waits
+    meet.refuse((b"a", b"h"), 1, ProtocolError("the server stops"))
+    assert all(isinstance(t.error, ProtocolError) for t in tickets) and not meet._refusals
