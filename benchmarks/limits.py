@@ -29,7 +29,7 @@ from benchmarks.common import Call, Pairs, blas_threads, fastest, in_turns, nump
 from benchmarks.scale import peak_mib, reset_peak
 from mipp import cpu, ring
 from mipp._native import _core
-from mipp.store.memory import aligned_words
+from mipp.io.memory import aligned_words
 
 DIM = 128
 U16, U32 = np.uint16, np.uint32

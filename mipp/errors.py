@@ -39,8 +39,6 @@ __all__ = [
     "StaleSnapshotError",
     "StoreError",
     "UnknownNameError",
-    "error_from_wire",
-    "error_to_wire",
     "missing_extra",
     "plain_text",
 ]
@@ -163,22 +161,6 @@ def missing_extra(need: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]'")
 
 
-def error_to_wire(error: Exception) -> tuple[str, str]:
-    """Name and text of an error for an answer to another party; unexpected ones give no detail away."""
-    if isinstance(error, MippError):
-        return type(error).__name__, str(error)
-    return "MippError", "internal error of the server"
-
-
 def plain_text(text: str) -> str:
     """Another party's text, fit for a terminal: printable characters only, and at most 500 of them."""
     return "".join(c if c.isprintable() else "?" for c in text[:500])
-
-
-def error_from_wire(name: str, text: str) -> MippError:
-    """The error that a server answered with."""
-    text = plain_text(text)
-    kind = globals().get(name) if name in __all__ else None
-    if isinstance(kind, type) and issubclass(kind, MippError):
-        return kind(text)
-    return MippError(text)

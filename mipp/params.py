@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from .errors import ParameterError
 
-__all__ = ["RING_DTYPES", "SCHEMES", "GaloisRing", "Params"]
+__all__ = ["RING_DTYPES", "GaloisRing", "Params", "scheme_name"]
 
 Element = tuple[int, ...]
 
@@ -30,9 +31,10 @@ RING_DTYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4"
 
 # f_m without its leading term, constant first; irreducible mod 2
 _MODULUS = {2: (1, 1), 3: (1, 1, 0)}
-#: "shares": rows secret-shared between clouds and key servers; "homomorphic": masked rows in one cloud, queries under
-#: the user's Paillier key
-SCHEMES = ("shares", "homomorphic")
+#: earlier names of schemes
+_RENAMED = {"homomorphic": "paillier"}
+#: the scheme whose rows are Shamir shares; the rows of all others are masked, and stored by one cloud
+SHARED = "shares"
 MAX_SERVERS = 7
 MAX_THRESHOLD = 3
 
@@ -133,6 +135,16 @@ def solve_mod_2k(augmented: list[list[int]], k: int) -> list[list[int]]:
     return a
 
 
+def scheme_name(name: str) -> str:
+    """The name of a scheme; an earlier one with a DeprecationWarning."""
+    if not isinstance(name, str):
+        raise ParameterError(f"a scheme is named by text, not {type(name).__name__}")
+    if name not in _RENAMED:
+        return name
+    warnings.warn(f"the scheme {name} is called {_RENAMED[name]} now", DeprecationWarning, stacklevel=3)
+    return _RENAMED[name]
+
+
 @dataclasses.dataclass(frozen=True)
 class Params:
     """Number of servers, threshold and ring of a deployment. Public.
@@ -167,11 +179,10 @@ class Params:
                 raise ParameterError(f"{name} must be an int")
         if self.k not in RING_DTYPES:
             raise ParameterError(f"ring bits k must be 16, 32 or 64, not {self.k}")
-        if self.scheme not in SCHEMES:
-            raise ParameterError(f"scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}")
-        if self.scheme == "homomorphic":
+        object.__setattr__(self, "scheme", scheme_name(self.scheme))
+        if self.masked:
             if (self.n, self.t) != (2, 1):
-                raise ParameterError(f"the homomorphic scheme has n=2 servers and t=1, not n={self.n}, t={self.t}")
+                raise ParameterError(f"the scheme {self.scheme!r} has n=2 servers and t=1, not n={self.n}, t={self.t}")
             return
         if not 1 <= self.t <= MAX_THRESHOLD:
             raise ParameterError(f"threshold t must be 1 to {MAX_THRESHOLD}, not {self.t}")
@@ -179,9 +190,14 @@ class Params:
             raise ParameterError(f"n must be 2t+1 to {MAX_SERVERS} servers (t={self.t}), not {self.n}")
 
     @property
+    def masked(self) -> bool:
+        """Whether one cloud stores masked rows, and the key centre has the masks; else rows are Shamir shares."""
+        return self.scheme != SHARED
+
+    @property
     def m(self) -> int:
-        """Degree of the Galois ring: features per ring element (1: the integers, where nothing is shared)."""
-        if self.scheme == "homomorphic":
+        """Degree of the Galois ring: features per ring element (1: the integers, where rows are masked)."""
+        if self.masked:
             return 1
         return 2 if self.n < 4 else 3
 
@@ -212,10 +228,10 @@ class Params:
     def check_servers(self, servers: Sequence[int]) -> tuple[int, ...]:
         """The servers of a query, sorted: all key servers and t+1 storage servers, else ParameterError.
 
-        In the homomorphic scheme both servers.
+        Both servers where rows are masked.
         """
         chosen = tuple(sorted(servers))
-        if self.scheme == "homomorphic":
+        if self.masked:
             if chosen != (1, 2):
                 raise ParameterError(f"a query needs both servers, not {list(servers)}")
             return chosen

@@ -81,7 +81,9 @@ class OwnerKeys:
         if server not in self.params.key_servers:
             raise ParameterError(f"server {server} is no key server; those are {list(self.params.key_servers)}")
         p = self.params
-        return schedule.key_server_key(self._root, self.deployment, self.registration, p.n, p.t, server, p.scheme)
+        return schedule.key_server_key(
+            self._root, self.deployment, self.registration, p.n, p.t, server, masked=p.masked
+        )
 
     def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
         """A batch nonce that depends on fresh randomness and on the content."""
@@ -159,7 +161,7 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
     infos = _infos([schedule.batch_info(nonce, p.k, dim, n)])
     schedules = [_core.KeySchedules(keys.server_key(s), infos, 1) for s in p.key_servers]
     outs = [np.empty((n, width), p.dtype) for _ in p.storage_servers]
-    if p.scheme == "homomorphic":
+    if p.masked:
         masked = outs[0]
         _core.keystream_words(schedules[0], 0, 0, masked.reshape(-1))
         masked[:, :dim] += words
@@ -210,7 +212,7 @@ def open_share(
             for row, ordinal in zip(stream, ordinals, strict=True):
                 _core.keystream_words(keyed, 0, int(ordinal) * blocks, row)
         inputs.append(stream)
-    if p.scheme == "homomorphic":
+    if p.masked:
         return np.ascontiguousarray((share - stream)[:, :dim]).view(_SIGNED[p.dtype.itemsize])
     ring = p.ring
     weights = ring.lagrange([ring.zero] + [ring.point(s) for s in p.key_servers], ring.point(server))

@@ -60,9 +60,9 @@ def test_users_are_told_of_thresholds_beyond_the_range(tmp_path, scheme):
         rounds = deployment.channel.rounds
         for value in (1.01, -1.01, float("nan"), None, "0.5"):
             with pytest.raises(ParameterError, match="threshold"):
-                user.match(X[0], value)
+                user.range_search(X[0], value)
         assert deployment.channel.rounds == rounds
-        found = user.match(X[0], np.float32(0.9))
+        found = user.range_search(X[0], np.float32(0.9))
         assert found and found.searched == 60
         assert user.search(X[0], 1).hits[0].value <= 1.0
 

@@ -41,7 +41,7 @@ class Cold:
         self.buffer = bytearray(8 << 20)
 
     def evict(self):
-        self.server.store._views.clear()  # unmaps: mapped pages are not evicted
+        self.server.store.views.clear()  # unmaps: mapped pages are not evicted
         with open(self.path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -51,9 +51,9 @@ class Cold:
                 pass
 
     def product(self, check):
-        self.server.store._check = check
+        self.server.store.views.check = check
         view = self.server.store.view(self.owner)
-        self.server._product(Plan([view], view.ids), self.column, 0, ROWS, self.out)
+        self.server.rows(Plan([view], view.ids)).product(self.column, 0, ROWS, self.out)
 
     def cold(self, call):
         self.evict()
@@ -73,7 +73,7 @@ def bench_cold_product(benchmark, stored, check):
     plain = []
 
     def without_reading_ahead():
-        with mock.patch("mipp.store.memory._ADVISE", None):
+        with mock.patch("mipp.io.memory._ADVISE", None):
             stored.product(check)
 
     def baseline():

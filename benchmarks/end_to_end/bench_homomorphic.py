@@ -22,7 +22,7 @@ DIM = 64
 def bench_search(benchmark, tmp_path, ahead):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(ROWS, DIM)).astype(np.float32)
-    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM), scheme="homomorphic", threads=2) as made:
+    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM), scheme="paillier", threads=2) as made:
         owner, user = made.create_owner("anna"), made.create_user("ulla", key_bits=2048)
         owner.add_vectors(x)
         owner.grant(user.id)

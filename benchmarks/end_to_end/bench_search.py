@@ -15,7 +15,9 @@ import mipp
 from benchmarks.common import seconds
 from benchmarks.end_to_end.bulk import add_small_batches
 from benchmarks.end_to_end.timing import DIM, ROUNDS, ROWS, compare, milliseconds
-from mipp import cpu, ring
+from mipp import cpu
+from mipp.backends import CpuBackend
+from mipp.server.cloud import _segments
 from mipp.server.plan import Plan
 from mipp.sharing import add_zero_share, batch_schedules, key_server_product, query_columns
 
@@ -65,8 +67,8 @@ class Products:
         self.seconds = {"cloud": [], "key centre": [], "zero shares": []}
 
     def cloud(self, i, threads):
-        for words, first, _ in self.plans[i].segments():
-            ring.matmul(words, self.columns[i], out=self.out[i][:, first : first + len(words)], threads=threads)
+        rows = CpuBackend(self.params, threads).load(_segments(self.plans[i]), self.plans[i].total)
+        rows.product(self.columns[i], 0, self.plans[i].total, self.out[i])
 
     def key_centre(self, i, threads):
         (part,) = self.plans[i].parts
@@ -150,7 +152,7 @@ def bench_batch_by_rows(benchmark, one_batch, vectors, monkeypatch, queries):
 
     def whole():
         with monkeypatch.context() as patch:
-            patch.setattr("mipp.client.blocks.LEAST_ROWS", 1 << 62)
+            patch.setattr("mipp.rpc.blocks.LEAST_ROWS", 1 << 62)
             return seconds(lambda: user.nearest(asked, K, ranking="user"))
 
     for party in (*one_batch.deployment.servers.values(), user):

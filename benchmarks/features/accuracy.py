@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from mipp import features
-from mipp.client.ingest import descriptor_encoding
 from mipp.evaluation import metrics
 from mipp.evaluation.evaluate import plain_scores
 from mipp.evaluation.learning import learn_weights
 from mipp.features.base import squared
+from mipp.features.encoding import descriptor_encoding
 from mipp.io.images import load_image
 from mipp.io.labels import load_labels
 from mipp.params import Params

@@ -98,7 +98,7 @@ def bench_checked_query(benchmark, tmp_path, rows, kind):
 
         def ask():
             query = next(queries)
-            return user.search(query, 10) if kind == "search" else user.match(query, 0.4)
+            return user.search(query, 10) if kind == "search" else user.range_search(query, 0.4)
 
         def unproven():
             with unchecked():

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import schemes
 from ..deployment import DEFAULT_BITS, Deployment
 from ..errors import KeyFileError, ParameterError
-from ..params import SCHEMES
 from .outputs import printable, warn
 from .passphrases import asked, given_passphrase, passphrase_file
 
@@ -44,13 +44,23 @@ def deployment_option(command: F) -> F:
     )(command)
 
 
+class _SchemeName(click.Choice[str]):
+    """Names of schemes; the earlier name of one works, with a warning."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "homomorphic":
+            warn("the scheme homomorphic is called paillier now; the old name will go in the next release")
+            value = "paillier"
+        return super().convert(value, param, ctx)
+
+
 def scheme_option(command: F) -> F:
     return click.option(
         "--scheme",
-        type=click.Choice(SCHEMES),
-        default="shares",
+        type=_SchemeName(schemes.NAMES),
+        default=schemes.NAMES[0],
         show_default=True,
-        help="shares: two clouds and a key centre; homomorphic: one cloud and a key centre, Paillier, slower.",
+        help=". ".join(f"{name}: {schemes.get(name).summary}" for name in schemes.NAMES) + ".",
     )(command)
 
 
@@ -60,7 +70,7 @@ def key_bits_option(command: F) -> F:
         type=click.Choice(["2048", "3072", "4096"]),
         default=str(DEFAULT_BITS),
         show_default=True,
-        help="Homomorphic scheme: bits of the user's Paillier key.",
+        help="Paillier scheme: bits of the user's Paillier key.",
     )(command)
 
 

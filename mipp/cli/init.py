@@ -9,10 +9,12 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
+from .. import schemes
 from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..errors import ParameterError, ScoreRangeError
 from ..features import DEFAULT
+from ..rpc.grants import offered_rankings
 from .common import (
     VECTOR_SUFFIXES,
     deployment_option,
@@ -85,10 +87,10 @@ def init_command(
     as_json: bool,
 ) -> None:
     """Make an embedded deployment: all servers in one folder."""
-    offered = ("user",) if scheme == "homomorphic" else ("server", "user", "threshold")
+    offered = offered_rankings(schemes.get(scheme).params(32))
     rankings = tuple(dict.fromkeys(rankings)) or offered
     if not set(rankings) <= set(offered):
-        raise click.UsageError("in the homomorphic scheme users rank: --ranking user")
+        raise click.UsageError(f"in the {scheme} scheme users rank: --ranking user")
     options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
     of_vectors = dim is not None or (sample is not None and sample.suffix.lower() in VECTOR_SUFFIXES)
     given = {n for n in context.params if context.get_parameter_source(n) == ParameterSource.COMMANDLINE}
@@ -183,7 +185,7 @@ def _descriptor_encoding(
     window: tuple[float, float] | None,
     by_servers: bool,
 ) -> tuple[Encoding, np.ndarray | None]:
-    from ..client.ingest import descriptor_encoding
+    from ..features.encoding import descriptor_encoding
 
     data = None if sample is None else _embedded(sample, descriptor, window)
     encoding = descriptor_encoding(descriptor, **options, sample=data, tuned=tuned, server_ranking=by_servers)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ..client.client import image_rows
 from ..client.given import expiry_seconds
+from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
 from ..deployment import Deployment
 from ..errors import ParameterError
@@ -182,7 +182,7 @@ def add_command(
     type=click.Choice(["server", "user", "threshold"]),
     multiple=True,
     help="Allowed ranking; may be repeated. server (default): the servers find the nearest and USER learns these only. "
-    "user (default in the homomorphic scheme): USER gets ALL exact scores, and can solve for the features with a few "
+    "user (default in the Paillier scheme): USER gets ALL exact scores, and can solve for the features with a few "
     "dozen queries. threshold: USER learns which images reach a score that it chooses; repeated, it tells scores.",
 )
 @click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any. Only with --ranking server alone.")

@@ -132,7 +132,7 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
     "--ranking",
     type=click.Choice(["server", "user"]),
     help="server (default): the servers find the nearest and the user learns these only; user: the user gets all "
-    "scores (all there is in the homomorphic scheme).",
+    "scores (all there is in the Paillier scheme).",
 )
 @click.option(
     "--threshold",
@@ -191,7 +191,7 @@ def search_command(
         found: Hits | list[Hit]
         searched: int | None = None
         if threshold is not None:
-            found = matches = seeker.match(query, threshold, owners=owners or None, strict=strict)
+            found = matches = seeker.range_search(query, threshold, owners=owners or None, strict=strict)
             left_out, searched = matches.left_out, matches.searched
         else:
             result = seeker.search(query, k, owners=owners or None, ranking=ranking, strict=strict)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotFoundError, StoreError
-from ..store.files import replace_file
+from ..io.durable import replace_file
 
 __all__ = ["changed_blocked", "read_blocked", "write_blocked"]
 

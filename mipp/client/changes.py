@@ -8,35 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from ..errors import ConflictError, MippError, StoreError
 from ..rpc import messages as m
 from ..rpc.chain import NO_SHARE, Content, facts_hash, next_view
 from ..rpc.wire import encode, pack_frames
-from ..server.ranking import collect_pending, retry_busy
+from .client import Client
+from .retry import collect_pending, retry_busy
 
-if TYPE_CHECKING:
-    from .owner import ImageOwner
-
-__all__ = ["ATTEMPTS", "ChangeMaker", "retry_conflicts"]
-
-#: how often a change is made anew because another one of this owner came first
-ATTEMPTS = 6
-T = TypeVar("T")
-
-
-def retry_conflicts(attempt: Callable[[], T]) -> T:
-    """Run ``attempt``; again, on the new state, while another change of the owner comes first, a few times."""
-    for number in range(ATTEMPTS - 1):
-        try:
-            return attempt()
-        except ConflictError:
-            time.sleep(0.01 * 2**number)
-    return attempt()
+__all__ = ["ChangeMaker"]
 
 
 class ChangeMaker:
@@ -48,9 +31,11 @@ class ChangeMaker:
     turn : held while a change is made; a lock that the owner's other processes share, where there can be any
     """
 
-    def __init__(self, owner: ImageOwner, turn: AbstractContextManager[Any] | None = None) -> None:
+    def __init__(self, owner: Client, turn: AbstractContextManager[Any] | None = None) -> None:
         self._owner = owner
         self.turn: AbstractContextManager[Any] = turn if turn is not None else threading.RLock()
+        #: called while servers check the range of rows, with how many they have checked, and all
+        self.checking: Callable[[int, int], None] | None = None
 
     def make(
         self, kind: str, op: bytes, msgs: Mapping[int, Any], content: Content, parent: m.Head | None = None
@@ -107,28 +92,24 @@ class ChangeMaker:
         """
         owner = self._owner
         try:
-            replies = retry_busy(lambda: self._asked(m.CertifyRows(op), sorted(owner.config.servers)))
+            replies = retry_busy(lambda: owner.ask_all(m.CertifyRows(op), together=True))
             waited = any(isinstance(r, m.Pending) for r in replies.values())
-            again = functools.partial(self._asked, m.CollectCertificate(op))
+            again = functools.partial(owner.ask_all, m.CollectCertificate(op), together=True)
             collect_pending(replies, again, "check the rows", progress=self._progress)
         except BaseException:
             self._abort(op, sorted(owner.config.servers))
             raise
-        return list(owner._tell(m.HeadRequest(owner.id)).values()) if waited else []
+        return list(owner.ask_all(m.HeadRequest(owner.id)).values()) if waited else []
 
     def _progress(self, reply: m.Pending) -> None:
-        if self._owner.checking is not None and reply.total:
-            self._owner.checking(reply.done, reply.total)
-
-    def _asked(self, msg: Any, servers: list[int]) -> dict[int, Any]:
-        """Replies to a request that servers answer together."""
-        return self._owner.channel.gather({s: self._owner._sign(msg, s) for s in servers}, together=True)
+        if self.checking is not None and reply.total:
+            self.checking(reply.done, reply.total)
 
     def _common(self, heads: list[m.Head], op: bytes) -> m.Head:
         """The head of the chain, the same at all servers; they settle open changes first if they differ."""
         if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
             self._settle()
-            heads = list(self._owner._tell(m.HeadRequest(self._owner.id)).values())
+            heads = list(self._owner.ask_all(m.HeadRequest(self._owner.id)).values())
         if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
             self._abort(op, sorted(self._owner.config.servers))
             raise ConflictError("an earlier change of this owner is not settled on all servers yet; try again")
@@ -141,7 +122,7 @@ class ChangeMaker:
         facts = facts_hash(kind, content, servers, contents, shares)
         position = head.position + 1
         view = next_view(owner.id, position, head.view, op, facts)
-        frames = owner._sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
+        frames = owner.sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
         first = owner.config.params.key_servers[-1]
         try:
             # one server is always asked first, so of two changes that compete one wins everywhere
@@ -152,11 +133,11 @@ class ChangeMaker:
             if not all(v.commit for v in votes):
                 for server in servers:  # each settles by itself what it can
                     with contextlib.suppress(MippError):
-                        owner._ask({server: m.Certify(owner.id, op, packed)})
+                        owner.ask({server: m.Certify(owner.id, op, packed)})
                 raise ConflictError(
                     "this change was rolled back, or another one came first; make it again on the new state"
                 )
-            outcomes = owner._tell(m.Certify(owner.id, op, packed)).values()
+            outcomes = owner.ask_all(m.Certify(owner.id, op, packed)).values()
             states = [o.state for o in outcomes]
         except ConflictError:
             self._abort(op, servers)
@@ -177,7 +158,7 @@ class ChangeMaker:
             raise error
         self._settle()
         try:
-            states = [o.state for o in self._owner._tell(m.OutcomeRequest(op)).values()]
+            states = [o.state for o in self._owner.ask_all(m.OutcomeRequest(op)).values()]
         except MippError:
             raise error from None
         if all(s == "prepared" for s in states):  # nobody accepted it
@@ -190,7 +171,7 @@ class ChangeMaker:
             self._owner.recover()
 
     def _abort(self, op: bytes, servers: list[int]) -> None:
-        frames = self._owner._sign(m.AbortOp(op))
+        frames = self._owner.sign(m.AbortOp(op))
         for server in servers:
             with contextlib.suppress(MippError):  # what cannot be undone now is undone when its lease ends
                 self._owner.channel.gather({server: frames})

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..crypto import box
-from ..errors import AuthenticationError, MessageError, MippError, ShapeError, error_from_wire
+from ..errors import (
+    AuthenticationError,
+    IntegrityError,
+    MessageError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    ShapeError,
+    StoreError,
+)
 from ..rpc import messages as m
 from ..rpc.associated_data import image_seal_info
+from ..rpc.failures import error_from_wire
 from ..rpc.limits import FETCH_IMAGES, HEAD_BYTES
 from ..rpc.names import safe_name
-from .results import FetchedImage
+from .image_ids import image_rows, several_images
+from .indexing import IndexClient
+from .results import FetchedImage, Hit
 
-__all__ = ["failed_image", "fetch_images", "parse_image"]
+__all__ = ["Fetcher", "parse_image"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
+#: errors of one cloud that another may not have
+_ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
+#: stand for an owner in ids of images: nobody has the batch, or several do
+_NOBODY, _SEVERAL = bytes(16), b"several owners.."
 
 
 def parse_image(plain: bytes) -> tuple[str, bytes]:
@@ -39,6 +55,100 @@ def parse_image(plain: bytes) -> tuple[str, bytes]:
     if not isinstance(name, str):
         raise MessageError("the header of the image holds no name")
     return safe_name(name), plain[4 + size :]
+
+
+class Fetcher:
+    """Fetches and decrypts images for one user.
+
+    Parameters
+    ----------
+    user : who fetches
+    box_key : its X25519 key, 32 secret bytes
+    """
+
+    def __init__(self, user: IndexClient, box_key: bytes) -> None:
+        self._user, self._box_key = user, box_key
+
+    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool) -> list[FetchedImage]:
+        """See :meth:`mipp.User.fetch`."""
+        named = self._places(hits)
+        wanted = sorted({place for place in named if place[0] != _SEVERAL})
+        found: dict[Place, FetchedImage] = {}
+        clouds = sorted(self._user.config.params.storage_servers, key=lambda s: s != self._user.servers[0])
+        for cloud in clouds:  # what is damaged or missing at one is asked for at the next
+            left = [p for p in wanted if p not in found or isinstance(found[p].error, _ELSEWHERE)]
+            if left:
+                found |= self._from(cloud, left)
+        images = []
+        for place in named:
+            if place not in found:
+                why = ParameterError(
+                    f"several owners have a batch {place[1].hex()}; fetch a hit of a search, which names its owner"
+                )
+                found[place] = _failed(place, why)
+            images.append(found[place])
+        for image in images:
+            if strict and image.error is not None:
+                raise image.error
+        return images
+
+    def _places(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[Place]:
+        """(owner, batch, row) of hits and ids.
+
+        An id of no owner that is known is asked for in nobody's name: servers say that it belongs to no owner. One that
+        several owners have is not asked for.
+        """
+        owners: dict[bytes, list[bytes]] | None = None
+        found = []
+        for hit in several_images(hits):
+            if isinstance(hit, Hit):
+                found.append((hit.owner, hit.batch, hit.row))
+                continue
+            ((batch, row),) = image_rows([hit])
+            if owners is None:
+                owners = self._user.owners_of_batches()
+            of = owners.get(batch, [_NOBODY])
+            found.append((of[0] if len(of) == 1 else _SEVERAL, batch, row))
+        return found
+
+    def _from(self, cloud: int, places: Sequence[Place]) -> dict[Place, FetchedImage]:
+        """Images from one cloud and the key centre, each on its own: what fails is that image's ``error``.
+
+        Raises
+        ------
+        MippError
+            Servers refused every image for one reason, such as a user whom nobody grants anything.
+        """
+        key_centre = self._user.config.params.key_servers[0]
+        opener = _Opener(self._user.config.id, self._user.id, self._box_key, cloud, key_centre)
+        out: dict[Place, FetchedImage] = {}
+        refusals: list[MippError] = []
+        refused = 0
+
+        def fetch(some: Sequence[Place]) -> None:
+            nonlocal refused
+            owners = np.frombuffer(b"".join(p[0] for p in some), np.uint8).reshape(-1, 16)
+            batches = np.frombuffer(b"".join(p[1] for p in some), np.uint8).reshape(-1, 16)
+            request = m.FetchImages(owners, batches, np.array([p[2] for p in some], "<i8"))
+            try:
+                images = opener.images(some, self._user.ask_all(request, (cloud, key_centre)))
+            except ShapeError as error:
+                if len(some) > 1:  # the reply would be too large
+                    fetch(some[: len(some) // 2])
+                    fetch(some[len(some) // 2 :])
+                    return
+                images = [_failed(some[0], error)]
+            except MippError as error:
+                refusals.append(error)
+                refused += len(some)
+                images = [_failed(pair, error) for pair in some]
+            out.update(zip(some, images, strict=True))
+
+        for start in range(0, len(places), FETCH_IMAGES):
+            fetch(places[start : start + FETCH_IMAGES])
+        if refusals and refused == len(places):
+            raise refusals[0]
+        return out
 
 
 class _Opener:
@@ -65,7 +175,7 @@ class _Opener:
                 plain = self._open(i, pair, parts, replies)
                 out.append(FetchedImage(*pair[1:], *parse_image(plain)))
             except MippError as error:
-                out.append(failed_image(pair, error))
+                out.append(_failed(pair, error))
         return out
 
     def _open(self, i: int, place: Place, parts: dict[int, list[bytes]], replies: dict[int, Any]) -> bytes:
@@ -99,62 +209,6 @@ class _Opener:
         return [raw[i : i + 32] for i in range(0, len(raw), 32)]
 
 
-def fetch_images(
-    pairs: Sequence[Place],
-    ask: Callable[[m.FetchImages], dict[int, Any]],
-    *,
-    deployment: bytes,
-    user: bytes,
-    box_key: bytes,
-    cloud: int,
-    key_centre: int,
-) -> dict[Place, FetchedImage]:
-    """Fetch and decrypt images, each on its own: what fails is that image's ``error``.
-
-    Parameters
-    ----------
-    pairs : owner, batch and row of each image, distinct, in the order in which they are asked for
-    ask : sends one request to cloud and key centre
-    deployment, user : ids
-    box_key : the user's X25519 key, 32 secret bytes
-    cloud, key_centre : numbers of the two servers
-
-    Raises
-    ------
-    MippError
-        Servers refused every image for one reason, such as a user whom nobody grants anything.
-    """
-    opener = _Opener(deployment, user, box_key, cloud, key_centre)
-    out: dict[Place, FetchedImage] = {}
-    refusals: list[MippError] = []
-    refused = 0
-
-    def fetch(some: Sequence[Place]) -> None:
-        nonlocal refused
-        owners = np.frombuffer(b"".join(p[0] for p in some), np.uint8).reshape(-1, 16)
-        batches = np.frombuffer(b"".join(p[1] for p in some), np.uint8).reshape(-1, 16)
-        try:
-            replies = ask(m.FetchImages(owners, batches, np.array([p[2] for p in some], "<i8")))
-            images = opener.images(some, replies)
-        except ShapeError as error:
-            if len(some) > 1:  # the reply would be too large
-                fetch(some[: len(some) // 2])
-                fetch(some[len(some) // 2 :])
-                return
-            images = [failed_image(some[0], error)]
-        except MippError as error:
-            refusals.append(error)
-            refused += len(some)
-            images = [failed_image(pair, error) for pair in some]
-        out.update(zip(some, images, strict=True))
-
-    for start in range(0, len(pairs), FETCH_IMAGES):
-        fetch(pairs[start : start + FETCH_IMAGES])
-    if refusals and refused == len(pairs):
-        raise refusals[0]
-    return out
-
-
-def failed_image(pair: Place, error: MippError) -> FetchedImage:
+def _failed(pair: Place, error: MippError) -> FetchedImage:
     """The result for an image that could not be fetched; its name is made from its id."""
     return FetchedImage(*pair[1:], f"image-{pair[1].hex()[:8]}-{pair[2]}", b"", error)

@@ -15,7 +15,7 @@ from ..rpc.wire import decode, unpack_frames
 from .blocklist import changed_blocked
 from .choosing import Owners, as_id, owner_id, owner_refs
 from .client import Client
-from .results import Index
+from .index import Index
 from .snapshots import Told, common_state
 
 __all__ = ["IndexClient"]
@@ -72,7 +72,7 @@ class IndexClient(Client):
         full, blocked = self.servers[0], self._blocked
         for attempt in range(_SETTLING):
             before = self._told.get(key, {})
-            replies = self._ask(
+            replies = self.ask(
                 {s: m.SnapshotRequest(list(key), before[s][0] if s in before else b"", s != full) for s in self.servers}
             )
             if key in self._known and all(r.unchanged for r in replies.values()):
@@ -101,7 +101,7 @@ class IndexClient(Client):
                 del self._known[oldest], self._told[oldest]
         return index
 
-    def _owners_of_batches(self) -> dict[bytes, list[bytes]]:
+    def owners_of_batches(self) -> dict[bytes, list[bytes]]:
         """Which owners have a batch of an id, of those that grant something and are not blocked; damaged ones too."""
         self._index(())
         owners: dict[bytes, list[bytes]] = {}
@@ -138,7 +138,7 @@ class IndexClient(Client):
             # blocked owners are unblocked by name, also when they grant nothing any more
             self._names = {i: name for i, name in self._names.items() if i in self._blocked}
             with contextlib.suppress(AccessDeniedError):  # nobody grants anything
-                told = self._ask({server: m.GrantersRequest(self.id)})[server]
+                told = self.ask({server: m.GrantersRequest(self.id)})[server]
                 self._names |= {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
         return [owner_id(owner, self._names) for owner in refs]
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..crypto.schedule import hkdf, random_bytes
 from ..errors import StoreError
-from ..store.files import sync_folder
+from ..io.durable import sync_folder
 
 __all__ = ["Journal", "image_label", "part_label"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from ..rpc import messages as m
 from ..rpc.limits import FETCH_IMAGES
 from .fetching import parse_image
 from .journal import image_label
-
-if TYPE_CHECKING:
-    from .owner import ImageOwner
+from .owner import ImageOwner
 
 __all__ = ["follow_servers", "rows_digest"]
 
@@ -97,7 +94,7 @@ def _files(owner: ImageOwner, server: int, batch: bytes, rows: list[int]) -> Ite
     while waiting:
         some = waiting.pop()
         try:
-            reply = owner._ask({server: m.FetchOwnImages(batch, np.array(some, "<i8"))})[server]
+            reply = owner.ask({server: m.FetchOwnImages(batch, np.array(some, "<i8"))})[server]
         except ShapeError:
             if len(some) > 1:  # too large together
                 waiting += [some[len(some) // 2 :], some[: len(some) // 2]]

@@ -26,6 +26,7 @@ from ..errors import (
     StoreError,
     plain_text,
 )
+from ..mpc.facts import unrankable
 from ..rpc import messages as m
 from ..rpc.associated_data import owner_seal_info, shares_seal_info
 from ..rpc.chain import Content, pack_dead
@@ -35,12 +36,13 @@ from ..rpc.grants import check_grant, read_grant
 from ..rpc.limits import IMAGE_BYTES
 from ..rpc.names import safe_name
 from ..rpc.wire import decode, unpack_frames
-from ..server.ranking import unrankable
 from ..sharing import OwnerKeys, open_share, share_rows
-from .changes import ATTEMPTS, ChangeMaker, retry_conflicts
-from .client import Client, image_rows
+from .changes import ChangeMaker
+from .client import Client
 from .given import batch_id, expiry_seconds, user_id, whole_number
+from .image_ids import image_rows
 from .journal import Journal
+from .retry import ATTEMPTS, retry_conflicts
 
 __all__ = ["IMAGE_FILE_BYTES", "GrantInfo", "ImageOwner", "StoredBatch"]
 
@@ -122,8 +124,6 @@ class ImageOwner(Client):
         self.adding: AbstractContextManager[Any] = adding if adding is not None else threading.RLock()
         #: the id of the user that has a name; set by the deployment
         self.find_user: Callable[[str], bytes] | None = None
-        #: called while the servers check the range of uploaded rows, with how many they have checked, and all
-        self.checking: Callable[[int, int], None] | None = None
         #: time spent so far in this process, by stage
         self.seconds = {"encrypt": 0.0, "upload": 0.0}
 
@@ -138,12 +138,21 @@ class ImageOwner(Client):
             is_key = server in self.config.params.key_servers
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
             sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-        self._tell(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
+        self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
 
     def _image_parts(self) -> tuple[bytes, bytes]:
         """The key centre's and the clouds' part of this owner's image keys; secret."""
         bound = self._root, self.config.id, self.keys.registration
         return schedule.key_centre_image_part(*bound), schedule.cloud_image_part(*bound)
+
+    @property
+    def checking(self) -> Callable[[int, int], None] | None:
+        """Called while the servers check the range of uploaded rows, with how many they have checked, and all."""
+        return self._changes.checking
+
+    @checking.setter
+    def checking(self, told: Callable[[int, int], None] | None) -> None:
+        self._changes.checking = told
 
     @property
     def turn(self) -> AbstractContextManager[Any]:
@@ -301,7 +310,7 @@ class ImageOwner(Client):
     def _state(self) -> tuple[m.Head, list[StoredBatch]]:
         """Head of this owner's chain at the first cloud, and its batches there."""
         server = self.config.params.storage_servers[0]
-        got = self._ask({server: m.ListBatches(self.id)})[server]
+        got = self.ask({server: m.ListBatches(self.id)})[server]
         batches = [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
             for b, rows, live, generation, refused in zip(
@@ -345,7 +354,7 @@ class ImageOwner(Client):
         """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
         key = schedule.random_bytes(32)
         public = box.box_private(key).public_key().public_bytes_raw()
-        reply = self._ask({server: m.FetchShares(batch, public)})[server]
+        reply = self.ask({server: m.FetchShares(batch, public)})[server]
         plain = box.open_sealed(key, reply.sealed, shares_seal_info(self.config.id, self.id, server, batch))
         got = decode(unpack_frames(plain), m.Shares)
         p = self.config.params
@@ -371,7 +380,7 @@ class ImageOwner(Client):
         """
         least = whole_number(merge_below, "merge_below")
         gone = retry_conflicts(lambda: self._merge_small(least))
-        self._tell(m.Compact(self.id), self.config.params.storage_servers)
+        self.ask_all(m.Compact(self.id), self.config.params.storage_servers)
         return gone
 
     def _merge_small(self, merge_below: int) -> int:
@@ -407,7 +416,7 @@ class ImageOwner(Client):
         The features are gone for good once the keys, their backups and this owner's root are destroyed **and** at most
         t stored share files survive anywhere. An owner that was forgotten never comes back; create a new one.
         """
-        self._tell(m.ForgetOwner(self.id, self.keys.registration))
+        self.ask_all(m.ForgetOwner(self.id, self.keys.registration))
 
     # --- grants -------------------------------------------------------------------------------------------------
 
@@ -487,7 +496,7 @@ class ImageOwner(Client):
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
             check_grant(grant, self.config.offered)
             try:
-                self._tell(grant)
+                self.ask_all(grant)
                 return
             except AccessDeniedError:
                 if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
@@ -509,7 +518,7 @@ class ImageOwner(Client):
 
     def _grants(self) -> tuple[int, list[GrantInfo]]:
         best: dict[bytes, GrantInfo] = {}
-        replies = self._tell(m.ListGrants(self.id)).values()
+        replies = self.ask_all(m.ListGrants(self.id)).values()
         for reply in replies:
             for packed in reply.grants:
                 g = read_grant(packed)

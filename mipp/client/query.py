@@ -1,85 +1,189 @@
-"""One header's worth of queries at the user: what is sent to each server, and what came back."""
+"""Queries under one header: hidden by the scheme, sent for one state of the index; replies are opened."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..errors import MessageError, ParameterError
+from ..crypto import schedule
+from ..errors import MessageError
+from ..mpc.facts import public_facts
 from ..mpc.query_proof import commitment, pack, prove
 from ..mpc.replicated import UserShare
 from ..mpc.session import Public
 from ..rpc import messages as m
-from ..rpc.description import DeploymentConfig
-from .results import Index
+from ..rpc.associated_data import query_share_commitment
+from ..rpc.blocks import row_blocks
+from ..rpc.wire import encode, frames_hash
+from ..schemes import UserScheme
+from .client import Client
+from .index import Index
+from .retry import collect_pending, retry_busy
 
-__all__ = ["Asked", "Prepared", "parts_of", "range_proof"]
+__all__ = ["HiddenQueries", "Querier"]
 
 
 @dataclass(frozen=True, repr=False)
-class Prepared:
-    """Queries under one header, ready to be sent: each server's salt, column and thresholds, and its part of the proof
-    that they are in range; secret."""
+class HiddenQueries:
+    """Queries under one header, ready to be sent; secret.
+
+    ``hash`` is the header's. ``servers``: each server's salt, query share and share of the thresholds. ``proof``: its
+    part of the proof that the queries are in range. ``newest``: see :class:`~mipp.rpc.messages.Query`.
+    """
 
     header: list[np.ndarray]
-    bound: bytes
+    hash: bytes
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
     newest: bytes = b""
     proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, repr=False)
-class Asked:
-    """Replies of the servers to some queries, and what they are about."""
-
-    index: Index
-    replies: dict[int, Any]
-    queries: int
-    facts: Public | None
-    threshold: bool
-
-    @property
-    def public(self) -> Public:
-        if self.facts is None:
-            raise ParameterError("these are answers, not a ranking")
-        return self.facts
-
-
-def parts_of(asked: Asked) -> list[UserShare]:
-    """The servers' parts of a ranking or of match bits."""
-    parts = []
-    for server, r in asked.replies.items():
-        if (
-            not isinstance(r, m.Ranked)
-            or r.server != server
-            or r.queries != asked.queries
-            or r.rows != asked.index.total
-        ):
-            raise MessageError("a server's part of a ranking does not fit the query")
-        words = r.words[0] if asked.threshold else r.words
-        parts.append(UserShare(r.server, r.session, r.parameters, r.queries, r.rows, words))
-    return parts
-
-
-def range_proof(
-    config: DeploymentConfig, servers: Sequence[int], encoded: np.ndarray, ranking: str, theta: int
-) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
-    """Commitments of the proof that queries which servers rank are in range, and what each server gets of it.
+class Querier:
+    """Hides queries, sends them, and opens what comes back.
 
     Parameters
     ----------
-    encoded : (B, encoded_dim) encoded queries; secret
-    theta : the threshold of all of them, with ranking "threshold"
-
-    Returns
-    -------
-    commitments : of the three summands, for the header; none if the user ranks
-    parts : server -> the seeds of its two summands, and the words of the third or none; secret
+    client : the user who asks
+    scheme : the user's side of the deployment's scheme
     """
-    if ranking == "user" or not config.certifies:
-        return [], {}
-    made = prove(config.query_rule, encoded, [theta] * len(encoded) if ranking == "threshold" else None)
-    return [commitment(number, made[number]) for number in sorted(made)], {s: pack(made, s) for s in servers}
+
+    def __init__(self, client: Client, scheme: UserScheme) -> None:
+        self._client, self.scheme, self.config = client, scheme, client.config
+
+    # --- what comes back ----------------------------------------------------------------------------------------
+
+    def score_words(self, index: Index, encoded: np.ndarray, k: int) -> list[np.ndarray]:
+        """Words (B, N) that add up to the scores of all rows; ``k`` is what the user keeps of them, for the grants."""
+        _, replies = self._sent(index, encoded, k, "user")
+        return self._opened(replies, len(encoded), index.total)
+
+    def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[tuple[range, list[np.ndarray]]]:
+        """:meth:`score_words` of some rows at a time, all under one header: which rows, and the words."""
+        hidden = self.hide(index, encoded, k, "user")
+        for rows in row_blocks(index.total, len(encoded), self.config.params.dtype.itemsize):
+            yield rows, self._opened(self.send(hidden, rows), len(encoded), len(rows))
+
+    def ranked(
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
+    ) -> tuple[list[UserShare], Public]:
+        """The servers' parts of a ranking, or of match bits, and the facts that they are about."""
+        hidden, replies = self._sent(index, encoded, k, ranking, theta)
+        parts = [_part(s, r, len(encoded), index.total, ranking) for s, r in replies.items()]
+        return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
+
+    def _opened(self, replies: Mapping[int, Any], queries: int, rows: int) -> list[np.ndarray]:
+        shares = [replies[s].score_shares for s in self.scheme.servers]
+        self.scheme.verify(shares, queries, rows)
+        return self.scheme.open(shares, rows)
+
+    # --- what is sent -------------------------------------------------------------------------------------------
+
+    def _sent(
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
+    ) -> tuple[HiddenQueries, dict[int, Any]]:
+        """Queries as they were sent, and the replies; under a new header when servers are busy."""
+
+        def attempt() -> tuple[HiddenQueries, dict[int, Any]]:
+            hidden = self.hide(index, encoded, k, ranking, theta)
+            return hidden, self.send(hidden, together=ranking != "user")
+
+        return retry_busy(attempt)
+
+    def hide(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> HiddenQueries:
+        """Hide encoded queries (B, encoded_dim) and bind them to a new header.
+
+        Parameters
+        ----------
+        index : the state that they are about
+        encoded : secret
+        k, ranking : as in the header
+        theta : the threshold of all queries, with ranking "threshold"; secret
+        """
+        servers = self.scheme.servers
+        query_shares = self.scheme.hide(encoded)
+        thetas = self.theta_shares(theta if ranking == "threshold" else None, len(encoded))
+        salts = {s: schedule.random_bytes(32) for s in servers}
+        proofs, parts_of_proof = self._range_proof(encoded, ranking, theta)
+        header = encode(
+            m.QueryHeader(
+                self.config.id,
+                self._client.id,
+                schedule.random_bytes(16),
+                ranking,
+                k,
+                len(encoded),
+                list(servers),
+                self.config.encoding.hash,
+                index.snapshot,
+                [o.grant for o in index.owners],
+                [o.position for o in index.owners],
+                [len(o.batches) for o in index.owners],
+                [query_share_commitment(salts[s], query_shares[s], thetas[s]) for s in servers],
+                index.batches,
+                proofs,
+            )
+        )
+        frames = [np.frombuffer(f, np.uint8) for f in header]
+        parts = {s: (salts[s], query_shares[s], thetas[s]) for s in servers}
+        return HiddenQueries(frames, frames_hash(header), parts, index.newest, parts_of_proof)
+
+    def send(self, hidden: HiddenQueries, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
+        """Send queries about live rows ``rows`` (all if there are none in it), and wait for all replies.
+
+        Raises
+        ------
+        ProtocolError
+            A server did not finish a ranking in time.
+        MippError
+            A refusal, or the error that ended the ranking.
+        """
+        newest = {self.scheme.servers[0]: hidden.newest if not rows.start else b""}
+        messages = {
+            s: m.Query(hidden.header, *part, rows.start, len(rows), newest.get(s, b""), *hidden.proof.get(s, ()))
+            for s, part in hidden.servers.items()
+        }
+        return self.collect(hidden, self._client.ask(messages, together=together))
+
+    def collect(self, hidden: HiddenQueries, replies: dict[int, Any]) -> dict[int, Any]:
+        """Ask the servers that answered ``Pending`` again until each has given its part; all replies, in order."""
+        ask = functools.partial(self._client.ask_all, m.CollectRanking(hidden.hash), together=True)
+        return collect_pending(replies, ask, "finish the ranking")
+
+    def theta_shares(self, theta: int | None, queries: int) -> dict[int, np.ndarray]:
+        """Additive shares of the threshold, one word per query and server; empty ones without a threshold."""
+        dtype, servers = self.config.params.dtype, self.scheme.servers
+        if theta is None:
+            return dict.fromkeys(servers, np.empty(0, dtype))
+        first, *others = servers
+        raw = schedule.random_bytes(len(others) * queries * dtype.itemsize)
+        shares = dict(zip(others, np.frombuffer(raw, dtype).reshape(len(others), queries), strict=True))
+        rest = np.full(queries, theta % (1 << 8 * dtype.itemsize), dtype)
+        return {first: rest - sum(shares.values()), **shares}
+
+    def _range_proof(
+        self, encoded: np.ndarray, ranking: str, theta: int
+    ) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
+        """Commitments of the proof that queries which servers rank are in range, and what each server gets of it.
+
+        Commitments of the three summands, for the header; by server the seeds of its two summands, and the words of
+        the third or none, secret. Nothing if the user ranks.
+        """
+        if ranking == "user" or not self.config.certifies:
+            return [], {}
+        thetas = [theta] * len(encoded) if ranking == "threshold" else None
+        made = prove(self.config.query_rule, encoded, thetas)
+        commitments = [commitment(number, made[number]) for number in sorted(made)]
+        return commitments, {s: pack(made, s) for s in self.scheme.servers}
+
+
+def _part(server: int, reply: Any, queries: int, rows: int, ranking: str) -> UserShare:
+    """A server's part of a ranking or of match bits."""
+    fits = isinstance(reply, m.Ranked) and reply.server == server
+    if not fits or reply.queries != queries or reply.rows != rows:
+        raise MessageError("a server's part of a ranking does not fit the query")
+    words = reply.words[0] if ranking == "threshold" else reply.words
+    return UserShare(reply.server, reply.session, reply.parameters, reply.queries, reply.rows, words)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import MessageError, plain_text
 from ..rpc import messages as m
 from ..rpc.names import known_name
-from .results import Index, LeftOut, cut
+from .index import Index, LeftOut, cut
 
 __all__ = ["Told", "common_state"]
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ..errors import KeyFileError
+from ..io.durable import sync_folder
 from .schedule import random_bytes
 
 __all__ = ["change_passphrase", "is_protected", "load_key_file", "read_public", "save_key_file"]
@@ -69,7 +70,7 @@ def save_key_file(
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError:
         raise KeyFileError(f"key file {path} exists; keys are never overwritten") from None
     except OSError as error:
@@ -107,7 +108,7 @@ def change_passphrase(path: Path, kind: str, old: str | None, new: str | None) -
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise KeyFileError(f"cannot write key file {path}: {error.strerror}") from None
 
@@ -149,14 +150,6 @@ def _write_new(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _content(kind: str, public: dict[str, str], secrets: dict[str, bytes], passphrase: str | None) -> bytes:

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from ..errors import ParameterError
 
 __all__ = [
-    "SCHEMES",
     "batch_info",
     "batch_nonce",
     "cloud_image_part",
@@ -34,8 +33,8 @@ __all__ = [
     "zero_infos",
 ]
 
-#: numbers of the schemes in the key schedule
-SCHEMES = {"shares": 1, "homomorphic": 2}
+#: in the key schedule: rows are Shamir shares, or masked
+_SHARED, _MASKED = 1, 2
 KEY_BYTES = 32
 NONCE_BYTES = 16
 
@@ -57,15 +56,17 @@ def _exactly(value: bytes, size: int, what: str) -> bytes:
 
 
 def key_server_key(
-    root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, scheme: str = "shares"
+    root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, *, masked: bool = False
 ) -> bytes:
-    """What an owner hands to key server ``server``, once per registration: 32 secret bytes."""
+    """What an owner hands to key server ``server``, once per registration: 32 secret bytes.
+
+    ``masked``: whether rows are masked by the keystream alone, instead of shared with it.
+    """
     _exactly(root, KEY_BYTES, "owner root")
     _exactly(deployment, NONCE_BYTES, "deployment id")
     _exactly(registration, NONCE_BYTES, "registration nonce")
-    return hkdf(
-        root, b"mipp v1 key server" + bytes([SCHEMES[scheme]]) + deployment + registration + bytes([n, t, server])
-    )
+    layout = bytes([_MASKED if masked else _SHARED])
+    return hkdf(root, b"mipp v1 key server" + layout + deployment + registration + bytes([n, t, server]))
 
 
 def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:

@@ -12,14 +12,16 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from .. import features
-from ..client.ingest import add_images, descriptor_encoding
+from .. import features, schemes
+from ..client.ingest import add_images
 from ..client.results import Hit
 from ..deployment import DEFAULT_BITS, Deployment
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
+from ..features.encoding import descriptor_encoding
 from ..io.images import load_image
 from ..io.sheet import contact_sheet
+from ..rpc.grants import offered_rankings
 from .render import render_collection
 
 __all__ = ["DemoImage", "render_to", "run_demo", "spread"]
@@ -89,7 +91,7 @@ def run_demo(
     if queries < 1 or k < 1:
         raise ParameterError("queries and k must be at least 1")
     seconds: dict[str, float] = dict.fromkeys(("extract", "encrypt", "upload", "score", "rank", "fetch"), 0.0)
-    offered = ("user",) if scheme == "homomorphic" else ("server", "user")
+    offered = tuple(r for r in offered_rankings(schemes.get(scheme).params(32)) if r != "threshold")
     by_servers = (ranking or offered[0]) == "server"
     encoding = descriptor_encoding(
         descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits, server_ranking=by_servers

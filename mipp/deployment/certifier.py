@@ -9,11 +9,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from ..client.retry import collect_pending
 from ..errors import BusyError, MippError, ProtocolError, StaleSnapshotError
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.wire import encode
-from ..server.ranking import collect_pending
 
 __all__ = ["Certifier"]
 

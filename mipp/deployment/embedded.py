@@ -13,11 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .. import features
+from .. import features, schemes
 from ..client.blocklist import changed_blocked, read_blocked, write_blocked
 from ..client.choosing import owner_id, owner_refs
 from ..client.given import user_id
-from ..client.homomorphic_user import HomomorphicUser
 from ..client.journal import Journal
 from ..client.owner import ImageOwner
 from ..client.user import User
@@ -33,8 +32,9 @@ from ..errors import (
     NotFoundError,
     ParameterError,
 )
+from ..io.durable import replace_file
 from ..io.window import check_window
-from ..paillier import DEFAULT_BITS, PrivateKey, generate_keypair
+from ..paillier import DEFAULT_BITS
 from ..params import Params
 from ..rpc import peer_messages as pm
 from ..rpc.channel import LocalChannel, request
@@ -42,11 +42,9 @@ from ..rpc.description import DeploymentConfig, ServerKeys
 from ..rpc.names import check_name, known_name
 from ..server.admission import Admission
 from ..server.cloud import CloudServer
-from ..server.homomorphic import HomomorphicCloud, HomomorphicKeyCentre, HomomorphicServer
 from ..server.key_centre import KeyCentre
 from ..server.rendezvous import LocalRendezvous
 from ..server.server import Server
-from ..store.files import replace_file
 from .certifier import Certifier
 from .given import checked_rankings, checked_threads, folder_path
 from .migrate import migrate, remove_old
@@ -119,7 +117,7 @@ class Deployment:
         encoding : fixed for the index's life
         descriptor : spec of the features of images, or empty for vectors; kept with its version, so that features of
             another version are refused later
-        scheme : ``"shares"``: two clouds and a key centre (n=3, t=1); ``"homomorphic"``: one cloud and a key centre,
+        scheme : ``"shares"``: two clouds and a key centre (n=3, t=1); ``"paillier"``: one cloud and a key centre,
             queries under each user's own Paillier key, ranked by the user
         window : lowest and highest value of deep gray images that is told apart, see :func:`mipp.io.images.load_image`;
             one for all owners and users
@@ -145,7 +143,7 @@ class Deployment:
         if descriptor:
             found = features.get(descriptor)
             descriptor, version = found.name, found.version
-        params = Params(2 if scheme == "homomorphic" else 3, 1, encoding.ring_bits, scheme)
+        params = schemes.get(scheme).params(encoding.ring_bits)
         if not encoding.score_range[1]:
             raise ParameterError("the encoding gives every score the value 0")
         made_for, window = checked_rankings(rankings, params, encoding), check_window(window)
@@ -361,12 +359,11 @@ class Deployment:
         ----------
         name : public
         passphrase : protects the key file
-        key_bits : of the user's Paillier key in the homomorphic scheme: 2048, 3072 or 4096
+        key_bits : of the user's Paillier key in the Paillier scheme: 2048, 3072 or 4096
         """
         name = self._free_name("user", name)
         secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
-        if self.config.params.scheme == "homomorphic":
-            secrets["paillier"] = generate_keypair(key_bits).to_bytes()
+        secrets |= schemes.get(self.config.params.scheme).user_secrets(key_bits)
         public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
         public_sign = signing.sign_public(secrets["sign"])
         identity = signing.party_id(public_sign, public_box)
@@ -382,13 +379,10 @@ class Deployment:
         public, secrets = load_key_file(path, "user", passphrase)
         self._check_public(path, public, name)
         try:
-            keys = name, self.config, self.channel, secrets["sign"], secrets["box"]
-            options: dict[str, Any] = {"threads": self._threads, "blocked": read_blocked(self.blocked_path(name))}
-            user = (
-                HomomorphicUser(*keys, paillier=PrivateKey.from_bytes(secrets["paillier"]), **options)
-                if self.config.params.scheme == "homomorphic"
-                else User(*keys, **options)
-            )
+            user = User(
+                name, self.config, self.channel, secrets["sign"], secrets["box"], secrets=secrets,
+                threads=self._threads, blocked=read_blocked(self.blocked_path(name)),
+            )  # fmt: skip
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, user.id)
@@ -417,14 +411,13 @@ class Deployment:
     def prepare(self, user: Any, queries: int = 1) -> None:
         """Let the servers make the randomness for a user's next queries ahead, in memory.
 
-        Only the homomorphic scheme has any; in the other there is nothing to do. ``user``: as for
+        Only the Paillier scheme has any; in the other there is nothing to do. ``user``: as for
         :meth:`mipp.ImageOwner.grant`.
         """
         user = user_id(user, self.user_id)
         rows = self.status()["images"]
         for server in self.servers.values():
-            if isinstance(server, HomomorphicServer):
-                server.prepare(user, rows, queries)
+            server.scheme.prepare(user, rows, queries)
 
     def user_id(self, name: str) -> bytes:
         """Id of the user called ``name`` here; what owners grant to. Needs no passphrase.
@@ -610,6 +603,4 @@ def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:
 
 
 def _server_class(params: Params, index: int) -> type[Server]:
-    if params.scheme == "homomorphic":
-        return HomomorphicCloud if index in params.storage_servers else HomomorphicKeyCentre
     return CloudServer if index in params.storage_servers else KeyCentre

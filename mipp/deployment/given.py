@@ -12,9 +12,9 @@ from ..client.given import whole_number
 from ..encoding import Encoding
 from ..encoding.bounds import ranking_problem
 from ..errors import DTypeError, ParameterError, ScoreRangeError
+from ..mpc.facts import unrankable
 from ..params import Params
 from ..rpc.grants import offered_rankings
-from ..server.ranking import unrankable
 
 __all__ = ["checked_rankings", "checked_threads", "folder_path"]
 

@@ -21,12 +21,13 @@ import numpy as np
 from ..crypto import schedule, signing
 from ..crypto.keyfile import save_key_file
 from ..errors import DeploymentError, MippError, StoreError
+from ..io.durable import replace_file
 from ..rpc import messages as m
 from ..rpc.chain import Content, facts_hash, first_view, next_view
 from ..rpc.description import DeploymentConfig, ServerKeys
 from ..rpc.wire import encode, pack_frames
 from ..store.catalog import NAME, Catalog
-from ..store.files import FileInfo, ImagePack, replace_file
+from ..store.files import FileInfo, ImagePack
 
 __all__ = ["migrate", "remove_old"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from .. import features
-from ..client.ingest import descriptor_encoding
 from ..deployment import DEFAULT_BITS, Deployment
 from ..encoding import Encoding
 from ..encoding.numbers import matrix
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
+from ..features.encoding import descriptor_encoding
 from . import metrics
 
 __all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float_scores", "plain_scores"]
@@ -82,7 +82,7 @@ def evaluate_images(
     items : (path, label) of each image
     descriptor : spec, e.g. ``csd64+ehd``
     bits, query_bits, ring_bits : of the encoding
-    scheme, key_bits : of the deployment, and of the user's Paillier key in the homomorphic scheme
+    scheme, key_bits : of the deployment, and of the user's Paillier key in the Paillier scheme
     queries : number of queries, 0 for every image; all figures are of the same queries
     window : for deep gray images
     folder : where to make the embedded deployment, default a temporary folder

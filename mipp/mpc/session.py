@@ -34,10 +34,9 @@ from ..errors import (
     ScoreRangeError,
     ShapeError,
     StaleSnapshotError,
-    error_from_wire,
-    error_to_wire,
 )
 from ..params import RING_DTYPES
+from ..rpc.failures import error_from_wire, error_to_wire
 from ..rpc.turns import short_turns
 from . import kernels as local
 from .link import HEADER_BYTES, PARTIES, Frame, Header, Link, local_links, parse_header

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import DeploymentError, MessageError, ProtocolError, error_from_wire
+from ..errors import DeploymentError, MessageError, ProtocolError
 from . import messages as m
+from .failures import error_from_wire
 from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
 

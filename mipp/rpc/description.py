@@ -63,9 +63,7 @@ class DeploymentConfig:
     @functools.cached_property
     def certifies(self) -> bool:
         """Whether the servers can rank, so that they check the range of rows and queries."""
-        if self.params.scheme != "shares" or (self.params.n, self.params.t) != (3, 1):
-            return False
-        return self.encoding.allows_server_ranking
+        return (self.params.n, self.params.t) == (3, 1) and self.encoding.allows_server_ranking
 
     @functools.cached_property
     def largest_distance(self) -> float:
@@ -128,7 +126,7 @@ class DeploymentConfig:
                 raise DeploymentError("the deployment is of another format version")
             config = cls(
                 bytes.fromhex(data["id"]),
-                Params(**data["params"]),
+                _params(**data["params"]),
                 Encoding.from_dict(data["encoding"]),
                 str(data["descriptor"]),
                 {
@@ -152,3 +150,8 @@ class DeploymentConfig:
         if len(config.id) != 16 or sorted(config.servers) != list(range(1, config.params.n + 1)):
             raise DeploymentError("the description of the deployment is corrupt")
         return config
+
+
+def _params(n: int, t: int, k: int, scheme: str) -> Params:
+    """Parameters as a description names them."""
+    return Params(n, t, k, "paillier" if scheme == "homomorphic" else scheme)  # the name of the first version

@@ -18,7 +18,7 @@ __all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "read_
 
 def offered_rankings(params: Params) -> tuple[str, ...]:
     """Rankings that the servers of a deployment offer: only three servers compare scores among themselves."""
-    compare = params.scheme != "homomorphic" and params.n == 3
+    compare = params.n == 3
     return ("server", "user", "threshold") if compare else ("user",)
 
 

@@ -444,15 +444,14 @@ class QueryHeader:
 
 @message
 class Query:
-    """User -> server i, signed: header bytes, its salt (32 bytes), column (B, D) and share of the thresholds.
+    """User -> server i, signed: header bytes, its salt (32 bytes), query share (B, D) and share of the thresholds.
 
     first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
     some rows at a time, all under one header; otherwise they are 0. newest: not empty to have the query refused,
     before anything is counted, if the server knows a newer state of these owners; as a hash of 32 bytes
     (:func:`grants_hash`), also if it knows other grants to this user.
 
-    In the homomorphic scheme both servers get the same column: B queries of D ciphertexts, 64-bit limbs, (B, D *
-    limbs).
+    In the Paillier scheme both servers get the same: B queries of D ciphertexts, 64-bit limbs, (B, D * limbs).
 
     theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
 
@@ -464,7 +463,7 @@ class Query:
 
     header: list[np.ndarray] = array("u1")
     salt: bytes
-    column: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    query_share: np.ndarray = array("u2", "u4", "u8", ndim=2)
     theta: np.ndarray = array("u2", "u4", "u8")
     first: int = 0
     count: int = 0
@@ -475,13 +474,13 @@ class Query:
 
 @message
 class Answer:
-    """Server -> user: (B, live rows asked for) words, uniformly random without the other servers' answers.
+    """Server -> user: (B, live rows asked for) words, uniformly random without the other servers'.
 
-    In the homomorphic scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
+    In the Paillier scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
     other's.
     """
 
-    values: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    score_shares: np.ndarray = array("u2", "u4", "u8", ndim=2)
 
 
 @message

@@ -1,4 +1,4 @@
-"""Inner products under the user's Paillier key, by one cloud and a key centre.
+"""The scheme ``paillier``: inner products under the user's Paillier key, by one cloud and a key centre.
 
 Rows x are stored as c = x + p mod 2^k: the cloud has c, the key centre makes the keystream p, and so -p mod 2^k, from
 keys. Both get the query q encrypted coordinate by coordinate. Each computes its product, <c, q> or <-p mod 2^k, q>,
@@ -15,29 +15,169 @@ The user multiplies both, decrypts once and keeps each slot mod 2^k: <x, q> mod 
 Semi-honest servers that do not collude, and a user that follows the protocol: one that encrypts numbers above the bound
 reads more than scores. Retrying a header repeats U but not R; m retries cost log2(m) of the 40 bits.
 
-Source: DESIGN section 8; Paillier, EUROCRYPT 1999; packing as in Sadeghi, Schneider, Wehrenberg, ICISC 2009.
+Source: Paillier, EUROCRYPT 1999; packing as in Sadeghi, Schneider, Wehrenberg, ICISC 2009.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from .._native import _core
+from ..backends import Rows
 from ..crypto.schedule import mask_infos, random_bytes
 from ..encoding import Encoding
-from ..errors import MessageError, ParameterError, ShapeError
-from ..paillier import PrivateKey, PublicKey, RandomnessPool
+from ..errors import LimitError, MessageError, ParameterError, ShapeError
+from ..paillier import PrivateKey, PublicKey, RandomnessPool, generate_keypair
 from ..paillier.limbs import to_limbs
-from ..params import RING_DTYPES
+from ..params import RING_DTYPES, Params
+from ..rpc import messages as m
+from ..rpc.description import DeploymentConfig
+from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
+from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
 
-__all__ = ["SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
+__all__ = ["PaillierScheme", "SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
 
 #: bits of R beyond the bound that it hides
 STATISTICAL_BITS = 40
 _EXTRA_LIMBS = 2
+
+
+class PaillierScheme(Scheme):
+    """One cloud and a key centre; each user encrypts its queries under its own Paillier key and ranks by itself."""
+
+    name = "paillier"
+    summary = "one cloud and a key centre; queries are encrypted under the user's Paillier key, the user ranks"
+
+    def params(self, ring_bits: int) -> Params:
+        return Params(2, 1, ring_bits, self.name)
+
+    def user_secrets(self, key_bits: int) -> dict[str, bytes]:
+        return {"paillier": generate_keypair(key_bits).to_bytes()}
+
+    def for_user(
+        self, config: DeploymentConfig, servers: Sequence[int] | None, secrets: Mapping[str, bytes], threads: int | None
+    ) -> UserScheme:
+        return _User(config, servers, PrivateKey.from_bytes(secrets["paillier"]), threads)
+
+    def for_server(
+        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+    ) -> ServerScheme:
+        return _Server(config, index, pair_keys, threads, keys)
+
+
+class _User(UserScheme):
+    """Holds the user's Paillier key pair. The user learns all exact scores, and more if it encrypts numbers above the
+    encoding's bound; the servers learn nothing of a query."""
+
+    by_rows = False
+
+    def __init__(
+        self, config: DeploymentConfig, servers: Sequence[int] | None, key: PrivateKey, threads: int | None
+    ) -> None:
+        p = config.params
+        self._config, self._key, self._threads = config, key, threads
+        self.servers = p.check_servers(servers if servers is not None else p.storage_servers + p.key_servers)
+        self._layout = SlotLayout.of(config.encoding, key.public)
+        self.public_key = key.public.to_bytes()
+
+    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
+        if encoded.size and int(np.abs(encoded.astype(np.int64)).sum(axis=1).max()) > 1 << self._layout.bound_bits:
+            raise ParameterError("the query is longer than the encoding's bound")
+        return dict.fromkeys(self.servers, encrypt_query(encoded, self._key.public, threads=self._threads))
+
+    def portion(self, rows: int, ranking: str, k: int) -> int:
+        per_query = self._layout.ciphertexts(rows) * 8 * self._key.public.element_limbs
+        return min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
+
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
+        expected = queries, self._layout.ciphertexts(rows) * self._key.public.element_limbs
+        if any(s.shape != expected or s.dtype != np.dtype("<u8") for s in score_shares):
+            raise MessageError("a server's answer has the wrong shape")
+
+    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+        return [scores(list(score_shares), rows, self._layout, self._key, threads=self._threads)]
+
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+        element = 8 * self._key.public.element_limbs
+        sent = queries * self._config.encoding.encoded_dim * element + 16 * batches
+        received = queries * self._layout.ciphertexts(images) * element
+        return {"ranking": ranking, "images": images, "user": {"rounds": 1, "sent": sent, "received": received}}
+
+
+class _Server(ServerScheme):
+    """Users' Paillier keys, randomness made ahead, masked and packed score shares.
+
+    It answers for all rows at once: ciphertexts are packed across rows, and every retry has fresh randomness, so it
+    counts against quotas.
+    """
+
+    by_rows = False
+
+    def __init__(
+        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+    ) -> None:
+        self._config, self._index, self._threads, self._registered = config, index, threads, keys
+        (self._pair_key,) = pair_keys.values()
+        self._keys: dict[bytes, tuple[PublicKey, SlotLayout, RandomnessPool]] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        self._keys.clear()
+
+    def check_user_key(self, key: bytes) -> None:
+        SlotLayout.of(self._config.encoding, PublicKey.from_bytes(key))
+
+    def prepare(self, user: bytes, rows: int, queries: int) -> None:
+        """One power mod n^2 per ciphertext of an answer. Kept in memory only; each value is used once."""
+        _, layout, pool = self._key(user)
+        pool.prepare(layout.ciphertexts(rows) * queries)
+
+    def _key(self, user: bytes) -> tuple[PublicKey, SlotLayout, RandomnessPool]:
+        with self._lock:
+            if user not in self._keys:
+                key = PublicKey.from_bytes(self._registered(user))
+                # r of full range: a key's owner can tell short exponents
+                pool = RandomnessPool(key, full_range=True)
+                self._keys[user] = key, SlotLayout.of(self._config.encoding, key), pool
+            return self._keys[user]
+
+    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
+        if header.ranking != "user":
+            raise ParameterError("these servers do not compare scores; use ranking='user'")
+        if theta.size:
+            raise ShapeError("only a threshold query has thresholds")
+        check_query(query_share, header.queries, self._config.encoding.encoded_dim, self._key(header.user)[0])
+
+    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+        key, layout, _ = self._key(header.user)
+        size = header.queries * layout.ciphertexts(rows) * 8 * key.element_limbs
+        if size > MAX_ANSWER_BYTES and header.queries > 1:
+            raise LimitError(
+                f"{header.queries} queries over {rows} rows are {size} bytes of score shares; at most "
+                f"{MAX_ANSWER_BYTES} are given at once: send fewer queries together"
+            )
+
+    def answer(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        rows: range,
+    ) -> np.ndarray:
+        key, layout, pool = self._key(header.user)
+        words = stored.words(self._config.encoding.encoded_dim)
+        return answer(
+            words if plan.live is None else words[plan.live], query_share, layout, key, pool, self._pair_key,
+            header_hash, negate=self._index in self._config.params.key_servers, threads=self._threads,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +226,14 @@ def encrypt_query(query: np.ndarray, key: PublicKey, *, threads: int | None = No
     return key.raw_encrypt(plain, threads=threads).reshape(len(query), -1)
 
 
-def check_query(column: np.ndarray, queries: int, dim: int, key: PublicKey) -> None:
+def check_query(query_share: np.ndarray, queries: int, dim: int, key: PublicKey) -> None:
     """Refuse what is no encrypted query of ``queries`` rows of ``dim`` ciphertexts: numbers must be below n^2."""
-    if column.shape != (queries, dim * key.element_limbs) or column.dtype != np.dtype("<u8"):
-        raise ShapeError(f"columns must be ({queries}, {dim * key.element_limbs}) words of 64 bits: {dim} ciphertexts")
+    if query_share.shape != (queries, dim * key.element_limbs) or query_share.dtype != np.dtype("<u8"):
+        raise ShapeError(
+            f"query shares must be ({queries}, {dim * key.element_limbs}) words of 64 bits: {dim} ciphertexts"
+        )
     limit = np.frombuffer(int(key.n_squared).to_bytes(8 * key.element_limbs, "little"), "<u8")
-    numbers = column.reshape(-1, key.element_limbs)
+    numbers = query_share.reshape(-1, key.element_limbs)
     differs = numbers != limit
     top = key.element_limbs - 1 - np.argmax(differs[:, ::-1], axis=1)
     at = np.arange(len(numbers)), top

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BusyError, MippError, NotFoundError, ProtocolError, error_from_wire, error_to_wire
+from ..errors import BusyError, MippError, NotFoundError, ProtocolError
 from ..mpc.link import Link
 from ..rpc import messages as m
+from ..rpc.failures import error_from_wire, error_to_wire
 from ..rpc.turns import short_turns
 from .rendezvous import Key, Rendezvous
 

@@ -1,7 +1,7 @@
 """A server's part in the certificates of rows: the three servers test together that a batch keeps the bounds.
 
 Owners ask for it between PREPARE and COMMIT; whoever operates the servers asks for batches that were there before. What
-is tested, and how, is in ``protocol/certificate.py``. Certificates have a rendezvous of their own, one attempt at a
+is tested, and how, is in ``mpc/certificate.py``. Certificates have a rendezvous of their own, one attempt at a
 time, so that a large upload holds up no search.
 """
 
@@ -12,7 +12,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +25,8 @@ from ..rpc import peer_messages as pm
 from ..store import changes as rules
 from ..store.views import BatchView
 from .admission import Admission
+from .base import Handlers, Request, ServerBase
 from .ranking import TIMEOUT
-
-if TYPE_CHECKING:
-    from .server import Digest, Server
 
 __all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
 
@@ -36,7 +34,8 @@ __all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
 LONG = 1 << 23
 
 
-def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+def certify(server: ServerBase, request: Request[m.CertifyRows]) -> m.Ok | m.Pending:
+    signer, msg = request.signer, request.content
     admission = _admission(server)
     if len(msg.op) != 16:
         raise ShapeError("a change has an id of 16 bytes")
@@ -63,12 +62,13 @@ def certify(server: Server, signer: bytes, msg: m.CertifyRows, digest: Digest, p
     return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, attend=attend))
 
 
-def collect(server: Server, signer: bytes, msg: m.CollectCertificate, digest: Digest, packed: Any) -> m.Ok | m.Pending:
+def collect(server: ServerBase, request: Request[m.CollectCertificate]) -> m.Ok | m.Pending:
+    signer, msg = request.signer, request.content
     key = _name(b"prepared", signer, msg.op)
     return _told(server, key, _admission(server).collect(signer, key))
 
 
-def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
+def certify_batch(server: ServerBase, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
     key = _name(b"visible", msg.owner, msg.batch)
 
     def rows() -> _Rows:
@@ -86,17 +86,17 @@ def certify_batch(server: Server, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
     return _told(server, key, reply)
 
 
-def collect_batch(server: Server, msg: pm.CollectBatch) -> m.Ok | m.Pending:
+def collect_batch(server: ServerBase, msg: pm.CollectBatch) -> m.Ok | m.Pending:
     key = _name(b"visible", msg.owner, msg.batch)
     return _told(server, key, _admission(server).collect(msg.owner, key))
 
 
-def uncertified(server: Server, msg: pm.UncertifiedRequest) -> pm.Uncertified:
+def uncertified(server: ServerBase, msg: pm.UncertifiedRequest) -> pm.Uncertified:
     missing = server.store.certificates.missing() if server.config.certifies else []
     return pm.Uncertified([owner for owner, _ in missing], [batch for _, batch in missing])
 
 
-def _admission(server: Server) -> Admission:
+def _admission(server: ServerBase) -> Admission:
     if server.certifying is None or not server.config.certifies:
         raise ParameterError("rows of this deployment need no certificate: its servers do not rank")
     return server.certifying
@@ -107,7 +107,7 @@ def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
     return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
 
 
-def _visible(server: Server, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
+def _visible(server: ServerBase, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
     """A visible batch, and the view that it is of."""
     view = server.store.view(msg.owner)
     if msg.batch not in view.index:
@@ -128,13 +128,13 @@ class _Rows:
 
 
 def _test(
-    server: Server, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
+    server: ServerBase, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
 ) -> tuple[bytes, np.ndarray, BatchView]:
     """This server's part; the session, which rows are out of range, and the batch as it was tested.
 
     Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
     """
-    party = Party(server.index, server._pair_keys, link, timeout=TIMEOUT, threads=server.threads)
+    party = Party(server.index, server.pair_keys, link, timeout=TIMEOUT, threads=server.threads)
     try:
         about = rows()
         words = server.row_words(owner, about.batch)
@@ -153,11 +153,11 @@ def _test(
     return party.session, live[bad], about.batch
 
 
-def _note(server: Server, key: bytes, total: int, done: int) -> None:
+def _note(server: ServerBase, key: bytes, total: int, done: int) -> None:
     server.progress[key] = done, total
 
 
-def _told(server: Server, key: bytes, reply: Any) -> m.Ok | m.Pending:
+def _told(server: ServerBase, key: bytes, reply: Any) -> m.Ok | m.Pending:
     """A reply, with how far the test has come."""
     if isinstance(reply, m.Pending):
         return m.Pending(reply.retry_after, *server.progress.get(key, (0, 0)))
@@ -165,8 +165,11 @@ def _told(server: Server, key: bytes, reply: Any) -> m.Ok | m.Pending:
     return reply
 
 
-HANDLERS: dict[type, Any] = {m.CertifyRows: certify, m.CollectCertificate: collect}
-PEER_HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
+HANDLERS: Handlers = {
+    m.CertifyRows: certify,
+    m.CollectCertificate: collect,
+}
+PEER_HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.CertifyBatch: certify_batch,
     pm.CollectBatch: collect_batch,
     pm.UncertifiedRequest: uncertified,

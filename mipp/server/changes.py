@@ -1,4 +1,4 @@
-"""A server's part in owners' changes: uploads, deletes, merges; votes on them; giving an owner its own rows back.
+"""Handlers of owners' changes: uploads, deletes, merges; votes on them; giving an owner its own rows back.
 
 Each function answers one signed request; the rules are in ``store/changes.py``.
 """
@@ -6,11 +6,11 @@ Each function answers one signed request; the rules are in ``store/changes.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..crypto import box, signing
+from ..crypto import box
 from ..errors import (
     AuthenticationError,
     BusyError,
@@ -25,23 +25,19 @@ from ..errors import (
 from ..rpc import messages as m
 from ..rpc.associated_data import shares_seal_info
 from ..rpc.chain import NO_SHARE, Content, Vote, facts_hash, vote_bytes
-from ..rpc.description import DeploymentConfig
 from ..rpc.limits import FETCH_IMAGES, Card
-from ..rpc.wire import decode, encode, frames_hash, pack_frames, unpack_frames
+from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS
-from ..store.ledger import Commit
 from ..store.store import check_offsets
+from .base import Handlers, Request, ServerBase
+from .commits import commit_of, verified_vote
 from .images import image_files, locate_images
 
-if TYPE_CHECKING:
-    from .server import Digest, Server
-
-__all__ = ["commit_of", "signed_vote", "verified_vote", "verified_votes"]
-
-KINDS = ("upload", "merge", "delete")
+__all__ = ["HANDLERS", "noted_votes", "signed_vote"]
 
 
-def upload(server: Server, signer: bytes, msg: m.UploadOp, digest: Digest, packed: Any) -> m.Head:
+def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
+    signer, msg = request.signer, request.content
     p, encoding = server.config.params, server.config.encoding
     if msg.encoding != encoding.hash or msg.dim != encoding.encoded_dim:
         raise ParameterError("the batch is encoded for another index")
@@ -60,8 +56,9 @@ def upload(server: Server, signer: bytes, msg: m.UploadOp, digest: Digest, packe
     if any(len(batch) != 16 for batch in msg.replaces) or len(set(msg.replaces)) != len(msg.replaces):
         raise ShapeError("batches to replace are named once each, by ids of 16 bytes")
     server.store.prepare_upload(
-        signer, msg.op, digest.whole, rows=msg.rows, dim=msg.dim, replaces=sorted(msg.replaces),
-        share=msg.share if server.has_shares else None, share_hash=digest.frames[1] if msg.share.size else NO_SHARE,
+        signer, msg.op, request.hash, rows=msg.rows, dim=msg.dim, replaces=sorted(msg.replaces),
+        share=msg.share if server.has_shares else None,
+        share_hash=request.frame_hashes[1] if msg.share.size else NO_SHARE,
         images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
         admit=_by_card(server.card, msg),
     )  # fmt: skip
@@ -83,36 +80,22 @@ def _by_card(card: Card, msg: m.UploadOp) -> Callable[[int, int], None] | None:
     return admit
 
 
-def delete(server: Server, signer: bytes, msg: m.DeleteOp, digest: Digest, packed: Any) -> m.Head:
+def delete(server: ServerBase, request: Request[m.DeleteOp]) -> m.Head:
+    signer, msg = request.signer, request.content
     if not len(msg.rows) or msg.batches.shape != (len(msg.rows), 16) or len(msg.op) != 16:
         raise ShapeError("a delete has an id of 16 bytes and names one batch per row, and at least one")
     dead: dict[bytes, list[int]] = {}
     for batch, row in zip(msg.batches, msg.rows, strict=True):
         dead.setdefault(batch.tobytes(), []).append(int(row))
-    server.store.prepare_delete(signer, msg.op, digest.whole, dead)
+    server.store.prepare_delete(signer, msg.op, request.hash, dead)
     return m.Head(*server.store.changes.head(signer))
 
 
-def commit_of(signer: bytes, msg: m.CommitOp, hash_: bytes, frames: bytes) -> Commit:
-    """A COMMIT from its message, checked in itself."""
-    lengths = {len(msg.op) == 16, len(msg.parent) == 32, len(msg.view) == 32}
-    lengths |= {len(c) == 32 for c in (*msg.contents, *msg.shares)}
-    counts = {len(msg.servers), len(msg.contents), len(msg.shares)}
-    ordered = msg.servers == sorted(set(msg.servers))
-    if lengths != {True} or len(counts) != 1 or not ordered or msg.kind not in KINDS or not 0 < msg.position < 1 << 62:
-        raise MessageError("a commit with values of the wrong size or kind")
-    return Commit(
-        signer, msg.op, msg.kind, msg.position, msg.parent, msg.view, tuple(msg.servers), tuple(msg.contents),
-        hash_, frames,
-    )  # fmt: skip
-
-
-def commit(
-    server: Server, signer: bytes, msg: m.CommitOp, digest: Digest, packed: Any, *, by_peer: bool = False
-) -> m.VoteMessage:
+def commit(server: ServerBase, request: Request[m.CommitOp]) -> m.VoteMessage:
+    signer, msg = request.signer, request.content
     if tuple(msg.servers) != tuple(sorted(server.config.servers)):
         raise ParameterError("a change is written to all servers of the deployment")
-    named = commit_of(signer, msg, digest.whole, packed())
+    named = commit_of(signer, msg, request.hash, request.packed)
     mine = server.index in msg.servers and msg.shares[msg.servers.index(server.index)]
 
     def facts(kind: str, known: bytes, record: dict[str, Any]) -> bytes:
@@ -123,30 +106,18 @@ def commit(
         )
         return facts_hash(kind, content, msg.servers, msg.contents, msg.shares)
 
-    vote, counter = server.store.changes.commit(named, facts, by_peer=by_peer)
+    vote, counter = server.store.changes.commit(named, facts, by_peer=request.by_peer)
     return signed_vote(server, signer, msg.op, vote, counter)
 
 
-def signed_vote(server: Server, owner: bytes, op: bytes, vote: Vote, counter: int) -> m.VoteMessage:
+def signed_vote(server: ServerBase, owner: bytes, op: bytes, vote: Vote, counter: int) -> m.VoteMessage:
     """This server's vote, signed with its identity."""
     signature = server.sign(vote_bytes(server.config.id, owner, op, vote, counter))
     return m.VoteMessage(owner, op, vote.server, vote.incarnation, counter, vote.commit, signature)
 
 
-def verified_vote(config: DeploymentConfig, frames: bytes) -> m.VoteMessage:
-    """A vote, signed by the server that it names; AuthenticationError for any other."""
-    msg = decode(unpack_frames(frames), m.VoteMessage)
-    keys = config.servers.get(msg.server)
-    sizes = len(msg.commit) in (0, 32) and 0 <= msg.incarnation < 1 << 62 and 0 <= msg.counter < 1 << 62
-    if keys is None or not sizes:
-        raise AuthenticationError("a vote of an unknown server, or with values out of range")
-    data = vote_bytes(config.id, msg.owner, msg.op, Vote(msg.server, msg.incarnation, msg.commit), msg.counter)
-    signing.verify_raw(keys.sign, msg.signature, data, "vote")
-    return msg
-
-
-def verified_votes(
-    server: Server, owner: bytes, op: bytes, packed: list[bytes]
+def _verified_votes(
+    server: ServerBase, owner: bytes, op: bytes, packed: list[bytes]
 ) -> tuple[list[tuple[Vote, int]], dict[int, bytes]]:
     """Others' votes and counters, and the frames of one of each server; AuthenticationError if one is not theirs."""
     if len(packed) > 4 * len(server.config.servers):
@@ -164,38 +135,44 @@ def verified_votes(
     return found, proofs
 
 
-def certify(server: Server, signer: bytes, msg: m.Certify, digest: Digest, packed: Any) -> m.Outcome:
+def certify(server: ServerBase, request: Request[m.Certify]) -> m.Outcome:
+    signer, msg = request.signer, request.content
     if msg.owner != signer:
         raise AuthenticationError("only the owner or a server brings votes on its changes")
     return noted_votes(server, msg)
 
 
-def noted_votes(server: Server, msg: m.Certify) -> m.Outcome:
+def noted_votes(server: ServerBase, msg: m.Certify) -> m.Outcome:
     """Note votes, whoever brings them: they are signed."""
-    votes, proofs = verified_votes(server, msg.owner, msg.op, msg.votes)
+    votes, proofs = _verified_votes(server, msg.owner, msg.op, msg.votes)
     return m.Outcome(server.store.changes.certify(msg.owner, msg.op, votes, proofs))
 
 
-def abort(server: Server, signer: bytes, msg: m.AbortOp, digest: Digest, packed: Any) -> m.VoteMessage:
+def abort(server: ServerBase, request: Request[m.AbortOp]) -> m.VoteMessage:
+    signer, msg = request.signer, request.content
     if len(msg.op) != 16:
         raise ShapeError("a change has an id of 16 bytes")
     return signed_vote(server, signer, msg.op, *server.store.changes.never(signer, msg.op))
 
 
-def outcome(server: Server, signer: bytes, msg: m.OutcomeRequest, digest: Digest, packed: Any) -> m.Outcome:
+def outcome(server: ServerBase, request: Request[m.OutcomeRequest]) -> m.Outcome:
+    signer, msg = request.signer, request.content
     return m.Outcome(server.store.changes.state(signer, msg.op))
 
 
-def head(server: Server, signer: bytes, msg: m.HeadRequest, digest: Digest, packed: Any) -> m.Head:
+def head(server: ServerBase, request: Request[m.HeadRequest]) -> m.Head:
+    signer = request.signer
     return m.Head(*server.store.changes.head(signer))
 
 
-def compact(server: Server, signer: bytes, msg: m.Compact, digest: Digest, packed: Any) -> m.Ok:
+def compact(server: ServerBase, request: Request[m.Compact]) -> m.Ok:
+    signer = request.signer
     server.store.compact(signer)
     return m.Ok()
 
 
-def list_batches(server: Server, signer: bytes, msg: m.ListBatches, digest: Digest, packed: Any) -> m.BatchList:
+def list_batches(server: ServerBase, request: Request[m.ListBatches]) -> m.BatchList:
+    signer = request.signer
     position, view, rows = server.store.batch_list(signer)
     columns = [np.array([r[i] for r in rows], "<i8") for i in (1, 2, 3)]
     ids = np.frombuffer(b"".join(r[0] for r in rows), np.uint8).reshape(-1, 16)
@@ -203,7 +180,8 @@ def list_batches(server: Server, signer: bytes, msg: m.ListBatches, digest: Dige
     return m.BatchList(position, view, columns[0], columns[0] - columns[1], columns[2], ids, refused)
 
 
-def fetch_shares(server: Server, signer: bytes, msg: m.FetchShares, digest: Digest, packed: Any) -> m.SealedShares:
+def fetch_shares(server: ServerBase, request: Request[m.FetchShares]) -> m.SealedShares:
+    signer, msg = request.signer, request.content
     box.box_public(msg.reply_key)
     if not server.large_reply.acquire(timeout=10):
         raise BusyError("other owners' batches are being given back; try again later")
@@ -213,7 +191,7 @@ def fetch_shares(server: Server, signer: bytes, msg: m.FetchShares, digest: Dige
         server.large_reply.release()
 
 
-def _shares(server: Server, signer: bytes, msg: m.FetchShares) -> m.SealedShares:
+def _shares(server: ServerBase, signer: bytes, msg: m.FetchShares) -> m.SealedShares:
     view = server.store.view(signer)
     if msg.batch not in view.index:
         raise NotFoundError(f"this owner has no batch {msg.batch.hex()}")
@@ -234,7 +212,8 @@ def _shares(server: Server, signer: bytes, msg: m.FetchShares) -> m.SealedShares
     return m.SealedShares(box.seal(msg.reply_key, pack_frames(encode(shares)), info))
 
 
-def fetch_own_images(server: Server, signer: bytes, msg: m.FetchOwnImages, digest: Digest, packed: Any) -> m.OwnImages:
+def fetch_own_images(server: ServerBase, request: Request[m.FetchOwnImages]) -> m.OwnImages:
+    signer, msg = request.signer, request.content
     if not server.has_shares:
         raise StoreError("a key server stores no images")
     if len(msg.batch) != 16 or not 1 <= len(msg.rows) <= FETCH_IMAGES:
@@ -253,14 +232,7 @@ def fetch_own_images(server: Server, signer: bytes, msg: m.FetchOwnImages, diges
     return m.OwnImages(np.concatenate(found), offsets)
 
 
-def parse_commit(packed: bytes) -> Commit:
-    """A COMMIT from signed frames that this server checked before it kept them."""
-    signed = decode(unpack_frames(packed), m.Signed)
-    frames: list[bytes | memoryview] = [f.data for f in signed.frames]
-    return commit_of(signed.signer, decode(frames, m.CommitOp), frames_hash(frames), packed)
-
-
-HANDLERS = {
+HANDLERS: Handlers = {
     m.UploadOp: upload,
     m.DeleteOp: delete,
     m.CommitOp: commit,

@@ -1,25 +1,20 @@
-"""The storage server: one share word per feature, encrypted image files."""
+"""A cloud: one share word per feature, encrypted image files."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import closing
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from .. import ring
+from ..backends import Rows, Segment
 from ..errors import IntegrityError
-from ..store.memory import WINDOW_BYTES, ahead
 from ..store.views import BatchView
 from .plan import Plan
 from .server import Server
 
 __all__ = ["CloudServer"]
-
-
-def _first(segment: tuple[np.ndarray, int, np.ndarray | None]) -> int:
-    return segment[1]
 
 
 class CloudServer(Server):
@@ -31,28 +26,15 @@ class CloudServer(Server):
 
     has_shares = True
 
-    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        segments = plan.segments()
-        pieces: list[tuple[np.ndarray, int, np.ndarray | None]] = []  # rows, and their first column, or their columns
-        for words, first, ordinals in segments[max(0, bisect_right(segments, start, key=_first) - 1) :]:
-            if first >= stop:
-                break
-            if ordinals is None:
-                a, b = max(start - first, 0), min(stop - first, len(words))
-            else:
-                a, b = np.searchsorted(ordinals, [start - first, stop - first]).tolist()
-            step = max(64, WINDOW_BYTES // (words.shape[1] * words.itemsize) // 64 * 64)
-            for at in range(a, b, step):
-                end = min(at + step, b)
-                places = None if ordinals is None else ordinals[at:end] + (first - start)
-                pieces.append((words[at:end], first - start + at, places))
-        with closing(ahead([words for words, _, _ in pieces])) as read:
-            for words, (_, at, places) in zip(read, pieces, strict=True):
-                if places is None:
-                    ring.matmul(words, column, out=out[:, at : at + len(words)], threads=self.threads)
-                else:
-                    # rows that were compacted away have no answer; their positions are dropped with the tombstones
-                    out[:, places] = ring.matmul(words, column, threads=self.threads)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._loaded: WeakKeyDictionary[Plan, Rows] = WeakKeyDictionary()
+
+    def rows(self, plan: Plan) -> Rows:
+        rows = self._loaded.get(plan)
+        if rows is None:
+            rows = self._loaded[plan] = self.backend.load(_segments(plan), plan.total)
+        return rows
 
     def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
         words, ordinals = batch.words, batch.ordinals
@@ -66,5 +48,23 @@ class CloudServer(Server):
 
         return some
 
-    def _image_part(self, owner: bytes) -> bytes:
-        return self._owner_secret(owner)
+    def image_part(self, owner: bytes) -> bytes:
+        return self.owner_secret(owner)
+
+
+def _segments(plan: Plan) -> list[Segment]:
+    """A plan's stored rows; batches that lie together are one segment."""
+    out: list[Segment] = []
+    home: np.ndarray | None = None  # of the last segment, if it may go on
+    begin = end = at = 0
+    for batch, first in plan.placed():
+        if batch.home is None:
+            raise IntegrityError(f"batch {batch.id.hex()} has no rows here")
+        if batch.ordinals is None and batch.home is home and batch.offset == end:
+            out.pop()
+        else:
+            begin, at = batch.offset, first
+        end = batch.offset + batch.stored
+        out.append(Segment(batch.home[begin:end], at, batch.ordinals))
+        home = batch.home if batch.ordinals is None else None
+    return out

@@ -9,21 +9,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..crypto import schedule
-from ..errors import (
-    AccessDeniedError,
-    IntegrityError,
-    MippError,
-    NotFoundError,
-    ShapeError,
-    StoreError,
-    error_to_wire,
-)
+from ..crypto import box, schedule
+from ..errors import AccessDeniedError, IntegrityError, MippError, NotFoundError, ShapeError, StoreError
 from ..rpc import messages as m
+from ..rpc.associated_data import image_seal_info
+from ..rpc.failures import error_to_wire
 from ..rpc.limits import FETCH_BYTES, FETCH_IMAGES, IMAGE_BYTES, MAX_ROW
 from ..store.store import ServerStore
+from .base import Handlers, Request, ServerBase
 
-__all__ = ["Located", "image_files", "images_reply", "locate_images", "requested_images"]
+__all__ = ["HANDLERS", "Located", "image_files", "images_reply", "locate_images", "requested_images"]
 
 _NO_FILE = np.empty(0, np.uint8)
 #: rows of a batch, deleted ones in order, and the ids that the rows' images were encrypted under
@@ -192,3 +187,20 @@ def images_reply(
         [name for name, _ in errors],
         [text for _, text in errors],
     )
+
+
+def fetch_images(server: ServerBase, request: Request[m.FetchImages]) -> m.Images:
+    signer, msg = request.signer, request.content
+    places = requested_images(msg)
+    granted = {g.owner for g in server.granted(signer).values()}
+    images = locate_images(server.store, granted, places, server.ended(signer))
+    files = image_files(server.store, images) if server.has_shares else []
+    box_key = server.store.user(signer)[2]
+
+    def seal(parts: bytes, ids: list[bytes]) -> bytes:
+        return box.seal(box_key, parts, image_seal_info(server.config.id, signer, server.index, ids))
+
+    return images_reply(images, files, server.image_part, seal)
+
+
+HANDLERS: Handlers = {m.FetchImages: fetch_images}

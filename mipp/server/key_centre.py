@@ -1,13 +1,15 @@
-"""The key server: 32 bytes per owner, and the same product from keys alone."""
+"""The key centre: 32 bytes per owner, and the same product from keys alone."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..sharing import Run, batch_schedules, key_server_product, key_server_words
+from ..backends import Keystream, Rows
+from ..sharing import Run, batch_schedules, key_server_words
 from ..store.views import BatchView, OwnerView
 from .plan import Plan
 from .server import Server
@@ -16,7 +18,7 @@ __all__ = ["KeyCentre"]
 
 
 class KeyCentre(Server):
-    """The key management centre. Stores no share; learns what a cloud learns, and which image keys are asked for.
+    """The key centre. Stores no share; learns what a cloud learns, and which image keys are asked for.
 
     Semi-honest; together with one cloud it rebuilds all features of all owners.
     """
@@ -29,18 +31,16 @@ class KeyCentre(Server):
         super().close()
         self._schedules.clear()
 
-    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        for part in plan.parts:
-            a, b = max(start, part.start), min(stop, part.stop)
-            if a < b:
-                secret = self._owner_secret(part.view.owner)  # not kept beyond a forget: asks the catalog
-                schedules = self._keyed(part, secret[:32])
-                into = out[:, a - start : b - start]
-                key_server_product(schedules, part.cut(a, b), column, into, threads=self.threads)
+    def rows(self, plan: Plan) -> Rows:
+        return self.backend.load_keys([
+            Keystream(functools.partial(self._keyed, part.view), part.start, part.stop, part.run, part.cut)
+            for part in plan.parts if part.batches
+        ])  # fmt: skip
 
-    def _keyed(self, part: Any, key: bytes) -> Any:
+    def _keyed(self, view: OwnerView) -> Any:
         """AES schedules of all the owner's batches, cached until these change; a view is a beginning of its base."""
-        base = part.view.base
+        key = self.owner_secret(view.owner)[:32]  # not kept beyond a forget: asks the catalog
+        base = view.base
         cached = self._schedules.get(base.owner)
         if cached is None or cached[0] is not base:
             cached = (base, batch_schedules(
@@ -50,13 +50,13 @@ class KeyCentre(Server):
             self._schedules[base.owner] = cached
         return cached[1]
 
-    def _drop_caches(self, owners: set[bytes]) -> None:
+    def drop_caches(self, owners: set[bytes]) -> None:
         for owner in owners:
             self._schedules.pop(owner, None)
-        super()._drop_caches(owners)
+        super().drop_caches(owners)
 
     def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
-        p, key = self.config.params, self._owner_secret(owner)[:32]
+        p, key = self.config.params, self.owner_secret(owner)[:32]
         schedules = batch_schedules(key, [batch.id], [batch.dim], [batch.rows], p.k, threads=self.threads)
 
         def some(rows: np.ndarray) -> np.ndarray:
@@ -67,5 +67,5 @@ class KeyCentre(Server):
 
         return some
 
-    def _image_part(self, owner: bytes) -> bytes:
-        return self._owner_secret(owner)[32:]
+    def image_part(self, owner: bytes) -> bytes:
+        return self.owner_secret(owner)[32:]

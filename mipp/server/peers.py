@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..crypto import signing
 from ..crypto.signing import party_id
@@ -22,18 +22,17 @@ from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
 from ..store.parties import party_keys
 from . import certifying
-from .changes import noted_votes, verified_vote
+from .base import ServerBase
+from .changes import noted_votes
+from .commits import verified_vote
 from .status import status
-
-if TYPE_CHECKING:
-    from .server import Server
 
 __all__ = ["HANDLERS", "adopt", "proven", "restart"]
 
 _log = logging.getLogger("mipp.server")
 
 
-def settle(server: Server, msg: pm.SettleRequest) -> pm.OpenChanges:
+def settle(server: ServerBase, msg: pm.SettleRequest) -> pm.OpenChanges:
     server.store.changes.end_leases()
     server.store.catalog.settle_checkpoint()
     found = server.store.changes.open()
@@ -43,20 +42,20 @@ def settle(server: Server, msg: pm.SettleRequest) -> pm.OpenChanges:
     )  # fmt: skip
 
 
-def passed_on(server: Server, msg: pm.PassedOn) -> Any:
+def passed_on(server: ServerBase, msg: pm.PassedOn) -> Any:
     return server.pass_on(msg.frames)
 
 
-def certify(server: Server, msg: m.Certify) -> m.Outcome:
+def certify(server: ServerBase, msg: m.Certify) -> m.Outcome:
     return noted_votes(server, msg)
 
 
-def peer_state(server: Server, msg: pm.PeerRequest) -> pm.PeerState:
+def peer_state(server: ServerBase, msg: pm.PeerRequest) -> pm.PeerState:
     catalog, proofs = server.store.catalog, server.store.changes.proofs()
     return pm.PeerState(catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), proofs)
 
 
-def restart(server: Server, incarnation: int) -> pm.PeerRestored:
+def restart(server: ServerBase, incarnation: int) -> pm.PeerRestored:
     """Begin a new incarnation: what this server says of it to the others."""
     if not 0 < incarnation < 1 << 62:
         raise ParameterError("an incarnation is out of range")
@@ -82,7 +81,7 @@ def _check_restart(config: DeploymentConfig, msg: pm.PeerRestored) -> None:
     signing.verify_raw(config.servers[msg.server].sign, msg.signature, data, "restart")
 
 
-def peer_restored(server: Server, msg: pm.PeerRestored) -> pm.Handover:
+def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
     if msg.server == server.index:
         raise ParameterError("a peer is another server of the deployment")
     _check_restart(server.config, msg)
@@ -116,7 +115,7 @@ def _chain(packed: bytes) -> Chain:
     return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
 
 
-def adopt(server: Server, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
+def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
     """Take over from peers what a backup lacks; ProtocolError if they differ.
 
     ``refuse``: then refuse what is open. If all were restored that is not needed: none remembers a vote that another
@@ -166,21 +165,21 @@ def _facts(chain: Chain) -> list[Any]:
     return [tuple(b[:7]) for b in chain.batches]
 
 
-def verify(server: Server, msg: pm.VerifyRequest) -> pm.VerifyReport:
+def verify(server: ServerBase, msg: pm.VerifyRequest) -> pm.VerifyReport:
     return pm.VerifyReport(*server.store.verify())
 
 
-def keys(server: Server, msg: pm.KeysRequest) -> pm.Keys:
+def keys(server: ServerBase, msg: pm.KeysRequest) -> pm.Keys:
     return pm.Keys(*party_keys(server.store.catalog, msg.party))
 
 
-def told(server: Server, msg: pm.StatusRequest) -> pm.Status:
+def told(server: ServerBase, msg: pm.StatusRequest) -> pm.Status:
     if len(msg.owner) not in (0, 16):
         raise MessageError("an owner's id has 16 bytes")
     return status(server.store, msg.owner)
 
 
-HANDLERS: dict[type, Callable[[Server, Any], Any]] = {
+HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.SettleRequest: settle,
     pm.PassedOn: passed_on,
     m.Certify: certify,

@@ -87,11 +87,10 @@ class Plan:
         self.rows = np.concatenate([p.rows for p in self.parts])
         self.starts = np.concatenate([[0], np.cumsum(self.rows)])
         self.live_total = sum(self.live_by_owner)
-        dead = [first + batch.tombstones for batch, first in self._starts() if len(batch.tombstones)]
+        dead = [first + batch.tombstones for batch, first in self.placed() if len(batch.tombstones)]
         #: original positions of deleted rows, in order, and how many live rows are before each
         self._dead = np.concatenate(dead) if dead else np.empty(0, np.int64)
         self._live_before = self._dead - np.arange(len(self._dead))
-        self._segments: list[tuple[np.ndarray, int, np.ndarray | None]] | None = None
 
     def require_certified(self, server: int) -> None:
         """IntegrityError, which names it, for a batch whose rows the servers have not found in range."""
@@ -103,7 +102,8 @@ class Plan:
                         f"{batch.unranked}"
                     )
 
-    def _starts(self) -> list[tuple[BatchView, int]]:
+    def placed(self) -> list[tuple[BatchView, int]]:
+        """The batches in order, and the number of the first row of each."""
         batches = [b for p in self.parts for b in p.batches]
         return list(zip(batches, self.starts[:-1].tolist(), strict=True))
 
@@ -147,25 +147,6 @@ class Plan:
         """Batches of original rows ``start`` to ``stop``: nonces, rows in the range, first row in the first batch."""
         batches, first, rows = _cut(self.starts, start, stop)
         return self.nonces[batches], rows, first
-
-    def segments(self) -> list[tuple[np.ndarray, int, np.ndarray | None]]:
-        """(stored words, first answer, ordinals or None) to multiply; batches that lie together are one segment."""
-        if self._segments is None:
-            out: list[tuple[np.ndarray, int, np.ndarray | None]] = []
-            home: np.ndarray | None = None  # of the last segment, if it may go on
-            begin = end = at = 0
-            for batch, first in self._starts():
-                if batch.home is None:
-                    raise ParameterError("a key server stores no rows")
-                if batch.ordinals is None and batch.home is home and batch.offset == end:
-                    out.pop()
-                else:
-                    begin, at = batch.offset, first
-                end = batch.offset + batch.stored
-                out.append((batch.home[begin:end], at, batch.ordinals))
-                home = batch.home if batch.ordinals is None else None
-            self._segments = out
-        return self._segments
 
 
 def _cut(starts: np.ndarray, start: int, stop: int) -> tuple[slice, int, np.ndarray]:

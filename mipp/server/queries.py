@@ -1,4 +1,4 @@
-"""A server's part in queries: checks before work, the state that a query is about, and the product's frame.
+"""A server's part in queries: checks before work, the state that a query is about, quota, score shares or a ranking.
 
 A query is checked in this order: signature (before it comes here), header, query share and commitment, grants,
 snapshot, batches, limits; then its quota is charged, and only then anything is computed.
@@ -7,225 +7,213 @@ snapshot, batches, limits; then its quota is charged, and only then anything is 
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
-    LimitError,
     OutOfRangeError,
     ParameterError,
     ShapeError,
     StaleSnapshotError,
 )
-from ..mpc.cost import largest_call
 from ..mpc.link import Link
-from ..mpc.query_proof import proof_bytes, relations, unpack, verified
+from ..mpc.query_proof import relations, unpack, verified
 from ..mpc.session import Public
 from ..rpc import messages as m
-from ..rpc.associated_data import column_commitment
+from ..rpc.associated_data import query_share_commitment
 from ..rpc.chain import snapshot_hash
-from ..rpc.description import DeploymentConfig
-from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
+from ..rpc.limits import MAX_QUERIES
 from ..rpc.wire import Frames, decode, frames_hash
-from ..sharing import add_zero_share
-from ..store.memory import aligned_words
-from ..store.store import ServerStore
 from ..store.views import OwnerView
+from .admission import Admission
+from .base import Request, ServerBase, log
 from .open_headers import OpenHeaders, row_range
 from .plan import Plan
 from .ranking import Prepared, check_ranking, rank
 
-if TYPE_CHECKING:
-    from .admission import Admission
-    from .server import Digest
-
 __all__ = ["Queries"]
 
-_log = logging.getLogger("mipp.server")
+#: plans that are kept for the next query over the same state
+_PLANS = 8
+
+
+@dataclass(frozen=True, repr=False)
+class _Asked:
+    """A query as it came: its header, the header's hash, and what this server got with it."""
+
+    signer: bytes
+    header: m.QueryHeader
+    hash: bytes
+    query: m.Query
+
+
+#: a plan, the grants that allow it, and the public facts of a ranking over it
+_Checked = tuple[Plan, list[m.Grant], Public]
 
 
 class Queries:
-    """The part of :class:`~mipp.server.server.Server` that answers queries."""
+    """Answers queries at one server.
 
-    #: whether a user may ask for some rows of an answer at a time
-    by_rows = True
-    config: DeploymentConfig
-    index: int
-    threads: int | None
-    store: ServerStore
-    #: rankings that are open here; None where servers cannot reach each other
-    admission: Admission | None
-    _pair_keys: dict[int, bytes]
-    _headers: OpenHeaders
-    _plans: dict[bytes, Plan]
-    _plan_lock: threading.Lock
+    Parameters
+    ----------
+    server : whose
+    """
 
-    def _granted(self, user: bytes) -> dict[bytes, m.Grant]:
-        """Grants in force of a user, by id."""
-        raise NotImplementedError  # the server has it; here for the types
+    def __init__(self, server: ServerBase) -> None:
+        self._server = server
+        self._headers = OpenHeaders()
+        self._plans: dict[bytes, Plan] = {}
+        self._lock = threading.Lock()
 
-    def _ended(self, user: bytes) -> str:
-        """Which of the user's grants expired, to be appended to a refusal."""
-        raise NotImplementedError  # the server has it; here for the types
+    def close(self) -> None:
+        """Drop what is kept in memory."""
+        self._plans.clear()
 
-    def _query(self, signer: bytes, msg: m.Query, digest: Digest, packed: Any) -> m.Answer | m.Ranked | m.Pending:
-        frames: Frames = [f.data for f in msg.header]
-        header = decode(frames, m.QueryHeader)
-        bound = frames_hash(frames)
-        if header.ranking == "user":
-            self._check_query(signer, header, msg)
-            # some rows of a header that was answered before: of the same state, whatever was uploaded or deleted since
-            known = self._headers.find(bound) if self.by_rows else None
-            plan, grants = (known, []) if known else self._authorise(header, msg.newest)
-            if known:
-                self._in_force(header)
-            rows = row_range(msg.first, msg.count, plan.live_total)
-            self._within(header, len(rows))
-            if not known:
-                self._count(header, grants)
-                if self.by_rows:
-                    self._headers.remember(bound, header.user, plan)
-            return m.Answer(self._answers(header, bound, plan, msg.column, rows))
-        if header.ranking not in ("server", "threshold"):
-            raise ParameterError(f"ranking must be user, server or threshold, not {header.ranking!r}")
-        if self.admission is None:
+    def drop(self, owners: set[bytes]) -> None:
+        """Drop plans and headers over rows of these owners."""
+        with self._lock:
+            for key, plan in list(self._plans.items()):
+                if any(part.view.owner in owners for part in plan.parts):
+                    del self._plans[key]
+        self._headers.drop(owners)
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def answer(self, request: Request[m.Query]) -> m.Answer | m.Ranked | m.Pending:
+        """Answer a query: with score shares if the user ranks, else with this server's part of a ranking."""
+        frames: Frames = [f.data for f in request.content.header]
+        asked = _Asked(request.signer, decode(frames, m.QueryHeader), frames_hash(frames), request.content)
+        if asked.header.ranking == "user":
+            return self._score_shares(asked)
+        if asked.header.ranking in ("server", "threshold"):
+            return self._ranking(asked)
+        raise ParameterError(f"ranking must be user, server or threshold, not {asked.header.ranking!r}")
+
+    def collect(self, request: Request[m.CollectRanking]) -> m.Ranked | m.Pending:
+        """The outcome of a ranking that was answered with Pending."""
+        return self._admission().collect(request.signer, request.content.header)
+
+    def _score_shares(self, asked: _Asked) -> m.Answer:
+        """Authorise, charge the quota, and compute for the rows that are asked for."""
+        header, query, scheme = asked.header, asked.query, self._server.scheme
+        self._check(asked)
+        # some rows of a header that was answered before: of the same state, whatever was uploaded or deleted since
+        known = self._headers.find(asked.hash) if scheme.by_rows else None
+        if known is not None:
+            plan, _ = known, self._in_force(header)
+        else:
+            plan, grants = self._authorise(header, query.newest)
+        rows = row_range(query.first, query.count, plan.live_total)
+        scheme.check_size(header, len(rows))
+        if known is None:
+            self._charge(header, grants)
+            if scheme.by_rows:
+                self._headers.remember(asked.hash, header.user, plan)
+        return m.Answer(scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows))
+
+    def _ranking(self, asked: _Asked) -> m.Ranked | m.Pending:
+        """Check and park the query; it runs when all three servers have it."""
+        header, query = asked.header, asked.query
+        admission = self._admission()
+        size = query.query_share.nbytes + query.theta.nbytes + query.proof.nbytes
+        size += 8 * max(header.queries, 0) * max(header.k, 0)
+        return admission.ask(
+            asked.signer, asked.hash, size, lambda: self._rankable(asked, query.newest),
+            lambda link, checked: self._rank(asked, link, checked),
+        )  # fmt: skip
+
+    def _rankable(self, asked: _Asked, newest: bytes) -> _Checked:
+        """Refuse a query that may not be ranked; computes nothing."""
+        header, server = asked.header, self._server
+        self._check(asked)
+        plan, grants = self._authorise(header, newest)
+        server.scheme.check_size(header, plan.live_total)
+        public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total)
+        verified(
+            server.config.query_rule, server.index, unpack(server.index, asked.query.seeds, asked.query.proof),
+            header.proofs, header.queries, threshold=header.ranking == "threshold",
+        )  # fmt: skip
+        plan.require_certified(server.index)
+        return plan, grants, public
+
+    def _rank(self, asked: _Asked, link: Link, checked: _Checked | None) -> m.Ranked:
+        """This server's part of one attempt; ``checked`` is None if what was found is too old."""
+        server, header = self._server, asked.header
+
+        def prepare() -> Prepared:
+            plan, grants, public = checked or self._rankable(asked, b"")
+            self._charge(header, grants)
+            rows, stored = range(plan.live_total), server.rows(plan)
+            shares = server.scheme.answer(header, asked.hash, plan, stored, asked.query.query_share, rows)
+            return shares, all(g.scores for g in grants), public, self._relations(asked.query)
+
+        try:
+            return rank(server.index, server.pair_keys, link, header, prepare, asked.query.theta, server.threads)
+        except OutOfRangeError:
+            count = server.store.note_out_of_range(header.user)
+            log.warning(
+                "server %d: user %s sent a query out of range, %d so far", server.index, header.user.hex(), count
+            )
+            raise
+
+    def _relations(self, query: m.Query) -> np.ndarray:
+        """This server's shares of what is zero for a query in range."""
+        server = self._server
+        held = unpack(server.index, query.seeds, query.proof)
+        return relations(
+            server.config.query_rule, server.config.params, server.index, held, query.query_share, query.theta,
+            server.threads or 0,
+        )  # fmt: skip
+
+    def _admission(self) -> Admission:
+        if self._server.admission is None:
             raise ParameterError("these servers do not compare scores; use ranking='user'")
-        size = msg.column.nbytes + msg.theta.nbytes + msg.proof.nbytes + 8 * max(header.queries, 0) * max(header.k, 0)
+        return self._server.admission
 
-        def check(newest: bytes = b"") -> tuple[Plan, list[m.Grant], Public]:
-            self._check_query(signer, header, msg)
-            plan, grants = self._authorise(header, newest)
-            self._within(header, plan.live_total)
-            public = check_ranking(header, bound, self.config, msg.theta, plan.live_total)
-            self._check_proof(header, msg)
-            plan.require_certified(self.index)
-            return plan, grants, public
+    # --- checks -------------------------------------------------------------------------------------------------
 
-        def run(link: Link, checked: tuple[Plan, list[m.Grant], Public] | None) -> m.Ranked:
-            def prepare() -> Prepared:
-                plan, grants, public = checked or check()
-                self._count(header, grants)
-                answers = self._answers(header, bound, plan, msg.column, range(plan.live_total))
-                return answers, all(g.scores for g in grants), public, self._relations(header, msg)
-
-            try:
-                return rank(self.index, self._pair_keys, link, header, prepare, msg.theta, self.threads)
-            except OutOfRangeError:
-                count = self.store.note_out_of_range(header.user)
-                _log.warning(
-                    "server %d: user %s sent a query out of range, %d so far", self.index, header.user.hex(), count
-                )
-                raise
-
-        return self.admission.ask(signer, bound, size, lambda: check(msg.newest), run)
-
-    def _collect(self, signer: bytes, msg: m.CollectRanking, digest: Digest, packed: Any) -> m.Ranked | m.Pending:
-        if self.admission is None:
-            raise ParameterError("these servers do not compare scores; use ranking='user'")
-        return self.admission.collect(signer, msg.header)
-
-    def _check_query(self, signer: bytes, header: m.QueryHeader, msg: m.Query) -> None:
-        """Whose query it is, for which index and servers, and whether the column is the one committed to."""
-        p = self.config.params
-        if header.deployment != self.config.id or header.user != signer or len(header.nonce) != 16:
+    def _check(self, asked: _Asked) -> None:
+        """Whose query it is, for which index and servers, and whether the query share is the one committed to."""
+        server, header, query = self._server, asked.header, asked.query
+        if header.deployment != server.config.id or header.user != asked.signer or len(header.nonce) != 16:
             raise AuthenticationError("the query's header is another deployment's or another user's")
-        if header.encoding != self.config.encoding.hash:
+        if header.encoding != server.config.encoding.hash:
             raise ParameterError("the query is encoded for another index")
-        servers = p.check_servers(header.servers)
-        if tuple(header.servers) != servers or self.index not in servers or len(header.commitments) != len(servers):
+        servers = server.config.params.check_servers(header.servers)
+        here = tuple(header.servers) == servers and server.index in servers
+        if not here or len(header.commitments) != len(servers):
             raise ParameterError(
                 "the query's servers must be sorted, with one commitment each, and this one among them"
             )
         if not 1 <= header.queries <= MAX_QUERIES:
-            raise ShapeError(f"a query holds 1 to {MAX_QUERIES} columns, not {header.queries}")
-        self._check_column(header, msg)
-        if (msg.first or msg.count) and not (self.by_rows and header.ranking == "user"):
+            raise ShapeError(f"a header is of 1 to {MAX_QUERIES} queries, not {header.queries}")
+        server.scheme.check_query(header, query.query_share, query.theta)
+        if (query.first or query.count) and not (server.scheme.by_rows and header.ranking == "user"):
             raise ParameterError("these answers are not given for some rows alone")
-        if header.ranking == "user" and (header.proofs or msg.seeds or msg.proof.size):
+        if header.ranking == "user" and (header.proofs or query.seeds or query.proof.size):
             raise ParameterError("a query that its user ranks carries no proof")
-        commitment = column_commitment(msg.salt, msg.column, msg.theta)
-        if len(msg.salt) != 32 or commitment != header.commitments[servers.index(self.index)]:
-            raise AuthenticationError("the column is not the one that the header commits to")
+        commitment = query_share_commitment(query.salt, query.query_share, query.theta)
+        if len(query.salt) != 32 or commitment != header.commitments[servers.index(server.index)]:
+            raise AuthenticationError("the query share is not the one that the header commits to")
 
-    def _check_proof(self, header: m.QueryHeader, msg: m.Query) -> None:
-        """Refuse a proof of another shape, or one that the header does not commit to."""
-        verified(
-            self.config.query_rule, self.index, unpack(self.index, msg.seeds, msg.proof), header.proofs, header.queries,
-            threshold=header.ranking == "threshold",
-        )  # fmt: skip
-
-    def _relations(self, header: m.QueryHeader, msg: m.Query) -> np.ndarray:
-        """This server's shares of what is zero for a query in range."""
-        held = unpack(self.index, msg.seeds, msg.proof)
-        return relations(
-            self.config.query_rule, self.config.params, self.index, held, msg.column, msg.theta, self.threads or 0
-        )
-
-    def _check_column(self, header: m.QueryHeader, msg: m.Query) -> None:
-        p, count = self.config.params, header.queries
-        width = p.padded(self.config.encoding.encoded_dim)
-        shapes_fit = msg.column.shape == (count, width) and msg.theta.shape in ((0,), (count,))
-        if not shapes_fit or {msg.column.dtype, msg.theta.dtype} != {p.dtype}:
-            raise ShapeError(f"columns must be ({count}, {width}) words of {p.k} bits")
-
-    def _answers(self, header: m.QueryHeader, bound: bytes, plan: Plan, column: np.ndarray, rows: range) -> np.ndarray:
-        """This server's masked answers for live rows ``rows``, (B, rows) words: an additive share of the scores."""
-        out = aligned_words(len(column), len(rows), column.dtype)
-        for some, start, stop, live in plan.spans(rows):
-            into = out[:, some] if live is None else aligned_words(len(column), stop - start, column.dtype)
-            self._product(plan, column, start, stop, into)
-            nonces, counts, first = plan.masks(start, stop)
-            add_zero_share(
-                into, self.index, header.servers, self._pair_keys, bound, nonces, counts, first=first,
-                threads=self.threads,
-            )  # fmt: skip
-            if live is not None:
-                out[:, some] = into[:, live]
-        return out
-
-    def _within(self, header: m.QueryHeader, rows: int) -> None:
-        """LimitError for a query that would take more memory than a server gives one, before any is taken."""
-        size = self.config.params.dtype.itemsize
-        words = header.queries * rows * size
-        if header.ranking == "user":
-            if words > MAX_ANSWER_BYTES and self.by_rows:
-                raise LimitError(
-                    f"{header.queries} queries over {rows} rows are {words} bytes of answers; at most "
-                    f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
-                )
-            return
-        if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
-            words = header.queries * largest_call(rows, header.k) * size
-        if words > MAX_RANKED_BYTES and header.queries > 1:
-            raise LimitError(
-                f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
-                f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
-            )
-        proof = proof_bytes(self.config.query_rule, header.queries, threshold=header.ranking == "threshold")
-        if proof > MAX_PROOF_BYTES and header.queries > 1:
-            raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
-        if header.queries * header.k > MAX_RANKED_HITS:
-            raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
-
-    def _count(self, header: m.QueryHeader, grants: list[m.Grant]) -> None:
+    def _charge(self, header: m.QueryHeader, grants: list[m.Grant]) -> None:
         """Count the header's queries against the quotas of its grants."""
         used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
-        self.store.count_queries(header.user, used, header.queries)
+        self._server.store.count_queries(header.user, used, header.queries)
 
     def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bytes]:
         """The grants that a query names, and the hash of all; AccessDeniedError if one is not in force."""
-        grants = self._granted(header.user)
+        grants = self._server.granted(header.user)
         chosen = []
         for grant in header.grants:
             if grant not in grants:
                 raise AccessDeniedError(
                     "a grant of the query is not in force (never given, replaced, revoked, expired)"
-                    + self._ended(header.user)
+                    + self._server.ended(header.user)
                 )
             chosen.append(grants[grant])
         return chosen, m.grants_hash(grants)
@@ -245,7 +233,7 @@ class Queries:
             raise ShapeError("a query's batches are as many as it says for its owners together, with ids of 16 bytes")
         views = []
         for owner, position in zip(owners, header.positions, strict=True):
-            view = self.store.view_at(owner, position)
+            view = self._server.store.view_at(owner, position)
             if view is None or (newest and view.base is not view):
                 raise StaleSnapshotError("the index changed since the query's snapshot")
             views.append(view)
@@ -268,22 +256,18 @@ class Queries:
 
     def _plan(self, header: m.QueryHeader, views: list[OwnerView]) -> Plan:
         key = hashlib.sha256(header.snapshot + repr(header.counts).encode() + header.batches.tobytes()).digest()
-        with self._plan_lock:
+        with self._lock:
             plan = self._plans.get(key)
             # the files' rows may have moved (a compaction) though the state is the same
             if plan is not None and all(p.view.base is v.base for p, v in zip(plan.parts, views, strict=True)):
                 return plan
-            plan = Plan(views, header.batches, header.counts, self.index)
+            plan = Plan(views, header.batches, header.counts, self._server.index)
             now = {view.owner: view.base for view in views}
             # plans of an older state would keep its rows in memory
             for old, kept in list(self._plans.items()):
                 if any(now.get(p.view.owner, p.view.base) is not p.view.base for p in kept.parts):
                     del self._plans[old]
-            while len(self._plans) >= 8:
+            while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
         return plan
-
-    def _product(self, plan: Plan, column: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        """Original rows ``start`` to ``stop`` (stored or keystream) times columns, into (B, stop - start) words."""
-        raise NotImplementedError  # clouds and the key centre have one each

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from ..crypto import schedule
-from ..errors import MippError, ProtocolError, error_from_wire, error_to_wire
+from ..errors import MippError, ProtocolError
 from ..mpc.link import PARTIES, Link, local_links
+from ..rpc.failures import error_from_wire, error_to_wire
 
 __all__ = ["RUNNING", "Key", "LocalRendezvous", "Rendezvous", "Ticket"]
 

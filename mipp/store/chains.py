@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 import numpy as np
 
 from ..errors import NotFoundError
 from . import changes as rules
-
-if TYPE_CHECKING:
-    from .store import ServerStore
+from .catalog import Catalog
+from .ledger import Ledger
 
 __all__ = ["Chain", "Chains"]
 
@@ -44,24 +43,24 @@ class Chain:
 class Chains:
     """Reads and adopts whole chains of one store."""
 
-    def __init__(self, store: ServerStore) -> None:
-        self._store = store
+    def __init__(self, catalog: Catalog, ledger: Ledger, *, has_shares: bool) -> None:
+        self._catalog, self._ledger, self._has_shares = catalog, ledger, has_shares
 
     def all(self) -> list[Chain]:
         """Chains of all owners that are registered, in order."""
         found = []
-        for owner, position, view, floor, floor_view in self._store.catalog.all(
+        for owner, position, view, floor, floor_view in self._catalog.all(
             "SELECT id, position, view, floor, floor_view FROM owners WHERE forget IS NULL ORDER BY id"
         ):
-            batches = self._store.catalog.all(
+            batches = self._catalog.all(
                 "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, imaged FROM batches "
                 "WHERE owner=? ORDER BY position", owner,
             )  # fmt: skip
-            ops = self._store.catalog.all(
+            ops = self._catalog.all(
                 "SELECT op, kind, coalesce(position, 0), coalesce(view, x''), coalesce(commit_hash, x'') FROM changes "
                 "WHERE owner=? AND state='committed' ORDER BY op", owner,
             )  # fmt: skip
-            refused = self._store.catalog.all("SELECT op FROM changes WHERE owner=? AND state='aborted'", owner)
+            refused = self._catalog.all("SELECT op FROM changes WHERE owner=? AND state='aborted'", owner)
             found.append(
                 Chain(owner, position, view, floor, floor_view, batches, ops, sorted(row[0] for row in refused))
             )
@@ -74,8 +73,7 @@ class Chains:
         until it is brought back. What the peer refused is refused here. A history here that goes on from the peer's,
         with nothing that was refused, stays: the peer will follow it.
         """
-        store = self._store
-        with store.catalog.transaction() as db:
+        with self._catalog.transaction() as db:
             row = db.execute("SELECT position FROM owners WHERE id=? AND forget IS NULL", (chain.owner,)).fetchone()
             if row is None:
                 raise NotFoundError("a chain of an owner who is not registered here, or was forgotten")
@@ -93,11 +91,11 @@ class Chains:
                 # also changes that this server shows and that all others gave up after an earlier restore
                 gone = self._refuse(db, chain, [op for op, _, _ in mine if op not in committed])
                 gone += self._replace(db, chain)
-        store.changes.drop(gone)
+        self._ledger.drop(gone)
 
     def _refuse(self, db: Any, chain: Chain, shown: list[bytes]) -> list[str]:
         """Refuse what the peer refused, and what is shown here alone; files that are needed no more."""
-        gone = [file for op in chain.refused for file in self._store.changes.refuse_open(db, chain.owner, op)]
+        gone = [file for op in chain.refused for file in self._ledger.refuse_open(db, chain.owner, op)]
         db.executemany(
             "UPDATE changes SET state='aborted', record=x'', position=NULL, commit_frames=NULL, votes=x'' "
             "WHERE owner=? AND op=?", [(chain.owner, op) for op in shown],
@@ -118,7 +116,7 @@ class Chains:
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
         for position, rows, dim, batch, dead, origin_batch, origin_row, has in chain.batches:
             file, size, digest, share_hash, stored, generation, imaged, certificate, *known = here.get(
-                batch, ("", 0, b"", b"", rows, 0, has if self._store.has_shares else b"", b"")
+                batch, ("", 0, b"", b"", rows, 0, has if self._has_shares else b"", b"")
             )
             if known and known[0]:  # a deletion that is known here is undone by nobody
                 both = np.union1d(np.frombuffer(known[0], "<i8"), np.frombuffer(dead, "<i8"))

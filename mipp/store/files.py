@@ -14,20 +14,20 @@ Both end with the SHA-256 of everything before. They are written under a tempora
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import IntegrityError, MippError, StoreError
+from ..io.durable import write_all, write_durably
+from ..io.memory import ahead
 from ..params import RING_DTYPES
-from .memory import ahead
 
 __all__ = [
     "SMALL_FILE",
@@ -36,8 +36,6 @@ __all__ = [
     "ShareFile",
     "check_file",
     "read_share",
-    "replace_file",
-    "sync_folder",
     "write_images",
     "write_share",
 ]
@@ -108,53 +106,12 @@ def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]
             for start in range(0, view.nbytes, _CHUNK):
                 chunk = view[start : start + _CHUNK]
                 digest.update(chunk)
-                _write_all(fd, chunk)
+                write_all(fd, chunk)
             size += view.nbytes
-        _write_all(fd, memoryview(digest.digest()))
+        write_all(fd, memoryview(digest.digest()))
 
-    _durably(path, write)
+    write_durably(path, write)
     return size + _DIGEST, digest.digest()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a small file durably, mode 0600, all or nothing; StoreError if it cannot be written."""
-    _durably(path, lambda fd: _write_all(fd, memoryview(content)))
-
-
-def _durably(path: Path, write: Callable[[int], None]) -> None:
-    """Write under a temporary name, sync, rename, sync the folder."""
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    try:
-        path.parent.mkdir(exist_ok=True, mode=0o700)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            try:
-                write(fd)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise StoreError(f"cannot write {path.name}: {error.strerror}") from error
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def check_file(path: Path, size: int, digest: bytes) -> str | None:

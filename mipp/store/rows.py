@@ -11,9 +11,9 @@ import numpy as np
 
 from .. import cpu
 from ..errors import MippError
+from ..io.memory import aligned_words
 from ..params import RING_DTYPES
 from .files import SMALL_FILE, FileInfo, ShareFile, read_share
-from .memory import aligned_words
 from .views import BatchView
 
 __all__ = ["Place", "Wanted", "place_rows"]

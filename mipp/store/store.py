@@ -7,10 +7,9 @@ that only an attempt's note, or nothing, names; :meth:`ServerStore.sweep` remove
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -25,14 +24,24 @@ from .files import FileInfo, ShareFile, check_file, write_images, write_share
 from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
-from .rows import Place, Wanted, place_rows
-from .views import CERTIFICATE_BYTES, BatchView, OwnerView
+from .viewing import ViewCache
+from .views import CERTIFICATE_BYTES, OwnerView
 
 __all__ = ["ServerStore", "check_offsets"]
 
-_NO_ROWS = np.empty(0, np.int64)
-#: a file that could not be read: when it was last tried (modification time, size, inode; None if it is not there)
-_Tried = tuple[int, int, int] | None
+
+class Summary(NamedTuple):
+    """Public facts of a store.
+
+    owners : (id, name, whether forgotten, position, view) each; users : (id, name, queries out of range)
+    batches : (owner, id, rows, deleted rows, bytes, whether without a range certificate)
+    packs : bytes of image packs by owner
+    """
+
+    owners: list[tuple[Any, ...]]
+    users: list[tuple[Any, ...]]
+    batches: list[tuple[Any, ...]]
+    packs: dict[bytes, int]
 
 
 class ServerStore(Parties):
@@ -63,19 +72,16 @@ class ServerStore(Parties):
         super().__init__(Catalog(folder, meta, create=create, witness=witness))
         for name in ("shares", "images"):
             (folder / name).mkdir(exist_ok=True, mode=0o700)
-        self._lock = threading.Lock()
-        self._owner_locks: dict[bytes, threading.RLock] = {}
-        self._views: dict[bytes, tuple[int, OwnerView, dict[str, _Tried]]] = {}
+        self.views = ViewCache(self.catalog, folder, params, params_hash, has_shares=has_shares, check=check)
         self._alive = alive
         self.changes = Ledger(self.catalog, folder, server, self._apply, holder=holder, alive=alive)
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
-
-        self.chains = Chains(self)
-        self.certificates = Certificates(self)
+        self.chains = Chains(self.catalog, self.changes, has_shares=has_shares)
+        self.certificates = Certificates(self.catalog, folder, params, params_hash)
 
     def close(self) -> None:
         self.catalog.close()
-        self._views.clear()
+        self.views.clear()
         self.packs.close()
 
     # --- changes ------------------------------------------------------------------------------------------------
@@ -230,7 +236,7 @@ class ServerStore(Parties):
                 "votes=x'' WHERE owner=?", (owner,),
             )  # fmt: skip
         self.changes.drop(files)
-        self._views.pop(owner, None)
+        self.views.drop(owner)
         self.catalog.checkpoint()
 
     def _files(self, db: Any, owner: bytes | None = None) -> list[str]:
@@ -260,75 +266,8 @@ class ServerStore(Parties):
     # --- what is there ------------------------------------------------------------------------------------------
 
     def view(self, owner: bytes) -> OwnerView:
-        """The owner's committed batches, mapped; cached until the owner's catalog rows change.
-
-        A batch whose file is damaged or missing has a ``problem`` and no rows; it is tried again when its file changed.
-        """
-        with self._lock:
-            lock = self._owner_locks.setdefault(owner, threading.RLock())
-        with lock:  # reading an owner's files may take long; other owners do not wait
-            row = self.catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
-            if row is None:
-                self._views.pop(owner, None)
-                raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
-            cached = self._views.get(owner)
-            if cached is not None and cached[0] == row[0] and all(self._stat(n) == t for n, t in cached[2].items()):
-                return cached[1]
-            revision, view, tried = self._new_view(owner, cached[1] if cached is not None else None)
-            self._views[owner] = revision, view, tried
-            return view
-
-    def _new_view(self, owner: bytes, old: OwnerView | None) -> tuple[int, OwnerView, dict[str, _Tried]]:
-        known: dict[tuple[bytes, int], BatchView] = {}
-        if old is not None and self.has_shares:
-            known = {(b.id, b.generation): b for b in old.batches if not b.problem}
-        for attempt in range(3):  # a compaction may remove a file between the reading of its name and its use
-            with self.catalog.reading() as db:  # one moment
-                head = db.execute(
-                    "SELECT revision, name, position, view, floor FROM owners WHERE id=? AND forget IS NULL", (owner,)
-                ).fetchone()
-                rows = db.execute(
-                    "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position, "
-                    "certificate FROM batches "
-                    "WHERE owner=? ORDER BY position", (owner,),
-                ).fetchall()  # fmt: skip
-            if head is None:
-                raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
-            places: list[Place] = [(None, 0, None, "")] * len(rows)
-            if self.has_shares:
-                places[:] = place_rows(
-                    [self._wanted(owner, r, known.get((r[0], r[3]))) for r in rows], check=self._check
-                )
-            if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
-                break
-        batches, tried = [], {}
-        for row, place in zip(rows, places, strict=True):
-            batch, count, dim, generation, dead, _, _, _, file, position, certificate = row
-            gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate))
-            if place[3]:
-                tried[file] = self._stat(file)
-        revision, name, position, view, floor = head
-        return revision, OwnerView(owner, name, position, view, floor, batches, old), tried
-
-    def _same_files(self, owner: bytes, rows: list[tuple[Any, ...]], places: list[Place]) -> bool:
-        """Whether files that could not be read are still those that the catalog names."""
-        now = dict(self.catalog.all("SELECT id, file FROM batches WHERE owner=?", owner))
-        return all(now.get(r[0]) == r[8] for r, p in zip(rows, places, strict=True) if p[3])
-
-    def _stat(self, name: str) -> _Tried:
-        try:
-            found = (self.folder / name).stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _wanted(self, owner: bytes, row: tuple[Any, ...], known: BatchView | None) -> Wanted:
-        batch, rows, dim, generation, _, size, digest, stored, file, *_ = row
-        width = self.params.padded(dim)
-        info = FileInfo(self.params_hash, owner, batch, self.params.k, dim, width, generation, rows, stored)
-        # a batch that came back without its file (after a restore) has no name
-        return Wanted(self.folder / (file or "missing"), info, size, digest, known)
+        """The owner's committed batches, mapped: see :meth:`mipp.store.viewing.ViewCache.view`."""
+        return self.views.view(owner)
 
     def view_at(self, owner: bytes, position: int) -> OwnerView | None:
         """The owner's batches up to a position of its chain; None if that can be answered no more, or not yet."""
@@ -360,6 +299,21 @@ class ServerStore(Parties):
         if head is None:
             raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
         return head[0], head[1], rows
+
+    def summary(self, owner: bytes) -> Summary:
+        """Owners, users and batches, of one owner only if ``owner`` is not empty."""
+        where, args = (" WHERE id=?", (owner,)) if owner else ("", ())
+        owners = self.catalog.all(
+            f"SELECT id, name, forget IS NOT NULL, position, view FROM owners{where} ORDER BY id", *args
+        )
+        users = self.catalog.all("SELECT id, name, out_of_range FROM users ORDER BY id")
+        where = " WHERE owner=?" if owner else ""
+        batches = self.catalog.all(
+            f"SELECT owner, id, rows, length(tombstones)/8, size, length(certificate)<>{CERTIFICATE_BYTES} "
+            f"FROM batches{where} ORDER BY owner, position", *args,
+        )  # fmt: skip
+        packs = dict(self.catalog.all("SELECT owner, sum(size) FROM packs GROUP BY owner"))
+        return Summary(owners, users, batches, packs)
 
     def owner_size(self, db: Any, owner: bytes) -> tuple[int, int]:
         """Rows and bytes that an owner has here, also in changes that are under way; inside a transaction."""

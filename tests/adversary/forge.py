@@ -34,7 +34,7 @@ def ask_certificate(owner, op, servers=SERVERS):
     """Let the servers test the rows of a prepared change; their replies, or the error."""
 
     def asked(msg, servers):
-        return owner.channel.gather({s: owner._sign(msg, s) for s in servers}, together=True)
+        return owner.channel.gather({s: owner.sign(msg, s) for s in servers}, together=True)
 
     replies = asked(m.CertifyRows(op), servers)
     while waiting := [s for s, r in replies.items() if isinstance(r, m.Pending)]:
@@ -74,7 +74,7 @@ class Change:
         return ask_certificate(self.owner, self.op, servers)
 
     def commit_message(self, head=None, **changes):
-        head = head or self.owner._ask({1: m.HeadRequest(self.owner.id)})[1]
+        head = head or self.owner.ask({1: m.HeadRequest(self.owner.id)})[1]
         contents = [self.signed[s][2] for s in SERVERS]
         shares = [self.signed[s][1][1] if self.parts[s].share.size else NO_SHARE for s in SERVERS]
         kind = "merge" if self.replaces else "upload"
@@ -91,10 +91,10 @@ class Change:
         """Votes of the servers, as packed frames; asks for a certificate first."""
         with contextlib.suppress(MippError):
             self.ask_certificate()
-        return [pack_frames(encode(v)) for v in self.owner._tell(self.commit_message(**changes), at).values()]
+        return [pack_frames(encode(v)) for v in self.owner.ask_all(self.commit_message(**changes), at).values()]
 
     def certify(self, votes, servers=SERVERS):
-        return [o.state for o in self.owner._tell(m.Certify(self.owner.id, self.op, votes), servers).values()]
+        return [o.state for o in self.owner.ask_all(m.Certify(self.owner.id, self.op, votes), servers).values()]
 
     def make(self):
         self.prepare()

@@ -16,7 +16,7 @@ def raw_grant(world, owner, **changes):
 def store_old_grant(world, owner, **changes):
     """Put a signed grant into every server's store as servers before these rules did."""
     grant = raw_grant(world, owner, **changes)
-    signed = owner._sign(grant)
+    signed = owner.sign(grant)
     digest = frames_hash([f.data for f in decode(signed, m.Signed).frames])
     for server in world.deployment.servers.values():
         packed = pack_frames(encode(decode(signed, m.Signed)))

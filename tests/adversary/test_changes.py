@@ -60,7 +60,7 @@ def test_different_commits_at_different_servers(world, mallory):
     one, other = Change(mallory, b"e" * 16), Change(mallory, b"f" * 16, rows=3)
     one.prepare()
     other.prepare()
-    head = mallory._ask({1: m.HeadRequest(mallory.id)})[1]
+    head = mallory.ask({1: m.HeadRequest(mallory.id)})[1]
     a, b = one.commit([1], head=head), other.commit([2, 3], head=head)
     assert all(decode(unpack_frames(v), m.VoteMessage).commit for v in a + b)
     refused = one.commit([2, 3], head=head) + other.commit([1], head=head)
@@ -78,7 +78,7 @@ def test_a_change_that_never_ends(world, mallory):
     change = Change(mallory, b"e" * 16)
     change.prepare()
     change.ask_certificate()
-    mallory._tell(m.AbortOp(change.op), [1, 2])
+    mallory.ask_all(m.AbortOp(change.op), [1, 2])
     change.commit([3])
     unharmed(world, mallory)
     world.deployment._recover()
@@ -96,10 +96,10 @@ def test_commits_of_what_is_not_there(world, mallory):
     op = b"d" * 16
     first = mallory.batches()[0].id
     delete = m.DeleteOp(op, np.frombuffer(first, np.uint8)[None], np.array([0], "<i8"))
-    mallory._tell(delete)
-    mallory._tell(m.AbortOp(op))
+    mallory.ask_all(delete)
+    mallory.ask_all(m.AbortOp(op))
     for server in SERVERS:
-        vote = mallory._tell(change.commit_message(op=op, kind="delete"), [server])[server]
+        vote = mallory.ask_all(change.commit_message(op=op, kind="delete"), [server])[server]
         assert vote.commit == b""
     assert mallory.batches()[0].live == 3
 
@@ -162,10 +162,10 @@ def test_only_the_owner_aborts_and_only_before_acceptance(world, mallory):
     for server in SERVERS:
         with pytest.raises(AuthenticationError, match="signed"):
             world.deployment.channel.gather({server: encode(m.AbortOp(change.op))})
-    mallory._tell(m.AbortOp(change.op))
+    mallory.ask_all(m.AbortOp(change.op))
     votes = change.commit()
     with pytest.raises(ConflictError):
-        anna._tell(m.AbortOp(change.op))
+        anna.ask_all(m.AbortOp(change.op))
     assert set(change.certify(votes)) == {"committed"}
 
 
@@ -190,7 +190,7 @@ def test_a_delete_between_the_fetch_and_the_upload_of_a_merge(world):
     assert len(hits) == 59 and hits[0].score < best.score
     # by hand, with the new state's head but the old rows' numbers
     change = Change(anna, b"m" * 16, replaces=[anna.batches()[0].id])
-    old = anna._ask({1: m.HeadRequest(anna.id)})[1]
+    old = anna.ask({1: m.HeadRequest(anna.id)})[1]
     change.prepare()
     anna.delete([(anna.batches()[0].id, 0)])
     votes = change.commit(head=old)
@@ -207,17 +207,17 @@ def test_two_processes_sign_the_same_version_of_a_grant(world):
     for order, server in (((one, other), 1), ((other, one), 2), ((one, other), 3)):
         for grant in order:
             try:
-                anna._tell(grant, [server])
+                anna.ask_all(grant, [server])
             except MippError as error:
                 assert "too old" in str(error)
     stores = [s.store for s in world.deployment.servers.values()]
     assert len({s.grants(owner=anna.id)[0][0] for s in stores}) == 1
     # a revocation of the same version wins, in whichever order
     revoked = m.Grant(anna.id, user.id, epoch, version, 0, [], 0, False, 0, 0, True)
-    anna._tell(revoked)
+    anna.ask_all(revoked)
     for grant in (one, other):
         with pytest.raises(MippError, match="too old"):
-            anna._tell(grant)
+            anna.ask_all(grant)
     assert {h.owner for h in user.search(QUERY, 30).hits} == {world.owners[1].id}
 
 
@@ -231,7 +231,7 @@ def test_messages_between_servers_do_not_reach_owners_and_users(world):
                 world.deployment.channel.gather({server: encode(msg)})
             for party in (world.owners[0], world.user):
                 with pytest.raises(MippError):
-                    party._ask({server: msg})
+                    party.ask({server: msg})
 
 
 def test_what_servers_pass_on_is_checked(world, mallory):
@@ -239,9 +239,9 @@ def test_what_servers_pass_on_is_checked(world, mallory):
     anna, user = world.owners[0], world.user
     grant = world.deployment.servers[1].store.grants(owner=anna.id)[0][1]
     anna.revoke(user.id)
-    forget = anna._sign(m.ForgetOwner(anna.id, b"other nonce 16by"))
-    query = user._sign(m.SnapshotRequest([], b"", False), 2)
-    bad = decode(mallory._sign(m.AbortOp(b"a" * 16)), m.Signed)
+    forget = anna.sign(m.ForgetOwner(anna.id, b"other nonce 16by"))
+    query = user.sign(m.SnapshotRequest([], b"", False), 2)
+    bad = decode(mallory.sign(m.AbortOp(b"a" * 16)), m.Signed)
     stolen = encode(dataclasses.replace(bad, signer=anna.id))
     for frames in (grant, pack_frames(forget), pack_frames(query), pack_frames(stolen)):
         with pytest.raises(MippError):

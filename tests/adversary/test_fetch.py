@@ -157,7 +157,7 @@ def test_servers_that_disagree(world):
 def ask(world, server, batches, rows):
     owners = np.frombuffer(world.owners[0].id * len(batches), np.uint8).reshape(-1, 16)
     msg = m.FetchImages(owners, np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 16), np.array(rows, "<i8"))
-    return world.user._ask({server: msg})[server]
+    return world.user.ask({server: msg})[server]
 
 
 def test_requests_that_servers_refuse(world):
@@ -213,7 +213,7 @@ def test_a_request_that_fails_midway_costs_its_own_images(world, monkeypatch):
         if w[0] == owner.batches()[0].id
     ]
     calls = []
-    real = world.user._tell
+    real = world.user.ask_all
 
     def tell(msg, servers=None):
         if not isinstance(msg, m.FetchImages):
@@ -223,7 +223,7 @@ def test_a_request_that_fails_midway_costs_its_own_images(world, monkeypatch):
             raise AccessDeniedError("no owner grants this user anything")
         return real(msg, servers)
 
-    monkeypatch.setattr(world.user, "_tell", tell)
+    monkeypatch.setattr(world.user, "ask_all", tell)
     images = world.user.fetch(wanted)
     assert calls == [15, 15]
     assert [i.error is None for i in images] == [True] * 15 + [False] * 15

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import mipp
 from mipp.crypto import box, schedule, signing
 from mipp.errors import MessageError, MippError, OutOfRangeError
+from mipp.paillier import generate_keypair
 from mipp.rpc import messages as m
 from mipp.rpc import peer_messages as pm
-from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.chain import NO_SHARE, Content, facts_hash, next_view
 from mipp.rpc.wire import decode, encode, frames_hash, pack_frames, unpack_frames
 from mipp.server import ranking
@@ -78,7 +79,7 @@ class Sender:
             config.id, self.user.id, schedule.random_bytes(16), "user", 3, 1, [1, 2, 3], config.encoding.hash,
             index.snapshot, [o.grant for o in index.owners], [o.position for o in index.owners],
             [len(o.batches) for o in index.owners],
-            [column_commitment(self.salt, self.columns[s], none) for s in SERVERS], index.batches,
+            [query_share_commitment(self.salt, self.columns[s], none) for s in SERVERS], index.batches,
         )  # fmt: skip
         ids, rows = np.frombuffer(batch, np.uint8)[None], np.array([3], "<i8")
         self.by_owner = [
@@ -124,7 +125,7 @@ class Sender:
 
     def send(self, client, msg, servers=SERVERS):
         try:
-            frames = [client._sign(msg, server) for server in servers]
+            frames = [client.sign(msg, server) for server in servers]
         except MessageError:  # a number that msgpack cannot hold
             return
         for server, each in zip(servers, frames, strict=True):
@@ -177,13 +178,13 @@ def commit_by_hand(owner, msg, contents, shares):
     try:
         content = Content(msg.rows, msg.dim, tuple(msg.replaces))
         facts = facts_hash("merge" if msg.replaces else "upload", content, SERVERS, contents, shares)
-        heads = owner._tell(m.HeadRequest(owner.id))
+        heads = owner.ask_all(m.HeadRequest(owner.id))
         head = heads[1]
         view = next_view(owner.id, head.position + 1, head.view, msg.op, facts)
         kind = "merge" if msg.replaces else "upload"
         commit = m.CommitOp(msg.op, kind, head.position + 1, head.view, view, list(SERVERS), contents, shares)
-        votes = [pack_frames(encode(v)) for v in owner._tell(commit).values()]
-        return {o.state for o in owner._tell(m.Certify(owner.id, msg.op, votes)).values()} == {"committed"}
+        votes = [pack_frames(encode(v)) for v in owner.ask_all(commit).values()]
+        return {o.state for o in owner.ask_all(m.Certify(owner.id, msg.op, votes)).values()} == {"committed"}
     except (MippError, OverflowError):
         return False
 
@@ -260,14 +261,14 @@ def test_queries(sender):
         for changed in variants(sender.query(server)):
             sender.send(sender.user, changed, [server])
         # with a commitment that fits, so that what is behind that check is met
-        field = next(f for f in dataclasses.fields(m.Query) if f.name == "column")
+        field = next(f for f in dataclasses.fields(m.Query) if f.name == "query_share")
         for column in arrays(field):
             kinds = ("user", 3, 1), ("server", 3, 1), ("threshold", 0, 1), ("user", 3, len(column))
             for theta in (np.empty(0, np.uint32), np.zeros(1, np.uint32), np.zeros(1, np.uint64)):
                 for kind, k, queries in kinds:
-                    salted = [column_commitment(sender.salt, column, theta)] * 3
+                    salted = [query_share_commitment(sender.salt, column, theta)] * 3
                     msg = sender.query(server, ranking=kind, k=k, queries=queries, commitments=salted)
-                    sender.send(sender.user, dataclasses.replace(msg, column=column, theta=theta), [server])
+                    sender.send(sender.user, dataclasses.replace(msg, query_share=column, theta=theta), [server])
 
 
 def test_registrations(sender):
@@ -297,7 +298,7 @@ def test_unsigned_messages(sender):
 
 
 def test_envelopes(sender):
-    signed = decode(sender.user._sign(sender.by_user[0]), m.Signed)
+    signed = decode(sender.user.sign(sender.by_user[0]), m.Signed)
     nested = encode(signed)
     inner = [np.frombuffer(f, np.uint8) for f in nested]
     for changed in [*variants(signed), dataclasses.replace(signed, frames=inner)]:
@@ -393,7 +394,7 @@ def test_any_flipped_bits(data):
 def test_the_homomorphic_scheme(tmp_path, monkeypatch, caplog):
     """Its servers read ciphertexts and Paillier keys from strangers."""
     encoding = mipp.Encoding("cosine", 12)
-    with mipp.Deployment.create(tmp_path / "h", encoding, scheme="homomorphic") as deployment:
+    with mipp.Deployment.create(tmp_path / "h", encoding, scheme="paillier") as deployment:
         owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)
         owner.add_vectors(vectors(4))
         owner.grant(user.id)
@@ -402,9 +403,9 @@ def test_the_homomorphic_scheme(tmp_path, monkeypatch, caplog):
         sender = Sender.__new__(Sender)
         sender.world, sender.answers = world, 0
         index = user.index()
-        column = user._columns(encoding.encode_queries(vectors(1)))[1]
+        column = user.scheme.hide(encoding.encode_queries(vectors(1)))[1]
         none, salt = np.empty(0, np.uint32), schedule.random_bytes(32)
-        field = next(f for f in dataclasses.fields(m.Query) if f.name == "column")
+        field = next(f for f in dataclasses.fields(m.Query) if f.name == "query_share")
         odd = [column[:, 1:], column[:0], np.concatenate([column, column]), np.zeros_like(column), ~column]
         for changed in [*arrays(field), *odd]:
             for queries in {1, len(changed)}:
@@ -412,14 +413,15 @@ def test_the_homomorphic_scheme(tmp_path, monkeypatch, caplog):
                     deployment.config.id, user.id, schedule.random_bytes(16), "user", 3, queries, [1, 2],
                     encoding.hash, index.snapshot, [o.grant for o in index.owners],
                     [o.position for o in index.owners], [len(o.batches) for o in index.owners],
-                    [column_commitment(salt, changed, none)] * 2, index.batches,
+                    [query_share_commitment(salt, changed, none)] * 2, index.batches,
                 )  # fmt: skip
                 msg = m.Query([np.frombuffer(f, np.uint8) for f in encode(header)], salt, changed, none)
                 sender.send(user, msg, (1, 2))
-        real = user._paillier.public.to_bytes()
+        real = user.scheme._key.public.to_bytes()
         for key in (*BYTES, real[:-1], real + b"\0", bytes(len(real)), b"\xff" * len(real), real[::-1]):
             sender.send(user, m.RegisterUser("ulla", *user._public, key), (1, 2))
-            stranger = mipp.User("eve", deployment.config, deployment.channel, b"s" * 32, b"b" * 32)
+            keys = {"paillier": generate_keypair(2048).to_bytes()}
+            stranger = mipp.User("eve", deployment.config, deployment.channel, b"s" * 32, b"b" * 32, secrets=keys)
             sender.send(stranger, m.RegisterUser("eve", *stranger._public, key), (1, 2))
         assert user.search(vectors(1)[0], 2).hits
     assert not [r for r in caplog.records if r.exc_info]

@@ -50,14 +50,14 @@ def test_every_server_refuses(world, changes):
     anna = world.owners[0]
     for server in (1, 2, 3):
         with pytest.raises(ParameterError):
-            anna._ask({server: raw_grant(world, anna, **changes)})
+            anna.ask({server: raw_grant(world, anna, **changes)})
     assert anna.grants()[0].version == 1
 
 
 @pytest.mark.parametrize("changes", NOT_ON_THE_WIRE, ids=str)
 def test_numbers_that_do_not_travel(world, changes):
     with pytest.raises(MessageError):
-        world.owners[0]._tell(raw_grant(world, world.owners[0], **changes))
+        world.owners[0].ask_all(raw_grant(world, world.owners[0], **changes))
 
 
 def test_no_scores_behind_a_grant_of_the_nearest_one(world):
@@ -78,7 +78,7 @@ def test_bisecting_thresholds_reads_no_score(world):
     anna.grant(world.user.id, scores=False)
     for value in np.linspace(-1, 1, 5):
         with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
-            world.user.match(QUERY, float(value) * 0.9 + 0.01)
+            world.user.range_search(QUERY, float(value) * 0.9 + 0.01)
 
 
 def test_old_grants_keep_what_they_say_but_allow_no_threshold(world):
@@ -91,7 +91,7 @@ def test_old_grants_keep_what_they_say_but_allow_no_threshold(world):
     with pytest.raises(AccessDeniedError, match="k up to 3"):
         world.user.search(QUERY, 4)
     with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
-        world.user.match(QUERY, 0.1)
+        world.user.range_search(QUERY, 0.1)
     # recovery passes grants on; one that servers refuse today must not keep a deployment from opening
     world.deployment.servers[2].store.catalog.all("DELETE FROM grants")
     world.deployment._recover()
@@ -110,14 +110,14 @@ def test_a_revocation_is_final_for_its_version(world):
     granted = anna.grants()[0]
     assert granted.revoked and granted.rankings == () and not granted.scores
     with pytest.raises(AccessDeniedError, match="too old"):
-        anna._tell(raw_grant(world, anna, version=granted.version))
+        anna.ask_all(raw_grant(world, anna, version=granted.version))
 
 
 def test_servers_take_an_expiry_in_the_past(world):
     """Clocks differ, so only the client refuses it; the refusal to the user names both times."""
     anna, berta = world.owners
     berta.revoke(world.user.id)
-    anna._tell(raw_grant(world, anna, expiry=1_000_000_000))
+    anna.ask_all(raw_grant(world, anna, expiry=1_000_000_000))
     for ask in (
         lambda: world.user.search(QUERY, 1),
         lambda: world.user.fetch([(anna.batches()[0].id, 0)]),
@@ -133,7 +133,7 @@ def test_servers_take_an_expiry_in_the_past(world):
 
 def test_the_homomorphic_scheme_has_one_ranking(tmp_path):
     """Its user gets all scores whatever it is granted, so a grant that says otherwise is refused by both servers."""
-    with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme="homomorphic") as deployment:
+    with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme="paillier") as deployment:
         owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)
         world = types.SimpleNamespace(user=user)
         owner.grant(user.id)
@@ -147,7 +147,7 @@ def test_the_homomorphic_scheme_has_one_ranking(tmp_path):
         ):
             for server in (1, 2):
                 with pytest.raises(ParameterError):
-                    owner._ask({server: raw_grant(world, owner, **changes)})
+                    owner.ask({server: raw_grant(world, owner, **changes)})
             with pytest.raises(ParameterError):
                 owner.grant(user.id, **changes)
         assert owner.grants()[0].version == 1
@@ -156,6 +156,6 @@ def test_the_homomorphic_scheme_has_one_ranking(tmp_path):
 def test_a_message_of_the_wrong_owner(world):
     anna, berta = world.owners
     with pytest.raises(AccessDeniedError):
-        berta._tell(raw_grant(world, anna))
+        berta.ask_all(raw_grant(world, anna))
     with pytest.raises(ParameterError):
-        anna._tell(m.Grant(anna.id, b"", 0, 1, 0, ["server"], 0, True, 0, 0, False))
+        anna.ask_all(m.Grant(anna.id, b"", 0, 1, 0, ["server"], 0, True, 0, 0, False))

@@ -74,7 +74,7 @@ def test_servers_refuse_bad_names(world, name):
         for server in (1, 2, 3):
             request = _registration(party, server)
             with pytest.raises((ParameterError, mipp.errors.MessageError)):
-                party._ask({server: request})
+                party.ask({server: request})
 
 
 def _registration(party, server):
@@ -93,7 +93,7 @@ def test_a_second_party_of_the_same_name_is_refused(world, kind, name):
     party = getattr(Stranger(world), kind)(name)
     for server in (1, 2, 3):
         with pytest.raises(ParameterError, match="taken"):
-            party._ask({server: _registration(party, server)})
+            party.ask({server: _registration(party, server)})
     create = world.deployment.create_owner if kind == "owner" else world.deployment.create_user
     if name not in ("anna", "ulla"):
         with pytest.raises(ParameterError, match="taken"):
@@ -113,7 +113,7 @@ def test_a_bad_name_from_a_server_is_never_shown(world):
     anna = world.owners[0]
     for server in world.deployment.servers.values():
         server.store.catalog.all("UPDATE owners SET name=? WHERE id=?", "\x1b[2Jberta\n", anna.id)
-        server.store._views.clear()
+        server.store.views.clear()
     user = world.deployment.user("ulla")
     names = {h.owner_name for h in user.search(vectors(1)[0], 60).hits}
     assert names == {anna.id.hex(), "berta"}
@@ -200,7 +200,7 @@ def test_unusable_keys_are_refused_at_registration(world):
     user.id = signing.party_id(*user._public)
     for server in (1, 2, 3):
         with pytest.raises(ParameterError, match="X25519"):
-            user._ask({server: m.RegisterUser("weak", *user._public, b"")})
+            user.ask({server: m.RegisterUser("weak", *user._public, b"")})
 
 
 def test_image_bytes_are_copied_as_they_are(world):

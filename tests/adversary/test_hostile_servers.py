@@ -137,7 +137,7 @@ def test_a_small_message_that_unpacks_to_much(world):
 
     bomb = b"MIPP\x01" + b"\x92" + b"\xa6Signed" + b"\xdd" + (8 << 20).to_bytes(4, "big") + b"\x90" * (8 << 20)
     inner = b"MIPP\x01" + b"\x92" + b"\xa7Certify" + b"\xdd" + (7 << 20).to_bytes(4, "big") + b"\x90" * (7 << 20)
-    signed = decode(world.owners[0]._sign(m.HeadRequest(world.owners[0].id), 1), m.Signed)
+    signed = decode(world.owners[0].sign(m.HeadRequest(world.owners[0].id), 1), m.Signed)
     forged = encode(dataclasses.replace(signed, frames=[np.frombuffer(inner, np.uint8)]))
     for frames in ([bomb], forged):
         tracemalloc.start()

@@ -44,7 +44,7 @@ def test_a_damaged_share_file(world, server, damage):
             world.user.search(QUERY, 5, ranking=ranking, strict=True)
         others = world.user.search(QUERY, 30, ranking=ranking, owners=berta, strict=True)
         assert len(others.hits) == 30 and others.left_out == ()
-    matches = world.user.match(QUERY, -0.99)
+    matches = world.user.range_search(QUERY, -0.99)
     assert 0 < len(matches) <= 45 and len(matches.left_out) == 1
     images = world.user.fetch([(berta.batches()[0].id, row) for row in range(15)] + [(batch, 1)])
     assert [i.error for i in images] == [None] * 16  # image packs are files of their own
@@ -58,8 +58,8 @@ def test_damage_that_comes_while_the_index_is_known(world):
     assert len(world.user.search(QUERY, 60).hits) == 60
     path, batch = share_file(world, anna, 2)
     path.write_bytes(b"")
-    world.deployment.servers[2].store._views.clear()  # as when its process starts again
-    world.deployment.servers[2]._plans.clear()
+    world.deployment.servers[2].store.views.clear()  # as when its process starts again
+    world.deployment.servers[2].queries._plans.clear()
     for ranking in ("server", "user"):
         result = world.user.search(QUERY, 60, ranking=ranking)
         assert len(result.hits) == 45 and [o.batch for o in result.left_out] == [batch]
@@ -88,7 +88,7 @@ def test_a_grant_given_to_some_servers_only(world):
     mallory = world.deployment.create_owner("mallory")
     mallory.add_vectors(vectors(4, 9))
     grant = m.Grant(mallory.id, world.user.id, 0, 1, 0, list(ALL_RANKINGS), 0, True, 0, 0, False)
-    mallory._tell(grant, [1])
+    mallory.ask_all(grant, [1])
     world.user.recover = None  # nobody passes it on
     for ranking in ("user", "server"):
         result = world.user.search(QUERY, 60, ranking=ranking)
@@ -149,7 +149,7 @@ def test_uploads_do_not_make_a_snapshot_stale(world):
         index = user.index()
         for i in range(10):
             anna.add_vectors(vectors(1, 50 + i))
-        replies, _ = user._replies(index, encoded, 3, ranking)
+        _, replies = user._querier._sent(index, encoded, 3, ranking)
         assert len(replies) == 3
     used = [
         s.store.catalog.one("SELECT used FROM grants WHERE owner=?", anna.id)[0]
@@ -158,7 +158,7 @@ def test_uploads_do_not_make_a_snapshot_stale(world):
     assert used == [2, 2, 2]
     anna.delete([(anna.batches()[0].id, 0)])
     with pytest.raises(StaleSnapshotError):
-        user._replies(index, encoded, 3, "user")
+        user._querier._sent(index, encoded, 3, "user")
     assert user.search(QUERY, 3, ranking="user").hits
 
 
@@ -167,11 +167,11 @@ def test_rights_do_not_outlive_a_revocation_or_a_forget(world):
     anna, berta, user = *world.owners, world.user
     encoded = user.config.encoding.encode_queries(QUERY)
     for end in (lambda: berta.revoke(user.id), anna.forget):
-        prepared = user._prepare(user.index(), encoded, 3, "user")
-        assert user._send(prepared, range(5))
+        prepared = user._querier.hide(user.index(), encoded, 3, "user")
+        assert user._querier.send(prepared, range(5))
         end()
         with pytest.raises(AccessDeniedError):
-            user._send(prepared, range(5, 10))
+            user._querier.send(prepared, range(5, 10))
         if end is not anna.forget:
             berta.grant(user.id, rankings=("user", "server"))
 

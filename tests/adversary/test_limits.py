@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import mipp
+from mipp.client.ranking import _portions
 from mipp.crypto import schedule
 from mipp.errors import BusyError, LimitError
 from mipp.rpc import limits
 from mipp.rpc import messages as m
-from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.limits import Card
 from mipp.rpc.wire import encode
 from tests.conftest import vectors
@@ -38,7 +39,7 @@ def query(user, queries, ranking="user", k=1, **parts):
     header = m.QueryHeader(
         config.id, user.id, schedule.random_bytes(16), ranking, k, queries, [1, 2, 3], config.encoding.hash,
         index.snapshot, [o.grant for o in index.owners], [o.position for o in index.owners],
-        [len(o.batches) for o in index.owners], [column_commitment(salt, column, theta)] * 3, index.batches,
+        [len(o.batches) for o in index.owners], [query_share_commitment(salt, column, theta)] * 3, index.batches,
     )  # fmt: skip
     return m.Query([np.frombuffer(f, np.uint8) for f in encode(header)], salt, column, theta, **parts)
 
@@ -49,7 +50,7 @@ def test_many_columns_over_many_rows(many, ranking, k):
     deployment, user = many
     msg = query(user, 1 << 16, ranking, k)
     for server in (1, 2, 3):
-        frames = user._sign(msg, server)
+        frames = user.sign(msg, server)
         tracemalloc.start()
         with pytest.raises(LimitError, match="at most"):
             deployment.channel.gather({server: frames})
@@ -64,13 +65,13 @@ def test_many_columns_over_many_rows(many, ranking, k):
 def test_many_hits(many, monkeypatch):
     _, user = many
     with pytest.raises(LimitError, match="hits"):
-        monkeypatch.setattr("mipp.server.queries.MAX_RANKED_HITS", 10_000)
+        monkeypatch.setattr("mipp.schemes.shares.MAX_RANKED_HITS", 10_000)
         user.search(np.ones(4), 20_000)
     assert len(user.search(np.ones(4), 9_000).hits) == 9_000
 
 
 def test_the_limits_let_honest_blocks_through():
-    from mipp.client.blocks import HEADER_QUERIES, row_blocks
+    from mipp.rpc.blocks import HEADER_QUERIES, row_blocks
 
     for queries in (1, 64, 65, HEADER_QUERIES):
         for word in (2, 4, 8):
@@ -80,27 +81,27 @@ def test_the_limits_let_honest_blocks_through():
 def test_requests_of_one_party_at_once(world):
     server = world.deployment.servers[1]
     server.card = Card(concurrent=3)
-    real, inside, go_on = server._list_grants, threading.Semaphore(0), threading.Event()
+    real, inside, go_on = server._handlers[m.ListGrants], threading.Semaphore(0), threading.Event()
 
     def slow(*args):
         inside.release()
         assert go_on.wait(20)
         return real(*args)
 
-    server._list_grants = slow
+    server._handlers[m.ListGrants] = slow
     anna, berta = world.owners
-    workers = [threading.Thread(target=lambda: anna._ask({1: m.ListGrants(anna.id)})) for _ in range(3)]
+    workers = [threading.Thread(target=lambda: anna.ask({1: m.ListGrants(anna.id)})) for _ in range(3)]
     for worker in workers:
         worker.start()
     for _ in workers:
         assert inside.acquire(timeout=20)
     with pytest.raises(BusyError, match="3 requests"):
-        anna._ask({1: m.HeadRequest(anna.id)})
-    assert berta._ask({1: m.HeadRequest(berta.id)})  # others are not concerned
+        anna.ask({1: m.HeadRequest(anna.id)})
+    assert berta.ask({1: m.HeadRequest(berta.id)})  # others are not concerned
     go_on.set()
     for worker in workers:
         worker.join()
-    assert anna._ask({1: m.HeadRequest(anna.id)}) and not server._busy
+    assert anna.ask({1: m.HeadRequest(anna.id)}) and not server._busy
 
 
 @pytest.mark.parametrize("card", [Card(rows=33), Card(bytes=4000)])
@@ -132,7 +133,7 @@ def test_ids_named_many_times(world):
         Change(anna, b"m" * 16, replaces=[batch] * 3).prepare([1])
     owners, batches = (np.frombuffer(i * 300, np.uint8).reshape(-1, 16) for i in (anna.id, batch))
     with pytest.raises(ShapeError, match="once"):
-        world.user._ask({1: m.FetchImages(owners, batches, np.full(300, 3, "<i8"))})
+        world.user.ask({1: m.FetchImages(owners, batches, np.full(300, 3, "<i8"))})
 
 
 def test_changes_under_way_are_few(world):
@@ -140,11 +141,11 @@ def test_changes_under_way_are_few(world):
     anna = world.owners[0]
     batch = np.frombuffer(anna.batches()[0].id, np.uint8)[None]
     for i in range(64):
-        anna._tell(m.DeleteOp(i.to_bytes(16, "big"), batch, np.array([0], "<i8")))
+        anna.ask_all(m.DeleteOp(i.to_bytes(16, "big"), batch, np.array([0], "<i8")))
     with pytest.raises(BusyError, match="64 changes under way"):
-        anna._ask({1: m.DeleteOp(b"d" * 16, batch, np.array([0], "<i8"))})
+        anna.ask({1: m.DeleteOp(b"d" * 16, batch, np.array([0], "<i8"))})
     world.owners[1].add_vectors(vectors(1))
-    anna._tell(m.AbortOp((3).to_bytes(16, "big")))
+    anna.ask_all(m.AbortOp((3).to_bytes(16, "big")))
     anna.add_vectors(vectors(1))
 
 
@@ -184,14 +185,14 @@ def test_registrations_are_small(world):
     deployment = world.deployment
     stranger = ImageOwner("eve", deployment.config, deployment.channel, b"r" * 32, b"s" * 32, b"n" * 16)
     sent = []
-    stranger._tell = lambda msg, servers=None: sent.append(msg)
+    stranger.ask_all = lambda msg, servers=None: sent.append(msg)
     stranger.register()
     big = dataclasses.replace(sent[0], sealed=[sent[0].sealed[0], bytes(1000), bytes(1000)])
     with pytest.raises(ShapeError, match="256"):
-        deployment.channel.gather({1: stranger._sign(big)})
+        deployment.channel.gather({1: stranger.sign(big)})
     huge = dataclasses.replace(big, sealed=[sent[0].sealed[0], bytes(1 << 20), b""])
     with pytest.raises(LimitError):
-        deployment.channel.gather({1: stranger._sign(huge)})
+        deployment.channel.gather({1: stranger.sign(huge)})
     assert signing.party_id(big.sign_key, big.registration) == stranger.id
 
 
@@ -202,9 +203,9 @@ def test_small_indexes_are_compared_many_times_over(world):
     index = user.index()
     encoded = user.config.encoding.encode_queries(vectors(3000))
     with pytest.raises(LimitError, match="comparisons; at most"):
-        user._replies(index, encoded, 1, "server")
-    parts = list(user._portions(index, encoded, "server", 1))
+        user._querier._sent(index, encoded, 1, "server")
+    parts = [some for _, some in _portions(user._querier, index, encoded, "server", 1)]
     assert sum(map(len, parts)) == 3000 and 1 < len(parts) < 40
-    assert len(list(user._portions(index, encoded, "user", 1))) == 1
-    with_hits = list(user._portions(index, np.concatenate([encoded] * 8), "server", 300))
+    assert len(list(_portions(user._querier, index, encoded, "user", 1))) == 1
+    with_hits = [some for _, some in _portions(user._querier, index, np.concatenate([encoded] * 8), "server", 300)]
     assert max(map(len, with_hits)) * 300 <= limits.MAX_RANKED_HITS

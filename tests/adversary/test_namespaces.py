@@ -45,7 +45,7 @@ def test_an_upload_under_anothers_batch_id(world, victim, end):
         change = Change(mallory, batch.id, images=b"x" * 50)
         change.prepare()
         if end == "abort":
-            mallory._tell(m.AbortOp(batch.id))
+            mallory.ask_all(m.AbortOp(batch.id))
         elif end == "commit and forget":
             assert set(change.certify(change.commit())) == {"committed"}
         elif end == "garbage":
@@ -72,7 +72,7 @@ def test_an_id_that_is_gone_but_whose_images_live(world, end):
         change = Change(mallory, batch, images=b"x" * 50)
         change.prepare()
         if end == "abort":
-            mallory._tell(m.AbortOp(batch))
+            mallory.ask_all(m.AbortOp(batch))
         else:
             change.certify(change.commit())
     assert files_of(world, anna) == before
@@ -103,7 +103,7 @@ def test_two_owners_with_one_batch_id(world):
     for owner in (anna, mallory):
         hits = world.user.search(QUERY, 15, owners=owner, ranking="user").hits
         assert {h.owner for h in hits} == {owner.id}
-    plan = next(p for p in world.deployment.servers[1]._plans.values() if p.total == 75)
+    plan = next(p for p in world.deployment.servers[1].queries._plans.values() if p.total == 75)
     assert len({n.tobytes() for n in plan.nonces}) == len(plan.nonces)
 
 
@@ -138,7 +138,7 @@ def test_two_attempts_with_different_content(world):
     Change(anna, b"r" * 16).prepare()
     with pytest.raises(NonceReuseError):
         Change(anna, b"r" * 16, rows=3).prepare()
-    anna._tell(m.AbortOp(b"r" * 16))
+    anna.ask_all(m.AbortOp(b"r" * 16))
     with pytest.raises((NonceReuseError, StoreError)):
         Change(anna, b"r" * 16).prepare()
     world.check(k=60)
@@ -158,9 +158,9 @@ def test_ids_of_others_in_every_other_request(world, victim):
     ):
         for server in SERVERS:
             with pytest.raises(MippError):
-                mallory._ask({server: msg})
+                mallory.ask({server: msg})
     with pytest.raises(MippError):
         Change(mallory, b"m" * 16, replaces=[batch]).prepare()
-    assert list(mallory._ask({1: m.ListBatches(victim.id)})[1].batches) == []
-    mallory._tell(m.AbortOp(batch))
-    mallory._tell(m.Compact(victim.id))
+    assert list(mallory.ask({1: m.ListBatches(victim.id)})[1].batches) == []
+    mallory.ask_all(m.AbortOp(batch))
+    mallory.ask_all(m.Compact(victim.id))

@@ -83,7 +83,7 @@ class Attacked:
 
 @pytest.fixture(params=[(scheme, k) for scheme in ("shares", "homomorphic") for k in ENCODINGS], ids=str)
 def attacked(request, tmp_path, paillier, monkeypatch):
-    monkeypatch.setattr("mipp.deployment.embedded.generate_keypair", lambda bits: paillier)
+    monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     scheme, k = request.param
     with mipp.Deployment.create(tmp_path / "d", ENCODINGS[k], scheme=scheme, threads=1) as deployment:
         yield Attacked(deployment)
@@ -104,9 +104,9 @@ def test_the_attack_is_one(attacked):
 @pytest.mark.parametrize("blocks", [False, True])
 def test_they_are_no_hits(attacked, monkeypatch, blocks):
     if blocks:
-        monkeypatch.setattr("mipp.client.blocks.FEW_BYTES", 1)
-        monkeypatch.setattr("mipp.client.blocks.LEAST_ROWS", 13)
-        monkeypatch.setattr("mipp.client.blocks.HEADER_QUERIES", 3)
+        monkeypatch.setattr("mipp.rpc.blocks.FEW_BYTES", 1)
+        monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", 13)
+        monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 3)
     for k in (1, 10, 41):
         for q, result in enumerate(attacked.user.search_batch(attacked.queries, k, ranking="user", strict=True)):
             assert found(result) == attacked.expected(q, k)
@@ -190,6 +190,6 @@ def test_matches_of_a_user_that_has_all_scores(attacked):
     q = attacked.queries[0]
     near = attacked.encoding.values(attacked.scores[:1, attacked.good[0]], q)[0]
     threshold = float(near.max() if attacked.encoding.metric == "l2" else near.min())
-    hits = attacked.user.match(q, threshold)
+    hits = attacked.user.range_search(q, threshold)
     assert sorted((h.batch, h.row) for h in hits) == sorted(i for i, _ in attacked.expected(0, 50))
     assert left_out(hits) == reasons(attacked, FOUR, FIVE)

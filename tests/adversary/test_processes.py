@@ -23,8 +23,8 @@ def kept(deployment, owner):
     found = []
     for server in deployment.servers.values():
         found += [owner in server._secrets, owner in getattr(server, "_schedules", {})]
-        found += [p.view.owner == owner for plan in server._plans.values() for p in plan.parts]
-        found += [p.view.owner == owner for _, _, plan in server._headers._open.values() for p in plan.parts]
+        found += [p.view.owner == owner for plan in server.queries._plans.values() for p in plan.parts]
+        found += [p.view.owner == owner for _, _, plan in server.queries._headers._open.values() for p in plan.parts]
     return any(found)
 
 

@@ -72,7 +72,7 @@ def test_a_query_out_of_range_is_refused_before_any_score_is_compared(world, mon
         if ranking == "server":
             user.search(QUERY, 5)
         else:
-            user.match(QUERY, 0.3)
+            user.range_search(QUERY, 0.3)
     assert len(seen) == 1 and seen[0].shape == (40,) and seen[0].any()  # the sums of the check, and nothing after
     assert caplog.text.count("out of range") == 3 and user.id.hex() in caplog.text
     for server in world.deployment.servers.values():
@@ -108,7 +108,7 @@ def test_one_bad_query_of_a_batch(world, monkeypatch):
 
 def test_columns_that_do_not_belong_together(world, monkeypatch):
     """+1 at one server and -1 at another: every sum is right, and every answer would be wrong."""
-    user, real = world.user, type(world.user)._columns
+    user, real = world.user, type(world.user.scheme).hide
 
     def columns(self, encoded):
         made = real(self, encoded)
@@ -117,17 +117,17 @@ def test_columns_that_do_not_belong_together(world, monkeypatch):
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(user), "_columns", columns)
+        patch.setattr(type(user.scheme), "hide", columns)
         with pytest.raises(OutOfRangeError):
             user.search(QUERY, 5)
         with pytest.raises(OutOfRangeError):
-            user.match(QUERY, 0.3)
+            user.range_search(QUERY, 0.3)
     world.check(k=5, ranking="server")
 
 
 def test_a_threshold_out_of_range(world, monkeypatch):
     """Its shares say another value than its bits."""
-    user, real = world.user, type(world.user)._theta_shares
+    user, real = world.user, type(world.user._querier).theta_shares
 
     def shares(self, theta, queries):
         made = real(self, theta, queries)
@@ -136,10 +136,10 @@ def test_a_threshold_out_of_range(world, monkeypatch):
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(user), "_theta_shares", shares)
+        patch.setattr(type(user._querier), "theta_shares", shares)
         with pytest.raises(OutOfRangeError):
-            user.match(QUERY, 0.3)
-    assert user.match(QUERY, 0.3)
+            user.range_search(QUERY, 0.3)
+    assert user.range_search(QUERY, 0.3)
 
 
 def altered(prepared, server, **changes):
@@ -152,7 +152,7 @@ def altered(prepared, server, **changes):
 def test_malformed_proofs_are_refused_by_the_server_that_gets_them(world):
     user, index = world.user, world.user.index()
     encoded = user.config.encoding.encode_queries(QUERY[None])
-    prepared = user._prepare(index, encoded, 5, "server")
+    prepared = user._querier.hide(index, encoded, 5, "server")
     words = prepared.proof[1][1]
     none = np.empty((0, 0), np.uint32)
     for server, changes, error in (
@@ -169,10 +169,10 @@ def test_malformed_proofs_are_refused_by_the_server_that_gets_them(world):
         (3, {"seeds": prepared.proof[1][0]}, AuthenticationError),
     ):
         with pytest.raises(error):
-            user._ask({server: altered(prepared, server, **changes)})
-    asked = user._prepare(index, encoded, 5, "user")
+            user.ask({server: altered(prepared, server, **changes)})
+    asked = user._querier.hide(index, encoded, 5, "user")
     with pytest.raises(ParameterError, match="no proof"):
-        user._ask({1: m.Query(asked.header, *asked.servers[1], 0, 0, b"", bytes(64))})
+        user.ask({1: m.Query(asked.header, *asked.servers[1], 0, 0, b"", bytes(64))})
     world.check(k=5, ranking="server")
 
 
@@ -233,7 +233,7 @@ def test_keys_of_64_bits(tmp_path, monkeypatch):
         found = user.search(query, rows)
         assert [h.row for h in found.hits] == np.argsort(exact, kind="stable").tolist()
         near = float(user.search(query, 3).hits[2].value)
-        assert {h.row for h in user.match(query, near)} == {h.row for h in found.hits[:3]}
+        assert {h.row for h in user.range_search(query, near)} == {h.row for h in found.hits[:3]}
         # another owner's rows do not fit into the keys as well: it is left out, and stops nobody
         evil = deployment.create_owner("evil")
         evil.add_vectors(rng.integers(-100, 100, (rows + 1, 4)))
@@ -293,7 +293,7 @@ def test_a_commit_without_a_certificate(world):
     change.prepare()
     for server in SERVERS:
         with pytest.raises(OutOfRangeError, match="not checked"):
-            mallory._tell(change.commit_message(), [server])
+            mallory.ask_all(change.commit_message(), [server])
     change.ask_certificate()
     change.ask_certificate()  # at once
     assert set(change.certify(change.commit())) == {"committed"}
@@ -312,9 +312,9 @@ def test_who_may_ask_for_a_certificate_and_of_what(world):
     ):
         for server in SERVERS:
             with pytest.raises(MippError):
-                mallory._ask({server: msg})
+                mallory.ask({server: msg})
             with pytest.raises(MippError):
-                world.user._ask({server: msg})
+                world.user.ask({server: msg})
     for msg in (pm.CertifyBatch(anna.id, anna.batches()[0].id), pm.UncertifiedRequest()):
         with pytest.raises(AuthenticationError, match="signed"):
             world.deployment.channel.gather({1: encode(msg)})
@@ -381,7 +381,7 @@ def test_a_test_that_one_server_cannot_begin_ends_at_once_everywhere(world):
     first.start()
     while len(world.deployment.servers[2].certifying._open) < 1:
         time.sleep(0.005)
-    mallory._tell(m.AbortOp(change.op), [1])
+    mallory.ask_all(m.AbortOp(change.op), [1])
     ask([3])
     first.join(20)
     anna.add_vectors(vectors(2))
@@ -459,7 +459,7 @@ def test_older_batches_are_certified_in_the_background(tmp_path):
         assert [h.id for h in found.hits if h.batch != bad][:3] == [h.id for h in first.hits if h.batch != bad][:3]
         with pytest.raises(IntegrityError):
             user.search(QUERY, 5, strict=True)
-        assert len(user.match(QUERY, -0.99)) == 83
+        assert len(user.range_search(QUERY, -0.99)) == 83
         assert good in {h.batch for h in found.hits}
         for server in SERVERS:
             assert request(deployment.operators, server, pm.UncertifiedRequest()).batches == []
@@ -538,7 +538,10 @@ def test_an_encoding_that_servers_cannot_rank_is_said_before_anything_is_sent(tm
         anna.add_vectors(vectors(3, dim=150))
         anna.grant(user.id, rankings=ALL_RANKINGS)
         rounds = deployment.channel.rounds
-        for ask in (lambda: user.search(vectors(1, dim=150)[0], 1), lambda: user.match(vectors(1, dim=150)[0], 5.0)):
+        for ask in (
+            lambda: user.search(vectors(1, dim=150)[0], 1),
+            lambda: user.range_search(vectors(1, dim=150)[0], 5.0),
+        ):
             with pytest.raises(ScoreRangeError, match="leave the ring; rank as the user"):
                 ask()
         assert deployment.channel.rounds == rounds
@@ -554,7 +557,7 @@ def test_searches_say_what_is_not_certified_yet(world):
     index = world.user.index()
     encoded = world.user.config.encoding.encode_queries(QUERY[None])
     with pytest.raises(IntegrityError, match="not checked"):  # a user that names it all the same
-        world.user._replies(index, encoded, 5, "server")
+        world.user._querier._sent(index, encoded, 5, "server")
 
 
 def test_a_catalog_of_an_earlier_version_gets_its_columns(tmp_path):
@@ -581,4 +584,4 @@ def test_deployments_whose_servers_cannot_rank_need_no_certificate(tmp_path, sch
         assert len(anna.batches()) == 1
         if scheme != "homomorphic":
             with pytest.raises(ParameterError, match="do not rank"):
-                anna._ask({1: m.CertifyRows(b"e" * 16)})
+                anna.ask({1: m.CertifyRows(b"e" * 16)})

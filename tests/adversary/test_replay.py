@@ -116,15 +116,15 @@ def test_old_and_future_requests(world, monkeypatch, shift, text):
 
 
 def test_what_was_signed_before_a_server_started(world):
-    frames = world.user._sign(m.SnapshotRequest([], b"", False), 1)
+    frames = world.user.sign(m.SnapshotRequest([], b"", False), 1)
     server = world.deployment.servers[1]
-    server._log = RequestLog(lambda: server._clock() + 1)
+    server._log = RequestLog(lambda: server.clock() + 1)
     with pytest.raises(AuthenticationError, match="before this server started"):
         world.deployment.channel.gather({1: frames})
 
 
 def test_nothing_of_the_envelope_can_be_changed(world):
-    signed = decode(world.user._sign(m.SnapshotRequest([], b"", False), 1), m.Signed)
+    signed = decode(world.user.sign(m.SnapshotRequest([], b"", False), 1), m.Signed)
     content = encode(m.SnapshotRequest([world.owners[0].id], b"", False))
     for change in (
         {"receiver": 2}, {"receiver": 0}, {"issued": signed.issued + 1}, {"random": b"r" * 16}, {"random": b""},
@@ -173,16 +173,16 @@ def test_a_clock_that_is_ahead_opens_no_gap_at_a_restart(world, monkeypatch):
     user = world.user
     real = time.time
     monkeypatch.setattr("mipp.client.client.time.time", lambda: real() + 120)
-    prepared = user._prepare(user.index(), user.config.encoding.encode_queries(QUERY), 1, "user")
-    frames = user._sign(m.Query(prepared.header, *prepared.servers[1]), 1)
+    prepared = user._querier.hide(user.index(), user.config.encoding.encode_queries(QUERY), 1, "user")
+    frames = user.sign(m.Query(prepared.header, *prepared.servers[1]), 1)
     monkeypatch.undo()
     channel = world.deployment.channel
     channel.gather({1: frames})
     with pytest.raises(AuthenticationError):
         channel.gather({1: frames})
     server = world.deployment.servers[1]
-    server._log = RequestLog(server._clock, served=server.store.ahead(), keep=server.store.note_ahead)  # a restart
+    server._log = RequestLog(server.clock, served=server.store.ahead(), keep=server.store.note_ahead)  # a restart
     with pytest.raises(AuthenticationError, match="before this server started"):
         channel.gather({1: frames})
     # others are not concerned, and the clock of this one is set right some day
-    world.owners[0]._ask({1: m.HeadRequest(world.owners[0].id)})
+    world.owners[0].ask({1: m.HeadRequest(world.owners[0].id)})

@@ -41,7 +41,7 @@ def test_owners_by_name_id_hex_or_object(world):
     ):
         assert world.user.index(two).total == 60
     assert found(world, owners=None) == found(world) == {"anna", "berta"}
-    assert {h.owner_name for h in world.user.match(QUERY, -0.9, owners="anna")} == {"anna"}
+    assert {h.owner_name for h in world.user.range_search(QUERY, -0.9, owners="anna")} == {"anna"}
     assert world.user.scores(QUERY[None], owners=anna)[0].total == 30
     assert world.user.nearest(QUERY[None], 3, owners="berta").index.total == 30
     assert world.user.cost(3, owners="berta")["images"] == 30
@@ -59,7 +59,7 @@ def test_owners_that_there_are_not(world):
     # an old store may hold two owners of one name
     for server in world.deployment.servers.values():
         server.store.catalog.all("UPDATE owners SET name='anna'")
-        server.store._views.clear()
+        server.store.views.clear()
     user = world.deployment.user("ulla")
     with pytest.raises(NotFoundError, match="several owners") as told:
         found(world, owners="anna", user=user)
@@ -88,7 +88,7 @@ def test_a_blocked_owner_is_never_searched(world, spammer):
     spammer.grant(world.user.id)
     spammer.add_vectors(QUERY[None])
     assert found(world) == {"anna", "berta"}
-    assert {h.owner_name for h in world.user.match(QUERY, -0.9)} == {"anna", "berta"}
+    assert {h.owner_name for h in world.user.range_search(QUERY, -0.9)} == {"anna", "berta"}
     assert world.user.scores(QUERY[None])[0].total == 60
     grant = world.deployment.servers[1].store.grants(owner=spammer.id)[0][0]
     assert seen and not any(grant in bytes(frame) for r in seen for frames in r.values() for frame in frames)

@@ -9,6 +9,7 @@ import pytest
 import mipp
 from mipp._native import _core
 from mipp.errors import MippError
+from mipp.rpc import messages as m
 from mipp.rpc.wire import frames_size
 from tests.conftest import DIM, vectors
 
@@ -24,7 +25,7 @@ def secrets_of(deployment):
     for owner in deployment.owners():
         out.append(deployment.owner(owner).keys.server_key(3))
     for server in deployment.servers.values():
-        out += server._pair_keys.values()
+        out += server.pair_keys.values()
     assert len(out) > 12
     return out
 
@@ -70,7 +71,7 @@ def test_logs_and_errors(world, caplog):
     def broken(*args):
         raise RuntimeError("a bug")
 
-    server._snapshot = broken
+    server._handlers[m.SnapshotRequest] = broken
     stranger = world.deployment.create_user("stranger")
     for act in (
         lambda: world.user.index(),

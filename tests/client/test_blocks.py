@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.client.blocks import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.crypto import schedule
 from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
+from mipp.io.memory import aligned_words
 from mipp.rpc import messages as m
+from mipp.rpc.blocks import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.rpc.channel import _kind
 from mipp.server.open_headers import OpenHeaders, row_range
 from mipp.server.plan import Plan
-from mipp.store.memory import aligned_words
 from mipp.store.views import BatchView, OwnerView
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 
 def small_blocks(monkeypatch, rows=13):
     for name in ("BLOCK_BYTES", "FEW_BYTES"):
-        monkeypatch.setattr(f"mipp.client.blocks.{name}", 1)
-    monkeypatch.setattr("mipp.client.blocks.LEAST_ROWS", rows)
+        monkeypatch.setattr(f"mipp.rpc.blocks.{name}", 1)
+    monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", rows)
 
 
 ENCODINGS = {
@@ -79,24 +79,24 @@ def collection(request, tmp_path):
 
 def prepared(collection, queries):
     user = collection.user
-    return user._prepare(user.index(), collection.encoding.encode_queries(queries), 1, "user")
+    return user._querier.hide(user.index(), collection.encoding.encode_queries(queries), 1, "user")
 
 
 def words(replies):
-    return {s: reply.values for s, reply in replies.items()}
+    return {s: reply.score_shares for s, reply in replies.items()}
 
 
 def test_answers_to_some_rows_are_their_part_of_the_whole_answer(collection):
     """At every server, bit for bit, for any rows: one header gives one mask word to each row and query."""
     user, queries = collection.user, vectors(3, seed=7)
     asked = prepared(collection, queries)
-    whole = words(user._send(asked))
+    whole = words(user._querier.send(asked))
     total = user.index().total
     rng = np.random.default_rng(0)
     edges = [np.sort(rng.choice(total + 1, 2, replace=False)) for _ in range(60)]
     edges += [(a, a + 1) for a in range(0, total, 17)] + [(a, a + 64) for a in range(0, total - 64, 31)] + [(0, total)]
     for a, b in edges:
-        for server, part in words(user._send(asked, range(int(a), int(b)))).items():
+        for server, part in words(user._querier.send(asked, range(int(a), int(b)))).items():
             assert np.array_equal(part, whole[server][:, a:b]), (server, a, b)
     assert len({a.tobytes() for a in whole.values()}) == 3
     signed = sum(whole.values()).astype(whole[1].dtype).view(f"i{whole[1].itemsize}")
@@ -106,15 +106,15 @@ def test_answers_to_some_rows_are_their_part_of_the_whole_answer(collection):
 def test_another_header_masks_the_same_rows_anew(collection):
     user, queries = collection.user, vectors(3, seed=7)
     one, other = (prepared(collection, queries) for _ in range(2))
-    for server, part in words(user._send(one, range(10, 60))).items():
-        again = words(user._send(other, range(10, 60)))[server]
+    for server, part in words(user._querier.send(one, range(10, 60))).items():
+        again = words(user._querier.send(other, range(10, 60)))[server]
         assert (part == again).mean() < 0.1
 
 
 @pytest.mark.parametrize("block", [1, 64, 100, 1 << 20])
 def test_results_do_not_depend_on_the_block(collection, monkeypatch, block):
     small_blocks(monkeypatch, block)
-    monkeypatch.setattr("mipp.client.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
     queries = np.concatenate([vectors(5, seed=3), vectors(2, seed=3)])
     expected = collection.scores(queries)
     index, found = collection.user.scores(queries)
@@ -129,15 +129,16 @@ def test_rows_that_are_not_there(collection):
     user = collection.user
     asked = prepared(collection, vectors(1))
     total = user.index().total
-    before = user._send(asked, range(total - 1, total))
+    before = user._querier.send(asked, range(total - 1, total))
     for first, count in ((0, total + 1), (total, 1), (-1, 2), (5, 0), (3, -1), (1, total), (2**62, 2**62)):
         for server, part in asked.servers.items():
             with pytest.raises(ParameterError, match="not among"):
-                user._ask({server: m.Query(asked.header, *part, first, count)})
+                user.ask({server: m.Query(asked.header, *part, first, count)})
     with pytest.raises(MessageError):
-        user._ask({1: m.Query(asked.header, *asked.servers[1], 0.5, 1)})
+        user.ask({1: m.Query(asked.header, *asked.servers[1], 0.5, 1)})
     assert all(
-        np.array_equal(words(before)[s], v) for s, v in words(user._send(asked, range(total - 1, total))).items()
+        np.array_equal(words(before)[s], v)
+        for s, v in words(user._querier.send(asked, range(total - 1, total))).items()
     )
 
 
@@ -145,9 +146,9 @@ def test_only_answers_for_the_user_are_given_by_rows(world):
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(1))
     for ranking, k in (("server", 3), ("threshold", 0)):
-        asked = user._prepare(user.index(), encoded, k, ranking)
+        asked = user._querier.hide(user.index(), encoded, k, ranking)
         with pytest.raises(ParameterError, match="some rows"):
-            user._send(asked, range(5), together=True)
+            user._querier.send(asked, range(5), together=True)
 
 
 # --- quotas -------------------------------------------------------------------------------------------------------
@@ -180,35 +181,35 @@ def test_a_header_that_a_server_does_not_remember_counts_again(world):
     world.owners[0].grant(world.user.id, rankings=ALL_RANKINGS, quota=6)
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(2))
-    asked = user._prepare(user.index(), encoded, 1, "user")
+    asked = user._querier.hide(user.index(), encoded, 1, "user")
     for rows in (range(5), range(5, 60), range(0)):
-        user._send(asked, rows)
+        user._querier.send(asked, rows)
     assert used(world) == [2, 2, 2]
     for server in world.deployment.servers.values():
-        server._headers = OpenHeaders()  # as after a restart
-    user._send(asked, range(5))
+        server.queries._headers = OpenHeaders()  # as after a restart
+    user._querier.send(asked, range(5))
     assert used(world) == [4, 4, 4]
     with pytest.raises(ParameterError):
-        user._send(dataclasses.replace(asked), range(100))
-    other = user._prepare(user.index(), encoded, 1, "user")
+        user._querier.send(dataclasses.replace(asked), range(100))
+    other = user._querier.hide(user.index(), encoded, 1, "user")
     with pytest.raises(ParameterError):
-        user._send(other, range(100))  # refused before it is counted
+        user._querier.send(other, range(100))  # refused before it is counted
     assert used(world) == [4, 4, 4]
-    user._send(other, range(1))
+    user._querier.send(other, range(1))
     with pytest.raises(AccessDeniedError, match="quota"):
-        user._send(user._prepare(user.index(), encoded, 1, "user"), range(1))
+        user._querier.send(user._querier.hide(user.index(), encoded, 1, "user"), range(1))
 
 
 def test_a_retry_of_a_ranking_by_the_servers_counts(world):
     world.owners[0].grant(world.user.id, rankings=ALL_RANKINGS, quota=2)
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(1))
-    asked = user._prepare(user.index(), encoded, 1, "server")
-    user._send(asked, together=True)
-    user._send(asked, together=True)
+    asked = user._querier.hide(user.index(), encoded, 1, "server")
+    user._querier.send(asked, together=True)
+    user._querier.send(asked, together=True)
     assert used(world) == [2, 2, 2]
     with pytest.raises(AccessDeniedError, match="quota"):
-        user._send(asked, together=True)
+        user._querier.send(asked, together=True)
 
 
 def test_remembered_headers_are_few(monkeypatch):
@@ -263,7 +264,7 @@ def exact(world, found, queries):
 def test_an_upload_between_blocks_changes_nothing(world, monkeypatch, ranking):
     """The batch is answered at the state that it began with; the next one sees the new rows."""
     small_blocks(monkeypatch, 13)
-    monkeypatch.setattr("mipp.client.user._ANSWER_BYTES", 4000)
+    monkeypatch.setattr("mipp.schemes.shares._SERVER_BYTES", 4000)
     user, (anna, _) = world.user, world.owners
     queries = vectors(7, seed=3)
     old, new = user.index(), vectors(4, seed=50)
@@ -297,7 +298,7 @@ def test_a_delete_between_blocks(world, monkeypatch):
 
 def test_a_delete_between_headers_starts_the_batch_again(world, monkeypatch):
     """All of a batch is of one state."""
-    monkeypatch.setattr("mipp.client.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
     user, (anna, _) = world.user, world.owners
     user.index()
     dead = anna.batches()[0].id
@@ -369,7 +370,7 @@ def test_memory_does_not_grow_with_the_answers(tmp_path):
 
 def test_cost_tells_the_rounds_of_blocks(world, monkeypatch):
     small_blocks(monkeypatch, 16)
-    monkeypatch.setattr("mipp.client.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
     user, channel = world.user, world.deployment.channel
     user.index()
     cost = user.cost(5, ranking="user", queries=6)["user"]
@@ -410,8 +411,8 @@ def test_row_ranges():
 def test_salts_and_columns_are_new_for_every_header(world):
     user = world.user
     encoded = user.config.encoding.encode_queries(vectors(1))
-    one, other = (user._prepare(user.index(), encoded, 1, "user") for _ in range(2))
-    assert one.bound != other.bound
+    one, other = (user._querier.hide(user.index(), encoded, 1, "user") for _ in range(2))
+    assert one.hash != other.hash
     for s in (1, 2, 3):
         assert one.servers[s][0] != other.servers[s][0] and (one.servers[s][1] != other.servers[s][1]).any()
     assert len(schedule.random_bytes(16)) == 16

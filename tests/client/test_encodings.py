@@ -40,7 +40,7 @@ def test_search_and_threshold(tmp_path, name, rows, encoding):
                 assert [hit.row for hit in hits] == want.tolist()
                 assert [hit.score for hit in hits] == scores[i][want].tolist()
             value = float(encoding.values(scores[i : i + 1, want[4:5]], rows[i : i + 1])[0, 0])
-            found = {hit.row for hit in user.match(rows[i], value)}
+            found = {hit.row for hit in user.range_search(rows[i], value)}
             assert found == set(np.flatnonzero(scores[i] >= scores[i][want[4]]))
 
 

@@ -183,7 +183,7 @@ def test_an_index_made_for_users_is_ranked_by_users(tmp_path):
         with pytest.raises(ParameterError, match='"user"'):
             user.search(np.eye(DIM)[3], ranking="server")
         with pytest.raises(ParameterError, match="without thresholds"):
-            user.match(np.eye(DIM)[3], 1.0)
+            user.range_search(np.eye(DIM)[3], 1.0)
         with pytest.raises(ParameterError, match="rankings of a grant"):
             deployment.owner("o").grant(user, rankings=["server"])
 
@@ -223,6 +223,6 @@ def test_numbers_without_end_get_a_sentence(deployment):
     owner.grant(user.id, rankings=("threshold",))
     for threshold in (10**400, -(10**400)):
         with pytest.raises(ParameterError):
-            user.match(vectors(1)[0], threshold)
+            user.range_search(vectors(1)[0], threshold)
     with pytest.raises(ParameterError, match=r"1\.0000001"):
-        user.match(vectors(1)[0], 1.0000001)
+        user.range_search(vectors(1)[0], 1.0000001)

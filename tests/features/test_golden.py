@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mipp import features
-from mipp.client.ingest import descriptor_encoding
 from mipp.evaluation import metrics
 from mipp.evaluation.evaluate import plain_scores
+from mipp.features.encoding import descriptor_encoding
 from mipp.io.images import load_image
 from tests.features.golden import golden, images
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mipp.errors import MessageError, MippError, error_from_wire, error_to_wire
+from mipp.errors import MessageError, MippError
 from mipp.rpc import messages as m
+from mipp.rpc.failures import error_from_wire, error_to_wire
 from mipp.rpc.wire import decode, encode, frames_hash, frames_size, pack_frames, unpack_frames
 
 
@@ -23,9 +24,9 @@ def test_round_trip_without_a_copy():
     frames = encode(msg)
     again = decode(frames)
     assert type(again) is m.Query and again.salt == msg.salt
-    assert np.array_equal(again.column, msg.column) and np.array_equal(again.header[0], msg.header[0])
-    assert np.shares_memory(again.column, msg.column)
-    assert not again.column.flags.writeable
+    assert np.array_equal(again.query_share, msg.query_share) and np.array_equal(again.header[0], msg.header[0])
+    assert np.shares_memory(again.query_share, msg.query_share)
+    assert not again.query_share.flags.writeable
     assert frames_size(frames) == sum(len(bytes(f)) + 8 for f in frames)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.client.homomorphic_user import HomomorphicUser
 from mipp.crypto import schedule
 from mipp.errors import (
     AccessDeniedError,
@@ -19,7 +18,7 @@ from mipp.errors import (
 )
 from mipp.paillier import PrivateKey, PublicKey, generate_keypair
 from mipp.rpc import messages as m
-from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.wire import encode, frames_hash
 from mipp.schemes.paillier import encrypt_query
 from mipp.sharing import OwnerKeys, batch_schedules, key_server_rows, open_share, share_rows
@@ -40,9 +39,9 @@ def ring_bits(request):
 
 @pytest.fixture
 def world(tmp_path, paillier, ring_bits, monkeypatch):
-    monkeypatch.setattr("mipp.deployment.embedded.generate_keypair", lambda bits: paillier)
+    monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     encoding = mipp.Encoding("cosine", DIM, bits=6 if ring_bits == 16 else 8, ring_bits=ring_bits)
-    with mipp.Deployment.create(tmp_path / "deployment", encoding, scheme="homomorphic", threads=1) as made:
+    with mipp.Deployment.create(tmp_path / "deployment", encoding, scheme="paillier", threads=1) as made:
         yield World(made)
 
 
@@ -56,7 +55,7 @@ def test_ranking_is_the_plaintexts(world):
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "l1", "hamming"])
 def test_every_metric(tmp_path, paillier, monkeypatch, metric):
-    monkeypatch.setattr("mipp.deployment.embedded.generate_keypair", lambda bits: paillier)
+    monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     encoding = mipp.Encoding(metric, 5, **({"levels": 4} if metric == "l1" else {}))
     rng = np.random.default_rng(1)
     x = (
@@ -64,7 +63,7 @@ def test_every_metric(tmp_path, paillier, monkeypatch, metric):
         if metric in ("l1", "hamming")
         else rng.normal(size=(40, 5)) * 40
     )
-    with mipp.Deployment.create(tmp_path / "d", encoding, scheme="homomorphic") as deployment:
+    with mipp.Deployment.create(tmp_path / "d", encoding, scheme="paillier") as deployment:
         owner, user = deployment.create_owner("anna"), deployment.create_user("ulla")
         owner.add_vectors(x)
         owner.grant(user.id)
@@ -73,7 +72,7 @@ def test_every_metric(tmp_path, paillier, monkeypatch, metric):
         assert np.array_equal(scores, encoding.encode_queries(x[:2]).astype(np.int64) @ rows.T)
         theta = float(np.median(encoding.values(scores[:1], x[:1])))
         near = encoding.values(scores[:1], x[:1])[0]
-        matched = user.match(x[0], theta)
+        matched = user.range_search(x[0], theta)
         assert [h.row for h in matched] == np.flatnonzero(near >= theta if metric == "ip" else near <= theta).tolist()
         assert all(h.score is not None for h in matched)
 
@@ -118,10 +117,9 @@ def test_reopened_and_under_another_name(world, tmp_path, paillier):
     world.deployment.close()
     with mipp.Deployment.open(folder) as again:
         user = again.user("ulla")
-        assert isinstance(user, HomomorphicUser)
         assert user.id == world.user.id
         assert len(user.search(vectors(1)[0], k=3).hits) == 3
-        assert again.status()["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "homomorphic"}
+        assert again.status()["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "paillier"}
         assert again.status()["servers_agree"] and not again.verify()["problems"]
 
 
@@ -187,8 +185,8 @@ def test_bytes_are_as_announced(world):
 def test_randomness_ahead_is_used_once(world):
     servers = list(world.deployment.servers.values())
     world.deployment.prepare(world.user.id, queries=2)
-    pools = [s._key(world.user.id)[2] for s in servers]
-    count = servers[0]._key(world.user.id)[1].ciphertexts(60)
+    pools = [s.scheme._key(world.user.id)[2] for s in servers]
+    count = servers[0].scheme._key(world.user.id)[1].ciphertexts(60)
     assert [len(p) for p in pools] == [2 * count] * 2
     ahead = [list(p._ready) for p in pools]
     world.check()
@@ -212,7 +210,7 @@ def test_servers_randomise_in_full_range(world, monkeypatch):
     world.deployment.prepare(world.user.id)
     world.check()  # uses what was prepared, once at each server
     world.check()  # makes its own
-    count = world.user._layout.ciphertexts(60)
+    count = world.user.scheme._layout.ciphertexts(60)
     assert [full for full, n in asked if n != DIM] == [True] * 4 and [n for full, n in asked if full] == [count] * 4
 
 
@@ -227,7 +225,7 @@ def test_key_schedule_and_stored_rows(world):
         pseudo = hmac.digest(bytes(32), key, "sha256")
         return hmac.digest(pseudo, info + b"\x01", "sha256")
 
-    p = mipp.Params(2, 1, 32, "homomorphic")
+    p = mipp.Params(2, 1, 32, "paillier")
     root, deployment, registration = (bytes([i]) * n for i, n in ((1, 32), (2, 16), (3, 16)))
     keys = OwnerKeys(root, deployment, registration, p)
     server = hkdf(root, b"mipp v1 key server" + bytes([2]) + deployment + registration + bytes([2, 1, 2]))
@@ -268,12 +266,12 @@ class Query:
         self.user, self.world = world.user, world
         encoding = self.user.config.encoding
         index = self.user.index()
-        self.column = encrypt_query(encoding.encode_queries(vectors(1)), world.user._paillier.public)
+        self.column = encrypt_query(encoding.encode_queries(vectors(1)), world.user.scheme._key.public)
         self.theta = np.empty(0, np.uint32)
         self.salt = bytes(32)
         for name in [n for n in changes if n in ("column", "theta", "salt")]:
             setattr(self, name, changes.pop(name))
-        commitment = column_commitment(self.salt, self.column, self.theta)
+        commitment = query_share_commitment(self.salt, self.column, self.theta)
         header = m.QueryHeader(
             self.user.config.id, self.user.id, bytes(16), "user", 1, 1, [1, 2], encoding.hash, index.snapshot,
             [o.grant for o in index.owners], [o.position for o in index.owners],
@@ -283,19 +281,19 @@ class Query:
 
     def ask(self, server=1):
         frames = [np.frombuffer(f, np.uint8) for f in encode(self.header)]
-        return self.user._ask({server: m.Query(frames, self.salt, self.column, self.theta)})[server]
+        return self.user.ask({server: m.Query(frames, self.salt, self.column, self.theta)})[server]
 
 
 def test_a_query_by_hand_is_answered(world):
     answer = Query(world).ask()
-    layout = world.user._layout
-    assert answer.values.shape == (1, layout.ciphertexts(60) * world.user._paillier.public.element_limbs)
+    layout = world.user.scheme._layout
+    assert answer.score_shares.shape == (1, layout.ciphertexts(60) * world.user.scheme._key.public.element_limbs)
 
 
 @pytest.mark.parametrize("server", [1, 2])
 def test_bad_queries_are_refused(world, server):
     good = Query(world)
-    limbs = world.user._paillier.public.element_limbs
+    limbs = world.user.scheme._key.public.element_limbs
     cases = [
         (ShapeError, {"column": good.column[:, limbs:]}),
         (ShapeError, {"column": np.concatenate([good.column] * 2)}),
@@ -314,7 +312,7 @@ def test_bad_queries_are_refused(world, server):
     for error, changes in cases:
         with pytest.raises(error):
             Query(world, **changes).ask(server)
-    assert Query(world).ask(server).values.size
+    assert Query(world).ask(server).score_shares.size
 
 
 def test_packed_answers_are_given_for_all_rows_and_every_retry_counts(world):
@@ -323,7 +321,7 @@ def test_packed_answers_are_given_for_all_rows_and_every_retry_counts(world):
     query = Query(world)
     frames = [np.frombuffer(f, np.uint8) for f in encode(query.header)]
     with pytest.raises(ParameterError, match="some rows"):
-        world.user._ask({1: m.Query(frames, query.salt, query.column, query.theta, 0, 5)})
+        world.user.ask({1: m.Query(frames, query.salt, query.column, query.theta, 0, 5)})
     query.ask(), query.ask()
     with pytest.raises(AccessDeniedError, match="quota"):
         query.ask()
@@ -338,10 +336,10 @@ def test_answers_under_different_headers_do_not_fit(world):
     other.column = one.column
     assert frames_hash(encode(one.header)) != frames_hash(encode(other.header))
     other.header = dataclasses.replace(other.header, commitments=one.header.commitments)
-    a, b, c = one.ask(1).values, one.ask(2).values, other.ask(2).values
-    good = scores([a, b], 60, user._layout, user._paillier)
+    a, b, c = one.ask(1).score_shares, one.ask(2).score_shares, other.ask(2).score_shares
+    good = scores([a, b], 60, user.scheme._layout, user.scheme._key)
     assert set(good.view(np.int32)[0].tolist()) == {s for _, s in world.expected(vectors(1)[0], 60)}
-    mixed = scores([a, c], 60, user._layout, user._paillier)
+    mixed = scores([a, c], 60, user.scheme._layout, user.scheme._key)
     assert not (mixed == good).any(axis=None) or (mixed == good).sum() < 3
 
 
@@ -349,8 +347,8 @@ def test_a_users_key_is_registered_once(world, paillier):
     user = world.user
     user.register()  # again: fine
     other = generate_keypair(2048)
-    impostor = HomomorphicUser(
-        user.name, user.config, user.channel, user._seed, user._box_key, paillier=other, threads=1
+    impostor = mipp.User(
+        user.name, user.config, user.channel, user._seed, user._box_key, secrets={"paillier": other.to_bytes()}
     )
     with pytest.raises(ParameterError, match="another Paillier key"):
         impostor.register()
@@ -363,32 +361,32 @@ def test_a_users_key_is_registered_once(world, paillier):
 def test_bad_keys_are_not_registered(world, bad):
     message = m.RegisterUser("ulla", *world.user._public, bad)
     with pytest.raises(MippError):
-        world.user._tell(message)
+        world.user.ask_all(message)
 
 
 def test_short_keys_are_refused(world):
     short = generate_keypair(1024, insecure=True)
     message = m.RegisterUser("ulla", *world.user._public, short.public.to_bytes())
     with pytest.raises(ParameterError, match="2048"):
-        world.user._tell(message)
+        world.user.ask_all(message)
 
 
 def test_users_of_the_other_scheme_have_no_paillier_key(deployment, paillier):
     user = deployment.create_user("ulla")
-    with pytest.raises(ParameterError, match="no Paillier key"):
-        user._tell(m.RegisterUser("ulla", *user._public, paillier.public.to_bytes()))
+    with pytest.raises(ParameterError, match="no key of the scheme"):
+        user.ask_all(m.RegisterUser("ulla", *user._public, paillier.public.to_bytes()))
     with pytest.raises(NotFoundError):
         deployment.servers[1].store.paillier_key(bytes(16))
 
 
 def test_parameters():
-    p = mipp.Params(2, 1, 32, "homomorphic")
+    p = mipp.Params(2, 1, 32, "paillier")
     assert (p.storage_servers, p.key_servers, p.m, p.padded(93)) == ((1,), (2,), 1, 96)
     assert p.check_servers([2, 1]) == (1, 2)
     for bad in ([1], [1, 1], [1, 2, 3]):
         with pytest.raises(ParameterError):
             p.check_servers(bad)
-    for bad in ((3, 1, 32, "homomorphic"), (2, 1, 32), (2, 1, 32, "paillier"), (2, 1, 8, "homomorphic")):
+    for bad in ((3, 1, 32, "paillier"), (2, 1, 32), (2, 1, 8, "paillier")):
         with pytest.raises(ParameterError):
             mipp.Params(*bad)
 
@@ -401,17 +399,19 @@ def test_a_key_too_short_for_the_encoding(paillier):
 
 
 def test_nothing_secret_is_shown(world):
-    text = repr(world.user) + repr(world.user._paillier) + repr(world.deployment.servers[2]._key(world.user.id))
-    for secret in (world.user._paillier.p, world.user._paillier.q):
+    text = (
+        repr(world.user) + repr(world.user.scheme._key) + repr(world.deployment.servers[2].scheme._key(world.user.id))
+    )
+    for secret in (world.user.scheme._key.p, world.user.scheme._key.q):
         assert str(secret)[:30] not in text and hex(secret)[2:20] not in text
 
 
 def test_the_key_file_keeps_the_paillier_key(world):
     folder = world.deployment.folder
     text = (folder / "users" / "ulla.key").read_text()
-    assert str(world.user._paillier.p) not in text
-    kept = world.deployment.user("ulla")._paillier
-    assert isinstance(kept, PrivateKey) and kept == world.user._paillier
+    assert str(world.user.scheme._key.p) not in text
+    kept = world.deployment.user("ulla").scheme._key
+    assert isinstance(kept, PrivateKey) and kept == world.user.scheme._key
 
 
 def test_no_prime_and_no_plain_query_on_the_wire(world, monkeypatch):
@@ -431,8 +431,8 @@ def test_no_prime_and_no_plain_query_on_the_wire(world, monkeypatch):
     query = vectors(1)
     user.search(query[0], k=3)
     wire = b"".join(seen)
-    for prime in (user._paillier.p, user._paillier.q):
+    for prime in (user.scheme._key.p, user.scheme._key.q):
         for order in ("big", "little"):
             assert int(prime).to_bytes(128, order)[32:96] not in wire
-    assert user._paillier.public.to_bytes() in wire
+    assert user.scheme._key.public.to_bytes() in wire
     assert user.config.encoding.encode_queries(query).tobytes() not in wire and query.tobytes() not in wire

@@ -16,7 +16,7 @@ from mipp.errors import (
     StaleSnapshotError,
 )
 from mipp.rpc import messages as m
-from mipp.rpc.associated_data import column_commitment
+from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.chain import Content
 from mipp.rpc.wire import decode, encode
 from mipp.sharing import query_columns, share_rows
@@ -51,7 +51,7 @@ class Forge:
             [o.grant for o in index.owners],
             [o.position for o in index.owners],
             [len(o.batches) for o in index.owners],
-            [column_commitment(self.salts[s], self.columns[s], NO_THETA) for s in (1, 2, 3)],
+            [query_share_commitment(self.salts[s], self.columns[s], NO_THETA) for s in (1, 2, 3)],
             index.batches,
         )
         return dataclasses.replace(header, **changes)
@@ -61,7 +61,7 @@ class Forge:
         query = m.Query(
             frames, salt or self.salts[server], self.columns[server] if column is None else column, NO_THETA
         )
-        return self.user._ask({server: query})[server].values
+        return self.user.ask({server: query})[server].score_shares
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_unsigned_and_wrongly_signed_requests(world):
     msg = m.ForgetOwner(anna.id, anna.keys.registration)
     with pytest.raises(AuthenticationError, match="signed"):
         channel.gather({1: encode(msg)})
-    signed = decode(anna._sign(msg), m.Signed)
+    signed = decode(anna.sign(msg), m.Signed)
     changes = [
         {"signature": b"x" * 64},
         {"signature": b""},
@@ -202,13 +202,13 @@ def test_unsigned_and_wrongly_signed_requests(world):
     # a user's key does not sign an owner's requests, nor the other way round
     for client, request in ((world.user, msg), (anna, m.SnapshotRequest([], b"", False))):
         with pytest.raises(MippError):
-            client._tell(request, [1])
+            client.ask_all(request, [1])
     world.check()
 
 
 def test_registration_binds_keys_to_the_id(world):
     anna = world.owners[0]
-    real = decode(world.user._sign(m.RegisterUser("eve", *world.user._public, b"")), m.Signed)
+    real = decode(world.user.sign(m.RegisterUser("eve", *world.user._public, b"")), m.Signed)
     with pytest.raises(AuthenticationError):
         world.deployment.channel.gather({1: encode(dataclasses.replace(real, signer=anna.id))})
 
@@ -236,25 +236,25 @@ def test_nonces_are_unique_for_ever(world):
 
     none = np.empty((0, 0), np.uint32)
     msgs = {1: op(shared.shares[1]), 2: op(shared.shares[2]), 3: op(none)}
-    anna._ask(msgs)
-    anna._ask(msgs)
+    anna.ask(msgs)
+    anna.ask(msgs)
     with pytest.raises(NonceReuseError):
-        anna._ask({1: op(shared.shares[1] + np.uint32(1))})
+        anna.ask({1: op(shared.shares[1] + np.uint32(1))})
     with pytest.raises(NonceReuseError):
-        anna._ask({3: op(none, rows=3)})
+        anna.ask({3: op(none, rows=3)})
     content, head = Content(rows=2, dim=config.encoding.encoded_dim), anna._state()[0]
     for _ in range(2):  # a retry is told what became of it
         anna._changes.make("upload", shared.nonce, msgs, content, head)
-        anna._ask(msgs)
+        anna.ask(msgs)
     world.plain |= {(shared.nonce, r): vectors(2)[r] for r in range(2)}
     world.check(k=62)
     anna.delete([(shared.nonce, 0), (shared.nonce, 1)])
     anna.compact()
     assert shared.nonce not in [b.id for b in anna.batches()]
     with pytest.raises(NonceReuseError):
-        anna._ask(msgs)
+        anna.ask(msgs)
     with pytest.raises(NonceReuseError):
-        anna._ask({3: msgs[3]})
+        anna.ask({3: msgs[3]})
 
 
 def test_malformed_uploads_write_nothing(world):
@@ -289,9 +289,9 @@ def test_malformed_uploads_write_nothing(world):
     ]
     for change in changes:
         with pytest.raises(MippError):
-            anna._ask({1: dataclasses.replace(good, **change)})
+            anna.ask({1: dataclasses.replace(good, **change)})
     with pytest.raises(MippError):
-        anna._ask({3: good})
+        anna.ask({3: good})
     folder = world.deployment.folder / "servers"
     assert not list(folder.rglob((b"n" * 16).hex() + "*"))
     world.check()
@@ -306,12 +306,12 @@ def test_an_owner_cannot_touch_anothers_batches(world):
         m.FetchOwnImages(batch, np.array([0], "<i8")),
     ):
         with pytest.raises(MippError):
-            anna._ask({1: msg})
+            anna.ask({1: msg})
     world.check()
 
 
 def test_clouds_refuse_what_only_key_servers_know(world):
     with pytest.raises(MippError):
-        world.owners[0]._ask({3: m.FetchShares(world.owners[0].batches()[0].id, BOX)})
+        world.owners[0].ask({3: m.FetchShares(world.owners[0].batches()[0].id, BOX)})
     with pytest.raises(MippError):
-        world.owners[0]._ask({3: m.FetchOwnImages(world.owners[0].batches()[0].id, np.array([0], "<i8"))})
+        world.owners[0].ask({3: m.FetchOwnImages(world.owners[0].batches()[0].id, np.array([0], "<i8"))})

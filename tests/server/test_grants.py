@@ -27,7 +27,7 @@ def every_server_refuses(world, user, match):
     try:
         encoded = user.config.encoding.encode_queries(QUERY)
         with pytest.raises(KeyboardInterrupt):
-            user._replies(index, encoded, 3, "user")
+            user._querier._sent(index, encoded, 3, "user")
     finally:
         user.channel = real
     for server in (1, 2, 3):
@@ -121,13 +121,13 @@ def test_limits_are_enforced_by_the_servers(world, monkeypatch):
     anna.grant(user.id, min_rows=31)
     with pytest.raises(AccessDeniedError, match="31 rows"):
         user.search(QUERY, 1)
-    anna._tell(raw_grant(world, anna, expiry=1))
+    anna.ask_all(raw_grant(world, anna, expiry=1))
     with pytest.raises(AccessDeniedError, match="expired at 1970-01-01 00:00:01 UTC"):
         user.search(QUERY, 1)
     anna.grant(user.id, expiry=4102444800)
     user.search(QUERY, 1)
     for server in world.deployment.servers.values():
-        monkeypatch.setattr(server, "_clock", lambda: 4102444800.0)
+        monkeypatch.setattr(server, "clock", lambda: 4102444800.0)
     with pytest.raises(AccessDeniedError, match="2100-01-01 00:00:00 UTC, this server's clock says 2100"):
         user.search(QUERY, 1)
 
@@ -155,7 +155,7 @@ def test_a_stale_grant_is_refused_everywhere(world):
     world.user._known.clear()
     encoded = world.user.config.encoding.encode_queries(QUERY)
     with pytest.raises(AccessDeniedError, match="not in force"):
-        world.user._replies(stale, encoded, 3, "user")
+        world.user._querier._sent(stale, encoded, 3, "user")
     world.check(k=9)
 
 
@@ -176,9 +176,9 @@ def test_only_the_owner_grants(world):
     anna, berta = world.owners
     forged = m.Grant(anna.id, world.user.id, 0, 99, 0, ["user"], 0, True, 0, 0, False)
     with pytest.raises(AccessDeniedError):
-        berta._tell(forged)
+        berta.ask_all(forged)
     with pytest.raises(AccessDeniedError):
-        berta._tell(m.ForgetOwner(anna.id, anna.keys.registration))
+        berta.ask_all(m.ForgetOwner(anna.id, anna.keys.registration))
 
 
 def test_bad_grants(world):
@@ -240,15 +240,15 @@ def test_the_default_grants_the_least(world):
     with pytest.raises(AccessDeniedError, match="ranking 'user'"):
         world.user.search(QUERY, 3, ranking="user")
     with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
-        world.user.match(QUERY, 0.1)
+        world.user.range_search(QUERY, 0.1)
 
 
 def test_a_threshold_needs_every_owner(world):
-    world.user.match(QUERY, 0.1)
+    world.user.range_search(QUERY, 0.1)
     world.owners[1].grant(world.user.id, rankings=("server", "user"))
     with pytest.raises(AccessDeniedError, match="ranking 'threshold'"):
-        world.user.match(QUERY, 0.1, owners=world.owners)
-    assert [o.owner_name for o in world.user.match(QUERY, 0.1).left_out] == ["berta"]
-    world.user.match(QUERY, 0.1, owners="anna")
+        world.user.range_search(QUERY, 0.1, owners=world.owners)
+    assert [o.owner_name for o in world.user.range_search(QUERY, 0.1).left_out] == ["berta"]
+    world.user.range_search(QUERY, 0.1, owners="anna")
     world.owners[1].grant(world.user.id, rankings=ALL_RANKINGS)
-    world.user.match(QUERY, 0.1)
+    world.user.range_search(QUERY, 0.1)

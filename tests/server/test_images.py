@@ -5,6 +5,7 @@ import pytest
 
 from mipp.crypto import schedule
 from mipp.errors import AuthenticationError, IntegrityError, NotFoundError
+from mipp.rpc import messages as m
 from tests.conftest import vectors
 
 
@@ -33,14 +34,15 @@ def test_the_client_asks_in_row_order(world):
     """The cloud must not see the ranking."""
     seen = []
     server = world.deployment.servers[1]
-    real = server._fetch_images
+    real = server._handlers[m.FetchImages]
 
-    def spy(signer, msg, *rest):
+    def spy(request):
+        msg = request.content
         seen.append([(b.tobytes(), int(r)) for b, r in zip(msg.batches, msg.rows, strict=True)])
-        return real(signer, msg, *rest)
+        return real(request)
 
-    server._fetch_images = spy
     batch = world.owners[0].batches()[0].id
+    server._handlers[m.FetchImages] = spy
     world.user.fetch([(batch, 9), (batch, 2), (batch, 5), (batch, 2)])
     assert seen == [[(batch, 2), (batch, 5), (batch, 9)]]
 

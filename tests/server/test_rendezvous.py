@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mipp.client.query import Asked, parts_of
-from mipp.client.user import combine_top_k
+from mipp.client import retry as retry_module
+from mipp.client.query import _part
 from mipp.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -19,14 +19,15 @@ from mipp.errors import (
     ParameterError,
     ProtocolError,
     StaleSnapshotError,
-    error_from_wire,
 )
+from mipp.mpc.facts import public_facts
+from mipp.mpc.topk import combine_top_k
 from mipp.rpc import messages as m
+from mipp.rpc.failures import error_from_wire
 from mipp.rpc.wire import decode
 from mipp.server import admission as admission_module
 from mipp.server import ranking as ranking_module
 from mipp.server import rendezvous as rendezvous_module
-from mipp.server.ranking import collect_ranked, public_facts
 from mipp.server.rendezvous import RUNNING
 from tests.conftest import vectors
 
@@ -68,8 +69,8 @@ class Direct:
         self.world, self.servers = world, world.deployment.servers
         self.computed, self.counted = [], []
         for i, server in self.servers.items():
-            monkeypatch.setattr(server, "_answers", self._spy(self.computed, i, server._answers))
-            monkeypatch.setattr(server, "_count", self._spy(self.counted, i, server._count))
+            monkeypatch.setattr(server.scheme, "answer", self._spy(self.computed, i, server.scheme.answer))
+            monkeypatch.setattr(server.queries, "_charge", self._spy(self.counted, i, server.queries._charge))
 
     def _spy(self, calls, server, real):
         def spied(*args):
@@ -80,18 +81,18 @@ class Direct:
 
     def prepare(self, user=None, k=3):
         user = user or self.world.user
-        return user._prepare(user.index(), user.config.encoding.encode_queries(QUERY[None]), k, "server")
+        return user._querier.hide(user.index(), user.config.encoding.encode_queries(QUERY[None]), k, "server")
 
     def send(self, asked, *servers, user=None):
         """Replies of these servers; raises the first failure."""
         user = user or self.world.user
         signed = {
-            s: user._sign(m.Query(asked.header, *asked.servers[s], 0, 0, b"", *asked.proof[s]), s) for s in servers
+            s: user.sign(m.Query(asked.header, *asked.servers[s], 0, 0, b"", *asked.proof[s]), s) for s in servers
         }
         return user.channel.gather(signed, together=True)
 
     def collect(self, asked, server, user=None):
-        return (user or self.world.user)._ask({server: m.CollectRanking(asked.bound)})[server]
+        return (user or self.world.user).ask({server: m.CollectRanking(asked.hash)})[server]
 
     def outcome(self, asked, server, user=None):
         """What collecting ends with: the part, or the error, which is returned."""
@@ -117,8 +118,9 @@ class Direct:
         """The parts make the exact result."""
         user = self.world.user
         index = user.index()
-        facts = public_facts(user.config, asked.bound, index.snapshot, index.total)
-        rows, scores = combine_top_k(parts_of(Asked(index, replies, 1, facts, False)), facts, scores=True)
+        facts = public_facts(user.config, asked.hash, index.snapshot, index.total)
+        parts = [_part(s, r, 1, index.total, "server") for s, r in replies.items()]
+        rows, scores = combine_top_k(parts, facts, scores=True)
         ids = index.ids()
         found = [(ids[r], int(s)) for r, s in zip(rows[0], scores[0], strict=True)]
         assert found == self.world.expected(QUERY, k)
@@ -189,7 +191,7 @@ def test_few_run_at_the_same_time(world, monkeypatch):
     lock, now, most = threading.Lock(), {1: 0, 2: 0, 3: 0}, []
     for i, server in world.deployment.servers.items():
 
-        def spied(*args, i=i, real=server._answers):
+        def spied(*args, i=i, real=server.scheme.answer):
             with lock:
                 now[i] += 1
                 most.append(now[i])
@@ -200,7 +202,7 @@ def test_few_run_at_the_same_time(world, monkeypatch):
                 with lock:
                     now[i] -= 1
 
-        monkeypatch.setattr(server, "_answers", spied)
+        monkeypatch.setattr(server.scheme, "answer", spied)
     search_at_once(world, [world.user], 24, 24)
     assert 1 < max(most) <= RUNNING
 
@@ -246,7 +248,7 @@ def test_a_late_third_server(world, direct):
     assert all(isinstance(r, m.Pending) for r in replies.values())
     assert not direct.computed
     replies |= direct.send(asked, 3)
-    replies = collect_ranked(world.user, asked.bound, replies)
+    replies = world.user._querier.collect(asked, replies)
     direct.check(asked, replies)
     assert sorted(direct.computed) == sorted(direct.counted) == [1, 2, 3]
     for server in (1, 2, 3):  # a result is handed out once
@@ -268,10 +270,10 @@ def test_a_result_that_nobody_collects_is_dropped(world, direct, monkeypatch):
 
 
 def test_the_user_gives_up_on_servers_that_never_finish(world, direct, monkeypatch):
-    monkeypatch.setattr(ranking_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(retry_module, "PATIENCE", 0.1)
     asked = direct.prepare()
     with pytest.raises(ProtocolError, match="did not finish"):
-        collect_ranked(world.user, asked.bound, direct.send(asked, 1))
+        world.user._querier.collect(asked, direct.send(asked, 1))
 
 
 def test_only_a_few_request_threads_wait(world, direct, monkeypatch):
@@ -334,7 +336,7 @@ def test_a_quota_is_charged_at_the_start_and_its_refusal_told(world, direct):
     replies = direct.send(asked, 1, 2)
     assert used(world) == [0, 2, 0]
     with pytest.raises(AccessDeniedError, match="quota"):
-        collect_ranked(world.user, asked.bound, replies | direct.send(asked, 3))
+        world.user._querier.collect(asked, replies | direct.send(asked, 3))
     with pytest.raises(AccessDeniedError, match="quota"):
         world.user.search(QUERY, 3, owners=world.owners)
 
@@ -362,12 +364,12 @@ def test_a_grant_that_ends_after_the_third_server_checked(world, direct):
     for server in (1, 2):
         direct.servers[server].store.catalog.all("DELETE FROM grants")
     with pytest.raises(AccessDeniedError):
-        collect_ranked(world.user, asked.bound, direct.send(asked, 3))
+        world.user._querier.collect(asked, direct.send(asked, 3))
     assert set(direct.computed) <= {3}
 
 
 def test_a_breakdown_in_a_worker_thread(world, direct, monkeypatch):
-    monkeypatch.setattr(direct.servers[1], "_answers", lambda *args: 1 / 0)
+    monkeypatch.setattr(direct.servers[1].scheme, "answer", lambda *args: 1 / 0)
     asked = direct.prepare()
     direct.send(asked, 1, 2)
     with pytest.raises(MippError):
@@ -408,20 +410,20 @@ def test_a_repeat_joins_the_parked_query(world, direct):
             assert isinstance(direct.send(asked, server)[server], m.Pending)
     assert direct.open == {1: 1, 2: 1, 3: 0}
     replies = direct.send(asked, 1, 2) | direct.send(asked, 3)
-    direct.check(asked, collect_ranked(world.user, asked.bound, replies))
+    direct.check(asked, world.user._querier.collect(asked, replies))
     assert sorted(direct.computed) == sorted(direct.counted) == [1, 2, 3]
 
 
 def test_a_repeat_of_a_running_query_is_refused(world, direct, monkeypatch):
     running, go_on = threading.Event(), threading.Event()
-    real = direct.servers[1]._answers
+    real = direct.servers[1].scheme.answer
 
     def slow(*args):
         running.set()
         assert go_on.wait(SOON)
         return real(*args)
 
-    monkeypatch.setattr(direct.servers[1], "_answers", slow)
+    monkeypatch.setattr(direct.servers[1].scheme, "answer", slow)
     asked = direct.prepare()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(direct.send, asked, 1, 2, 3)
@@ -430,7 +432,7 @@ def test_a_repeat_of_a_running_query_is_refused(world, direct, monkeypatch):
             direct.send(asked, 1)
         assert isinstance(direct.collect(asked, 1), m.Pending)
         go_on.set()
-        replies = collect_ranked(world.user, asked.bound, job.result())
+        replies = world.user._querier.collect(asked, job.result())
     direct.check(asked, replies)
     assert sorted(direct.computed) == [1, 2, 3]
 
@@ -444,7 +446,7 @@ def test_a_repeat_of_an_ended_query_is_a_new_attempt(world, direct):
     assert isinstance(direct.outcome(asked, 1), m.Ranked)
     direct.wait(lambda: all(e.outcome for e in direct.servers[2].admission._open.values()))
     assert direct.open[2] == 1
-    replies = collect_ranked(world.user, asked.bound, direct.send(asked, 1, 2, 3))
+    replies = world.user._querier.collect(asked, direct.send(asked, 1, 2, 3))
     direct.check(asked, replies)
     assert len({r.session for r in replies.values()} | {first.session}) == 2
     assert direct.open == {1: 0, 2: 0, 3: 0}
@@ -471,10 +473,10 @@ def test_another_user_neither_collects_nor_joins_nor_ends_a_query(world, direct)
 def test_an_unknown_query_and_servers_that_do_not_rank(world, direct, monkeypatch):
     for name in (b"", b"x" * 32, b"x" * 1000):
         with pytest.raises(NotFoundError):
-            world.user._ask({1: m.CollectRanking(name)})
+            world.user.ask({1: m.CollectRanking(name)})
     monkeypatch.setattr(direct.servers[1], "admission", None)
     with pytest.raises(ParameterError, match="do not compare"):
-        world.user._ask({1: m.CollectRanking(b"x" * 32)})
+        world.user.ask({1: m.CollectRanking(b"x" * 32)})
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------
@@ -490,12 +492,12 @@ def test_a_user_parks_a_bounded_number(world, direct, monkeypatch):
     for asked in parked:
         direct.send(asked, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(direct.servers[1], "_authorise", lambda header: 1 / 0)
+        patch.setattr(direct.servers[1].queries, "_authorise", lambda *_: 1 / 0)
         for _ in range(3):
             with pytest.raises(BusyError, match="this user"):
                 direct.send(direct.prepare(), 1)
     assert direct.open[1] == 3
-    monkeypatch.setattr(ranking_module, "BUSY_PATIENCE", 0.2)
+    monkeypatch.setattr(retry_module, "BUSY_PATIENCE", 0.2)
     with pytest.raises(BusyError):
         world.user.search(QUERY, 3)
     assert len(other.search(QUERY, 3).hits) == 3

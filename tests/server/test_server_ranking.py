@@ -57,21 +57,21 @@ def test_matches_of_a_threshold(tmp_path, metric, options):
         for cut in (0, 9, 69):
             value = ranked[cut].value
             expected = {h.id for h in ranked if h.score >= ranked[cut].score}
-            found = user.match(x[3], value)
+            found = user.range_search(x[3], value)
             assert {h.id for h in found} == expected and {h.score for h in found} == {None}
             assert [h.row for h in found] == sorted(h.row for h in found)
         for out_of_range in (1e9, -1e9, float("nan"), float("inf")):
             with pytest.raises(ParameterError):
-                user.match(x[3], out_of_range)
+                user.range_search(x[3], out_of_range)
 
 
 def test_a_threshold_does_not_get_around_a_largest_k(world):
     world.owners[0].grant(world.user.id, max_k=3)
     with pytest.raises(AccessDeniedError, match="threshold"):
-        world.user.match(QUERY, 0.1, owners="anna")
+        world.user.range_search(QUERY, 0.1, owners="anna")
     store_old_grant(world, world.owners[0], rankings=["threshold"], max_k=3)
     with pytest.raises(AccessDeniedError, match="threshold has no such limit"):
-        world.user.match(QUERY, 0.1, owners="anna")
+        world.user.range_search(QUERY, 0.1, owners="anna")
 
 
 def test_one_refusing_server_ends_it_at_once(world):
@@ -88,13 +88,13 @@ def test_one_refusing_server_ends_it_at_once(world):
 def test_a_server_that_breaks_down_midway(world, server, monkeypatch):
     """Every other server gets an error soon, the user no partial result, and the next search works."""
     broken = world.deployment.servers[server]
-    real = broken._answers
-    monkeypatch.setattr(broken, "_answers", lambda *args: 1 / 0)
+    real = broken.scheme.answer
+    monkeypatch.setattr(broken.scheme, "answer", lambda *args: 1 / 0)
     began = time.monotonic()
     with pytest.raises(MippError):
         world.user.search(QUERY, 3)
     assert time.monotonic() - began < ranking_module.TIMEOUT / 3
-    monkeypatch.setattr(broken, "_answers", real)
+    monkeypatch.setattr(broken.scheme, "answer", real)
     world.check(k=3, ranking="server")
 
 
@@ -104,8 +104,8 @@ def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
     world.owners[0].grant(world.user.id, quota=5)
     computed = []
     for server in world.deployment.servers.values():
-        monkeypatch.setattr(server, "_answers", lambda *args: computed.append(args))
-        monkeypatch.setattr(server, "_count", lambda *args: computed.append(args))
+        monkeypatch.setattr(server.scheme, "answer", lambda *args: computed.append(args))
+        monkeypatch.setattr(server.queries, "_charge", lambda *args: computed.append(args))
     index = world.user.index()
     encoded = world.user.config.encoding.encode_queries(QUERY[None])
     real = world.user.channel.gather
@@ -119,7 +119,7 @@ def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
     world.user.channel = TwoOnly()
     began = time.monotonic()
     with pytest.raises(ProtocolError, match="did not reach server 3"):
-        world.user._replies(index, encoded, 3, "server")
+        world.user._querier._sent(index, encoded, 3, "server")
     assert time.monotonic() - began < 10
     assert not computed
 

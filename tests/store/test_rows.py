@@ -13,9 +13,11 @@ import pytest
 
 import mipp
 from mipp.errors import IntegrityError, ParameterError
+from mipp.io import memory
+from mipp.io.memory import ahead, aligned_words, read_in
+from mipp.server.cloud import _segments
 from mipp.server.plan import Plan
-from mipp.store import memory, rows
-from mipp.store.memory import ahead, aligned_words, read_in
+from mipp.store import rows
 from tests.conftest import ALL_RANKINGS, vectors
 
 WIDE = 128
@@ -49,19 +51,19 @@ def test_many_small_batches_are_in_memory_once(wide):
         owner.add_vectors(vectors(12, i, WIDE))
     owner.grant(user.id, rankings=ALL_RANKINGS)
     server = wide.servers[1]
-    server.store._views.clear()
+    server.store.views.clear()
     tracemalloc.start()
     view = server.store.view(owner.id)
     plans = [Plan([view], view.ids[start:]) for start in (0, 1, 7, 100)]
     plans += [Plan([view], view.ids[::2]), Plan([view], view.ids[5:50])]
-    segments = [plan.segments() for plan in plans]
+    segments = [_segments(plan) for plan in plans]
     gc.collect()  # else the interpreter's free lists count, which keep the catalog's row tuples for reuse
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = 250 * 12 * WIDE * 4
     assert stored_bytes(view) == size == held_bytes(view)
     assert [len(s) for s in segments] == [1, 1, 1, 1, 125, 1]
-    assert all(words.base is not None for s in segments for words, _, _ in s)
+    assert all(one.words.base is not None for s in segments for one in s)
     public = sum(p.starts.nbytes + p.nonces.nbytes + 4 * 8 * len(p.rows) for p in plans)  # 5 plans more than one
     assert size < held < 1.1 * size + public
     query = vectors(1, 3, WIDE)[0]
@@ -130,8 +132,8 @@ def test_plans_of_an_older_state_are_dropped(wide):
         user.search(query, 5, ranking="user")
         user.search(query, 5, owners=[owner.id], ranking="user")
     for server in wide.servers.values():
-        assert len(server._plans) == 3
-        views = {id(p.view) for plan in server._plans.values() for p in plan.parts}
+        assert len(server.queries._plans) == 3
+        views = {id(p.view) for plan in server.queries._plans.values() for p in plan.parts}
         assert views == {id(server.store.view(o.id)) for o in (owner, other)}
 
 
@@ -151,7 +153,7 @@ def test_joined_arrays_are_not_too_large(wide, monkeypatch):
         scores = encoding.encode_queries(queries).astype(int) @ encoding.encode_rows(np.concatenate(x)).astype(int).T
         assert np.array_equal(user.scores(queries)[1], scores)
         for server in wide.servers.values():
-            server.store._views.clear()  # as after a restart: all new
+            server.store.views.clear()  # as after a restart: all new
 
 
 def mapped(array):
@@ -167,7 +169,7 @@ def test_large_batches_are_mapped_not_read(wide):
     owner.add_vectors(x[10:4990])
     owner.add_vectors(x[4990:])
     owner.grant(user.id, rankings=ALL_RANKINGS)
-    wide.servers[1].store._views.clear()
+    wide.servers[1].store.views.clear()
     tracemalloc.start()
     view = wide.servers[1].store.view(owner.id)
     held, _ = tracemalloc.get_traced_memory()
@@ -205,7 +207,7 @@ def test_damage_of_a_mapped_file_is_found_at_its_first_use(wide, position):
 
 @pytest.mark.parametrize("window", [1 << 30, 4096, 1])
 def test_windows_and_reading_ahead_change_nothing(wide, monkeypatch, window):
-    for module in ("mipp.store.memory", "mipp.server.cloud"):
+    for module in ("mipp.io.memory", "mipp.backends.cpu"):
         monkeypatch.setattr(f"{module}.WINDOW_BYTES", window)
     owner, user = wide.create_owner("o"), wide.create_user("u")
     x = vectors(3000, 1, WIDE)

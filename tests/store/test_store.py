@@ -72,7 +72,7 @@ def test_layout_of_a_share_file(world):
 def full_disk(monkeypatch, after):
     """Writes fail with ENOSPC after so many; as many bytes as fit are written first, as on a real disk."""
     left = [after]
-    real = files._write_all
+    real = files.write_all
 
     def write(fd, view):
         if left[0] == 0:
@@ -81,7 +81,7 @@ def full_disk(monkeypatch, after):
         left[0] -= 1
         real(fd, view)
 
-    monkeypatch.setattr(files, "_write_all", write)
+    monkeypatch.setattr(files, "write_all", write)
 
 
 @pytest.mark.parametrize("after", range(12))

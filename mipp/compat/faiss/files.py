@@ -32,7 +32,7 @@ from ...errors import (
     ParameterError,
     StoreError,
 )
-from ...store.files import sync_folder
+from ...io.durable import sync_folder
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
 from .index import Index
 from .kinds import of_home

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...client.index import Index
 from ...client.owner import ImageOwner
-from ...client.results import Index
 from ...client.user import User
 from ...crypto.schedule import random_bytes
 from ...deployment import Deployment

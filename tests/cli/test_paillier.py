@@ -6,8 +6,8 @@ import numpy as np
 
 
 def test_from_init_to_search(mipp_command, pictures, tmp_path):
-    code, out, _ = mipp_command("init", "--scheme", "homomorphic", "--json")
-    assert code == 0 and json.loads(out)["scheme"] == "homomorphic"
+    code, out, _ = mipp_command("init", "--scheme", "paillier", "--json")
+    assert code == 0 and json.loads(out)["scheme"] == "paillier"
     assert mipp_command("owner", "create", "anna")[0] == 0
     assert mipp_command("user", "create", "ulla", "--key-bits", "2048")[0] == 0
     assert mipp_command("owner", "add", "anna", *pictures)[0] == 0
@@ -23,7 +23,7 @@ def test_from_init_to_search(mipp_command, pictures, tmp_path):
     code, _, err = mipp_command("search", "ulla", pictures[2], "--ranking", "server")
     assert code == 1 and 'ranking must be "user"' in err and len(err.splitlines()) == 1
     code, out, _ = mipp_command("status")
-    assert code == 0 and "homomorphic scheme" in out and "servers agree: yes" in out
+    assert code == 0 and "paillier scheme" in out and "servers agree: yes" in out
     assert mipp_command("verify")[0] == 0
 
 
@@ -31,7 +31,7 @@ def test_passphrase_and_vectors(mipp_command, monkeypatch, tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "q.npy", x[4])
-    assert mipp_command("init", "--scheme", "homomorphic", "--vectors", 6, "--ring", 16, "--bits", 6)[0] == 0
+    assert mipp_command("init", "--scheme", "paillier", "--vectors", 6, "--ring", 16, "--bits", 6)[0] == 0
     assert mipp_command("owner", "create", "anna")[0] == 0
     assert mipp_command("owner", "add", "anna", "--vectors", tmp_path / "x.npy")[0] == 0
     monkeypatch.setenv("MIPP_PASSPHRASE", "correct horse")
@@ -46,19 +46,19 @@ def test_passphrase_and_vectors(mipp_command, monkeypatch, tmp_path):
 
 def test_demo(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command(
-        "demo", "--scheme", "homomorphic", "--key-bits", "2048", "--images", pictures[0].parent, "--owners", 2,
+        "demo", "--scheme", "paillier", "--key-bits", "2048", "--images", pictures[0].parent, "--owners", 2,
         "--queries", 3, "--k", 3, "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     result = json.loads(out)
     assert code == 0 and result["exact_match"] is True
-    assert (result["scheme"], result["ranking"]) == ("homomorphic", "user")
+    assert (result["scheme"], result["ranking"]) == ("paillier", "user")
 
 
 def test_evaluate(mipp_command, pictures, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(pictures)))
     code, out, _ = mipp_command(
-        "evaluate", "--labels", labels, "--scheme", "homomorphic", "--key-bits", "2048", "--queries", 3, "--json"
+        "evaluate", "--labels", labels, "--scheme", "paillier", "--key-bits", "2048", "--queries", 3, "--json"
     )
     result = json.loads(out)
     assert code == 0 and result["identical"] is True and (result["queries"], result["images"]) == (3, 8)
@@ -68,5 +68,5 @@ def test_evaluate(mipp_command, pictures, tmp_path):
 
 
 def test_wrong_usage(mipp_command):
-    for args in (("init", "--scheme", "paillier"), ("user", "create", "ulla", "--key-bits", "1024")):
+    for args in (("init", "--scheme", "rsa"), ("user", "create", "ulla", "--key-bits", "1024")):
         assert mipp_command(*args)[0] == 2

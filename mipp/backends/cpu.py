@@ -1,0 +1,99 @@
+"""Products in this process, by the native kernels: of stored rows, and of rows that are made from keys."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+
+from .. import ring
+from ..io.memory import WINDOW_BYTES, ahead
+from ..params import Params
+from ..sharing import key_server_product, key_server_rows
+from .base import Backend, Keystream, Rows, Segment
+
+__all__ = ["CpuBackend"]
+
+
+class CpuBackend(Backend):
+    """Products in this process.
+
+    Parameters
+    ----------
+    params : of the deployment
+    threads : native threads for each product, None for all cores
+    """
+
+    def __init__(self, params: Params, threads: int | None) -> None:
+        self._params, self._threads = params, threads
+
+    def load(self, segments: Sequence[Segment], rows: int) -> Rows:
+        return _StoredRows(segments, rows, self._params, self._threads)
+
+    def load_keys(self, parts: Sequence[Keystream]) -> Rows:
+        return _KeystreamRows(parts, self._params, self._threads)
+
+
+def _first(segment: Segment) -> int:
+    return segment.first
+
+
+class _StoredRows(Rows):
+    """Rows that a cloud stores."""
+
+    def __init__(self, segments: Sequence[Segment], rows: int, params: Params, threads: int | None) -> None:
+        self._segments, self._rows, self._params, self._threads = segments, rows, params, threads
+
+    def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        pieces: list[tuple[np.ndarray, int, np.ndarray | None]] = []  # rows, and their first place in out, or all
+        for s in self._segments[max(0, bisect_right(self._segments, start, key=_first) - 1) :]:
+            if s.first >= stop:
+                break
+            if s.ordinals is None:
+                a, b = max(start - s.first, 0), min(stop - s.first, len(s.words))
+            else:
+                a, b = np.searchsorted(s.ordinals, [start - s.first, stop - s.first]).tolist()
+            step = max(64, WINDOW_BYTES // (s.words.shape[1] * s.words.itemsize) // 64 * 64)
+            for at in range(a, b, step):
+                end = min(at + step, b)
+                places = None if s.ordinals is None else s.ordinals[at:end] + (s.first - start)
+                pieces.append((s.words[at:end], s.first - start + at, places))
+        with closing(ahead([words for words, _, _ in pieces])) as read:
+            for words, (_, at, places) in zip(read, pieces, strict=True):
+                if places is None:
+                    ring.matmul(words, query_share, out=out[:, at : at + len(words)], threads=self._threads)
+                else:
+                    # rows that were compacted away have no score; their places are dropped with the tombstones
+                    out[:, places] = ring.matmul(words, query_share, threads=self._threads)
+
+    def words(self, dim: int) -> np.ndarray:
+        rows = np.zeros((self._rows, dim), self._params.dtype)
+        for s in self._segments:
+            if s.ordinals is None:
+                rows[s.first : s.first + len(s.words)] = s.words[:, :dim]
+            else:
+                rows[s.first + s.ordinals] = s.words[:, :dim]
+        return rows
+
+
+class _KeystreamRows(Rows):
+    """Rows of the key centre: keystream, made while it is multiplied and never stored."""
+
+    def __init__(self, parts: Sequence[Keystream], params: Params, threads: int | None) -> None:
+        self._parts, self._params, self._threads = parts, params, threads
+
+    def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        for part in self._parts:
+            a, b = max(start, part.start), min(stop, part.stop)
+            if a < b:
+                into = out[:, a - start : b - start]
+                key_server_product(part.schedules(), part.cut(a, b), query_share, into, threads=self._threads)
+
+    def words(self, dim: int) -> np.ndarray:
+        rows = np.empty((self._parts[-1].stop if self._parts else 0, dim), self._params.dtype)
+        for part in self._parts:
+            if part.start < part.stop:
+                rows[part.start : part.stop] = key_server_rows(part.schedules(), part.run, self._params, dim)
+        return rows

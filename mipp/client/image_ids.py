@@ -1,0 +1,49 @@
+"""Ids of images as callers give them: text, pairs or hits, one or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import ParameterError
+from ..rpc.limits import MAX_ROW
+
+__all__ = ["image_rows", "several_images"]
+
+_IMAGE_ID = "an image id is (batch id of 16 bytes, row), text of 32 hex digits, a colon and the row, or a hit"
+
+
+def image_rows(ids: Any) -> list[tuple[bytes, int]]:
+    """Image ids, as (batch id, row), text ``batchhex:row`` or hits, one or several, as pairs."""
+    out = []
+    for i in several_images(ids):
+        try:
+            if isinstance(i, str):
+                digits, number = i.split(":")
+                batch, row = bytes.fromhex(digits), int(number)
+            elif hasattr(i, "batch") and hasattr(i, "row"):
+                batch, row = i.batch, i.row
+            else:
+                batch, row = i
+            if not isinstance(batch, (bytes, bytearray)) or isinstance(row, (float, str, bytes)):
+                raise ParameterError(_IMAGE_ID)
+            batch, row = bytes(batch), int(row)
+        except (ValueError, TypeError):
+            raise ParameterError(_IMAGE_ID) from None
+        if len(batch) != 16 or not 0 <= row < MAX_ROW:
+            raise ParameterError(_IMAGE_ID)
+        out.append((batch, row))
+    return out
+
+
+def several_images(ids: Any) -> list[Any]:
+    """Image ids or hits as a list, also where it is one alone."""
+    if hasattr(ids, "hits"):
+        return list(ids.hits)
+    if isinstance(ids, str) or hasattr(ids, "batch"):
+        return [ids]
+    if isinstance(ids, tuple) and len(ids) == 2 and isinstance(ids[0], (bytes, bytearray)):
+        return [ids]
+    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, bytearray)):
+        raise ParameterError(_IMAGE_ID)
+    return list(ids)

@@ -1,0 +1,182 @@
+"""What a user may search at one moment: owners and batches in row order, and what is left out. Public facts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..rpc import messages as m
+from ..rpc.chain import snapshot_hash
+
+__all__ = ["Index", "LeftOut", "cut"]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows that a search went on without: of a batch, or all of an owner (``batch`` is empty), and why.
+
+    ``server``: at which server, 0 if it is about all of them together.
+    """
+
+    owner: bytes
+    owner_name: str
+    batch: bytes
+    server: int
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"batch {self.batch.hex()} of owner {self.owner_name}" if self.batch else f"owner {self.owner_name}"
+        return f"{what}: {self.reason}" + (f" (server {self.server})" if self.server else "")
+
+
+def _live(o: m.OwnerSnapshot) -> int:
+    return int(o.rows.sum()) - len(o.dead_row)
+
+
+def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
+    """Why an owner's grant does not cover a query, or nothing."""
+    if ranking not in o.rankings:
+        return f"its grant does not allow ranking {ranking!r}"
+    if o.max_k and k > o.max_k:
+        return f"its grant allows k up to {o.max_k}"
+    if 0 <= o.left < queries:
+        return (
+            "the quota of queries of its grant is used up" if not o.left else f"its grant allows {o.left} more queries"
+        )
+    if _live(o) < o.min_rows:
+        return f"its grant wants at least {o.min_rows} of its rows"
+    return ""
+
+
+class Index:
+    """What a user may search at one moment: owners and batches in row order. Public facts.
+
+    ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
+    ``left_out``: what the servers cannot search now. ``hashes``: names each server's state, to see whether it changed.
+    ``grants``: hash of all grants that the user has. ``newest``: whether servers are asked to refuse a query when they
+    know more than this (see :class:`~mipp.rpc.messages.Query`).
+    """
+
+    newest = b""
+
+    def __init__(
+        self,
+        hashes: dict[int, bytes],
+        owners: Sequence[m.OwnerSnapshot],
+        left_out: Sequence[LeftOut] = (),
+        grants: bytes = b"",
+        behind: bool = False,
+        unranked: Sequence[LeftOut] = (),
+    ) -> None:
+        #: what the servers do not rank, in the owners that they can search; users can
+        self.unranked = tuple(unranked)
+        self.grants = grants
+        #: whether the first server is ahead of another one, so that it cannot tell when this state is old
+        self.behind = behind
+        self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
+        self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
+        self.batches = np.concatenate([o.batches for o in owners]) if owners else np.empty((0, 16), np.uint8)
+        #: whether the grants of all owners give scores
+        self.gives_scores = all(o.scores for o in owners)
+        self.owner_of_batch = np.repeat(np.arange(len(owners)), [len(o.batches) for o in owners])
+        rows = np.concatenate([o.rows for o in owners]) if owners else np.empty(0, np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(rows)])
+        alive = None
+        batch_base = 0
+        for o in owners:
+            if len(o.dead_row):
+                alive = np.ones(int(self._starts[-1]), bool) if alive is None else alive
+                alive[self._starts[batch_base + o.dead_batch] + o.dead_row] = False
+            batch_base += len(o.batches)
+        self._live = None if alive is None else np.flatnonzero(alive)
+        self.total = int(self._starts[-1]) if self._live is None else len(self._live)
+
+    def covering(self, ranking: str, k: int, queries: int) -> Index:
+        """Without the owners whose grant does not cover such a query; the same if that were all or none.
+
+        What an owner grants limits the use of its own images, not of others'.
+        """
+        refused = {o.owner: _uncovered(o, ranking, k, queries) for o in self.owners}
+        chosen = [o for o in self.owners if not refused[o.owner]]
+        if not chosen or len(chosen) == len(self.owners):
+            return self
+        left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
+        return self._of(chosen, left_out)
+
+    def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:
+        """The same state with these owners, and what else is left out."""
+        more = (*self.left_out, *left_out)
+        return Index(self.hashes, owners, more, self.grants, self.behind, self.unranked).asking(self.newest)
+
+    def ranked_by(self, ranking: str) -> Index:
+        """Without the batches that servers do not rank, unless the user ranks."""
+        chosen = {o.owner for o in self.owners}
+        left_out = [] if ranking == "user" else [one for one in self.unranked if one.owner in chosen]
+        if not left_out:
+            return self
+        gone: dict[bytes, set[bytes]] = {owner: set() for owner in chosen}
+        for one in left_out:
+            gone[one.owner].add(one.batch)
+        owners = [cut(o, o.position, o.view, gone[o.owner]) for o in self.owners]
+        return self._of([o for o in owners if len(o.batches)], left_out)
+
+    def within(self, most: int) -> Index:
+        """Without the owners of most rows while there are more than ``most``; the same if only one owner is left."""
+        owners, left_out = list(self.owners), []
+        while len(owners) > 1 and sum(_live(o) for o in owners) > most:
+            largest = max(owners, key=_live)
+            owners.remove(largest)
+            reason = f"servers compare {most} rows of this encoding at most; search it by name, or rank as the user"
+            left_out.append(LeftOut(largest.owner, largest.name, b"", 0, reason))
+        return self._of(owners, left_out) if left_out else self
+
+    def asking(self, newest: bytes) -> Index:
+        """The same, with another ``newest``."""
+        other = copy.copy(self)
+        other.newest = newest
+        return other
+
+    def dropping(self, rows: np.ndarray) -> Index:
+        """The same; ``left_out`` names the batches of these live rows too, each given once, as out of range."""
+        if not len(rows):
+            return self
+        left_out = []
+        for b, count in zip(*np.unique(self.locate(rows)[0], return_counts=True), strict=True):
+            owner = self.owners[int(self.owner_of_batch[b])]
+            rows_are, were = ("row is", "was") if count == 1 else ("rows are", "were")
+            reason = f"{count} {rows_are} out of the encoding's range and {were} left out"
+            left_out.append(LeftOut(owner.owner, owner.name, self.batches[b].tobytes(), 0, reason))
+        other = copy.copy(self)
+        other.left_out = (*self.left_out, *left_out)
+        return other
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Batch numbers (into ``batches``) and rows of live row numbers."""
+        original = positions if self._live is None else self._live[positions]
+        batch = np.searchsorted(self._starts, original, side="right") - 1
+        return batch, original - self._starts[batch]
+
+    def ids(self) -> list[tuple[bytes, int]]:
+        """Ids of all live rows in row order."""
+        batch, row = self.locate(np.arange(self.total))
+        names = [b.tobytes() for b in self.batches]
+        return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
+
+
+def cut(o: m.OwnerSnapshot, position: int, view: bytes, without: set[bytes]) -> m.OwnerSnapshot:
+    """An owner's batches up to a position of its chain, without those named."""
+    keep = o.positions <= position
+    if without:
+        keep &= np.array([b.tobytes() not in without for b in o.batches], bool)
+    if keep.all():
+        return dataclasses.replace(o, position=position, view=view)
+    number = np.cumsum(keep) - 1
+    dead = keep[o.dead_batch]
+    return dataclasses.replace(
+        o, position=position, view=view, rows=o.rows[keep], positions=o.positions[keep], batches=o.batches[keep],
+        dead_batch=number[o.dead_batch[dead]], dead_row=o.dead_row[dead],
+    )  # fmt: skip

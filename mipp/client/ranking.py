@@ -1,0 +1,140 @@
+"""From queries to the nearest rows, for one state of the index: ranked by the user, or by the servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..mpc.comparison import combine_matches
+from ..mpc.topk import combine_top_k
+from ..rpc.blocks import query_blocks
+from ..sharing import RunningTopK, reconstruct, top_k
+from .index import Index
+from .query import Querier
+
+__all__ = ["DROPPED", "Ranked", "all_scores", "matches", "nearest"]
+
+#: the score of places that no row in range is left for; no encoding's range reaches it
+DROPPED = np.iinfo(np.int64).min
+
+
+class Ranked(NamedTuple):
+    """The k nearest of B queries: rows (B, k), scores (B, k) if given, seconds spent."""
+
+    rows: np.ndarray
+    scores: np.ndarray | None
+    seconds: dict[str, float]
+
+
+def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking: str, threads: int | None) -> Ranked:
+    """The k nearest rows to each query.
+
+    Parameters
+    ----------
+    index : the state of the index; the servers answer for no other
+    encoded : (B, encoded_dim) encoded queries; secret
+    k, ranking : ``"user"`` or ``"server"``
+    threads : native threads
+    """
+    if ranking == "server":
+        return _by_servers(querier, index, encoded, k)
+    if querier.scheme.by_rows:
+        return _by_user_in_blocks(querier, index, encoded, k, threads)
+    return _by_user(querier, index, encoded, k, threads)
+
+
+def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None) -> Ranked:
+    """The best so far of the score shares of some rows at a time: memory does not grow with the rows."""
+    low, high = querier.config.encoding.score_range
+    best: list[RunningTopK] = []
+    began, ranking = time.perf_counter(), 0.0
+    for some in query_blocks(len(encoded)):
+        best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
+        # the first header asks whether the state is the newest; the others are of the same state
+        for _, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
+            start = time.perf_counter()
+            best[-1].add(words, threads=threads)
+            del words  # before the next block is asked for: its memory is used again
+            ranking += time.perf_counter() - start
+    seconds = {"score": time.perf_counter() - began - ranking, "rank": ranking}
+    return Ranked(np.concatenate([b.rows for b in best]), np.concatenate([b.scores for b in best]), seconds)
+
+
+def _by_user(querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None) -> Ranked:
+    """From the scores of all rows, as many queries at a time as fit."""
+    low, high = querier.config.encoding.score_range
+    parts, scoring, ranking = [], 0.0, 0.0
+    for asked, some in _portions(querier, index, encoded, "user", k):
+        began = time.perf_counter()
+        words = querier.score_words(asked, some, k)
+        opened = time.perf_counter()
+        parts.append(top_k(words, k, low=low, high=high, threads=threads))
+        scoring, ranking = scoring + opened - began, ranking + time.perf_counter() - opened
+    seconds = {"score": scoring, "rank": ranking}
+    return Ranked(np.concatenate([rows for rows, _ in parts]), np.concatenate([s for _, s in parts]), seconds)
+
+
+def _by_servers(querier: Querier, index: Index, encoded: np.ndarray, k: int) -> Ranked:
+    """The servers find the k nearest; scores only if all grants give them."""
+    rows, scores, scoring, ranking = [], [], 0.0, 0.0
+    for asked, some in _portions(querier, index, encoded, "server", k):
+        began = time.perf_counter()
+        parts, public = querier.ranked(asked, some, k, "server")
+        came = time.perf_counter()
+        found, given = combine_top_k(parts, public, scores=index.gives_scores)
+        rows.append(found)
+        scores += [] if given is None else [given]
+        scoring, ranking = scoring + came - began, ranking + time.perf_counter() - came
+    seconds = {"score": scoring, "rank": ranking}
+    return Ranked(np.concatenate(rows), np.concatenate(scores) if scores else None, seconds)
+
+
+def matches(querier: Querier, index: Index, encoded: np.ndarray, theta: int) -> np.ndarray:
+    """Rows whose score with one encoded query reaches ``theta``, found by the servers; in order."""
+    parts, _ = querier.ranked(index, encoded, 0, "threshold", theta)
+    return np.flatnonzero(combine_matches(parts)[0])
+
+
+def all_scores(
+    querier: Querier, index: Index, encoded: np.ndarray, threads: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All scores (B, N) int64, and the rows that have one out of the encoding's range, which is replaced there."""
+    low, high = querier.config.encoding.score_range
+    out = np.empty((len(encoded), index.total), np.int64)
+    dropped = []
+    if querier.scheme.by_rows:
+        for some in query_blocks(len(encoded)):
+            for rows, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], 1):
+                found = reconstruct(words, threads=threads)
+                dropped.append(rows.start + _drop(found, low, high))
+                out[some, rows.start : rows.stop] = found
+                del words, found  # before the next block is asked for: their memory is used again
+    else:
+        parts = [
+            reconstruct(querier.score_words(asked, some, 1), threads=threads)
+            for asked, some in _portions(querier, index, encoded, "user", 1)
+        ]
+        out[:] = np.concatenate(parts)
+        dropped.append(_drop(out, low, high))
+    return out, np.unique(np.concatenate(dropped))
+
+
+def _drop(scores: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Rows that have a score out of the encoding's range among (B, N) ``scores``, where it is replaced."""
+    if low <= scores.min() and scores.max() <= high:
+        return np.empty(0, np.int64)
+    wrong = (scores < low) | (scores > high)
+    scores[wrong] = low - 1
+    return np.flatnonzero(wrong.any(axis=0))
+
+
+def _portions(
+    querier: Querier, index: Index, encoded: np.ndarray, ranking: str, k: int
+) -> Iterator[tuple[Index, np.ndarray]]:
+    """As many queries at a time as go under one header; the first one asks whether the state is the newest."""
+    step = querier.scheme.portion(index.total, ranking, k)
+    for start in range(0, len(encoded), step):
+        yield index.asking(b"") if start else index, encoded[start : start + step]

@@ -1,0 +1,82 @@
+"""How clients wait and try again: servers that are busy, replies that are not ready, changes that came first."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import BusyError, ConflictError, ProtocolError
+from ..rpc import messages as m
+
+__all__ = ["ATTEMPTS", "collect_pending", "retry_busy", "retry_conflicts"]
+
+#: seconds that a client asks for a result that the servers say is not ready
+PATIENCE = 900.0
+#: milliseconds between two such questions, at most
+MAX_PAUSE = 2000
+#: seconds that a client retries while servers are busy
+BUSY_PATIENCE = 15.0
+#: how often an owner's change is retried because another one of this owner came first
+ATTEMPTS = 6
+T = TypeVar("T")
+
+
+def retry_busy(attempt: Callable[[], T]) -> T:
+    """Run ``attempt``; retries with growing pauses while servers have too many requests, for some seconds."""
+    until, pause = time.monotonic() + BUSY_PATIENCE, 0.05
+    while True:
+        try:
+            return attempt()
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 1.0)
+
+
+def retry_conflicts(attempt: Callable[[], T]) -> T:
+    """Run ``attempt``; retries on the new state, a few times, while another change of the owner comes first."""
+    for number in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ConflictError:
+            time.sleep(0.01 * 2**number)
+    return attempt()
+
+
+def collect_pending(
+    replies: dict[int, Any],
+    ask: Callable[[list[int]], dict[int, Any]],
+    doing: str,
+    *,
+    patience: float | None = None,
+    progress: Callable[[m.Pending], None] | None = None,
+) -> dict[int, Any]:
+    """Ask servers that answered ``Pending`` again, after the pause that they want, until none does; all replies.
+
+    Parameters
+    ----------
+    replies : by server
+    ask : asks these servers again
+    doing : what they are to do, for the error
+    patience : seconds after which it is an error; ``PATIENCE`` if not given
+    progress : told a server's reply before each pause
+
+    Raises
+    ------
+    ProtocolError
+        A server did not finish in time.
+    """
+    patience = PATIENCE if patience is None else patience
+    until = time.monotonic() + patience
+    while pending := {server: r for server, r in replies.items() if isinstance(r, m.Pending)}:
+        first = min(pending)
+        if time.monotonic() > until:
+            raise ProtocolError(f"server {first} did not {doing} in {patience:g} s")
+        if progress is not None:
+            progress(pending[first])
+        time.sleep(min(max(1, *(r.retry_after for r in pending.values())), MAX_PAUSE) / 1000)
+        replies = replies | ask(sorted(pending))
+    return replies

@@ -1,0 +1,65 @@
+"""Files that a program relies on after a power failure: written under a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import StoreError
+
+__all__ = ["replace_file", "sync_folder", "write_all", "write_durably"]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file durably, mode 0600, all or nothing; StoreError if it cannot be written."""
+    write_durably(path, lambda fd: write_all(fd, memoryview(content)))
+
+
+def write_durably(path: Path, write: Callable[[int], None]) -> None:
+    """Write under a temporary name, sync, rename, sync the folder (made if missing).
+
+    Parameters
+    ----------
+    path : of the file; one that is there is replaced
+    write : gets the descriptor of the new file, mode 0600
+
+    Raises
+    ------
+    StoreError
+        It cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            try:
+                write(fd)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise StoreError(f"cannot write {path.name}: {error.strerror}") from error
+
+
+def write_all(fd: int, view: memoryview) -> None:
+    """Write all of ``view``, however much one call takes."""
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,164 @@
+"""What a scheme is: the interface that clients, servers and deployments use.
+
+A scheme says how many servers there are, how a query is hidden from them, what each computes, and how the user opens
+the scores. It has one object for the facts that all parties know (:class:`Scheme`), one at a user
+(:class:`UserScheme`) and one at a server (:class:`ServerScheme`). Everything else (grants, snapshots, quotas, ranking)
+is the same for all schemes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..backends import Rows
+from ..errors import ParameterError
+from ..params import Params
+from ..rpc import messages as m
+from ..rpc.description import DeploymentConfig
+
+__all__ = ["RowPlan", "Scheme", "ServerScheme", "UserScheme"]
+
+
+class RowPlan(Protocol):
+    """Which rows a query covers, as a server laid them out (:class:`mipp.server.plan.Plan`); public facts."""
+
+    @property
+    def live_total(self) -> int:
+        """Live rows."""
+
+    @property
+    def live(self) -> np.ndarray | None:
+        """Original positions of all live rows, None if all are."""
+
+    def spans(self, rows: range) -> Iterator[tuple[slice, int, int, np.ndarray | None]]:
+        """Original rows to multiply for live rows ``rows``."""
+
+    def masks(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Batches of original rows ``start`` to ``stop``, for zero shares."""
+
+
+class UserScheme(ABC):
+    """A user's side of a scheme: hides queries, opens scores. Holds the user's secret keys of the scheme, if any."""
+
+    #: servers that a query goes to, in order
+    servers: tuple[int, ...]
+    #: whether servers answer for some rows at a time
+    by_rows: bool
+    #: what servers register of the user's keys of this scheme; public, empty if there are none
+    public_key: bytes = b""
+
+    @abstractmethod
+    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
+        """What each server gets of encoded queries (B, encoded_dim): tells no server anything of them.
+
+        ParameterError for queries that the scheme cannot carry.
+        """
+
+    @abstractmethod
+    def portion(self, rows: int, ranking: str, k: int) -> int:
+        """Queries that go under one header, at most, over ``rows`` rows that are not answered some at a time."""
+
+    @abstractmethod
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
+        """MessageError for replies that are no score shares of so many queries and rows."""
+
+    @abstractmethod
+    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+        """Words (B, rows) that add up to the scores modulo the ring; secret from everybody but this user."""
+
+    @abstractmethod
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+        """Rounds and bytes of a search, before anything is sent."""
+
+
+class ServerScheme(ABC):
+    """A server's side of a scheme: what it computes from its rows and a hidden query."""
+
+    #: whether a user may ask for some rows at a time
+    by_rows: bool
+
+    def check_user_key(self, key: bytes) -> None:
+        """ParameterError for a user's public key of the scheme that is malformed, or that the scheme has no use for."""
+        if key:
+            raise ParameterError("users of this deployment have no key of the scheme")
+
+    @abstractmethod
+    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
+        """ShapeError or ParameterError for what is no query share, or no share of thresholds, of this header."""
+
+    @abstractmethod
+    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+        """LimitError, before memory is taken, for a query over ``rows`` rows that takes more than a server gives."""
+
+    @abstractmethod
+    def answer(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        rows: range,
+    ) -> np.ndarray:
+        """This server's score shares for live rows ``rows``, the first axis being queries."""
+
+    def prepare(self, user: bytes, rows: int, queries: int) -> None:  # noqa: B027 - most schemes need nothing
+        """Make ahead what the next queries of a user need, in memory."""
+
+    def close(self) -> None:  # noqa: B027 - most schemes keep nothing
+        """Drop what is kept in memory."""
+
+
+class Scheme(ABC):
+    """The facts of a scheme that all parties know. Stateless."""
+
+    #: the scheme's name, in descriptions of deployments and on the command line
+    name: str
+    #: one line for people who choose a scheme
+    summary: str
+
+    @abstractmethod
+    def params(self, ring_bits: int) -> Params:
+        """Servers and threshold of a new deployment, with words of so many bits."""
+
+    def user_secrets(self, key_bits: int) -> dict[str, bytes]:
+        """New secret keys of a user, by name, beside its identity; none in most schemes.
+
+        ``key_bits`` : of a key whose size can be chosen.
+        """
+        return {}
+
+    @abstractmethod
+    def for_user(
+        self, config: DeploymentConfig, servers: Sequence[int] | None, secrets: Mapping[str, bytes], threads: int | None
+    ) -> UserScheme:
+        """A user's side.
+
+        Parameters
+        ----------
+        servers : that queries go to; None for the scheme's choice
+        secrets : the user's keys, those of :meth:`user_secrets` among them; KeyError if one is missing
+        threads : native threads, None for all cores
+        """
+
+    @abstractmethod
+    def for_server(
+        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+    ) -> ServerScheme:
+        """The side of server ``index``.
+
+        Parameters
+        ----------
+        pair_keys : keys shared with each other server; secret
+        keys : a registered user's public key of the scheme
+        """
+
+
+class UserKeys(Protocol):
+    """Looks up what a user registered of its keys of the scheme."""
+
+    def __call__(self, user: bytes) -> bytes: ...

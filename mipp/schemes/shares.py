@@ -1,0 +1,182 @@
+"""The scheme ``shares``: queries and rows are secret-shared between clouds and key centre; servers can rank.
+
+The user shares an encoded query among t+1 clouds and all key centres. Each server multiplies its stored words (or its
+keystream) by its query share, modulo the ring, and adds its part of a zero share. The score shares add up to the
+scores (:mod:`mipp.sharing` has the mathematics). Three servers with t=1 can compare shared scores among themselves
+(:mod:`mipp.mpc`), so that the user learns the nearest images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backends import Rows
+from ..errors import LimitError, MessageError, ShapeError
+from ..io.memory import aligned_words
+from ..mpc.cost import largest_call, threshold_cost, top_k_cost
+from ..mpc.facts import public_facts
+from ..mpc.query_proof import proof_bytes
+from ..params import Params
+from ..rpc import messages as m
+from ..rpc.blocks import query_blocks, row_blocks
+from ..rpc.description import DeploymentConfig
+from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
+from ..sharing import add_zero_share, query_columns
+from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
+
+__all__ = ["SharesScheme"]
+
+#: bytes that one server holds at once for a batch that is not answered some rows at a time
+_SERVER_BYTES = 1 << 28
+_NO_HASH = b"\0" * 32
+
+
+class SharesScheme(Scheme):
+    """Two clouds and a key centre that compare scores among themselves, or more of both."""
+
+    name = "shares"
+    summary = "two clouds and a key centre; queries and rows are secret-shared, servers can rank"
+
+    def params(self, ring_bits: int) -> Params:
+        return Params(3, 1, ring_bits, self.name)
+
+    def for_user(
+        self, config: DeploymentConfig, servers: Sequence[int] | None, secrets: Mapping[str, bytes], threads: int | None
+    ) -> UserScheme:
+        return _User(config, servers)
+
+    def for_server(
+        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+    ) -> ServerScheme:
+        return _Server(config, index, pair_keys, threads)
+
+
+class _User(UserScheme):
+    by_rows = True
+
+    def __init__(self, config: DeploymentConfig, servers: Sequence[int] | None) -> None:
+        p = config.params
+        self._config = config
+        self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
+
+    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
+        return query_columns(encoded, self._config.params, self.servers)
+
+    def portion(self, rows: int, ranking: str, k: int) -> int:
+        config = self._config
+        # comparing needs some eight words a score where handing it out needs one
+        scores = rows if ranking == "user" else 8 * largest_call(rows, k)
+        most = min(MAX_QUERIES, max(1, _SERVER_BYTES // (scores * config.params.dtype.itemsize)))
+        if ranking != "user" and config.certifies:
+            most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1)))
+            most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
+        return most
+
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
+        if any(s.shape != (queries, rows) or s.dtype != self._config.params.dtype for s in score_shares):
+            raise MessageError("a server's answer has the wrong shape")
+
+    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+        return list(score_shares)  # they add up to the scores; who ranks them adds them on the way
+
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+        config, params = self._config, self._config.params
+        word = params.dtype.itemsize
+        width = params.padded(config.encoding.encoded_dim) * word
+        received = {"user": images * word, "server": 8 * k, "threshold": images // 8}[ranking] * queries
+        report: dict[str, Any] = {"ranking": ranking, "images": images}
+        if ranking == "user":
+            parts = [
+                (p.stop - p.start, len(list(row_blocks(images, p.stop - p.start, word)))) for p in query_blocks(queries)
+            ]
+            report["user"] = {
+                "rounds": sum(blocks for _, blocks in parts),
+                "sent": sum(blocks * (some * width + 16 * batches) for some, blocks in parts),
+                "received": received,
+            }
+            return report
+        public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule
+        report["user"] = {
+            "rounds": 1,
+            "sent": queries * width + 16 * batches,
+            "received": received,
+            "proof": proof_bytes(rule, queries, threshold=ranking == "threshold"),
+        }
+        if ranking == "threshold":
+            exact = threshold_cost(public, queries, (rule.low, rule.high), rule=rule)
+            report["servers"] = {"rounds": exact.rounds, "bytes": exact.bytes}
+            return report
+        cost = top_k_cost(public, queries, k, rule=rule)
+        report["servers"] = {
+            "rounds": cost.typical.rounds,
+            "bytes": cost.typical.bytes,
+            "bound": {"rounds": cost.bound.rounds, "bytes": cost.bound.bytes},
+            "comparisons": cost.comparisons,
+        }
+        return report
+
+
+class _Server(ServerScheme):
+    by_rows = True
+
+    def __init__(
+        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None
+    ) -> None:
+        self._config, self._index, self._pair_keys, self._threads = config, index, dict(pair_keys), threads
+
+    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
+        p, count = self._config.params, header.queries
+        width = p.padded(self._config.encoding.encoded_dim)
+        shapes_fit = query_share.shape == (count, width) and theta.shape in ((0,), (count,))
+        if not shapes_fit or {query_share.dtype, theta.dtype} != {p.dtype}:
+            raise ShapeError(f"query shares must be ({count}, {width}) words of {8 * p.dtype.itemsize} bits")
+
+    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+        size = self._config.params.dtype.itemsize
+        words = header.queries * rows * size
+        if header.ranking == "user":
+            if words > MAX_ANSWER_BYTES:
+                raise LimitError(
+                    f"{header.queries} queries over {rows} rows are {words} bytes of score shares; at most "
+                    f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
+                )
+            return
+        if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
+            words = header.queries * largest_call(rows, header.k) * size
+        if words > MAX_RANKED_BYTES and header.queries > 1:
+            raise LimitError(
+                f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
+                f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
+            )
+        proof = proof_bytes(self._config.query_rule, header.queries, threshold=header.ranking == "threshold")
+        if proof > MAX_PROOF_BYTES and header.queries > 1:
+            raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
+        if header.queries * header.k > MAX_RANKED_HITS:
+            raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
+
+    def answer(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        rows: range,
+    ) -> np.ndarray:
+        """Masked score shares (B, rows) words: uniformly random without the other servers'."""
+        count, dtype = len(query_share), query_share.dtype
+        out = aligned_words(count, len(rows), dtype)
+        for some, start, stop, live in plan.spans(rows):
+            into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
+            stored.product(query_share, start, stop, into)
+            nonces, counts, first = plan.masks(start, stop)
+            add_zero_share(
+                into, self._index, header.servers, self._pair_keys, header_hash, nonces, counts, first=first,
+                threads=self._threads,
+            )  # fmt: skip
+            if live is not None:
+                out[:, some] = into[:, live]
+        return out

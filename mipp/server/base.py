@@ -1,0 +1,228 @@
+"""What every handler of a server stands on: configuration, keys, store, grants in force, limits of each party.
+
+Handlers are functions of a :class:`ServerBase` and a :class:`Request`; ``server.py`` has the table of all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from .. import schemes
+from ..backends import Backend, CpuBackend, Rows
+from ..crypto import box, schedule, signing
+from ..errors import AccessDeniedError, AuthenticationError, BusyError, IntegrityError, MessageError, ParameterError
+from ..rpc import messages as m
+from ..rpc.associated_data import owner_seal_info
+from ..rpc.description import DeploymentConfig
+from ..rpc.grants import expired_text, in_force
+from ..rpc.limits import Card
+from ..rpc.wire import encode, pack_frames
+from ..store.store import ServerStore
+from ..store.views import BatchView
+from .admission import Admission
+from .commits import parse_commit
+from .plan import Plan
+
+__all__ = ["Handlers", "Request", "ServerBase", "log"]
+
+M = TypeVar("M")
+log = logging.getLogger("mipp.server")
+
+
+@dataclass(frozen=True, repr=False)
+class Request(Generic[M]):
+    """A request of an owner or user whose signature was verified.
+
+    ``hash`` is that of its content, ``frame_hashes`` those of the content's frames. ``by_peer``: another server passed
+    it on.
+    """
+
+    signer: bytes
+    content: M
+    hash: bytes
+    frame_hashes: list[bytes]
+    envelope: m.Signed
+    by_peer: bool = False
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        """The signed message as one string, to be kept and passed on."""
+        return pack_frames(encode(self.envelope))
+
+
+class ServerBase(ABC):
+    """Base of :class:`~mipp.server.cloud.CloudServer` and :class:`~mipp.server.key_centre.KeyCentre`.
+
+    Parameters
+    ----------
+    config : public description of the deployment
+    index : this server's number
+    folder : its own folder
+    box_key, pair_key : its two X25519 private keys, 32 secret bytes each
+    sign_key : seed of its Ed25519 identity, 32 secret bytes
+    create : make a new store in ``folder``
+    threads : native threads per product, default all cores
+    check : compare checksums of files when they are first used
+    clock : Unix time, for expiry of grants and the age of requests
+    holder, alive : this process's name, and whether the process of a name still runs: whom prepared changes wait for
+    witness : called with a number that only grows, after everything that a restored backup must not undo unnoticed
+    card : limits of each party
+    backend : where products run, default this process
+    """
+
+    has_shares = False
+
+    def __init__(
+        self, config: DeploymentConfig, index: int, folder: Path, box_key: bytes, pair_key: bytes, sign_key: bytes, *,
+        create: bool = False, threads: int | None = None, check: bool = True, clock: Callable[[], float] = time.time,
+        holder: bytes = b"", alive: Callable[[bytes], bool] = lambda holder: True,
+        witness: Callable[[int], None] | None = None, card: Card | None = None, backend: Backend | None = None,
+    ) -> None:  # fmt: skip
+        p = config.params
+        expected = p.storage_servers if self.has_shares else p.key_servers
+        if index not in expected:
+            raise ParameterError(f"{type(self).__name__} is one of servers {list(expected)}, not {index}")
+        self.config, self.index, self.threads, self.clock = config, index, threads, clock
+        self.backend = CpuBackend(p, threads) if backend is None else backend
+        self._box_key, self._sign_key = box_key, signing.private_key(sign_key)
+        self.card = Card() if card is None else card
+        #: keys shared with each other server; secret
+        self.pair_keys: Mapping[int, bytes] = {
+            other: schedule.pair_key(
+                box.shared_secret(pair_key, keys.pair), config.id, min(index, other), max(index, other)
+            )
+            for other, keys in config.servers.items()
+            if other != index
+        }
+        self.store = ServerStore(
+            folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check,
+            holder=holder, alive=alive, witness=witness,
+        )  # fmt: skip
+        self.store.changes.parse = parse_commit
+        self.store.changes.certified_only = config.certifies
+        self.scheme = schemes.get(config.params.scheme).for_server(
+            config, index, self.pair_keys, threads, self.store.paillier_key
+        )
+        #: rankings that are open here; None where servers cannot reach each other
+        self.admission: Admission | None = None
+        #: tests of rows that are open here; None where servers cannot reach each other
+        self.certifying: Admission | None = None
+        #: rows that a test has seen so far, and all, by the test's name
+        self.progress: dict[bytes, tuple[int, int]] = {}
+        self._busy: Counter[bytes] = Counter()
+        self._busy_lock = threading.Lock()
+        #: held while a whole batch is given back to its owner: it takes several times its size
+        self.large_reply = threading.BoundedSemaphore(2)
+        #: false after a restore from a backup, until the other servers told what is missing here
+        self.ready = True
+        self._secrets: dict[bytes, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(server={self.index})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a server holds keys and does not pickle")
+
+    def close(self) -> None:
+        """Close all files, and drop what is kept in memory."""
+        for admission in (self.admission, self.certifying):
+            if admission is not None:
+                admission.close()
+        self.store.close()
+        self.scheme.close()
+        self._secrets.clear()
+
+    def drop_caches(self, owners: set[bytes]) -> None:
+        """Drop what this process keeps of owners that were forgotten."""
+        for owner in owners:
+            self._secrets.pop(owner, None)
+
+    # --- rows ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def rows(self, plan: Plan) -> Rows:
+        """The rows that a query covers, where its products run."""
+
+    @abstractmethod
+    def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
+        """What gives this server's words (n, D) of rows of a batch, by original numbers: stored, or keystream."""
+
+    # --- keys ---------------------------------------------------------------------------------------------------
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign with this server's identity: votes, 64 bytes."""
+        return signing.sign_raw(self._sign_key, data)
+
+    def unseal(self, owner: bytes, sealed: bytes) -> bytes:
+        """What an owner sealed to this server: its key and image part, or its image part; secret."""
+        secret = box.open_sealed(self._box_key, sealed, owner_seal_info(self.config.id, owner, self.index))
+        if len(secret) != (32 if self.has_shares else 64):
+            raise MessageError("sealed owner secrets of the wrong length")
+        return secret
+
+    def owner_secret(self, owner: bytes) -> bytes:
+        """The owner's secrets for this server, unsealed; kept in memory while the owner is registered."""
+        name, _, sealed = self.store.owner(owner)  # raises once forgotten, in whichever process
+        if owner not in self._secrets:
+            try:
+                self._secrets[owner] = self.unseal(owner, sealed)
+            except (AuthenticationError, MessageError):
+                raise IntegrityError(f"the keys of owner {name} at server {self.index} are damaged") from None
+        return self._secrets[owner]
+
+    @abstractmethod
+    def image_part(self, owner: bytes) -> bytes:
+        """This server's part of the owner's image keys; secret."""
+
+    # --- parties ------------------------------------------------------------------------------------------------
+
+    def granted(self, user: bytes) -> dict[bytes, m.Grant]:
+        """Grants that let ``user`` do anything now, by id, in order of owner."""
+        now = self.clock()
+        found, expired = in_force(self.store.grants(user=user), now)
+        if not found:
+            ended = expired_text(expired.values(), now)
+            if self.store.suspended(user):
+                ended += "; grants are suspended since all servers were restored from backups: owners must grant again"
+            raise AccessDeniedError(f"no owner grants this user anything (no grant, revoked, or expired){ended}")
+        return found
+
+    def ended(self, user: bytes) -> str:
+        """Which of the user's grants expired, and this server's time, to be appended to a refusal."""
+        now = self.clock()
+        return expired_text(in_force(self.store.grants(user=user), now)[1].values(), now)
+
+    @contextlib.contextmanager
+    def one_of(self, party: bytes) -> Iterator[None]:
+        """One request of a party; BusyError when it has too many under way."""
+        with self._busy_lock:
+            if self._busy[party] >= self.card.concurrent:
+                raise BusyError(f"this party has {self.card.concurrent} requests under way; try again later")
+            self._busy[party] += 1
+        try:
+            yield
+        finally:
+            with self._busy_lock:
+                self._busy[party] -= 1
+                if not self._busy[party]:
+                    del self._busy[party]
+
+    @abstractmethod
+    def pass_on(self, packed: bytes) -> Any:
+        """Serve a signed message for all servers that another server has."""
+
+
+#: kind of request -> its handler
+Handlers = dict[type, Callable[[ServerBase, Request[Any]], Any]]

@@ -1,0 +1,79 @@
+"""Handlers of registrations, grants and forgets."""
+
+from __future__ import annotations
+
+from ..crypto import box
+from ..errors import AccessDeniedError, ParameterError, ShapeError
+from ..rpc import messages as m
+from ..rpc.grants import check_grant
+from ..rpc.names import check_name
+from ..store.parties import is_registered
+from .base import Handlers, Request, ServerBase
+
+__all__ = ["HANDLERS"]
+
+
+def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.Ok:
+    signer, msg = request.signer, request.content
+    if len(msg.registration) != 16 or len(msg.sealed) != len(server.config.servers):
+        raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
+    if any(len(s) > 256 for s in msg.sealed):  # the others' are kept, too, to be passed on
+        raise ShapeError("sealed secrets of an owner have at most 256 bytes for each server")
+    _check_name(server, signer, msg.name)
+    sealed = msg.sealed[sorted(server.config.servers).index(server.index)]
+    server.unseal(signer, sealed)
+    server.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed)
+    return m.Ok()
+
+
+def register_user(server: ServerBase, request: Request[m.RegisterUser]) -> m.Ok:
+    signer, msg = request.signer, request.content
+    _check_name(server, signer, msg.name)
+    box.seal(msg.box_key, b"", b"")  # refuses keys that nothing can be sealed to
+    server.scheme.check_user_key(msg.paillier)
+    server.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, request.packed)
+    return m.Ok()
+
+
+def _check_name(server: ServerBase, party: bytes, name: str) -> None:
+    """ParameterError for a bad name; parties that were registered under older rules keep theirs."""
+    if not is_registered(server.store.catalog, party) and check_name(name) != name:
+        raise ParameterError("a name is NFC-normalised")
+
+
+def grant(server: ServerBase, request: Request[m.Grant]) -> m.Ok:
+    signer, msg = request.signer, request.content
+    if msg.owner != signer:
+        raise AccessDeniedError("only the owner grants access to its images")
+    check_grant(msg, server.config.offered)
+    server.store.user(msg.user)
+    epoch = server.store.catalog.counter("epoch")
+    if msg.epoch != epoch:
+        raise AccessDeniedError(f"the grant is of epoch {msg.epoch}, the servers' is {epoch}; sign it anew")
+    order = (msg.epoch, msg.version, msg.revoked)
+    server.store.put_grant(signer, msg.user, order, m.grant_id(request.hash), request.packed)
+    return m.Ok()
+
+
+def list_grants(server: ServerBase, request: Request[m.ListGrants]) -> m.GrantList:
+    signer = request.signer
+    grants = [frames for _, frames in server.store.grants(owner=signer)]
+    return m.GrantList(server.store.catalog.counter("epoch"), grants)
+
+
+def forget(server: ServerBase, request: Request[m.ForgetOwner]) -> m.Ok:
+    signer, msg = request.signer, request.content
+    if msg.owner != signer or msg.registration != server.store.registration(signer)[0]:
+        raise AccessDeniedError("only the owner forgets its images, in the registration that it names")
+    server.store.forget_owner(signer, request.packed)
+    server.drop_caches({signer})
+    return m.Ok()
+
+
+HANDLERS: Handlers = {
+    m.RegisterOwner: register_owner,
+    m.RegisterUser: register_user,
+    m.Grant: grant,
+    m.ListGrants: list_grants,
+    m.ForgetOwner: forget,
+}
