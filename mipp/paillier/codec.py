@@ -1,6 +1,6 @@
-"""Numbers to integers modulo n and back: signed integers, and fixed point with public fraction bits.
+"""Numbers to plaintexts modulo n and back: signed integers, and fixed point with public fraction bits.
 
-v is kept as v mod n, with |v| <= n // 3 - 1; what decrypts to the middle third has overflowed.
+An integer v with abs(v) <= n // 3 - 1 is stored as v mod n. A plaintext in the middle third has overflowed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import DTypeError, ParameterError, PlaintextRangeError
 from .keys import PublicKey
 from .limbs import from_limbs, to_limbs
 
-__all__ = ["FLOAT_BITS", "decode", "encode", "largest"]
+__all__ = ["FLOAT_BITS", "decode", "encode", "integers", "largest"]
 
 #: fraction bits of floats where none are given
 FLOAT_BITS = 32
@@ -25,16 +25,55 @@ _NUMBERS = (int, float, gmpy2.mpz, np.integer, np.floating)
 
 
 def largest(key: PublicKey) -> int:
-    """Largest absolute value of a plaintext."""
+    """Largest absolute value that a plaintext can hold.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+
+    Returns
+    -------
+    int
+        n // 3 - 1.
+    """
     return int(key.n // 3 - 1)
 
 
 def integers(
     values: Any, fraction_bits: int | None, max_abs: float | None
 ) -> tuple[list[int], int, int, tuple[int, ...]]:
-    """(integers, fraction bits, bound, shape) of numbers; the bound comes from their type, not from their values.
+    """Turn numbers into integers, with a public bound that comes from their type and not from their values.
 
-    Integers of a numpy dtype are bounded by it, Python integers by the next power of 2^64, floats by 2^32.
+    Parameters
+    ----------
+    values : array_like of int or float
+        The numbers. Secret.
+    fraction_bits : int, optional
+        Fraction bits to keep; default 32 for floats, 0 for integers.
+    max_abs : float, optional
+        Bound on the absolute values. Default: the range of the dtype for numpy integers, the next power of 2^64 for
+        Python integers, 2^32 for floats.
+
+    Returns
+    -------
+    numbers : list of int
+        The numbers times 2^fraction_bits, rounded half to even. Secret.
+    fraction_bits : int
+        Fraction bits. Public.
+    bound : int
+        Bound on the integers. Public.
+    shape : tuple of int
+        Shape of ``values``. Public.
+
+    Raises
+    ------
+    DTypeError
+        ``values`` are not numbers.
+    ParameterError
+        A number is not finite, or an option is out of range.
+    PlaintextRangeError
+        A number is larger than the bound.
     """
     # numpy would turn a list of large integers into floats
     a = values if isinstance(values, (np.ndarray, np.generic)) else np.array(values, object)
@@ -72,13 +111,44 @@ def integers(
 
 
 def encode(key: PublicKey, numbers: list[int]) -> np.ndarray:
-    """Signed integers to plaintexts (N, limbs)."""
+    """Turn signed integers into plaintexts modulo n.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+    numbers : list of int
+        Integers of absolute value at most :func:`largest`. Secret.
+
+    Returns
+    -------
+    ndarray of uint64, shape (N, limbs)
+        Plaintexts. Secret.
+    """
     n = key.n
     return to_limbs([v % n for v in numbers], key.limbs)
 
 
 def decode(key: PublicKey, plain: np.ndarray) -> list[int]:
-    """Plaintexts (N, limbs) to signed integers; PlaintextRangeError for what lies in the middle third."""
+    """Turn plaintexts into signed integers.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+    plain : ndarray of uint64, shape (N, limbs)
+        Plaintexts. Secret.
+
+    Returns
+    -------
+    list of int
+        Signed integers. Secret.
+
+    Raises
+    ------
+    PlaintextRangeError
+        A plaintext lies in the middle third, so a number has overflowed.
+    """
     n, limit = key.n, key.n // 3 - 1
     out = []
     for m in from_limbs(plain):
