@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DTypeError, ParameterError, PlaintextRangeError, ShapeError
-from .codec import decode, encode, integers, largest
+from .codec import decode, encode, integers, largest, objects, plain_matrix, plain_numbers
 from .keys import PrivateKey, PublicKey
 from .limbs import to_limbs
 from .powers import elementwise_power, invert, weighted_products
@@ -273,10 +273,10 @@ class EncryptedArray:
         """Multiply by plain numbers: constant time for the numbers of an array; a single number is taken as public."""
         if isinstance(other, EncryptedArray):
             raise DTypeError("Paillier ciphertexts add, they do not multiply with each other")
-        numbers, fraction, bound, shape = _plain(other)
+        numbers, fraction, bound, shape = plain_numbers(other)
         out = np.broadcast_shapes(self.shape, shape)
         base = np.broadcast_to(self.data, (*out, self.data.shape[-1])).reshape(-1, self.data.shape[-1])
-        weights = np.broadcast_to(_objects(numbers, shape), out).reshape(-1).tolist()
+        weights = np.broadcast_to(objects(numbers, shape), out).reshape(-1).tolist()
         signed = getattr(other, "dtype", np.dtype(object)).kind != "u" if shape else numbers[0] < 0
         # raises where the result could overflow, before any work is done
         result = EncryptedArray(self.public, self.data, self.fraction_bits + fraction, self.bound * bound)
@@ -310,7 +310,7 @@ class EncryptedArray:
         PlaintextRangeError
             The result could overflow.
         """
-        weights, fraction, bound = _matrix(other)
+        weights, fraction, bound = plain_matrix(other)
         if self.ndim not in (1, 2) or self.shape[-1] != weights.shape[0]:
             raise ShapeError(f"shapes {self.shape} and {weights.shape} do not multiply")
         columns = weights.reshape(len(weights), -1).T
@@ -320,7 +320,7 @@ class EncryptedArray:
 
     def __rmatmul__(self, other: Any) -> EncryptedArray:
         """Multiply plain weights (K,) or (M, K) with ciphertexts (K,) or (K, R)."""
-        weights, fraction, bound = _matrix(other)
+        weights, fraction, bound = plain_matrix(other)
         if self.ndim not in (1, 2) or self.shape[0] != weights.shape[-1]:
             raise ShapeError(f"shapes {weights.shape} and {self.shape} do not multiply")
         columns = np.moveaxis(self.data, 0, -2) if self.ndim == 2 else self.data[None]
@@ -424,7 +424,7 @@ class EncryptedArray:
                 fraction,
                 a.bound + b.bound,
             )
-        numbers, fraction, bound, shape = _plain(other)
+        numbers, fraction, bound, shape = plain_numbers(other)
         common = max(fraction, self.fraction_bits)
         a = self.rescale(common)
         # raises where the result could overflow, before any work is done
@@ -492,26 +492,3 @@ def _aligned(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     out = np.broadcast_shapes(a.shape, b.shape)
     rows = [x.reshape(1, limbs) if x.size == limbs else np.broadcast_to(x, out).reshape(-1, limbs) for x in (a, b)]
     return np.ascontiguousarray(rows[0]), np.ascontiguousarray(rows[1])
-
-
-def _objects(numbers: list[int], shape: tuple[int, ...]) -> np.ndarray:
-    out = np.empty(len(numbers), object)
-    out[:] = numbers
-    return out.reshape(shape)
-
-
-def _plain(values: Any) -> tuple[list[int], int, int, tuple[int, ...]]:
-    """Like :func:`integers`, but a single number is public, and its own size is the bound."""
-    numbers, fraction, bound, shape = integers(values, None, None)
-    return numbers, fraction, bound if shape else max(1, abs(numbers[0])), shape
-
-
-def _matrix(values: Any) -> tuple[np.ndarray, int, int]:
-    """Plain weights: integers (dtype kept, or object), their fraction bits and bound."""
-    a = values if isinstance(values, np.ndarray) else np.array(values, object)
-    if a.ndim not in (1, 2):
-        raise ShapeError(f"plain weights must have one or two dimensions, not {a.ndim}")
-    if a.dtype.kind in "iu":
-        return a, 0, 1 << 8 * a.itemsize - (a.dtype.kind == "i")
-    numbers, fraction, bound, shape = integers(a, None, None)
-    return _objects(numbers, shape), fraction, bound

@@ -11,11 +11,20 @@ from typing import Any
 import gmpy2
 import numpy as np
 
-from ..errors import DTypeError, ParameterError, PlaintextRangeError
+from ..errors import DTypeError, ParameterError, PlaintextRangeError, ShapeError
 from .keys import PublicKey
 from .limbs import from_limbs, to_limbs
 
-__all__ = ["FLOAT_BITS", "decode", "encode", "integers", "largest"]
+__all__ = [
+    "FLOAT_BITS",
+    "decode",
+    "encode",
+    "integers",
+    "largest",
+    "objects",
+    "plain_matrix",
+    "plain_numbers",
+]
 
 #: fraction bits of floats where none are given
 FLOAT_BITS = 32
@@ -159,3 +168,27 @@ def decode(key: PublicKey, plain: np.ndarray) -> list[int]:
         else:
             raise PlaintextRangeError("a decrypted number has overflowed")
     return out
+
+
+def objects(numbers: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    """Python integers as an array of dtype object."""
+    out = np.empty(len(numbers), object)
+    out[:] = numbers
+    return out.reshape(shape)
+
+
+def plain_numbers(values: Any) -> tuple[list[int], int, int, tuple[int, ...]]:
+    """Like :func:`integers`, but a single number is public, and its own size is the bound."""
+    numbers, fraction, bound, shape = integers(values, None, None)
+    return numbers, fraction, bound if shape else max(1, abs(numbers[0])), shape
+
+
+def plain_matrix(values: Any) -> tuple[np.ndarray, int, int]:
+    """Plain weights as an array of integers (dtype kept, or object), their fraction bits and their bound."""
+    a = values if isinstance(values, np.ndarray) else np.array(values, object)
+    if a.ndim not in (1, 2):
+        raise ShapeError(f"plain weights must have one or two dimensions, not {a.ndim}")
+    if a.dtype.kind in "iu":
+        return a, 0, 1 << 8 * a.itemsize - (a.dtype.kind == "i")
+    numbers, fraction, bound, shape = integers(a, None, None)
+    return objects(numbers, shape), fraction, bound
