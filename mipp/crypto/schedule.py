@@ -27,7 +27,7 @@ __all__ = [
     "image_part",
     "journal_key",
     "key_centre_image_part",
-    "key_server_key",
+    "key_centre_key",
     "mask_infos",
     "pair_key",
     "random_bytes",
@@ -56,7 +56,7 @@ def _exactly(value: bytes, size: int, what: str) -> bytes:
     return bytes(value)
 
 
-def key_server_key(
+def key_centre_key(
     root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, scheme: str = "shares"
 ) -> bytes:
     """What an owner hands to key server ``server``, once per registration: 32 secret bytes."""
