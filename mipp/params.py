@@ -38,7 +38,7 @@ class Params:
         Bits of a ring word: 16, 32 or 64. All arithmetic is modulo ``2^ring_bits``.
     scheme : str
         ``shares``, or ``homomorphic`` for the Paillier scheme, which has n=2 and t=1.
-    k : int, optional
+    k : int
         Old name of ``ring_bits``, for one release.
 
     Raises
@@ -61,10 +61,8 @@ class Params:
     ring_bits: int
     scheme: str
 
-    def __init__(
-        self, n: int = 3, t: int = 1, ring_bits: int = 32, scheme: str = "shares", *, k: int | None = None
-    ) -> None:
-        if k is not None:
+    def __init__(self, n: int = 3, t: int = 1, ring_bits: int = 32, scheme: str = "shares", *, k: Any = ...) -> None:
+        if k is not ...:
             warnings.warn("Params(k=...) becomes ring_bits=", DeprecationWarning, stacklevel=2)
             ring_bits = k
         for name, value in (("n", n), ("t", t), ("ring_bits", ring_bits)):
@@ -80,7 +78,7 @@ class Params:
             raise ParameterError(f"scheme must be one of {', '.join(SCHEMES)}, not {self.scheme!r}")
         if self.scheme == "homomorphic":
             if (self.n, self.t) != (2, 1):
-                raise ParameterError(f"the homomorphic scheme has n=2 servers and t=1, not n={self.n}, t={self.t}")
+                raise ParameterError(f"the Paillier scheme has n=2 servers and t=1, not n={self.n}, t={self.t}")
             return
         if not 1 <= self.t <= MAX_THRESHOLD:
             raise ParameterError(f"threshold t must be 1 to {MAX_THRESHOLD}, not {self.t}")

@@ -128,6 +128,8 @@ def test_old_names_go_on_for_one_release():
     with pytest.warns(DeprecationWarning, match="ring_bits"):
         p = Params(3, 1, k=16)
     assert p == Params(3, 1, 16) and p.ring_bits == 16
+    with pytest.warns(DeprecationWarning), pytest.raises(ParameterError):
+        Params(k=None)
     for old, value in (("k", 16), ("storage_servers", (1, 2)), ("key_servers", (3,))):
         with pytest.warns(DeprecationWarning, match=f"Params.{old}"):
             assert getattr(p, old) == value

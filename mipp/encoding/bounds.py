@@ -261,7 +261,7 @@ def has_rules(encoding: EncodingParameters) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _rules(encoding: EncodingParameters, width: int) -> tuple[RowRule, QueryRule]:
-    inner, k, n = encoding.inner_dim, encoding.ring_bits, encoding.encoded_dim
+    inner, ring_bits, n = encoding.inner_dim, encoding.ring_bits, encoding.encoded_dim
     weights, scores = np.zeros(width, np.uint64), encoding.score_range
     query: QueryRule | None = None
     rule: RowRule | None = None
@@ -273,13 +273,13 @@ def _rules(encoding: EncodingParameters, width: int) -> tuple[RowRule, QueryRule
             rule, query = None, None
     elif encoding.metric in ("l1", "hamming"):
         weights[:n] = 1
-        rule = _planned(k, weights, n, n, None)
-        query = QueryRule(k, width, n, 1, 2, 1, np.ones(n, np.int64), None, None, 0, k, *scores)
+        rule = _planned(ring_bits, weights, n, n, None)
+        query = QueryRule(ring_bits, width, n, 1, 2, 1, np.ones(n, np.int64), None, None, 0, ring_bits, *scores)
     else:
         weights[:inner] = encoding.integer_weights
         limit = encoding.row_norm2
         extra = Extra(inner, most=limit) if encoding.metric == "l2" else None
-        rule = _planned(k, weights, limit, min(_plain(weights, limit), inner * encoding.clip**2), extra)
+        rule = _planned(ring_bits, weights, limit, min(_plain(weights, limit), inner * encoding.clip**2), extra)
         query = _query_rule(encoding, width, encoding.integer_weights.tolist(), encoding.query_norm2, scores)
     if rule is None or query is None:
         raise ScoreRangeError("servers cannot check rows or queries of this encoding; only users can rank")
@@ -291,28 +291,28 @@ def _plain(weights: np.ndarray, limit: int) -> int:
     return limit // int(weights[weights > 0].min())
 
 
-def _planned(k: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
+def _planned(ring_bits: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
     """The cheapest tests that fit the ring, or None. ``norm2``: largest plain sum of squares of an honest row."""
     width, total = len(weights), sum(int(w) for w in weights)
     found: list[tuple[float, RowRule]] = []
     group = 1 << max(0, (_GROUP_WORDS // width).bit_length() - 1)
-    for hint in (8, 16, 32) if k < 64 else (0,):
-        room = (1 << min(64, k + hint) - 1) - 1
+    for hint in (8, 16, 32) if ring_bits < 64 else (0,):
+        room = (1 << min(64, ring_bits + hint) - 1) - 1
         apart = 0 if extra is None else 2 * extra.slack + extra.unit
-        if k + hint > 64 or limit + apart > room:
+        if ring_bits + hint > 64 or limit + apart > room:
             continue
         some = group
         while some:
             bound = math.isqrt(int(TAIL * TAIL * some * norm2)) + 1
-            if 2 * bound < 1 << (k - 2) and total * 4 * bound * bound <= room:
+            if 2 * bound < 1 << (ring_bits - 2) and total * 4 * bound * bound <= room:
                 cost = 3 * hint / 8 * width + 2 * PROJECTIONS * _TEST_BYTES / some
-                found.append((cost, RowRule(k, width, weights, limit, some, False, bound, hint, norm2, extra)))
+                found.append((cost, RowRule(ring_bits, width, weights, limit, some, False, bound, hint, norm2, extra)))
                 break
             some //= 2
         bound = math.isqrt(norm2)
-        if bound < 1 << (k - 2) and total * bound * bound <= room:
+        if bound < 1 << (ring_bits - 2) and total * bound * bound <= room:
             cost = 3 * hint / 8 * width + 2 * width * _TEST_BYTES
-            found.append((cost, RowRule(k, width, weights, limit, group, True, bound, hint, norm2, extra)))
+            found.append((cost, RowRule(ring_bits, width, weights, limit, group, True, bound, hint, norm2, extra)))
     return min(found, key=lambda f: f[0])[1] if found else None
 
 
@@ -391,7 +391,7 @@ def _query_rule(
     encoding: EncodingParameters, width: int, weights: list[int], limit: int, scores: tuple[int, int]
 ) -> QueryRule | None:
     """The rule for all metrics but ``l1`` and ``hamming``; None if no word of the proof is wide enough."""
-    inner, k, last = encoding.inner_dim, encoding.ring_bits, None
+    inner, ring_bits, last = encoding.inner_dim, encoding.ring_bits, None
     factors = np.ones(inner, np.int64)
     if encoding.stepped:
         last = -1
@@ -400,9 +400,20 @@ def _query_rule(
     # a word within the norm is no longer than the norm
     bits = min(encoding.query_bits, math.isqrt(limit // min(weights)).bit_length() + 1)
     most = max(limit, sum(weights) << (2 * bits - 2))
-    proof = next((b for b in (16, 32, 64) if b >= k and most < 1 << (b - 1)), 0)
+    proof = next((b for b in (16, 32, 64) if b >= ring_bits and most < 1 << (b - 1)), 0)
     if not proof:
         return None
     return QueryRule(
-        k, width, inner, bits, 1, 1 << (bits - 1), factors, last, np.array(weights, np.uint64), limit, proof, *scores
+        ring_bits,
+        width,
+        inner,
+        bits,
+        1,
+        1 << (bits - 1),
+        factors,
+        last,
+        np.array(weights, np.uint64),
+        limit,
+        proof,
+        *scores,
     )

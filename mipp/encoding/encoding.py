@@ -18,8 +18,8 @@ larger scores are nearer for every metric::
 
 Here x is a row's and q a query's vector; u(x) = x / |x|; BC is the Bhattacharyya coefficient of two histograms; s is
 the row scale (possibly one per dimension, but for ``l2`` without t), t the query scale, o the offset, w the integer
-weights (1 unless given), and |v|^2 = sum w v^2 for ``l2``; c = 2^(query_bits - bits). The thermometer code of a value in
-0 .. levels-1 has levels-1 words: the value's number of ones, then zeros.
+weights (1 unless given), and |v|^2 = sum w v^2 for ``l2``; c = 2^(query_bits - bits). The thermometer code of a value
+in 0 .. levels-1 has levels-1 words: the value's number of ones, then zeros.
 
 Rounding is half to even; integers are clipped to +-(2^(bits-1) - 1). With t, ``l2`` scores come in steps of t, whatever
 the scales are, and h centres their range; a ring of 16 bits needs this. A projection is applied first, to x - o or to

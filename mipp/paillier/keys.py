@@ -255,7 +255,7 @@ class PublicKey:
         return wanted
 
     def _units(self, count: int) -> list[Any]:
-        """Uniform elements of Z_n*. With a full-size key a number that is no unit would factor n."""
+        """Uniform elements of Z_n*. With a full-size key, a number that is not a unit would factor n."""
         found = random_below(self.n, count)
         while self.bits < 256 and any(gmpy2.gcd(x, self.n) != 1 for x in found):
             found = [x if gmpy2.gcd(x, self.n) == 1 else random_below(self.n, 1)[0] for x in found]
