@@ -49,7 +49,7 @@ def levels() -> tuple[str, ...]:
 
 
 def level() -> str:
-    """Tell the level in force.
+    """Return the level in force.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def level() -> str:
 
 
 def active() -> dict[str, str]:
-    """Tell which tier each kernel family uses now.
+    """Return the tier that each kernel family uses now.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def force(name: str) -> _Forced:
 
 
 def threads() -> int:
-    """Tell the default number of threads: ``MIPP_NUM_THREADS``, else the processors that this process may use.
+    """Return the default number of threads: ``MIPP_NUM_THREADS``, else the processors this process may use.
 
     These are the processors that the process may run on; fewer if a control group (a container) has a CPU quota, which
     is rounded up to whole processors.

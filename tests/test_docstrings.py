@@ -18,15 +18,18 @@ WITHOUT_EXAMPLES = ("mipp.crypto.",)
 
 
 def modules():
-    """All modules of PACKAGES, those inside packages too."""
+    """All modules of PACKAGES, those inside packages and those that define their public names; of mipp the latter."""
+    found = set()
     for name in PACKAGES:
         package = importlib.import_module(name)
-        yield name
-        for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{name}."):
-            yield found.name
+        path = () if name == "mipp" else getattr(package, "__path__", ())
+        found |= {name} | {module.name for module in pkgutil.walk_packages(path, f"{name}.")}
+        exported = (getattr(getattr(package, public), "__module__", "") for public in package.__all__)
+        found |= {module for module in exported if module.startswith("mipp")}
+    return sorted(found)
 
 
-@pytest.mark.parametrize("name", list(modules()))
+@pytest.mark.parametrize("name", modules())
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert not result.failed

@@ -123,7 +123,7 @@ def change_passphrase(path: Path, kind: str, old: str | None, new: str | None) -
 
 
 def is_protected(path: Path, kind: str) -> bool:
-    """Tell whether a key file has a passphrase.
+    """Check whether a key file has a passphrase.
 
     Parameters
     ----------

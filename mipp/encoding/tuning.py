@@ -217,7 +217,7 @@ def tune(
 def _candidates(
     metric: str, x: np.ndarray, ring_bits: int, server_ranking: bool, margin: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Options of candidates whose score range just fits the ring."""
+    """Options of candidates; their score ranges barely fit the ring."""
     dim = x.shape[1]
     longest = math.sqrt(float(np.einsum("ij,ij->i", x, x).max()))
     if metric in ("ip", "l2"):
