@@ -1,8 +1,8 @@
-"""The processor: its features, and the level of kernels in force.
+"""The processor: its features, and the level that selects kernels.
 
-Levels are ``portable < avx2 < avx512 < amx``. Each kernel family takes its highest tier at or below the level in
-force, which is the machine's best unless the environment variable ``MIPP_CPU`` or :func:`force` lowers it. Asking for
-what the machine lacks is an error. ``MIPP_NUM_THREADS`` sets the default number of threads of all kernels.
+Levels are ``portable < avx2 < avx512 < amx``. Each kernel family uses its highest tier at or below the level in force.
+That is the machine's best level, unless the environment variable ``MIPP_CPU`` or :func:`force` lowers it. A level that
+the machine lacks is an error. ``MIPP_NUM_THREADS`` sets the default number of threads of all kernels.
 """
 
 from __future__ import annotations
@@ -15,23 +15,81 @@ __all__ = ["active", "features", "force", "level", "levels", "threads"]
 
 
 def features() -> tuple[str, ...]:
-    """Processor features that levels are made of and that this machine has, e.g. ``("ssse3", ..., "amx_int8")``."""
+    """List the processor features of this machine that decide which levels it offers.
+
+    Returns
+    -------
+    tuple of str
+        For example ``("ssse3", ..., "amx_int8")``.
+
+    Examples
+    --------
+    >>> from mipp import cpu
+    >>> all(isinstance(name, str) for name in cpu.features())
+    True
+    """
     return _core.cpu_features()
 
 
 def levels() -> tuple[str, ...]:
-    """Levels that this machine offers, lowest first."""
+    """List the levels that this machine offers.
+
+    Returns
+    -------
+    tuple of str
+        Levels, lowest first.
+
+    Examples
+    --------
+    >>> from mipp import cpu
+    >>> cpu.levels()[0]
+    'portable'
+    """
     return _core.cpu_levels()
 
 
 def level() -> str:
-    """The level in force. CpuError if ``MIPP_CPU`` names none that this machine has."""
+    """Return the level in force.
+
+    Returns
+    -------
+    str
+        One of :func:`levels`.
+
+    Raises
+    ------
+    CpuError
+        ``MIPP_CPU`` names a level that this machine lacks.
+
+    Examples
+    --------
+    >>> from mipp import cpu
+    >>> cpu.level() in cpu.levels()
+    True
+    """
     _core.cpu_check_environment()
     return _core.cpu_level()
 
 
 def active() -> dict[str, str]:
-    """The tier that each kernel family uses now, by family: at most :func:`level`."""
+    """Return the tier that each kernel family uses now.
+
+    Returns
+    -------
+    dict of str to str
+        Family to tier, which is at most :func:`level`.
+
+    Raises
+    ------
+    CpuError
+        ``MIPP_CPU`` names a level that this machine lacks.
+
+    Examples
+    --------
+    >>> from mipp import cpu
+    >>> cpu.active()["ring"] in ("portable", "avx2", "avx512", "amx")
+    True
+    """
     _core.cpu_check_environment()
     return _core.cpu_active()
 
@@ -55,19 +113,24 @@ class _Forced:
 
 
 def force(name: str) -> _Forced:
-    """Puts a level in force for the whole process, at once; as a context manager, until the block ends.
+    """Put a level in force for the whole process, at once.
 
     Parameters
     ----------
     name : str
         One of :func:`levels`.
 
+    Returns
+    -------
+    context manager
+        When its block ends, the former level is in force again.
+
     Raises
     ------
     CpuError
-        An unknown level, or one that this machine or build lacks. The level in force stays.
+        The level is unknown, or this machine or build lacks it. The level in force does not change.
     DTypeError
-        ``name`` is no str.
+        ``name`` is not a str.
 
     Examples
     --------
@@ -82,14 +145,25 @@ def force(name: str) -> _Forced:
 
 
 def threads() -> int:
-    """Default number of threads: ``MIPP_NUM_THREADS``, else the processors that this process may use.
+    """Return the default number of threads: ``MIPP_NUM_THREADS``, else the processors this process may use.
 
-    These are the processors that it may run on, or fewer where a control group (a container) has a CPU quota, rounded
-    up to whole processors.
+    These are the processors that the process may run on; fewer if a control group (a container) has a CPU quota, which
+    is rounded up to whole processors.
+
+    Returns
+    -------
+    int
+        1 to 1024.
 
     Raises
     ------
     ParameterError
-        ``MIPP_NUM_THREADS`` is set to something else than an integer from 1 to 1024.
+        ``MIPP_NUM_THREADS`` is not an integer from 1 to 1024.
+
+    Examples
+    --------
+    >>> from mipp import cpu
+    >>> 1 <= cpu.threads() <= 1024
+    True
     """
     return _core.default_threads()

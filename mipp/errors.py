@@ -1,12 +1,21 @@
 """Typed errors of mipp.
 
-Every error inherits :class:`MippError` and the built-in type that fits, so that callers can catch either.
-Messages say what was expected; they never hold keys, features, queries or scores.
+Every error inherits :class:`MippError` and the built-in type that fits, so that callers can catch either. Messages say
+what was expected; they never hold keys, features, queries or scores.
+
+Examples
+--------
+>>> import mipp
+>>> try:
+...     mipp.Params(ring_bits=33)
+... except mipp.errors.ParameterError as error:
+...     print(error, isinstance(error, ValueError))
+ring_bits must be 16, 32 or 64, not 33 True
 """
 
 from __future__ import annotations
 
-#: what package indexes call this project; `mipp` there is another one
+#: name of this project on package indexes, where `mipp` is another project
 DISTRIBUTION = "mipp-retrieval"
 
 __all__ = [
@@ -45,39 +54,39 @@ __all__ = [
 
 
 class MippError(Exception):
-    """Base of all errors that mipp raises on purpose."""
+    """Base class of all errors that mipp raises on purpose."""
 
 
 class ParameterError(MippError, ValueError):
-    """A value outside its allowed range, or parameters that do not fit together."""
+    """A value is out of range, or parameters do not fit together."""
 
 
 class DTypeError(MippError, TypeError):
-    """An array or argument of the wrong type."""
+    """An array or argument has the wrong type."""
 
 
 class ShapeError(MippError, ValueError):
-    """An array of the wrong rank, length or memory layout."""
+    """An array has the wrong rank, length or memory layout."""
 
 
 class EncodingError(MippError, ValueError):
-    """Features that cannot be encoded: NaN, infinities, a norm beyond the bound."""
+    """Features cannot be encoded: NaN, infinities, or a norm beyond the bound."""
 
 
 class PlaintextRangeError(MippError, OverflowError):
-    """A number too large for a Paillier plaintext or a slot of one, or a result that may have become so."""
+    """A number, or a possible result, is too large for a Paillier plaintext or for a slot of one."""
 
 
 class ScoreRangeError(EncodingError):
-    """A score could leave the ring: the encoding, the row or the query is refused."""
+    """A score could leave the ring, so the encoding, the row or the query is refused."""
 
 
 class OutOfRangeError(ScoreRangeError):
-    """The servers found a row or a query beyond the encoding's bounds, which its owner's or user's client refuses."""
+    """The servers found a row or a query beyond the encoding's bounds; an honest client would have refused it."""
 
 
 class CpuError(MippError, RuntimeError):
-    """A processor level was forced that this machine, or this build, lacks."""
+    """A processor level was forced that this machine or this build lacks."""
 
 
 class NativeError(MippError, RuntimeError):
@@ -89,78 +98,114 @@ class NativeMemoryError(MippError, MemoryError):
 
 
 class KeyFileError(MippError, ValueError):
-    """A key file that is missing, corrupt, readable by others, or whose passphrase is wrong."""
+    """A key file is missing, corrupt or readable by others, or its passphrase is wrong."""
 
 
 class AuthenticationError(MippError, PermissionError):
-    """A signature, seal or authenticated ciphertext that does not verify."""
+    """A signature, sealed box or authenticated ciphertext does not verify."""
 
 
 class AccessDeniedError(MippError, PermissionError):
-    """A server refuses: no grant, a stale or exhausted grant, or a query that its rules forbid."""
+    """A server refuses a request: there is no grant, the grant is stale or used up, or its rules forbid the query."""
 
 
 class BusyError(MippError, RuntimeError):
-    """A server has too many requests at once; try again later. Clients retry by themselves for some seconds."""
+    """A server has too many requests; try again later. Clients retry by themselves for some seconds."""
 
 
 class StaleSnapshotError(MippError, RuntimeError):
-    """The index changed since the snapshot that a query names; ask for a new one and retry."""
+    """The index has changed since the snapshot that a query names; retry with a new snapshot."""
 
 
 class ProtocolError(MippError, RuntimeError):
-    """A protocol between servers was aborted: a peer failed, was silent, or sent what does not belong there."""
+    """A protocol between servers was aborted: a peer failed, was silent, or sent an unexpected message."""
 
 
 class IntegrityError(MippError, ValueError):
-    """A stored file whose content is not what was written."""
+    """A stored file is damaged: its content is not the one that was written."""
 
 
 class StoreError(MippError, OSError):
-    """The store could not read or write; nothing of the operation is visible."""
+    """The store could not read or write; the operation has had no effect."""
 
 
 class ConflictError(StoreError):
-    """Another change of the same owner came first, so this one has no place any more; try again on the new state."""
+    """Another change of the same owner came first; retry on the new state."""
 
 
 class LimitError(MippError, ValueError):
-    """A request that asks for more than a server gives at once, or a party beyond the limits of its card."""
+    """A request exceeds what a server gives at once, or a party exceeds the limits of its card."""
 
 
 class NonceReuseError(StoreError):
-    """A batch nonce that this server has seen with other content."""
+    """A batch nonce came again with other content."""
 
 
 class NotFoundError(MippError, LookupError):
-    """An unknown owner, user, batch or image."""
+    """An owner, user, batch or image is unknown."""
 
 
 class UnknownNameError(NotFoundError, ParameterError):
-    """A name that nobody has, where an object or an id would do, too."""
+    """No party has this name (an object or an id is accepted, too)."""
 
 
 class DeploymentError(MippError, ValueError):
-    """A folder that is no deployment, or one of another format or parameters."""
+    """A folder is not a deployment, or has another format or other parameters."""
 
 
 class MessageError(MippError, ValueError):
-    """A malformed message, or one of another format version."""
+    """A message is malformed, or has another format version."""
 
 
 class ImageError(MippError, ValueError):
-    """A file that is no readable image."""
+    """A file is not a readable image."""
 
 
 class MissingExtraError(MippError, ImportError):
-    """A library that only some uses need is not installed; the message names the extra."""
+    """An optional library is not installed; the message names the extra to install."""
 
 
 def missing_extra(need: str, extra: str) -> MissingExtraError:
-    """The error for ``need``, a clause such as "plots need matplotlib", with the command that installs ``extra``."""
+    """Make the error for a missing optional library, with the command that installs it.
+
+    Parameters
+    ----------
+    need : str
+        A clause such as "plots need matplotlib".
+    extra : str
+        Name of the extra.
+
+    Returns
+    -------
+    MissingExtraError
+        The error, to be raised.
+
+    Examples
+    --------
+    >>> from mipp.errors import missing_extra
+    >>> print(missing_extra("plots need matplotlib", "plot"))
+    plots need matplotlib: pip install 'mipp-retrieval[plot]'
+    """
     return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]'")
 
 
 def plain_text(text: str) -> str:
-    """Another party's text, fit for a terminal: printable characters only, and at most 500 of them."""
+    """Make another party's text safe for a terminal: at most 500 characters, all printable.
+
+    Parameters
+    ----------
+    text : str
+        Text of another party.
+
+    Returns
+    -------
+    str
+        The text, with ``?`` for characters that are not printable.
+
+    Examples
+    --------
+    >>> from mipp.errors import plain_text
+    >>> plain_text("red" + chr(27) + "[31m")
+    'red?[31m'
+    """
     return "".join(c if c.isprintable() else "?" for c in text[:500])

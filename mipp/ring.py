@@ -1,4 +1,4 @@
-"""Wrapping matrix products over Z mod 2^k: what every server computes for a query."""
+"""Matrix products over the integers modulo 2^16, 2^32 or 2^64: the product that every server computes for a query."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ def matmul(
     out: npt.NDArray[np.unsignedinteger] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[np.unsignedinteger]:
-    """``out[b, r] = sum_d rows[r, d] * columns[b, d]`` modulo 2^k, k being the bits of a word.
+    """Multiply stored rows with the query shares of a batch of queries, modulo 2^ring_bits.
+
+    The result is ``out[b, r] = sum_d rows[r, d] * columns[b, d]`` modulo 2^ring_bits, the bits of a word.
 
     Parameters
     ----------
     rows : ndarray of uint16, uint32 or uint64, shape (N, D)
         Stored words, C-contiguous, native byte order; may be read-only (memory-mapped). D >= 1, N may be 0. Fastest
-        when a row is a multiple of 64 bytes. May be secret: time and memory access depend on shapes only.
-    columns : ndarray, shape (B, D)
-        One query column per row, of the dtype of ``rows``, C-contiguous. May be secret. In a batch,
-        each column costs less: rows are read once for all.
-    out : ndarray, shape (B, N), optional
-        Where to write; its rows must be contiguous, but may lie apart (a slice of columns of a larger array). Must
-        not overlap the inputs. Large answers are written past the caches, which is faster, if N words are
-        a multiple of 64 bytes.
+        if a row is a multiple of 64 bytes. May be secret: time and memory access depend on shapes only.
+    columns : ndarray, shape (B, D), dtype of ``rows``
+        One query share in each row, C-contiguous. May be secret. In a batch each query costs less, because rows are
+        read once for all.
+    out : ndarray, shape (B, N), dtype of ``rows``, optional
+        Where to write. Its rows must be contiguous, but may lie apart (a slice of columns of a larger array). Must
+        not overlap the inputs. Large results are written past the caches, which is faster, if N words are a multiple
+        of 64 bytes.
     threads : int, optional
-        1 to 1024; default :func:`mipp.cpu.threads`. Threads share the rows out.
+        1 to 1024; default :func:`mipp.cpu.threads`. The rows are divided among threads.
 
     Returns
     -------
-    ndarray, shape (B, N)
-        ``out``, or a new array of the dtype of ``rows`` that begins at a cache line.
+    ndarray, shape (B, N), dtype of ``rows``
+        ``out``, or a new array that begins at a cache line. As secret as the inputs.
 
     Raises
     ------
     DTypeError
-        No array, another dtype or byte order, or dtypes that differ.
+        An argument is not an array, or has another dtype or byte order; or the dtypes differ.
     ShapeError
-        Another rank, D = 0, different D, an ``out`` of another shape, or a memory layout other than asked for.
+        An array has another rank or memory layout, D is 0 or differs, or ``out`` has another shape.
     ParameterError
-        ``threads`` out of range, a bad ``MIPP_NUM_THREADS``, or an ``out`` that overlaps an input.
+        ``threads`` is out of range, ``MIPP_NUM_THREADS`` is invalid, or ``out`` overlaps an input.
 
     Examples
     --------

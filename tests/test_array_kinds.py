@@ -94,10 +94,10 @@ def shared(a):
     return sharing.open_share(got.shares[1], 1, got.nonce, 4, keys).tolist()
 
 
-def columns(a):
+def asked(a):
     params = Params(3, 1, 32)
-    made = sharing.query_columns(a, params)
-    return {s: c.shape for s, c in made.items()}
+    made = sharing.query_shares(a, params)
+    return {s: share.shape for s, share in made.items()}
 
 
 def searched(a):
@@ -120,7 +120,7 @@ INTEGERS = {
     "phe array *": lambda a: opened(a * numbers()[1]),
     "phe array -": lambda a: opened(a - numbers()[1]),
     "share_rows": shared,
-    "query_columns": columns,
+    "query_shares": asked,
     "encode_rows": lambda a: ENCODING.encode_rows(a).tolist(),
     "encode_queries": lambda a: ENCODING.encode_queries(a).tolist(),
     "values": lambda a: ENCODING.values(a, VALUES).tolist(),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mipp import Encoding
-from mipp.encoding import Projection, pca, rotation, tune
+from mipp.encoding import Projection, fit, pca, rotation, tune
 from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ScoreRangeError, ShapeError
 
 
@@ -123,6 +123,12 @@ def test_fit_uses_the_sample_only_for_public_constants():
         Encoding.fit("ip", np.zeros((3, 3)))
     with pytest.raises(ShapeError):
         Encoding.fit("ip", np.zeros((0, 3)))
+
+
+def test_fit_is_a_method_and_a_function():
+    sample = np.random.default_rng(0).normal(size=(10, 3))
+    e = fit("l2", sample, center=True, quantile=0.9)
+    assert type(e) is Encoding and e == Encoding.fit("l2", sample, center=True, quantile=0.9)
 
 
 def test_serialisation_and_hash():

@@ -1,12 +1,17 @@
 """Constants of the Galois rings: proved for every n, t and k that is offered."""
 
+import copy
+import dataclasses
 import itertools
+import pickle
 
 import numpy as np
 import pytest
 
 from mipp.errors import ParameterError
-from mipp.params import GaloisRing, Params, solve_mod_2k
+from mipp.params import Params
+from mipp.sharing import constants
+from mipp.sharing.galois import GaloisRing, solve_mod_2k
 
 ALL = [(n, t) for n in range(3, 8) for t in range(1, 4) if n >= 2 * t + 1]
 
@@ -26,7 +31,7 @@ def test_tiny_rings_exhaustively(m, k):
 
 @pytest.mark.parametrize(("n", "t"), ALL)
 def test_points_differ_by_units(n, t):
-    ring = Params(n, t, 64).ring
+    ring = constants.galois_ring(Params(n, t, 64))
     points = [ring.zero] + [ring.point(i) for i in range(1, n + 1)]
     for a, b in itertools.combinations(points, 2):
         assert ring.is_unit(ring.sub(a, b))
@@ -54,13 +59,13 @@ def _invertible(matrix, k):
 def test_views_of_t_servers_are_independent_of_the_features(n, t):
     """What any t servers hold is an invertible map of the t keystream words, whatever the row is."""
     p = Params(n, t, 32)
-    m, rows = p.m, p.row_matrices()
+    m, rows = p.m, constants.row_matrices(p)
 
     def masks(server):
-        """This server's value as a matrix of the keystream words of all key servers, (m, t m)."""
+        """This server's value as a matrix of the keystream words of all key centres, (m, t m)."""
         out = np.zeros((m, t * m), np.uint32)
-        if server in p.key_servers:
-            j = p.key_servers.index(server)
+        if server in p.key_centres:
+            j = p.key_centres.index(server)
             out[:, j * m : (j + 1) * m] = np.eye(m, dtype=np.uint32)
         else:
             for j in range(t):
@@ -72,11 +77,11 @@ def test_views_of_t_servers_are_independent_of_the_features(n, t):
 
 
 @pytest.mark.parametrize(("n", "t"), ALL)
-def test_columns_of_t_servers_are_independent_of_the_query(n, t):
+def test_query_shares_of_t_servers_are_independent_of_the_query(n, t):
     p = Params(n, t, 32)
-    for storage in itertools.combinations(p.storage_servers, t + 1):
-        servers = storage + p.key_servers
-        matrices = p.column_matrices(servers)
+    for clouds in itertools.combinations(p.clouds, t + 1):
+        servers = clouds + p.key_centres
+        matrices = constants.query_matrices(p, servers)
         blocks = [np.concatenate([matrices[i, 1 + j] for j in range(t)], axis=1) for i in range(len(servers))]
         for group in itertools.combinations(range(len(servers)), t):
             assert _invertible(np.concatenate([blocks[i] for i in group]), 32)
@@ -108,3 +113,45 @@ def test_padding():
     assert Params(7, 3, 64).padded(1) == 6
     with pytest.raises(ParameterError):
         Params().padded(0)
+
+
+def test_the_paillier_scheme_has_one_cloud():
+    p = Params(2, 1, 32, "homomorphic")
+    assert (p.clouds, p.key_centres, p.m) == ((1,), (2,), 1)
+    assert p.check_servers([2, 1]) == (1, 2)
+    for bad in ([1], [2], [1, 1], [1, 2, 3], []):
+        with pytest.raises(ParameterError):
+            p.check_servers(bad)
+
+
+def test_old_names_go_on_for_one_release():
+    with pytest.warns(DeprecationWarning, match="ring_bits"):
+        p = Params(3, 1, k=16)
+    assert p == Params(3, 1, 16) and p.ring_bits == 16
+    with pytest.warns(DeprecationWarning), pytest.raises(ParameterError):
+        Params(k=None)
+    for old, value in (("k", 16), ("storage_servers", (1, 2)), ("key_servers", (3,))):
+        with pytest.warns(DeprecationWarning, match=f"Params.{old}"):
+            assert getattr(p, old) == value
+    with pytest.warns(DeprecationWarning, match="galois_ring"):
+        assert p.ring.one == (1, 0)
+    for old, new in (
+        ("row_matrices", constants.row_matrices), ("row_weights", constants.row_weights),
+        ("row_degree_matrices", constants.row_degree_matrices),
+        ("column_degree_matrices", constants.query_degree_matrices),
+    ):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match=old):
+            assert getattr(p, old)() is new(p)
+    with pytest.warns(DeprecationWarning, match="query_matrices"):
+        assert p.column_matrices([3, 1, 2]) is constants.query_matrices(p, [1, 2, 3])
+    with pytest.warns(DeprecationWarning, match="GaloisRing"):
+        from mipp.params import GaloisRing as Moved
+    assert Moved is GaloisRing
+
+
+def test_parameters_cannot_be_changed_and_are_equal_by_value():
+    p = Params()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        p.n = 4
+    assert dataclasses.replace(p, ring_bits=64) == Params(3, 1, 64) and hash(p) == hash(Params(3, 1, 32))
+    assert copy.copy(p) == pickle.loads(pickle.dumps(p)) == p and repr(p).startswith("Params(n=3, t=1, ring_bits=32")

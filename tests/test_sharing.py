@@ -12,23 +12,25 @@ from hypothesis import strategies as st
 from mipp import ring
 from mipp.crypto import schedule
 from mipp.errors import DTypeError, ParameterError, ShapeError
-from mipp.params import Params, solve_mod_2k
+from mipp.params import Params
 from mipp.sharing import (
     OwnerKeys,
     Run,
     RunningTopK,
-    _columns,
-    _share_rows,
     add_zero_share,
-    as_words,
     batch_schedules,
-    key_server_product,
+    constants,
+    key_centre_product,
     open_share,
-    query_columns,
+    query_shares,
     reconstruct,
     share_rows,
     top_k,
 )
+from mipp.sharing.galois import solve_mod_2k
+from mipp.sharing.queries import _query_shares
+from mipp.sharing.rows import _share_rows
+from mipp.sharing.words import as_words
 
 from .kernels.conftest import tier  # noqa: F401  (a fixture)
 
@@ -41,11 +43,11 @@ def load_vectors():
 
 
 def solve_randomness(vector, params, servers):
-    """Random words (t, 1, D) that the columns of the first t servers were made with."""
+    """Random words (t, 1, D) from which the query shares of the first t servers were made."""
     p, m, t = params, params.m, params.t
     d = p.padded(vector["dim"])
-    q = [v % (1 << p.k) for v in vector["query"]] + [0] * (d - vector["dim"])
-    matrices = p.column_matrices(servers).astype(object)
+    q = [v % (1 << p.ring_bits) for v in vector["query"]] + [0] * (d - vector["dim"])
+    matrices = constants.query_matrices(p, servers).astype(object)
     random = np.zeros((t, 1, d), p.dtype)
     for g in range(d // m):
         group = slice(g * m, g * m + m)
@@ -56,7 +58,7 @@ def solve_randomness(vector, params, servers):
             )
             for b in range(m):
                 augmented.append([int(matrices[i, 1 + j, b, c]) for j in range(t) for c in range(m)] + [int(right[b])])
-        solved = solve_mod_2k(augmented, p.k)
+        solved = solve_mod_2k(augmented, p.ring_bits)
         for j in range(t):
             random[j, 0, group] = [solved[j * m + c][-1] for c in range(m)]
     return random
@@ -65,11 +67,11 @@ def solve_randomness(vector, params, servers):
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("number", range(len(load_vectors())))
 def test_known_answer(number):
-    """Server keys, shares, columns, zero shares, answers and scores, bit for bit, through the native kernels."""
+    """Server keys, shares, query shares, zero and score shares and scores, bit for bit, through the native kernels."""
     v = load_vectors()[number]
     p = Params(v["n"], v["t"], v["k"])
     keys = OwnerKeys(*(bytes.fromhex(v[name]) for name in ("owner_root", "deployment", "registration")), p)
-    assert {str(s): keys.server_key(s).hex() for s in p.key_servers} == v["server_keys"]
+    assert {str(s): keys.server_key(s).hex() for s in p.key_centres} == v["server_keys"]
 
     nonce, header = bytes.fromhex(v["batch_nonce"]), bytes.fromhex(v["header"])
     rows = np.array(v["features"], np.int64)
@@ -78,25 +80,25 @@ def test_known_answer(number):
 
     servers = tuple(v["servers"])
     query = as_words(np.array([v["query"]], np.int64), p, "query")
-    columns = _columns(query, solve_randomness(v, p, servers), p, servers)
-    assert {str(i): c[0].tolist() for i, c in columns.items()} == v["columns"]
+    asked = _query_shares(query, solve_randomness(v, p, servers), p, servers)
+    assert {str(i): c[0].tolist() for i, c in asked.items()} == v["columns"]
 
     pairs = {tuple(map(int, name.split(","))): bytes.fromhex(key) for name, key in v["pair_keys"].items()}
-    answers = {}
+    score_shares = {}
     for i in servers:
         out = np.empty((1, len(rows)), p.dtype)
         if i in shared.shares:
-            ring.matmul(shared.shares[i], columns[i], out=out)
+            ring.matmul(shared.shares[i], asked[i], out=out)
         else:
-            schedules = batch_schedules(keys.server_key(i), [nonce], [v["dim"]], [len(rows)], p.k)
+            schedules = batch_schedules(keys.server_key(i), [nonce], [v["dim"]], [len(rows)], p.ring_bits)
             run = Run(np.array([0]), np.array([0]), np.array([len(rows)]))
-            key_server_product(schedules, run, columns[i], out)
+            key_centre_product(schedules, run, asked[i], out)
         mine = {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}
         add_zero_share(out, i, servers, mine, header, np.frombuffer(nonce, np.uint8)[None], np.array([len(rows)]))
-        answers[str(i)] = out[0].tolist()
-    assert answers == v["answers"]
+        score_shares[str(i)] = out[0].tolist()
+    assert score_shares == v["answers"]
 
-    stacked = [np.array([a], p.dtype) for a in answers.values()]
+    stacked = [np.array([a], p.dtype) for a in score_shares.values()]
     assert reconstruct(stacked)[0].tolist() == v["scores"]
     best = sorted(range(len(rows)), key=lambda r: (-v["scores"][r], r))
     assert top_k(stacked, len(rows))[0][0].tolist() == best
@@ -112,26 +114,24 @@ def fresh_keys(params, seed=0):
 @given(st.sampled_from(ALL), st.integers(1, 40), st.integers(1, 9), st.integers(1, 3), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_scores_come_back(params, dim, rows, queries, seed):
-    """Any parameters, any admissible set of servers: the answers add up to the inner products mod 2^k."""
+    """Any parameters, any admissible set of servers: the score shares add up to the inner products mod 2^k."""
     rng = np.random.default_rng(seed)
     x, q = (rng.integers(0, 1 << 62, (count, dim)).astype(params.dtype) for count in (rows, queries))
     keys = fresh_keys(params, seed)
     shared = share_rows(x, keys)
-    chosen = (
-        tuple(sorted(rng.choice(params.storage_servers, params.t + 1, replace=False).tolist())) + params.key_servers
-    )
-    columns = query_columns(q, params, chosen)
-    answers = []
+    chosen = tuple(sorted(rng.choice(params.clouds, params.t + 1, replace=False).tolist())) + params.key_centres
+    asked = query_shares(q, params, chosen)
+    score_shares = []
     for i in chosen:
         out = np.zeros((queries, rows), params.dtype)
         if i in shared.shares:
-            ring.matmul(shared.shares[i], columns[i], out=out)
+            ring.matmul(shared.shares[i], asked[i], out=out)
         else:
-            schedules = batch_schedules(keys.server_key(i), [shared.nonce], [dim], [rows], params.k)
-            key_server_product(schedules, Run(np.array([0]), np.array([0]), np.array([rows])), columns[i], out)
-        answers.append(out)
-    expected = (q @ x.T).view(f"i{params.k // 8}")
-    assert np.array_equal(reconstruct(answers), expected)
+            schedules = batch_schedules(keys.server_key(i), [shared.nonce], [dim], [rows], params.ring_bits)
+            key_centre_product(schedules, Run(np.array([0]), np.array([0]), np.array([rows])), asked[i], out)
+        score_shares.append(out)
+    expected = (q @ x.T).view(f"i{params.ring_bits // 8}")
+    assert np.array_equal(reconstruct(score_shares), expected)
 
 
 def test_zero_shares_cancel_over_all_and_only_all():
@@ -158,7 +158,7 @@ def test_zero_shares_of_many_queries_are_made_in_parts(monkeypatch):
         return out
 
     whole = share()
-    monkeypatch.setattr("mipp.sharing._INFOS_AT_ONCE", 6)
+    monkeypatch.setattr("mipp.sharing.scores._INFOS_AT_ONCE", 6)
     assert np.array_equal(whole, share())
 
 
@@ -171,7 +171,7 @@ def test_the_zero_share_of_some_rows_is_that_part_of_the_whole(monkeypatch):
         return out
 
     whole = share(nonces, rows)
-    monkeypatch.setattr("mipp.sharing._INFOS_AT_ONCE", 6)
+    monkeypatch.setattr("mipp.sharing.scores._INFOS_AT_ONCE", 6)
     assert np.array_equal(share(nonces, np.array([7, 1, 70]), 43), whole[:, 43:])
     assert np.array_equal(share(nonces[2:], np.array([9]), 61), whole[:, 112:])
     assert np.array_equal(share(nonces[:2], np.array([49, 1]), 1), whole[:, 1:51])
@@ -179,18 +179,18 @@ def test_the_zero_share_of_some_rows_is_that_part_of_the_whole(monkeypatch):
 
 def test_running_top_k_equals_top_k():
     rng = np.random.default_rng(0)
-    answers = [rng.integers(0, 2**16, (4, 900)).astype(np.uint16) for _ in range(3)]
+    score_shares = [rng.integers(0, 2**16, (4, 900)).astype(np.uint16) for _ in range(3)]
     for k in (1, 10, 900):
         running = RunningTopK(4, k)
         for a, b in ((0, 3), (3, 3), (3, 500), (500, 900)):
-            running.add([x[:, a:b].copy() for x in answers])
+            running.add([x[:, a:b].copy() for x in score_shares])
             assert running.seen == b
-        rows, scores = top_k(answers, k)
+        rows, scores = top_k(score_shares, k)
         assert np.array_equal(running.rows, rows) and np.array_equal(running.scores, scores)
         bounded = RunningTopK(4, k, low=-9000, high=9000)
-        bounded.add([x[:, :450].copy() for x in answers])
-        bounded.add([x[:, 450:].copy() for x in answers])
-        rows, scores = top_k(answers, k, low=-9000, high=9000)
+        bounded.add([x[:, :450].copy() for x in score_shares])
+        bounded.add([x[:, 450:].copy() for x in score_shares])
+        rows, scores = top_k(score_shares, k, low=-9000, high=9000)
         assert np.array_equal(bounded.rows, rows) and np.array_equal(bounded.scores, scores)
         there = scores > -(2**63)
         assert np.abs(scores[there]).max() <= 9000 and there.all() == (k < 900)
@@ -255,33 +255,33 @@ def test_stored_shares_are_uniform_and_independent_of_the_rows(params, name):
         assert looks_uniform(first + params.dtype.type(3) * shared.shares[2])
     # the plaintext test of the test: without keystream the same statistic fails
     words = np.pad(as_words(x, params, "rows"), ((0, 0), (0, params.padded(16) - 16)))
-    planted = words.reshape(len(x), -1, params.m) @ params.row_matrices()[0, 0].T
+    planted = words.reshape(len(x), -1, params.m) @ constants.row_matrices(params)[0, 0].T
     assert not looks_uniform(planted)
 
 
 @pytest.mark.parametrize("params", [Params(3, 1, 16), Params(3, 1, 32), Params(5, 2, 64)], ids=str)
-def test_query_columns_are_uniform_and_independent_of_the_query(params, monkeypatch):
+def test_query_shares_are_uniform_and_independent_of_the_query(params, monkeypatch):
     rng = np.random.default_rng(2)
     monkeypatch.setattr(schedule, "random_bytes", rng.bytes)
     for value in (0, 1, -7):
-        columns = query_columns(np.full((2000, 15), value), params)
-        for column in columns.values():
-            assert looks_uniform(column)
-        assert looks_uniform(columns[1][:, 15:]), "padding is random too"
+        asked = query_shares(np.full((2000, 15), value), params)
+        for share in asked.values():
+            assert looks_uniform(share)
+        assert looks_uniform(asked[1][:, 15:]), "padding is random too"
     monkeypatch.setattr(schedule, "random_bytes", lambda n: b"\0" * n)
-    planted = query_columns(np.full((2000, 15), 1), params)
+    planted = query_shares(np.full((2000, 15), 1), params)
     assert not looks_uniform(planted[1])
 
 
-def test_answers_are_uniform_without_the_others():
-    """Rows and columns all zero: what is left of an answer is its zero share."""
+def test_score_shares_are_uniform_without_the_others():
+    """If rows and queries are all zero, a score share is its zero share."""
     header, nonces, rows = b"h" * 32, np.zeros((1, 16), np.uint8), np.array([20_000])
     pairs = {2: b"x" * 32, 3: b"y" * 32}
-    answer = np.zeros((1, 20_000), np.uint32)
-    assert not looks_uniform(answer)
-    add_zero_share(answer, 1, (1, 2, 3), pairs, header, nonces, rows)
-    assert looks_uniform(answer)
-    two = answer.copy()
+    score_share = np.zeros((1, 20_000), np.uint32)
+    assert not looks_uniform(score_share)
+    add_zero_share(score_share, 1, (1, 2, 3), pairs, header, nonces, rows)
+    assert looks_uniform(score_share)
+    two = score_share.copy()
     add_zero_share(two, 2, (1, 2, 3), {1: b"x" * 32, 3: b"z" * 32}, header, nonces, rows)
     assert looks_uniform(two)
 
@@ -291,7 +291,7 @@ def test_fresh_randomness_by_default():
     keys = fresh_keys(p)
     a, b = (share_rows(np.ones((3, 4), np.int32), keys) for _ in range(2))
     assert a.nonce != b.nonce and not np.array_equal(a.shares[1], b.shares[1])
-    c, d = (query_columns(np.ones((1, 4), np.int32), p) for _ in range(2))
+    c, d = (query_shares(np.ones((1, 4), np.int32), p) for _ in range(2))
     assert not np.array_equal(c[1], d[1])
 
 
@@ -304,7 +304,7 @@ def test_bad_input():
         with pytest.raises(error):
             share_rows(bad, keys)
     with pytest.raises(ParameterError):
-        query_columns(np.ones((1, 3), int), p, [1, 2])
+        query_shares(np.ones((1, 3), int), p, [1, 2])
     with pytest.raises(ParameterError):
         open_share(np.ones((1, 4), np.uint32), 3, b"n" * 16, 4, keys)
     with pytest.raises(ShapeError):
@@ -323,3 +323,23 @@ def test_open_share_with_gaps():
     left = np.array([0, 3, 9])
     got = open_share(shared.shares[2][left], 2, shared.nonce, 6, keys, rows=10, ordinals=left)
     assert np.array_equal(got, x[left])
+
+
+def test_old_names_go_on_for_one_release():
+    from mipp import sharing
+
+    for old, new in (
+        ("query_columns", "query_shares"), ("key_server_product", "key_centre_product"),
+        ("key_server_rows", "key_centre_rows"), ("key_server_words", "key_centre_words"),
+    ):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match=new):
+            assert getattr(sharing, old) is getattr(sharing, new)
+    with pytest.raises(AttributeError):
+        sharing.query_rows  # noqa: B018
+    shares = [np.ones((1, 3), np.uint32)] * 3
+    with pytest.warns(DeprecationWarning, match="score_shares"):
+        assert reconstruct(answers=shares).tolist() == [[3, 3, 3]]
+    with pytest.warns(DeprecationWarning, match="ring_bits"):
+        assert len(batch_schedules(bytes(32), [bytes(16)], [8], [1], k=32)) == 1
+    with pytest.raises(TypeError):
+        reconstruct(shares, columns=1)

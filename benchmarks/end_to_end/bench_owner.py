@@ -33,7 +33,7 @@ def bench_share_rows(benchmark, threads):
     facts = compare(
         benchmark,
         lambda: share_rows(rows, keys, threads=threads),
-        lambda: seconds(lambda: [rows.copy() for _ in keys.params.storage_servers]),
+        lambda: seconds(lambda: [rows.copy() for _ in keys.params.clouds]),
         rounds=min(ROUNDS, 5),
     )
     describe(benchmark, "share_rows / two copies", threads, ROWS, **facts, limit_ms=1500)

@@ -19,7 +19,7 @@ from mipp import cpu
 from mipp.backends import CpuBackend
 from mipp.server.cloud import _segments
 from mipp.server.plan import Plan
-from mipp.sharing import add_zero_share, batch_schedules, key_server_product, query_columns
+from mipp.sharing import add_zero_share, batch_schedules, key_centre_product, query_shares
 
 SMALL = 10
 K = 10
@@ -56,11 +56,11 @@ class Products:
         self.params = deployment.config.params
         stores = {i: s.store for i, s in deployment.servers.items()}
         self.plans = {i: Plan([store.view(owner.id)], store.view(owner.id).ids) for i, store in stores.items()}
-        self.columns = query_columns(query, self.params)
+        self.columns = query_shares(query, self.params)
         view = stores[self.params.n].view(owner.id)
         key = owner.keys.server_key(self.params.n)
         nonces, dims, rows = zip(*[(b.id, b.dim, b.rows) for b in view.batches], strict=True)
-        self.schedules = batch_schedules(key, nonces, dims, rows, self.params.k)
+        self.schedules = batch_schedules(key, nonces, dims, rows, self.params.ring_bits)
         total = self.plans[1].total
         self.out = {i: np.zeros((1, total), self.params.dtype) for i in stores}
         self.pairs = {i: os.urandom(32) for i in stores}
@@ -72,7 +72,7 @@ class Products:
 
     def key_centre(self, i, threads):
         (part,) = self.plans[i].parts
-        key_server_product(self.schedules, part.run, self.columns[i], self.out[i], threads=threads)
+        key_centre_product(self.schedules, part.run, self.columns[i], self.out[i], threads=threads)
 
     def zero_shares(self, threads):
         header, servers = os.urandom(32), self.params.check_servers(tuple(self.plans))
@@ -82,8 +82,8 @@ class Products:
     def run(self, threads):
         """Seconds of all of it."""
         spent = {
-            "cloud": sum(seconds(lambda i=i: self.cloud(i, threads)) for i in self.params.storage_servers),
-            "key centre": sum(seconds(lambda i=i: self.key_centre(i, threads)) for i in self.params.key_servers),
+            "cloud": sum(seconds(lambda i=i: self.cloud(i, threads)) for i in self.params.clouds),
+            "key centre": sum(seconds(lambda i=i: self.key_centre(i, threads)) for i in self.params.key_centres),
             "zero shares": seconds(lambda: self.zero_shares(threads)),
         }
         for name, value in spent.items():

@@ -28,7 +28,7 @@ def add_small_batches(deployment, owner, vectors, size):
             rows = encoded[start : start + size]
             shared = share_rows(rows, owner.keys, config.encoding.hash, threads=1)
             info = FileInfo(
-                config.params_hash, owner.id, shared.nonce, config.params.k, dim, width, 0, len(rows), len(rows)
+                config.params_hash, owner.id, shared.nonce, config.params.ring_bits, dim, width, 0, len(rows), len(rows)
             )
             position += 1
             view = next_view(owner.id, position, view, shared.nonce, bytes(32))

@@ -17,6 +17,7 @@ from benchmarks.common import seconds
 from mipp import cpu
 from mipp._native import _core
 from mipp.params import Params
+from mipp.sharing import constants
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "1000000"))
 DIM = 128
@@ -53,19 +54,19 @@ def paired(benchmark, ours, baseline, group, rounds):
 
 
 def empty_shares(params):
-    return [np.empty((ROWS, params.padded(DIM)), params.dtype) for _ in params.storage_servers]
+    return [np.empty((ROWS, params.padded(DIM)), params.dtype) for _ in params.clouds]
 
 
 def sharing(rows, params, threads, outs=None):
     """Shares all rows; into new arrays if no `outs` are given."""
     schedules = [_core.KeySchedules(KEY, np.zeros((1, 50), np.uint8), 1)] * params.t
-    matrices, segments = params.row_matrices(), [0] * params.t
+    matrices, segments = constants.row_matrices(params), [0] * params.t
     return lambda: _core.share_rows(rows, schedules, segments, 0, matrices, outs or empty_shares(params), threads)
 
 
 def numpy_sharing(rows, params):
     """The same by hand for m = 2: AES-CTR of `cryptography`, wrapping arithmetic of numpy."""
-    matrices = params.row_matrices()
+    matrices = constants.row_matrices(params)
 
     def call():
         cipher = Cipher(algorithms.AES(KEY), modes.CTR(bytes(16))).encryptor()
@@ -82,7 +83,7 @@ def numpy_sharing(rows, params):
 
 
 def share_size(rows, params):
-    return rows.nbytes + len(params.storage_servers) * ROWS * params.padded(DIM) * 4
+    return rows.nbytes + len(params.clouds) * ROWS * params.padded(DIM) * 4
 
 
 @pytest.mark.parametrize("pages", ["fresh", "reused"])

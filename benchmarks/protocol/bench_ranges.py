@@ -41,8 +41,8 @@ def words_of(encoding, rows):
     features = np.random.default_rng(0).normal(size=(rows, encoding.dim)).astype(np.float32) * 30
     keys = OwnerKeys(bytes(32), b"d" * 16, b"r" * 16, params)
     shared = share_rows(encoding.encode_rows(features), keys)
-    schedules = batch_schedules(keys.server_key(3), [shared.nonce], [encoding.encoded_dim], [rows], params.k)
-    blocks = params.padded(encoding.encoded_dim) * params.k // 128
+    schedules = batch_schedules(keys.server_key(3), [shared.nonce], [encoding.encoded_dim], [rows], params.ring_bits)
+    blocks = params.padded(encoding.encoded_dim) * params.ring_bits // 128
 
     def keystream(start, stop):
         out = np.empty((stop - start, params.padded(encoding.encoded_dim)), params.dtype)

@@ -93,11 +93,12 @@ def bench_zero_share(small=False):
 def bench_share_rows(small=False):
     from mipp._native import _core
     from mipp.params import Params
+    from mipp.sharing import constants
 
     params = Params(3, 1, 32)
     rows = words((500 if small else 4_000, DIM), np.uint32)
-    outs = [zeros((len(rows), params.padded(DIM)), np.uint32) for _ in params.storage_servers]
-    schedules, matrices = [_core.KeySchedules(KEY, np.zeros((1, 50), np.uint8), 1)], params.row_matrices()
+    outs = [zeros((len(rows), params.padded(DIM)), np.uint32) for _ in params.clouds]
+    schedules, matrices = [_core.KeySchedules(KEY, np.zeros((1, 50), np.uint8), 1)], constants.row_matrices(params)
     return lambda: _core.share_rows(rows, schedules, [0], 0, matrices, outs, 1)
 
 

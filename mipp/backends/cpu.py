@@ -11,7 +11,7 @@ import numpy as np
 from .. import ring
 from ..io.memory import WINDOW_BYTES, ahead
 from ..params import Params
-from ..sharing import key_server_product, key_server_rows
+from ..sharing import key_centre_product, key_centre_rows
 from .base import Backend, Keystream, Rows, Segment
 
 __all__ = ["CpuBackend"]
@@ -89,11 +89,11 @@ class _KeystreamRows(Rows):
             a, b = max(start, part.start), min(stop, part.stop)
             if a < b:
                 into = out[:, a - start : b - start]
-                key_server_product(part.schedules(), part.cut(a, b), query_share, into, threads=self._threads)
+                key_centre_product(part.schedules(), part.cut(a, b), query_share, into, threads=self._threads)
 
     def words(self, dim: int) -> np.ndarray:
         rows = np.empty((self._parts[-1].stop if self._parts else 0, dim), self._params.dtype)
         for part in self._parts:
             if part.start < part.stop:
-                rows[part.start : part.stop] = key_server_rows(part.schedules(), part.run, self._params, dim)
+                rows[part.start : part.stop] = key_centre_rows(part.schedules(), part.run, self._params, dim)
         return rows

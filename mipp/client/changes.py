@@ -123,7 +123,7 @@ class ChangeMaker:
         position = head.position + 1
         view = next_view(owner.id, position, head.view, op, facts)
         frames = owner.sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
-        first = owner.config.params.key_servers[-1]
+        first = owner.config.params.key_centres[-1]
         try:
             # one server is always asked first, so of two changes that compete one wins everywhere
             votes = [owner.channel.gather({first: frames})[first]]

@@ -74,7 +74,7 @@ class Fetcher:
         named = self._places(hits)
         wanted = sorted({place for place in named if place[0] != _SEVERAL})
         found: dict[Place, FetchedImage] = {}
-        clouds = sorted(self._user.config.params.storage_servers, key=lambda s: s != self._user.servers[0])
+        clouds = sorted(self._user.config.params.clouds, key=lambda s: s != self._user.servers[0])
         for cloud in clouds:  # what is damaged or missing at one is asked for at the next
             left = [p for p in wanted if p not in found or isinstance(found[p].error, _ELSEWHERE)]
             if left:
@@ -119,7 +119,7 @@ class Fetcher:
         MippError
             Servers refused every image for one reason, such as a user whom nobody grants anything.
         """
-        key_centre = self._user.config.params.key_servers[0]
+        key_centre = self._user.config.params.key_centres[0]
         opener = _Opener(self._user.config.id, self._user.id, self._box_key, cloud, key_centre)
         out: dict[Place, FetchedImage] = {}
         refusals: list[MippError] = []

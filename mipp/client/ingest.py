@@ -248,7 +248,7 @@ def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Pr
     also from another file; chunks that the file held before and holds no more are deleted at the end.
     """
     encoding, params = owner.config.encoding, owner.config.params
-    row_bytes = params.padded(encoding.encoded_dim) * params.k // 8
+    row_bytes = params.padded(encoding.encoded_dim) * params.ring_bits // 8
     chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
     digest = hashlib.sha256()
     labels: list[str] = []

@@ -75,7 +75,7 @@ def _images(owner: ImageOwner, batch: bytes, rows: Sequence[int], got: m.Shares)
         for batch_id, row in zip(got.origin_batch, got.origin_row, strict=True)
     ]
     places = dict(zip(rows, ids, strict=True))
-    for server in owner.config.params.storage_servers:  # the second for what the first one has not
+    for server in owner.config.params.clouds:  # the second for what the first one has not
         missing = []
         for row, blob in _files(owner, server, batch, list(places)):
             image = places[row]

@@ -135,7 +135,7 @@ class ImageOwner(Client):
         key_part, cloud_part = self._image_parts()
         sealed = []
         for server, keys in sorted(self.config.servers.items()):
-            is_key = server in self.config.params.key_servers
+            is_key = server in self.config.params.key_centres
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
             sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
         self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
@@ -226,7 +226,7 @@ class ImageOwner(Client):
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
         msgs = {}
         for server in sorted(self.config.servers):
-            cloud = server in p.storage_servers
+            cloud = server in p.clouds
             msgs[server] = m.UploadOp(
                 shared.nonce,
                 len(rows),
@@ -309,7 +309,7 @@ class ImageOwner(Client):
 
     def _state(self) -> tuple[m.Head, list[StoredBatch]]:
         """Head of this owner's chain at the first cloud, and its batches there."""
-        server = self.config.params.storage_servers[0]
+        server = self.config.params.clouds[0]
         got = self.ask({server: m.ListBatches(self.id)})[server]
         batches = [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
@@ -344,7 +344,7 @@ class ImageOwner(Client):
 
     def _fetch_anywhere(self, batch: bytes) -> tuple[int, m.Shares]:
         """One of this owner's batches, from the first cloud that has it whole, and which one that is."""
-        *others, last = self.config.params.storage_servers
+        *others, last = self.config.params.clouds
         for server in others:
             with contextlib.suppress(StoreError):  # damaged or missing there
                 return server, self._fetch(server, batch)
@@ -380,7 +380,7 @@ class ImageOwner(Client):
         """
         least = whole_number(merge_below, "merge_below")
         gone = retry_conflicts(lambda: self._merge_small(least))
-        self.ask_all(m.Compact(self.id), self.config.params.storage_servers)
+        self.ask_all(m.Compact(self.id), self.config.params.clouds)
         return gone
 
     def _merge_small(self, merge_below: int) -> int:

@@ -1,4 +1,4 @@
-"""Key files: JSON, mode 0600, the secrets optionally under a passphrase (scrypt and AES-256-GCM)."""
+"""Key files: JSON with mode 0600; a passphrase may protect the secrets (scrypt and AES-256-GCM)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _stretch(passphrase: str, salt: bytes) -> bytes:
     if not isinstance(passphrase, str):
         raise KeyFileError(f"a passphrase is text, not {type(passphrase).__name__}")
     try:
-        # bytes that are not UTF-8, as an environment may hold them
+        # surrogates stand for bytes that are not UTF-8, which an environment variable may hold
         raw = passphrase.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise KeyFileError("a passphrase is text; this one holds half of a character") from None
@@ -50,16 +50,21 @@ def save_key_file(
 
     Parameters
     ----------
-    path : where; created with mode 0600 and synced to disk before this returns
-    kind : ``owner``, ``user`` or ``server``; checked when read
-    public : values stored in the clear, authenticated when there is a passphrase
-    secrets : named secret byte strings
-    passphrase : None stores the secrets in the clear, readable by the file's owner only
+    path : Path
+        File to create, with mode 0600; it is on disk when this returns.
+    kind : str
+        ``owner``, ``user`` or ``server``; reading checks it.
+    public : dict of str to str
+        Values stored in the clear; authenticated if there is a passphrase.
+    secrets : dict of str to bytes
+        Named values. Secret.
+    passphrase : str, optional
+        None stores the secrets in the clear, readable by the file's owner only. Secret.
 
     Raises
     ------
     KeyFileError
-        When the file exists or cannot be written.
+        The file exists or cannot be written, or the passphrase is empty.
     """
     text = _content(kind, public, secrets, passphrase)
     temporary = _temporary(path)
@@ -78,29 +83,34 @@ def save_key_file(
 
 
 def change_passphrase(path: Path, kind: str, old: str | None, new: str | None) -> None:
-    """Seal a key file's secrets under another passphrase; the keys stay the same.
+    """Encrypt a key file's secrets under another passphrase; the keys stay the same.
 
-    The old file is valid until the new one is on disk and takes its name. Of two changes at once the second one finds
-    the first one's passphrase. Copies of the old file, such as backups, still open with the old passphrase.
+    The old file is valid until the new one is on disk and takes its name. If two changes run at once, the second one
+    needs the first one's new passphrase. Copies of the old file, such as backups, still open with the old passphrase.
 
     Parameters
     ----------
-    path, kind : as for :func:`load_key_file`
-    old : the passphrase now; None if there is none
-    new : None stores the secrets in the clear, readable by the file's owner only
+    path : Path
+        The key file.
+    kind : str
+        ``owner``, ``user`` or ``server``.
+    old : str, optional
+        The present passphrase; None if there is none. Secret.
+    new : str, optional
+        The new passphrase; None stores the secrets in the clear, readable by the file's owner only. Secret.
 
     Raises
     ------
     KeyFileError
-        The old passphrase is wrong or missing, the new one is empty, or the file cannot be read or written; nothing
-        changed.
+        The old passphrase is wrong or missing, the new one is empty, or the file cannot be read or written. The file
+        has not changed.
     """
     with _locked(path):
         public, secrets = load_key_file(path, kind, old)
         text = _content(kind, public, secrets, new)
         temporary = _temporary(path)
         try:
-            for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # of a change that was killed
+            for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # left by a change that was killed
                 left.unlink(missing_ok=True)
             try:
                 _write_new(temporary, text)
@@ -114,13 +124,31 @@ def change_passphrase(path: Path, kind: str, old: str | None, new: str | None) -
 
 
 def is_protected(path: Path, kind: str) -> bool:
-    """Whether a key file has a passphrase. KeyFileError as for :func:`load_key_file`."""
+    """Check whether a key file has a passphrase.
+
+    Parameters
+    ----------
+    path : Path
+        The key file.
+    kind : str
+        ``owner``, ``user`` or ``server``.
+
+    Returns
+    -------
+    bool
+        True if reading the secrets needs a passphrase.
+
+    Raises
+    ------
+    KeyFileError
+        As for :func:`load_key_file`.
+    """
     return "sealed" in _read(path, kind)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Held while a key file is replaced: on the file itself, and again if another process replaced it meanwhile."""
+    """Lock a key file while it is replaced; locks the new file if another process replaced it meanwhile."""
     while True:
         try:
             fd = os.open(path, os.O_RDONLY)
@@ -162,20 +190,36 @@ def _content(kind: str, public: dict[str, str], secrets: dict[str, bytes], passp
         if not passphrase:
             raise KeyFileError("the passphrase is empty")
         salt, nonce = random_bytes(16), random_bytes(12)
-        bound = json.dumps(clear, sort_keys=True).encode()
-        sealed = AESGCM(_stretch(passphrase, salt)).encrypt(nonce, plain, bound)
+        associated_data = json.dumps(clear, sort_keys=True).encode()
+        sealed = AESGCM(_stretch(passphrase, salt)).encrypt(nonce, plain, associated_data)
         body = {"scrypt_salt": _b64(salt), "nonce": _b64(nonce), "sealed": _b64(sealed)}
     return json.dumps({**clear, **body}, indent=1).encode() + b"\n"
 
 
 def load_key_file(path: Path, kind: str, passphrase: str | None = None) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Public values and secrets of a key file.
+    """Read a key file.
+
+    Parameters
+    ----------
+    path : Path
+        The key file.
+    kind : str
+        ``owner``, ``user`` or ``server``.
+    passphrase : str, optional
+        Passphrase, if the file has one. Secret.
+
+    Returns
+    -------
+    public : dict of str to str
+        Public values.
+    secrets : dict of str to bytes
+        Named values. Secret.
 
     Raises
     ------
     KeyFileError
-        Missing, readable by others, corrupt, of another kind or version, or the passphrase is missing or wrong. The
-        text never holds content of the file.
+        The file is missing, readable by others, corrupt, or of another kind or version; or the passphrase is missing
+        or wrong. The message holds no content of the file.
     """
     data = _read(path, kind)
     try:
@@ -183,10 +227,11 @@ def load_key_file(path: Path, kind: str, passphrase: str | None = None) -> tuple
         if "sealed" in data:
             if passphrase is None:
                 raise KeyFileError(f"key file {path} needs its passphrase")
-            bound = json.dumps({name: data[name] for name in ("format", "version", "kind", "public")}, sort_keys=True)
+            clear = {name: data[name] for name in ("format", "version", "kind", "public")}
+            associated_data = json.dumps(clear, sort_keys=True).encode()
             key = _stretch(passphrase, base64.b64decode(data["scrypt_salt"], validate=True))
             nonce, sealed = (base64.b64decode(data[name], validate=True) for name in ("nonce", "sealed"))
-            plain = AESGCM(key).decrypt(nonce, sealed, bound.encode())
+            plain = AESGCM(key).decrypt(nonce, sealed, associated_data)
         else:
             plain = base64.b64decode(data["secret"], validate=True)
         secrets = {name: base64.b64decode(value, validate=True) for name, value in json.loads(plain).items()}
@@ -202,7 +247,25 @@ def load_key_file(path: Path, kind: str, passphrase: str | None = None) -> tuple
 
 
 def read_public(path: Path, kind: str) -> dict[str, str]:
-    """Public values of a key file, without its passphrase. KeyFileError as for :func:`load_key_file`."""
+    """Read the public values of a key file, without its passphrase.
+
+    Parameters
+    ----------
+    path : Path
+        The key file.
+    kind : str
+        ``owner``, ``user`` or ``server``.
+
+    Returns
+    -------
+    dict of str to str
+        Public values.
+
+    Raises
+    ------
+    KeyFileError
+        As for :func:`load_key_file`.
+    """
     public = _read(path, kind).get("public")
     if not isinstance(public, dict):
         raise KeyFileError(f"key file {path} is corrupt")
@@ -224,7 +287,7 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise KeyFileError(f"key file {path} is corrupt") from None
     if found[:2] != ("mipp key", _VERSION):
-        raise KeyFileError(f"{path} is no key file of version {_VERSION}")
+        raise KeyFileError(f"{path} is not a key file of version {_VERSION}")
     if found[2] != kind:
         raise KeyFileError(f"{path} is a key file of kind {found[2]!r}, expected {kind!r}")
     return dict(data)

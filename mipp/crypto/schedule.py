@@ -1,7 +1,7 @@
-"""Key schedule: which key comes from which, byte by byte. Everything here but labels and nonces is secret.
+"""Key schedule: how keys derive from each other, byte by byte. All of it is secret, except labels and nonces.
 
-HKDF is HKDF-SHA256 with an empty salt (RFC 5869). Layouts of the first four functions are fixed between
-implementations (DESIGN section 4 and its executable reference).
+HKDF is HKDF-SHA256 with an empty salt (RFC 5869). Implementations must agree on every layout here; tests compare them
+with known answers.
 """
 
 from __future__ import annotations
@@ -26,26 +26,52 @@ __all__ = [
     "image_part",
     "journal_key",
     "key_centre_image_part",
-    "key_server_key",
+    "key_centre_key",
     "mask_infos",
     "pair_key",
     "random_bytes",
     "zero_infos",
 ]
 
-#: in the key schedule: rows are Shamir shares, or masked
+#: in the labels of the key schedule: rows are Shamir shares, or masked
 _SHARED, _MASKED = 1, 2
 KEY_BYTES = 32
 NONCE_BYTES = 16
 
 
 def random_bytes(n: int) -> bytes:
-    """``n`` bytes of the operating system's randomness: the only source of secrets in mipp."""
+    """Draw random bytes from the operating system: the only source of secrets in mipp.
+
+    Parameters
+    ----------
+    n : int
+        Number of bytes.
+
+    Returns
+    -------
+    bytes
+        Secret, unless used as an id or nonce.
+    """
     return os.urandom(n)
 
 
 def hkdf(key: bytes, info: bytes, length: int = KEY_BYTES) -> bytes:
-    """HKDF-SHA256, empty salt. ``key`` is secret, ``info`` public."""
+    """Derive a key: HKDF-SHA256 with an empty salt (RFC 5869).
+
+    Parameters
+    ----------
+    key : bytes
+        Input key. Secret.
+    info : bytes
+        Label. Public.
+    length : int
+        Number of bytes.
+
+    Returns
+    -------
+    bytes
+        The derived key. Secret.
+    """
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(key)
 
 
@@ -55,12 +81,35 @@ def _exactly(value: bytes, size: int, what: str) -> bytes:
     return bytes(value)
 
 
-def key_server_key(
+def key_centre_key(
     root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, *, masked: bool = False
 ) -> bytes:
-    """What an owner hands to key server ``server``, once per registration: 32 secret bytes.
+    """Derive the key that an owner hands to a key centre, once per registration.
 
-    ``masked``: whether rows are masked by the keystream alone, instead of shared with it.
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    registration : bytes
+        Random bytes of the owner's registration, 16 bytes. Public.
+    n, t : int
+        Servers and threshold of the deployment.
+    server : int
+        Number of the key centre.
+    masked : bool
+        Whether rows are masked by the keystream alone, instead of shared with it.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+
+    Raises
+    ------
+    ParameterError
+        A value has another length.
     """
     _exactly(root, KEY_BYTES, "owner root")
     _exactly(deployment, NONCE_BYTES, "deployment id")
@@ -69,29 +118,58 @@ def key_server_key(
     return hkdf(root, b"mipp v1 key server" + layout + deployment + registration + bytes([n, t, server]))
 
 
-def batch_info(nonce: bytes, k: int, dim: int, rows: int) -> bytes:
-    """HKDF info of a batch's AES-256 key under the key server's key. ``dim`` and ``rows`` as uploaded, for ever."""
+def batch_info(nonce: bytes, ring_bits: int, dim: int, rows: int) -> bytes:
+    """HKDF label of a batch's AES-256 key under the key centre's key.
+
+    Parameters
+    ----------
+    nonce : bytes
+        Nonce of the batch, 16 bytes.
+    ring_bits : int
+        Bits of a ring word.
+    dim, rows : int
+        Features per row, and number of rows, when the batch was uploaded; deletions do not change them.
+
+    Returns
+    -------
+    bytes
+        Public.
+
+    Raises
+    ------
+    ParameterError
+        The nonce has another length.
+    """
     return (
         b"mipp v1 batch"
         + _exactly(nonce, NONCE_BYTES, "batch nonce")
-        + bytes([k])
+        + bytes([ring_bits])
         + int(dim).to_bytes(4, "big")
         + int(rows).to_bytes(8, "big")
     )
 
 
 def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
-    """HKDF infos of the zero shares of some queries over S batches, query-major.
+    """HKDF labels of the zero shares of some queries over S batches.
 
     Parameters
     ----------
-    header : 32 bytes, hash that binds the query
-    nonces : (S, 16) uint8, batch nonces
-    queries : which queries of the batch of queries
+    header : bytes
+        Hash of the query's header, 32 bytes.
+    nonces : ndarray of uint8, shape (S, 16)
+        Nonces of the batches.
+    queries : range
+        Numbers of the queries.
 
     Returns
     -------
-    (len(queries) * S, 64) uint8
+    ndarray of uint8, shape (len(queries) * S, 64)
+        Labels, all batches of the first query first. Public.
+
+    Raises
+    ------
+    ParameterError
+        The header hash has another length.
     """
     label = np.frombuffer(b"mipp v1 zero" + _exactly(header, 32, "header hash"), np.uint8)
     out = np.empty((len(queries), len(nonces), len(label) + NONCE_BYTES + 4), np.uint8)
@@ -102,17 +180,50 @@ def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
 
 
 def mask_infos(header: bytes, queries: int) -> np.ndarray:
-    """HKDF infos, under a pair key, of the homomorphic scheme's masks of each query: (queries, 52) uint8."""
+    """HKDF labels, under a pair key, of the Paillier scheme's masks of each query.
+
+    Parameters
+    ----------
+    header : bytes
+        Hash of the query's header, 32 bytes.
+    queries : int
+        Number of queries.
+
+    Returns
+    -------
+    ndarray of uint8, shape (queries, 60)
+        Public.
+
+    Raises
+    ------
+    ParameterError
+        The header hash has another length.
+    """
     label = b"mipp v1 homomorphic mask" + _exactly(header, 32, "header hash")
     infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
     return np.frombuffer(infos, np.uint8).reshape(queries, -1)
 
 
 def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:
-    """A fresh batch nonce: HMAC(HKDF(root, "mipp v1 nonce"), 32 random bytes | SHA-256(content)), first 16 bytes.
+    """Draw a fresh batch nonce.
 
-    Randomness and content both enter, so that neither a cloned machine nor a restored backup masks two different
-    contents with one keystream.
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    content : iterable of bytes
+        Content of the batch. Secret.
+
+    Returns
+    -------
+    bytes
+        16 bytes. Public.
+
+    Notes
+    -----
+    The nonce is HMAC-SHA256(HKDF(root, "mipp v1 nonce"), 32 random bytes | SHA-256(content)), cut to 16 bytes. Both
+    randomness and content enter, so that neither a cloned machine nor a restored backup masks two contents with one
+    keystream.
     """
     digest = hashlib.sha256()
     for part in content:
@@ -122,30 +233,123 @@ def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:
 
 
 def pair_key(shared_secret: bytes, deployment: bytes, low: int, high: int) -> bytes:
-    """Key of the server pair ``low < high`` from their X25519 secret."""
+    """Derive the key that a pair of servers shares.
+
+    Parameters
+    ----------
+    shared_secret : bytes
+        X25519 secret of both (:func:`mipp.crypto.box.shared_secret`), 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    low, high : int
+        Numbers of the servers, the smaller first.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
     return hkdf(shared_secret, b"mipp v1 pair" + deployment + bytes([low, high]))
 
 
 def key_centre_image_part(root: bytes, deployment: bytes, registration: bytes) -> bytes:
-    """The key centre's part of an owner's image keys: 32 secret bytes."""
+    """Derive the key centre's part of an owner's image keys.
+
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    registration : bytes
+        Random bytes of the owner's registration, 16 bytes. Public.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
     return hkdf(root, b"mipp v1 image key centre" + deployment + registration)
 
 
 def cloud_image_part(root: bytes, deployment: bytes, registration: bytes) -> bytes:
-    """The clouds' part of an owner's image keys: 32 secret bytes."""
+    """Derive the clouds' part of an owner's image keys.
+
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    registration : bytes
+        Random bytes of the owner's registration, 16 bytes. Public.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
     return hkdf(root, b"mipp v1 image cloud" + deployment + registration)
 
 
 def journal_key(root: bytes, deployment: bytes, registration: bytes) -> bytes:
-    """Key of an owner's own journal: 32 secret bytes that no server gets."""
+    """Derive the key of an owner's own journal; no server gets it.
+
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    registration : bytes
+        Random bytes of the owner's registration, 16 bytes. Public.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
     return hkdf(root, b"mipp v1 journal" + deployment + registration)
 
 
 def image_part(part: bytes, image: bytes) -> bytes:
-    """One image's part under a server's part, so that a user who fetches one image cannot open another."""
+    """Derive one image's key part, so that a user who fetches one image cannot open another.
+
+    Parameters
+    ----------
+    part : bytes
+        A server's part of the owner's image keys, 32 bytes. Secret.
+    image : bytes
+        Id of the image.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
     return hkdf(part, b"mipp v1 image part" + image)
 
 
 def image_key(key_centre: bytes, cloud: bytes, image: bytes, salt: bytes) -> bytes:
-    """AES-256 key of one image file from both parts of that image."""
+    """Derive the AES-256 key of one image file from both parts of that image.
+
+    Parameters
+    ----------
+    key_centre, cloud : bytes
+        Key parts of the image (:func:`image_part`), 32 bytes each. Secret.
+    image : bytes
+        Id of the image.
+    salt : bytes
+        Salt of the file, 16 bytes. Public.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+
+    Raises
+    ------
+    ParameterError
+        The salt has another length.
+    """
     return hkdf(key_centre + cloud, b"mipp v1 image" + image + _exactly(salt, 16, "file salt"))

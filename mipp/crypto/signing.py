@@ -1,4 +1,4 @@
-"""Ed25519 identities. A party's id is the first 16 bytes of the SHA-256 of its public keys."""
+"""Ed25519 signatures and identities. A party's id is the first 16 bytes of a labelled SHA-256 of its public keys."""
 
 from __future__ import annotations
 
@@ -14,25 +14,55 @@ __all__ = ["Statement", "party_id", "private_key", "sign", "sign_public", "sign_
 
 
 def sign_public(seed: bytes) -> bytes:
-    """Public key (32 bytes) of an Ed25519 seed (32 secret bytes)."""
+    """Compute the public key of an Ed25519 seed.
+
+    Parameters
+    ----------
+    seed : bytes
+        32 bytes. Secret.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Public.
+    """
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
 def party_id(*public: bytes) -> bytes:
-    """Id of the party with these public keys: 16 bytes."""
+    """Compute the id of a party from its public keys.
+
+    Parameters
+    ----------
+    *public : bytes
+        The public keys, in their fixed order.
+
+    Returns
+    -------
+    bytes
+        16 bytes. Public.
+    """
     return hashlib.sha256(b"mipp v1 party" + b"".join(public)).digest()[:16]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What a signature covers.
+    """The statement that a signature of a request covers.
 
-    deployment : 16 bytes
-    receiver : number of the server that it is for, 0 for all
-    purpose : kind of the request
-    content : 32 bytes, hash of the request
-    issued : Unix time in milliseconds
-    random : 16 bytes, new for every request
+    Parameters
+    ----------
+    deployment : bytes
+        Id of the deployment, 16 bytes.
+    receiver : int
+        Number of the server that the request is for; 0 for all.
+    purpose : str
+        Kind of the request.
+    content : bytes
+        Hash of the request, 32 bytes.
+    issued : int
+        Unix time in milliseconds.
+    random : bytes
+        16 bytes, new for every request.
     """
 
     deployment: bytes
@@ -43,7 +73,18 @@ class Statement:
     random: bytes
 
     def to_bytes(self) -> bytes:
-        """The bytes that are signed; AuthenticationError if a value has the wrong size."""
+        """Serialise the statement: these bytes are signed.
+
+        Returns
+        -------
+        bytes
+            Public.
+
+        Raises
+        ------
+        AuthenticationError
+            A value has the wrong size.
+        """
         name = self.purpose.encode()
         fits = len(self.deployment) == 16 and len(self.content) == 32 and len(self.random) == 16
         if not fits or not 0 <= self.receiver < 256 or not 0 <= self.issued < 1 << 63 or len(name) > 255:
@@ -53,27 +94,96 @@ class Statement:
 
 
 def private_key(seed: bytes) -> Ed25519PrivateKey:
-    """The private key of a seed (32 secret bytes); making it costs as much as a signature."""
+    """Make the private key of a seed; this costs as much as a signature.
+
+    Parameters
+    ----------
+    seed : bytes
+        32 bytes. Secret.
+
+    Returns
+    -------
+    Ed25519PrivateKey
+        Secret.
+    """
     return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def sign(key: Ed25519PrivateKey, statement: Statement) -> bytes:
-    """Ed25519 signature (64 bytes)."""
+    """Sign a statement with Ed25519.
+
+    Parameters
+    ----------
+    key : Ed25519PrivateKey
+        Secret.
+    statement : Statement
+        The statement.
+
+    Returns
+    -------
+    bytes
+        Signature, 64 bytes.
+    """
     return sign_raw(key, statement.to_bytes())
 
 
 def verify(public: bytes, signature: bytes, statement: Statement) -> None:
-    """AuthenticationError unless the signature is right."""
+    """Verify the signature of a statement.
+
+    Parameters
+    ----------
+    public : bytes
+        Ed25519 public key, 32 bytes.
+    signature : bytes
+        The signature.
+    statement : Statement
+        The statement.
+
+    Raises
+    ------
+    AuthenticationError
+        The signature is not valid.
+    """
     verify_raw(public, signature, statement.to_bytes(), statement.purpose)
 
 
 def sign_raw(key: Ed25519PrivateKey, data: bytes) -> bytes:
-    """Ed25519 signature (64 bytes) of bytes that begin with a label of their own."""
+    """Sign bytes that begin with a label of their own.
+
+    Parameters
+    ----------
+    key : Ed25519PrivateKey
+        Secret.
+    data : bytes
+        Bytes to sign.
+
+    Returns
+    -------
+    bytes
+        Signature, 64 bytes.
+    """
     return key.sign(data)
 
 
 def verify_raw(public: bytes, signature: bytes, data: bytes, what: str) -> None:
-    """AuthenticationError unless the signature is right; ``what`` names it in the text."""
+    """Verify the signature of bytes.
+
+    Parameters
+    ----------
+    public : bytes
+        Ed25519 public key, 32 bytes.
+    signature : bytes
+        The signature.
+    data : bytes
+        The bytes.
+    what : str
+        Name of the signed thing, for the message.
+
+    Raises
+    ------
+    AuthenticationError
+        The signature is not valid.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
     except (InvalidSignature, ValueError):

@@ -525,7 +525,7 @@ class Deployment:
         ``out_of_range``: queries of a user that were beyond the encoding's bounds.
         """
         replies = {i: request(self.operators, i, pm.StatusRequest(b"")) for i in self.servers}
-        clouds = [replies[i] for i in self.config.params.storage_servers]
+        clouds = [replies[i] for i in self.config.params.clouds]
         first = clouds[0]
         owners = []
         for number, (owner, name, gone) in enumerate(zip(first.owners, first.names, first.forgotten, strict=True)):
@@ -548,7 +548,7 @@ class Deployment:
         return {
             "deployment": self.config.id.hex(),
             "descriptor": self.config.descriptor,
-            "params": {"n": p.n, "t": p.t, "k": p.k, "scheme": p.scheme},
+            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
             "encoding": self.config.encoding.to_dict(),
             "servers": {i: type(s).__name__ for i, s in self.servers.items()},
             "owners": owners,
@@ -603,4 +603,4 @@ def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:
 
 
 def _server_class(params: Params, index: int) -> type[Server]:
-    return CloudServer if index in params.storage_servers else KeyCentre
+    return CloudServer if index in params.clouds else KeyCentre

@@ -196,7 +196,7 @@ def _write_batches(
     db: Any, config: DeploymentConfig, server: int, home: Path, old: _Old, owner: bytes, chain: _Chain
 ) -> None:
     held = old.batches(owner)
-    shares = server in config.params.storage_servers
+    shares = server in config.params.clouds
     packs = old.db.execute("SELECT id, rows, generation, size, digest FROM packs WHERE owner=?", (owner,)).fetchall()
     sizes = {p[0]: _sizes(config, home, owner, p) for p in packs} if shares else {}
     for position, batch in enumerate(chain.batches, 1):
@@ -223,7 +223,7 @@ def _write_batches(
 def _sizes(config: DeploymentConfig, home: Path, owner: bytes, pack: tuple[Any, ...]) -> np.ndarray:
     """Bytes of each file of an image pack; none if it cannot be read: then verify names the pack."""
     batch, rows, generation, size, digest = pack
-    info = FileInfo(config.params_hash, owner, batch, config.params.k, 0, 0, generation, rows, rows)
+    info = FileInfo(config.params_hash, owner, batch, config.params.ring_bits, 0, 0, generation, rows, rows)
     path = home / "images" / batch.hex()[:2] / f"{batch.hex()}.{generation}"
     try:
         return np.diff(ImagePack(path, info, size, digest, check=False).offsets)

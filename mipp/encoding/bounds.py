@@ -1,4 +1,4 @@
-"""What servers check of rows and queries before they compare scores: that they keep the encoding's bounds.
+"""Rules that servers check on rows and queries before they compare scores: the encoding's bounds as integer sums.
 
 Every metric comes down to two sums of weighted squares. With x the words of a stored row and q those of a query,
 ``sum w_j x_j^2 <= R`` and ``sum v_j q_j^2 <= Q`` over the integers bound every score by Cauchy-Schwarz:
@@ -15,11 +15,12 @@ l2 in steps of t    sum w s^2 x^2 / t <= row_norm2         sum t q^2 / (4 w s^2)
                                                            <= query_norm2           less h; query -1
 ==================  =====================================  =======================  ===================================
 
-Weights that are no integers are multiplied by a power of two and rounded; what that leaves open widens the range of
-scores that servers compare (``QueryRule.low``, ``high``), and an encoding where it does not fit is refused. Everything
-here is public.
+Weights that are not integers are multiplied by a power of two and rounded. The rounding widens the range of scores that
+servers compare (``QueryRule.low``, ``high``); an encoding whose widened range does not fit the ring is refused.
+Everything here is public.
 
-How rows and queries are checked against these rules, and why that is enough, is in ``mipp/protocol/README.md``.
+The README of the protocol between servers says how rows and queries are checked against these rules, and why that is
+enough.
 """
 
 from __future__ import annotations
@@ -29,14 +30,11 @@ import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ScoreRangeError
-
-if TYPE_CHECKING:
-    from .encoding import Encoding
+from .parameters import EncodingParameters
 
 __all__ = [
     "PROJECTIONS",
@@ -50,21 +48,21 @@ __all__ = [
     "row_rule",
 ]
 
-#: random projections a group of rows is tested by: one beyond the bound passes all with at most 2^-40
+#: random projections that test a group of rows; a row beyond the bound passes all with probability at most 2^-40
 PROJECTIONS = 40
-#: a projection's bound over the norm's. An honest one is beyond it with probability 2 exp(-TAIL^2) < 10^-18.
+#: bound of a projection, over that of the norm; an honest row exceeds it with probability 2 exp(-TAIL^2) < 10^-18
 TAIL = Fraction(654, 100)
-#: words of a group of rows: its coefficients stay in a near cache
+#: words of a group of rows, so few that its coefficients stay in a near cache
 _GROUP_WORDS = 4096
-#: bytes that one test of a projection or coordinate takes per server, about
+#: bytes per server that one test of a projection or coordinate takes, roughly
 _TEST_BYTES = 16
 
 
 @dataclass(frozen=True)
 class Extra:
-    """The last word e of an l2 row: ``abs(unit * (e + centre) - sum) <= slack``, and 0 <= e + centre <= most.
+    """Rule for the last word e of an ``l2`` row: ``abs(unit * (e + centre) - sum) <= slack``, 0 <= e + centre <= most.
 
-    With ``unit`` 1 and ``slack`` 0 it is the sum.
+    With ``unit`` 1 and ``slack`` 0 the word is the sum.
     """
 
     word: int
@@ -76,19 +74,28 @@ class Extra:
 
 @dataclass(frozen=True, eq=False)
 class RowRule:
-    """What rows must keep, and by what tests.
+    """Rule for stored rows, and the tests that check it.
 
     Attributes
     ----------
-    ring_bits, width : k, and words of a row
-    weights : (width,) uint64; 0 for words that the sum leaves out
-    limit : largest weighted sum of squares
-    group : rows that one projection covers
-    exact : words are tested one by one, as projections do not reach
-    bound : T: of a projection, or of a word if ``exact``
-    hint_bits : e: sums are exact modulo 2^(k + e)
-    norm2 : largest plain sum of squares of a row that a client encodes, whose words are clipped
-    extra : the last word of l2, or None
+    ring_bits, width : int
+        Bits of a ring word, and words of a row.
+    weights : ndarray of uint64, shape (width,)
+        Weights of the sum of squares; 0 for words that it leaves out.
+    limit : int
+        Largest weighted sum of squares.
+    group : int
+        Number of rows that one projection covers.
+    exact : bool
+        Words are tested one by one, because projections would need more room than the ring has.
+    bound : int
+        T: the bound of a projection, or of a word if ``exact``.
+    hint_bits : int
+        e: sums are exact modulo 2^(ring_bits + e).
+    norm2 : int
+        Largest plain sum of squares of a row that a client encodes; its words are clipped.
+    extra : Extra, optional
+        Rule for the last word of ``l2``.
     """
 
     ring_bits: int
@@ -104,21 +111,21 @@ class RowRule:
 
     @property
     def sum_bits(self) -> int:
-        """M: bits in which weighted sums of squares are exact."""
+        """M: number of bits in which weighted sums of squares are exact."""
         return self.ring_bits + self.hint_bits
 
     @property
     def largest(self) -> int:
-        """X: no word of the sum is larger once the tests passed."""
+        """X: bound on every word of the sum, once the tests have passed."""
         return self.bound if self.exact else 2 * self.bound
 
     @functools.cached_property
     def tested(self) -> np.ndarray:
-        """Which words the sum covers, (width,) bool."""
+        """Which words the sum covers: bool, shape (width,)."""
         return np.asarray(self.weights != 0)
 
     def alone(self) -> RowRule:
-        """The same tests for each row by itself, to find out which row of a group failed. What fits a group fits it."""
+        """The same tests for each row alone, to find the row of a group that failed. A row that fits a group passes."""
         if self.exact or self.group == 1:
             return dataclasses.replace(self, group=1)
         norm2 = self.norm2
@@ -126,10 +133,10 @@ class RowRule:
         return dataclasses.replace(self, group=1, bound=bound)
 
     def failing(self, rows: np.ndarray) -> np.ndarray:
-        """Which rows (N, width), in the clear as signed integers, break the rule: (N,) bool.
+        """Which rows (N, width), in the clear as signed integers, break the rule: bool, shape (N,).
 
-        As :mod:`mipp.mpc.ideal` and tests see it; projections may also refuse rows that clients do not encode,
-        longer than ``norm2``.
+        For the ideal twin of the protocol and for tests. Projections may also refuse rows longer than ``norm2``, which
+        clients do not encode.
         """
         bad = np.zeros(len(rows), bool)
         weights = [int(w) for w in self.weights]
@@ -147,20 +154,29 @@ class RowRule:
 
 @dataclass(frozen=True, eq=False)
 class QueryRule:
-    """What queries must keep. A query's first ``count`` words are ``factors * c``, c = unit * sum 2^i bit_i - shift.
+    """Rule for queries: the first ``count`` words are ``factors * c``, with c = unit * sum 2^i bit_i - shift.
 
     Attributes
     ----------
-    ring_bits, width : k, and words of a query
-    count, bits : words that the query chooses, and bits of each
-    unit, shift : of c
-    factors : (count,) int64
-    last : the word behind them, or None; all other words are 0
-    weights : (count,) uint64, of the sum of weighted squares of c; None: nothing more to prove
-    limit : its largest value
-    proof_bits : bits of a word of the proof: 16, 32 or 64
-    low, high : range of the scores of rows and queries that keep the rules: the encoding's, or a little more where
-        weights had to be rounded
+    ring_bits, width : int
+        Bits of a ring word, and words of a query.
+    count, bits : int
+        Number of words that the query chooses, and bits of each.
+    unit, shift : int
+        Constants of c.
+    factors : ndarray of int64, shape (count,)
+        Factors of c.
+    last : int, optional
+        The word after them; all further words are 0.
+    weights : ndarray of uint64, shape (count,), optional
+        Weights of the sum of squares of c; None if there is nothing more to prove.
+    limit : int
+        Largest value of that sum.
+    proof_bits : int
+        Bits of a word of the proof: 16, 32 or 64.
+    low, high : int
+        Range of the scores of rows and queries that keep the rules: the encoding's, or a little more where weights had
+        to be rounded.
     """
 
     ring_bits: int
@@ -179,24 +195,24 @@ class QueryRule:
 
     @property
     def theta_bits(self) -> int:
-        """Thresholds are low + sum 2^i bit_i over so many bits."""
+        """Number of bits of a threshold, low + sum 2^i bit_i."""
         return (self.high - self.low).bit_length()
 
     @property
     def slack_bits(self) -> int:
-        """Bits of limit less the sum."""
+        """Number of bits of the difference between the limit and the sum."""
         return 0 if self.weights is None else self.limit.bit_length()
 
     def words(self, *, threshold: bool) -> int:
-        """Words of the proof of one query."""
+        """Number of words of the proof for one query."""
         return self.count * self.bits + self.slack_bits + (self.theta_bits if threshold else 0)
 
     def relations(self, *, threshold: bool) -> int:
-        """Sums that are zero for one query that keeps the rule."""
+        """Number of sums that are zero for one query that keeps the rule."""
         return self.words(threshold=threshold) + 2 * self.width + (self.weights is not None) + threshold
 
     def failing(self, queries: np.ndarray) -> np.ndarray:
-        """Which queries (B, width), in the clear as signed integers, break the rule: (B,) bool. For tests."""
+        """Which queries (B, width), in the clear as signed integers, break the rule: bool, shape (B,). For tests."""
         bad = np.zeros(len(queries), bool)
         factors = self.factors.tolist()
         least, most = -self.shift, self.unit * ((1 << self.bits) - 1) - self.shift
@@ -215,26 +231,26 @@ class QueryRule:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def row_rule(encoding: Encoding, width: int) -> RowRule:
+def row_rule(encoding: EncodingParameters, width: int) -> RowRule:
     """The rule for rows of an encoding, stored in ``width`` words.
 
     Raises
     ------
     ScoreRangeError
-        The servers have no way to check rows or queries of this encoding: only users can rank.
+        Servers cannot check rows or queries of this encoding: only users can rank.
     """
     return _rules(encoding, width)[0]
 
 
-def ranking_problem(encoding: Encoding) -> str:
-    """Why servers cannot rank scores of an encoding, or nothing."""
+def ranking_problem(encoding: EncodingParameters) -> str:
+    """The reason why servers cannot rank scores of an encoding; empty if they can."""
     low, high = encoding.score_range
     if high - low >= 1 << (encoding.ring_bits - 1):
         return "score differences of this encoding could leave the ring"
     return "" if has_rules(encoding) else "the servers cannot check the range of rows and queries of this encoding"
 
 
-def has_rules(encoding: Encoding) -> bool:
+def has_rules(encoding: EncodingParameters) -> bool:
     """Whether servers can check rows and queries of an encoding."""
     try:
         _rules(encoding, encoding.encoded_dim)
@@ -244,8 +260,8 @@ def has_rules(encoding: Encoding) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule]:
-    inner, k, n = encoding.inner_dim, encoding.ring_bits, encoding.encoded_dim
+def _rules(encoding: EncodingParameters, width: int) -> tuple[RowRule, QueryRule]:
+    inner, ring_bits, n = encoding.inner_dim, encoding.ring_bits, encoding.encoded_dim
     weights, scores = np.zeros(width, np.uint64), encoding.score_range
     query: QueryRule | None = None
     rule: RowRule | None = None
@@ -257,13 +273,13 @@ def _rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule]:
             rule, query = None, None
     elif encoding.metric in ("l1", "hamming"):
         weights[:n] = 1
-        rule = _planned(k, weights, n, n, None)
-        query = QueryRule(k, width, n, 1, 2, 1, np.ones(n, np.int64), None, None, 0, k, *scores)
+        rule = _planned(ring_bits, weights, n, n, None)
+        query = QueryRule(ring_bits, width, n, 1, 2, 1, np.ones(n, np.int64), None, None, 0, ring_bits, *scores)
     else:
         weights[:inner] = encoding.integer_weights
         limit = encoding.row_norm2
         extra = Extra(inner, most=limit) if encoding.metric == "l2" else None
-        rule = _planned(k, weights, limit, min(_plain(weights, limit), inner * encoding.clip**2), extra)
+        rule = _planned(ring_bits, weights, limit, min(_plain(weights, limit), inner * encoding.clip**2), extra)
         query = _query_rule(encoding, width, encoding.integer_weights.tolist(), encoding.query_norm2, scores)
     if rule is None or query is None:
         raise ScoreRangeError("servers cannot check rows or queries of this encoding; only users can rank")
@@ -275,33 +291,33 @@ def _plain(weights: np.ndarray, limit: int) -> int:
     return limit // int(weights[weights > 0].min())
 
 
-def _planned(k: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
-    """The cheapest tests that reach, or None. ``norm2``: largest plain sum of squares of an honest row."""
+def _planned(ring_bits: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
+    """The cheapest tests that fit the ring, or None. ``norm2``: largest plain sum of squares of an honest row."""
     width, total = len(weights), sum(int(w) for w in weights)
     found: list[tuple[float, RowRule]] = []
     group = 1 << max(0, (_GROUP_WORDS // width).bit_length() - 1)
-    for hint in (8, 16, 32) if k < 64 else (0,):
-        room = (1 << min(64, k + hint) - 1) - 1
+    for hint in (8, 16, 32) if ring_bits < 64 else (0,):
+        room = (1 << min(64, ring_bits + hint) - 1) - 1
         apart = 0 if extra is None else 2 * extra.slack + extra.unit
-        if k + hint > 64 or limit + apart > room:
+        if ring_bits + hint > 64 or limit + apart > room:
             continue
         some = group
         while some:
             bound = math.isqrt(int(TAIL * TAIL * some * norm2)) + 1
-            if 2 * bound < 1 << (k - 2) and total * 4 * bound * bound <= room:
+            if 2 * bound < 1 << (ring_bits - 2) and total * 4 * bound * bound <= room:
                 cost = 3 * hint / 8 * width + 2 * PROJECTIONS * _TEST_BYTES / some
-                found.append((cost, RowRule(k, width, weights, limit, some, False, bound, hint, norm2, extra)))
+                found.append((cost, RowRule(ring_bits, width, weights, limit, some, False, bound, hint, norm2, extra)))
                 break
             some //= 2
         bound = math.isqrt(norm2)
-        if bound < 1 << (k - 2) and total * bound * bound <= room:
+        if bound < 1 << (ring_bits - 2) and total * bound * bound <= room:
             cost = 3 * hint / 8 * width + 2 * width * _TEST_BYTES
-            found.append((cost, RowRule(k, width, weights, limit, group, True, bound, hint, norm2, extra)))
+            found.append((cost, RowRule(ring_bits, width, weights, limit, group, True, bound, hint, norm2, extra)))
     return min(found, key=lambda f: f[0])[1] if found else None
 
 
-def _exact_weights(encoding: Encoding, *, rows: bool) -> list[Fraction]:
-    """Weights of l2 in steps: w s^2 / t of rows, t / (4 w s^2) of queries."""
+def _exact_weights(encoding: EncodingParameters, *, rows: bool) -> list[Fraction]:
+    """Weights of ``l2`` in steps of t: w s^2 / t for rows, t / (4 w s^2) for queries."""
     weights = [Fraction(int(w)) * Fraction(float(s)) ** 2 / Fraction(encoding.query_scale)
                for w, s in zip(encoding.integer_weights, encoding.scales, strict=True)]  # fmt: skip
     return weights if rows else [1 / (4 * w) for w in weights]
@@ -309,10 +325,11 @@ def _exact_weights(encoding: Encoding, *, rows: bool) -> list[Fraction]:
 
 @dataclass(frozen=True)
 class _Rounded:
-    """A weighted sum of squares with rational weights e, at most ``most``, as integers: sum w x^2 <= ``limit``.
+    """A bound on a sum of squares with rational weights e, in integers: sum w x^2 <= ``limit``.
 
-    ``norm2``: an honest plain sum of squares; ``off``: how far the integer sum is from ``unit`` times the rational one
-    for it; ``ratio``: the rational sum is at most this times the integer sum / ``unit``, whatever the words.
+    ``norm2``: largest plain sum of squares of an honest row or query. ``off``: for those, the distance of the integer
+    sum from ``unit`` times the rational one. ``ratio``: for all words, the rational sum is at most this times the
+    integer sum / ``unit``.
     """
 
     unit: int
@@ -336,14 +353,14 @@ def _rounded(exact: list[Fraction], most: int, clip: int, precision: int) -> _Ro
     return _Rounded(unit, weights, unit * most + off, norm2, off, excess)
 
 
-def _stepped_rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule] | None:
+def _stepped_rules(encoding: EncodingParameters, width: int) -> tuple[RowRule, QueryRule] | None:
     """The rules of l2 in steps: weights as coarse as the room in the ring allows."""
     for precision in range(8, 41, 4):
         rows = _rounded(_exact_weights(encoding, rows=True), encoding.row_norm2, encoding.clip, precision)
         exact = _exact_weights(encoding, rows=False)
         queries = _rounded(exact, encoding.query_norm2, encoding.query_clip, precision)
         slack = (rows.unit + 1) // 2 + rows.off
-        # what can pass: 2 sqrt(Q E) - s <= Q ratio + slack / unit, and s <= row_norm2
+        # largest score that can pass: 2 sqrt(Q E) - s <= Q ratio + slack / unit, and s <= row_norm2
         query = queries.limit * queries.ratio / queries.unit
         row = rows.limit * rows.ratio / rows.unit
         high = int(query * rows.ratio + Fraction(slack, rows.unit)) + encoding.centre
@@ -365,16 +382,16 @@ def _stepped_rules(encoding: Encoding, width: int) -> tuple[RowRule, QueryRule] 
 # --- queries --------------------------------------------------------------------------------------------------------
 
 
-def query_rule(encoding: Encoding, width: int) -> QueryRule:
-    """The rule for queries of an encoding, in ``width`` words; ScoreRangeError as for :func:`row_rule`."""
+def query_rule(encoding: EncodingParameters, width: int) -> QueryRule:
+    """The rule for queries of an encoding, in ``width`` words; raises ScoreRangeError as :func:`row_rule` does."""
     return _rules(encoding, width)[1]
 
 
 def _query_rule(
-    encoding: Encoding, width: int, weights: list[int], limit: int, scores: tuple[int, int]
+    encoding: EncodingParameters, width: int, weights: list[int], limit: int, scores: tuple[int, int]
 ) -> QueryRule | None:
-    """For all metrics but codes; None if no word is wide enough."""
-    inner, k, last = encoding.inner_dim, encoding.ring_bits, None
+    """The rule for all metrics but ``l1`` and ``hamming``; None if no word of the proof is wide enough."""
+    inner, ring_bits, last = encoding.inner_dim, encoding.ring_bits, None
     factors = np.ones(inner, np.int64)
     if encoding.stepped:
         last = -1
@@ -383,9 +400,20 @@ def _query_rule(
     # a word within the norm is no longer than the norm
     bits = min(encoding.query_bits, math.isqrt(limit // min(weights)).bit_length() + 1)
     most = max(limit, sum(weights) << (2 * bits - 2))
-    proof = next((b for b in (16, 32, 64) if b >= k and most < 1 << (b - 1)), 0)
+    proof = next((b for b in (16, 32, 64) if b >= ring_bits and most < 1 << (b - 1)), 0)
     if not proof:
         return None
     return QueryRule(
-        k, width, inner, bits, 1, 1 << (bits - 1), factors, last, np.array(weights, np.uint64), limit, proof, *scores
+        ring_bits,
+        width,
+        inner,
+        bits,
+        1,
+        1 << (bits - 1),
+        factors,
+        last,
+        np.array(weights, np.uint64),
+        limit,
+        proof,
+        *scores,
     )

@@ -1,358 +1,198 @@
 """Features to ring integers, and the metrics that become inner products.
 
-One :class:`Encoding` is fixed per index. It is public: scales are declared, or fitted on a public sample when the
-index is made, never on private uploads. Larger scores are nearer for every metric:
+One :class:`Encoding` is fixed per index. It is public: its scales are declared, or fitted to a public sample when the
+index is made, never to private uploads. The score of a row and a query is the inner product <a, b> of their integers;
+larger scores are nearer for every metric::
 
-==============  ==============================================  =========================  ============================
-metric          stored row a                                    query b                    score <a, b>
-==============  ==============================================  =========================  ============================
-``ip``          round(x / s)                                    round(q s / t)             about <x, q> / t
-``cosine``      the same of x / |x|                             the same of q / |q|        about cos(x, q) / t
-``hellinger``   the same of root(x) / |root(x)|                 the same of q              about BC(x, q) / t
-``l2``          round((x - o) / s) =: v, and sum w v^2          2 w round((q - o) / s'),-c c (|q|_w^2 - |v - q|_w^2)
-``l2``, t given v, and round(sum w (s v)^2 / t) - h             round(2 w s (q-o) / t), -1 (|q|_w^2 - |s v - q|_w^2) / t
-+ h ``l1``          thermometer code of x in 0..levels-1            2 code(q) - 1              |q|_1 - |x - q|_1, exact
-``hamming``     ``+1`` for 1, ``-1`` for 0                      the same                   dim - 2 distance, exact
-==============  ==============================================  =========================  ============================
+    metric       stored row a                        query b                              score <a, b>
+    -----------  ----------------------------------  -----------------------------------  -----------------------------
+    ip           round(x / s)                        round(q s / t)                       about <x, q> / t
+    cosine       round(u(x) / s)                     round(u(q) s / t)                    about cos(x, q) / t
+    hellinger    round(u(sqrt x) / s)                round(u(sqrt q) s / t)               about BC(x, q) / t
+    l2           v = round((x - o) / s),             2 w y with y = round((q - o) c / s), c (|y / c|^2 - |v - y / c|^2)
+                 then |v|^2                          then -c
+    l2 with t    v = round((x - o) / s),             round(2 w s (q - o) / t),            about h + (|q - o|^2
+                 then round(|s v|^2 / t) - h         then -1                              - |s v - (q - o)|^2) / t
+    l1           thermometer code of x               2 code(q) - 1                        |q|_1 - |x - q|_1, exact
+    hamming      +1 for 1, -1 for 0                  the same                             dim - 2 distance, exact
 
-with s the row scale (for ``ip``, ``cosine``, ``hellinger`` and ``l2`` with t possibly one per dimension), s' = s / c,
-c = 2^(query_bits - bits), t the query scale, w integer weights (1 unless given: weighted L2 is exact on integers), BC
-the Bhattacharyya coefficient of two histograms; rounding is half to even, clipping at +-(2^(bits-1) - 1). With t,
-``l2`` scores come in steps of t, whatever the scales, and h centres their range: what a ring of 16 bits needs. A
-projection is applied to x - o, or to the unit vector, first. Scores are exact integers; what could wrap is refused:
-from norm bounds that are enforced on every row and query.
+Here x is a row's and q a query's vector; u(x) = x / |x|; BC is the Bhattacharyya coefficient of two histograms; s is
+the row scale (possibly one per dimension, but for ``l2`` without t), t the query scale, o the offset, w the integer
+weights (1 unless given), and |v|^2 = sum w v^2 for ``l2``; c = 2^(query_bits - bits). The thermometer code of a value
+in 0 .. levels-1 has levels-1 words: the value's number of ones, then zeros.
+
+Rounding is half to even; integers are clipped to +-(2^(bits-1) - 1). With t, ``l2`` scores come in steps of t, whatever
+the scales are, and h centres their range; a ring of 16 bits needs this. A projection is applied first, to x - o or to
+the unit vector. Scores are exact integers. Norm bounds are enforced on every row and query, so that no score wraps;
+what could wrap is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from ..errors import DTypeError, EncodingError, ParameterError, ScoreRangeError
-from ..params import RING_DTYPES
+from ..errors import DTypeError, EncodingError, ParameterError
 from .bounds import ranking_problem
-from .numbers import LARGEST, SMALLEST, array, matrix, plain_scalars, real, said, several, unit, whole
-from .projection import Projection
+from .fitting import fitted
+from .numbers import array, matrix, whole
+from .parameters import UNIT_METRICS, EncodingParameters
+from .quantise import check_queries, quantise, query_length, refuse_long, squares
 from .ranges import checked_threshold, in_range
 
-__all__ = ["METRICS", "Encoding"]
+__all__ = ["Encoding"]
 
-METRICS = ("cosine", "hamming", "hellinger", "ip", "l1", "l2")
-_UNIT = ("cosine", "hellinger")
 _INTEGERS: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
-_FORMAT = 1
 _CHUNK = 1 << 16
-MAX_DIM = 1 << 20
-_MAX_NORM2 = 1 << 62
-
-
-def _ceil(value: float) -> int:
-    """The least integer that is not smaller, at most what a norm bound holds."""
-    return math.ceil(min(value, float(_MAX_NORM2)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoding:
-    """How features become integers, for one index. Public, immutable, hashed into every stored and sent object.
+class Encoding(EncodingParameters):
+    """How features become integers, for one index. Public and immutable; its hash is in every stored and sent object.
 
     Parameters
     ----------
-    metric : 'cosine', 'hamming', 'hellinger', 'ip', 'l1' or 'l2'
-    dim : features per row as the caller has them
-    bits, query_bits : bits of stored and of query integers, sign included: 2 to 16 and 2 to 24, both up to 32 in a ring
-        of 64 bits; ``l2`` needs query_bits >= bits. More query bits cost no storage. Not used by ``l1`` and
+    metric : str
+        ``cosine``, ``hamming``, ``hellinger``, ``ip``, ``l1`` or ``l2``.
+    dim : int
+        Features per row, before a projection.
+    bits, query_bits : int
+        Bits of stored and of query integers, sign included: 2 to 16 and 2 to 24, both up to 32 in a ring of 64 bits.
+        ``l2`` without ``query_scale`` needs query_bits >= bits. More query bits cost no storage. Not used by ``l1`` and
         ``hamming``.
-    ring_bits : 16, 32 or 64
-    scale : row scale s > 0, one number or, but for ``l2`` without t, one per (projected) dimension. Default 1, for
-        ``cosine`` and ``hellinger`` 1 / (2^(bits-1) - 1).
-    query_scale : query scale t > 0 for ``ip``, ``cosine``, ``hellinger`` and ``l2``. Default for ``ip`` the mean row
-        scale, so that the query's integers are about its own numbers; for ``cosine`` and ``hellinger`` the largest row
-        scale / (2^(query_bits-1) - 1), so that no unit vector clips; for ``l2`` none (0).
-    offset : ``l2`` only: subtracted first; one number per dimension, or empty.
-    levels : ``l1`` only: values are integers 0 .. levels-1.
-    row_norm2, query_norm2 : largest squared Euclidean norm of an encoded row (without the extra coordinate) and of an
-        encoded query (before the factor 2), enforced. Weighted where there are weights; for ``l2`` with t, of s v and
-        of the query in units of t. Default: what the bits allow.
-    weights : ``l2`` only: positive integers, one per (projected) dimension, or empty.
-    projection : a :class:`Projection`, for ``ip``, ``cosine``, ``hellinger`` and ``l2``, or None.
+    ring_bits : int
+        Bits of a ring word: 16, 32 or 64.
+    scale : tuple of float
+        Row scale s > 0: one number, or one per (projected) dimension, except for ``l2`` without ``query_scale``.
+        Default 1; for ``cosine`` and ``hellinger`` 1 / (2^(bits-1) - 1).
+    query_scale : float
+        Query scale t > 0, for ``ip``, ``cosine``, ``hellinger`` and ``l2``. Default for ``ip``: the mean row scale, so
+        that the query's integers are about its own numbers. Default for ``cosine`` and ``hellinger``: the largest row
+        scale / (2^(query_bits-1) - 1), so that no unit vector clips. Default for ``l2``: none (0).
+    offset : tuple of float
+        ``l2`` only: vector that is subtracted first, one number per dimension; empty for none.
+    levels : int
+        ``l1`` only: values are integers from 0 to levels-1.
+    row_norm2, query_norm2 : int
+        Largest squared Euclidean norm of an encoded row (without the extra coordinate) and of an encoded query (before
+        the factor 2). Enforced. Weighted where there are weights; for ``l2`` with t, in units of t: of s v, and of the
+        query. Default: what the bits allow.
+    weights : tuple of int
+        ``l2`` only: integers from 1 to 65535, one per (projected) dimension; empty for none.
+    projection : Projection, optional
+        For ``ip``, ``cosine``, ``hellinger`` and ``l2``.
 
     Raises
     ------
     ParameterError
-        A value out of range, or one that the metric does not take.
+        A value is out of range, or the metric does not take it.
     ScoreRangeError
         Scores of rows and queries within the bounds could leave the ring.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import Encoding
+    >>> e = Encoding("l2", dim=2)
+    >>> rows, query = np.array([[3, 4], [0, 1]]), np.array([[0, 0]])
+    >>> e.encode_rows(rows)
+    array([[ 3,  4, 25],
+           [ 0,  1,  1]], dtype=int32)
+    >>> scores = e.encode_queries(query) @ e.encode_rows(rows).T
+    >>> e.values(scores, query)  # squared distances
+    array([[25.,  1.]])
     """
-
-    metric: str
-    dim: int
-    bits: int = 8
-    query_bits: int = 8
-    ring_bits: int = 32
-    scale: tuple[float, ...] = ()
-    query_scale: float = 0.0
-    offset: tuple[float, ...] = ()
-    levels: int = 0
-    row_norm2: int = 0
-    query_norm2: int = 0
-    weights: tuple[int, ...] = ()
-    projection: Projection | None = None
-
-    def __post_init__(self) -> None:
-        def fail(text: str) -> None:
-            raise ParameterError(f"encoding: {text}")
-
-        plain_scalars(self)
-        if self.metric not in METRICS:
-            fail(f"metric must be one of {', '.join(METRICS)}, not {said(self.metric)}")
-        if not isinstance(self.ring_bits, int) or self.ring_bits not in RING_DTYPES:
-            fail(f"ring_bits must be 16, 32 or 64, not {said(self.ring_bits)}")
-        for name, low, high in (
-            ("dim", 1, MAX_DIM),
-            ("bits", 2, 32 if self.ring_bits == 64 else 16),
-            ("query_bits", 2, 32 if self.ring_bits == 64 else 24),
-            ("levels", 0, 1 << 16),
-            ("row_norm2", 0, _MAX_NORM2),
-            ("query_norm2", 0, _MAX_NORM2),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                fail(f"{name} must be an integer from {low} to {high}, not {said(value)}")
-        scaled = self.metric in ("ip", "l2", *_UNIT)
-        for name in ("scale", "offset"):
-            object.__setattr__(self, name, tuple(real(v) for v in several(getattr(self, name))))
-        weights = (w.item() if isinstance(w, np.integer) else w for w in several(self.weights))
-        object.__setattr__(self, "weights", tuple(weights))
-        object.__setattr__(self, "query_scale", real(self.query_scale))
-        if not 0 <= self.query_scale < math.inf:
-            fail("query_scale must be finite and positive")
-        if self.projection is not None:
-            if not scaled or not isinstance(self.projection, Projection):
-                fail(f"{self.metric} takes no projection of type {type(self.projection).__name__}")
-            if self.projection.dim != self.dim:
-                fail(f"the projection is of {self.projection.dim} dimensions, not {self.dim}")
-        if self.scale and not scaled:
-            fail(f"{self.metric} takes no scale")
-        if not self.scale and scaled:
-            object.__setattr__(self, "scale", (1.0 / self.clip if self.metric in _UNIT else 1.0,))
-        if any(not SMALLEST <= v <= LARGEST for v in self.scale):
-            fail("scales must be finite and positive, from 2^-480 to 2^480")
-        each = self.metric != "l2" or self.query_scale
-        if scaled and len(self.scale) not in (1, self.inner_dim if each else 1):
-            fail(f"{self.metric} takes one scale" + (f" or {self.inner_dim}" if each else ""))
-        if self.offset and (self.metric != "l2" or len(self.offset) != self.dim):
-            fail("an offset is for l2, one number per dimension")
-        if any(not abs(v) <= LARGEST for v in self.offset):
-            fail("offsets must be finite, and at most 2^480")
-        if self.metric == "l2" and not self.query_scale and self.query_bits < self.bits:
-            fail("l2 needs query_bits >= bits, or a query_scale")
-        if self.metric == "l1" and self.levels < 2:
-            fail("l1 needs levels >= 2")
-        if self.metric != "l1" and self.levels:
-            fail(f"{self.metric} takes no levels")
-        if self.weights:
-            if self.metric != "l2" or len(self.weights) != self.inner_dim:
-                fail("weights are for l2, one per dimension")
-            if any(isinstance(w, bool) or not isinstance(w, int) or not 1 <= w < 1 << 16 for w in self.weights):
-                fail("weights must be integers from 1 to 65535")
-        if self.metric in ("ip", *_UNIT) and not self.query_scale:
-            t = float(np.mean(self.scale)) if self.metric == "ip" else max(self.scale) / self.query_clip
-            object.__setattr__(self, "query_scale", t)
-        if self.query_scale and not scaled:
-            fail(f"{self.metric} takes no query_scale")
-        if self.query_scale and not SMALLEST**2 <= self.query_scale <= LARGEST**2:
-            fail("query_scale must be from 2^-960 to 2^960")
-        if (self.row_norm2 or self.query_norm2) and not scaled:
-            fail(f"{self.metric} takes no norm bounds")
-        if scaled:
-            self._default_bounds()
-        low, high = self.score_range
-        if max(-low, high) >= 1 << (self.ring_bits - 1):
-            raise ScoreRangeError(
-                f"scores from {low} to {high} do not fit a {self.ring_bits}-bit ring: use a larger ring, fewer bits, "
-                "or declare smaller row_norm2 and query_norm2"
-            )
-
-    def _default_bounds(self) -> None:
-        total = sum(self.weights) if self.weights else self.inner_dim
-        row, query = total * self.clip**2, total * self.query_clip**2
-        if self.stepped:
-            with np.errstate(over="ignore"):
-                row = _ceil(float((self.integer_weights * self.scales**2).sum()) * self.clip**2 / self.query_scale)
-                inverse = float((1.0 / (self.integer_weights * self.scales**2)).sum())
-            query = _ceil(self.query_clip**2 * self.query_scale / 4 * inverse)
-        elif self.metric in _UNIT and len(self.scale) == 1:
-            # |x| = 1, a projection does not lengthen it, and rounding moves each coordinate by at most 1/2
-            slack = math.sqrt(self.inner_dim) / 2
-            length = 1.0 if self.projection is None else 1.0 + Projection.TOLERANCE
-            stored, asked = length / self.scale[0] + slack, length * self.scale[0] / self.query_scale + slack
-            row, query = min(row, _ceil(stored * stored)), min(query, _ceil(asked * asked))
-        # what can be declared, and so written down, has 62 bits
-        row, query = min(row, _MAX_NORM2), min(query, _MAX_NORM2)
-        object.__setattr__(self, "row_norm2", min(self.row_norm2, row) or row)
-        object.__setattr__(self, "query_norm2", min(self.query_norm2, query) or query)
-
-    @property
-    def inner_dim(self) -> int:
-        """Dimensions after the projection."""
-        return self.dim if self.projection is None else self.projection.out_dim
-
-    @property
-    def stepped(self) -> bool:
-        """Whether this is l2 in steps of t."""
-        return self.metric == "l2" and self.query_scale > 0
-
-    @property
-    def scales(self) -> np.ndarray:
-        """Row scale of each dimension after the projection."""
-        return np.asarray(np.broadcast_to(np.array(self.scale), self.inner_dim))
-
-    @property
-    def integer_weights(self) -> np.ndarray:
-        """Weight of each dimension after the projection, int64; 1 where none is given."""
-        return np.array(self.weights, np.int64) if self.weights else np.ones(self.inner_dim, np.int64)
-
-    @property
-    def _raw_range(self) -> tuple[int, int]:
-        """Score range of stepped l2 without h: 2 <q, s v> / t - e, by Cauchy-Schwarz and 2 sqrt(Q e) <= Q + e."""
-        row, query = self.row_norm2, self.query_norm2
-        return -(row + math.isqrt(4 * query * (row + 1)) + 1), query + 1
-
-    @property
-    def centre(self) -> int:
-        """h of stepped l2."""
-        low, high = self._raw_range
-        return -(low + high) // 2
-
-    @property
-    def clip(self) -> int:
-        """Largest absolute value of a row's words."""
-        return (1 << (self.bits - 1)) - 1
-
-    @property
-    def query_clip(self) -> int:
-        """Largest absolute value of a query's words, before factors."""
-        return (1 << (self.query_bits - 1)) - 1
-
-    @property
-    def _factor(self) -> int:
-        """c = 2^(query_bits - bits) of l2."""
-        return 1 << (self.query_bits - self.bits)
-
-    @property
-    def encoded_dim(self) -> int:
-        """Words per row before padding."""
-        if self.metric == "l2":
-            return self.inner_dim + 1
-        return self.dim * (self.levels - 1) if self.metric == "l1" else self.inner_dim
-
-    @property
-    def score_range(self) -> tuple[int, int]:
-        """Least and largest score that rows and queries within the bounds can give (exact integers)."""
-        if self.metric in ("ip", *_UNIT):
-            top = math.isqrt(self.row_norm2 * self.query_norm2)
-            return -top, top
-        if self.stepped:
-            low, high = self._raw_range
-            return low + self.centre, high + self.centre
-        if self.metric == "l2":
-            cross = math.isqrt(4 * self.row_norm2 * self.query_norm2) + 1
-            return -(self._factor * self.row_norm2 + cross), self.query_norm2 // self._factor + 1
-        return -self.encoded_dim, self.encoded_dim
-
-    @property
-    def query_norm1(self) -> int:
-        """Bound on the sum of absolute values of an encoded query (exact integer, public)."""
-        if self.metric in ("l1", "hamming"):
-            return self.encoded_dim
-        most = self.inner_dim * self.query_clip
-        if self.stepped:
-            # b = 2 w s q / t, so |b|_1 <= 2 |s|_w |q|_w / t, with |q|_w^2 / t bounded
-            with np.errstate(over="ignore"):
-                steps = float((self.integer_weights * self.scales**2).sum()) / self.query_scale
-            return min(most, _ceil(2 * math.sqrt(steps) * math.sqrt(self.query_norm2)) if self.query_norm2 else 0) + 1
-        total = sum(self.weights) if self.weights else self.inner_dim
-        if self.weights:
-            most = total * self.query_clip
-        norm1 = min(most, math.isqrt(total * self.query_norm2))
-        return 2 * norm1 + self._factor if self.metric == "l2" else norm1
 
     @property
     def allows_server_ranking(self) -> bool:
-        """Whether max score - min score < 2^(ring_bits-1), which oblivious comparison needs, and the servers can check.
+        """Whether servers can rank scores of this encoding.
 
-        They check the range of rows and queries (:mod:`mipp.encoding.bounds`).
+        Oblivious comparison needs max score - min score < 2^(ring_bits-1), and the servers must be able to check the
+        range of rows and queries (:mod:`mipp.encoding.bounds`).
         """
         return not ranking_problem(self)
-
-    # --- serialisation -----------------------------------------------------------------------------------------
-
-    def to_dict(self) -> dict[str, Any]:
-        """Values that :meth:`from_dict` takes, JSON-ready."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        # later fields are left out where they say nothing: what was made without them keeps its hash
-        for name in ("weights", "projection"):
-            if not data[name]:
-                del data[name]
-        if self.projection is not None:
-            data["projection"] = self.projection.to_dict()
-        return {"format": _FORMAT, **data}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Encoding:
-        """Inverse of :meth:`to_dict`; ParameterError for other formats or fields."""
-        fields = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(data, dict) or data.get("format") != _FORMAT or set(data) - fields != {"format"}:
-            raise ParameterError("not an encoding of this format version")
-        values = {name: value for name, value in data.items() if name != "format"}
-        if "projection" in values:
-            values["projection"] = Projection.from_dict(values["projection"])
-        try:
-            return cls(**values)
-        except TypeError:
-            raise ParameterError("not an encoding of this format version") from None
-
-    @functools.cached_property  # servers compare it with every query's
-    def hash(self) -> bytes:
-        """SHA-256 over the canonical JSON form: 32 bytes."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(b"mipp v1 encoding" + text.encode()).digest()
 
     @classmethod
     def fit(
         cls, metric: str, sample: np.ndarray, *, quantile: float = 1.0, center: bool = False,
         server_ranking: bool = False, **options: Any,
-    ) -> Encoding:  # fmt: skip
-        """An encoding whose scale fits a **public** sample: :func:`mipp.encoding.fit`."""
-        from .fit import fit
+    ) -> Self:  # fmt: skip
+        """Make an encoding whose scale fits a **public** sample. Also available as ``mipp.encoding.fit``.
 
-        return fit(metric, sample, quantile=quantile, center=center, server_ranking=server_ranking, **options)
+        If the bounds that follow from the bits do not fit the ring, rows and queries are bounded by the longest of the
+        sample plus a tenth; longer ones are refused later.
+
+        Parameters
+        ----------
+        metric : str
+            As for :class:`Encoding`; ``l1`` and ``hamming`` need no scale.
+        sample : array_like of float, shape (N, dim)
+            **Public** sample. The encoding, which everybody sees, shows its largest absolute value (or quantile), and
+            its mean with ``center``.
+        quantile : float
+            Quantile of the absolute values that must not clip, in (0, 1].
+        center : bool
+            ``l2`` only: use the mean of the sample as offset.
+        server_ranking : bool
+            Leave the room that servers need to rank: half the score range.
+        **options : Any
+            Further parameters of :class:`Encoding`.
+
+        Returns
+        -------
+        Encoding
+            The encoding.
+
+        Raises
+        ------
+        ParameterError
+            An argument is out of range.
+        DTypeError, ShapeError, EncodingError
+            The sample is not a matrix of finite numbers, is empty, or holds only zeros.
+        ScoreRangeError
+            The ring is too small for these bits.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mipp.encoding import Encoding
+        >>> sample = np.array([[0.5, -2.0], [1.0, 1.5]])
+        >>> e = Encoding.fit("ip", sample, bits=8)
+        >>> e.encode_rows(sample)
+        array([[  32, -127],
+               [  64,   95]], dtype=int32)
+        """
+        return fitted(
+            cls, metric, sample, quantile=quantile, center=center, server_ranking=server_ranking, options=options
+        )
 
     # --- arrays ------------------------------------------------------------------------------------------------
 
     def encode_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Features to stored integers.
+        """Encode rows of features as integers.
 
         Parameters
         ----------
-        rows : (N, dim) finite floats or integers; secret
+        rows : array_like of float or int, shape (N, dim)
+            Finite numbers. Secret.
 
         Returns
         -------
-        (N, encoded_dim) signed integers of ``ring_bits`` bits, C-contiguous; secret
+        ndarray of int16, int32 or int64, shape (N, encoded_dim)
+            Signed integers of ``ring_bits`` bits, C-contiguous. Secret.
 
         Raises
         ------
-        DTypeError, ShapeError, EncodingError
-            Not numbers, wrong shape; NaN, infinite, zero vector for ``cosine``, out of 0..levels-1 or not 0/1.
+        DTypeError, ShapeError
+            The rows are not numbers, or have another shape.
+        EncodingError
+            A value is NaN or infinite, negative for ``hellinger``, not in 0 .. levels-1 for ``l1``, or not 0 or 1 for
+            ``hamming``; or a row is zero for ``cosine`` or ``hellinger``.
         ScoreRangeError
-            A row longer than the declared bound.
+            A row is longer than the bound.
         """
         x = matrix(rows, self.dim, "rows")
         out = np.empty((len(x), self.encoded_dim), _INTEGERS[self.ring_bits])
@@ -362,7 +202,23 @@ class Encoding:
         return out
 
     def encode_queries(self, queries: np.ndarray) -> np.ndarray:
-        """Query vectors to integers: (B, dim) or (dim,) numbers to (B, encoded_dim). Secret. Errors as for rows."""
+        """Encode query vectors as integers.
+
+        Parameters
+        ----------
+        queries : array_like of float or int, shape (B, dim) or (dim,)
+            Finite numbers. Secret.
+
+        Returns
+        -------
+        ndarray of int16, int32 or int64, shape (B, encoded_dim)
+            Signed integers of ``ring_bits`` bits, C-contiguous. Secret.
+
+        Raises
+        ------
+        DTypeError, ShapeError, EncodingError, ScoreRangeError
+            As for :meth:`encode_rows`.
+        """
         queries = array(queries, "queries")
         x = matrix(queries[None] if queries.ndim == 1 else queries, self.dim, "queries")
         if self.metric == "l1":
@@ -370,18 +226,34 @@ class Encoding:
         elif self.metric == "hamming":
             b = self._signs(x, "queries")
         else:
-            b = self._quantise(x, query=True)
-            self._check_queries(b)
+            b = quantise(self, x, query=True)
+            check_queries(self, b)
             if self.metric == "l2":
-                last = -1 if self.stepped else -self._factor
+                last = -1 if self.stepped else -self.query_factor
                 b = b if self.stepped else 2 * b * self.integer_weights
                 b = np.concatenate([b, np.full((len(b), 1), last, b.dtype)], axis=1)
         return np.ascontiguousarray(b.astype(_INTEGERS[self.ring_bits]))
 
     def decode_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Stored integers (N, encoded_dim) back to features (N, dim) float64, as quantised; secret.
+        """Decode stored integers to features, up to quantisation.
 
-        ``cosine`` gives unit vectors, ``hellinger`` histograms of sum 1; a projection loses what it leaves out.
+        ``cosine`` gives unit vectors, ``hellinger`` histograms of sum 1. A projection loses the dimensions
+        that it leaves out.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (N, encoded_dim)
+            Encoded rows. Secret.
+
+        Returns
+        -------
+        ndarray of float64, shape (N, dim)
+            Features. Secret.
+
+        Raises
+        ------
+        DTypeError, ShapeError, EncodingError
+            The rows are not numbers, have another shape, or hold numbers that no ring has.
         """
         a = matrix(rows, self.encoded_dim, "rows")
         if self.metric == "l1":
@@ -398,10 +270,28 @@ class Encoding:
         return np.asarray(v * v if self.metric == "hellinger" else v)
 
     def values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Scores (B, N) of ``queries`` (B, dim) in the metric's own unit, float64.
+        """Turn scores into values of the metric.
 
-        Inner product or cosine (larger is nearer), squared Euclidean, city-block or Hamming distance (smaller is
-        nearer); exact for ``l1`` and ``hamming``, else up to quantisation. Clipped to what the metric can give.
+        Values are inner products, cosines or Bhattacharyya coefficients (larger is nearer), or squared Euclidean,
+        city-block or Hamming distances (smaller is nearer). They are exact for ``l1`` and ``hamming``, else up to
+        quantisation, and clipped to the metric's range.
+
+        Parameters
+        ----------
+        scores : array_like of int, shape (B, N)
+            Scores of the queries. Secret.
+        queries : array_like of float or int, shape (B, dim) or (dim,)
+            The queries, not encoded. Secret.
+
+        Returns
+        -------
+        ndarray of float64, shape (B, N)
+            Values. Secret.
+
+        Raises
+        ------
+        DTypeError, ShapeError, EncodingError, ScoreRangeError
+            The scores are not numbers, or the queries cannot be encoded.
         """
         scores = array(scores, "scores")
         if scores.dtype.kind not in "buifO" or (
@@ -417,46 +307,61 @@ class Encoding:
             return in_range(self, self._values(scores, queries))
 
     def _values(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Values that are linear in the scores."""
+        """Values before they are clipped; they are linear in the scores."""
         queries = array(queries, "queries")
         queries = queries[None] if queries.ndim == 1 else queries
         if self.metric == "l2" and not self.stepped:
             return self._distances(scores, matrix(queries, self.dim, "queries"))
         if self.stepped:
-            # as integers: in a ring of 64 bits floats would lose the steps, and a narrower type would wrap around
+            # subtract in int64: floats would lose steps of a 64-bit ring, and a narrower type would wrap
             scores = (scores.astype(np.int64) if scores.dtype.kind in "iu" else scores) - self.centre
         scores = np.asarray(scores, np.float64)
-        if self.metric in ("ip", *_UNIT):
+        if self.metric in ("ip", *UNIT_METRICS):
             return scores * self.query_scale
         if self.metric == "hamming":
             return (self.dim - scores) / 2
         if self.metric == "l1":
             asked = whole(matrix(queries, self.dim, "queries"), 0, self.levels - 1, "queries")
             return asked.sum(axis=1, keepdims=True) - scores
-        b = self._quantise(matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
-        return (self._query_length(b)[:, None] - scores) * self.query_scale
+        b = quantise(self, matrix(queries, self.dim, "queries"), query=True).astype(np.float64)
+        return (query_length(self, b)[:, None] - scores) * self.query_scale
 
     def _distances(self, scores: np.ndarray, queries: np.ndarray) -> np.ndarray:
-        """Values of l2 without t. In integers: nearest rows of long queries are small differences of large numbers."""
-        b = self._quantise(queries, query=True)
-        self._check_queries(b)
-        norm2 = np.asarray(self._squares(b), np.int64)[:, None]
+        """Squared distances of ``l2`` without t, in integers: near rows of a long query differ by little."""
+        b = quantise(self, queries, query=True)
+        check_queries(self, b)
+        norm2 = np.asarray(squares(self, b), np.int64)[:, None]
         scores = scores.astype(np.int64, copy=False) if scores.dtype.kind in "iu" else scores
-        steps, rest = norm2 // self._factor, norm2 % self._factor
-        return np.asarray(((steps - scores) + rest / self._factor) / self._factor * self.scale[0] ** 2)
+        steps, rest = norm2 // self.query_factor, norm2 % self.query_factor
+        return np.asarray(((steps - scores) + rest / self.query_factor) / self.query_factor * self.scale[0] ** 2)
 
     def score_threshold(self, value: float, query: np.ndarray) -> int:
-        """The least score of one query (dim,) whose :meth:`values` are at least as near as ``value``.
+        """Compute the least score whose value is at least as near as a threshold.
 
-        ParameterError for what is no number, and for a value that every score or no score reaches.
+        Parameters
+        ----------
+        value : float
+            Threshold in the unit of :meth:`values`.
+        query : array_like of float or int, shape (dim,)
+            One query. Secret.
+
+        Returns
+        -------
+        int
+            The least score that reaches the threshold. As secret as the query.
+
+        Raises
+        ------
+        ParameterError
+            The threshold is not a finite number, or every score or no score reaches it.
         """
         value = checked_threshold(self, value)
-        # far apart: next to a long query's own length floats do not tell one score from the next
+        # two scores far apart: near a long query's own length, floats cannot tell neighbouring scores apart
         apart = 1 << max(self.score_range[1].bit_length() - 1, 0)
         with np.errstate(over="ignore", invalid="ignore"):
             zero, other = self._values(np.array([[0, apart]]), array(query, "query")[None])[0].tolist()
         if not math.isfinite(other - zero) or other == zero:
-            raise ParameterError("no threshold can be told for this query")
+            raise ParameterError("no threshold can be computed for this query")
         step = (other - zero) / apart
         exact = (value - zero) / step
         # values come from integers by float arithmetic; a score that gives exactly this value counts as reaching it
@@ -474,75 +379,16 @@ class Encoding:
             return self._thermometer(x, "rows")
         if self.metric == "hamming":
             return self._signs(x, "rows")
-        a = self._quantise(x, query=False)
+        a = quantise(self, x, query=False)
         if self.stepped:
             v = a * np.array(self.scale)
-            length = self._squares(v) / self.query_scale
-            self._refuse_long(length.max(initial=0.0) > self.row_norm2, "row")
+            length = squares(self, v) / self.query_scale
+            refuse_long(length.max(initial=0.0) > self.row_norm2, "row")
             extra = np.rint(length).astype(a.dtype) - self.centre
             return np.concatenate([a, extra[:, None]], axis=1)
-        norm2 = self._squares(a)
-        self._refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
+        norm2 = squares(self, a)
+        refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
         return np.concatenate([a, norm2[:, None].astype(a.dtype)], axis=1) if self.metric == "l2" else a
-
-    def _quantise(self, x: np.ndarray, *, query: bool) -> np.ndarray:
-        what = "query" if query else "row"
-        with np.errstate(over="ignore", invalid="ignore"):
-            # what is beyond float64 is clipped as all that is large
-            v = self._scaled(x.astype(np.float64), what, query=query)
-        if np.isnan(v).any():
-            raise EncodingError(f"a {what} holds numbers too large for the encoding")
-        clip = self.query_clip if query else self.clip
-        np.rint(v, out=v)
-        np.clip(v, -clip, clip, out=v)
-        return v.astype(np.int64)
-
-    def _scaled(self, v: np.ndarray, what: str, *, query: bool) -> np.ndarray:
-        """What is rounded to words of rows or queries."""
-        if self.metric == "hellinger":
-            if (v < 0).any():
-                raise EncodingError(f"a {what} holds negative values, which no histogram has")
-            np.sqrt(v, out=v)
-        if self.metric in _UNIT:
-            v = unit(v, what)
-        if self.offset:
-            v -= np.array(self.offset)
-        if self.projection is not None:
-            if np.abs(v).max(initial=0.0) > LARGEST:
-                raise EncodingError(f"a {what} holds numbers too large to be projected")
-            v = v @ self.projection.matrix
-        scale = np.array(self.scale)
-        if not query:
-            return np.asarray(v / scale)
-        if self.stepped:
-            return np.asarray(v * (2 * self.integer_weights * scale / self.query_scale))
-        return np.asarray(v / (scale / self._factor) if self.metric == "l2" else v * scale / self.query_scale)
-
-    def _query_length(self, b: np.ndarray) -> np.ndarray:
-        """Squared weighted length of stepped l2 queries in units of t: of b t / (2 w s)."""
-        v = b / (2 * np.array(self.scale))
-        return np.asarray(np.einsum("ij,ij,j->i", v, v, 1.0 / self.integer_weights) * self.query_scale)
-
-    def _check_queries(self, b: np.ndarray) -> None:
-        if self.stepped:
-            longest = float(self._query_length(b).max(initial=0.0))
-        else:
-            longest = int(self._squares(b).max(initial=0))
-        self._refuse_long(longest > self.query_norm2, "query")
-
-    def _squares(self, v: np.ndarray) -> np.ndarray:
-        """Weighted squared lengths of rows; of integers exact, but floats beyond every bound where they would wrap."""
-        weighted = v * self.integer_weights if self.weights else v
-        if v.dtype.kind == "i" and max(self.clip, self.query_clip) >= 1 << 20:
-            about = np.einsum("ij,ij->i", weighted.astype(np.float64), v.astype(np.float64))
-            if about.max(initial=0.0) > 2.0 * _MAX_NORM2 * 0.9:
-                return np.asarray(about)
-        return np.asarray(np.einsum("ij,ij->i", weighted, v))
-
-    @staticmethod
-    def _refuse_long(wrong: bool | np.bool_, what: str) -> None:
-        if wrong:
-            raise ScoreRangeError(f"a {what} is longer than the encoding's bound allows; scores could wrap")
 
     def _thermometer(self, x: np.ndarray, what: str) -> np.ndarray:
         v = whole(x, 0, self.levels - 1, what)

@@ -1,4 +1,4 @@
-"""The finest steps that a ring holds: exact for whole numbers, a stated bound on the error for all else."""
+"""The highest quantisation precision that cannot overflow the ring: whole numbers stay exact."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ import numpy as np
 
 from ..errors import EncodingError, ParameterError, ScoreRangeError
 from ..params import RING_DTYPES
-from .encoding import MAX_DIM, Encoding
-from .fit import tune
+from .encoding import Encoding
 from .numbers import LARGEST, SMALLEST, check_sample, integer, matrix, said, whole
+from .parameters import MAX_DIM
+from .tuning import tune
 
 __all__ = ["check_queries", "check_whole", "finest", "finest_unit", "judged", "misses", "query_factors"]
 
-#: vectors may be this much longer than the sample's, before rounding up to a power of two
+#: factor by which vectors may be longer than the sample's, before rounding up to a power of two
 MARGIN = 2.0
-#: an offset is for so many vectors that are so much nearer to it than to zero
+#: an offset needs at least this many vectors, nearer to it than to zero by this factor
 _LEAST_FOR_OFFSET, _NEARER = 100, 8
 _CHUNK = 1 << 16
 _MOST_TUNED = 20_000
-#: bits of rows and of queries by ring
+#: bits of rows and of queries, by ring bits
 _BITS = {16: (16, 24), 32: (16, 24), 64: (32, 32)}
-#: what a ring of 64 bits gives rows that servers compare: scores and 2^23 rows fit 64 bits together
+#: bits of rows in a ring of 64 bits if servers compare scores: a score and a number of 2^23 rows fit 64 bits together
 _RANKED_BITS = 20
-#: and samples of few rows where those would lose neighbours: scores and 2^17 rows do
+#: the same for samples of few rows that would lose neighbours: a score and a number of 2^17 rows fit
 _MORE_BITS, _FEW = 23, 1 << 14
-#: a ring of 32 bits is chosen if it misses at most this share of the ten nearest, found with so many queries
+#: a ring of 32 bits is chosen if it misses at most the share MISSES of the _NEAREST nearest rows of _JUDGES queries,
+#: which are compared exactly among the _NEAR that float32 finds
 MISSES, _JUDGES, _NEAREST, _NEAR = 5e-4, 512, 10, 40
-#: fewer rows do not show how near neighbours will be
+#: samples of fewer rows do not show how near neighbours will be
 _LEAST_JUDGED = 1000
-#: multiplications that choosing may take
+#: multiplications that the choice of a ring may take
 _JUDGED_WORK = 1 << 31
 
 
@@ -40,40 +42,63 @@ def finest(
     metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False,
     reach: np.ndarray | None = None,
 ) -> Encoding:  # fmt: skip
-    """The encoding of ``ip`` or ``l2`` with the finest steps that a ring holds.
+    """Make the encoding of ``ip`` or ``l2`` with the highest precision that cannot overflow the ring.
 
-    Whole numbers are kept as they are, so that scores are exact. All else is rounded to multiples of one step s
-    (``encoding.scale``), so small that nothing is clipped: what is longer than the bound is refused. With c the number
-    of steps of the query in one of the row (1, but for whole rows):
+    Whole numbers are kept as they are, so that scores are exact. Other numbers are rounded to multiples of one step s
+    (``encoding.scale``), so small that nothing is clipped; vectors beyond the bound are refused. With c the number of
+    steps of the query in one of the row (1, except for whole rows):
 
     * ``l2``: the root of the value differs from the true distance by at most ``sqrt(dim) (s + s / c) / 2``;
-    * ``ip``, queries multiplied by :func:`query_factors` first: the value differs from the true product by at most
-      ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, also with 64 bits, for dim up to 2^20).
+    * ``ip``, with queries multiplied by :func:`mipp.encoding.finest.query_factors` first: the value differs from the
+      true product by at most ``0.76 sqrt(dim) s |q|`` (32 bits; 1.01 with ``server_ranking``, also with 64 bits, for
+      dim up to 2^20).
 
-    A ring of 64 bits has steps some 60,000 times finer than one of 32 bits (16 times with ``server_ranking``,
-    128 times for samples of up to 16,384 rows that need it).
-
-    A ring of 16 bits has no room for that, unless whole numbers are small: there it is :func:`mipp.encoding.tune`,
-    which clips, and is judged by recall.
+    Steps in a ring of 64 bits are some 60,000 times finer than in one of 32 bits (16 times with ``server_ranking``, 128
+    times for samples of up to 16,384 rows that need it). A ring of 16 bits has room for this only if whole numbers are
+    small; otherwise the encoding is that of :func:`mipp.encoding.tune`, which clips, and is judged by recall.
 
     Parameters
     ----------
-    metric : ``ip`` or ``l2``
-    sample : (N, dim) numbers. What the encoding tells of it is public: whether all numbers are whole, the length of the
-        longest vector, doubled (unless that would lose neighbours) and rounded up to a power of two, whether 32 bits
-        keep the nearest; and for ``l2``, if 100 vectors or more lie together far from zero, their mean in multiples of
-        the largest deviation. (:func:`mipp.encoding.tune` tells more.)
-    ring_bits : 16, 32, 64, or 0: 32 bits where they keep whole numbers exactly, or miss at most 0.05 % of the ten
-        nearest rows of the sample, tried with up to 512 of its rows; else 64. Samples of fewer than 1000 rows do not
-        show that and get 64 bits, unless they are whole.
-    server_ranking : leave the room that oblivious comparison needs: half the range
-    reach : queries (M, dim) that the encoding must hold too, or None: the bound covers them, and where the sample is
-        whole but they are not, the ring is one of 64 bits (unless ``ring_bits`` says otherwise) whose steps keep both
+    metric : str
+        ``ip`` or ``l2``.
+    sample : array_like of float, shape (N, dim)
+        **Public** sample. The encoding, which everybody sees, shows: whether all numbers are whole; the length of the
+        longest vector, doubled (unless that would lose neighbours) and rounded up to a power of two; whether 32 bits
+        keep the nearest rows; and for ``l2``, if 100 vectors or more lie together far from zero, their mean in
+        multiples of the largest deviation. (:func:`mipp.encoding.tune` shows more.)
+    ring_bits : int
+        16, 32, 64 or 0. With 0 the ring has 32 bits if they keep whole numbers exactly, or miss at most 0.05 % of the
+        ten nearest rows of up to 512 rows of the sample; else 64. Samples of fewer than 1000 rows cannot show this, and
+        get 64 bits unless they are whole.
+    server_ranking : bool
+        Leave the room that oblivious comparison needs: half the score range.
+    reach : array_like of float, shape (M, dim), optional
+        Queries that the encoding must hold too: the bound covers them. If the sample is whole but they are not, the
+        ring has 64 bits (unless ``ring_bits`` says otherwise), with steps that hold both.
+
+    Returns
+    -------
+    Encoding
+        The encoding.
 
     Raises
     ------
-    ParameterError, DTypeError, ShapeError, EncodingError, ScoreRangeError
-        Another metric or ring; a sample that is empty or no matrix of finite numbers; what ``tune`` refuses.
+    ParameterError
+        Another metric or ring, or numbers too small for any step.
+    DTypeError, ShapeError, EncodingError
+        The sample is empty, or not a matrix of finite numbers.
+    ScoreRangeError
+        As for :func:`mipp.encoding.tune`, in a ring of 16 bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import finest
+    >>> whole = finest("l2", np.array([[3, 4], [100, -7]]))
+    >>> whole.ring_bits, whole.scale
+    (32, (1.0,))
+    >>> finest("l2", np.array([[0.5, 0.25], [1.0, 0.1]]), ring_bits=32).scale[0] < 1e-3
+    True
     """
     return judged(metric, sample, ring_bits=ring_bits, server_ranking=server_ranking, reach=reach)[0]
 
@@ -82,9 +107,7 @@ def judged(
     metric: str, sample: np.ndarray, *, ring_bits: int = 0, server_ranking: bool = False,
     reach: np.ndarray | None = None,
 ) -> tuple[Encoding, float | None]:  # fmt: skip
-    """As :func:`finest`, and its :func:`misses` on the sample: 0 where nothing is rounded, None where choosing took no
-    look at them.
-    """
+    """Like :func:`finest`, with the :func:`misses` on the sample: 0 if nothing is rounded, None if not measured."""
     if metric not in ("ip", "l2"):
         raise ParameterError(f"metric must be ip or l2, not {said(metric)}")
     if ring_bits and ring_bits not in RING_DTYPES:
@@ -122,7 +145,7 @@ def judged(
         return found, None
     share = misses(found, x)
     if share > MISSES:
-        # all of the ring: no room for longer rows but to the next power of two, and any step
+        # use all of the ring: rows up to the next power of two only, and steps that are no powers of two
         bound = _power(longest * (1 + 2.0**-20))
         finer = _rounded(metric, x.shape[1], bound, 64, server_ranking, common, _MORE_BITS, wide=True)
         if finer.allows_server_ranking or not server_ranking:
@@ -131,13 +154,23 @@ def judged(
 
 
 def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: bool = False) -> Encoding:
-    """As :func:`finest`, for vectors of length one at most: it needs no sample, and tells nothing of the vectors.
+    """Like :func:`finest`, for vectors of length at most one. Needs no sample, and shows nothing about the vectors.
 
     Parameters
     ----------
-    metric, dim : ``ip`` or ``l2``; numbers per vector
-    ring_bits : 32 or 64; a ring of 16 bits needs a sample
-    server_ranking : as of :func:`finest`
+    metric : str
+        ``ip`` or ``l2``.
+    dim : int
+        Numbers per vector.
+    ring_bits : int
+        32 or 64; a ring of 16 bits needs a sample.
+    server_ranking : bool
+        As for :func:`finest`.
+
+    Returns
+    -------
+    Encoding
+        The encoding.
 
     Raises
     ------
@@ -147,17 +180,17 @@ def finest_unit(metric: str, dim: int, *, ring_bits: int = 32, server_ranking: b
     if metric not in ("ip", "l2") or ring_bits not in (32, 64):
         raise ParameterError("unit vectors are for ip and l2, in rings of 32 or 64 bits")
     integer(dim, 1, MAX_DIM, "dim")
-    # a little longer, for vectors whose length was made one in float32
+    # a little longer, for vectors that were normalised in float32
     return _rounded(metric, dim, 1.0 + 2.0**-16, ring_bits, server_ranking, {})
 
 
 def _is_exact(encoding: Encoding) -> bool:
-    """Whether :func:`finest` made this encoding for whole rows: no other one has 16 bits or more and scale 1."""
+    """Whether :func:`finest` made this encoding for whole rows; only those have 16 bits or more and scale 1."""
     return encoding.scale == (1.0,) and encoding.bits >= _BITS[32][0]
 
 
 def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
-    """EncodingError for rows (N, dim) that an encoding for whole numbers would round or clip."""
+    """Refuse rows (N, dim) that an encoding for whole numbers would round or clip; EncodingError."""
     if _is_exact(encoding):
         x = matrix(rows, encoding.dim, "rows").astype(np.float64)
         offset = np.array(encoding.offset) if encoding.offset else 0.0
@@ -171,11 +204,11 @@ def check_whole(encoding: Encoding, rows: np.ndarray) -> None:
 
 
 def check_queries(encoding: Encoding, queries: np.ndarray) -> None:
-    """ScoreRangeError for queries (B, dim) of ``l2`` that an encoding without ``query_scale`` would clip."""
+    """Refuse queries (B, dim) of ``l2`` that an encoding without ``query_scale`` would clip; ScoreRangeError."""
     if encoding.metric == "l2" and not encoding.query_scale:
         x = matrix(queries, encoding.dim, "queries").astype(np.float64)
         offset = np.array(encoding.offset) if encoding.offset else 0.0
-        # as many steps as a row has, each divided further
+        # a query has as many steps as a row, each divided further
         with np.errstate(over="ignore"):
             largest = np.abs(x - offset).max(initial=0.0)
         if largest > ((1 << (encoding.bits - 1)) - 1) * encoding.scale[0]:
@@ -183,16 +216,30 @@ def check_queries(encoding: Encoding, queries: np.ndarray) -> None:
 
 
 def query_factors(encoding: Encoding, queries: np.ndarray) -> np.ndarray:
-    """By what to multiply queries (B, dim) of ``ip`` so that they take all of their range: (B,) float64, secret.
+    """Factors that stretch queries of ``ip`` over all of their range.
 
-    The ranking stays as it is, no query is too long, and scores become finer; divide the values by it. Where rows are
-    kept exactly these are powers of two, so that whole queries stay whole. A query of numbers below 2^-480 counts as
-    zero.
+    Multiply the queries by them and divide the values by them: the ranking stays the same, no query is too long, and
+    scores become finer. If rows are kept exactly, factors are powers of two, so that whole queries stay whole. Numbers
+    below 2^-480 count as zero.
+
+    Parameters
+    ----------
+    encoding : Encoding
+        Encoding of ``ip``.
+    queries : array_like of float, shape (B, dim)
+        Queries. Secret.
+
+    Returns
+    -------
+    ndarray of float64, shape (B,)
+        Factors. Secret.
 
     Raises
     ------
-    ParameterError, DTypeError, ShapeError, EncodingError
-        An encoding of ``l2``; queries that are no matrix of finite numbers, or hold some beyond 2^480.
+    ParameterError
+        The encoding has another metric.
+    DTypeError, ShapeError, EncodingError
+        The queries are not a matrix of finite numbers, or hold numbers beyond 2^480.
     """
     if encoding.metric != "ip":
         raise ParameterError(f"queries of {encoding.metric} take no factors")
@@ -218,7 +265,7 @@ def _power(value: float) -> float:
 
 
 def _offset(x: np.ndarray) -> np.ndarray:
-    """The mean in multiples of the power of two above the largest deviation, so whole where x is; mostly zeros."""
+    """The mean, rounded to multiples of the power of two above the largest deviation; zeros unless it is far away."""
     mean = x.mean(axis=0, dtype=np.float64)
     deviation = max(float(np.abs(p).max()) for p in _parts(x, mean))
     if len(x) < _LEAST_FOR_OFFSET or deviation * _NEARER > np.abs(mean).max():
@@ -244,15 +291,15 @@ def _norms(x: np.ndarray, offset: np.ndarray, largest: float) -> np.ndarray:
 
 
 def _most(bits: int) -> int:
-    """One less than what clips, so that the bound on norms refuses whatever would be clipped."""
+    """One less than the clipping value, so that the bound on norms refuses rows that would be clipped."""
     return (1 << (bits - 1)) - 2
 
 
 def misses(encoding: Encoding, x: np.ndarray) -> float:
     """The share of the ten nearest rows that an encoding of :func:`finest` loses.
 
-    Up to 512 rows of x (N, dim) are asked for among as many rows of x as can be compared in about a second, each
-    without itself. 0 for two rows or fewer. Not constant time; as secret as x.
+    Up to 512 rows of x (N, dim) are queries; each is compared with as many other rows of x as about a second allows.
+    The share is 0 for two rows or fewer. Not constant time; as secret as x.
     """
     if len(x) < 3:
         return 0.0
@@ -278,7 +325,7 @@ def misses(encoding: Encoding, x: np.ndarray) -> float:
         factors = query_factors(encoding, part)[:, None] if ip else 1.0
         a = encoding.encode_rows(them.reshape(-1, width) + shift).astype(np.int64).reshape(*found.shape, -1)
         scores = np.einsum("ij,ikj->ik", encoding.encode_queries(part * factors + shift).astype(np.int64), a)
-        kept = np.lexsort((true, -scores), axis=1)[:, :k]  # where scores are equal, the wrong ones first
+        kept = np.lexsort((true, -scores), axis=1)[:, :k]  # among equal scores, the wrong rows first
         least = np.partition(true, near - k, axis=1)[:, near - k, None]
         lost += int((np.take_along_axis(true, kept, axis=1) < least).sum())
         total += kept.size
@@ -286,9 +333,9 @@ def misses(encoding: Encoding, x: np.ndarray) -> float:
 
 
 def _exact(metric: str, dim: int, bound: int, ring_bits: int, server: bool, common: dict[str, Any]) -> Encoding | None:
-    """Scale 1 with rows up to ``bound`` long, queries as fine as there is room; None if there is none."""
+    """Scale 1, rows up to ``bound`` long, and queries as fine as the ring allows; None if it has no room."""
     row_bits, query_bits = _BITS[ring_bits]
-    if ring_bits == 64:  # as many as the bound needs, so that queries can be finer
+    if ring_bits == 64:  # as many bits as the bound needs, so that queries can be finer
         row_bits = max(_BITS[32][0], bound.bit_length() + 1)
         query_bits = 24 if server else query_bits
     options = {**common, "bits": row_bits, "ring_bits": ring_bits, "scale": (1.0,), "row_norm2": bound**2}
@@ -317,7 +364,7 @@ def _rounded(
     metric: str, dim: int, bound: float, ring_bits: int, server: bool, common: dict[str, Any],
     ranked_bits: int = _RANKED_BITS, wide: bool = False,
 ) -> Encoding:  # fmt: skip
-    """The longest row takes all of the range; a query of ``ip`` too, one of ``l2`` as the row."""
+    """Numbers are rounded: the longest row takes all of the range, and so does a query of ``ip``."""
     slack = math.sqrt(dim) / 2  # rounding lengthens a row by no more
     row_bits, query_bits = _BITS[ring_bits]
     if ring_bits == 64 and server:
@@ -333,7 +380,7 @@ def _rounded(
         rows = min(math.isqrt(((1 << (ring_bits - 1)) - 8) // (4 if server else 3)), _most(row_bits))
         scale = bound / (rows - slack)
         options |= {"query_bits": row_bits, "query_norm2": rows**2}
-    if ring_bits == 64 and not wide:  # a power of two: what has few binary digits, as whole numbers, stays exact
+    if ring_bits == 64 and not wide:  # a power of two: numbers of few binary digits, such as whole ones, stay exact
         scale = _power(scale)
         rows = min(rows, math.ceil(bound / scale + slack))
         options |= {"query_scale": scale} if metric == "ip" else {"query_norm2": rows**2}
@@ -343,5 +390,5 @@ def _rounded(
 
 
 def _room(ring_bits: int, server: bool) -> int:
-    """Largest absolute score where scores of both signs occur alike."""
+    """Largest absolute score, if the score range is symmetric."""
     return (1 << (ring_bits - 1 - server)) - 1

@@ -1,4 +1,4 @@
-"""Checks of feature arrays, in one place. Arrays may be secret: errors say what is wrong, never a value."""
+"""Checks of feature arrays, in one place. Arrays may be secret: errors say what is wrong, but show no value."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
     "whole",
 ]
 
-#: of numbers that are squared and summed: squares of up to 2^40 such numbers neither overflow nor vanish
+#: range of numbers that are squared and summed: sums of up to 2^40 such squares neither overflow nor vanish
 LARGEST, SMALLEST = 2.0**480, 2.0**-480
 
 
 def plain_scalars(of: Any) -> None:
-    """Fields of a frozen dataclass that are numpy's scalars as Python's, which JSON knows, too."""
+    """Turn numpy scalars in fields of a frozen dataclass into Python's, which JSON can hold."""
     for field in dataclasses.fields(of):
         value = getattr(of, field.name)
         if isinstance(value, np.generic):
@@ -41,7 +41,7 @@ def plain_scalars(of: Any) -> None:
 
 
 def array(x: npt.ArrayLike, what: str) -> np.ndarray:
-    """``x`` as an array, else ShapeError."""
+    """Convert to an array; ShapeError if that fails."""
     try:
         return np.asarray(x)
     except (ValueError, OverflowError):
@@ -49,9 +49,9 @@ def array(x: npt.ArrayLike, what: str) -> np.ndarray:
 
 
 def matrix(x: npt.ArrayLike, dim: int | None, what: str) -> np.ndarray:
-    """``x`` as a matrix of finite real numbers with ``dim`` columns, else DTypeError, ShapeError or EncodingError.
+    """Convert to a matrix of finite real numbers with ``dim`` columns; DTypeError, ShapeError or EncodingError.
 
-    Numbers of more than 64 bits become float64.
+    Floats of more than 64 bits become float64.
     """
     x = array(x, what)
     if x.dtype == bool:
@@ -63,22 +63,22 @@ def matrix(x: npt.ArrayLike, dim: int | None, what: str) -> np.ndarray:
         raise ShapeError(f"{what} must be {expected}, not {x.shape}")
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:
         with np.errstate(over="ignore"):
-            x = x.astype(np.float64)  # what is too large for the arithmetic is infinite, and refused
+            x = x.astype(np.float64)  # numbers beyond float64 become infinite, and are refused below
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise EncodingError(f"{what} hold NaN or infinite values, or values that float64 does not hold")
     return x
 
 
 def check_sample(x: np.ndarray, largest: float = LARGEST) -> None:
-    """Errors for a matrix that encodings cannot be fitted to.
+    """Refuse a sample that encodings cannot be fitted to.
 
     Raises
     ------
     ShapeError
-        No numbers in it.
+        The sample is empty.
     EncodingError, ParameterError
-        The largest absolute value is beyond ``largest``; it is not zero but below its inverse. Sums of squares overflow
-        or vanish.
+        The largest absolute value is beyond ``largest``, or below 1 / ``largest`` and not zero: sums of squares would
+        overflow or vanish.
     """
     if not x.size:
         raise ShapeError("the sample is empty")
@@ -90,23 +90,23 @@ def check_sample(x: np.ndarray, largest: float = LARGEST) -> None:
 
 
 def sample_matrix(x: npt.ArrayLike, largest: float = LARGEST) -> np.ndarray:
-    """A sample as :func:`matrix`, in float64, with the errors of :func:`check_sample`."""
+    """Convert a sample to a float64 matrix, with the checks of :func:`matrix` and :func:`check_sample`."""
     found = matrix(x, None, "sample").astype(np.float64)
     check_sample(found, largest)
     return found
 
 
 def said(value: object) -> str:
-    """A wrong value for a message: at most 50 characters of it."""
+    """Show a wrong value in a message: at most 50 characters of it."""
     try:
         return repr(value)[:50]
     except ValueError:
-        # Python writes no integers of thousands of digits
+        # Python refuses to print integers of thousands of digits
         return f"a very long {type(value).__name__}"
 
 
 def real(value: object) -> float:
-    """A real number as float; NaN for what is none, or too large for float64."""
+    """Convert a real number to float; NaN if it is not a number, or too large for float64."""
     if isinstance(value, (bool, str, bytes, complex, np.complexfloating)):
         return math.nan
     try:
@@ -116,7 +116,7 @@ def real(value: object) -> float:
 
 
 def several(value: object) -> tuple[Any, ...]:
-    """The entries of a list, tuple, array or other iterable; what is none by itself."""
+    """Entries of an iterable as a tuple; a single value becomes a tuple of one."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, dict)):
         try:
             return tuple(value)
@@ -126,14 +126,14 @@ def several(value: object) -> tuple[Any, ...]:
 
 
 def integer(value: object, low: int, high: int, what: str) -> int:
-    """``value`` if it is an integer from ``low`` to ``high``, else ParameterError."""
+    """Check that ``value`` is an integer from ``low`` to ``high``; else ParameterError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ParameterError(f"{what} must be an integer from {low} to {high}, not {said(value)}")
     return int(value)
 
 
 def unit(v: np.ndarray, what: str) -> np.ndarray:
-    """Rows divided by their lengths; EncodingError for a row of zeros."""
+    """Divide rows by their lengths; EncodingError for a row of zeros."""
     largest = np.abs(v).max(axis=1, keepdims=True, initial=0)
     if (largest == 0).any():
         raise EncodingError(f"a {what} is zero everywhere and has no direction; cosine is undefined")
@@ -142,7 +142,7 @@ def unit(v: np.ndarray, what: str) -> np.ndarray:
 
 
 def whole(x: np.ndarray, low: int, high: int, what: str) -> np.ndarray:
-    """``x`` as int64 if it holds whole numbers from ``low`` to ``high`` only, else EncodingError."""
+    """Convert to int64; EncodingError unless all are whole numbers from ``low`` to ``high``."""
     if x.size and (x.min() < low or x.max() > high or (x.dtype.kind == "f" and (x != np.rint(x)).any())):
         raise EncodingError(f"{what} must be whole numbers from {low} to {high}")
     return x.astype(np.int64)

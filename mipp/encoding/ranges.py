@@ -1,16 +1,14 @@
-"""Which values a metric can give: what results are clipped to, and which thresholds mean something."""
+"""Range of a metric's values: results are clipped to it, and thresholds outside it are refused."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import ParameterError
-
-if TYPE_CHECKING:
-    from .encoding import Encoding
+from .parameters import EncodingParameters
 
 __all__ = ["DISTANCES", "checked_threshold", "in_range", "value_range"]
 
@@ -19,8 +17,8 @@ DISTANCES = {"l2": "squared distance", "l1": "city-block distance", "hamming": "
 _SIMILARITIES = {"cosine": "cosine", "hellinger": "Bhattacharyya coefficient", "ip": "inner product"}
 
 
-def value_range(encoding: Encoding) -> tuple[float, float]:
-    """Least and largest value that the metric has, whatever the rows and queries are."""
+def value_range(encoding: EncodingParameters) -> tuple[float, float]:
+    """Least and largest value of the encoding's metric, over all rows and queries."""
     return {
         "cosine": (-1.0, 1.0),
         "hellinger": (0.0, 1.0),
@@ -31,24 +29,33 @@ def value_range(encoding: Encoding) -> tuple[float, float]:
     }[encoding.metric]
 
 
-def in_range(encoding: Encoding, values: np.ndarray) -> np.ndarray:
-    """Values clipped to the metric's range: rounding makes a row's cosine with itself 1.0018. No value is -0.0."""
+def in_range(encoding: EncodingParameters, values: np.ndarray) -> np.ndarray:
+    """Clip values to the metric's range; -0.0 becomes 0.0. Without this, rounding gives cosines such as 1.0018."""
     low, high = value_range(encoding)
     return np.asarray(np.clip(values, low, high) + 0.0)
 
 
-def checked_threshold(encoding: Encoding, value: Any, largest: float = math.inf) -> float:
-    """A threshold as a float.
+def checked_threshold(encoding: EncodingParameters, value: Any, largest: float = math.inf) -> float:
+    """Check the threshold of a range search.
 
     Parameters
     ----------
-    value : in the metric's unit: least similarity, or largest distance (squared for ``l2``)
-    largest : distance that no two vectors exceed, where more is known than the encoding tells
+    encoding : EncodingParameters
+        Parameters of the index's encoding.
+    value : float
+        Threshold in the metric's unit: least similarity, or largest distance (squared for ``l2``).
+    largest : float
+        Distance that no two vectors exceed, if the caller knows one.
+
+    Returns
+    -------
+    float
+        The threshold.
 
     Raises
     ------
     ParameterError
-        No finite number; a value beyond all that the metric can give, which all rows or none would reach.
+        Not a finite number, or a value out of the metric's range, which all rows or none would reach.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ParameterError(f"a threshold is a number, not {type(value).__name__}")

@@ -26,6 +26,7 @@ from .._native import _core
 from ..encoding.bounds import PROJECTIONS, RowRule
 from ..errors import ProtocolError
 from ..params import RING_DTYPES, Params
+from ..sharing import constants
 from . import kernels as local
 from .comparison import less_than
 from .quickselect import unpack
@@ -148,8 +149,8 @@ def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndar
     parts = []
     if party.index != _DEALER and not rule.exact:
         mine = (signs.reshape(-1, rule.width) * rule.tested.astype(dtype)).reshape(PROJECTIONS, size)
-        parts.append(_times(mine, batch.params.row_weights()[party.index - 1]))
-    parts.append(_times(signs, batch.params.row_degree_matrices()[party.index - 1]))
+        parts.append(_times(mine, constants.row_weights(batch.params)[party.index - 1]))
+    parts.append(_times(signs, constants.row_degree_matrices(batch.params)[party.index - 1]))
     return np.concatenate(parts)
 
 
@@ -175,7 +176,7 @@ def _chunk(
     own = np.zeros((0, rule.width), dtype)
     if cloud:
         own = np.empty_like(words)
-        _core.combine([words], params.row_weights()[party.index - 1][None, None], [own], party.threads)
+        _core.combine([words], constants.row_weights(params)[party.index - 1][None, None], [own], party.threads)
     if rule.exact:
         tested = own[:, rule.tested] if cloud else np.zeros((n, int(rule.tested.sum())), dtype)
         values = np.ascontiguousarray(tested).reshape(-1)

@@ -13,6 +13,7 @@ import numpy as np
 from ..encoding.bounds import QueryRule, RowRule
 from ..errors import OutOfRangeError, ParameterError, ScoreRangeError
 from ..params import Params
+from ..sharing import constants
 from .link import PARTIES
 from .session import Public
 
@@ -47,8 +48,8 @@ def matches(shares: Sequence[np.ndarray], theta: int | Sequence[int], public: Pu
 
 def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params) -> np.ndarray:
     """What :func:`mipp.mpc.certificate.certify_rows` finds, from all three servers' words (N, D)."""
-    clear = _mapped([words[1], words[2]], params.row_weights())
-    apart = _mapped([words[i] for i in PARTIES], params.row_degree_matrices())
+    clear = _mapped([words[1], words[2]], constants.row_weights(params))
+    apart = _mapped([words[i] for i in PARTIES], constants.row_degree_matrices(params))
     return np.flatnonzero(rule.failing(_signed(clear)) | apart.any(axis=1))
 
 
@@ -56,7 +57,7 @@ def check_queries(
     columns: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = ()
 ) -> None:
     """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all columns (B, D)."""
-    apart = _mapped([columns[i] for i in PARTIES], params.column_degree_matrices())
+    apart = _mapped([columns[i] for i in PARTIES], constants.query_degree_matrices(params))
     clear = columns[1] + columns[2] + columns[3]
     outside = any(not 0 <= t - rule.low < 1 << rule.theta_bits for t in thetas)
     if outside or apart.any() or rule.failing(_signed(clear)).any():

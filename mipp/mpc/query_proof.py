@@ -34,6 +34,7 @@ from ..crypto import schedule
 from ..encoding.bounds import PROJECTIONS, QueryRule
 from ..errors import AuthenticationError, OutOfRangeError, ScoreRangeError, ShapeError
 from ..params import RING_DTYPES, Params
+from ..sharing import constants
 from . import kernels as local
 from .link import PARTIES
 from .replicated import open_words
@@ -217,7 +218,7 @@ def relations(
     if rule.last is not None and first:
         words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))
     degree = np.empty_like(column)
-    _core.combine([column], params.column_degree_matrices()[server - 1][None, None], [degree], 1)
+    _core.combine([column], constants.query_degree_matrices(params)[server - 1][None, None], [degree], 1)
     out += [words << up, degree.astype(dtype) << up]
 
     if rule.weights is not None:

@@ -1,6 +1,6 @@
-"""Numbers to integers modulo n and back: signed integers, and fixed point with public fraction bits.
+"""Numbers to plaintexts modulo n and back: signed integers, and fixed point with public fraction bits.
 
-v is kept as v mod n, with |v| <= n // 3 - 1; what decrypts to the middle third has overflowed.
+An integer v with abs(v) <= n // 3 - 1 is stored as v mod n. A plaintext in the middle third has overflowed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ from typing import Any
 import gmpy2
 import numpy as np
 
-from ..errors import DTypeError, ParameterError, PlaintextRangeError
+from ..errors import DTypeError, ParameterError, PlaintextRangeError, ShapeError
 from .keys import PublicKey
 from .limbs import from_limbs, to_limbs
 
-__all__ = ["FLOAT_BITS", "decode", "encode", "largest"]
+__all__ = [
+    "FLOAT_BITS",
+    "decode",
+    "encode",
+    "integers",
+    "largest",
+    "objects",
+    "plain_matrix",
+    "plain_numbers",
+]
 
 #: fraction bits of floats where none are given
 FLOAT_BITS = 32
@@ -25,16 +34,55 @@ _NUMBERS = (int, float, gmpy2.mpz, np.integer, np.floating)
 
 
 def largest(key: PublicKey) -> int:
-    """Largest absolute value of a plaintext."""
+    """Largest absolute value that a plaintext can hold.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+
+    Returns
+    -------
+    int
+        n // 3 - 1.
+    """
     return int(key.n // 3 - 1)
 
 
 def integers(
     values: Any, fraction_bits: int | None, max_abs: float | None
 ) -> tuple[list[int], int, int, tuple[int, ...]]:
-    """(integers, fraction bits, bound, shape) of numbers; the bound comes from their type, not from their values.
+    """Turn numbers into integers, with a public bound that comes from their type and not from their values.
 
-    Integers of a numpy dtype are bounded by it, Python integers by the next power of 2^64, floats by 2^32.
+    Parameters
+    ----------
+    values : array_like of int or float
+        The numbers. Secret.
+    fraction_bits : int, optional
+        Fraction bits to keep; default 32 for floats, 0 for integers.
+    max_abs : float, optional
+        Bound on the absolute values. Default: the range of the dtype for numpy integers, the next power of 2^64 for
+        Python integers, 2^32 for floats.
+
+    Returns
+    -------
+    numbers : list of int
+        The numbers times 2^fraction_bits, rounded half to even. Secret.
+    fraction_bits : int
+        Fraction bits. Public.
+    bound : int
+        Bound on the integers. Public.
+    shape : tuple of int
+        Shape of ``values``. Public.
+
+    Raises
+    ------
+    DTypeError
+        ``values`` are not numbers.
+    ParameterError
+        A number is not finite, or an option is out of range.
+    PlaintextRangeError
+        A number is larger than the bound.
     """
     # numpy would turn a list of large integers into floats
     a = values if isinstance(values, (np.ndarray, np.generic)) else np.array(values, object)
@@ -72,13 +120,44 @@ def integers(
 
 
 def encode(key: PublicKey, numbers: list[int]) -> np.ndarray:
-    """Signed integers to plaintexts (N, limbs)."""
+    """Turn signed integers into plaintexts modulo n.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+    numbers : list of int
+        Integers of absolute value at most :func:`largest`. Secret.
+
+    Returns
+    -------
+    ndarray of uint64, shape (N, limbs)
+        Plaintexts. Secret.
+    """
     n = key.n
     return to_limbs([v % n for v in numbers], key.limbs)
 
 
 def decode(key: PublicKey, plain: np.ndarray) -> list[int]:
-    """Plaintexts (N, limbs) to signed integers; PlaintextRangeError for what lies in the middle third."""
+    """Turn plaintexts into signed integers.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+    plain : ndarray of uint64, shape (N, limbs)
+        Plaintexts. Secret.
+
+    Returns
+    -------
+    list of int
+        Signed integers. Secret.
+
+    Raises
+    ------
+    PlaintextRangeError
+        A plaintext lies in the middle third, so a number has overflowed.
+    """
     n, limit = key.n, key.n // 3 - 1
     out = []
     for m in from_limbs(plain):
@@ -89,3 +168,27 @@ def decode(key: PublicKey, plain: np.ndarray) -> list[int]:
         else:
             raise PlaintextRangeError("a decrypted number has overflowed")
     return out
+
+
+def objects(numbers: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    """Python integers as an array of dtype object."""
+    out = np.empty(len(numbers), object)
+    out[:] = numbers
+    return out.reshape(shape)
+
+
+def plain_numbers(values: Any) -> tuple[list[int], int, int, tuple[int, ...]]:
+    """Like :func:`integers`, but a single number is public, and its own size is the bound."""
+    numbers, fraction, bound, shape = integers(values, None, None)
+    return numbers, fraction, bound if shape else max(1, abs(numbers[0])), shape
+
+
+def plain_matrix(values: Any) -> tuple[np.ndarray, int, int]:
+    """Plain weights as an array of integers (dtype kept, or object), their fraction bits and their bound."""
+    a = values if isinstance(values, np.ndarray) else np.array(values, object)
+    if a.ndim not in (1, 2):
+        raise ShapeError(f"plain weights must have one or two dimensions, not {a.ndim}")
+    if a.dtype.kind in "iu":
+        return a, 0, 1 << 8 * a.itemsize - (a.dtype.kind == "i")
+    numbers, fraction, bound, shape = integers(a, None, None)
+    return objects(numbers, shape), fraction, bound

@@ -1,7 +1,8 @@
-"""Encrypted arrays as bytes and files: label and version, header, ciphertexts, SHA-256."""
+"""Encrypted arrays as bytes, files and pickles: label and version, header, ciphertexts, SHA-256."""
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import json
 import os
@@ -20,7 +21,31 @@ _LABEL = b"mipp paillier array 1\n"
 
 
 def array_to_bytes(array: EncryptedArray) -> bytes:
-    """Label, length of the header (4 bytes), header (JSON), ciphertexts (little-endian), SHA-256 of all that."""
+    """Serialise an encrypted array.
+
+    The bytes are a label with the format version, the length of the header (4 bytes, big-endian), the header (JSON),
+    the ciphertexts (little-endian limbs), and the SHA-256 of all of that.
+
+    Parameters
+    ----------
+    array : EncryptedArray
+        The array.
+
+    Returns
+    -------
+    bytes
+        Holds the key's fingerprint, not the key.
+
+    Examples
+    --------
+    >>> from mipp.paillier import array_from_bytes, array_to_bytes, decrypt, encrypt, generate_keypair
+    >>> key = generate_keypair(256, insecure=True)  # a test key
+    >>> data = array_to_bytes(encrypt(key.public, [1, 2]))
+    >>> data[:21]
+    b'mipp paillier array 1'
+    >>> decrypt(key, array_from_bytes(data, key.public)).tolist()
+    [1, 2]
+    """
     header: dict[str, Any] = {
         "key": array.public.fingerprint.hex(),
         "shape": array.shape,
@@ -33,18 +58,37 @@ def array_to_bytes(array: EncryptedArray) -> bytes:
 
 
 def array_from_bytes(data: bytes, key: PublicKey) -> EncryptedArray:
-    """Inverse of :func:`array_to_bytes`.
+    """Read an encrypted array that :func:`array_to_bytes` wrote.
+
+    Parameters
+    ----------
+    data : bytes
+        The serialised array.
+    key : PublicKey
+        The key that it was encrypted with.
+
+    Returns
+    -------
+    EncryptedArray
+        The array.
 
     Raises
     ------
     IntegrityError
-        Truncated, changed, or no encrypted array of this format version.
+        The data is truncated or changed, or is not an encrypted array of this format version.
     ParameterError
-        Of another key, or numbers that are no ciphertexts.
+        The array belongs to another key, or holds numbers that are not ciphertexts.
+
+    Examples
+    --------
+    >>> from mipp.paillier import array_from_bytes, array_to_bytes, encrypt, generate_keypair
+    >>> key = generate_keypair(256, insecure=True)  # a test key
+    >>> array_from_bytes(array_to_bytes(encrypt(key.public, [1, 2])), key.public).shape
+    (2,)
     """
     data = bytes(data)
     if not data.startswith(_LABEL):
-        raise IntegrityError("no encrypted array of this format version")
+        raise IntegrityError("not an encrypted array of this format version")
     body, digest = data[:-32], data[-32:]
     if hashlib.sha256(body).digest() != digest:
         raise IntegrityError("an encrypted array was truncated or changed")
@@ -60,7 +104,7 @@ def array_from_bytes(data: bytes, key: PublicKey) -> EncryptedArray:
     except (ValueError, KeyError, TypeError):
         raise IntegrityError("the header of an encrypted array is corrupt") from None
     if owner != key.fingerprint:
-        raise ParameterError("this encrypted array is of another key")
+        raise ParameterError("this encrypted array belongs to another key")
     if words.size != int(np.prod(shape)) * key.element_limbs:
         raise IntegrityError("an encrypted array has the wrong number of ciphertexts")
     check_ciphertexts(key, words.reshape(-1, key.element_limbs))
@@ -68,7 +112,31 @@ def array_from_bytes(data: bytes, key: PublicKey) -> EncryptedArray:
 
 
 def save_array(array: EncryptedArray, path: str | os.PathLike[str]) -> None:
-    """Write a file, whole or not at all."""
+    """Write an encrypted array to a file, completely or not at all.
+
+    Parameters
+    ----------
+    array : EncryptedArray
+        The array.
+    path : str or path-like
+        File to write; an existing one is replaced.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.paillier import decrypt, encrypt, generate_keypair, load_array, save_array
+    >>> key = generate_keypair(256, insecure=True)  # a test key
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "numbers"
+    ...     save_array(encrypt(key.public, [1, 2]), path)
+    ...     decrypt(key, load_array(path, key.public)).tolist()
+    [1, 2]
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
@@ -83,9 +151,48 @@ def save_array(array: EncryptedArray, path: str | os.PathLike[str]) -> None:
 
 
 def load_array(path: str | os.PathLike[str], key: PublicKey) -> EncryptedArray:
-    """Read a file that :func:`save_array` wrote; StoreError if it cannot be read, else as :func:`array_from_bytes`."""
+    """Read an encrypted array from a file that :func:`save_array` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to read.
+    key : PublicKey
+        The key that the array was encrypted with.
+
+    Returns
+    -------
+    EncryptedArray
+        The array.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read.
+    IntegrityError, ParameterError
+        As for :func:`array_from_bytes`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.paillier import encrypt, generate_keypair, load_array, save_array
+    >>> key = generate_keypair(256, insecure=True)  # a test key
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "numbers"
+    ...     save_array(encrypt(key.public, [[1, 2]]), path)
+    ...     load_array(path, key.public).shape
+    (1, 2)
+    """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from None
     return array_from_bytes(data, key)
+
+
+def _reduce(array: EncryptedArray) -> tuple[object, tuple[bytes, PublicKey]]:
+    return array_from_bytes, (array_to_bytes(array), array.public)
+
+
+# pickle, copy and deepcopy go through the serialised form and its checks
+copyreg.pickle(EncryptedArray, _reduce)  # type: ignore[arg-type]

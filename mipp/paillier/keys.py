@@ -1,6 +1,6 @@
-"""Paillier keys: generation, checks, encryption and decryption of arrays of numbers.
+"""Paillier keys: generation, checks, and encryption and decryption of arrays of 64-bit limbs.
 
-c = (1 + m n) r^n mod n^2. Source: Paillier, EUROCRYPT 1999; short randomness: Damgard, Jurik, Nielsen, "A
+A ciphertext is c = (1 + m n) r^n mod n^2 (Paillier, EUROCRYPT 1999). Short randomness: Damgard, Jurik, Nielsen, "A
 generalization of Paillier's public-key system with applications to electronic voting", 2010 (section 4.2).
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gmpy2
 import numpy as np
@@ -20,42 +20,60 @@ from ..crypto.schedule import random_bytes
 from ..errors import DTypeError, ParameterError, ShapeError
 from .limbs import from_limbs, limbs_of, random_below, to_limbs
 
-if TYPE_CHECKING:
-    from .array import EncryptedArray
-
 __all__ = ["DEFAULT_BITS", "PrivateKey", "PublicKey", "generate_keypair"]
 
 DEFAULT_BITS = 3072
 LEAST_BITS, MOST_BITS = 2048, 4096
 _PUBLIC, _PRIVATE = b"mipp paillier public 1\n", b"mipp paillier private 1\n"
-#: encryptions with one key from which a table of powers pays for itself
+#: number of encryptions with one key from which a table of powers pays for itself
 _TABLE_FROM = 24
 _SMALL_PRIMES = math.prod(p for p in range(3, 1000) if all(p % d for d in range(2, int(p**0.5) + 1)))
 
 
 class PublicKey:
-    """Paillier's public key n.
+    """A Paillier public key: the modulus n.
 
     Parameters
     ----------
-    n : the product of two secret primes
-    insecure : allow fewer than 2048 bits; for tests
+    n : int
+        The product of two secret primes, 2048 to 4096 bits. Public.
+    insecure : bool
+        Allow fewer than 2048 bits; for tests only.
 
     Attributes
     ----------
     n, n_squared : gmpy2.mpz
-    bits : of n
-    limbs, element_limbs : 64-bit limbs of a plaintext and of a ciphertext
-    fingerprint : 32 bytes, SHA-256 of n with a label
-    modulus : native arithmetic modulo n^2
+        The modulus, and its square.
+    bits : int
+        Bits of n.
+    limbs, element_limbs : int
+        64-bit limbs of a plaintext and of a ciphertext.
+    fingerprint : bytes
+        32 bytes: SHA-256 of n with a label.
+    modulus : Modulus
+        Native arithmetic modulo n^2.
 
     Raises
     ------
     ParameterError
-        Even, of the wrong size, prime, a perfect power, or with a factor below 1000. That n has two large prime factors
-        cannot be seen from outside.
+        n is even, has the wrong size, is prime or a perfect power, or has a factor below 1000. Whether n has two large
+        prime factors cannot be checked from outside.
+    DTypeError
+        n is not an integer.
 
-    Safe to use from several threads. Pickles as n alone: bases and tables of randomness are never written anywhere.
+    Notes
+    -----
+    Keys can be used from several threads. A key pickles as n alone; bases and tables of randomness are never written
+    anywhere.
+
+    Examples
+    --------
+    >>> from mipp.paillier import PublicKey, generate_keypair
+    >>> public = generate_keypair(256, insecure=True).public  # a test key; leave out both arguments for a real one
+    >>> public.bits, public.element_limbs
+    (256, 8)
+    >>> PublicKey.from_bytes(public.to_bytes(), insecure=True) == public
+    True
     """
 
     def __init__(self, n: int, *, insecure: bool = False) -> None:
@@ -92,35 +110,72 @@ class PublicKey:
         return _load_public, (self.to_bytes(), self.insecure)
 
     def to_bytes(self) -> bytes:
-        """n, with a label and version."""
+        """Serialise the key: label, format version and n, big-endian.
+
+        Returns
+        -------
+        bytes
+            Public.
+        """
         return _PUBLIC + int(self.n).to_bytes(-(-self.bits // 8), "big")
 
     @classmethod
     def from_bytes(cls, data: bytes, *, insecure: bool = False) -> PublicKey:
-        """Inverse of :meth:`to_bytes`; ParameterError for anything else."""
+        """Read a key that :meth:`to_bytes` wrote.
+
+        Parameters
+        ----------
+        data : bytes
+            The serialised key.
+        insecure : bool
+            As for :class:`PublicKey`.
+
+        Returns
+        -------
+        PublicKey
+            The key.
+
+        Raises
+        ------
+        ParameterError
+            Not a public key of this format version, or a bad modulus.
+        """
         raw = _body(data, _PUBLIC, "public")
         return cls(int.from_bytes(raw, "big"), insecure=insecure)
 
     # --- encryption ---------------------------------------------------------------------------------------------
 
     def randomness(self, count: int, *, full_range: bool = False, threads: int | None = None) -> np.ndarray:
-        """Fresh r^n mod n^2, each for one ciphertext and then never again.
+        """Make fresh values r^n mod n^2. Each one is for a single ciphertext.
 
         Parameters
         ----------
-        count : how many
-        full_range : r uniform in Z_n*. Else r = h^a with h = -x^2 mod n of this process, x random, and a uniform of
-            half the bits of n: much faster. Then nobody without the factors of n can tell it from full range if a is as
-            good as uniform in the group of h (Damgard, Jurik, Nielsen; short exponents: Koshiba, Kurosawa 2004); who
-            has them can tell, and strip it off: answers *to the key's owner* need ``full_range``.
-        threads : native threads
+        count : int
+            Number of values.
+        full_range : bool
+            Draw r uniformly from Z_n*. Otherwise r = h^a, with h = -x^2 mod n for a random x of this process, and a
+            uniform exponent a of half the bits of n. See Notes.
+        threads : int, optional
+            Native threads; default :func:`mipp.cpu.threads`.
 
         Returns
         -------
-        (count, element_limbs) uint64; secret
+        ndarray of uint64, shape (count, element_limbs)
+            Secret.
 
-        Cost: one power of n's size each with full range; with the table that the first larger call makes, a tenth or
-        less.
+        Raises
+        ------
+        ParameterError
+            ``count`` is negative or not an integer.
+
+        Notes
+        -----
+        Short exponents are ten times faster or more, once a table of powers is made. Without the factors of n, short
+        randomness cannot be told from full-range randomness, if a short exponent is as good as a uniform one in the
+        group of h (Damgard, Jurik, Nielsen 2010; short exponents: Koshiba, Kurosawa 2004). Whoever has the factors
+        can tell, and can strip such randomness off: what is sent *to the key's owner* needs ``full_range``.
+
+        Cost: one power of n's size per value with full range, a tenth or less with the table.
         """
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
             raise ParameterError(f"count must be a number of ciphertexts, not {count!r}")
@@ -135,7 +190,15 @@ class PublicKey:
         return self._base.pow(raw, threads=threads)
 
     def prepare(self, *, threads: int | None = None) -> None:
-        """Make the table of powers now, so that no later encryption has to: some milliseconds, 10 to 20 MB."""
+        """Make the table of powers for short randomness now: some milliseconds, 10 to 20 MB.
+
+        Otherwise the first call that encrypts many numbers makes it.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Native threads; default :func:`mipp.cpu.threads`.
+        """
         with self._guard():
             if self._base is None:
                 x = self._units(1)[0]
@@ -144,7 +207,7 @@ class PublicKey:
 
     @property
     def prepared(self) -> bool:
-        """Whether the table is there."""
+        """Whether the table of powers exists."""
         return self._base is not None
 
     def _guard(self) -> threading.Lock:
@@ -156,32 +219,32 @@ class PublicKey:
         self, plain: np.ndarray, randomness: np.ndarray | None = None, *, full_range: bool = False,
         threads: int | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """Encrypt numbers below n.
+        """Encrypt numbers below n, given as limbs.
 
         Parameters
         ----------
-        plain : (N, limbs) uint64; secret
-        randomness : (N, element_limbs) from :meth:`randomness`, not used before; default fresh
-        full_range, threads : as for :meth:`randomness`
+        plain : ndarray of uint64, shape (N, limbs)
+            Numbers, least significant limb first. Secret.
+        randomness : ndarray of uint64, shape (N, element_limbs), optional
+            Values from :meth:`randomness` that no ciphertext has used. Default: fresh ones.
+        full_range : bool
+            As for :meth:`randomness`.
+        threads : int, optional
+            Native threads; default :func:`mipp.cpu.threads`.
 
         Returns
         -------
-        (N, element_limbs) uint64 ciphertexts
+        ndarray of uint64, shape (N, element_limbs)
+            Ciphertexts.
 
         Raises
         ------
         ParameterError, ShapeError, DTypeError
-            Numbers that are not below n, or of another shape.
+            A number is not below n, or an array has another shape or dtype.
         """
         if randomness is None:
             randomness = self.randomness(len(plain), full_range=full_range, threads=threads)
         return self.modulus.add_plain(randomness, plain, threads=threads)
-
-    def encrypt(self, values: Any, **options: Any) -> EncryptedArray:
-        """Encrypt numbers: see :func:`mipp.paillier.encrypt`."""
-        from .array import encrypt
-
-        return encrypt(self, values, **options)
 
     def _table_pays(self, count: int, threads: int | None) -> bool:
         with self._guard():
@@ -192,7 +255,7 @@ class PublicKey:
         return wanted
 
     def _units(self, count: int) -> list[Any]:
-        """Uniform in Z_n*. For keys of full size any number is a unit, but for odds of factoring n by chance."""
+        """Uniform elements of Z_n*. With a full-size key, a number that is not a unit would factor n."""
         found = random_below(self.n, count)
         while self.bits < 256 and any(gmpy2.gcd(x, self.n) != 1 for x in found):
             found = [x if gmpy2.gcd(x, self.n) == 1 else random_below(self.n, 1)[0] for x in found]
@@ -209,19 +272,41 @@ def _load_public(data: bytes, insecure: bool) -> PublicKey:
 
 
 class PrivateKey:
-    """Paillier's private key: the primes p and q.
+    """A Paillier private key: the primes p and q.
 
     Parameters
     ----------
-    p, q : secret primes
-    insecure : allow a modulus of fewer than 2048 bits; for tests
+    p, q : int
+        Distinct primes with the same number of bits. Secret.
+    insecure : bool
+        Allow a modulus of fewer than 2048 bits; for tests only.
+
+    Attributes
+    ----------
+    public : PublicKey
+        The public key.
+    p, q : gmpy2.mpz
+        The primes. Secret.
 
     Raises
     ------
     ParameterError
-        Not prime, equal, of different size, or gcd(pq, (p-1)(q-1)) is not 1.
+        The numbers are not prime, are equal or differ in size, or gcd(pq, (p-1)(q-1)) is not 1.
+    DTypeError
+        p or q is not an integer.
 
-    Does not pickle; nothing it prints tells the primes.
+    Notes
+    -----
+    A private key does not pickle, and its repr does not show the primes.
+
+    Examples
+    --------
+    >>> from mipp.paillier import PrivateKey, decrypt, encrypt
+    >>> key = PrivateKey(1019, 1283, insecure=True)  # tiny primes, for the example only
+    >>> key.public.n
+    mpz(1307377)
+    >>> int(decrypt(key, encrypt(key.public, -7, max_abs=100)))
+    -7
     """
 
     def __init__(self, p: int, q: int, *, insecure: bool = False) -> None:
@@ -252,49 +337,101 @@ class PrivateKey:
         return hash(self.public)
 
     def to_bytes(self) -> bytes:
-        """Both primes in the clear, with a label and version: **secret**, to be stored encrypted."""
+        """Serialise the key: label, format version and both primes in the clear.
+
+        Returns
+        -------
+        bytes
+            **Secret**: store it encrypted.
+        """
         size = -(-max(self.p.bit_length(), self.q.bit_length()) // 8)
         return _PRIVATE + b"".join(int(x).to_bytes(size, "big") for x in (self.p, self.q))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, insecure: bool = False) -> PrivateKey:
-        """Inverse of :meth:`to_bytes`, with all checks; ParameterError for anything else."""
+        """Read a key that :meth:`to_bytes` wrote, with all checks.
+
+        Parameters
+        ----------
+        data : bytes
+            The serialised key. Secret.
+        insecure : bool
+            As for :class:`PrivateKey`.
+
+        Returns
+        -------
+        PrivateKey
+            The key.
+
+        Raises
+        ------
+        ParameterError
+            Not a private key of this format version, or bad primes.
+        """
         raw = _body(data, _PRIVATE, "private")
         if len(raw) % 2:
-            raise ParameterError("no Paillier private key: two primes of one length are expected")
+            raise ParameterError("not a Paillier private key: two primes of the same length are expected")
         half = len(raw) // 2
         return cls(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"), insecure=insecure)
 
     def raw_decrypt(self, ciphertexts: np.ndarray, *, threads: int | None = None) -> np.ndarray:
-        """Plaintexts (N, limbs) below n of ciphertexts (N, element_limbs) uint64; secret.
+        """Decrypt ciphertexts to numbers below n, given as limbs.
 
         Time does not depend on the key or the plaintexts.
+
+        Parameters
+        ----------
+        ciphertexts : ndarray of uint64, shape (N, element_limbs)
+            Ciphertexts under this key.
+        threads : int, optional
+            Native threads; default :func:`mipp.cpu.threads`.
+
+        Returns
+        -------
+        ndarray of uint64, shape (N, limbs)
+            Numbers below n, least significant limb first. Secret.
 
         Raises
         ------
         ParameterError, ShapeError, DTypeError
-            Numbers that are not below n^2, or not prime to n, so no ciphertexts of this key; another shape.
+            A number is not below n^2 or not coprime to n, so it is not a ciphertext of this key; or the array has
+            another shape or dtype.
         """
         check_ciphertexts(self.public, ciphertexts, threads=threads)
         return self._decryptor.decrypt(ciphertexts, threads=threads)
 
-    def decrypt(self, array: EncryptedArray, *, threads: int | None = None) -> np.ndarray:
-        """Decrypt numbers: see :func:`mipp.paillier.decrypt`."""
-        from .array import decrypt
-
-        return decrypt(self, array, threads=threads)
-
 
 def generate_keypair(bits: int = DEFAULT_BITS, *, insecure: bool = False) -> PrivateKey:
-    """A new key pair from the operating system's randomness; ``.public`` is its public part.
+    """Generate a key pair from the operating system's randomness.
 
     Parameters
     ----------
-    bits : of n, even: 2048, 3072 (default, 128-bit security) or 4096
-    insecure : allow any even number of bits from 16 on, for tests
+    bits : int
+        Bits of n: 2048, 3072 (default, 128-bit security) or 4096.
+    insecure : bool
+        Allow any even number of bits from 16 to 4096; for tests only.
 
-    p and q are uniform among primes of bits/2 bits whose two top bits are set, both 3 mod 4 with gcd(p-1, q-1) = 2, as
-    short randomness wants (-1 is then no square, and the squares are cyclic).
+    Returns
+    -------
+    PrivateKey
+        The private key; its ``public`` is the public key.
+
+    Raises
+    ------
+    ParameterError
+        Another number of bits.
+
+    Notes
+    -----
+    p and q are uniform among the primes of bits/2 bits whose two top bits are set, both 3 mod 4, with
+    gcd(p-1, q-1) = 2. Short randomness needs this: -1 is then not a square, and the squares form a cyclic group.
+
+    Examples
+    --------
+    >>> from mipp.paillier import generate_keypair
+    >>> key = generate_keypair(256, insecure=True)  # a test key; generate_keypair() has 3072 bits
+    >>> key.public.bits
+    256
     """
     if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or bits % 2:
         raise ParameterError(f"bits must be an even number, not {bits!r}")
@@ -309,9 +446,25 @@ def generate_keypair(bits: int = DEFAULT_BITS, *, insecure: bool = False) -> Pri
 
 
 def check_ciphertexts(key: PublicKey, ciphertexts: np.ndarray, *, threads: int | None = None) -> None:
-    """Refuse what cannot be ciphertexts under ``key``: (N, element_limbs) numbers below n^2 and prime to n.
+    """Refuse numbers that cannot be ciphertexts under a key.
 
-    Cost: a product mod n^2 each, and one gcd. That a number encrypts anything in particular cannot be seen.
+    Cost: one product mod n^2 for each, and one gcd. Which number a ciphertext holds cannot be checked.
+
+    Parameters
+    ----------
+    key : PublicKey
+        The key.
+    ciphertexts : ndarray of uint64, shape (N, element_limbs)
+        Numbers to check.
+    threads : int, optional
+        Native threads; default :func:`mipp.cpu.threads`.
+
+    Raises
+    ------
+    ParameterError
+        A number is not below n^2 or not coprime to n.
+    DTypeError, ShapeError
+        Another dtype or shape.
     """
     if not isinstance(ciphertexts, np.ndarray) or ciphertexts.dtype != np.uint64:
         raise DTypeError("ciphertexts must be a uint64 array")
@@ -319,12 +472,12 @@ def check_ciphertexts(key: PublicKey, ciphertexts: np.ndarray, *, threads: int |
         raise ShapeError(f"ciphertexts must be (N, {key.element_limbs}), not {ciphertexts.shape}")
     product = key.modulus.product(np.ascontiguousarray(ciphertexts)[None], threads=threads)
     if gmpy2.gcd(from_limbs(product)[0], key.n) != 1:
-        raise ParameterError("a number that is not prime to n is no ciphertext of this key")
+        raise ParameterError("a number that is not coprime to n is not a ciphertext of this key")
 
 
 def _prime(bits: int) -> gmpy2.mpz:
     while True:
-        # the two top bits, so that n has all its bits; 3 mod 4
+        # the two top bits are set, so that n has twice as many bits; the two low ones, so that the prime is 3 mod 4
         x = gmpy2.mpz(int.from_bytes(random_bytes(-(-bits // 8)), "big")) % (gmpy2.mpz(1) << bits - 2)
         x = x | (gmpy2.mpz(3) << bits - 2) | 3
         if (bits < 12 or gmpy2.gcd(x, _SMALL_PRIMES) == 1) and gmpy2.is_prime(x, 40):
@@ -339,5 +492,5 @@ def _integer(value: Any, what: str) -> int:
 
 def _body(data: bytes, label: bytes, kind: str) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)) or not bytes(data).startswith(label):
-        raise ParameterError(f"no Paillier {kind} key of this format version")
+        raise ParameterError(f"not a Paillier {kind} key of this format version")
     return bytes(data)[len(label) :]

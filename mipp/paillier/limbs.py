@@ -1,4 +1,4 @@
-"""Numbers as rows of little-endian 64-bit limbs, the form in which they cross to native code."""
+"""Numbers as rows of 64-bit limbs, least significant first: the form that native code takes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["from_limbs", "limbs_of", "random_below", "to_limbs"]
 
 
 def limbs_of(n: int) -> int:
-    """64-bit limbs of a positive number."""
+    """Number of 64-bit limbs of a positive number."""
     return -(-int(n).bit_length() // 64)
 
 
 def random_below(n: int, count: int) -> list[gmpy2.mpz]:
-    """``count`` numbers uniform in 1 .. n-1, from the operating system's randomness, by rejection."""
+    """Draw ``count`` uniform numbers from 1 to n-1 from the operating system's randomness, by rejection."""
     bits = int(n).bit_length()
     size, shift = -(-bits // 8), -bits % 8
     out: list[gmpy2.mpz] = []

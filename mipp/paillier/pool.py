@@ -1,4 +1,4 @@
-"""Randomness made ahead of time."""
+"""A pool of encryption randomness, made ahead of time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,36 @@ __all__ = ["RandomnessPool"]
 
 
 class RandomnessPool:
-    """Encryptions of 0 under one key, made ahead; each is handed out once and then forgotten.
+    """Encryptions of 0 under one key, made ahead of time. Each is handed out once and then forgotten.
 
     Parameters
     ----------
-    public : the key
-    full_range : as for :meth:`PublicKey.randomness`; True by default, as pools serve those who answer to a key's owner
-    threads : native threads for making them
+    public : PublicKey
+        The key.
+    full_range : bool
+        As for :meth:`PublicKey.randomness`; True by default, because a pool usually serves a party that sends
+        ciphertexts to the key's owner.
+    threads : int, optional
+        Native threads that make the values; default :func:`mipp.cpu.threads`.
 
-    Kept in memory only. Safe to use from several threads; a forked child starts with an empty pool, so that no value is
-    used by two processes.
+    Attributes
+    ----------
+    public : PublicKey
+        The key.
+
+    Notes
+    -----
+    The values are secret and stay in memory. A pool can be used from several threads. A forked child starts with an
+    empty pool, so that no two processes use the same value. Its length is the number of values that are ready.
+
+    Examples
+    --------
+    >>> from mipp.paillier import RandomnessPool, generate_keypair
+    >>> key = generate_keypair(256, insecure=True)  # a test key
+    >>> pool = RandomnessPool(key.public)
+    >>> pool.prepare(3)
+    >>> pool.take(2).shape, len(pool)
+    ((2, 8), 1)
     """
 
     def __init__(self, public: PublicKey, *, full_range: bool = True, threads: int | None = None) -> None:
@@ -43,7 +63,13 @@ class RandomnessPool:
             return len(self._ready)
 
     def prepare(self, count: int) -> None:
-        """Have at least ``count`` values ready."""
+        """Make values until at least ``count`` are ready.
+
+        Parameters
+        ----------
+        count : int
+            Number of values.
+        """
         missing = count - len(self)
         if missing > 0:
             fresh = self._make(missing)
@@ -52,7 +78,18 @@ class RandomnessPool:
                 self._ready += list(fresh)
 
     def take(self, count: int) -> np.ndarray:
-        """``count`` values, (count, element_limbs) uint64, never handed out before; makes what is missing."""
+        """Take values that were never handed out before; makes those that are missing.
+
+        Parameters
+        ----------
+        count : int
+            Number of values.
+
+        Returns
+        -------
+        ndarray of uint64, shape (count, element_limbs)
+            Values for ``randomness`` of :meth:`PublicKey.raw_encrypt`. Secret.
+        """
         with self._lock:
             self._settle()
             taken = self._ready[:count]

@@ -1,4 +1,4 @@
-"""Powers and inverses of arrays of ciphertexts, for plain factors of either sign."""
+"""Powers and inverses of arrays of ciphertexts: products with plain numbers of either sign."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIGIT = 32
 
 
 def invert(key: PublicKey, data: np.ndarray, *, threads: int | None = None) -> np.ndarray:
-    """1/c mod n^2 for ciphertexts (N, element_limbs): one inverse and three products each (Montgomery's trick)."""
+    """Invert ciphertexts (N, element_limbs) mod n^2: one inverse for all, three products each (Montgomery's trick)."""
     data = np.ascontiguousarray(data)
     levels = [data]
     while len(levels[-1]) > 1:
@@ -27,7 +27,7 @@ def invert(key: PublicKey, data: np.ndarray, *, threads: int | None = None) -> n
     try:
         root = gmpy2.invert(from_limbs(levels[-1])[0], key.n_squared)
     except ZeroDivisionError:
-        raise ParameterError("a number that is not prime to n is no ciphertext of this key") from None
+        raise ParameterError("a number that is not coprime to n is not a ciphertext of this key") from None
     inverse = to_limbs([root], key.element_limbs)
     for x in reversed(levels[:-1]):
         below = np.empty_like(x)
@@ -42,7 +42,7 @@ def invert(key: PublicKey, data: np.ndarray, *, threads: int | None = None) -> n
 
 
 def elementwise_power(key: PublicKey, base: np.ndarray, weights: list[int], bound: int, signed: bool) -> np.ndarray:
-    """base[i]^weights[i] for |weights[i]| <= bound, not negative unless ``signed``; constant time in both."""
+    """Compute base[i]^weights[i], abs(weights[i]) <= bound, in constant time; negative weights need ``signed``."""
     bits = max(1, bound.bit_length())
     if signed:
         negative = np.array([w < 0 for w in weights], bool)[:, None]
@@ -54,12 +54,13 @@ def elementwise_power(key: PublicKey, base: np.ndarray, weights: list[int], boun
 def weighted_products(
     key: PublicKey, row: np.ndarray, weights: np.ndarray, bound: int, *, threads: int | None = None
 ) -> np.ndarray:
-    """prod_j row[j]^weights[i, j], (M, element_limbs), for plain integers (M, K), |weights| <= bound.
+    """Compute prod_j row[j]^weights[i, j], shape (M, element_limbs), for integers (M, K) with abs(weights) <= bound.
 
-    Negative ones by an offset: weights + bound are not negative, and one power of the product of all takes it back.
+    Negative weights are shifted: weights + bound are not negative, and one power of the product of all ciphertexts
+    takes the shift out again.
     """
     k = row.shape[0]
-    # the words are looked at below
+    # the code below reads the words of memory
     weights = np.require(weights, weights.dtype.newbyteorder("="), ("C", "A"))
     if weights.dtype.kind == "u":
         return key.modulus.multi_pow(

@@ -90,7 +90,9 @@ class DeploymentConfig:
     def params_hash(self) -> bytes:
         """SHA-256 that every stored file carries: deployment, parameters and encoding."""
         p = self.params
-        return hashlib.sha256(b"mipp v1 params" + self.id + bytes([p.n, p.t, p.k]) + self.encoding.hash).digest()
+        return hashlib.sha256(
+            b"mipp v1 params" + self.id + bytes([p.n, p.t, p.ring_bits]) + self.encoding.hash
+        ).digest()
 
     def to_json(self) -> str:
         p = self.params
@@ -98,7 +100,7 @@ class DeploymentConfig:
             "format": "mipp deployment",
             "version": FORMAT,
             "id": self.id.hex(),
-            "params": {"n": p.n, "t": p.t, "k": p.k, "scheme": p.scheme},
+            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
             "descriptor": self.descriptor,
             "encoding": self.encoding.to_dict(),
             "servers": {

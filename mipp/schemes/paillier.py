@@ -82,7 +82,7 @@ class _User(UserScheme):
     ) -> None:
         p = config.params
         self._config, self._key, self._threads = config, key, threads
-        self.servers = p.check_servers(servers if servers is not None else p.storage_servers + p.key_servers)
+        self.servers = p.check_servers(servers if servers is not None else p.clouds + p.key_centres)
         self._layout = SlotLayout.of(config.encoding, key.public)
         self.public_key = key.public.to_bytes()
 
@@ -176,7 +176,7 @@ class _Server(ServerScheme):
         words = stored.words(self._config.encoding.encoded_dim)
         return answer(
             words if plan.live is None else words[plan.live], query_share, layout, key, pool, self._pair_key,
-            header_hash, negate=self._index in self._config.params.key_servers, threads=self._threads,
+            header_hash, negate=self._index in self._config.params.key_centres, threads=self._threads,
         )  # fmt: skip
 
 
@@ -186,12 +186,12 @@ class SlotLayout:
 
     Parameters
     ----------
-    k : ring bits, 16, 32 or 64
+    ring_bits : ring bits, 16, 32 or 64
     bound_bits : B, with 2^B at least the sum of |q_j| of any query
     key_bits : bits of n
     """
 
-    k: int
+    ring_bits: int
     bound_bits: int
     key_bits: int
 
@@ -207,7 +207,7 @@ class SlotLayout:
     @property
     def width(self) -> int:
         """Bits of a slot: 2 * 2^k * (2^(B+1) + 2^(B+40)) and carries stay below 2^width."""
-        return self.k + self.bound_bits + STATISTICAL_BITS + 2
+        return self.ring_bits + self.bound_bits + STATISTICAL_BITS + 2
 
     @property
     def slots(self) -> int:
@@ -281,7 +281,7 @@ def answer(
     modulus = key.modulus
     for query, packed in enumerate(out):
         bases = column[query].reshape(-1, key.element_limbs)
-        sums = modulus.multi_pow(bases, exponents, layout.k, layout.width, threads=threads)
+        sums = modulus.multi_pow(bases, exponents, layout.ring_bits, layout.width, threads=threads)
         for plain in (_high_parts(layout, key, count), _masks(schedules, query, key, count, negate, threads)):
             sums = modulus.add_plain(sums, plain, threads=threads)
         packed[:] = modulus.mul(sums, pool.take(count), threads=threads)
@@ -308,7 +308,7 @@ def scores(
         plain = key.raw_decrypt(public.modulus.mul(first, second, threads=threads), threads=threads)
     except ParameterError:
         raise MessageError("a server's answer holds no ciphertexts of this user's key") from None
-    out = np.empty((len(plain), layout.slots), RING_DTYPES[layout.k])
+    out = np.empty((len(plain), layout.slots), RING_DTYPES[layout.ring_bits])
     wide = np.concatenate([plain, np.zeros((len(plain), 1), np.uint64)], axis=1)
     for slot in range(layout.slots):
         limb, shift = divmod(slot * layout.width, 64)
@@ -322,7 +322,7 @@ def scores(
 @functools.lru_cache(maxsize=16)
 def _high_part_constants(layout: SlotLayout, limbs: int) -> tuple[np.ndarray, np.ndarray]:
     """Bits of a plaintext that hold R - 2^B, and the plaintext with 2^B 2^k in every slot."""
-    low = layout.k
+    low = layout.ring_bits
     bits = sum(
         ((1 << layout.bound_bits + STATISTICAL_BITS) - 1) << (s * layout.width + low) for s in range(layout.slots)
     )

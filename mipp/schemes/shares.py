@@ -24,7 +24,7 @@ from ..rpc import messages as m
 from ..rpc.blocks import query_blocks, row_blocks
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
-from ..sharing import add_zero_share, query_columns
+from ..sharing import add_zero_share, query_shares
 from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["SharesScheme"]
@@ -60,10 +60,10 @@ class _User(UserScheme):
     def __init__(self, config: DeploymentConfig, servers: Sequence[int] | None) -> None:
         p = config.params
         self._config = config
-        self.servers = p.check_servers(servers if servers is not None else p.storage_servers[: p.t + 1] + p.key_servers)
+        self.servers = p.check_servers(servers if servers is not None else p.clouds[: p.t + 1] + p.key_centres)
 
     def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
-        return query_columns(encoded, self._config.params, self.servers)
+        return query_shares(encoded, self._config.params, self.servers)
 
     def portion(self, rows: int, ranking: str, k: int) -> int:
         config = self._config

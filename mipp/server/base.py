@@ -91,7 +91,7 @@ class ServerBase(ABC):
         witness: Callable[[int], None] | None = None, card: Card | None = None, backend: Backend | None = None,
     ) -> None:  # fmt: skip
         p = config.params
-        expected = p.storage_servers if self.has_shares else p.key_servers
+        expected = p.clouds if self.has_shares else p.key_centres
         if index not in expected:
             raise ParameterError(f"{type(self).__name__} is one of servers {list(expected)}, not {index}")
         self.config, self.index, self.threads, self.clock = config, index, threads, clock

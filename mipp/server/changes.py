@@ -42,10 +42,10 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
     if msg.encoding != encoding.hash or msg.dim != encoding.encoded_dim:
         raise ParameterError("the batch is encoded for another index")
     width = p.padded(msg.dim)
-    if not 1 <= msg.rows <= MAX_BLOCKS * 128 // (width * p.k) or len(msg.op) != 16:
+    if not 1 <= msg.rows <= MAX_BLOCKS * 128 // (width * p.ring_bits) or len(msg.op) != 16:
         raise ShapeError("a batch has at least one row, at most 2^32 AES blocks, and an id of 16 bytes")
     if server.has_shares and (msg.share.shape != (msg.rows, width) or msg.share.dtype != p.dtype):
-        raise ShapeError(f"a share must be ({msg.rows}, {width}) words of {p.k} bits, not {msg.share.shape}")
+        raise ShapeError(f"a share must be ({msg.rows}, {width}) words of {p.ring_bits} bits, not {msg.share.shape}")
     if not server.has_shares and (msg.share.size or msg.images.size):
         raise MessageError("a key server takes neither shares nor images")
     check_offsets(msg.image_offsets, msg.rows, msg.images.size)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Keystream, Rows
-from ..sharing import Run, batch_schedules, key_server_words
+from ..sharing import Run, batch_schedules, key_centre_words
 from ..store.views import BatchView, OwnerView
 from .plan import Plan
 from .server import Server
@@ -45,7 +45,7 @@ class KeyCentre(Server):
         if cached is None or cached[0] is not base:
             cached = (base, batch_schedules(
                 key, [b.id for b in base.batches], [b.dim for b in base.batches], [b.rows for b in base.batches],
-                self.config.params.k, threads=self.threads,
+                self.config.params.ring_bits, threads=self.threads,
             ))  # fmt: skip
             self._schedules[base.owner] = cached
         return cached[1]
@@ -57,12 +57,12 @@ class KeyCentre(Server):
 
     def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
         p, key = self.config.params, self.owner_secret(owner)[:32]
-        schedules = batch_schedules(key, [batch.id], [batch.dim], [batch.rows], p.k, threads=self.threads)
+        schedules = batch_schedules(key, [batch.id], [batch.dim], [batch.rows], p.ring_bits, threads=self.threads)
 
         def some(rows: np.ndarray) -> np.ndarray:
             first, last = int(rows[0]), int(rows[-1])
             run = Run(np.zeros(1, np.int64), np.array([first]), np.array([last + 1 - first]))
-            words = key_server_words(schedules, run, p, batch.dim)
+            words = key_centre_words(schedules, run, p, batch.dim)
             return words if len(words) == len(rows) else np.ascontiguousarray(words[rows - first])
 
         return some

@@ -41,7 +41,7 @@ class Certificates:
         words = None
         if share:
             width = self._params.padded(dim)
-            info = FileInfo(self._hash, owner, op, self._params.k, dim, width, 0, rows, rows)
+            info = FileInfo(self._hash, owner, op, self._params.ring_bits, dim, width, 0, rows, rows)
             words = ShareFile(self._folder / share["file"], info, share["size"], share["digest"], check=False).words
         return BatchView(op, 0, rows, dim, 0, _NO_ROWS, words, 0, None, "", record.get("certificate", b""))
 

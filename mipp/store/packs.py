@@ -39,7 +39,7 @@ class Packs:
 
     def info(self, owner: bytes, batch: bytes, rows: int, generation: int) -> FileInfo:
         """Header of a pack's file: it is about images, not about features."""
-        return FileInfo(self._hash, owner, batch, self._params.k, 0, 0, generation, rows, rows)
+        return FileInfo(self._hash, owner, batch, self._params.ring_bits, 0, 0, generation, rows, rows)
 
     def origins(self, owner: bytes, batch: bytes) -> tuple[np.ndarray, np.ndarray]:
         """Image ids (rows, 16) and (rows,) that the batch's images were encrypted under."""

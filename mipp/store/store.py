@@ -95,7 +95,7 @@ class ServerStore(Parties):
 
         ``admit``: called with the rows and bytes that the owner has here; raises if no more may come.
         """
-        info = FileInfo(self.params_hash, owner, op, self.params.k, dim, self.params.padded(dim), 0, rows, rows)
+        info = FileInfo(self.params_hash, owner, op, self.params.ring_bits, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
         if share is not None:
             files["share"] = "shares", lambda path: write_share(path, info, share, None)
@@ -205,7 +205,7 @@ class ServerStore(Parties):
         if not name:  # a restored backup lacks the file
             return
         left = np.setdiff1d(np.arange(total, dtype="<i8"), np.frombuffer(tombstones, "<i8"))
-        width, k = self.params.padded(dim), self.params.k
+        width, k = self.params.padded(dim), self.params.ring_bits
         info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation, total, stored)
         old = ShareFile(self.folder / name, info, size, digest, check=self._check)
         places = left if old.ordinals is None else np.searchsorted(old.ordinals, left)

@@ -115,6 +115,6 @@ class ViewCache:
     def _wanted(self, owner: bytes, row: tuple[Any, ...], known: BatchView | None) -> Wanted:
         batch, rows, dim, generation, _, size, digest, stored, file, *_ = row
         width = self._params.padded(dim)
-        info = FileInfo(self._hash, owner, batch, self._params.k, dim, width, generation, rows, stored)
+        info = FileInfo(self._hash, owner, batch, self._params.ring_bits, dim, width, generation, rows, stored)
         # a batch that came back without its file (after a restore) has no name
         return Wanted(self._folder / (file or "missing"), info, size, digest, known)

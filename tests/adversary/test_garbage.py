@@ -25,7 +25,7 @@ from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.chain import NO_SHARE, Content, facts_hash, next_view
 from mipp.rpc.wire import decode, encode, frames_hash, pack_frames, unpack_frames
 from mipp.server import ranking
-from mipp.sharing import query_columns
+from mipp.sharing import query_shares
 from tests.adversary.forge import ask_certificate, uncertified
 from tests.conftest import World, vectors
 
@@ -72,7 +72,7 @@ class Sender:
         self.anna, self.user = world.owners[0], world.user
         index = self.user.index()
         batch = self.anna.batches()[0].id
-        self.columns = query_columns(config.encoding.encode_queries(vectors(1, 7)), config.params)
+        self.columns = query_shares(config.encoding.encode_queries(vectors(1, 7)), config.params)
         none = np.empty(0, np.uint32)
         self.salt = schedule.random_bytes(32)
         self.header = m.QueryHeader(

@@ -15,6 +15,7 @@ import mipp
 from mipp import cpu, ring, sharing
 from mipp._native import _core
 from mipp.params import Params
+from mipp.sharing import constants
 
 OK, BAD, UNSUPPORTED = 0, 2, 3
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -237,13 +238,13 @@ def test_shares(user, rng, dtype, n):
     infos = rng.integers(0, 256, (3, 10), np.uint8)
     made = [user.schedules_new(at(key()), at(infos), 10, 3, 1)[1] for _ in range(p.t)]
     try:
-        matrices = p.row_matrices()
-        outs = [np.zeros((40, width), dtype) for _ in p.storage_servers]
-        expected = [np.zeros((40, width), dtype) for _ in p.storage_servers]
+        matrices = constants.row_matrices(p)
+        outs = [np.zeros((40, width), dtype) for _ in p.clouds]
+        expected = [np.zeros((40, width), dtype) for _ in p.clouds]
         numbers = np.arange(p.t, dtype=np.uintp)
         handles, into = np.array(made, np.uintp), pointers(*outs)
         good = [
-            p.k,
+            p.ring_bits,
             at(matrices),
             len(outs),
             p.m,
@@ -271,11 +272,11 @@ def test_shares(user, rng, dtype, n):
             user.schedules_free(one)
     # columns: the linear map over whole arrays
     inputs = [words(rng, (2, width), dtype) for _ in range(1 + p.t)]
-    servers = p.check_servers(p.storage_servers[: p.t + 1] + p.key_servers)
-    matrices = p.column_matrices(servers)
+    servers = p.check_servers(p.clouds[: p.t + 1] + p.key_centres)
+    matrices = constants.query_matrices(p, servers)
     outs, expected = ([np.zeros((2, width), dtype) for _ in servers] for _ in range(2))
     sources, into = pointers(*inputs), pointers(*outs)
-    good = [p.k, at(matrices), len(outs), len(inputs), p.m, at(sources), at(into), 2 * width, 1]
+    good = [p.ring_bits, at(matrices), len(outs), len(inputs), p.m, at(sources), at(into), 2 * width, 1]
     assert user.combine(*good) == OK
     _core.combine(inputs, matrices, expected, 1)
     assert all(np.array_equal(a, b) for a, b in zip(outs, expected, strict=True))

@@ -138,7 +138,7 @@ def test_the_walk_sees_imports():
     """The tests above can fail."""
     assert "store" in set(rooms_used(ROOT / "server" / "base.py"))
     assert "features" in set(rooms_used(ROOT / "demo" / "run.py"))
-    assert "_native" in set(rooms_used(ROOT / "sharing.py"))
+    assert "_native" in set(rooms_used(ROOT / "ring.py"))
     graph = module_graph(ROOT, "mipp")
     assert ("server", "base") in graph["server", "server"] and ("rpc", "messages") in graph["client", "user"]
     assert circles(graph | {("errors",): {("server", "server")}})

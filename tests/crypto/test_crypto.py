@@ -34,8 +34,8 @@ def test_keys_are_bound_to_everything():
         "server": 2,
         "scheme": "homomorphic",
     }
-    keys = {schedule.key_server_key(**base)}
-    keys |= {schedule.key_server_key(**{**base, name: value}) for name, value in changes.items()}
+    keys = {schedule.key_centre_key(**base)}
+    keys |= {schedule.key_centre_key(**{**base, name: value}) for name, value in changes.items()}
     assert len(keys) == 1 + len(changes)
     infos = {
         schedule.batch_info(b"n" * 16, 32, 8, 3),
@@ -46,7 +46,7 @@ def test_keys_are_bound_to_everything():
     assert len(infos) == 4
     for wrong in ({"root": b""}, {"deployment": b"x"}, {"registration": b"x" * 17}):
         with pytest.raises(ParameterError):
-            schedule.key_server_key(**{**base, **wrong})
+            schedule.key_centre_key(**{**base, **wrong})
 
 
 def test_batch_nonces_never_repeat(monkeypatch):

@@ -11,6 +11,7 @@ from mipp import cpu
 from mipp._native import _core
 from mipp.errors import DTypeError, ParameterError, ShapeError
 from mipp.params import Params
+from mipp.sharing import constants
 from tests.reference import galois as oracle
 from tests.reference import prf as prf_oracle
 
@@ -117,7 +118,7 @@ def test_combine_is_linear(tier, data):
 def test_multiplication_by_a_unit_is_invertible(tier, data):
     n, t = data.draw(st.sampled_from(SYSTEMS))
     params = Params(n, t, data.draw(st.sampled_from([16, 32, 64])))
-    ring = params.ring
+    ring = constants.galois_ring(params)
     element = tuple(data.draw(st.integers(0, ring.mask)) for _ in range(ring.m))
     if not ring.is_unit(element):
         element = (element[0] | 1, *element[1:])
@@ -137,15 +138,15 @@ def share(rng, params, rows, first_row=0, threads=1):
     infos = [rng.integers(0, 256, (3, 40), dtype=np.uint8) for _ in range(params.t)]
     segments = [int(s) for s in rng.integers(0, 3, params.t)]
     schedules = [_core.KeySchedules(KEY, i, 1) for i in infos]
-    outs = [np.full((len(rows), width), 3, params.dtype) for _ in params.storage_servers]
-    _core.share_rows(rows, schedules, segments, first_row, params.row_matrices(), outs, threads)
+    outs = [np.full((len(rows), width), 3, params.dtype) for _ in params.clouds]
+    _core.share_rows(rows, schedules, segments, first_row, constants.row_matrices(params), outs, threads)
     padded = np.zeros((len(rows), width), params.dtype)
     padded[:, : rows.shape[1]] = rows
     streams = [
         prf_oracle.keystream_rows(prf_oracle.hkdf(KEY, bytes(i[s])), params.dtype, width, first_row, len(rows))
         for i, s in zip(infos, segments, strict=True)
     ]
-    return outs, oracle.combine_wide([padded, *streams], params.row_matrices()), padded, streams
+    return outs, oracle.combine_wide([padded, *streams], constants.row_matrices(params)), padded, streams
 
 
 @pytest.mark.parametrize(("n", "t"), SYSTEMS)
@@ -178,10 +179,12 @@ def test_shares_open(tier, rng, n, t):
     params = Params(n, t, 32)
     rows = words(rng, (20, 11), params.dtype)
     shares, _, padded, streams = share(rng, params, rows)
-    values = dict(zip((*params.storage_servers, *params.key_servers), (*shares, *streams), strict=True))
+    values = dict(zip((*params.clouds, *params.key_centres), (*shares, *streams), strict=True))
     for chosen in (range(1, t + 2), range(n - t, n + 1)):
-        weights = params.ring.lagrange([params.ring.point(i) for i in chosen], params.ring.zero)
-        matrices = np.array([[params.ring.matrix(w) for w in weights]], params.dtype)
+        weights = constants.galois_ring(params).lagrange(
+            [constants.galois_ring(params).point(i) for i in chosen], constants.galois_ring(params).zero
+        )
+        matrices = np.array([[constants.galois_ring(params).matrix(w) for w in weights]], params.dtype)
         assert np.array_equal(combine([np.ascontiguousarray(values[i]) for i in chosen], matrices)[0], padded)
 
 

@@ -9,7 +9,7 @@ from mipp.mpc import query_proof
 from mipp.mpc.certificate import Batch, certify_rows
 from mipp.mpc.query_proof import check_relations, prove, relations
 from mipp.params import Params
-from mipp.sharing import OwnerKeys, batch_schedules, query_columns, share_rows
+from mipp.sharing import OwnerKeys, batch_schedules, query_shares, share_rows
 from tests.mpc.parties import HEADER, SNAPSHOT, run
 
 ENCODINGS = {
@@ -61,7 +61,9 @@ class Ranged:
         """Words (N, D) of each server for encoded rows (N, encoded_dim); any integers of the ring."""
         keys = OwnerKeys(bytes(range(32)), b"d" * 16, b"r" * 16, self.params)
         shared = share_rows(rows, keys)
-        schedules = batch_schedules(keys.server_key(3), [shared.nonce], [rows.shape[1]], [len(rows)], self.params.k)
+        schedules = batch_schedules(
+            keys.server_key(3), [shared.nonce], [rows.shape[1]], [len(rows)], self.params.ring_bits
+        )
         stream = np.empty((len(rows), self.width), self.params.dtype)
         _core.keystream_words(schedules, 0, 0, stream.reshape(-1))
         return {1: shared.shares[1], 2: shared.shares[2], 3: stream}
@@ -112,7 +114,7 @@ class Ranged:
             query_proof._sizes_wrong = real
 
     def columns(self, queries):
-        return query_columns(queries, self.params)
+        return query_shares(queries, self.params)
 
     def theta_shares(self, thetas, rng):
         dtype = self.params.dtype

@@ -21,7 +21,7 @@ from mipp.rpc import messages as m
 from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.wire import encode, frames_hash
 from mipp.schemes.paillier import encrypt_query
-from mipp.sharing import OwnerKeys, batch_schedules, key_server_rows, open_share, share_rows
+from mipp.sharing import OwnerKeys, batch_schedules, key_centre_rows, open_share, share_rows
 from tests.adversary.grants import store_old_grant
 from tests.conftest import DIM, World, vectors
 
@@ -243,7 +243,7 @@ def test_key_schedule_and_stored_rows(world):
     assert np.array_equal(open_share(shared.shares[1][some], 1, shared.nonce, 6, keys, rows=5, ordinals=some), x[some])
     schedules = batch_schedules(server, [shared.nonce], [6], [5], 32)
     run = mipp.sharing.Run(np.array([0]), np.array([1]), np.array([3]))
-    assert np.array_equal(key_server_rows(schedules, run, p, 6), -stream[1:4, :6])
+    assert np.array_equal(key_centre_rows(schedules, run, p, 6), -stream[1:4, :6])
 
 
 def test_stored_rows_are_uniform():
@@ -381,7 +381,7 @@ def test_users_of_the_other_scheme_have_no_paillier_key(deployment, paillier):
 
 def test_parameters():
     p = mipp.Params(2, 1, 32, "paillier")
-    assert (p.storage_servers, p.key_servers, p.m, p.padded(93)) == ((1,), (2,), 1, 96)
+    assert (p.clouds, p.key_centres, p.m, p.padded(93)) == ((1,), (2,), 1, 96)
     assert p.check_servers([2, 1]) == (1, 2)
     for bad in ([1], [1, 1], [1, 2, 3]):
         with pytest.raises(ParameterError):

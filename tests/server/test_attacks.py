@@ -19,7 +19,7 @@ from mipp.rpc import messages as m
 from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.chain import Content
 from mipp.rpc.wire import decode, encode
-from mipp.sharing import query_columns, share_rows
+from mipp.sharing import query_shares, share_rows
 from tests.conftest import vectors
 
 QUERY = vectors(1, 7)[0]
@@ -33,7 +33,7 @@ class Forge:
     def __init__(self, world):
         self.world, self.user = world, world.user
         self.index = world.user.index()
-        self.columns = query_columns(self.user.config.encoding.encode_queries(QUERY), self.user.config.params)
+        self.columns = query_shares(self.user.config.encoding.encode_queries(QUERY), self.user.config.params)
         self.salts = {s: schedule.random_bytes(32) for s in (1, 2, 3)}
 
     def header(self, **changes):
