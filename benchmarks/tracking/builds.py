@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+#: the repository that these benchmarks belong to
+ROOT = Path(__file__).resolve().parents[2]
 #: not part of what is built
 UNBUILT = (".ci/", ".github/", "benchmarks/", "tests/")
 WORKING_TREE = "working tree"

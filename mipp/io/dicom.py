@@ -11,17 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError, missing_extra
-from .images import MAX_PIXELS
+from .limits import MAX_INFLATED, MAX_PIXELS
+from .recognise import PREAMBLE
 from .window import apply_window
 
-__all__ = ["is_dicom_image", "load_dicom"]
+__all__ = ["load_dicom"]
 
-PREAMBLE = 128
-#: a DICOMDIR, the table of contents of a medium, is a DICOM file without an image
-_DIRECTORY = b"1.2.840.10008.1.3.10"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-#: of a file whose transfer syntax deflates it whole
-MAX_INFLATED = 1 << 30
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 #: attributes of one frame, which multi-frame files keep in functional groups; those of a line belong together
@@ -32,11 +28,6 @@ _OF_FRAMES = (
     ("PixelPaddingValue", "PixelPaddingRangeLimit", "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit",
      "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )  # fmt: skip
-
-
-def is_dicom_image(head: bytes) -> bool:
-    """Whether a file that begins with ``head``, 512 bytes or more, is a DICOM file other than a DICOMDIR."""
-    return head[PREAMBLE : PREAMBLE + 4] == b"DICM" and _DIRECTORY not in head
 
 
 def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ..errors import DTypeError, MippError, NotFoundError, ParameterError
 
-__all__ = ["as_path", "open_regular", "read_regular", "replace_whole", "shown", "system_text"]
+__all__ = ["as_path", "open_regular", "read_regular", "replace_whole", "replacing", "shown", "system_text"]
 
 _SHOWN = 200
 
@@ -85,35 +85,104 @@ def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterE
     return out.getvalue()
 
 
-def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, mode: int = 0o666) -> None:
-    """Write a file that a person named: all of it, or what was there before stays. A symbolic link is followed.
+@contextmanager
+def replacing(
+    path: str | os.PathLike[str], *, mode: int = 0o666, failed: type[MippError] = ParameterError
+) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of ``path`` when the block ends; if the block raises, nothing changes.
+
+    The file is written beside ``path`` under a temporary name, synced, and renamed; then the folder is synced. A
+    symbolic link is followed.
 
     Parameters
     ----------
-    content : all of the file
-    mode : its permissions, less the process's mask
+    path : str or path
+        Where the file will be. What is there must be a regular file.
+    mode : int
+        Permissions of the new file, less the process's mask.
+    failed : type of MippError
+        Raised where the system refuses to write.
+
+    Yields
+    ------
+    file
+        The new file, open for writing bytes.
+
+    Raises
+    ------
+    ParameterError
+        ``path`` is a folder, a pipe, a device, or a loop of symbolic links.
+    failed
+        The file cannot be written, as on a full disk.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "a.txt")
+    ...     with replacing(path) as file:
+    ...         _ = file.write(b"whole")
+    ...     path.read_bytes()
+    b'whole'
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(target).st_mode):
+                raise ParameterError(f"{shown(target)}: cannot be written (not a regular file)")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except (OSError, ValueError) as error:
+        raise failed(f"{shown(target)}: cannot be written ({system_text(error)})") from None
+    try:
+        with open(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError) and not isinstance(error, MippError):
+            raise failed(f"{shown(target)}: cannot be written ({system_text(error)})") from None
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder``, such as one just renamed, survive a loss of power. OSError if that fails."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_whole(path: str | os.PathLike[str], content: bytes | memoryview, *, mode: int = 0o666) -> None:
+    """Write a file that a person named: all of it, or the earlier file stays. A symbolic link is followed.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; replaced if it exists.
+    content : bytes or memoryview
+        All of the file.
+    mode : int
+        Permissions of the new file, less the process's mask.
 
     Raises
     ------
     ParameterError
         A folder, pipe or device; a file that cannot be written, as on a full disk.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "a.txt")
+    ...     replace_whole(path, b"whole")
+    ...     path.read_bytes()
+    b'whole'
     """
-    target = Path(os.path.realpath(path))
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(target).st_mode):
-                raise ParameterError(f"{shown(target)}: cannot be written (not a regular file)")
-        temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(handle)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{shown(target)}: cannot be written ({system_text(error)})") from None
+    with replacing(path, mode=mode) as file:
+        file.write(content)

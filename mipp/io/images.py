@@ -15,22 +15,15 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DTypeError, ImageError, ParameterError, plain_text
 from . import png
-from .files import as_path, open_regular, read_regular, shown
+from .files import as_path, read_regular, shown
+from .limits import MAX_BYTES, MAX_PIXELS
+from .recognise import SUFFIXES, is_image_file
+from .walk import walk_images
 from .window import apply_window, check_window
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
 
-#: what :func:`find_images` takes for images without looking into them
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
-#: larger images are refused before they are decoded (a decompression bomb is a small file with many pixels)
-MAX_PIXELS = 89_478_485
-#: larger files are refused before they are read
-MAX_BYTES = 1 << 31
-
 _log = logging.getLogger(__name__)
-#: what files of a folder without a suffix of SUFFIXES are looked at for, by Pillow's names
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_HEAD = 1024
 _NAMED = 5
 
 _ORIENTATION = 0x0112
@@ -176,11 +169,6 @@ def _deep_gray(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def is_image_file(path: Path) -> bool:
-    """Whether a regular file of a folder is taken for an image: by its suffix, or by its first bytes."""
-    return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
-
-
 def find_images(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, left_out: list[Path] | None = None
 ) -> list[Path]:
@@ -209,8 +197,6 @@ def find_images(
     DTypeError
         What is no path.
     """
-    from .walk import walk_images
-
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     if not isinstance(paths, Iterable):
@@ -224,24 +210,6 @@ def find_images(
         named = ", ".join(path.name for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
         _log.warning("no images, left out: %d (%s)", len(others), plain_text(named))
     return found
-
-
-def _begins_as_image(path: Path) -> bool:
-    """Whether the first bytes of a file are those of an image that :func:`load_image` reads."""
-    try:
-        with open_regular(path) as (file, _):
-            head = file.read(_HEAD)
-            if head[128:132] == b"DICM":
-                from .dicom import is_dicom_image
-
-                return is_dicom_image(head)
-            file.seek(0)
-            Image.init()
-            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]):
-                return True
-    except Exception:
-        # decoders raise almost any type on what is no image
-        return False
 
 
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

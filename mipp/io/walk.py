@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ImageError, NotFoundError
+from .recognise import SUFFIXES, is_image_file
 
 __all__ = ["LeftOut", "walk_images"]
 
@@ -36,8 +37,8 @@ def walk_images(
 ) -> tuple[list[Path], list[LeftOut]]:
     """Image files among ``paths``, and what was left out.
 
-    Of folders those are taken that :func:`mipp.io.images.is_image_file` knows; files that are named are taken whatever
-    they are. Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
+    A file of a folder is taken if :func:`mipp.io.recognise.is_image_file` says so; a file that is named is always taken.
+    Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
 
     Parameters
     ----------
@@ -85,8 +86,6 @@ def _missing(error: Exception) -> bool:
 
 def _walk(top: Path, root: Path | None, left_out: list[LeftOut], others: list[Path] | None) -> Iterator[Path]:
     """Image files below ``top``; with ``root``, links out of it are left out."""
-    from .images import SUFFIXES, is_image_file
-
     def named(path: Path) -> bool:
         """Whether a file that cannot be looked into would be taken for an image."""
         return path.suffix.lower() in SUFFIXES

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from ...crypto.schedule import random_bytes
 from ...errors import (
     DeploymentError,
     DTypeError,
@@ -32,7 +31,7 @@ from ...errors import (
     ParameterError,
     StoreError,
 )
-from ...store.files import sync_folder
+from ...io.files import replacing
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
 from .index import Index
 from .kinds import of_home
@@ -60,24 +59,14 @@ def write_index(index: Index, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(index, Index):
         raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
-    target = _target(path)
-    temporary = target.with_name(f".{target.name}.{random_bytes(4).hex()}")
+    _path(path)
     try:
         with index.home.lock:
             index.home.save()  # raises if closed
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    _pack(index.home.folder, archive)
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(temporary, target)
-        sync_folder(target.parent)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            with replacing(path, mode=0o600, failed=StoreError) as file, zipfile.ZipFile(file, "w") as archive:
+                _pack(index.home.folder, archive)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {path}: {error}") from None
 
 
 def read_index(
@@ -134,17 +123,6 @@ def _path(path: Any) -> Path:
             f"an index is written to and read from a path, as its file must have mode 0600; not {type(path).__name__}"
         )
     return Path(path)
-
-
-def _target(path: Any) -> Path:
-    """Where a path leads; only a file is written over."""
-    target = Path(os.path.realpath(_path(path)))
-    if target.is_symlink():
-        raise ParameterError(f"{path} is a loop of symbolic links")
-    with contextlib.suppress(OSError):  # not there: written anew, or refused with a reason
-        if not stat.S_ISREG(target.stat().st_mode):
-            raise ParameterError(f"{path} is no file; an index is written to a file only")
-    return target
 
 
 def _new_folder(path: Path) -> Path:
