@@ -37,7 +37,7 @@ def walk_images(
 ) -> tuple[list[Path], list[LeftOut]]:
     """Image files among ``paths``, and what was left out.
 
-    A file of a folder is taken if :func:`mipp.io.recognise.is_image_file` says so; a file that is named is always taken.
+    Of a folder, files that :func:`mipp.io.recognise.is_image_file` accepts are taken; a named file is taken always.
     Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
 
     Parameters
