@@ -1,4 +1,4 @@
-"""Opening files that users name: regular files only, so that no pipe hangs a call and no device fills the memory."""
+"""Reading and writing files that users name: regular files only, so that no pipe blocks and no device fills memory."""
 
 from __future__ import annotations
 
@@ -20,28 +20,92 @@ _SHOWN = 200
 
 
 def as_path(name: str | os.PathLike[str]) -> Path:
-    """``name`` as a Path; DTypeError for anything else than a path or text."""
+    """Check the name of a file.
+
+    Parameters
+    ----------
+    name : str or path
+        The name.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DTypeError
+        Neither a path nor text.
+
+    Examples
+    --------
+    >>> as_path("a/b.npy").name
+    'b.npy'
+    """
     if not isinstance(name, (str, os.PathLike)) or not isinstance(os.fspath(name), str):
         raise DTypeError(f"a file is named by a path or text, not by {type(name).__name__}")
     return Path(name)
 
 
 def shown(path: Path) -> str:
-    """The name of a file for a message: at most 200 characters of it, the end, where names differ."""
+    """Shorten the name of a file for a message: its last 200 characters, where names differ.
+
+    Parameters
+    ----------
+    path : Path
+        The name.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> shown(Path("x" * 300))[:6]
+    '...xxx'
+    """
     text = str(path)
     return text if len(text) <= _SHOWN else "..." + text[-_SHOWN:]
 
 
 def system_text(error: Exception) -> str:
-    """What the system says of a failed call, without the file's name."""
+    """Say why a system call failed, without the file's name.
+
+    Parameters
+    ----------
+    error : Exception
+        The error that it raised.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> system_text(FileNotFoundError(2, "No such file or directory", "a.txt"))
+    'No such file or directory'
+    """
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager
 def open_regular(path: Path, *, refused: type[MippError] = ParameterError) -> Iterator[tuple[BinaryIO, int]]:
-    """The open file and its size in bytes; the file is closed at the end.
+    """Open a regular file; it is closed at the end of the block.
 
-    Pipes, sockets and devices are told apart without waiting for them.
+    Pipes, sockets and devices are recognised without waiting for them.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    refused : type of MippError
+        Raised for what cannot be read.
+
+    Yields
+    ------
+    file : file
+        Open for reading bytes.
+    size : int
+        Its size in bytes.
 
     Raises
     ------
@@ -49,6 +113,13 @@ def open_regular(path: Path, *, refused: type[MippError] = ParameterError) -> It
         No such file.
     refused
         A folder, a pipe, a device, a name that the system does not take, a file that may not be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as made, open_regular(Path(made.name)) as (file, size):
+    ...     size
+    0
     """
     try:
         # a pipe without a writer would block
@@ -69,7 +140,38 @@ def open_regular(path: Path, *, refused: type[MippError] = ParameterError) -> It
 
 
 def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterError) -> bytes:
-    """The content of a file of at most ``most`` bytes; errors as of :func:`open_regular`, ``refused`` for more."""
+    """Read a regular file of limited size.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        Largest allowed size in bytes.
+    refused : type of MippError
+        Raised for what cannot be read.
+
+    Returns
+    -------
+    bytes
+        The content.
+
+    Raises
+    ------
+    NotFoundError
+        No such file.
+    refused
+        As :func:`open_regular`; a file of more than ``most`` bytes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(b"abc")
+    ...     file.flush()
+    ...     read_regular(Path(file.name), 100)
+    b'abc'
+    """
     with open_regular(path, refused=refused) as (file, size):
         if size > most:
             raise refused(f"{shown(path)}: {size} bytes are more than {most}")

@@ -48,25 +48,27 @@ def load_image(
     The EXIF orientation is applied. Everything becomes 8-bit RGB: gray, palette, CMYK and YCbCr are converted;
     transparent pixels are laid over white, also those of a PNG's one transparent colour; 16-bit gray is scaled by
     255/65535 (32-bit integers likewise, after clipping to 16 bits), floating-point gray clipped to 0..255, unless a
-    window says otherwise; of an animation or a file of several pages the first is taken.
+    window is given; of an animation or a file of several pages the first is taken.
 
     DICOM files are read by pydicom (extra ``dicom``): the first frame, its attributes from the functional groups of a
     multi-frame file where they are there. Gray is taken in the units of the rescale slope and intercept or modality
     table, then through ``window``, else the file's own VOI table or first window (linear, linear exact or sigmoid),
-    else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding
-    counts for no least or greatest value and becomes black. Colours of more than 8 bits are scaled by the bits that the
-    file says are stored.
+    else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding does
+    not count for the least or greatest value and becomes black. Colours of more than 8 bits are scaled by the number of
+    bits that the file declares as stored.
 
     Parameters
     ----------
-    source : path, or the content of an image file
-    window : (low, high) for gray with more than 8 bits: values up to ``low`` become 0, from ``high`` on 255, linear
+    source : str, path or bytes
+        Path, or the content of an image file. Secret at its owner or user.
+    window : tuple of float, optional
+        (low, high) for gray with more than 8 bits: values up to ``low`` become 0, from ``high`` on 255, linear
         between, rounded half up. One window for a whole index keeps its images comparable.
 
     Returns
     -------
     ndarray
-        uint8 (H, W, 3), C-contiguous and writeable.
+        uint8 (H, W, 3), RGB, C-contiguous and writeable.
 
     Raises
     ------
@@ -79,6 +81,17 @@ def load_image(
         Neither path nor bytes; a window that is not two finite numbers, the smaller first.
     MissingExtraError
         A DICOM file, and pydicom is not installed.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from mipp.io.images import load_image
+    >>> content = io.BytesIO()
+    >>> Image.new("L", (3, 2), 128).save(content, "PNG")
+    >>> pixels = load_image(content.getvalue())
+    >>> pixels.shape, pixels[0, 0].tolist()
+    ((2, 3, 3), [128, 128, 128])
     """
     window = check_window(window)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -172,18 +185,19 @@ def _deep_gray(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
 def find_images(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, left_out: list[Path] | None = None
 ) -> list[Path]:
-    """Image files among ``paths``: folders are walked, files named directly are taken as is.
+    """Find image files among paths: folders are walked, files named directly are taken as they are.
 
-    In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, as a picture archive exports DICOM
-    files without suffix, those are taken that begin as an image of such a format does. A logged warning counts the
-    files of a folder that were left out, and names some.
+    In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, such as DICOM files that a picture
+    archive exports without suffix, those are taken that begin as an image of a known format does. A logged warning
+    counts the files of a folder that were left out, and names some. :func:`mipp.io.walk.walk_images` also tells why
+    files were left out.
 
     Parameters
     ----------
-    paths : files and folders
-    left_out : files that were left out are appended to it, and no warning is logged
-
-    The files of :func:`mipp.io.walk.walk_images`, which also says why others were left out.
+    paths : str, path, or iterable of them
+        Files and folders.
+    left_out : list, optional
+        Files that were left out are appended to it, and no warning is logged.
 
     Returns
     -------
@@ -195,7 +209,18 @@ def find_images(
     NotFoundError, ImageError
         A path that does not exist; one that is neither a folder nor a regular file.
     DTypeError
-        What is no path.
+        Not a path.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.io.images import find_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.jpg", "notes.txt"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     skipped = []
+    ...     [path.name for path in find_images(folder, left_out=skipped)], [path.name for path in skipped]
+    (['a.jpg', 'b.png'], ['notes.txt'])
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -213,12 +238,31 @@ def find_images(
 
 
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """``image``, uint8 (H, W, 3), scaled to fit into ``size`` = (width, height) pixels, its proportions kept.
+    """Scale an image to fit into a box; proportions are kept.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 (H, W, 3).
+    size : tuple of int
+        (width, height) of the box in pixels.
+
+    Returns
+    -------
+    ndarray
+        uint8 (h, w, 3) with w <= width and h <= height.
 
     Raises
     ------
     DTypeError, ParameterError
         Not a uint8 array (H, W, 3); a side below 1, or a size that is not two integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.images import thumbnail
+    >>> thumbnail(np.zeros((100, 200, 3), np.uint8), (50, 50)).shape
+    (25, 50, 3)
     """
     good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not good or not image.size:

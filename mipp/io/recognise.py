@@ -21,12 +21,29 @@ _DIRECTORY = b"1.2.840.10008.1.3.10"
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a regular file of a folder is taken for an image: by its suffix, or by its first bytes."""
+    """Tell whether a regular file of a folder is taken for an image: by its suffix, or by its first bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mipp.io.recognise import is_image_file
+    >>> is_image_file(Path("photo.jpg")), is_image_file(Path("no such file"))
+    (True, False)
+    """
     return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
 
 
 def is_dicom_image(head: bytes) -> bool:
-    """Whether a file that begins with ``head``, 512 bytes or more, is a DICOM file other than a DICOMDIR."""
+    """Whether ``head``, the first 512 bytes or more of a file, are those of a DICOM file other than a DICOMDIR."""
     return head[PREAMBLE : PREAMBLE + 4] == b"DICM" and _DIRECTORY not in head
 
 
