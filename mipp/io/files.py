@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -227,13 +228,16 @@ def replacing(
     ...     path.read_bytes()
     b'whole'
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
+    target = Path(path)
     try:
+        target = Path(os.path.realpath(path))
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(target).st_mode):
                 raise ParameterError(f"{shown(target)}: cannot be written (not a regular file)")
+        temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except MippError:
+        raise
     except (OSError, ValueError) as error:
         raise failed(f"{shown(target)}: cannot be written ({system_text(error)})") from None
     try:
@@ -252,10 +256,19 @@ def replacing(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder``, such as one just renamed, survive a loss of power. OSError if that fails."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Make the names in ``folder``, such as one just renamed, survive a loss of power, where the system can do that.
+
+    OSError if the disk fails; a folder that cannot be opened for reading, or a file system without this, is no error.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
 

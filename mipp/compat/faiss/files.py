@@ -46,16 +46,36 @@ _HEADER, _SIZES, _LAST = 30, 20, 22
 
 
 def write_index(index: Index, path: str | os.PathLike[str]) -> None:
-    """Write an index into one file, mode 0600, under a temporary name first. A symbolic link is followed.
+    """Write an index into one file, mode 0600. As ``faiss.write_index``, in a format of mipp.
 
-    **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows.
+    **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows. It replaces an
+    earlier file whole or not at all. A symbolic link is followed.
+
+    Parameters
+    ----------
+    index : Index
+        An index of mipp.
+    path : str or path
+        The file.
 
     Raises
     ------
     ParameterError
-        No index of mipp; a path to something else than a file, such as a pipe, a device or a folder.
+        Not an index of mipp; a path to something other than a file, such as a pipe, a device or a folder.
     StoreError
-        It cannot be written; a file that was there stays as it was.
+        It cannot be written; an earlier file stays as it was.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexFlatL2(4)
+    >>> index.add(np.eye(4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     faiss.write_index(index, pathlib.Path(folder, "index.mipp"))
+    ...     faiss.read_index(pathlib.Path(folder, "index.mipp")).ntotal
+    4
     """
     if not isinstance(index, Index):
         raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
@@ -73,16 +93,45 @@ def read_index(
     path: str | os.PathLike[str], flags: int = 0, *, folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
 ) -> Index:  # fmt: skip
-    """Open an index that :func:`write_index` wrote, in a temporary folder of its own or in a new ``folder``.
+    """Open an index that :func:`write_index` wrote. As ``faiss.read_index``, which reads other files.
 
-    ``flags`` of faiss (read-only, memory maps) change nothing: the file is only read, and its content unpacked.
+    Parameters
+    ----------
+    path : str or path
+        The file; nobody else may read it.
+    flags : int
+        Flags of faiss (read-only, memory maps). They change nothing: the content is unpacked.
+    folder : str or path, optional
+        A new folder for the index; default a temporary one. Not in faiss.
+    threads : int, optional
+        Native threads, default all cores. Not in faiss.
+
+    Returns
+    -------
+    Index
+        Of the class that was written; an IndexIDMap becomes an IndexIDMap2.
 
     Raises
     ------
-    NotFoundError, DeploymentError, IntegrityError, StoreError
-        No such file; no index of mipp, or of another version; damaged; cannot be unpacked.
+    NotFoundError
+        No such file.
+    DeploymentError
+        Not an index of mipp, or one of another version.
+    IntegrityError
+        Damaged.
+    StoreError
+        It cannot be unpacked.
     KeyFileError
         Others may read the file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import mipp.compat.faiss as faiss
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     faiss.write_index(faiss.IndexFlatIP(4), pathlib.Path(folder, "index.mipp"))
+    ...     faiss.read_index(pathlib.Path(folder, "index.mipp"))
+    IndexFlatIP(d=4, ntotal=0)
     """
     if isinstance(flags, bool) or not isinstance(flags, (int, np.integer)):
         raise DTypeError(f"flags must be an integer, not {type(flags).__name__}")
@@ -106,7 +155,7 @@ def read_index(
 
 @contextlib.contextmanager
 def _damage(source: Path, kind: type[MippError], text: str) -> Iterator[None]:
-    """What reading a damaged zip raises, as one error; StoreError where the disk is to blame."""
+    """Turns the errors of reading a damaged zip into ``kind``; StoreError where the system failed."""
     try:
         yield
     except MippError:
@@ -142,7 +191,7 @@ def _pack(folder: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What makes up an index; not its locks, SQLite's side files, and what is being written."""
+    """Files that make up an index: not locks, SQLite's side files, and temporary files."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         aside = parts[-1] == LOCK or "sessions" in parts or any(part.startswith(".") for part in parts)
@@ -177,7 +226,7 @@ def _info(name: str) -> zipfile.ZipInfo:
 
 
 def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Entries to unpack; DeploymentError for what :func:`write_index` does not write."""
+    """Entries to unpack; DeploymentError for a file that :func:`write_index` does not write."""
     first, *rest = archive.infolist() or [zipfile.ZipInfo("")]
     try:
         head = json.loads(archive.read(first)) if first.filename == _MANIFEST and first.file_size < 1 << 10 else None
@@ -212,7 +261,7 @@ def _end(archive: zipfile.ZipFile) -> int:
     assert archive.fp is not None
     archive.fp.seek(at)
     directory = archive.fp.read()
-    # what is behind the directory is refused, as zipfile takes the last one
+    # bytes behind the directory are refused, as zipfile takes the last directory
     end = directory.find(b"PK\x05\x06")
     return at + end + _LAST if end >= 0 else -1
 
