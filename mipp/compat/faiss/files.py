@@ -140,7 +140,7 @@ def read_index(
         raise NotFoundError(f"{source}: {'is no file' if os.path.lexists(source) else 'no such file'}")
     if stat.S_IMODE(source.stat().st_mode) & 0o077:
         raise KeyFileError(f"{source} holds secret keys and is readable by others; run: chmod 600 {source}")
-    with _damage(source, DeploymentError, "no index written by mipp"), zipfile.ZipFile(source) as archive:
+    with _damage(source, DeploymentError, "not an index written by mipp"), zipfile.ZipFile(source) as archive:
         entries = _entries(source, archive)
         place = temporary_folder() if folder is None else _new_folder(Path(folder))
         try:
@@ -235,7 +235,7 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     except (ValueError, KeyError):
         known, version = False, None
     if not known:
-        raise DeploymentError(f"{source}: no index written by mipp")
+        raise DeploymentError(f"{source}: not an index written by mipp")
     if version != VERSION:
         raise DeploymentError(f"{source}: the index is of another format version")
     names = {entry.filename for entry in rest}
@@ -243,9 +243,9 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         path = PurePosixPath(entry.filename)
         plain = not path.is_absolute() and path.as_posix() == entry.filename and ".." not in path.parts
         if not plain or entry.is_dir() or entry.compress_type != zipfile.ZIP_STORED or "\\" in entry.filename:
-            raise DeploymentError(f"{source}: holds what no index holds")
+            raise DeploymentError(f"{source}: has entries that no index has")
     if len(names) != len(rest) or _end(archive) != source.stat().st_size:
-        raise DeploymentError(f"{source}: holds what no index holds")
+        raise DeploymentError(f"{source}: has entries that no index has")
     return rest
 
 

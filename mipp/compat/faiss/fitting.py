@@ -42,7 +42,7 @@ def _fitted(home: Home, x: np.ndarray, queries: Floats | None = None) -> Encodin
         server = ', or rank as the user (ranking="user")' if s.ranking == "server" else ""
         raise EncodingError(
             f"an encoding of {found.ring_bits} bits would lose the nearest rows: differences between them are too "
-            "small beside the longest row; leave the longest out, or take off what all rows have in common"
+            "small beside the longest row; leave the longest out, or subtract what all rows have in common"
             f"{more}{server}"
         )
     return found

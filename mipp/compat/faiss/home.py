@@ -1,8 +1,7 @@
-"""The folder of one index: a deployment, and which batch has which ids. All of it is open to whoever reads the folder.
+"""The folder of one index: a deployment, and the ids of each batch. Whoever reads the folder has all keys and rows.
 
-``index.sqlite`` has one line of facts and one line per batch, in the order of adding. The line of a batch is written
-before the upload and completed after it: a batch whose upload was finished, but not its line, is found when the folder
-is opened.
+``index.sqlite`` has one row of facts and one row per batch, in the order of adding. The row of a batch is written
+before the upload and completed after it: if a crash comes between, opening the folder completes the row.
 """
 
 from __future__ import annotations
@@ -331,7 +330,7 @@ class Home:
             raise DeploymentError(f"the deployment holds rows of {owner.name} that were not added by this index")
 
     def encode_again(self, encoding: Encoding) -> None:
-        """Decrypt all rows, encode them otherwise and encrypt them under new keys of all parties.
+        """Decrypt all rows, encode them by another encoding and encrypt them under new keys of all parties.
 
         All of it, or nothing changes: the new deployment is complete on disk before one transaction puts it in the
         place of the old one.

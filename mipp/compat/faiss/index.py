@@ -205,7 +205,7 @@ class Index(Rows):
         A value is infinitely far where the score is out of the encoding's range.
         """
         if self._home.settings.ranking != "user":
-            raise ParameterError('this needs all scores, which ranking="server" gives nobody')
+            raise ParameterError('this needs all scores, and with ranking="server" nobody gets them')
         asked, factors = prepare_queries(self._home, x)
         encoding, user = self._home.deployment.config.encoding, self._home.user
         at_once = max(1, _SCORE_BYTES // (8 * self.ntotal))

@@ -1,4 +1,4 @@
-"""The indexes that programs make, and opening what is on disk."""
+"""The index classes that programs construct, and opening an index on disk."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Rows:
     ) -> None:
         self.close()
 
-    # --- what it is ---------------------------------------------------------------------------------------------
+    # --- facts ----------------------------------------------------------------------------------------------------
 
     @property
     def d(self) -> int:
@@ -125,8 +125,8 @@ class Rows:
         x = self._vectors(x)
         with self._home.lock:
             if self.ntotal:
-                raise ParameterError("rows are encoded already; reset the index to train it anew")
-            self._home.reset()  # what an earlier training made
+                raise ParameterError("rows are encoded already; reset the index to train it again")
+            self._home.reset()  # the result of an earlier training
             fit(self._home, x)
 
     def add(self, x: npt.ArrayLike, *, owner: str = _OWNER) -> None:

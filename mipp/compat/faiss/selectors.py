@@ -292,7 +292,7 @@ class SearchParameters:
 
 
 def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Ids (N,) as int64; DTypeError for what is no integer array, ShapeError for another rank."""
+    """Ids (N,) as int64; DTypeError for an array of another kind, ShapeError for another rank."""
     found = np.asarray(ids)
     if found.dtype.kind not in "iu" and found.size:
         raise DTypeError(f"ids must be integers, not {found.dtype}")

@@ -24,8 +24,8 @@ __all__ = ["PaillierPrivateKey", "PaillierPublicKey"]
 class PaillierPublicKey(Residues):
     """A public key: encrypts numbers.
 
-    Behaves as ``phe.PaillierPublicKey``; adds :meth:`encrypt_batch`, and uses short randomness from the 9th encryption
-    on (see the README of this folder).
+    Behaves as ``phe.PaillierPublicKey``; adds :meth:`encrypt_batch`. The eighth encryption starts a background thread
+    that makes tables for faster ones (see the README of this folder).
 
     Parameters
     ----------

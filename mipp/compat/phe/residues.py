@@ -1,4 +1,4 @@
-"""Arithmetic modulo n^2 under one public key: what keys and encrypted numbers of the drop-in share."""
+"""Arithmetic modulo n^2 under one public key, shared by the keys and the encrypted numbers of the drop-in."""
 
 from __future__ import annotations
 
