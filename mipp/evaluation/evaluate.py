@@ -382,7 +382,7 @@ def _own(count: int, queries: int) -> np.ndarray:
 def _index(
     rows: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
 ) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]]:
-    """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and what the index is."""
+    """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and facts of the index."""
     with (
         tempfile.TemporaryDirectory() as temporary,
         Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme, rankings=["user"]) as deployment,

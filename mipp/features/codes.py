@@ -339,7 +339,7 @@ def _monotone(
     name: str, low: Sequence[float], high: Sequence[float], embed: Callable[[FloatArray], FloatArray]
 ) -> Code:
     """A code whose words rise with the values: its bounds are the words of theirs."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the code refuses what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # Code refuses bounds that are not finite
         ends = [_floats(embed(np.array([_floats(side)]))[0]) for side in (low, high)]
     return Code(name, "l2", len(ends[0]), ends[0], ends[1], embed)
 

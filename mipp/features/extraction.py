@@ -182,5 +182,5 @@ def _results(
     try:
         yield from pool.map(one, items)
     finally:
-        # on an interrupt, what has not begun is dropped
+        # on an interrupt, images that have not begun are dropped
         pool.shutdown(cancel_futures=True)

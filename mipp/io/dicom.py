@@ -147,7 +147,7 @@ def _of_first_frame(data: Any) -> Any:
 
 
 def _groups(data: Any, keyword: str) -> Iterator[Any]:
-    """The first item of each functional group of the first frame; a maker's own groups mean what the maker says."""
+    """The first item of each functional group of the first frame; private groups of a maker are skipped."""
     for element in (data.get(keyword) or [{}])[0]:
         if element.VR == "SQ" and element.value and not element.tag.is_private:
             yield element.value[0]
@@ -170,7 +170,7 @@ def _padding(values: npt.NDArray[Any], data: Any, frame: Any) -> npt.NDArray[np.
 
 
 def _as_stored(value: Any, data: Any) -> Any:
-    """A value that some files write without a sign, or with one that pixels have not, as pixels have it."""
+    """A padding value with the sign of the pixels; some files write it with another."""
     bits = int(data.get("BitsAllocated") or 16)
     if not isinstance(value, (int, float)):
         value = int.from_bytes(value, "little") if isinstance(value, bytes) else float(value)
@@ -243,7 +243,7 @@ def _windowed(units: npt.NDArray[Any], frame: Any) -> npt.NDArray[Any] | None:
     if not np.isfinite([centre, width]).all() or width <= 0:
         return None
     if function == "LINEAR" and width < 1:
-        # not allowed, but what is meant is plain
+        # not allowed by the standard, but the intent is clear
         function = "LINEAR_EXACT"
     # unsigned, 8 bits: the function's range is 0 to 255
     display = Dataset()

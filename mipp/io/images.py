@@ -167,7 +167,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # broken EXIF data says nothing about the pixels
+        # broken EXIF data does not make the pixels bad
         return None
 
 

@@ -1,4 +1,4 @@
-"""Limits of image files: what is larger is refused before it is read or decoded."""
+"""Limits of image files: larger ones are refused before they are read or decoded."""
 
 __all__ = ["MAX_BYTES", "MAX_INFLATED", "MAX_PIXELS"]
 

@@ -61,5 +61,5 @@ def _begins_as_image(path: Path) -> bool:
             with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]):
                 return True
     except Exception:
-        # decoders raise almost any type on what is no image
+        # decoders raise almost any type on other files
         return False

@@ -35,7 +35,7 @@ def walk_images(
     outside: bool = True,
     others: list[Path] | None = None,
 ) -> tuple[list[Path], list[LeftOut]]:
-    """Find image files among paths, and tell what was left out.
+    """Find image files among paths, and list the files left out.
 
     Of a folder, files that :func:`mipp.io.recognise.is_image_file` accepts are taken; a named file is taken always.
     Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
