@@ -152,7 +152,7 @@ def bench_batch_by_rows(benchmark, one_batch, vectors, monkeypatch, queries):
 
     def whole():
         with monkeypatch.context() as patch:
-            patch.setattr("mipp.rpc.blocks.LEAST_ROWS", 1 << 62)
+            patch.setattr("mipp.schemes.shares.LEAST_ROWS", 1 << 62)
             return seconds(lambda: user.nearest(asked, K, ranking="user"))
 
     for party in (*one_batch.deployment.servers.values(), user):

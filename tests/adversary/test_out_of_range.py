@@ -104,9 +104,9 @@ def test_the_attack_is_one(attacked):
 @pytest.mark.parametrize("blocks", [False, True])
 def test_they_are_no_hits(attacked, monkeypatch, blocks):
     if blocks:
-        monkeypatch.setattr("mipp.rpc.blocks.FEW_BYTES", 1)
-        monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", 13)
-        monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 3)
+        monkeypatch.setattr("mipp.schemes.shares.FEW_BYTES", 1)
+        monkeypatch.setattr("mipp.schemes.shares.LEAST_ROWS", 13)
+        monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 3)
     for k in (1, 10, 41):
         for q, result in enumerate(attacked.user.search_batch(attacked.queries, k, ranking="user", strict=True)):
             assert found(result) == attacked.expected(q, k)
