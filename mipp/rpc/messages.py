@@ -111,7 +111,7 @@ class Failure:
 class RegisterOwner:
     """Owner -> every server.
 
-    ``sealed``: for each server in order, HPKE to it of, for a key server, server key | image part, else image part, 32
+    ``sealed``: for each server in order, HPKE to it of, for a key centre, server key | image part, else image part, 32
     bytes each.
     """
 
@@ -123,7 +123,7 @@ class RegisterOwner:
 
 @message
 class RegisterUser:
-    """User -> every server. paillier: its Paillier public key in the homomorphic scheme, else empty."""
+    """User -> every server. paillier: its Paillier public key in the Paillier scheme, else empty."""
 
     name: str
     sign_key: bytes
@@ -147,7 +147,7 @@ class Grant:
     are suspended. expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores:
     whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's
     live rows that a query may cover, 0 any. revoked: nothing is allowed any more. The rules are in
-    ``roles/grants.py``.
+    ``rpc/grants.py``.
     """
 
     owner: bytes
@@ -193,7 +193,7 @@ class GrantList:
 
 @message
 class UploadOp:
-    """Owner -> every server: one batch. Key servers get no share (0 rows) and no images. Answered with ``Head``.
+    """Owner -> every server: one batch. Key centres get no share (0 rows) and no images. Answered with ``Head``.
 
     op = batch nonce = batch id. replaces: batches that vanish with the commit. image_offsets (rows+1): image r is
     images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row: (rows, 16) and (rows,) image ids that the
@@ -416,7 +416,7 @@ class Snapshot:
 
 @message
 class QueryHeader:
-    """What a query is bound to; identical bytes go to every server, H = SHA-256 of them.
+    """Header of a query: all that its query shares are bound to. Every server gets the same bytes; H is their SHA-256.
 
     ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
     reach a threshold, found by the servers; k is 0). grants, positions, counts: for each owner, in order of owners: its
@@ -533,7 +533,7 @@ class FetchImages:
 
 @message
 class Images:
-    """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key servers do not.
+    """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key centres do not.
 
     owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under. error_names, error_texts
     (M): per image a class of mipp.errors and its text, or two empty strings; a failed image has zeros for its id and
@@ -551,7 +551,7 @@ class Images:
 
 @message
 class FetchShares:
-    """Owner -> storage server, signed: its own batch back, sealed to ``reply_key`` (X25519, made for this request)."""
+    """Owner -> cloud, signed: its own batch back, sealed to ``reply_key`` (X25519, made for this request)."""
 
     batch: bytes
     reply_key: bytes
@@ -583,7 +583,7 @@ class Shares:
 
 @message
 class FetchOwnImages:
-    """Owner -> storage server, signed: the encrypted files of live rows of one of its batches. At most 1024 rows."""
+    """Owner -> cloud, signed: the encrypted files of live rows of one of its batches. At most 1024 rows."""
 
     batch: bytes
     rows: np.ndarray = array("i8")

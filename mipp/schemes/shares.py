@@ -31,12 +31,12 @@ __all__ = ["SharesScheme", "query_blocks", "row_blocks"]
 #: bytes that one server holds at once for a batch that is not answered some rows at a time
 _SERVER_BYTES = 1 << 28
 _NO_HASH = b"\0" * 32
-#: queries under one header: with more, columns would be larger than the answers to a block
+#: queries under one header: with more, query shares would be larger than the score shares of a block
 HEADER_QUERIES = 1 << 12
 #: bytes of one server's answers in a block: with many queries some caches hold them, and sending and hashing the
-#: columns anew costs little; with few queries fewer blocks are fewer rounds
+#: query shares again costs little; with few queries fewer blocks are fewer rounds
 BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
-#: fewer rows cost more in sending and hashing the columns again than smaller answers save
+#: fewer rows cost more in sending and hashing the query shares again than smaller replies save
 LEAST_ROWS = 1 << 11
 #: rows of a block are a multiple: whole cache lines of answers
 LINE = 64

@@ -81,7 +81,7 @@ class Attacked:
         return [(self.ids[row], int(self.scores[q, row])) for row in best[:k]]
 
 
-@pytest.fixture(params=[(scheme, k) for scheme in ("shares", "homomorphic") for k in ENCODINGS], ids=str)
+@pytest.fixture(params=[(scheme, k) for scheme in ("shares", "paillier") for k in ENCODINGS], ids=str)
 def attacked(request, tmp_path, paillier, monkeypatch):
     monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     scheme, k = request.param
@@ -185,7 +185,7 @@ def test_nothing_is_asked_again(attacked):
 
 
 def test_matches_of_a_user_that_has_all_scores(attacked):
-    if attacked.deployment.config.params.scheme != "homomorphic":
+    if attacked.deployment.config.params.scheme != "paillier":
         pytest.skip("servers compare here")
     q = attacked.queries[0]
     near = attacked.encoding.values(attacked.scores[:1, attacked.good[0]], q)[0]
