@@ -73,5 +73,5 @@ def test_wrong_usage(mipp_command):
 
 
 def test_the_earlier_name_of_the_scheme_warns(mipp_command, tmp_path):
-    code, _, err = mipp_command("init", "--deployment", tmp_path / "e", "--dim", 8, "--scheme", "homomorphic")
+    code, _, err = mipp_command("init", "--deployment", tmp_path / "e", "--vectors", 8, "--scheme", "homomorphic")
     assert code == 0 and "called paillier now" in err
