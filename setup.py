@@ -33,23 +33,21 @@ os.chdir(Path(__file__).resolve().parent)
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SANITIZE = os.environ.get("MIPP_SANITIZE", "0") not in ("", "0")
 
-TIER_FLAGS = {"portable": []}
-if X86:
-    TIER_FLAGS["avx2"] = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
-    TIER_FLAGS["avx512"] = [
-        *TIER_FLAGS["avx2"],
-        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),
-        "-mvaes",
-        "-mvpclmulqdq",
-        "-mprefer-vector-width=512",
-        # gcc 12 warns about its own <avx512fintrin.h> (bug 105593)
-        "-Wno-uninitialized",
-        "-Wno-maybe-uninitialized",
-    ]
-    # tile instructions are written as assembly, which needs no flag
-    TIER_FLAGS["amx"] = TIER_FLAGS["avx512"]
-# every file name that marks a tier, also those this processor family has no library for
-ALL_TIERS = ("portable", "avx2", "avx512", "amx")
+# each tier's compiler flags; tile instructions are written as assembly, which needs no flag
+AVX2 = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
+AVX512 = [
+    *AVX2,
+    *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),
+    "-mvaes",
+    "-mvpclmulqdq",
+    "-mprefer-vector-width=512",
+    # gcc 12 warns about its own <avx512fintrin.h> (bug 105593)
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+]
+TIERS = {"portable": [], "avx2": AVX2, "avx512": AVX512, "amx": AVX512}
+# of this processor family
+TIER_FLAGS = TIERS if X86 else {"portable": TIERS["portable"]}
 
 FLAGS = ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
 LINK_FLAGS = ["-pthread"]
@@ -67,7 +65,7 @@ C_FLAGS = [flag for flag in FLAGS if flag != "-std=c++17"]
 LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
 
 SOURCES = sorted(str(p) for p in Path("csrc").glob("*/*.cpp"))
-TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in ALL_TIERS}
+TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in TIERS}
 COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER_SOURCES.values())]
 
 
