@@ -47,7 +47,8 @@ std::uint64_t saved_state(const Leaf& leaf1) {
 bool request_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     constexpr long arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
-    return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+    static const bool granted = syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+    return granted;
 #else
     return false;
 #endif

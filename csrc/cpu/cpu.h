@@ -24,7 +24,7 @@ Level cpu_best_level();                                // what this machine and 
 Level cpu_level();                                     // in force: MIPP_CPU or the best; read on first use
 Status cpu_set_level(Level level);                     // unsupported if above the best
 
-// What is wrong with MIPP_CPU: bindings refuse to load the module unless it is `good`.
+// What is wrong with MIPP_CPU: unless it is `good`, bindings refuse every call that runs a kernel.
 enum class Environment { good, unknown_level, unavailable_level };
 Environment cpu_environment();
 

@@ -1,13 +1,17 @@
-// Whether the kernels' time and addresses depend on secrets. Run by ctime.py:
+// Checks that neither the time nor the addresses of a kernel depend on its secrets. ctime.py builds and runs it:
 //
-//   ctime mark TIER CASE    under valgrind: secrets are marked undefined, so that a branch or an address made of them
-//   is
-//                           an error
-//   ctime trace TIER        each case with several secrets, single-stepped: prints the number of instructions and a
-//   hash
-//                           of their addresses, and fails if they differ
+//   ctime mark TIER     under valgrind. Secrets are marked as undefined memory, so that valgrind reports every branch
+//                       and every address that is computed from them.
+//   ctime trace TIER    without valgrind. Each case runs with two different secrets in two single-stepped processes.
+//                       The addresses of all instructions that run must be the same in both.
 //
-// The case "leaky" is the control: its exponent shows, and both ways must see it.
+// Valgrind sees more (addresses of data too), but knows no AVX-512; traces work for every tier that the machine runs.
+//
+// Every family has a control, which runs one kernel and then branches on what the kernel wrote; the control "leaky"
+// runs a power that takes the time of its exponent. A control that is not caught is an error: it would mean that the
+// marks, or the differences between two secrets, do not reach the outputs of the family's kernels.
+
+#include "ctime.h"
 
 #include <signal.h>
 #include <sys/ptrace.h>
@@ -15,176 +19,81 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <string>
-#include <vector>
 
-#include "bigint/kernels.h"
-#include "compare/squares_kernels.h"
 #ifdef MIPP_VALGRIND
 #include <valgrind/memcheck.h>
-#define MARK(p, n) (void)VALGRIND_MAKE_MEM_UNDEFINED(p, n)
-#define UNMARK(p, n) (void)VALGRIND_MAKE_MEM_DEFINED(p, n)
+#define MARK(region) (void)VALGRIND_MAKE_MEM_UNDEFINED((region).data, (region).bytes)
+#define UNMARK(region) (void)VALGRIND_MAKE_MEM_DEFINED((region).data, (region).bytes)
+#define ERRORS() static_cast<unsigned long>(VALGRIND_COUNT_ERRORS)
+#define LOG(name) (void)VALGRIND_PRINTF("case %s\n", name)
 #else
-#define MARK(p, n)
-#define UNMARK(p, n)
+#define MARK(region) (void)(region)
+#define UNMARK(region) (void)(region)
+#define ERRORS() 0ul
+#define LOG(name) (void)(name)
 #endif
-
-using mipp::BigintContext;
-using mipp::BigintKernels;
-using mipp::Status;
 
 namespace {
 
-const char* const cases[] = {"pow",  "fixed_pow",    "multi_pow",     "decrypt", "modulus",
-                             "pair", "squares_deal", "squares_share", "leaky"};
-// tiny: single steps are slow
-constexpr std::size_t limbs = 1;  // of the modulus
-constexpr std::size_t count = 1;  // numbers
-constexpr std::size_t bits = 7;   // of exponents
-constexpr std::size_t bases = 2;
-constexpr std::size_t coordinates = 75;  // a vector of the narrowest hints, and a rest
-
-// The kernels of one tier.
-struct Tier {
-    const BigintKernels* bigint;
-    void (*deal[3])(const MippSquaresDeal*);  // words of 16, 32, 64 bits
-    void (*share[3])(const MippSquaresShare*);
-};
-
-struct Random {
-    std::uint64_t state;
-    std::uint64_t next() {  // splitmix64
-        std::uint64_t z = state += 0x9E3779B97F4A7C15;
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-        return z ^ (z >> 31);
-    }
-};
-
-// Everything that a case needs. The secrets are filled in last, from a seed.
-struct Inputs {
-    std::uint64_t modulus[limbs], exponents[2], h[limbs], numbers[bases * 2 * limbs], out[count * 2 * limbs];
-    std::uint64_t prime[2];  // its top limb, and so its size, is public
-    std::uint16_t digits[count * bases];
-    // words and hints of any size
-    std::uint64_t x[coordinates], y[coordinates], carry[coordinates], msb[coordinates], delta[coordinates];
-    std::uint64_t weights[coordinates];
-
-    Inputs() {
-        Random open{7};
-        for (auto& x : modulus) x = open.next();
-        for (auto& x : numbers) x = open.next();
-        for (std::size_t i = 0; i < bases; ++i) numbers[(i + 1) * 2 * limbs - 1] >>= 2;  // below the square
-        for (auto& w : weights) w = open.next();
-        fill(1);
-    }
-
-    void fill(std::uint64_t seed) {
-        Random secret{seed};
-        modulus[0] |= 1;
-        modulus[limbs - 1] |= std::uint64_t{1} << 63;
-        prime[0] = secret.next() | 1;
-        prime[1] = 1;
-        for (auto& x : h) x = secret.next() >> 1;
-        for (auto& x : exponents) x = secret.next() >> (64 - bits);
-        for (auto& d : digits) d = static_cast<std::uint16_t>(secret.next() >> (64 - bits));
-        for (auto* array : {x, y, carry, msb, delta}) {
-            for (std::size_t i = 0; i < coordinates; ++i) array[i] = secret.next();
-        }
-    }
-};
-
-// Public parts that are made ahead: context and tables.
-struct Prepared {
-    const Tier& tier;
-    const BigintKernels* k;
-    BigintContext* c;
-    std::vector<std::uint64_t> tables;
-
-    Prepared(const Tier& kernels, const Inputs& in)
-        : tier(kernels), k(kernels.bigint), c(k->make(in.modulus, limbs, true)) {
-        tables.assign(k->table_words(c, 4) * 4 + 8, 0);
-        auto* aligned = at();
-        k->tables(c, in.numbers, 4, aligned, 0, bases);
-    }
-    std::uint64_t* at() {
-        return reinterpret_cast<std::uint64_t*>((reinterpret_cast<std::uintptr_t>(tables.data()) + 63) / 64 * 64);
-    }
-};
-
-// All sizes of words and hints.
-void run_squares(const Tier& tier, bool deal, Inputs& in) {
-    for (const int size : {0, 1, 2}) {
-        for (const int hint_bits : {0, 8, 16, 32}) {
-            if (size == 2 && hint_bits != 0) continue;
-            const bool hints = hint_bits != 0;
-            void *carry = hints ? in.carry : nullptr, *msb = hints ? in.msb : nullptr;
-            void* delta = hints ? in.delta : nullptr;
-            if (deal) {
-                const MippSquaresDeal work = {in.x,      in.y,  in.weights, 1,     coordinates,
-                                              hint_bits, carry, msb,        delta, in.out};
-                tier.deal[size](&work);
-            }
-            for (int first = 0; !deal && first < 2; ++first) {
-                const MippSquaresShare work = {in.x,      in.y,  in.weights, 1,     coordinates, first,
-                                               hint_bits, carry, msb,        delta, in.out};
-                tier.share[size](&work);
+// A case that branches on every bit that another one's kernel writes.
+Case planted(const std::string& family, const Case& base) {
+    Case control = base;
+    control.name = family + " control";
+    control.leaks = true;
+    control.run = [base] {
+        if (!base.run()) return false;
+        for (const Region& r : base.outputs) {
+            for (std::size_t i = 0; i < r.bytes; ++i) {
+                for (int bit = 0; bit < 8; ++bit) {
+                    if (static_cast<const std::uint8_t*>(r.data)[i] >> bit & 1) __asm__ __volatile__("nop");
+                }
             }
         }
-    }
+        return true;
+    };
+    return control;
 }
 
-Status run(const std::string& name, Prepared& p, Inputs& in) {
-    const BigintKernels* k = p.k;
-    if (name == "pow" || name == "leaky") {
-        return k->pow(p.c, in.numbers, 2 * limbs, in.exponents, name == "pow" ? 1 : 0, bits, name == "leaky", in.out, 0,
-                      count);
-    }
-    if (name == "fixed_pow") return k->fixed_pow(p.c, p.at(), 4, 2, in.exponents, 1, in.out, 0, count);
-    if (name == "multi_pow") {
-        return k->multi_pow(p.c, p.at(), 4, bases, in.digits, 2, 1, bits, bits, in.out, 0, count);
-    }
-    if (name == "decrypt") {
-        // the exponent stands for a secret prime less one
-        return k->decrypt(p.c, in.exponents, in.h, in.numbers, 2 * limbs, in.out, 0, count);
-    }
-    if (name == "squares_deal" || name == "squares_share") {
-        run_squares(p.tier, name == "squares_deal", in);
-        return Status::ok;
-    }
-    if (name == "pair") {  // both of a single decryption's powers, tables and all; nothing in tiers without it
-        if (k->pair_make == nullptr) return Status::ok;
-        const std::uint64_t* exponents[2] = {in.exponents, in.exponents + 1};
-        std::uint64_t other[2] = {in.prime[0] ^ 2, in.prime[1]}, out[2][2];
-        std::uint64_t* const outs[2] = {out[0], out[1]};
-        mipp::BigintPair* pair = k->pair_make(in.prime, other, 2);
-        if (pair == nullptr) return Status::no_memory;
-        const Status status = k->pair_pow(pair, in.numbers, 4, exponents, 1, outs);
-        k->pair_free(pair);
-        return status;
-    }
-    BigintContext* made = k->make(in.prime, 2, true);
-    if (made == nullptr) return Status::no_memory;
-    k->free(made);
-    return Status::ok;
+Cases all_cases(const std::string& tier) {
+    Cases all;
+    const auto add = [&](const char* family, Cases cases) {
+        if (cases.empty()) return;
+        const Case control = planted(family, cases.front());
+        for (Case& c : cases) all.push_back(std::move(c));
+        all.push_back(control);
+    };
+    add("ring", ring_cases(tier));
+    add("prf", prf_cases(tier));
+    add("galois", galois_cases(tier));
+    add("compare", compare_cases(tier));
+    add("bigint", bigint_cases(tier));
+    return all;
 }
 
-int mark(const Tier& tier, const std::string& name) {
-    Inputs in;
-    Prepared p(tier, in);
-    MARK(in.exponents, sizeof in.exponents);
-    MARK(in.digits, sizeof in.digits);
-    MARK(in.h, sizeof in.h);
-    if (name == "pow") MARK(in.numbers, sizeof in.numbers);
-    MARK(in.prime, 8);
-    for (auto* array : {in.x, in.y, in.carry, in.msb, in.delta}) MARK(array, sizeof in.x);
-    const Status status = run(name, p, in);
-    UNMARK(in.out, sizeof in.out);
-    return status == Status::ok ? 0 : 2;
+// Prints the finding of a case; 1 if it is not what it should be.
+int report(const Case& c, const char* finding, bool leaks) {
+    const bool good = leaks == c.leaks;
+    std::printf("%-30s %s%s\n", c.name.c_str(), finding, good ? "" : "  WRONG");
+    std::fflush(stdout);
+    return !good;
+}
+
+int mark_all(Cases& cases) {
+    int wrong = 0;
+    for (Case& c : cases) {
+        c.fill(1);
+        LOG(c.name.c_str());
+        for (const Region& r : c.secrets) MARK(r);
+        const unsigned long before = ERRORS();
+        const bool done = c.run();
+        const bool leaks = ERRORS() != before;
+        for (const Region& r : c.secrets) UNMARK(r);
+        for (const Region& r : c.outputs) UNMARK(r);
+        if (!done) return 3;
+        wrong |= report(c, leaks ? "depends on a secret" : "depends on no secret", leaks);
+    }
+    return wrong;
 }
 
 struct Trace {
@@ -192,17 +101,16 @@ struct Trace {
     bool operator!=(const Trace& other) const { return instructions != other.instructions || hash != other.hash; }
 };
 
-// Children of one process have the same addresses and the same heap, so traces can be compared.
-bool trace_one(Prepared& p, Inputs& in, const std::string& name, std::uint64_t seed, Trace* trace) {
+// Processes forked from one have the same addresses and the same heap, so their traces can be compared.
+bool trace_one(Case& c, std::uint64_t seed, Trace* trace) {
     const pid_t child = fork();
     if (child == 0) {
         if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(3);
-        in.fill(seed);
-        if (name == "leaky") in.exponents[0] = 1 + 32 * (seed - 1);  // a window of zeros, or not
+        c.fill(seed);
         raise(SIGSTOP);
-        const Status status = run(name, p, in);
+        const bool done = c.run();
         raise(SIGSTOP);
-        _exit(status == Status::ok ? 0 : 2);
+        _exit(done ? 0 : 2);
     }
     int status = 0;
     waitpid(child, &status, 0);
@@ -222,49 +130,30 @@ bool trace_one(Prepared& p, Inputs& in, const std::string& name, std::uint64_t s
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-int trace_all(const Tier& tier) {
-    Inputs in;
-    Prepared p(tier, in);
+int trace_all(Cases& cases) {
     int wrong = 0;
-    for (const std::string name : cases) {
-        Trace first;
-        bool differs = false;
-        for (std::uint64_t seed = 1; seed <= 2; ++seed) {
-            Trace trace;
-            if (!trace_one(p, in, name, seed, &trace)) {
-                std::fprintf(stderr, "cannot single-step (ptrace refused?)\n");
-                return 3;
-            }
-            if (seed == 1) first = trace;
-            differs |= trace != first;
+    for (Case& c : cases) {
+        Trace first, second;
+        if (!trace_one(c, 1, &first) || !trace_one(c, 2, &second)) {
+            std::fprintf(stderr, "%s: it failed, or it cannot be single-stepped (ptrace refused?)\n", c.name.c_str());
+            return 3;
         }
-        const bool good = differs == (name == "leaky");
-        std::printf("%-13s %8llu instructions, %s%s\n", name.c_str(),
-                    static_cast<unsigned long long>(first.instructions),
-                    differs ? "another way for another secret" : "the same for another secret", good ? "" : "  WRONG");
-        wrong |= !good;
+        const bool differs = first != second;
+        char finding[100];
+        std::snprintf(finding, sizeof finding, "%8llu instructions, %s",
+                      static_cast<unsigned long long>(first.instructions),
+                      differs ? "other ones for another secret" : "the same for another secret");
+        wrong |= report(c, finding, differs);
     }
     return wrong;
 }
 
 }  // namespace
 
-#define MIPP_TIER(tier)                                                                                               \
-    {                                                                                                                 \
-        mipp::bigint_kernels_##tier(), {squares_deal_u16_##tier, squares_deal_u32_##tier, squares_deal_u64_##tier}, { \
-            squares_share_u16_##tier, squares_share_u32_##tier, squares_share_u64_##tier                              \
-        }                                                                                                             \
-    }
-
 int main(int argc, char** argv) {
-    if (argc < 3) return 64;
-    const std::string mode = argv[1], name = argv[2];
-    Tier tier = MIPP_TIER(portable);
-#ifdef MIPP_AVX512
-    const Tier avx512 = MIPP_TIER(avx512);
-    if (name == "avx512") tier = avx512;
-#endif
-    if (name != "portable" && tier.bigint == mipp::bigint_kernels_portable()) return 64;
-    if (mode == "mark" && argc == 4) return mark(tier, argv[3]);
-    return mode == "trace" ? trace_all(tier) : 64;
+    if (argc != 3) return 64;
+    const std::string mode = argv[1];
+    Cases cases = all_cases(argv[2]);
+    if (cases.empty()) return 64;
+    return mode == "mark" ? mark_all(cases) : mode == "trace" ? trace_all(cases) : 64;
 }
