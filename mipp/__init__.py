@@ -1,7 +1,17 @@
 """mipp: search over encrypted image features of many owners, at the speed of a plaintext search.
 
-Owners share their features between two clouds and a key centre under their own keys; an authorised user searches by
-example; no server learns an image, a feature, a query or a similarity. See the README for whom you must trust.
+Owners share their features between two clouds and a key centre under their own keys. An authorised user searches by
+example. No server learns an image, a feature, a query or a similarity. The README says whom you must trust.
+
+>>> import tempfile, numpy as np, mipp
+>>> with tempfile.TemporaryDirectory() as folder:
+...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+...         ids = anna.add_vectors(np.eye(4))
+...         anna.grant(ulla)
+...         hits = ulla.search(np.array([0.1, 0.2, 0.9, 0.3]), k=2).hits
+>>> [(hit.owner_name, hit.row) for hit in hits]
+[('anna', 2), ('anna', 3)]
 """
 
 import logging
@@ -43,8 +53,21 @@ __all__ = [
 
 
 def get_include() -> str:
-    """Folder for a C or C++ compiler's include path: ``#include <mipp/mipp.h>`` declares the kernels for native code.
+    """Folder for a C or C++ compiler's include path, for native code that calls mipp's kernels.
 
-    The header says how they are got at run time (nothing is linked) and what they promise.
+    ``#include <mipp/mipp.h>`` declares them. The header says how a program finds them at run time (it links nothing)
+    and what they promise.
+
+    Returns
+    -------
+    str
+        The folder, an absolute path.
+
+    Examples
+    --------
+    >>> import mipp
+    >>> from pathlib import Path
+    >>> (Path(mipp.get_include()) / "mipp" / "mipp.h").is_file()
+    True
     """
     return str(Path(__file__).resolve().parent / "include")

@@ -1,4 +1,4 @@
-"""What owners and users share: an identity, signed requests, a channel."""
+"""Base of owners and users: an identity, signed requests, a channel to the servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ __all__ = ["Client"]
 
 
 class Client:
-    """Base of :class:`~mipp.client.owner.ImageOwner` and :class:`~mipp.client.user.User`; holds secret keys."""
+    """Base of :class:`~mipp.client.owner.ImageOwner` and :class:`~mipp.client.user.User`; holds secret keys.
+
+    Parameters
+    ----------
+    name : str
+        Public.
+    config : DeploymentConfig
+        Public description of the deployment.
+    channel : Channel
+        To the servers.
+    sign_seed : bytes
+        Seed of the Ed25519 identity, 32 bytes. Secret.
+    """
 
     id: bytes
 
@@ -27,7 +39,7 @@ class Client:
         self.name, self.config, self.channel = check_name(name), config, channel
         self._seed = sign_seed
         self._key = signing.private_key(sign_seed)
-        #: completes on all servers what some have committed; set by the deployment that coordinates recovery
+        #: completes on all servers the changes that some have committed; set by the deployment
         self.recover: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -37,9 +49,23 @@ class Client:
         raise TypeError("owners and users hold secret keys and do not pickle")
 
     def signed(self, msg: Any, receiver: int = m.ALL_SERVERS) -> tuple[Frames, list[bytes], bytes]:
-        """A request signed for one server, the hashes of its frames, and its content's hash.
+        """Sign a request for one server; messages that servers pass on to each other are signed for all.
 
-        What servers pass on to each other is signed for all.
+        Parameters
+        ----------
+        msg : message
+            The request, of :mod:`mipp.rpc.messages`.
+        receiver : int
+            Number of the server.
+
+        Returns
+        -------
+        frames : list of bytes
+            The signed message, as it is sent.
+        hashes : list of bytes
+            Hash of each frame of the request, 32 bytes each.
+        whole : bytes
+            Hash of the request, 32 bytes.
         """
         frames = encode(msg)
         hashes = frame_hashes(frames)
@@ -53,19 +79,62 @@ class Client:
         return encode(m.Signed(self.config.id, self.id, receiver, issued, random, signature, content)), hashes, whole
 
     def sign(self, msg: Any, receiver: int = m.ALL_SERVERS) -> Frames:
-        """A request signed for one server."""
+        """Sign a request for one server: the frames of :meth:`signed` alone.
+
+        Parameters
+        ----------
+        msg : message
+            The request.
+        receiver : int
+            Number of the server.
+
+        Returns
+        -------
+        list of bytes
+            The signed message, as it is sent.
+        """
         return self.signed(msg, receiver)[0]
 
     def ask(self, messages: Mapping[int, Any], *, together: bool = False) -> dict[int, Any]:
-        """Sign a request for each named server and send them, in one round; replies by server.
+        """Sign a request for each server and send them, in one round.
 
-        ``together``: the servers talk to each other to answer, so all must have their request before one replies.
+        Parameters
+        ----------
+        messages : mapping of int to message
+            The request for each server, by its number.
+        together : bool
+            Whether the servers talk to each other to answer, so that all must have their request before one replies.
+
+        Returns
+        -------
+        dict of int to message
+            The replies, by server.
+
+        Raises
+        ------
+        MippError
+            The first refusal of a server.
         """
         requests = {server: self.sign(msg, server) for server, msg in messages.items()}
         return self.channel.gather(requests, together=together)
 
     def ask_all(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
-        """:meth:`ask` with the same message to all servers (or those named)."""
+        """Send the same request to all servers, or to those named, as :meth:`ask` does.
+
+        Parameters
+        ----------
+        msg : message
+            The request.
+        servers : iterable of int, optional
+            Numbers of the servers; default all.
+        together : bool
+            As for :meth:`ask`.
+
+        Returns
+        -------
+        dict of int to message
+            The replies, by server.
+        """
         to = list(servers) if servers is not None else sorted(self.config.servers)
         if isinstance(msg, m.FOR_ALL):
             return self.channel.gather(dict.fromkeys(to, self.sign(msg)), together=together)

@@ -1,8 +1,8 @@
-"""The user's side of a fetch: requests of a size that servers take, and one result or error per image."""
+"""Fetching and decrypting images: requests of a size that servers take, one result or error for each image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from ..errors import (
 )
 from ..rpc import messages as m
 from ..rpc.associated_data import image_seal_info
+from ..rpc.channel import Channel
+from ..rpc.description import DeploymentConfig
 from ..rpc.failures import error_from_wire
 from ..rpc.limits import FETCH_IMAGES
 from .image_file import parse_image
@@ -27,7 +29,7 @@ from .image_ids import image_rows, several_images
 from .indexing import IndexClient
 from .results import FetchedImage, Hit
 
-__all__ = ["Fetcher"]
+__all__ = ["FetchClient"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
@@ -37,25 +39,65 @@ _ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
 _NOBODY, _SEVERAL = bytes(16), b"several owners.."
 
 
-class Fetcher:
-    """Fetches and decrypts images for one user.
+class FetchClient(IndexClient):
+    """The part of :class:`~mipp.client.user.User` that fetches and decrypts images.
 
-    Parameters
-    ----------
-    user : who fetches
-    box_key : its X25519 key, 32 secret bytes
+    Its parameters are those of :class:`~mipp.client.user.User`.
     """
 
-    def __init__(self, user: IndexClient, box_key: bytes) -> None:
-        self._user, self._box_key = user, box_key
+    def __init__(
+        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes,
+        blocked: Iterable[bytes] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(name, config, channel, sign_seed, blocked)
+        self._box_key = box_key
 
-    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool) -> list[FetchedImage]:
-        """See :meth:`mipp.User.fetch`."""
+    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
+        """Fetch and decrypt images.
+
+        Clouds and the key centre learn which images are fetched, and that they resemble each other. They do not learn
+        the ranking, as images are asked for in row order. Large fetches are split into several requests.
+
+        Parameters
+        ----------
+        hits : sequence of Hit, (bytes, int) or str
+            Hits of a search, or ids of images; one or several.
+        strict : bool
+            Raise the first error of an image instead of returning it as :attr:`FetchedImage.error`.
+
+        Returns
+        -------
+        list of FetchedImage
+            One for each hit, in the order of ``hits``; each with its own ``error`` if it could not be fetched.
+
+        Raises
+        ------
+        AccessDeniedError
+            No owner grants this user anything. With ``strict`` also: the image's owner does not, or not any more.
+        NotFoundError
+            With ``strict``: an image that was deleted, or a row that was stored without one.
+        IntegrityError, StoreError
+            With ``strict``: the stored file is damaged or cannot be read.
+        AuthenticationError, MessageError
+            With ``strict``: a file that was tampered with, or whose owner wrote a malformed header.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 2)) as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         ids = anna.add_vectors(np.eye(2), [("a.png", b"...", {"taken": 2020}), None])
+        ...         anna.grant(ulla)
+        ...         first, second = ulla.fetch(ids)
+        >>> first.name, first.content, first.metadata, second.error is None
+        ('a.png', b'...', {'taken': 2020}, False)
+        """
         named = self._places(hits)
         wanted = sorted({place for place in named if place[0] != _SEVERAL})
         found: dict[Place, FetchedImage] = {}
-        clouds = sorted(self._user.config.params.clouds, key=lambda s: s != self._user.servers[0])
-        for cloud in clouds:  # what is damaged or missing at one is asked for at the next
+        clouds = sorted(self.config.params.clouds, key=lambda s: s != self.servers[0])
+        for cloud in clouds:  # images that are damaged or missing at one are asked for at the next
             left = [p for p in wanted if p not in found or isinstance(found[p].error, _ELSEWHERE)]
             if left:
                 found |= self._from(cloud, left)
@@ -75,8 +117,8 @@ class Fetcher:
     def _places(self, hits: Sequence[Hit | tuple[bytes, int] | str]) -> list[Place]:
         """(owner, batch, row) of hits and ids.
 
-        An id of no owner that is known is asked for in nobody's name: servers say that it belongs to no owner. One that
-        several owners have is not asked for.
+        An id that no known owner has is sent without an owner, so that servers refuse it. An id that several owners
+        have is not sent.
         """
         owners: dict[bytes, list[bytes]] | None = None
         found = []
@@ -86,21 +128,21 @@ class Fetcher:
                 continue
             ((batch, row),) = image_rows([hit])
             if owners is None:
-                owners = self._user.owners_of_batches()
+                owners = self.owners_of_batches()
             of = owners.get(batch, [_NOBODY])
             found.append((of[0] if len(of) == 1 else _SEVERAL, batch, row))
         return found
 
     def _from(self, cloud: int, places: Sequence[Place]) -> dict[Place, FetchedImage]:
-        """Images from one cloud and the key centre, each on its own: what fails is that image's ``error``.
+        """Images from one cloud and the key centre; a failure is the ``error`` of its image alone.
 
         Raises
         ------
         MippError
-            Servers refused every image for one reason, such as a user whom nobody grants anything.
+            Servers refused every image for one reason, such as a user without any grant.
         """
-        key_centre = self._user.config.params.key_centres[0]
-        opener = _Opener(self._user.config.id, self._user.id, self._box_key, cloud, key_centre)
+        key_centre = self.config.params.key_centres[0]
+        opener = _Opener(self.config.id, self.id, self._box_key, cloud, key_centre)
         out: dict[Place, FetchedImage] = {}
         refusals: list[MippError] = []
         refused = 0
@@ -111,7 +153,7 @@ class Fetcher:
             batches = np.frombuffer(b"".join(p[1] for p in some), np.uint8).reshape(-1, 16)
             request = m.FetchImages(owners, batches, np.array([p[2] for p in some], "<i8"))
             try:
-                images = opener.images(some, self._user.ask_all(request, (cloud, key_centre)))
+                images = opener.images(some, self.ask_all(request, (cloud, key_centre)))
             except ShapeError as error:
                 if len(some) > 1:  # the reply would be too large
                     fetch(some[: len(some) // 2])

@@ -1,20 +1,23 @@
-"""What callers give: users, times and numbers in any form with one plain meaning; one clear sentence for all others."""
+"""Arguments of callers, checked: users, batches, times, numbers, rankings, queries."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from ..encoding import Encoding
 from ..encoding.numbers import said
 from ..errors import ParameterError, UnknownNameError
+from ..mpc.facts import require_ranking
+from ..rpc.description import DeploymentConfig
 
-__all__ = ["batch_id", "expiry_seconds", "user_id", "whole_number"]
+__all__ = ["batch_id", "checked_ranking", "encoded_queries", "expiry_seconds", "user_id", "whole_number"]
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"\s*(\d{1,9})\s*([mhdw])\s*", re.ASCII)
@@ -112,6 +115,39 @@ def whole_number(value: Any, name: str, *, none: int | None = None) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise ParameterError(f"{name} is an integer, not {_shown(value)}")
     return int(value)
+
+
+def checked_ranking(ranking: str | None, rankings: Sequence[str], config: DeploymentConfig) -> str:
+    """The ranking of a search: one of ``rankings``, the first if None.
+
+    Raises
+    ------
+    ParameterError
+        Any other one, or an index for range searches alone.
+    ScoreRangeError
+        ``server`` where the encoding does not allow it.
+    """
+    if ranking is None and rankings:
+        ranking = rankings[0]
+    if ranking is None or ranking not in rankings:
+        if not rankings:
+            raise ParameterError(
+                "this index is for range searches alone: give a threshold (range_search, mipp search --threshold)"
+            )
+        offered = " or ".join(f'"{r}"' for r in rankings)
+        raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
+    if ranking == "server":
+        require_ranking(config)  # before anything is sent
+    return ranking
+
+
+def encoded_queries(encoding: Encoding, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Queries (B, dim) as an array, and encoded; ParameterError for none. Secret."""
+    queries = np.asarray(queries)
+    encoded = encoding.encode_queries(queries)
+    if not len(encoded):
+        raise ParameterError("no queries")
+    return queries, encoded
 
 
 def batch_id(batch: Any) -> bytes:

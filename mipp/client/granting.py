@@ -24,7 +24,25 @@ __all__ = ["GrantInfo", "Granting"]
 
 @dataclass(frozen=True)
 class GrantInfo:
-    """A grant in force, see :meth:`Granting.grant`."""
+    """A grant as the servers have it; see :meth:`mipp.ImageOwner.grant`.
+
+    Parameters
+    ----------
+    user : bytes
+        Id of the user, 16 bytes.
+    version : int
+        1 for the first grant to this user, and one more for each later one.
+    expiry : int
+        Unix seconds; 0 for never.
+    rankings : tuple of str
+        Rankings that the user may ask for.
+    max_k, quota, min_rows : int
+        Limits; 0 for none.
+    scores : bool
+        Whether the user gets scores.
+    revoked : bool
+        Whether the grant was revoked.
+    """
 
     user: bytes
     version: int
@@ -42,7 +60,7 @@ class Granting(Client):
 
     def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
         super().__init__(name, config, channel, sign_seed)
-        #: the id of the user that has a name; set by the deployment
+        #: looks up the id of a user by name; set by the deployment
         self.find_user: Callable[[str], bytes] | None = None
 
     def grant(
@@ -56,25 +74,32 @@ class Granting(Client):
         quota: int | None = 0,
         min_rows: int | None = 0,
     ) -> None:
-        """Let a user search and fetch this owner's images; every server enforces it.
+        """Let a user search and fetch this owner's images. Replaces an earlier grant to the same user.
+
+        Every server enforces the grant. What it lets the user learn depends on ``rankings``:
+
+        - ``server``: the k nearest images only, with their scores if ``scores``;
+        - ``user``: all exact scores, from which a few dozen queries give the features themselves;
+        - ``threshold``: which images reach a score that the user chooses; many such queries give the scores.
 
         Parameters
         ----------
-        user : a :class:`~mipp.client.user.User`, its id (16 bytes or 32 hex digits), or its name in this deployment
-        expiry : Unix seconds, a datetime with a time zone, an ISO date, or a span from now as ``"30d"`` or a timedelta
-            (:func:`mipp.client.given.expiry_seconds`); 0 or None never. Each server compares it with its own clock
-        rankings : default ``("server",)``; ``("user",)`` in the homomorphic scheme, where there is nothing else, and in
-            an index that was made for users that rank.
-
-            - ``"server"``: the user gets the k nearest only;
-            - ``"user"``: the user gets all exact scores, from which it can solve for features with a few dozen queries;
-            - ``"threshold"``: the user learns which images reach a score of its choice; repeated, that tells the scores
-        max_k : largest k, 0 any; only with ``"server"`` alone
-        scores : whether ranking by the servers gives scores; False only with ``"server"`` alone
-        quota : number of queries in all, 0 any; counted anew with each grant
-        min_rows : fewest of this owner's live rows that a query may cover
-
-        Replaces an earlier grant to the same user.
+        user : User, bytes or str
+            The user, its id (16 bytes or 32 hex digits), or its name in this deployment.
+        expiry : int, float, str, datetime, timedelta or None
+            Unix seconds, an ISO date, a datetime with a time zone, or a span from now such as ``"30d"``
+            (:func:`mipp.client.given.expiry_seconds`); 0 or None for never. Each server compares it with its own clock.
+        rankings : sequence of str, optional
+            Default ``("server",)``; ``("user",)`` in the Paillier scheme, which has no other, and in an index that was
+            made for users who rank.
+        max_k : int or None
+            Largest k of a search, 0 for any; only if ``server`` is the only ranking.
+        scores : bool
+            Whether ranking by the servers gives scores; False only if ``server`` is the only ranking.
+        quota : int or None
+            Number of queries in all, 0 for any; each grant starts a new count.
+        min_rows : int or None
+            Fewest of this owner's live rows that a query may cover, 0 for any.
 
         Raises
         ------
@@ -84,6 +109,24 @@ class Granting(Client):
             The encoding allows none of these rankings, so the grant would allow nothing.
         NotFoundError
             An unknown user.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         ids = anna.add_vectors(np.eye(4))
+        ...         anna.grant(ulla, max_k=2, quota=100)
+        ...         grant = anna.grants()[0]
+        ...         try:
+        ...             ulla.search(np.ones(4), k=3, owners=anna)
+        ...         except mipp.errors.AccessDeniedError as error:
+        ...             refusal = str(error)
+        >>> grant.rankings, grant.max_k, grant.quota
+        (('server',), 2, 100)
+        >>> refusal
+        'a grant allows k up to 2, not 3'
         """
         chosen = self.config.offered[:1] if rankings is None else rankings
         self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)
@@ -100,7 +143,7 @@ class Granting(Client):
         *,
         revoked: bool,
     ) -> None:
-        """Check a grant as the servers do, and send it to all of them."""
+        """Check a grant by the servers' rules, and send it to all of them."""
         to = user_id(user, self.find_user)
         chosen = None if isinstance(rankings, str) or not isinstance(rankings, Iterable) else list(rankings)
         if chosen is None or not all(isinstance(r, str) for r in chosen):
@@ -116,7 +159,7 @@ class Granting(Client):
         check_grant(grant, self.config.offered)
         if not revoked and not set(grant.rankings) & set(self.config.possible):
             raise ScoreRangeError(unrankable(self.config.encoding))
-        for attempt in range(ATTEMPTS):  # again if another process of this owner was faster with a version
+        for attempt in range(ATTEMPTS):  # retries if another process of this owner was faster with a version
             epoch, version = self._next_version(grant.user)
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
             check_grant(grant, self.config.offered)
@@ -128,9 +171,17 @@ class Granting(Client):
                     raise
 
     def revoke(self, user: Any) -> None:
-        """Take a user's grant back, from the next query on. What the user already has, it keeps.
+        """Revoke a user's grant, from the next query on. The user keeps the images and scores that it already has.
 
-        ``user`` : as for :meth:`grant`.
+        Parameters
+        ----------
+        user : User, bytes or str
+            As for :meth:`grant`.
+
+        Raises
+        ------
+        NotFoundError
+            An unknown user, or one without a grant of this owner.
         """
         user = user_id(user, self.find_user)
         if not any(g.user == user and not g.revoked for g in self.grants()):
@@ -138,7 +189,13 @@ class Granting(Client):
         self._give(user, revoked=True)
 
     def grants(self) -> list[GrantInfo]:
-        """Grants on record, the highest version that any server has for each user."""
+        """List the grants on record, revoked and expired ones too.
+
+        Returns
+        -------
+        list of GrantInfo
+            For each user the highest version that any server has, by the users' ids.
+        """
         return self._grants()[1]
 
     def _grants(self) -> tuple[int, list[GrantInfo]]:

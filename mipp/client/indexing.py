@@ -1,4 +1,4 @@
-"""What a user may search: the owners that grant it something, less those that it blocks, and their batches."""
+"""The index of a user: batches of all owners that grant it something, without the owners that it blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _REMEMBERED = 16
 
 
 class IndexClient(Client):
-    """The part of :class:`~mipp.client.user.User` that keeps its index up to date and knows owners by name."""
+    """The part of :class:`~mipp.client.user.User` that keeps its index up to date and knows owners by name.
+
+    Its parameters are those of :class:`~mipp.client.user.User`.
+    """
 
     servers: tuple[int, ...]
 
@@ -36,7 +39,7 @@ class IndexClient(Client):
     ) -> None:
         super().__init__(name, config, channel, sign_seed)
         self._blocked = frozenset(blocked)
-        #: keeps the ids of blocked owners when they change; set by the deployment
+        #: called with the ids of all blocked owners when they change; set by the deployment, which stores them
         self.keep_blocked: Callable[[frozenset[bytes]], None] | None = None
         self._known: dict[tuple[bytes, ...], Index] = {}
         self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
@@ -46,11 +49,17 @@ class IndexClient(Client):
         self._names: dict[bytes, str] = {}
 
     def index(self, owners: Owners | None = None) -> Index:
-        """What may be searched now, of all owners that granted this user or of those named.
+        """Ask the servers which rows this user may search now. One small round; a state that is known is sent as such.
 
         Parameters
         ----------
-        owners : names, ids of 16 bytes, ids in hex or owner objects, one or several; default all that are not blocked
+        owners : str, bytes, ImageOwner or sequence of them, optional
+            Names, ids (16 bytes or 32 hex digits) or owner objects, one or several; default all that are not blocked.
+
+        Returns
+        -------
+        Index
+            Owners and batches in row order; :meth:`scores` and :meth:`nearest` number rows by it. Public facts.
 
         Raises
         ------
@@ -59,15 +68,15 @@ class IndexClient(Client):
         NotFoundError
             A name that no granting owner has, or that several have.
         ParameterError
-            An owner that is named and blocked.
+            An owner that is named and blocked; a value that names no owner.
         """
         return self._index(self._chosen(owners))
 
     def _index(self, key: tuple[bytes, ...]) -> Index:
         """The index of the owners with these ids; of all that are not blocked if there are none.
 
-        The first server gives lists of batches, the others their state alone; the newest state that all can answer is
-        taken. Servers that differ because a change is on its way are asked again, a few times.
+        The first server lists the batches, the others send their state alone; the result is the newest state that all
+        can answer. Servers that differ because a change is under way are asked again, a few times.
         """
         full, blocked = self.servers[0], self._blocked
         for attempt in range(_SETTLING):
@@ -83,11 +92,11 @@ class IndexClient(Client):
                 told[s] = before[s] if same else (r.hash, [decode(unpack_frames(o), m.OwnerSnapshot) for o in r.owners])
             if not key:
                 self._names = {o.owner: known_name(o.name, o.owner) for o in told[full][1]}
-            # a blocked owner is not searched even if all its snapshot is wrong
+            # a blocked owner is left out even if all its snapshot is wrong
             if all(o.owner in blocked for o in told[full][1]):
                 raise AccessDeniedError("every owner that grants this user anything is blocked")
             index, unsettled = common_state(told, full, blocked)
-            # what differed in the same way before is not waited for: no owner slows the searches of others for ever
+            # owners that differed before are not waited for: none slows the searches of others for ever
             if attempt == _SETTLING - 1 or not unsettled - self._unsettled:
                 break
             if attempt and self.recover is not None:
@@ -102,7 +111,13 @@ class IndexClient(Client):
         return index
 
     def owners_of_batches(self) -> dict[bytes, list[bytes]]:
-        """Which owners have a batch of an id, of those that grant something and are not blocked; damaged ones too."""
+        """Look up the owners of each batch, among the owners that grant something and are not blocked.
+
+        Returns
+        -------
+        dict of bytes to list of bytes
+            Ids of owners by id of batch; damaged batches too. Owners choose batch ids, so one id may have several.
+        """
         self._index(())
         owners: dict[bytes, list[bytes]] = {}
         for o in self._told[()][self.servers[0]][1]:
@@ -112,7 +127,7 @@ class IndexClient(Client):
         return owners
 
     def _remembered(self, key: tuple[bytes, ...], least: int, ranking: str) -> Index | None:
-        """A state that was asked for before and holds ``least`` rows; the first server says if it knows a newer one."""
+        """A remembered state that holds ``least`` rows; the first server refuses a query if it knows a newer one."""
         known = self._known.get(key)
         if known is None or known.left_out or known.behind or known.total < least:
             return None
@@ -150,16 +165,35 @@ class IndexClient(Client):
         return self._blocked
 
     def block(self, owners: Owners) -> None:
-        """Never search these owners again: what they grant, asked for or not, has no effect on this user's searches.
+        """Block owners: this user's searches leave them out until they are unblocked, whatever they grant.
+
+        The list stays with the user; servers never see it.
 
         Parameters
         ----------
-        owners : as for :meth:`search`; an owner that has granted nothing is named by its id
+        owners : str, bytes, ImageOwner or sequence of them
+            As for :meth:`search`; an owner that has granted nothing is named by its id.
+
+        Raises
+        ------
+        NotFoundError
+            A name that no granting owner has, or that several have; nothing changes.
         """
         self._change_blocked(owners, block=True)
 
     def unblock(self, owners: Owners) -> None:
-        """Search these owners again; NotFoundError, and nothing changes, for one that is not blocked."""
+        """Unblock owners: this user's searches cover what they grant again.
+
+        Parameters
+        ----------
+        owners : str, bytes, ImageOwner or sequence of them
+            As for :meth:`block`.
+
+        Raises
+        ------
+        NotFoundError
+            An owner that is not blocked; nothing changes.
+        """
         self._change_blocked(owners, block=False)
 
     def _change_blocked(self, owners: Owners, *, block: bool) -> None:

@@ -20,9 +20,17 @@ __all__ = ["GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
 
 @dataclass(frozen=True)
 class OwnedImage:
-    """An image that an owner has in the index: where it was last seen, and its id.
+    """An image that an owner has in the index, and the file that holds it.
 
-    ``path`` is None if the journal knows no file that holds it, as when it was read back from the servers.
+    Parameters
+    ----------
+    path : Path or None
+        File that the image was last seen at; None if the journal knows none, as when the image was read back from the
+        servers.
+    batch : bytes
+        Id of the image's batch, 16 bytes.
+    row : int
+        Row of the image in its batch.
     """
 
     path: Path | None
@@ -31,26 +39,52 @@ class OwnedImage:
 
     @property
     def id(self) -> str:
-        """``batchhex:row``"""
+        """The image's id as text: the batch in 32 hex digits, a colon, the row."""
         return f"{self.batch.hex()}:{self.row}"
 
 
 class ImageOwner(RowOwner):
-    """An owner of images in one deployment.
+    """An owner of images in one deployment: adds, lists and deletes them, and grants users access.
 
-    Made by :meth:`mipp.Deployment.create_owner` and :meth:`mipp.Deployment.owner`; parameters as of
-    :class:`~mipp.client.rows.RowOwner`. Learns nothing about other owners' images. What it uploads is masked by
-    keystream that never repeats.
+    Made by :meth:`mipp.Deployment.create_owner` and :meth:`mipp.Deployment.owner`. It learns nothing about other
+    owners' images. Servers get its rows masked by keystream that never repeats, so one server learns their number and
+    sizes only; image files are encrypted, each under its own key.
+
+    Parameters
+    ----------
+    name : str
+        Public.
+    config : DeploymentConfig
+        Public description of the deployment.
+    channel : Channel
+        To the servers.
+    root : bytes
+        32 bytes that all keys of this owner are derived from. Secret.
+    sign_seed : bytes
+        Seed of the Ed25519 identity, 32 bytes. Secret.
+    registration : bytes
+        16 random bytes, new for each registration. Public.
+    threads : int, optional
+        Native threads; default all cores.
+    journal : Journal, optional
+        The owner's own record of the files that it added; without it adding cannot be resumed.
+    turn : context manager, optional
+        Lock that is held while a change is made, shared by the owner's threads and processes.
+    adding : context manager, optional
+        Lock that is held while files are added, shared likewise.
 
     Examples
     --------
     >>> import tempfile, numpy as np, mipp
-    >>> with mipp.Deployment.create(tempfile.mkdtemp() + "/index", mipp.Encoding("cosine", 8)) as deployment:
-    ...     owner = deployment.create_owner("anna")
-    ...     added = owner.add_vectors(np.eye(8), [(f"{i}.png", b"...") for i in range(8)])
-    ...     owner.grant(deployment.create_user("ulla"))
-    ...     len(added), owner.batches()[0].live
-    (8, 8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 8)) as deployment:
+    ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+    ...         ids = anna.add_vectors(np.eye(8), [(f"{i}.png", b"...") for i in range(8)])
+    ...         anna.grant(ulla, expiry="30d", quota=100)
+    ...         deleted = anna.delete(ids[:3])
+    ...         batch = anna.batches()[0]
+    >>> deleted, batch.rows, batch.live
+    (3, 8, 5)
     """
 
     def add_images(
@@ -64,28 +98,30 @@ class ImageOwner(RowOwner):
     ) -> ingest.AddReport:
         """Add image files: extract features, encode, encrypt and upload; the same as ``mipp owner add``.
 
-        Content that this owner has already is skipped, so an interrupted call is resumed by the same call. A file whose
+        Content that this owner has already is skipped, so the same call resumes one that was interrupted. A file whose
         content changed since it was added replaces its old content. A file that cannot be read is reported and left
-        out; the rest goes on.
+        out.
 
         Parameters
         ----------
         paths : str, path or sequence of them
-            Files, and folders that are searched for image files. Secret: servers learn no name and no content.
+            Files, and folders to search for image files. Secret: servers learn no name and no content, but how many
+            bytes each encrypted file has.
         metadata : mapping, optional
-            By path, what is kept encrypted with an image and given back by :meth:`mipp.User.fetch`: a mapping of text
-            to what JSON can hold, at most 60 KiB. Only for files that are added by this call. Secret.
+            By path, a mapping of text to values that JSON can hold, at most 60 KiB. It is encrypted with the image, and
+            :meth:`mipp.User.fetch` returns it. Only for files that this call adds. Secret.
         follow_links : bool
-            Whether links are followed that lead out of a folder that was named.
+            Whether to follow links that lead out of a folder among ``paths``.
         workers : int, optional
             Processes that extract features; default one per processor.
         progress : callable, optional
-            Called with the number of files that were gone through since the last call.
+            Called with the number of files that were processed since the last call.
 
         Returns
         -------
         AddReport
-            What was added, how much was there already, and what was left out and why.
+            Files that were added, with their ids; the number of files that were there already; files that were left
+            out, and why.
 
         Raises
         ------
@@ -96,7 +132,26 @@ class ImageOwner(RowOwner):
         NotFoundError, ImageError
             A path that does not exist, or is neither a file nor a folder.
         StoreError
-            The servers could not keep a batch; those before it are there.
+            The servers could not keep a batch; the batches before it are there.
+
+        Examples
+        --------
+        >>> import tempfile, mipp
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from mipp.features.encoding import descriptor_encoding
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     photos = Path(folder) / "photos"
+        ...     photos.mkdir()
+        ...     for colour in ("red", "green", "blue"):
+        ...         Image.new("RGB", (32, 32), colour).save(photos / f"{colour}.png")
+        ...     encoding = descriptor_encoding("cld", server_ranking=True)
+        ...     with mipp.Deployment.create(Path(folder) / "index", encoding, descriptor="cld") as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         first, again = anna.add_images(photos, workers=1), anna.add_images(photos, workers=1)
+        ...         names = [image.path.name for image in anna.images()]
+        >>> len(first.added), again.skipped, names
+        (3, 3, ['blue.png', 'green.png', 'red.png'])
         """
         files, left_out = walk_images(paths, outside=follow_links)
         by_path = {Path(path): what for path, what in (metadata or {}).items()}
@@ -107,14 +162,14 @@ class ImageOwner(RowOwner):
         return report
 
     def images(self) -> list[OwnedImage]:
-        """The images that this owner has in the index, in row order, with the paths that the journal knows.
+        """List the images that this owner has in the index, with the paths that the journal knows.
 
         Batches that the journal does not know are read back from a cloud first.
 
         Returns
         -------
         list of OwnedImage
-            One for each image; one that several files hold is listed with each path. Rows of vectors are not listed.
+            In row order. An image that several files hold is listed with each path. Rows of vectors are not listed.
 
         Raises
         ------

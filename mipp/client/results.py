@@ -1,4 +1,4 @@
-"""What a search gives: hits, the same as arrays, fetched images."""
+"""Results of searches and fetches: hits, the same as arrays, images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,31 @@ __all__ = ["FetchedImage", "Hit", "Hits", "LeftOut", "Nearest", "SearchResult"]
 
 @dataclass(frozen=True)
 class Hit:
-    """One image found: its id (batch, row), owner, exact integer score, and the score in the metric's unit.
+    """An image that a search found.
 
-    Score and value are None when the grants do not give them, and for matches of a threshold.
+    Parameters
+    ----------
+    batch : bytes
+        Id of the batch that the image was uploaded in, 16 bytes; with ``row`` the image's id. Public.
+    row : int
+        Row of the image in its batch, from 0. Public.
+    owner : bytes
+        Id of the owner, 16 bytes.
+    owner_name : str
+        Name of the owner, as the servers know it.
+    score : int or None
+        Exact integer score, larger for nearer images; None if the grants give no scores, and in range searches that
+        servers answer. Secret of the user.
+    value : float or None
+        The score in the metric's unit (:meth:`mipp.Encoding.values`): an inner product, a cosine or a distance (squared
+        for ``l2``); None where ``score`` is. Secret of the user.
+
+    Examples
+    --------
+    >>> from mipp import Hit
+    >>> hit = Hit(bytes(16), 3, bytes.fromhex("5e" * 16), "anna", 900, 0.9)
+    >>> hit.id
+    '00000000000000000000000000000000:3'
     """
 
     batch: bytes
@@ -29,21 +51,55 @@ class Hit:
 
     @property
     def id(self) -> str:
-        """``batchhex:row``"""
+        """The image's id as text: the batch in 32 hex digits, a colon, the row."""
         return f"{self.batch.hex()}:{self.row}"
 
 
 class Hits(list[Hit]):
-    """A list of hits, best first; of a range search in row order.
+    """A list of :class:`Hit`, best first; of a range search in row order.
 
-    ``left_out`` says what the search went on without, ``searched`` among how many rows it was.
+    Attributes
+    ----------
+    left_out : tuple of LeftOut
+        Batches and owners that the search went on without, and why.
+    searched : int
+        Number of rows that were searched.
     """
 
     left_out: tuple[LeftOut, ...] = ()
     searched: int = 0
 
+    @classmethod
+    def at(
+        cls, index: Index, rows: np.ndarray, scores: np.ndarray | None = None, values: np.ndarray | None = None
+    ) -> Hits:
+        """Make hits of rows of an index.
+
+        Parameters
+        ----------
+        index : Index
+            The state that was searched.
+        rows : ndarray of int64, (n,)
+            Row numbers of ``index``.
+        scores, values : ndarray, (n,) or more, optional
+            Score and value of each row, in the same order.
+
+        Returns
+        -------
+        Hits
+            One for each row, in the same order.
+        """
+        hits = cls()
+        hits.left_out, hits.searched = index.left_out, index.total
+        for i, (b, row) in enumerate(zip(*index.locate(rows), strict=True)):
+            owner = index.owners[int(index.owner_of_batch[b])]
+            score = None if scores is None else int(scores[i])
+            value = None if values is None else float(values[i])
+            hits.append(Hit(index.batches[b].tobytes(), int(row), owner.owner, owner.name, score, value))
+        return hits
+
     def to_rows(self) -> list[dict[str, Any]]:
-        """The hits as plain values, for a table or a file.
+        """Give the hits as plain values, for a table or a file.
 
         Returns
         -------
@@ -64,7 +120,7 @@ class Hits(list[Hit]):
         ]
 
     def to_pandas(self) -> Any:
-        """:meth:`to_rows` as a pandas data frame.
+        """Make a pandas data frame of :meth:`to_rows`.
 
         Returns
         -------
@@ -86,7 +142,26 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Hits best first, ``seconds`` spent scoring (servers) and ranking (user), and what was left out."""
+    """The result of one query.
+
+    Parameters
+    ----------
+    hits : Hits
+        The nearest images, best first. Secret of the user.
+    seconds : dict of str to float
+        Seconds spent: ``score`` until the servers had answered, ``rank`` in the user's program. In a batch each query
+        has an equal part.
+    left_out : tuple of LeftOut
+        Batches and owners that the search went on without, and why.
+
+    Examples
+    --------
+    >>> from mipp import Hit, SearchResult
+    >>> from mipp.client.results import Hits
+    >>> result = SearchResult(Hits([Hit(bytes(16), 3, bytes(16), "anna", 900, 0.9)]))
+    >>> [(hit.owner_name, hit.value) for hit in result.hits], result.left_out
+    ([('anna', 0.9)], ())
+    """
 
     hits: Hits
     seconds: dict[str, float] = field(default_factory=dict)
@@ -95,12 +170,23 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class FetchedImage:
-    """One fetched image, or why it could not be fetched.
+    """One fetched image, or the reason why it could not be fetched.
 
-    ``name`` is the owner's file name made safe (:func:`mipp.rpc.names.safe_name`): one path component, printable.
-    ``content`` holds the file's bytes as the owner added them. With an ``error`` the content is empty.
-    ``metadata`` is what the owner added with the image, or None; its texts are the owner's, so make them safe before
-    you show them.
+    Parameters
+    ----------
+    batch : bytes
+        Id of the image's batch, 16 bytes.
+    row : int
+        Row of the image in its batch.
+    name : str
+        The owner's file name made safe (:func:`mipp.rpc.names.safe_name`): one path component, printable.
+    content : bytes
+        The file as the owner added it; empty with an ``error``. Secret.
+    error : MippError or None
+        Why the image could not be fetched.
+    metadata : dict or None
+        The metadata that the owner added with the image. Its texts are the owner's: make them safe before you show
+        them. Secret.
     """
 
     batch: bytes
@@ -115,11 +201,21 @@ class FetchedImage:
 class Nearest:
     """The k nearest of B queries as arrays, best first.
 
-    ``rows`` (B, k) int64 are row numbers of ``index``; ``scores`` (B, k) int64 and ``values`` (B, k) float64 in the
-    metric's unit, or None when the grants do not give them; ``seconds`` as in :class:`SearchResult`, for all queries.
-
     Where the user ranks and fewer than k rows have scores that the encoding allows, the last places are empty: their
     row is -1, their score one less than the encoding's least, their value that of this score.
+
+    Parameters
+    ----------
+    index : Index
+        The state that was searched; ``index.locate(rows)`` gives batches and rows in them.
+    rows : ndarray of int64, (B, k)
+        Row numbers of ``index``.
+    scores : ndarray of int64, (B, k), or None
+        Exact scores; None if the grants give none.
+    values : ndarray of float64, (B, k), or None
+        Scores in the metric's unit.
+    seconds : dict of str to float
+        As in :class:`SearchResult`, for all queries.
     """
 
     index: Index
@@ -130,5 +226,5 @@ class Nearest:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What the search went on without."""
+        """Batches and owners that the search went on without, and why."""
         return self.index.left_out

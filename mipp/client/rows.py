@@ -44,9 +44,20 @@ _NO_IDS = np.empty((0, 16), np.uint8)
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """One batch as the servers have it: id, rows as uploaded, live rows, generation of its file.
+    """A batch of one owner as the servers have it.
 
-    ``refused``: which rows the servers found out of the encoding's range, so that they do not rank it, or nothing.
+    Parameters
+    ----------
+    id : bytes
+        16 bytes.
+    rows : int
+        Rows that were uploaded.
+    live : int
+        Rows that were not deleted.
+    generation : int
+        Number of times that the clouds rewrote its file without deleted rows.
+    refused : str
+        The rows that the servers found out of the encoding's range, so that they do not rank the batch; empty if none.
     """
 
     id: bytes
@@ -59,18 +70,7 @@ class StoredBatch:
 class RowOwner(Granting):
     """The part of :class:`~mipp.client.owner.ImageOwner` that stores rows: adds, deletes, merges, reads them back.
 
-    Parameters
-    ----------
-    name : public
-    config, channel : the deployment and the way to its servers
-    root : 32 secret bytes from which all keys of this owner come
-    sign_seed : 32 secret bytes (Ed25519)
-    registration : 16 random bytes, public, new for each registration
-    journal : the owner's own record of which files went into which batch, or None
-    turn : held while a change is made, so that this owner's threads and processes do not compete for one place
-    adding : held while files are added, so that one process adds them and others find them there
-
-    Learns nothing about other owners' images. What it uploads is masked by keystream that never repeats.
+    Its parameters are those of :class:`~mipp.client.owner.ImageOwner`.
     """
 
     def __init__(
@@ -93,15 +93,24 @@ class RowOwner(Granting):
         self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
         self._changes = ChangeMaker(self, turn)
-        #: held by who adds files of this owner, from the first file to the last
+        #: held while files of this owner are added, from the first to the last, so that one process adds them
         self.adding: AbstractContextManager[Any] = adding if adding is not None else threading.RLock()
-        #: time spent so far in this process, by stage
+        #: seconds spent so far in this process, by stage
         self.seconds = {"encrypt": 0.0, "upload": 0.0}
 
     # --- registration -------------------------------------------------------------------------------------------
 
     def register(self) -> None:
-        """Hand the key servers their keys and all servers their image parts, sealed. Again is harmless."""
+        """Register with all servers: hand each its parts of this owner's keys, sealed. Repeating it is harmless.
+
+        A key centre gets 64 bytes (the keystream's key and its part of the image keys), a cloud 32 bytes (its part of
+        the image keys).
+
+        Raises
+        ------
+        MippError
+            A server cannot be reached or refuses.
+        """
         public = signing.sign_public(self._seed)
         key_part, cloud_part = self.image_parts()
         sealed = []
@@ -112,13 +121,19 @@ class RowOwner(Granting):
         self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
 
     def image_parts(self) -> tuple[bytes, bytes]:
-        """The key centre's and the clouds' part of this owner's image keys; secret."""
-        bound = self._root, self.config.id, self.keys.registration
-        return schedule.key_centre_image_part(*bound), schedule.cloud_image_part(*bound)
+        """Derive the two parts of this owner's image keys.
+
+        Returns
+        -------
+        key_centre, clouds : bytes
+            The part of the key centre and that of the clouds, 32 bytes each. Secret.
+        """
+        inputs = self._root, self.config.id, self.keys.registration
+        return schedule.key_centre_image_part(*inputs), schedule.cloud_image_part(*inputs)
 
     @property
     def checking(self) -> Callable[[int, int], None] | None:
-        """Called while the servers check the range of uploaded rows, with how many they have checked, and all."""
+        """Callable that is told the progress while servers check the range of uploaded rows: rows checked, all rows."""
         return self._changes.checking
 
     @checking.setter
@@ -127,7 +142,7 @@ class RowOwner(Granting):
 
     @property
     def turn(self) -> AbstractContextManager[Any]:
-        """Held while a change of this owner is made: by one of its threads and processes at a time, also twice."""
+        """Lock that is held while a change of this owner is made, by one of its threads and processes; re-entrant."""
         return self._changes.turn
 
     # --- adding -------------------------------------------------------------------------------------------------
@@ -141,31 +156,48 @@ class RowOwner(Granting):
     ) -> list[tuple[bytes, int]]:
         """Encode, encrypt and upload one batch; returns when every server has it for good.
 
+        If another process of this owner made a change meanwhile, the rows are encrypted under fresh keystream and sent
+        again, a few times. Each cloud gets one masked word per encoded feature and learns the number of rows and the
+        sizes of the encrypted files.
+
         Parameters
         ----------
-        vectors : (N, dim) features as the index's encoding wants them; secret
-        images : per row the file's name, its bytes and, if there is any, metadata (a mapping that JSON can hold),
-            stored encrypted; or None. Names are made safe (:func:`mipp.rpc.names.safe_name`): any name can be added
-        labels : what the journal remembers the rows by: one for each row, or one for the whole batch
+        vectors : array of numbers, (N, dim)
+            Features, one row an image, as the index's encoding takes them (:meth:`mipp.Encoding.encode_rows`). Secret.
+        images : sequence of tuple or None, optional
+            For each row its image file or None: a name, the bytes and, optionally, metadata (a mapping of text to
+            values that JSON can hold, at most 60 KiB). Stored encrypted. Names are made safe
+            (:func:`mipp.rpc.names.safe_name`), so any name can be added. Secret.
+        labels : sequence of str
+            Labels of the rows in the journal: one for each row, or one for the whole batch.
 
         Returns
         -------
-        list of (batch id, row)
+        list of (bytes, int)
+            The id of each row: the batch's id (16 bytes), and the row in the batch. Public.
 
         Raises
         ------
         DTypeError, ShapeError, EncodingError, ScoreRangeError
             Bad features; nothing was sent.
         OutOfRangeError
-            The servers found rows out of the encoding's range, which this client would have refused: only a program
-            that bypasses :meth:`mipp.Encoding.encode_rows` meets it. It names the rows.
+            The servers found rows out of the encoding's range. The client checks this before, so only a program that
+            bypasses :meth:`mipp.Encoding.encode_rows` meets it. The message names the rows.
         StoreError
-            A server could not keep the batch (disk full); it is on none then.
+            A server could not keep the batch (disk full); then none has it.
         LimitError
-            The owner has as much as its card allows.
+            The owner already stores as much as the servers allow one owner.
 
-        When another change of this owner takes the batch's place (the same keys are used elsewhere), the rows are
-        encrypted again under fresh keystream and sent again, a few times.
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         ids = anna.add_vectors(np.eye(4), [("a.png", b"...", {"taken": 2020}), None, None, None])
+        ...         numbers, features = anna.rows_of(ids[0][0])
+        >>> [row for batch, row in ids], numbers.tolist(), features[1].tolist()
+        ([0, 1, 2, 3], [0, 1, 2, 3], [0.0, 1.0, 0.0, 0.0])
         """
         rows = self.config.encoding.encode_rows(vectors)
         if not len(rows):
@@ -213,13 +245,13 @@ class RowOwner(Granting):
                 batch_ids,
                 row_ids,
             )
-        what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
+        content = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
         with self.turn:
             if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows))
-            if self.journal is not None and moving:  # before it happens: a process that dies leaves both ids
+            if self.journal is not None and moving:  # before the change: a process that dies leaves both ids
                 self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
-            self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
+            self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, content, parent)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]
@@ -244,9 +276,24 @@ class RowOwner(Granting):
     # --- removing -----------------------------------------------------------------------------------------------
 
     def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> int:
-        """Delete images by id or hit, from the next answer on; returns how many were not deleted before.
+        """Delete images; no later query covers them. :meth:`compact` frees their storage.
 
-        NotFoundError, and none is deleted, if one never existed, or went with a merge.
+        Parameters
+        ----------
+        ids : sequence of (bytes, int), str or Hit
+            Ids of images as pairs or text (``batchhex:row``), or hits of a search; one or several.
+
+        Returns
+        -------
+        int
+            How many were deleted now; images that were deleted before do not count.
+
+        Raises
+        ------
+        NotFoundError
+            An image never existed, or got another id by :meth:`compact`; none is deleted.
+        ParameterError
+            No ids, or malformed ones.
         """
         pairs = list(dict.fromkeys(image_rows(ids)))
         if not pairs:
@@ -262,7 +309,7 @@ class RowOwner(Granting):
             msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
             self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
 
-        with self.turn:  # what lives before and after is counted without another process's change between
+        with self.turn:  # live rows are counted before and after, without another process's change between
             before = sum(b.live for b in self.batches())
             retry_conflicts(attempt)
             if self.journal is not None:
@@ -270,7 +317,13 @@ class RowOwner(Granting):
             return before - sum(b.live for b in self.batches())
 
     def batches(self) -> list[StoredBatch]:
-        """This owner's batches, in row order."""
+        """List this owner's batches, as the first cloud has them.
+
+        Returns
+        -------
+        list of StoredBatch
+            In row order.
+        """
         return self._state()[1]
 
     def _state(self) -> tuple[m.Head, list[StoredBatch]]:
@@ -286,21 +339,26 @@ class RowOwner(Granting):
         return m.Head(got.position, got.view), batches
 
     def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The owner's way back: the live rows of one of its batches, decrypted with its own keys.
+        """Fetch one of this owner's batches from a cloud and decrypt its live rows.
 
-        ``batch`` : its id, 16 bytes or 32 hex digits, or a :class:`StoredBatch`.
+        Parameters
+        ----------
+        batch : bytes, str or StoredBatch
+            The batch, or its id: 16 bytes or 32 hex digits.
 
         Returns
         -------
-        numbers : (N,) int64, of the rows in their batch; public
-        features : (N, dim) float64, as quantised (:meth:`mipp.Encoding.decode_rows`); secret
+        numbers : ndarray of int64, (N,)
+            Numbers of the live rows in their batch; public.
+        features : ndarray of float64, (N, dim)
+            Features as they were quantised (:meth:`mipp.Encoding.decode_rows`); secret.
 
         Raises
         ------
         NotFoundError, AccessDeniedError
             No such batch of this owner.
-
-        Fetches all of the batch from one storage server.
+        StoreError
+            No cloud can read the batch.
         """
         batch = batch_id(batch)
         server, got = self.fetch_anywhere(batch)
@@ -309,7 +367,25 @@ class RowOwner(Granting):
         return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self.opened(got, server, batch))
 
     def fetch_anywhere(self, batch: bytes) -> tuple[int, m.Shares]:
-        """One of this owner's batches, from the first cloud that has it whole, and which one that is."""
+        """Fetch one of this owner's batches from the first cloud that has it undamaged.
+
+        Parameters
+        ----------
+        batch : bytes
+            Its id, 16 bytes.
+
+        Returns
+        -------
+        server : int
+            Number of the cloud.
+        shares : message
+            The cloud's words of all live rows, and where each row came from; the owner's keys open them.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError, StoreError
+            No such batch of this owner; no cloud can read it.
+        """
         *others, last = self.config.params.clouds
         for server in others:
             with contextlib.suppress(StoreError):  # damaged or missing there
@@ -330,19 +406,51 @@ class RowOwner(Granting):
         return got
 
     def opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
-        """Encoded rows of what a storage server gave of a batch."""
+        """Decrypt a batch that :meth:`fetch_anywhere` fetched.
+
+        Parameters
+        ----------
+        got : message
+            The cloud's words.
+        server : int
+            Number of the cloud.
+        batch : bytes
+            Id of the batch.
+
+        Returns
+        -------
+        ndarray of int, (N, encoded_dim)
+            Encoded live rows. Secret.
+        """
         # keystream of whole batches is made at once
         ordinals = got.ordinals if len(got.ordinals) < got.rows else None
         return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)
 
     def compact(self, *, merge_below: int = 1 << 16) -> int:
-        """Make storage tight again; returns the number of batches that went.
+        """Merge small batches, and drop deleted rows from storage.
 
-        Batches with fewer than ``merge_below`` live rows (and those at least half deleted) are fetched, decrypted with
-        the owner's own keys and encrypted again as one, under fresh keystream: image ids change, old ids are gone with
-        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows: ids stay. A
-        merge replaces the state that it was made from: when rows are deleted meanwhile it starts again. Batches that
-        the servers refuse to rank are left as they are (:attr:`StoredBatch.refused`).
+        Batches with fewer than ``merge_below`` live rows, and those at least half deleted, are fetched, decrypted with
+        the owner's keys and uploaded as one, under fresh keystream: their images get new ids, and the old ids end in
+        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows; their ids
+        stay. If rows are deleted meanwhile, the merge starts again. Batches that the servers refuse to rank stay as
+        they are (:attr:`StoredBatch.refused`).
+
+        Parameters
+        ----------
+        merge_below : int
+            Live rows below which a batch is merged.
+
+        Returns
+        -------
+        int
+            By how many the number of batches fell.
+
+        Raises
+        ------
+        ConflictError
+            The owner's batches kept changing.
+        StoreError
+            A batch cannot be read, or a server could not keep the merged one.
         """
         least = whole_number(merge_below, "merge_below")
         gone = retry_conflicts(lambda: self._merge_small(least))
@@ -377,9 +485,14 @@ class RowOwner(Granting):
         return len(replaced) - 1
 
     def forget(self) -> None:
-        """Delete this owner's keys, image parts, shares and files on all servers; queries over them stop at once.
+        """Delete this owner's keys, shares and image files on all servers; later queries do not cover them.
 
-        The features are gone for good once the keys, their backups and this owner's root are destroyed **and** at most
-        t stored share files survive anywhere. An owner that was forgotten never comes back; create a new one.
+        The features are gone for good once the owner's root, its keys and their backups are destroyed **and** the share
+        files of at most t servers survive anywhere. A forgotten owner cannot be restored; create a new one.
+
+        Raises
+        ------
+        MippError
+            A server cannot be reached or refuses; call it again.
         """
         self.ask_all(m.ForgetOwner(self.id, self.keys.registration))

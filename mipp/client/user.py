@@ -1,4 +1,4 @@
-"""The user: searches by example, ranks what the servers give, fetches and decrypts images."""
+"""The user: searches by example, by range or by image; fetches and decrypts images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from ..rpc.grants import offered_rankings
+from ..schemes.base import SearchCost
 from . import ranking as ranks
 from .choosing import Owners
-from .fetching import Fetcher
-from .given import whole_number
+from .fetching import FetchClient
+from .given import checked_ranking, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
-from .indexing import IndexClient
 from .query import Querier
-from .results import FetchedImage, Hit, Hits, Nearest, SearchResult
+from .results import Hits, Nearest, SearchResult
 
 __all__ = ["User"]
 
@@ -38,25 +38,47 @@ _PATIENCE = 10.0
 T = TypeVar("T")
 
 
-class User(IndexClient):
-    """An authorised user.
+class User(FetchClient):
+    """An authorised user: searches the images of all owners that grant it something, and fetches them.
+
+    Made by :meth:`mipp.Deployment.create_user` and :meth:`mipp.Deployment.user`. Servers learn who asks, over which
+    owners, when, and k; never a query, a score or a row. With ``ranking="server"`` the user learns the k nearest only;
+    with ``ranking="user"`` all exact scores, from which a few dozen queries give the features themselves.
+
+    With ``ranking="user"`` a row whose score is out of the encoding's range is dropped: a hostile owner can store rows
+    that are longer than the encoding allows. A row whose score wraps into the range cannot be told from others.
 
     Parameters
     ----------
-    name : public
-    config, channel : the deployment and the way to its servers
-    sign_seed, box_key : 32 secret bytes each (Ed25519, X25519)
-    secrets : this user's keys of the deployment's scheme, by name (:meth:`mipp.schemes.Scheme.user_secrets`)
-    servers : the servers to query, default the scheme's choice
-    threads : native threads, default all cores
-    blocked : ids of owners that are never searched, whatever they grant
+    name : str
+        Public.
+    config : DeploymentConfig
+        Public description of the deployment.
+    channel : Channel
+        To the servers.
+    sign_seed, box_key : bytes
+        Seed of the Ed25519 identity and X25519 private key, 32 bytes each. Secret.
+    secrets : mapping of str to bytes, optional
+        The user's keys of the deployment's scheme, by name (:meth:`mipp.schemes.Scheme.user_secrets`). Secret.
+    servers : sequence of int, optional
+        Servers to query; default the scheme's choice.
+    threads : int, optional
+        Native threads; default all cores.
+    blocked : iterable of bytes
+        Ids of owners that searches leave out, whatever they grant.
 
-    Servers learn who asks, over which owners, when, and k. With ``ranking="server"`` the user learns the k nearest
-    only; with ``ranking="user"`` all exact scores, from which features can be solved with a few dozen queries.
-
-    An owner's program can store rows that are longer than the encoding allows. With ``ranking="user"`` a row whose
-    score is out of the encoding's range is dropped, high or low; nothing is asked again because of it. A row whose
-    score lies or wraps into the range cannot be told from others.
+    Examples
+    --------
+    >>> import tempfile, numpy as np, mipp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+    ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+    ...         ids = anna.add_vectors(np.eye(4), [(f"{i}.png", bytes([i])) for i in range(4)])
+    ...         anna.grant(ulla)
+    ...         hits = ulla.search([0.1, 0.2, 0.9, 0.3], k=2).hits
+    ...         images = ulla.fetch(hits)
+    >>> [(hit.owner_name, hit.row, round(hit.value, 1)) for hit in hits], images[0].name, images[0].content
+    ([('anna', 2, 0.9), ('anna', 3, 0.3)], '2.png', b'\\x02')
     """
 
     def __init__(
@@ -64,8 +86,7 @@ class User(IndexClient):
         secrets: Mapping[str, bytes] | None = None, servers: Sequence[int] | None = None, threads: int | None = None,
         blocked: Iterable[bytes] = (),
     ) -> None:  # fmt: skip
-        super().__init__(name, config, channel, sign_seed, blocked)
-        self._box_key = box_key
+        super().__init__(name, config, channel, sign_seed, box_key, blocked)
         public = box.box_private(box_key).public_key().public_bytes_raw()
         self._public = signing.sign_public(sign_seed), public
         self.id = signing.party_id(*self._public)
@@ -73,56 +94,80 @@ class User(IndexClient):
         self.servers = self.scheme.servers
         self.threads = threads
         self._querier = Querier(self, self.scheme)
-        self._fetcher = Fetcher(self, box_key)
         #: who may rank, the default first; empty in an index for range searches alone
         self.rankings = tuple(r for r in config.offered if r != "threshold")
 
     @property
     def default_ranking(self) -> str:
-        """Who ranks when a search does not say."""
+        """The ranking of searches that name none: ``server``, ``user``, or ``threshold`` in an index without both."""
         return self.rankings[0] if self.rankings else "threshold"
 
     def register(self) -> None:
-        """Make this user's public keys known to all servers. Again is harmless."""
-        self.ask_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key))
+        """Register this user's public keys with all servers. Repeating it is harmless.
 
-    # --- search -------------------------------------------------------------------------------------------------
+        Raises
+        ------
+        MippError
+            A server cannot be reached or refuses.
+        """
+        self.ask_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key))
 
     def search(
         self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> SearchResult:  # fmt: skip
-        """The k nearest images of all owners that granted this user (or of those named).
+        """Find the k nearest images of all owners that grant this user a search, or of those named.
+
+        One round for the user, two if the index changed. The user sends D words to each server, D being the encoding's
+        words a row, and gets k words from each; with ``ranking="user"`` N words, N being all rows, in several rounds if
+        they are more than 32 MiB. :meth:`cost` says what a search costs, between the servers too.
 
         Parameters
         ----------
-        query : (dim,) features; secret, no server learns it
-        k : 1 to the number of images; default 10, or all there are if they are fewer
-        owners : names, ids or owner objects, one or several; default all that are not blocked
-        ranking : ``"server"`` (default): the servers find the k nearest without learning a score, an order or a row,
-            and the user learns those k only (with their scores, if the grants give them); ``"user"``: the user gets all
-            scores (the default, and all there is, in the Paillier scheme)
-        strict : raise IntegrityError instead of going on without batches that are damaged or missing at a server, and
-            owners on whom the servers differ; what was left out is in the result's ``left_out``
+        query : array of numbers, (dim,)
+            Features of the example. Secret: no server learns anything about them.
+        k : int, optional
+            Number of images, 1 to all; default 10, or all if they are fewer. Servers learn it.
+        owners : str, bytes, ImageOwner or sequence of them, optional
+            Names, ids (16 bytes or 32 hex digits) or owner objects, one or several; default all that are not blocked.
+        ranking : str, optional
+            ``server`` (default): the servers find the k nearest without learning a score, an order or a row. The user
+            learns those k only, with their scores if the grants give them. ``user``: the user gets all scores and
+            ranks them; default in the Paillier scheme, which has no other.
+        strict : bool
+            Raise IntegrityError for batches that are damaged or missing at a server, and for owners on whom the servers
+            differ. Otherwise the search goes on without them, and the result's ``left_out`` names them.
 
-        With ``"user"``, rows whose scores are out of the encoding's range are no hits, also with ``strict``: there are
-        fewer than k hits if fewer rows are left, and only then ``left_out`` names batches of such rows (of as many as
-        would have filled the k places, over all queries of the call). :meth:`scores` names all.
+        Returns
+        -------
+        SearchResult
+            The hits, best first. With ``ranking="user"`` rows whose scores are out of the encoding's range are no hits,
+            also with ``strict``. If fewer than k rows are left, ``left_out`` names the batches of such rows, of as many
+            as would have filled the k places; :meth:`scores` names all.
 
         Raises
         ------
         AccessDeniedError, ParameterError, EncodingError, ShapeError
             No grant (of this ranking); k out of range; a bad query. No score was computed.
         ScoreRangeError
-            Differences of this encoding's scores could wrap, so that servers cannot compare them.
+            Servers cannot compare scores of this encoding, as their differences could wrap.
         ProtocolError
             A server failed while they compared, or did not get the query; nobody learnt anything.
         BusyError
-            The servers had too many rankings open, also after some seconds of retrying.
+            The servers had too many rankings open, also after some seconds of retries.
 
-        Costs the user one round (two if the index changed): D words to each server, and from each k words, or N
-        words with ``"user"`` (in several rounds if they are more than 32 MiB).
-        See :func:`mipp.mpc.cost.top_k_cost` for what the servers send each other.
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("ip", 2)) as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         ids = anna.add_vectors(np.array([[1, 0], [0, 3], [2, 2]]))
+        ...         anna.grant(ulla, rankings=["server", "user"])
+        ...         by_servers = ulla.search(np.array([1, 2]), k=2).hits
+        ...         by_user = ulla.search(np.array([1, 2]), k=2, ranking="user").hits
+        >>> [(hit.row, hit.score) for hit in by_servers], by_user == by_servers
+        ([(1, 6), (2, 6)], True)
         """
         query = np.asarray(query)
         queries = query[None] if query.ndim == 1 else query
@@ -134,14 +179,20 @@ class User(IndexClient):
         self, image: Any, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> SearchResult:  # fmt: skip
-        """As :meth:`search`, by an example image.
+        """Find the k nearest images to an example image: :meth:`search` by its features.
 
         Parameters
         ----------
-        image : path, bytes of an image file, uint8 array (H, W, 3) in RGB, or Pillow image
-            Secret; no server learns it or its features.
-        k, owners, ranking, strict
+        image : str, path, bytes, ndarray of uint8 (H, W, 3) or Pillow image
+            Path or bytes of an image file, pixels in RGB, or an image of Pillow. Secret: no server learns anything
+            about it or its features.
+        k, owners, ranking, strict : optional
             As for :meth:`search`.
+
+        Returns
+        -------
+        SearchResult
+            As of :meth:`search`.
 
         Raises
         ------
@@ -149,6 +200,26 @@ class User(IndexClient):
             The image cannot be read.
         ParameterError
             An index of vectors; also the errors of :meth:`search`.
+
+        Examples
+        --------
+        >>> import tempfile, mipp
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from mipp.features.encoding import descriptor_encoding
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     photos = [Path(folder) / f"{colour}.png" for colour in ("red", "green", "blue")]
+        ...     for path in photos:
+        ...         Image.new("RGB", (32, 32), path.stem).save(path)
+        ...     encoding = descriptor_encoding("cld", server_ranking=True)
+        ...     with mipp.Deployment.create(Path(folder) / "index", encoding, descriptor="cld") as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         report = anna.add_images(photos, workers=1)
+        ...         anna.grant(ulla)
+        ...         result = ulla.search_image(Image.new("RGB", (40, 40), "darkgreen"), k=1)
+        ...         found = ulla.fetch(result.hits)
+        >>> found[0].name
+        'green.png'
         """
         vector = query_vector(self.config, image)
         return self.search(vector, k, owners=owners, ranking=ranking, strict=strict)
@@ -157,17 +228,35 @@ class User(IndexClient):
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
-        """As :meth:`search` for (B, dim) queries, in constant memory.
+        """Find the k nearest images to each of several queries, in constant memory; faster than one by one.
 
         With ``ranking="user"`` the servers answer a batch some rows at a time, under one header, and read each row
-        once; otherwise large batches are split into queries whose answers fit in memory.
+        once. Otherwise large batches are split into parts whose score shares fit in memory.
+
+        Parameters
+        ----------
+        queries : array of numbers, (B, dim)
+            Features of B examples. Secret; servers learn B.
+        k, owners, ranking, strict : optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        list of SearchResult
+            One for each query.
+
+        Raises
+        ------
+        StaleSnapshotError
+            The index kept changing; also the errors of :meth:`search`.
         """
         found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict)
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
             there = found.rows[q][found.rows[q] >= 0]  # empty places are the last ones
-            hits = self._hits(found.index, there, scores, found.values, q)
+            values = None if found.values is None else found.values[q]
+            hits = Hits.at(found.index, there, scores, values)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
             results.append(SearchResult(hits, seconds, found.left_out))
         return results
@@ -176,25 +265,35 @@ class User(IndexClient):
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False,
     ) -> Nearest:  # fmt: skip
-        """As :meth:`search_batch`, as arrays: no Python object per hit.
+        """Find the k nearest images to each of several queries, as arrays: no Python object for each hit.
 
-        All of it is about one state of the index, whatever is uploaded meanwhile. When rows are deleted or a grant
-        changes before all queries are sent, the whole batch is asked again, under a new header (so it counts against
-        quotas again).
+        All results are about one state of the index, whatever is uploaded meanwhile. When rows are deleted or a grant
+        changes before all queries are sent, the whole batch is sent again under a new header, so it counts against
+        quotas again.
 
-        Rows whose scores are out of the encoding's range leave the last places empty if fewer than k others are there
-        (``ranking="user"``): row -1, and a score one less than the encoding's least.
+        Parameters
+        ----------
+        queries : array of numbers, (B, dim)
+            Features of B examples. Secret; servers learn B.
+        k, owners, ranking, strict : optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        Nearest
+            Rows, scores and values, (B, k) each. Rows whose scores are out of the encoding's range leave the last
+            places empty if fewer than k others are there (``ranking="user"``).
 
         Raises
         ------
         StaleSnapshotError
-            The index kept changing.
+            The index kept changing; also the errors of :meth:`search`.
         """
-        ranking = self._ranking(ranking)
+        ranking = checked_ranking(ranking, self.rankings, self.config)
         most = DEFAULT_K if k is None else whole_number(k, "k")
         if most < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
-        queries, encoded = self._encoded(queries)
+        queries, encoded = encoded_queries(self.config.encoding, queries)
 
         def attempt(index: Index) -> tuple[Index, ranks.Ranked]:
             k = min(most, index.total)
@@ -213,56 +312,107 @@ class User(IndexClient):
     def range_search(
         self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False
     ) -> Hits:
-        """All images at least as near as ``threshold``, in row order.
+        """Find all images at least as near as a threshold.
 
-        Where servers compare, the user learns nothing else, not even scores. Else (the Paillier scheme) it gets all
-        scores and picks by itself, with the costs and errors of :meth:`search`, and hits carry scores.
+        Where servers compare, the user learns which images these are and nothing else, not even scores. In the Paillier
+        scheme it gets all scores and picks by itself, and hits have scores.
 
         Parameters
         ----------
-        query : (dim,) features; secret
-        threshold : in the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest
-            distance (squared for l2); secret too, the servers get shares of it
-        owners : names, ids or owner objects, one or several; default all that are not blocked
+        query : array of numbers, (dim,)
+            Features of the example. Secret.
+        threshold : float
+            In the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest distance
+            (squared for ``l2``). Secret; the servers get shares of it.
+        owners, strict : optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        Hits
+            In row order.
 
         Raises
         ------
         ParameterError
             A threshold that no score or every score reaches; also the errors of :meth:`search`.
         AccessDeniedError
-            Also when an owner does not grant ``"threshold"``: thresholds tell about scores.
+            No grant, or an owner that is named does not grant ``threshold``.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 2)) as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         ids = anna.add_vectors(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
+        ...         anna.grant(ulla, rankings=["threshold"])
+        ...         hits = ulla.range_search(np.array([1.0, 0.1]), 0.7)
+        >>> [hit.row for hit in hits], hits.searched
+        ([0, 1], 3)
         """
-        if "threshold" not in offered_rankings(self.config.params):  # these servers never compare
-            query, encoded, theta = self._with_threshold(query, threshold)
+        compared = "threshold" in offered_rankings(self.config.params)  # by the servers
+        if compared and "threshold" not in self.config.offered:
+            raise ParameterError("this index was made without thresholds; search for the nearest instead")
+        if compared:
+            require_ranking(self.config)
+        encoding, query = self.config.encoding, np.asarray(query)
+        threshold = checked_threshold(encoding, threshold, self.config.largest_distance)
+        query, encoded = encoded_queries(encoding, query if query.ndim == 2 and len(query) == 1 else query[None])
+        theta = encoding.score_threshold(threshold, query[0])  # the least score that reaches it
+        if not compared:
             index, found = self.scores(query, owners=owners, strict=strict)
             rows = np.flatnonzero(found[0] >= theta)
-            values = self.config.encoding.values(found[:, rows], query)
-            return self._hits(index, rows, found[0, rows], values, 0)
-        if "threshold" not in self.config.offered:
-            raise ParameterError("this index was made without thresholds; search for the nearest instead")
-        require_ranking(self.config)
-        query, encoded, theta = self._with_threshold(query, threshold)
+            return Hits.at(index, rows, found[0, rows], encoding.values(found[:, rows], query)[0])
 
         def attempt(index: Index) -> tuple[Index, np.ndarray]:
             return index, ranks.matches(self._querier, index, encoded, theta)
 
         index, rows = self._retry(owners, 0, attempt, strict, ("threshold", 1))
-        return self._hits(index, rows, None, None, 0)
+        return Hits.at(index, rows)
 
     def match(self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False) -> Hits:
-        """Deprecated name of :meth:`range_search`."""
+        """Deprecated name of :meth:`range_search`.
+
+        Parameters
+        ----------
+        query, threshold, owners, strict : as before
+            As for :meth:`range_search`.
+
+        Returns
+        -------
+        Hits
+            As of :meth:`range_search`.
+        """
         warnings.warn("User.match is called range_search now", DeprecationWarning, stacklevel=2)
         return self.range_search(query, threshold, owners=owners, strict=strict)
 
     def scores(
         self, queries: np.ndarray, *, owners: Owners | None = None, strict: bool = False
     ) -> tuple[Index, np.ndarray]:
-        """All exact scores (B, N) int64 of (B, dim) queries, and the index that says which row is which.
+        """Compute the exact scores of all rows for each of several queries; needs grants of ``ranking="user"``.
 
-        A score out of the encoding's range is given as one less than its least. The index's ``left_out`` names the
-        batches of all rows that have such a score for one of the queries, and how many rows they are.
+        Parameters
+        ----------
+        queries : array of numbers, (B, dim)
+            Features of B examples. Secret; servers learn B.
+        owners, strict : optional
+            As for :meth:`search`.
+
+        Returns
+        -------
+        index : Index
+            The state that was searched: ``index.ids()`` says which row is which. Its ``left_out`` names the batches of
+            all rows with a score out of the encoding's range, and the number of these rows.
+        scores : ndarray of int64, (B, N)
+            One less than the encoding's least for a score out of its range. Secret of the user.
+
+        Raises
+        ------
+        StaleSnapshotError
+            The index kept changing; also the errors of :meth:`search`.
         """
-        _, encoded = self._encoded(queries)
+        _, encoded = encoded_queries(self.config.encoding, queries)
 
         def attempt(index: Index) -> tuple[Index, np.ndarray]:
             found, dropped = ranks.all_scores(self._querier, index, encoded, self.threads)
@@ -272,59 +422,53 @@ class User(IndexClient):
 
     def cost(
         self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
-    ) -> dict[str, Any]:
-        """Rounds and bytes of a search, before anything is sent: see :meth:`mipp.schemes.UserScheme.cost`."""
+    ) -> SearchCost:
+        """Compute rounds and bytes of a search without sending a query.
+
+        Parameters
+        ----------
+        k, owners : optional
+            As for :meth:`search`.
+        ranking : str, optional
+            As for :meth:`search`, or ``threshold`` for a range search.
+        queries : int
+            Number of queries in a batch.
+
+        Returns
+        -------
+        SearchCost
+            A dict: ``ranking``, ``images``, ``user`` (``rounds``, bytes ``sent`` to and ``received`` from each server),
+            and where servers rank ``servers`` (``rounds``, ``bytes`` by number of the server that sends them).
+
+        Raises
+        ------
+        ParameterError, AccessDeniedError
+            A bad k or ranking; no grant.
+        """
         if ranking != "threshold" or "server" not in self.rankings:
-            ranking = self._ranking(ranking)
+            ranking = checked_ranking(ranking, self.rankings, self.config)
         index = self.index(owners)
         k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
         return self.scheme.cost(index.total, len(index.batches), k, ranking, queries)
 
-    def _ranking(self, ranking: str | None) -> str:
-        ranking = self.default_ranking if ranking is None else ranking
-        if ranking not in self.rankings:
-            if not self.rankings:
-                raise ParameterError(
-                    "this index is for range searches alone: give a threshold (range_search, mipp search --threshold)"
-                )
-            offered = " or ".join(f'"{r}"' for r in self.rankings)
-            raise ParameterError(f"ranking must be {offered} in this deployment, not {ranking!r}")
-        if ranking == "server":
-            require_ranking(self.config)  # before anything is sent
-        return ranking
-
-    def _encoded(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        queries = np.asarray(queries)
-        encoded = self.config.encoding.encode_queries(queries)
-        if not len(encoded):
-            raise ParameterError("no queries")
-        return queries, encoded
-
-    def _with_threshold(self, query: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
-        """A query (1, dim), as it is and encoded, and the least score that reaches the threshold."""
-        threshold = checked_threshold(self.config.encoding, threshold, self.config.largest_distance)
-        query = np.asarray(query)
-        query, encoded = self._encoded(query if query.ndim == 2 and len(query) == 1 else query[None])
-        return query, encoded, self.config.encoding.score_threshold(threshold, query[0])
-
     def _retry(
         self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int], *,
         fewer: bool = False,
     ) -> T:  # fmt: skip
-        """Run ``attempt`` on a state of the index; retries on a newer one when that or a grant changed.
+        """Run ``attempt`` on a state of the index; retries on a newer one when the index or a grant changed.
 
-        ``fewer``: an index with fewer than k rows is searched all the same.
+        ``about`` : the ranking and the number of queries. ``fewer`` : search an index with fewer than k rows, too.
 
-        A remembered state costs nothing to use: the first server refuses the query, before anything is counted, when it
-        knows a newer one. A state that was asked for just now is answered whatever is uploaded meanwhile.
+        A remembered state costs nothing to use: when the first server knows a newer one, it refuses the query before
+        anything is counted. A state that was asked for just now is answered whatever is uploaded meanwhile.
         """
         key = self._chosen(owners)
         state = self._remembered(key, 1 if fewer else max(k, 1), about[0]) or self._index(key)
         until, stuck = math.inf, 0
         while True:
-            # an owner that was not asked for by name does not stop the others by what it grants
+            # the grant of an owner that was not named does not stop searches of the others
             index = state.ranked_by(about[0])
             if not key and not strict:
                 index = index.covering(about[0], min(k, index.total) if fewer else k, about[1])
@@ -353,43 +497,3 @@ class User(IndexClient):
                     if stuck > 2 and self.recover is not None:
                         self.recover()  # or got stuck on it
                 state = newer
-
-    def _hits(
-        self, index: Index, positions: np.ndarray, scores: np.ndarray | None, values: np.ndarray | None, q: int
-    ) -> Hits:
-        batch, row = index.locate(positions)
-        out = Hits()
-        out.left_out, out.searched = index.left_out, index.total
-        for i, (b, r) in enumerate(zip(batch, row, strict=True)):
-            owner = index.owners[int(index.owner_of_batch[b])]
-            score = None if scores is None else int(scores[i])
-            value = None if values is None else float(values[q, i])
-            out.append(Hit(index.batches[b].tobytes(), int(r), owner.owner, owner.name, score, value))
-        return out
-
-    # --- images -------------------------------------------------------------------------------------------------
-
-    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
-        """Fetch and decrypt images; one result per hit, in the order of ``hits``.
-
-        They are asked for in row order, so that a cloud does not see the ranking; it does see which are asked for.
-        Large fetches are split into several requests.
-
-        Parameters
-        ----------
-        hits : hits of a search, or image ids; one or several
-        strict : raise the first error of an image instead of returning it as :attr:`FetchedImage.error`
-
-        Raises
-        ------
-        AccessDeniedError
-            No owner grants this user anything. Otherwise only with ``strict``, or as an image's ``error``: the image's
-            owner does not grant this user anything (any more).
-        NotFoundError
-            Deleted, or stored without an image.
-        IntegrityError, StoreError
-            The stored file is damaged or cannot be read.
-        AuthenticationError, MessageError
-            A file that was tampered with; one whose owner wrote a malformed header.
-        """
-        return self._fetcher.fetch(hits, strict=strict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -20,7 +20,47 @@ from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["RowPlan", "Scheme", "ServerScheme", "UserScheme"]
+__all__ = ["RowPlan", "Scheme", "SearchCost", "ServerScheme", "UserCost", "UserScheme"]
+
+
+class UserCost(TypedDict):
+    """Rounds of a search between the user and the servers, and bytes to and from each server."""
+
+    rounds: int
+    sent: int
+    received: int
+    #: further bytes to each cloud where servers rank or compare: the proof that queries are in range
+    proof: NotRequired[int]
+
+
+class CostBound(TypedDict):
+    """Rounds and bytes that a ranking by servers exceeds with a chance below one in a thousand."""
+
+    rounds: int
+    #: by number of the server that sends them
+    bytes: dict[int, int]
+
+
+class ServersCost(TypedDict):
+    """Rounds and bytes between the servers: exact for a range search, expected for a ranking."""
+
+    rounds: int
+    #: by number of the server that sends them
+    bytes: dict[int, int]
+    #: of a ranking
+    bound: NotRequired[CostBound]
+    #: expected comparisons of two scores, of a ranking
+    comparisons: NotRequired[int]
+
+
+class SearchCost(TypedDict):
+    """Rounds and bytes of a search (:meth:`mipp.User.cost`)."""
+
+    ranking: str
+    images: int
+    user: UserCost
+    #: where servers rank or compare
+    servers: NotRequired[ServersCost]
 
 
 class RowPlan(Protocol):
@@ -79,7 +119,7 @@ class UserScheme(ABC):
         """Words (B, rows) that add up to the scores modulo the ring; secret from everybody but this user."""
 
     @abstractmethod
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
         """Rounds and bytes of a search, before anything is sent."""
 
 

@@ -24,7 +24,6 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
-from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
+from .base import RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["PaillierScheme", "SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
 
@@ -103,7 +102,7 @@ class _User(UserScheme):
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         return [scores(list(score_shares), rows, self._layout, self._key, threads=self._threads)]
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
         element = 8 * self._key.public.element_limbs
         sent = queries * self._config.encoding.encoded_dim * element + 16 * batches
         received = queries * self._layout.ciphertexts(images) * element

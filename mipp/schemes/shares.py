@@ -9,7 +9,6 @@ scores (:mod:`mipp.sharing` has the mathematics). Three servers with t=1 can com
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from ..sharing import add_zero_share, query_shares
-from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
+from .base import RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
 
 __all__ = ["SharesScheme", "query_blocks", "row_blocks"]
 
@@ -96,29 +95,29 @@ class _User(UserScheme):
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         return list(score_shares)  # they add up to the scores; who ranks them adds them on the way
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> dict[str, Any]:
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
         config, params = self._config, self._config.params
         word = params.dtype.itemsize
         width = params.padded(config.encoding.encoded_dim) * word
         received = {"user": images * word, "server": 8 * k, "threshold": images // 8}[ranking] * queries
-        report: dict[str, Any] = {"ranking": ranking, "images": images}
         if ranking == "user":
             parts = [
                 (p.stop - p.start, len(list(row_blocks(images, p.stop - p.start, word)))) for p in query_blocks(queries)
             ]
-            report["user"] = {
+            user: UserCost = {
                 "rounds": sum(blocks for _, blocks in parts),
                 "sent": sum(blocks * (some * width + 16 * batches) for some, blocks in parts),
                 "received": received,
             }
-            return report
+            return {"ranking": ranking, "images": images, "user": user}
         public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule
-        report["user"] = {
+        user = {
             "rounds": 1,
             "sent": queries * width + 16 * batches,
             "received": received,
             "proof": proof_bytes(rule, queries, threshold=ranking == "threshold"),
         }
+        report: SearchCost = {"ranking": ranking, "images": images, "user": user}
         if ranking == "threshold":
             exact = threshold_cost(public, queries, (rule.low, rule.high), rule=rule)
             report["servers"] = {"rounds": exact.rounds, "bytes": exact.bytes}

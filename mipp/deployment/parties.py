@@ -1,0 +1,442 @@
+"""Owners and users of an embedded deployment: their key files, and what lies beside them in the folder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import schemes
+from ..client.blocklist import changed_blocked, read_blocked, write_blocked
+from ..client.choosing import owner_id, owner_refs
+from ..client.journal import Journal
+from ..client.owner import ImageOwner
+from ..client.user import User
+from ..crypto import box, schedule, signing
+from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
+from ..errors import KeyFileError, MippError, NotFoundError, ParameterError
+from ..paillier import DEFAULT_BITS
+from ..rpc import peer_messages as pm
+from ..rpc.channel import LocalChannel, request
+from ..rpc.description import DeploymentConfig
+from ..rpc.names import check_name, known_name
+from ..server.server import Server
+from .sessions import OwnerTurn
+from .settling import settle
+
+__all__ = ["Parties"]
+
+
+class Parties:
+    """The part of :class:`~mipp.deployment.embedded.Deployment` that makes and opens owners and users.
+
+    Parameters
+    ----------
+    folder : Path
+        The deployment's folder; key files are in its folders ``owners`` and ``users``.
+    config : DeploymentConfig
+        Public description of the deployment.
+    servers : dict of int to Server
+        The servers of this process by number.
+    threads : int, optional
+        Native threads of owners and users; default all cores.
+    """
+
+    def __init__(
+        self, folder: Path, config: DeploymentConfig, servers: dict[int, Server], threads: int | None = None
+    ) -> None:
+        self.folder, self.config, self.servers = folder, config, servers
+        self._threads = threads
+        self.channel = LocalChannel({i: s.handle for i, s in servers.items()})
+        #: the servers' side for their operators and for each other; owners and users never reach it
+        self.operators = LocalChannel({i: s.operate for i, s in servers.items()})
+        self._journals: list[Journal] = []
+
+    def _recover(self) -> None:
+        """Settle open changes between the servers: see :func:`~mipp.deployment.settling.settle`."""
+        settle(self.operators)
+
+    # --- owners -------------------------------------------------------------------------------------------------
+
+    def create_owner(self, name: str, passphrase: str | None = None) -> ImageOwner:
+        """Make an owner: a key file in ``owners/``, and its registration with all servers.
+
+        Parameters
+        ----------
+        name : str
+            Name of the owner, 1 to 64 characters; public, unique in the deployment.
+        passphrase : str, optional
+            Encrypts the secrets of the key file (mode 0600); without it whoever reads the file has them. Secret.
+
+        Returns
+        -------
+        ImageOwner
+            The owner, with new keys.
+
+        Raises
+        ------
+        KeyFileError, ParameterError
+            The name is taken, here or at the servers; a name or passphrase that cannot be used.
+        """
+        name = self._free_name("owner", name)
+        secrets = {"root": schedule.random_bytes(32), "sign": schedule.random_bytes(32)}
+        registration = schedule.random_bytes(16)
+        public = {"name": name, "registration": registration.hex(), "deployment": self.config.id.hex()}
+        public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
+        path = self._key_path("owners", name)
+        save_key_file(path, "owner", public, secrets, passphrase)
+        path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
+        return self.owner(name, passphrase)
+
+    def owner(
+        self, name: str, passphrase: str | None = None, *, waiting: Callable[[], None] | None = None
+    ) -> ImageOwner:
+        """Open the owner of a key file in ``owners/``; registers it if a crash prevented that.
+
+        Parameters
+        ----------
+        name : str
+            Name of the owner.
+        passphrase : str, optional
+            Passphrase of the key file, if it has one. Secret.
+        waiting : callable, optional
+            Called without arguments when adding has to wait for another process that adds files of this owner.
+
+        Returns
+        -------
+        ImageOwner
+            The owner.
+
+        Raises
+        ------
+        NotFoundError
+            No such owner, or it was forgotten.
+        KeyFileError
+            The key file is damaged or of another deployment; the passphrase is missing or wrong.
+        """
+        path = self._party_path("owners", name)
+        public, secrets = load_key_file(path, "owner", passphrase)
+        self._check_public(path, public, name)
+        turn = OwnerTurn(path.with_suffix(".lock"))
+        try:
+            registration = bytes.fromhex(public["registration"])
+            with turn:  # one process at a time makes a journal, or seals one of an earlier version
+                journal = self._journal(path, public, secrets)
+            self._journals.append(journal)
+            owner = ImageOwner(
+                name,
+                self.config,
+                self.channel,
+                secrets["root"],
+                secrets["sign"],
+                registration,
+                threads=self._threads,
+                journal=journal,
+                turn=turn,
+                adding=OwnerTurn(path.with_suffix(".adding"), waiting),
+            )
+        except (KeyError, ValueError) as error:
+            raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        _require_id(path, public, owner.id)
+        known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
+        if any(True in status.forgotten for status in known):
+            raise NotFoundError(f"owner {name} was forgotten; create one with another name")
+        if not all(status.owners for status in known):
+            owner.register()
+        owner.recover, owner.find_user = self._recover, self.user_id
+        with owner.turn:  # not while another process is between its entry and its upload
+            journal.settle({b.id: b.live for b in owner.batches()})
+        return owner
+
+    def owners(self) -> list[str]:
+        """List the owners that have a key file here.
+
+        Returns
+        -------
+        list of str
+            Their names, sorted.
+        """
+        return sorted(p.stem for p in (self.folder / "owners").glob("*.key"))
+
+    def _journal(self, path: Path, public: dict[str, str], secrets: dict[str, bytes]) -> Journal:
+        key = schedule.journal_key(secrets["root"], self.config.id, bytes.fromhex(public["registration"]))
+        return Journal(path.with_suffix(".journal"), key)
+
+    # --- users --------------------------------------------------------------------------------------------------
+
+    def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:
+        """Make a user: a key file in ``users/``, and its registration with all servers.
+
+        Parameters
+        ----------
+        name : str
+            Name of the user, 1 to 64 characters; public, unique in the deployment.
+        passphrase : str, optional
+            Encrypts the secrets of the key file (mode 0600); without it whoever reads the file has them. Secret.
+        key_bits : int
+            Bits of the user's Paillier key: 2048, 3072 or 4096. Used in the Paillier scheme only.
+
+        Returns
+        -------
+        User
+            The user, with new keys. It can search nothing before an owner grants it something.
+
+        Raises
+        ------
+        KeyFileError, ParameterError
+            The name is taken, here or at the servers; a name, passphrase or key size that cannot be used.
+        """
+        name = self._free_name("user", name)
+        secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
+        secrets |= schemes.get(self.config.params.scheme).user_secrets(key_bits)
+        public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
+        public_sign = signing.sign_public(secrets["sign"])
+        identity = signing.party_id(public_sign, public_box)
+        public = {"name": name, "id": identity.hex(), "deployment": self.config.id.hex()}
+        # so that owners compute the id from the keys themselves
+        public |= {"sign_key": public_sign.hex(), "box_key": public_box.hex()}
+        save_key_file(self._key_path("users", name), "user", public, secrets, passphrase)
+        return self.user(name, passphrase)
+
+    def user(self, name: str, passphrase: str | None = None) -> User:
+        """Open the user of a key file in ``users/``; registers it if a crash prevented that.
+
+        Parameters
+        ----------
+        name : str
+            Name of the user.
+        passphrase : str, optional
+            Passphrase of the key file, if it has one. Secret.
+
+        Returns
+        -------
+        User
+            The user.
+
+        Raises
+        ------
+        NotFoundError
+            No such user.
+        KeyFileError
+            The key file is damaged or of another deployment; the passphrase is missing or wrong.
+        StoreError
+            The list of blocked owners cannot be read.
+        """
+        path = self._party_path("users", name)
+        public, secrets = load_key_file(path, "user", passphrase)
+        self._check_public(path, public, name)
+        try:
+            user = User(
+                name, self.config, self.channel, secrets["sign"], secrets["box"], secrets=secrets,
+                threads=self._threads, blocked=read_blocked(self.blocked_path(name)),
+            )  # fmt: skip
+        except (KeyError, ValueError) as error:
+            raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
+        _require_id(path, public, user.id)
+        user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
+        user.register()
+        user.recover = self._recover
+        return user
+
+    def users(self) -> list[str]:
+        """List the users that have a key file here.
+
+        Returns
+        -------
+        list of str
+            Their names, sorted.
+        """
+        return sorted(p.stem for p in (self.folder / "users").glob("*.key"))
+
+    def user_id(self, name: str) -> bytes:
+        """Look up the id of a user, for owners who grant to it by name. Needs no passphrase.
+
+        The id is computed from the public keys of the key file, and all servers must have registered the same keys
+        under that name.
+
+        Parameters
+        ----------
+        name : str
+            Name of the user.
+
+        Returns
+        -------
+        bytes
+            The user's id, 16 bytes; public.
+
+        Raises
+        ------
+        NotFoundError
+            No such user here or at the servers.
+        KeyFileError
+            The id in the key file is not that of its keys, or the servers know other keys under that name.
+        """
+        path = self._party_path("users", name)
+        public = read_public(path, "user")
+        self._check_public(path, public)
+        identity = bytes.fromhex(public["id"])
+        for server in self.servers:
+            keys = request(self.operators, server, pm.KeysRequest(identity))
+            known = {"sign_key": keys.sign_key.hex(), "box_key": keys.second.hex()}
+            # key files of earlier versions hold no public keys; then the servers' are used
+            own = {field: public.get(field, value) for field, value in known.items()}
+            if (
+                own != known
+                or signing.party_id(keys.sign_key, keys.second) != identity
+                or keys.name != public.get("name")
+                or keys.name != check_name(name)
+            ):
+                raise KeyFileError(f"key file {path} is not that of the user that the servers know as {name!r}")
+        return identity
+
+    # --- blocked owners -----------------------------------------------------------------------------------------
+
+    def blocked_path(self, user: str) -> Path:
+        """Path of the file with the owners that a user blocks.
+
+        Parameters
+        ----------
+        user : str
+            Name of the user.
+
+        Returns
+        -------
+        Path
+            The file, beside the user's key file; missing if the user blocked nobody yet.
+        """
+        return self._key_path("users", user).with_suffix(".blocked")
+
+    def change_blocked(self, user: str, owners: Any = (), *, block: bool = True) -> frozenset[bytes]:
+        """Block owners for a user, or unblock them. Needs no passphrase.
+
+        Parameters
+        ----------
+        user : str
+            Name of the user.
+        owners : str, bytes, ImageOwner or sequence of them
+            Names, ids (16 bytes or 32 hex digits) or owner objects, one or several; none changes nothing.
+        block : bool
+            True to block, False to unblock.
+
+        Returns
+        -------
+        frozenset of bytes
+            Ids of all owners that the user blocks now.
+
+        Raises
+        ------
+        NotFoundError
+            An unknown user or owner, or an owner to unblock that is not blocked; nothing changes.
+        """
+        self._party_path("users", user)
+        path = self.blocked_path(user)
+        refs = owner_refs(owners)
+        names = self._owner_names() if refs else {}
+        with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
+            blocked = read_blocked(path)
+            changed = changed_blocked(blocked, [owner_id(o, names) for o in refs], block=block)
+            if changed != blocked:
+                write_blocked(path, changed)
+        return changed
+
+    def _owner_names(self) -> dict[bytes, str]:
+        """Names of all owners by id, as the first cloud knows them."""
+        known = request(self.operators, self.config.params.clouds[0], pm.StatusRequest(b""))
+        return {owner: known_name(name, owner) for owner, name in zip(known.owners, known.names, strict=True)}
+
+    # --- key files ----------------------------------------------------------------------------------------------
+
+    def change_passphrase(self, kind: str, name: str, old: str | None, new: str | None) -> None:
+        """Change, set or remove the passphrase of an owner's or user's key file; the keys stay the same.
+
+        Copies of the file from before, such as backups, still open with the old passphrase.
+
+        Parameters
+        ----------
+        kind : str
+            ``owner`` or ``user``.
+        name : str
+            Name of the owner or user.
+        old, new : str, optional
+            The passphrase now and the next one; None for none. Secret.
+
+        Raises
+        ------
+        NotFoundError
+            No such owner or user.
+        KeyFileError
+            A wrong ``old``, or an empty ``new``; see :func:`mipp.crypto.keyfile.change_passphrase`.
+        """
+        path = self._party_path(f"{kind}s", name)
+        if kind == "owner" and path.with_suffix(".journal").exists():
+            public, secrets = load_key_file(path, kind, old)
+            with OwnerTurn(path.with_suffix(".lock")):  # a journal of an earlier version, in the clear, is sealed first
+                self._journal(path, public, secrets).close()
+        change_passphrase(path, kind, old, new)
+
+    def has_passphrase(self, kind: str, name: str) -> bool:
+        """Tell whether a key file has a passphrase.
+
+        Parameters
+        ----------
+        kind : str
+            ``owner`` or ``user``.
+        name : str
+            Name of the owner or user.
+
+        Returns
+        -------
+        bool
+            True if it has one.
+
+        Raises
+        ------
+        NotFoundError
+            No such owner or user.
+        KeyFileError
+            The key file is damaged.
+        """
+        return is_protected(self._party_path(f"{kind}s", name), kind)
+
+    def _free_name(self, kind: str, name: str) -> str:
+        """The checked name of a new party; ParameterError if the servers know another party by it."""
+        name = check_name(name)
+        if self._key_path(f"{kind}s", name).exists():
+            return name  # saving the key file will refuse it
+        for server in self.servers:
+            known = request(self.operators, server, pm.StatusRequest(b""))
+            taken = (
+                [n for n, gone in zip(known.names, known.forgotten, strict=True) if not gone]
+                if kind == "owner"
+                else known.user_names
+            )
+            if name.casefold() in {n.casefold() for n in taken}:
+                raise ParameterError(f"the name {name!r} is taken; choose another")
+        return name
+
+    def _key_path(self, kind: str, name: str) -> Path:
+        return self.folder / kind / f"{check_name(name)}.key"
+
+    def _party_path(self, kind: str, name: str) -> Path:
+        path = self._key_path(kind, name)
+        if not path.exists():
+            raise NotFoundError(f"unknown {kind[:-1]} {name!r}; there is no {path}")
+        return path
+
+    def _check_public(self, path: Path, public: dict[str, str], name: str | None = None) -> None:
+        if name is not None and public.get("name") != check_name(name):
+            raise KeyFileError(f"key file {path} is that of {public.get('name')!r}, not of {name!r}")
+        try:
+            mine = bytes.fromhex(public["deployment"]) == self.config.id
+            bytes.fromhex(public["id"])
+        except (KeyError, ValueError, TypeError):
+            raise KeyFileError(f"key file {path} is corrupt") from None
+        if not mine:
+            raise KeyFileError(f"key file {path} belongs to another deployment")
+
+
+def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:
+    """KeyFileError unless a key file's public part names the id of its secret keys."""
+    if public["id"] != identity.hex():
+        raise KeyFileError(f"the id in key file {path} is not that of its keys")
