@@ -1,4 +1,4 @@
-"""How fast this machine's memory is read and written, by whatever does it fastest here: the limit of every kernel."""
+"""Bandwidth of reading and writing this machine's memory by the fastest way found: the limit of every kernel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _sum(words):
 
 
 def _set(words: np.ndarray) -> None:
-    """The C library's memset, which goes past the caches for large blocks."""
+    """The C library's memset, which bypasses the caches for large blocks."""
     ctypes.memset(words.ctypes.data, 1, words.nbytes)
 
 

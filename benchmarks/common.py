@@ -1,4 +1,4 @@
-"""What benchmarks share: timing in turns, numpy's fair baseline, threads of both sides."""
+"""Shared by the benchmarks: timing in turns, numpy's fair baseline, threads of both sides."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Pairs:
 
 
 def in_turns(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> Pairs:
-    """Both sides return their seconds; A B B A, so that a drift of the machine meets both."""
+    """Both sides return their seconds; A B B A, so that a drift of the machine affects both."""
     pairs = Pairs()
     for turn in range(rounds):
         sides = [(ours, pairs.ours), (theirs, pairs.theirs)]

@@ -11,10 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, proof
 from benchmarks.tracking import builds, instructions, sampling, stats, storage
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "--instructions-threshold", type=float, default=100 * instructions.THRESHOLD, metavar="PERCENT", help="growth"
     )
     made.add_argument("--workloads", type=Path, default=sampling.WORKLOADS, help="another file of bench_ functions")
-    made.add_argument("--repository", type=Path, default=ROOT, help="another project's git repository")
+    made.add_argument("--repository", type=Path, default=builds.ROOT, help="another project's git repository")
     made.add_argument("--package", default="mipp", help="the package that must come from the build")
     made.add_argument(
         "--builds", type=Path, default=None, help="folder of builds (default: MIPP_BENCH_BUILDS, a cache)"
@@ -48,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = parser()
     asked = p.parse_args(arguments)
     if asked.self_test:
-        from benchmarks import proof
-
         return proof.main(["--runs", str(asked.self_test)])
     if not asked.base:
         p.error("BASE is missing")

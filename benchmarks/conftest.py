@@ -1,4 +1,4 @@
-"""What every benchmark carries: the machine, its tier and sizes, and a baseline of the same run.
+"""Facts in every benchmark's ``extra_info``: the machine, its tier and sizes, and a baseline of the same run.
 
 One BLAS thread for the baselines, and a closing table of what the benchmarks found out beside their times.
 """

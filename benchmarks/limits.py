@@ -1,4 +1,4 @@
-"""What the project promises, against the same work beside it: ``python -m benchmarks.limits [--quick] [--only ..]``.
+"""Promises of the project against their baselines: ``python -m benchmarks.limits [--quick] [--only ..]``.
 
 Each line is measured in turns (A B B A) in this run: medians, and the median ratio of pairs against its limit. Limits
 are those of a machine with AMX; on others the lines show what its best tier reaches. ``--quick`` takes seconds and its
@@ -69,8 +69,8 @@ class Sizes:
     quick: bool
 
 
-def answers(queries: int, rows: int, dtype: type) -> np.ndarray:
-    """As the servers allocate them, pages touched."""
+def score_shares(queries: int, rows: int, dtype: type) -> np.ndarray:
+    """An array for score shares as the servers allocate it, pages touched."""
     out = aligned_words(queries, rows, np.dtype(dtype))
     out.fill(0)
     return out
@@ -78,7 +78,7 @@ def answers(queries: int, rows: int, dtype: type) -> np.ndarray:
 
 def product(stored: np.ndarray, queries: int, threads: int = 1, out: np.ndarray | None = None) -> Call:
     columns = random_words((queries, stored.shape[1]), stored.dtype.type, 6)
-    into = answers(queries, len(stored), stored.dtype.type) if out is None else out
+    into = score_shares(queries, len(stored), stored.dtype.type) if out is None else out
     return lambda: ring.matmul(stored, columns, out=into, threads=threads)
 
 
@@ -127,9 +127,9 @@ def key_centre(sizes: Sizes) -> Iterator[Line]:
     stored = random_words((rows, DIM), U32)
     schedules = _core.KeySchedules(bytes(range(32)), np.zeros((1, 50), np.uint8), 1)
     for queries in (1, 256):
-        columns, out = random_words((queries, DIM), U32, 6), answers(queries, rows, U32)
+        columns, out = random_words((queries, DIM), U32, 6), score_shares(queries, rows, U32)
         ours = timed(lambda c=columns, o=out: _core.keystream_matmul(schedules, one, one, np.full(1, rows), c, o, 1))
-        theirs = timed(product(stored, queries, out=answers(queries, rows, U32)))
+        theirs = timed(product(stored, queries, out=score_shares(queries, rows, U32)))
         pairs = in_turns(ours, theirs, sizes.rounds if queries == 1 else max(3, sizes.rounds // 3))
         yield Line.share(f"key centre, uint32, {queries} queries", "stored rows", pairs, 1.1)
 
@@ -161,7 +161,7 @@ def end_to_end(sizes: Sizes) -> Iterator[Line]:
 
 
 def memory(sizes: Sizes) -> Iterator[Line]:
-    """How much the resident memory of a process grows that opens both clouds and answers a batch of 256 queries."""
+    """Growth of the resident memory of a process that opens both clouds and searches a batch of 256 queries."""
     rows = sizes.rows
     vectors = np.random.default_rng(1).integers(-7, 8, (rows, DIM)).astype(np.float32)
     queries = vectors[:256].copy()

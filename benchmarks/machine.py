@@ -1,4 +1,4 @@
-"""What machine a figure was measured on: facts, and a fingerprint of those that matter when figures are compared."""
+"""Facts of the machine that figures were measured on, and a fingerprint of those that comparisons need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fingerprint(of: dict[str, str | int | None] | None = None) -> str:
 
 
 def line(of: dict[str, str | int | None]) -> str:
-    """One line for people."""
+    """One line for printing."""
     return (
         f"machine {fingerprint(of)}: {of['cpu']}, {of['cores']} cores, level {of['level']}, {of['memory_gib']} GiB, "
         f"Linux {of['kernel']}, Python {of['python']}, numpy {of['numpy']}, BLAS {of['blas'] or 'unknown'}"
@@ -54,7 +54,7 @@ def busy() -> str | None:
 
 
 def head(schema: str, *, quick: bool, busy: str | None) -> dict[str, object]:
-    """What a file of results begins with."""
+    """Head of a file of results."""
     now = datetime.now(UTC).isoformat()
     of = facts()
     known = {"fingerprint": fingerprint(of), **of}

@@ -34,7 +34,7 @@ SCHEMA = "mipp-peers-1"
 
 
 class Missing(Exception):
-    """A peer is not here; says what it needs."""
+    """A peer is not installed; the message names what it needs."""
 
 
 @dataclass
@@ -263,7 +263,7 @@ WORKS: dict[str, Callable[[Scale], Iterator[Row]]] = {
 
 
 def versions() -> dict[str, str]:
-    """Of what took part and is installed here."""
+    """Versions of the installed libraries that took part."""
     found = {"python": platform.python_version()}
     for name in ("numpy", "faiss-cpu", "phe", "gmpy2", "tenseal", "mipp"):
         try:

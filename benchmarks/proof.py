@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.compare import ROOT
 from benchmarks.tracking import builds, sampling, stats
 
 SOURCE = Path("csrc/ring/ring.cpp")
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = asked.builds or builds.default_cache()
     try:
         base, same, slow = (
-            builds.build(ROOT, builds.WORKING_TREE, cache, edit) for edit in (None, change_nothing, slow_down)
+            builds.build(builds.ROOT, builds.WORKING_TREE, cache, edit) for edit in (None, change_nothing, slow_down)
         )
     except builds.BuildError as error:
         print(error, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""How the products grow: ``python -m benchmarks.scale [--quick] [--json FILE] [--plot FILE.png]``.
+"""Growth of products with rows and queries: ``python -m benchmarks.scale [--quick] [--json FILE] [--plot FILE.png]``.
 
 10,000 to 8,000,000 rows of 128 words, 1 to 1024 queries, u32 and u16, one and all threads. Rows are computed in blocks
-so that the answers of a block stay below ``--block-mib``; memory is rows plus one block. Beside each figure the limit
-of this machine's memory, measured in turn with it: rows read once, answers written once.
+so that the score shares of a block stay below ``--block-mib``; memory is rows plus one block. Beside each figure the
+limit of this machine's memory, measured in turn with it: rows read once, score shares written once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ QUICK_ROWS, QUICK_QUERIES = (2_000, 20_000), (1, 16)
 
 @dataclass
 class Figure:
-    """One size: the median time, and what it means."""
+    """One size: the median time, and speeds."""
 
     kind: str
     threads: int
@@ -50,21 +50,21 @@ class Figure:
     ns_per_row: float
     gb_per_s: float
     g_products_per_s: float
-    #: time of reading rows and writing answers at memory's speed of the moment; how many times as long it took
+    #: time of reading rows and writing score shares at memory's speed of the moment; measured time over it
     limit_s: float
     over_limit: float
-    #: peak of the process while it ran; what it had before, rows and one block of answers
+    #: peak of the process while it ran; memory before, plus rows and one block of score shares
     peak_mib: float
     expected_mib: float
 
 
 def block_of(rows: int, queries: int, size: int, mib: int) -> int:
-    """Rows of a block whose answers take at most ``mib`` MiB: a multiple of 64, at least 64."""
+    """Rows of a block whose score shares take at most ``mib`` MiB: a multiple of 64, at least 64."""
     return max(64, min(rows, (mib << 20) // (queries * size)) // 64 * 64)
 
 
 def blocks(stored: np.ndarray, columns: np.ndarray, out: np.ndarray, threads: int) -> None:
-    """All products, block by block into the same answers."""
+    """All products, block by block into the same array."""
     step = out.shape[1]
     for start in range(0, len(stored), step):
         part = stored[start : start + step]
@@ -72,7 +72,7 @@ def blocks(stored: np.ndarray, columns: np.ndarray, out: np.ndarray, threads: in
 
 
 def reset_peak() -> None:
-    """Starts the kernel's count of peak memory anew; where it cannot, the peak is that of the whole run."""
+    """Resets the kernel's peak of memory; where that fails, the peak is that of the whole run."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -104,9 +104,9 @@ def figure(
         times.append(seconds(lambda: blocks(stored, columns, out, threads)))
         if len(times) <= 5:
             speeds.append(memory.once())
-    took, read, answers = statistics.median(times), stored.nbytes, rows * queries * size
+    took, read, written = statistics.median(times), stored.nbytes, rows * queries * size
     reads, writes = (statistics.median(side) for side in zip(*speeds, strict=True))
-    limit = (read / reads + answers / writes) / 1e9
+    limit = (read / reads + written / writes) / 1e9
     return Figure(
         kind, threads, rows, queries, out.shape[1], took, len(times), 1e9 * took / rows, read / took / 1e9,
         rows * DIM * queries / took / 1e9, limit, took / limit, peak_mib(), before + (read + out.nbytes) / 2**20,
@@ -114,7 +114,7 @@ def figure(
 
 
 def measure(asked: argparse.Namespace, memories: dict[int, Memory]) -> Iterator[Figure]:
-    """All sizes; rows are held for one size at a time, so that peaks mean something."""
+    """All sizes; rows are held for one size at a time, so that peaks are those of one size."""
     for kind in asked.kinds:
         for rows in asked.rows:
             reset_peak()
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--queries", type=int, nargs="+")
     parser.add_argument("--kinds", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--block-mib", type=int, default=64, help="answers of a block, at most")
+    parser.add_argument("--block-mib", type=int, default=64, help="most MiB of score shares in a block")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each size")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")

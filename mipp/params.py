@@ -42,6 +42,12 @@ def scheme_name(name: str) -> str:
     ------
     ParameterError
         No text.
+
+    Examples
+    --------
+    >>> from mipp.params import scheme_name
+    >>> scheme_name("paillier")
+    'paillier'
     """
     if not isinstance(name, str):
         raise ParameterError(f"a scheme is named by text, not {type(name).__name__}")

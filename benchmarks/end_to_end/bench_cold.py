@@ -36,7 +36,7 @@ class Cold:
         self.server = self.deployment.servers[1]
         (self.path,) = (folder / "servers/1/shares").glob("*/*")
         self.size = self.path.stat().st_size
-        self.column = rng.integers(0, 1 << 32, (1, DIM), np.uint32)
+        self.share = rng.integers(0, 1 << 32, (1, DIM), np.uint32)
         self.out = np.zeros((1, ROWS), np.uint32)
         self.buffer = bytearray(8 << 20)
 
@@ -53,7 +53,7 @@ class Cold:
     def product(self, check):
         self.server.store.views.check = check
         view = self.server.store.view(self.owner)
-        self.server.rows(Plan([view], view.ids)).product(self.column, 0, ROWS, self.out)
+        self.server.rows(Plan([view], view.ids)).product(self.share, 0, ROWS, self.out)
 
     def cold(self, call):
         self.evict()

@@ -1,4 +1,4 @@
-"""What an owner waits for: encrypting rows, and uploading them to the store.
+"""Work of an owner: encrypting rows, and uploading them to the store.
 
 ``pytest benchmarks/end_to_end/bench_owner.py``; ``MIPP_BENCH_ROWS`` sets the number of rows (1,000,000; uploads have a
 tenth), ``MIPP_BENCH_ROUNDS`` the rounds. Limit: shares of a million rows for two clouds take at most 1.5 s on two
@@ -27,7 +27,7 @@ def describe(benchmark, name, threads, rows, **facts):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def bench_share_rows(benchmark, threads):
-    """Against copying the same rows into both outputs: what writing two shares costs at least."""
+    """Against copying the same rows into both outputs: the least cost of writing two shares."""
     rows = np.random.default_rng(2).integers(-127, 128, (ROWS, DIM), np.int32)
     keys = OwnerKeys(os.urandom(32), os.urandom(16), os.urandom(16), Params(3, 1, 32))
     facts = compare(

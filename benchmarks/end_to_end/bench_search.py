@@ -1,9 +1,9 @@
 """User.search in an embedded deployment against the work that it cannot avoid, and many small batches against one.
 
-``pytest benchmarks/end_to_end/bench_search.py``; ``MIPP_BENCH_ROWS`` sets the number of rows (1,000,000), of which
-the small batches have ten each, ``MIPP_BENCH_ROUNDS`` the rounds. A batch of queries by rows against all answers at
-once holds 12 bytes a query and row in the latter. Limits: a search of one batch takes at most 1.3
-times the sum of its three products and zero shares; many batches take at most 3 times as long as one.
+``pytest benchmarks/end_to_end/bench_search.py``; ``MIPP_BENCH_ROWS`` sets the number of rows (1,000,000), of which the
+small batches have ten each, ``MIPP_BENCH_ROUNDS`` the rounds. A batch of queries by rows against all score shares at
+once holds 12 bytes a query and row in the latter. Limits: a search of one batch takes at most 1.3 times the sum of its
+three products and zero shares; many batches take at most 3 times as long as one.
 """
 
 import os
@@ -147,12 +147,12 @@ def bench_small_batches_to_one(benchmark, one_batch, small_batches, threads):
 
 @pytest.mark.parametrize("queries", [64, 256])
 def bench_batch_by_rows(benchmark, one_batch, vectors, monkeypatch, queries):
-    """A batch whose answers come some rows at a time; beside it with all answers at once."""
+    """A batch whose score shares come some rows at a time; beside it with all at once."""
     user, asked = one_batch.user, vectors[:queries]
 
     def whole():
         with monkeypatch.context() as patch:
-            patch.setattr("mipp.rpc.blocks.LEAST_ROWS", 1 << 62)
+            patch.setattr("mipp.schemes.shares.LEAST_ROWS", 1 << 62)
             return seconds(lambda: user.nearest(asked, K, ranking="user"))
 
     for party in (*one_batch.deployment.servers.values(), user):

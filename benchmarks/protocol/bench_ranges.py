@@ -1,4 +1,4 @@
-"""What it costs that ranges are enforced: certificates of rows, and the check of a query in a whole search.
+"""Costs of enforced ranges: certificates of rows, and the check of a query in a whole search.
 
 ``pytest benchmarks/protocol/bench_ranges.py --benchmark-enable``. ``MIPP_BENCH_ROWS`` sets another largest number of
 rows. A search with the check is paired with one without, in turn, in one process.
@@ -85,7 +85,7 @@ def unchecked():
         yield
 
 
-@pytest.mark.parametrize("kind", ["search", "match"])
+@pytest.mark.parametrize("kind", ["search", "range search"])
 @pytest.mark.parametrize("rows", [ROWS // 100, ROWS])
 def bench_checked_query(benchmark, tmp_path, rows, kind):
     rng = np.random.default_rng(1)

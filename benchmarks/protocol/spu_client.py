@@ -36,7 +36,7 @@ def public_of(scores):
 
 
 def our_threshold(scores):
-    """Match bits of ``score >= THETA``."""
+    """Bits of ``score >= THETA``."""
     parts, public = shared(scores), public_of(scores)
     out = run_local(lambda party: threshold(party, parts[party.index], public, THETA), KEYS)
     return combine_matches(list(out.values()))[0]
@@ -83,10 +83,10 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{work}\n")
         self._process.stdin.flush()
-        answer = self._line()
-        if not answer["exact"]:
+        reply = self._line()
+        if not reply["exact"]:
             raise RuntimeError(f"SPU's result of {work} is wrong")
-        return answer["seconds"]
+        return reply["seconds"]
 
     def __enter__(self) -> Peer:
         return self

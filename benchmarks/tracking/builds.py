@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+#: the repository that these benchmarks belong to
+ROOT = Path(__file__).resolve().parents[2]
 #: not part of what is built
 UNBUILT = (".ci/", ".github/", "benchmarks/", "tests/")
 WORKING_TREE = "working tree"
@@ -82,7 +84,7 @@ def export(repository: Path, tree: str, target: Path) -> None:
 
 
 def key_of(source: Path) -> str:
-    """Hash of all files, and of what compiles and runs them."""
+    """Hash of all files, of interpreter, compiler and flags."""
     digest = hashlib.sha256(toolchain().encode())
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         name = path.relative_to(source).as_posix()
@@ -93,7 +95,7 @@ def key_of(source: Path) -> str:
 
 
 def toolchain() -> str:
-    """What compiles and runs a build: interpreter, compiler, flags of the environment."""
+    """Facts that a build depends on: interpreter, compiler, flags of the environment."""
     command = os.environ.get("CXX", "c++")
     try:
         compiler = subprocess.run([command, "--version"], capture_output=True, text=True).stdout.split("\n")[0]

@@ -35,7 +35,7 @@ class CountError(RuntimeError):
 
 
 def missing() -> str | None:
-    """What counting needs and this machine lacks."""
+    """Tools that counting needs and this machine lacks."""
     if not shutil.which("valgrind"):
         return "valgrind is not installed"
     if not Path("/usr/include/valgrind/callgrind.h").exists():

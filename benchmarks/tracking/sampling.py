@@ -28,12 +28,12 @@ WORKLOADS = Path(__file__).with_name("workloads.py")
 
 
 class WorkerError(RuntimeError):
-    """A worker could not do what it was asked for."""
+    """A worker could not carry out a request."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """Amounts of measurement."""
 
     launches: int = 8
     #: while the verdict is unclear, more, up to this
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """Slower only if the fresh processes say so, too."""
+        """Slower only if fresh processes confirm it."""
         if self.error:
             return "error"
         first = stats.verdict(self.interval, self.plan.threshold)
@@ -85,7 +85,7 @@ class Worker:
             os.sched_setaffinity(self._process.pid, {core})
 
     def ask(self, do: str, **what: object) -> dict:
-        """Answer of the worker; WorkerError if it has none."""
+        """Reply of the worker; WorkerError if it has none."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
@@ -95,10 +95,10 @@ class Worker:
             line = ""
         if not line:
             raise WorkerError(f"a worker ended with code {self._process.wait()}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(answer["error"])
-        return answer
+        reply = json.loads(line)
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return reply
 
     def close(self) -> None:
         """Asks it to end, so that it releases what it holds; ends it after a while."""

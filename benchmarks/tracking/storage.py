@@ -44,7 +44,7 @@ class Point:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What figures have in common that may be compared."""
+        """Equal for figures that may be compared."""
         return self.name, self.fingerprint, self.setting
 
 
@@ -56,7 +56,7 @@ def save(
     facts: dict,
     repository: Path,
 ) -> Path:
-    """Append a run: HEAD's samples as the figures, what was found in ``extra_info``; the file's path.
+    """Append a run: HEAD's samples as the figures, other results in ``extra_info``; the file's path.
 
     ``counts``: instructions of (base, head) by workload and tier.
     """
@@ -176,7 +176,7 @@ def instant(text: str) -> datetime:
 
 
 def setting(found: dict) -> str:
-    """What a figure depends on beside the machine: sizes, threads, tier, device, clock."""
+    """Settings that a figure depends on, beside the machine: sizes, threads, tier, device, clock."""
     sizes = found.get("sizes") or {}
     said = {f"{name}": value for name, value in sorted(sizes.items())} if isinstance(sizes, dict) else {"sizes": sizes}
     said |= {name: found[name] for name in SETTINGS if found.get(name) is not None}

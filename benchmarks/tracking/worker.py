@@ -1,7 +1,7 @@
 """A process with one build loaded, asked for samples: ``python worker.py BUILD WORKLOADS PACKAGE [count LIBRARY]``.
 
 Stands alone: imports nothing of the benchmarks, so that only the build named is used. Each line read is a JSON object
-with ``do``; each line written answers it, ``{"error": ...}`` included.
+with ``do``; each line written is the reply, ``{"error": ...}`` included.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ class Worker:
         gc.collect()
 
     def prepare(self, name):
-        """Makes it anew; seconds of a call, the fastest of some after a first one, and of making it."""
+        """Makes it again; seconds of a call, the fastest of some after a first one, and of making it."""
         begin = time.perf_counter()
         self.make(name)
         self.call()
@@ -114,7 +114,7 @@ def main():
     if sys.argv[4:5] == ["count"]:
         return count(Worker(workloads), ctypes.CDLL(sys.argv[5]), sys.argv[6:])
     # samples are read on this stream; what workloads print goes elsewhere
-    answers, sys.stdout = sys.stdout, sys.stderr
+    replies, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(workloads)
     gc.disable()
     for line in sys.stdin:
@@ -122,17 +122,17 @@ def main():
         do = request.pop("do")
         try:
             if do == "list":
-                answer = {"names": list(workloads), "counted": [n for n, f in workloads.items() if counted(f)]}
-                answer |= levels()
+                reply = {"names": list(workloads), "counted": [n for n, f in workloads.items() if counted(f)]}
+                reply |= levels()
             elif do == "prepare":
-                answer = worker.prepare(**request)
+                reply = worker.prepare(**request)
             elif do == "sample":
-                answer = worker.sample(**request)
+                reply = worker.sample(**request)
             else:
-                answer = worker.drop() or {}
+                reply = worker.drop() or {}
         except Exception as error:  # said to the asker, which leaves the workload out
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies, flush=True)
     worker.drop()
 
 

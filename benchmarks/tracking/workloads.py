@@ -1,4 +1,4 @@
-"""What ``benchmarks.compare`` times by default: small, quick, on one thread, on data made by formula.
+"""Workloads of ``benchmarks.compare``: small, quick, on one thread, on data made by formula.
 
 Each function ``bench_NAME`` makes its data and returns a call without arguments, or yields it and cleans up after. A
 parameter ``small`` says that instructions are counted: make it a few million of them. The same file runs on both
@@ -105,8 +105,8 @@ def bench_share_rows(small=False):
 def bench_reconstruct_top_k(small=False):
     from mipp.sharing import top_k
 
-    answers = [words((1, 20_000 if small else 400_000), np.uint32, seed) for seed in range(3)]
-    return lambda: top_k(answers, 10, threads=1)
+    scores = [words((1, 20_000 if small else 400_000), np.uint32, seed) for seed in range(3)]
+    return lambda: top_k(scores, 10, threads=1)
 
 
 def bench_slice_bits(small=False):

@@ -248,7 +248,7 @@ def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> n
     if image is not None:
         if not deployment.config.descriptor:
             raise ParameterError("this index holds vectors; search with --vector FILE")
-        from ..client.ingest import query_vector
+        from ..client.image_features import query_vector
 
         return query_vector(deployment.config, image)
     from ..io.vectors import load_vector

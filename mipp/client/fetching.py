@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +21,13 @@ from ..errors import (
 from ..rpc import messages as m
 from ..rpc.associated_data import image_seal_info
 from ..rpc.failures import error_from_wire
-from ..rpc.limits import FETCH_IMAGES, HEAD_BYTES
-from ..rpc.names import safe_name
+from ..rpc.limits import FETCH_IMAGES
+from .image_file import parse_image
 from .image_ids import image_rows, several_images
 from .indexing import IndexClient
 from .results import FetchedImage, Hit
 
-__all__ = ["Fetcher", "parse_image"]
+__all__ = ["Fetcher"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
@@ -36,25 +35,6 @@ Place = tuple[bytes, bytes, int]
 _ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
 #: stand for an owner in ids of images: nobody has the batch, or several do
 _NOBODY, _SEVERAL = bytes(16), b"several owners.."
-
-
-def parse_image(plain: bytes) -> tuple[str, bytes]:
-    """Name, made safe, and content of a decrypted image file.
-
-    The owner wrote it, and owners may be hostile: a length of 4 bytes, that many bytes of a JSON object with the name,
-    then the content. MessageError for anything else.
-    """
-    size = int.from_bytes(plain[:4], "big")
-    if len(plain) < 4 or size > HEAD_BYTES or 4 + size > len(plain):
-        raise MessageError("the header of the image has a wrong length")
-    try:
-        head: Any = json.loads(plain[4 : 4 + size].decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise MessageError("the header of the image is no JSON") from None
-    name = head.get("name", "") if isinstance(head, dict) else None
-    if not isinstance(name, str):
-        raise MessageError("the header of the image holds no name")
-    return safe_name(name), plain[4 + size :]
 
 
 class Fetcher:
@@ -172,8 +152,8 @@ class _Opener:
         out = []
         for i, pair in enumerate(pairs):
             try:
-                plain = self._open(i, pair, parts, replies)
-                out.append(FetchedImage(*pair[1:], *parse_image(plain)))
+                name, metadata, content = parse_image(self._open(i, pair, parts, replies))
+                out.append(FetchedImage(*pair[1:], name, content, metadata=metadata))
             except MippError as error:
                 out.append(_failed(pair, error))
         return out

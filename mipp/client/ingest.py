@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import features
 from ..encoding import Encoding
-from ..errors import DeploymentError, ImageError, MippError, NotFoundError, ParameterError
+from ..errors import ImageError, MippError, NotFoundError
 from ..io.files import read_regular, shown
-from ..rpc.description import DeploymentConfig
+from .image_features import image_reason, index_descriptor
+from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
 from .journal_recovery import follow_servers, rows_digest
-from .owner import IMAGE_FILE_BYTES, ImageOwner
+from .rows import RowOwner
 
-__all__ = ["AddReport", "add_images", "add_vectors", "index_descriptor", "query_vector"]
+__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "rows_label"]
 
 IMAGE_CHUNK = 128
 #: files that are held in memory at once
@@ -43,40 +45,6 @@ class AddReport:
     replaced: int = 0
 
 
-def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
-    """The descriptor of an index of images.
-
-    Raises
-    ------
-    ParameterError, DeploymentError
-        An index of vectors that users bring; one whose features are of another version than this program's.
-    """
-    if not config.descriptor:
-        raise ParameterError("this index holds vectors that users bring; add or search with vectors")
-    found = features.get(config.descriptor)
-    if found.version != config.descriptor_version:
-        raise DeploymentError(
-            f"this index holds {config.descriptor} of version {config.descriptor_version}, this program makes version "
-            f"{found.version}; features of both are not comparable: make the index anew"
-        )
-    return found
-
-
-def query_vector(config: DeploymentConfig, image: str | Path) -> np.ndarray:
-    """Embedded features (dim,) of one image file; ImageError if it cannot be read. Else as :func:`index_descriptor`."""
-    descriptor = index_descriptor(config)
-    content = read_regular(Path(image), IMAGE_FILE_BYTES, refused=ImageError)
-    got = features.extract([content], descriptor, window=config.window)
-    if got.errors:
-        raise ImageError(f"{image}: {_reason(got.errors[0][2])}")
-    return np.asarray(descriptor.embed(got.values))[0]
-
-
-def _reason(text: str) -> str:
-    """Why an image that came as bytes was refused, without the name that bytes go by."""
-    return text.removeprefix("image data: ")
-
-
 @dataclass
 class _Chunk:
     """Files that are added together, and where those lie whose content is there already."""
@@ -97,9 +65,10 @@ def _place(path: Path) -> Path:
 
 
 def add_images(
-    owner: ImageOwner,
+    owner: RowOwner,
     paths: Sequence[Path],
     *,
+    metadata: Mapping[Path, Mapping[str, Any]] | None = None,
     workers: int | None = None,
     chunk: int = IMAGE_CHUNK,
     progress: Progress | None = None,
@@ -107,19 +76,23 @@ def add_images(
 ) -> AddReport:
     """Extract, encode, encrypt and upload image files, ``chunk`` at a time (fewer if they are large).
 
+    ``metadata``: by path, what is kept encrypted with an image. All of it is checked before anything is sent.
+
     Content that the owner has already is skipped, whatever the file's name, so an interrupted call is resumed by the
     same call, and moved or copied files are not added again. A file whose content changed since it was added is
     added, and then the rows of its old content are deleted, unless another file holds it. A broken file is reported
     and left out; the rest goes on. One process at a time adds for an owner (``owner.adding``).
     """
-
     descriptor = index_descriptor(owner.config)
+    known = dict(metadata or {})
+    for what in known.values():
+        check_image(("", b"", what))
     report = AddReport()
     with owner.adding:
         _follow(owner)
         there: set[str] = set()  # what this call added
         for part in _chunks(paths, chunk, owner, there, report):
-            refused = _add_chunk(owner, part, descriptor, workers, seconds, report) if part.paths else {}
+            refused = _add_chunk(owner, part, descriptor, known, workers, seconds, report) if part.paths else {}
             there.update(label for label in part.labels if label not in refused)
             files = [*zip(part.paths, part.labels, strict=True), *part.copies]
             report.errors += [(str(path), refused[label]) for path, label in files if label in refused]
@@ -133,9 +106,7 @@ def add_images(
     return report
 
 
-def _chunks(
-    paths: Sequence[Path], most: int, owner: ImageOwner, there: set[str], report: AddReport
-) -> Iterator[_Chunk]:
+def _chunks(paths: Sequence[Path], most: int, owner: RowOwner, there: set[str], report: AddReport) -> Iterator[_Chunk]:
     """Files read once each; those whose content is there already, or is read twice, are only noted."""
     part, size = _Chunk(), 0
     for path in paths:
@@ -164,9 +135,10 @@ def _chunks(
 
 
 def _add_chunk(
-    owner: ImageOwner,
+    owner: RowOwner,
     part: _Chunk,
     descriptor: features.Descriptor,
+    metadata: Mapping[Path, Mapping[str, Any]],
     workers: int | None,
     seconds: dict[str, float] | None,
     report: AddReport,
@@ -177,7 +149,7 @@ def _add_chunk(
     got = features.extract(part.contents, descriptor, workers=workers, window=owner.config.window)
     if seconds is not None:
         seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
-    refused = {part.labels[i]: _reason(text) for i, _, text in got.errors}
+    refused = {part.labels[i]: image_reason(text) for i, _, text in got.errors}
     kept = [int(i) for i in got.kept]
     if not kept:
         return refused
@@ -193,7 +165,7 @@ def _add_chunk(
         report.skipped += len(good) - len(new)
         kept = [kept[n] for n in new]
         if kept:
-            images = [(part.paths[i].name, part.contents[i]) for i in kept]
+            images: list[Image] = [(part.paths[i].name, part.contents[i], metadata.get(part.paths[i])) for i in kept]
             ids = owner.add_vectors(values[new], images, labels=[part.labels[i] for i in kept])
             report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
     return refused
@@ -215,17 +187,17 @@ def _refused(encoding: Encoding, values: np.ndarray) -> list[str]:
         return out
 
 
-def _follow(owner: ImageOwner) -> None:
+def _follow(owner: RowOwner) -> None:
     with owner.turn:
-        follow_servers(owner, _rows_label)
+        follow_servers(owner, rows_label)
 
 
-def _rows_label(digest: str, number: int) -> str:
+def rows_label(digest: str, number: int) -> str:
     """Label of the n-th part with these encoded rows."""
     return f"rows {digest} {number}"
 
 
-def _drop_replaced(owner: ImageOwner, report: AddReport) -> None:
+def _drop_replaced(owner: RowOwner, report: AddReport) -> None:
     """Delete the rows of content that files held before they were changed; what replaces it is there for good."""
     if owner.journal is None:
         return
@@ -240,7 +212,7 @@ def _drop_replaced(owner: ImageOwner, report: AddReport) -> None:
             report.replaced += owner.delete(ids)
 
 
-def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
+def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
     """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
 
     ``data`` is what :func:`mipp.io.vectors.load_vectors` gave for ``path``, which names them in journal and report. All
@@ -261,9 +233,9 @@ def add_vectors(owner: ImageOwner, path: Path, data: np.ndarray, *, progress: Pr
         digest.update(part.data.cast("B"))
         same = rows_digest(encoded)
         number = 0
-        while _rows_label(same, number) in labels:  # a file may hold the same rows several times
+        while rows_label(same, number) in labels:  # a file may hold the same rows several times
             number += 1
-        labels.append(_rows_label(same, number))
+        labels.append(rows_label(same, number))
     report = AddReport()
     with owner.adding:
         _follow(owner)

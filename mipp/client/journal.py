@@ -294,6 +294,14 @@ class Journal:
             "AND label NOT IN (SELECT label FROM files WHERE old=0) ORDER BY batch, row"
         )
 
+    def images(self) -> list[tuple[Path | None, bytes, int]]:
+        """Path, batch and row of what was added one row at a time: images. None for a path that is not known."""
+        known = self._all(
+            "SELECT f.place, f.path, i.batch, i.row FROM items i LEFT JOIN files f ON f.label=i.label AND f.old=0 "
+            "WHERE i.count=1"
+        )
+        return [(None if place is None else self._opened(place, sealed), b, row) for place, sealed, b, row in known]
+
     # --- the first version --------------------------------------------------------------------------------------
 
     def _is_clear(self) -> bool:

@@ -15,9 +15,9 @@ from ..crypto import box, schedule
 from ..errors import AuthenticationError, IntegrityError, MessageError, ShapeError, StoreError
 from ..rpc import messages as m
 from ..rpc.limits import FETCH_IMAGES
-from .fetching import parse_image
+from .image_file import parse_image
 from .journal import image_label
-from .owner import ImageOwner
+from .rows import RowOwner
 
 __all__ = ["follow_servers", "rows_digest"]
 
@@ -30,7 +30,7 @@ def rows_digest(encoded: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(encoded).data.cast("B")).hexdigest()
 
 
-def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
+def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     """Bring an owner's journal up to what the servers hold; how many batches had to be read back.
 
     Call it while holding ``owner.turn``. Reads a batch back only if the journal does not know it; one that no cloud can
@@ -49,7 +49,7 @@ def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
     unknown = 0
     for batch, known in journal.differing(live).items():
         try:
-            server, got = owner._fetch_anywhere(batch)
+            server, got = owner.fetch_anywhere(batch)
         except (StoreError, IntegrityError):  # no cloud can read it now; tried again next time
             continue
         rows = [int(r) for r in got.ordinals]
@@ -59,7 +59,7 @@ def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
         unknown += 1
         labels = [(image_label(digest), row, 1) for row, digest in _images(owner, batch, rows, got)]
         if not labels and len(rows) == got.rows:
-            digest, number = rows_digest(owner._opened(got, server, batch)), 0
+            digest, number = rows_digest(owner.opened(got, server, batch)), 0
             while journal.has(part_label(digest, number)):
                 number += 1
             labels = [(part_label(digest, number), 0, len(rows))]
@@ -67,9 +67,9 @@ def follow_servers(owner: ImageOwner, part_label: PartLabel) -> int:
     return unknown
 
 
-def _images(owner: ImageOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -> Iterator[tuple[int, str]]:
+def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -> Iterator[tuple[int, str]]:
     """Row and SHA-256 of each image of a batch that a cloud still has and the owner's keys open."""
-    key_part, cloud_part = owner._image_parts()
+    key_part, cloud_part = owner.image_parts()
     ids = [
         batch_id.tobytes() + int(row).to_bytes(8, "big")
         for batch_id, row in zip(got.origin_batch, got.origin_row, strict=True)
@@ -82,13 +82,13 @@ def _images(owner: ImageOwner, batch: bytes, rows: Sequence[int], got: m.Shares)
             parts = schedule.image_part(key_part, image), schedule.image_part(cloud_part, image)
             try:
                 plain = box.open_image(*parts, owner.config.id, owner.id, image, blob)
-                yield row, hashlib.sha256(parse_image(plain)[1]).hexdigest()
+                yield row, hashlib.sha256(parse_image(plain)[2]).hexdigest()
             except (AuthenticationError, MessageError):
                 missing.append(row)
         places = {row: places[row] for row in missing}
 
 
-def _files(owner: ImageOwner, server: int, batch: bytes, rows: list[int]) -> Iterator[tuple[int, bytes]]:
+def _files(owner: RowOwner, server: int, batch: bytes, rows: list[int]) -> Iterator[tuple[int, bytes]]:
     """Encrypted files of rows from one cloud, in requests of a size that it answers."""
     waiting = [rows[i : i + FETCH_IMAGES] for i in range(0, len(rows), FETCH_IMAGES)][::-1]
     while waiting:

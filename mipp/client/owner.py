@@ -1,542 +1,130 @@
-"""The image owner: encrypts under its own keys, uploads, grants, deletes, forgets."""
+"""The image owner: adds image files and lists them; rows and grants are in ``rows.py`` and ``granting.py``."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+from ..errors import ParameterError
+from ..io.walk import walk_images
+from . import ingest
+from .granting import GrantInfo
+from .journal_recovery import follow_servers
+from .rows import RowOwner, StoredBatch
 
-from ..crypto import box, schedule, signing
-from ..errors import (
-    AccessDeniedError,
-    ConflictError,
-    MessageError,
-    NotFoundError,
-    ParameterError,
-    ScoreRangeError,
-    ShapeError,
-    StoreError,
-    plain_text,
-)
-from ..mpc.facts import unrankable
-from ..rpc import messages as m
-from ..rpc.associated_data import owner_seal_info, shares_seal_info
-from ..rpc.chain import Content, pack_dead
-from ..rpc.channel import Channel
-from ..rpc.description import DeploymentConfig
-from ..rpc.grants import check_grant, read_grant
-from ..rpc.limits import IMAGE_BYTES
-from ..rpc.names import safe_name
-from ..rpc.wire import decode, unpack_frames
-from ..sharing import OwnerKeys, open_share, share_rows
-from .changes import ChangeMaker
-from .client import Client
-from .given import batch_id, expiry_seconds, user_id, whole_number
-from .image_ids import image_rows
-from .journal import Journal
-from .retry import ATTEMPTS, retry_conflicts
-
-__all__ = ["IMAGE_FILE_BYTES", "GrantInfo", "ImageOwner", "StoredBatch"]
-
-_NO_OFFSETS = np.empty(0, "<i8")
-#: room for header, name and tag of an encrypted image file
-_IMAGE_OVERHEAD = 4096
-#: most bytes of an image file that an owner can add
-IMAGE_FILE_BYTES = IMAGE_BYTES - _IMAGE_OVERHEAD
-_NO_IDS = np.empty((0, 16), np.uint8)
+__all__ = ["GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
 
 
 @dataclass(frozen=True)
-class StoredBatch:
-    """One batch as the servers have it: id, rows as uploaded, live rows, generation of its file.
+class OwnedImage:
+    """An image that an owner has in the index: where it was last seen, and its id.
 
-    ``refused``: which rows the servers found out of the encoding's range, so that they do not rank it, or nothing.
+    ``path`` is None if the journal knows no file that holds it, as when it was read back from the servers.
     """
 
-    id: bytes
-    rows: int
-    live: int
-    generation: int
-    refused: str = ""
+    path: Path | None
+    batch: bytes
+    row: int
+
+    @property
+    def id(self) -> str:
+        """``batchhex:row``"""
+        return f"{self.batch.hex()}:{self.row}"
 
 
-@dataclass(frozen=True)
-class GrantInfo:
-    """A grant in force, see :meth:`ImageOwner.grant`."""
-
-    user: bytes
-    version: int
-    expiry: int
-    rankings: tuple[str, ...]
-    max_k: int
-    scores: bool
-    quota: int
-    min_rows: int
-    revoked: bool
-
-
-class ImageOwner(Client):
+class ImageOwner(RowOwner):
     """An owner of images in one deployment.
 
-    Parameters
-    ----------
-    name : public
-    config, channel : the deployment and the way to its servers
-    root : 32 secret bytes from which all keys of this owner come
-    sign_seed : 32 secret bytes (Ed25519)
-    registration : 16 random bytes, public, new for each registration
-    journal : the owner's own record of which files went into which batch, or None
-    turn : held while a change is made, so that this owner's threads and processes do not compete for one place
-    adding : held while files are added, so that one process adds them and others find them there
+    Made by :meth:`mipp.Deployment.create_owner` and :meth:`mipp.Deployment.owner`; parameters as of
+    :class:`~mipp.client.rows.RowOwner`. Learns nothing about other owners' images. What it uploads is masked by
+    keystream that never repeats.
 
-    Learns nothing about other owners' images. What it uploads is masked by keystream that never repeats.
+    Examples
+    --------
+    >>> import tempfile, numpy as np, mipp
+    >>> with mipp.Deployment.create(tempfile.mkdtemp() + "/index", mipp.Encoding("cosine", 8)) as deployment:
+    ...     owner = deployment.create_owner("anna")
+    ...     added = owner.add_vectors(np.eye(8), [(f"{i}.png", b"...") for i in range(8)])
+    ...     owner.grant(deployment.create_user("ulla"))
+    ...     len(added), owner.batches()[0].live
+    (8, 8)
     """
 
-    def __init__(
+    def add_images(
         self,
-        name: str,
-        config: DeploymentConfig,
-        channel: Channel,
-        root: bytes,
-        sign_seed: bytes,
-        registration: bytes,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
-        threads: int | None = None,
-        journal: Journal | None = None,
-        turn: AbstractContextManager[Any] | None = None,
-        adding: AbstractContextManager[Any] | None = None,
-    ) -> None:
-        super().__init__(name, config, channel, sign_seed)
-        self.journal = journal
-        self.id = signing.party_id(signing.sign_public(sign_seed), registration)
-        self._root, self.threads = root, threads
-        self.keys = OwnerKeys(root, config.id, registration, config.params)
-        self._changes = ChangeMaker(self, turn)
-        #: held by who adds files of this owner, from the first file to the last
-        self.adding: AbstractContextManager[Any] = adding if adding is not None else threading.RLock()
-        #: the id of the user that has a name; set by the deployment
-        self.find_user: Callable[[str], bytes] | None = None
-        #: time spent so far in this process, by stage
-        self.seconds = {"encrypt": 0.0, "upload": 0.0}
+        metadata: Mapping[Any, Mapping[str, Any]] | None = None,
+        follow_links: bool = False,
+        workers: int | None = None,
+        progress: ingest.Progress | None = None,
+    ) -> ingest.AddReport:
+        """Add image files: extract features, encode, encrypt and upload; the same as ``mipp owner add``.
 
-    # --- registration -------------------------------------------------------------------------------------------
-
-    def register(self) -> None:
-        """Hand the key servers their keys and all servers their image parts, sealed. Again is harmless."""
-        public = signing.sign_public(self._seed)
-        key_part, cloud_part = self._image_parts()
-        sealed = []
-        for server, keys in sorted(self.config.servers.items()):
-            is_key = server in self.config.params.key_centres
-            secret = self.keys.server_key(server) + key_part if is_key else cloud_part
-            sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-        self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
-
-    def _image_parts(self) -> tuple[bytes, bytes]:
-        """The key centre's and the clouds' part of this owner's image keys; secret."""
-        bound = self._root, self.config.id, self.keys.registration
-        return schedule.key_centre_image_part(*bound), schedule.cloud_image_part(*bound)
-
-    @property
-    def checking(self) -> Callable[[int, int], None] | None:
-        """Called while the servers check the range of uploaded rows, with how many they have checked, and all."""
-        return self._changes.checking
-
-    @checking.setter
-    def checking(self, told: Callable[[int, int], None] | None) -> None:
-        self._changes.checking = told
-
-    @property
-    def turn(self) -> AbstractContextManager[Any]:
-        """Held while a change of this owner is made: by one of its threads and processes at a time, also twice."""
-        return self._changes.turn
-
-    # --- adding -------------------------------------------------------------------------------------------------
-
-    def add_vectors(
-        self,
-        vectors: np.ndarray,
-        images: Sequence[tuple[str, bytes] | None] | None = None,
-        *,
-        labels: Sequence[str] = (),
-    ) -> list[tuple[bytes, int]]:
-        """Encode, encrypt and upload one batch; returns when every server has it for good.
+        Content that this owner has already is skipped, so an interrupted call is resumed by the same call. A file whose
+        content changed since it was added replaces its old content. A file that cannot be read is reported and left
+        out; the rest goes on.
 
         Parameters
         ----------
-        vectors : (N, dim) features as the index's encoding wants them; secret
-        images : per row the file's name and bytes, stored encrypted; or None. Names are made safe
-            (:func:`mipp.rpc.names.safe_name`): files of any name can be added
-        labels : what the journal remembers the rows by: one for each row, or one for the whole batch
+        paths : str, path or sequence of them
+            Files, and folders that are searched for image files. Secret: servers learn no name and no content.
+        metadata : mapping, optional
+            By path, what is kept encrypted with an image and given back by :meth:`mipp.User.fetch`: a mapping of text
+            to what JSON can hold, at most 60 KiB. Only for files that are added by this call. Secret.
+        follow_links : bool
+            Whether links are followed that lead out of a folder that was named.
+        workers : int, optional
+            Processes that extract features; default one per processor.
+        progress : callable, optional
+            Called with the number of files that were gone through since the last call.
 
         Returns
         -------
-        list of (batch id, row)
-
-        Raises
-        ------
-        DTypeError, ShapeError, EncodingError, ScoreRangeError
-            Bad features; nothing was sent.
-        OutOfRangeError
-            The servers found rows out of the encoding's range, which this client would have refused: only a program
-            that bypasses :meth:`mipp.Encoding.encode_rows` meets it. It names the rows.
-        StoreError
-            A server could not keep the batch (disk full); it is on none then.
-        LimitError
-            The owner has as much as its card allows.
-
-        When another change of this owner takes the batch's place (the same keys are used elsewhere), the rows are
-        encrypted again under fresh keystream and sent again, a few times.
-        """
-        rows = self.config.encoding.encode_rows(vectors)
-        if not len(rows):
-            raise ShapeError("there are no rows to add")
-        images = None if images is None else list(images)
-        labels = [labels] if isinstance(labels, str) else list(labels)
-        if images is not None and len(images) != len(rows):
-            raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
-        if labels and len(labels) not in (1, len(rows)):
-            raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        return retry_conflicts(lambda: self._upload(rows, images=images, labels=labels))
-
-    def _upload(
-        self,
-        rows: np.ndarray,
-        *,
-        images: Sequence[tuple[str, bytes] | None] | None = None,
-        replaces: Sequence[bytes] = (),
-        parent: m.Head | None = None,
-        origin: tuple[np.ndarray, np.ndarray] | None = None,
-        labels: Sequence[str] = (),
-        moving: Sequence[tuple[bytes, int]] = (),
-    ) -> list[tuple[bytes, int]]:
-        p, began = self.config.params, time.perf_counter()
-        shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
-        files, offsets = self._seal_images(shared.nonce, images, len(rows))
-        encrypted = time.perf_counter()
-        none = np.zeros(len(rows) + 1, "<i8")
-        batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
-        msgs = {}
-        for server in sorted(self.config.servers):
-            cloud = server in p.clouds
-            msgs[server] = m.UploadOp(
-                shared.nonce,
-                len(rows),
-                self.config.encoding.encoded_dim,
-                self.config.encoding.hash,
-                sorted(replaces),
-                shared.shares[server] if cloud else np.empty((0, 0), p.dtype),
-                files if cloud else np.empty(0, np.uint8),
-                offsets if cloud else none,
-                batch_ids,
-                row_ids,
-            )
-        what = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
-        with self.turn:
-            if self.journal is not None and not replaces:
-                self.journal.begin(shared.nonce, labels, len(rows))
-            if self.journal is not None and moving:  # before it happens: a process that dies leaves both ids
-                self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
-            self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, what, parent)
-        self.seconds["encrypt"] += encrypted - began
-        self.seconds["upload"] += time.perf_counter() - encrypted
-        return [(shared.nonce, r) for r in range(len(rows))]
-
-    def _seal_images(
-        self, batch: bytes, images: Sequence[tuple[str, bytes] | None] | None, rows: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        offsets = np.zeros(rows + 1, "<i8")
-        if images is None:
-            return np.empty(0, np.uint8), offsets
-        key_part, cloud_part = self._image_parts()
-        blobs = []
-        for row, image in enumerate(images):
-            if image is not None:
-                if not isinstance(image, (tuple, list)) or len(image) != 2:
-                    raise ParameterError("an image is its file name and its bytes")
-                name, content = image
-                if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
-                    raise ParameterError("an image is its file name and its bytes")
-                if len(content) > IMAGE_BYTES - _IMAGE_OVERHEAD:
-                    raise ParameterError(f"an image has at most {IMAGE_BYTES - _IMAGE_OVERHEAD} bytes")
-                head = json.dumps({"name": safe_name(name)}).encode()
-                image_id = batch + row.to_bytes(8, "big")
-                parts = schedule.image_part(key_part, image_id), schedule.image_part(cloud_part, image_id)
-                plain = len(head).to_bytes(4, "big") + head + bytes(content)
-                blobs.append(box.seal_image(*parts, self.config.id, self.id, image_id, plain))
-            offsets[row + 1] = offsets[row] + (len(blobs[-1]) if image is not None else 0)
-        return np.frombuffer(b"".join(blobs), np.uint8), offsets
-
-    # --- removing -----------------------------------------------------------------------------------------------
-
-    def delete(self, ids: Sequence[tuple[bytes, int] | str]) -> int:
-        """Delete images by id or hit, from the next answer on; returns how many were not deleted before.
-
-        NotFoundError, and none is deleted, if one never existed, or went with a merge.
-        """
-        pairs = list(dict.fromkeys(image_rows(ids)))
-        if not pairs:
-            raise ParameterError("no image ids to delete")
-        batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
-        rows = np.array([r for _, r in pairs], "<i8")
-        dead: dict[bytes, list[int]] = {}
-        for batch, row in pairs:
-            dead.setdefault(batch, []).append(row)
-
-        def attempt() -> None:
-            op = schedule.random_bytes(16)
-            msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
-            self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
-
-        with self.turn:  # what lives before and after is counted without another process's change between
-            before = sum(b.live for b in self.batches())
-            retry_conflicts(attempt)
-            if self.journal is not None:
-                self.journal.deleted(pairs)
-            return before - sum(b.live for b in self.batches())
-
-    def batches(self) -> list[StoredBatch]:
-        """This owner's batches, in row order."""
-        return self._state()[1]
-
-    def _state(self) -> tuple[m.Head, list[StoredBatch]]:
-        """Head of this owner's chain at the first cloud, and its batches there."""
-        server = self.config.params.clouds[0]
-        got = self.ask({server: m.ListBatches(self.id)})[server]
-        batches = [
-            StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
-            for b, rows, live, generation, refused in zip(
-                got.batches, got.rows, got.live, got.generation, got.refused, strict=True
-            )
-        ]
-        return m.Head(got.position, got.view), batches
-
-    def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The owner's way back: the live rows of one of its batches, decrypted with its own keys.
-
-        ``batch`` : its id, 16 bytes or 32 hex digits, or a :class:`StoredBatch`.
-
-        Returns
-        -------
-        numbers : (N,) int64, of the rows in their batch; public
-        features : (N, dim) float64, as quantised (:meth:`mipp.Encoding.decode_rows`); secret
-
-        Raises
-        ------
-        NotFoundError, AccessDeniedError
-            No such batch of this owner.
-
-        Fetches all of the batch from one storage server.
-        """
-        batch = batch_id(batch)
-        server, got = self._fetch_anywhere(batch)
-        if not len(got.share):
-            return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
-        return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self._opened(got, server, batch))
-
-    def _fetch_anywhere(self, batch: bytes) -> tuple[int, m.Shares]:
-        """One of this owner's batches, from the first cloud that has it whole, and which one that is."""
-        *others, last = self.config.params.clouds
-        for server in others:
-            with contextlib.suppress(StoreError):  # damaged or missing there
-                return server, self._fetch(server, batch)
-        return last, self._fetch(last, batch)
-
-    def _fetch(self, server: int, batch: bytes) -> m.Shares:
-        """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
-        key = schedule.random_bytes(32)
-        public = box.box_private(key).public_key().public_bytes_raw()
-        reply = self.ask({server: m.FetchShares(batch, public)})[server]
-        plain = box.open_sealed(key, reply.sealed, shares_seal_info(self.config.id, self.id, server, batch))
-        got = decode(unpack_frames(plain), m.Shares)
-        p = self.config.params
-        counts = {len(got.share), len(got.ordinals), len(got.origin_batch), len(got.origin_row)}
-        if len(counts) != 1 or got.share.shape[1] != p.padded(got.dim) or got.share.dtype != p.dtype:
-            raise MessageError("a server sent rows that do not fit together")
-        return got
-
-    def _opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
-        """Encoded rows of what a storage server gave of a batch."""
-        # keystream of whole batches is made at once
-        ordinals = got.ordinals if len(got.ordinals) < got.rows else None
-        return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)
-
-    def compact(self, *, merge_below: int = 1 << 16) -> int:
-        """Make storage tight again; returns the number of batches that went.
-
-        Batches with fewer than ``merge_below`` live rows (and those at least half deleted) are fetched, decrypted with
-        the owner's own keys and encrypted again as one, under fresh keystream: image ids change, old ids are gone with
-        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows: ids stay. A
-        merge replaces the state that it was made from: when rows are deleted meanwhile it starts again. Batches that
-        the servers refuse to rank are left as they are (:attr:`StoredBatch.refused`).
-        """
-        least = whole_number(merge_below, "merge_below")
-        gone = retry_conflicts(lambda: self._merge_small(least))
-        self.ask_all(m.Compact(self.id), self.config.params.clouds)
-        return gone
-
-    def _merge_small(self, merge_below: int) -> int:
-        head, batches = self._state()
-        # one with rows out of range would have the whole merge refused; its owner deletes them first
-        small = [b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)]
-        if len(small) > 1 or any(b.live < b.rows for b in small):
-            return self._merge(head, small)
-        return 0
-
-    def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
-        rows, ids, numbers = [], [], []
-        old: list[tuple[bytes, int]] = []
-        for b in batches:
-            server, got = self._fetch_anywhere(b.id)
-            if (got.position, got.view) != (head.position, head.view):
-                raise ConflictError("this owner's batches changed while they were fetched")
-            if len(got.share):
-                rows.append(self._opened(got, server, b.id))
-                old += [(b.id, int(r)) for r in got.ordinals]
-                ids.append(got.origin_batch)
-                numbers.append(got.origin_row)
-        replaced = [b.id for b in batches]
-        if not rows:
-            return 0
-        origin = np.concatenate(ids), np.concatenate(numbers)
-        self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin, moving=old)
-        return len(replaced) - 1
-
-    def forget(self) -> None:
-        """Delete this owner's keys, image parts, shares and files on all servers; queries over them stop at once.
-
-        The features are gone for good once the keys, their backups and this owner's root are destroyed **and** at most
-        t stored share files survive anywhere. An owner that was forgotten never comes back; create a new one.
-        """
-        self.ask_all(m.ForgetOwner(self.id, self.keys.registration))
-
-    # --- grants -------------------------------------------------------------------------------------------------
-
-    def grant(
-        self,
-        user: Any,
-        *,
-        expiry: Any = 0,
-        rankings: Sequence[str] | None = None,
-        max_k: int | None = 0,
-        scores: bool = True,
-        quota: int | None = 0,
-        min_rows: int | None = 0,
-    ) -> None:
-        """Let a user search and fetch this owner's images; every server enforces it.
-
-        Parameters
-        ----------
-        user : a :class:`~mipp.client.user.User`, its id (16 bytes or 32 hex digits), or its name in this deployment
-        expiry : Unix seconds, a datetime with a time zone, an ISO date, or a span from now as ``"30d"`` or a timedelta
-            (:func:`mipp.client.given.expiry_seconds`); 0 or None never. Each server compares it with its own clock
-        rankings : default ``("server",)``; ``("user",)`` in the homomorphic scheme, where there is nothing else, and in
-            an index that was made for users that rank.
-
-            - ``"server"``: the user gets the k nearest only;
-            - ``"user"``: the user gets all exact scores, from which it can solve for features with a few dozen queries;
-            - ``"threshold"``: the user learns which images reach a score of its choice; repeated, that tells the scores
-        max_k : largest k, 0 any; only with ``"server"`` alone
-        scores : whether ranking by the servers gives scores; False only with ``"server"`` alone
-        quota : number of queries in all, 0 any; counted anew with each grant
-        min_rows : fewest of this owner's live rows that a query may cover
-
-        Replaces an earlier grant to the same user.
+        AddReport
+            What was added, how much was there already, and what was left out and why.
 
         Raises
         ------
         ParameterError
-            A number out of range, an expiry in the past, or limits that a granted ranking gets around.
-        ScoreRangeError
-            The encoding allows none of these rankings, so the grant would allow nothing.
-        NotFoundError
-            An unknown user.
+            An index of vectors; metadata that names no file among ``paths``, or that JSON cannot hold.
+        DeploymentError
+            An index whose features are of another version than this program's.
+        NotFoundError, ImageError
+            A path that does not exist, or is neither a file nor a folder.
+        StoreError
+            The servers could not keep a batch; those before it are there.
         """
-        chosen = self.config.offered[:1] if rankings is None else rankings
-        self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)
+        files, left_out = walk_images(paths, outside=follow_links)
+        by_path = {Path(path): what for path, what in (metadata or {}).items()}
+        if unknown := sorted(str(p) for p in by_path.keys() - set(files)):
+            raise ParameterError(f"metadata names {unknown[0]}, which is not among the files that are added")
+        report = ingest.add_images(self, files, metadata=by_path, workers=workers, progress=progress)
+        report.errors += [(str(path), reason) for path, reason in left_out]
+        return report
 
-    def _give(
-        self,
-        user: Any,
-        expiry: Any = 0,
-        rankings: Sequence[str] = (),
-        max_k: int | None = 0,
-        scores: bool = False,
-        quota: int | None = 0,
-        min_rows: int | None = 0,
-        *,
-        revoked: bool,
-    ) -> None:
-        """Check a grant as the servers do, and send it to all of them."""
-        to = user_id(user, self.find_user)
-        chosen = None if isinstance(rankings, str) or not isinstance(rankings, Iterable) else list(rankings)
-        if chosen is None or not all(isinstance(r, str) for r in chosen):
-            raise ParameterError('rankings are a sequence of names, such as ("server",)')
-        if not isinstance(scores, (bool, np.bool_)):
-            raise ParameterError("scores of a grant is True or False")
-        given = {"max_k": max_k, "quota": quota, "min_rows": min_rows}
-        limits = {name: whole_number(value, f"{name} of a grant", none=0) for name, value in given.items()}
-        grant = m.Grant(
-            self.id, to, 0, 1, expiry_seconds(expiry), [str(r) for r in chosen], limits["max_k"], bool(scores),
-            limits["quota"], limits["min_rows"], revoked,
-        )  # fmt: skip
-        check_grant(grant, self.config.offered)
-        if not revoked and not set(grant.rankings) & set(self.config.possible):
-            raise ScoreRangeError(unrankable(self.config.encoding))
-        for attempt in range(ATTEMPTS):  # again if another process of this owner was faster with a version
-            epoch, version = self._next_version(grant.user)
-            grant = dataclasses.replace(grant, epoch=epoch, version=version)
-            check_grant(grant, self.config.offered)
-            try:
-                self.ask_all(grant)
-                return
-            except AccessDeniedError:
-                if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
-                    raise
+    def images(self) -> list[OwnedImage]:
+        """The images that this owner has in the index, in row order, with the paths that the journal knows.
 
-    def revoke(self, user: Any) -> None:
-        """Take a user's grant back, from the next query on. What the user already has, it keeps.
+        Batches that the journal does not know are read back from a cloud first.
 
-        ``user`` : as for :meth:`grant`.
+        Returns
+        -------
+        list of OwnedImage
+            One for each image; one that several files hold is listed with each path. Rows of vectors are not listed.
+
+        Raises
+        ------
+        ParameterError
+            This owner keeps no journal.
         """
-        user = user_id(user, self.find_user)
-        if not any(g.user == user and not g.revoked for g in self.grants()):
-            raise NotFoundError("this user has no grant of this owner")
-        self._give(user, revoked=True)
-
-    def grants(self) -> list[GrantInfo]:
-        """Grants on record, the highest version that any server has for each user."""
-        return self._grants()[1]
-
-    def _grants(self) -> tuple[int, list[GrantInfo]]:
-        best: dict[bytes, GrantInfo] = {}
-        replies = self.ask_all(m.ListGrants(self.id)).values()
-        for reply in replies:
-            for packed in reply.grants:
-                g = read_grant(packed)
-                if g.user not in best or best[g.user].version < g.version:
-                    best[g.user] = GrantInfo(
-                        g.user,
-                        g.version,
-                        g.expiry,
-                        tuple(g.rankings),
-                        g.max_k,
-                        g.scores,
-                        g.quota,
-                        g.min_rows,
-                        g.revoked,
-                    )
-        return max(reply.epoch for reply in replies), sorted(best.values(), key=lambda g: g.user)
-
-    def _next_version(self, user: bytes) -> tuple[int, int]:
-        """The servers' epoch, and the version of this owner's next grant to a user."""
-        epoch, known = self._grants()
-        return epoch, max((g.version for g in known if g.user == user), default=0) + 1
+        if self.journal is None:
+            raise ParameterError("this owner keeps no journal, so it does not know what it added; see batches()")
+        with self.turn:
+            follow_servers(self, ingest.rows_label)
+            places = {b.id: n for n, b in enumerate(self.batches())}
+            found = [OwnedImage(path, batch, row) for path, batch, row in self.journal.images()]
+        return sorted(found, key=lambda i: (places.get(i.batch, len(places)), i.row, str(i.path)))

@@ -17,7 +17,6 @@ from ..mpc.replicated import UserShare
 from ..mpc.session import Public
 from ..rpc import messages as m
 from ..rpc.associated_data import query_share_commitment
-from ..rpc.blocks import row_blocks
 from ..rpc.wire import encode, frames_hash
 from ..schemes import UserScheme
 from .client import Client
@@ -64,7 +63,7 @@ class Querier:
     def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[tuple[range, list[np.ndarray]]]:
         """:meth:`score_words` of some rows at a time, all under one header: which rows, and the words."""
         hidden = self.hide(index, encoded, k, "user")
-        for rows in row_blocks(index.total, len(encoded), self.config.params.dtype.itemsize):
+        for rows in self.scheme.row_blocks(index.total, len(encoded)):
             yield rows, self._opened(self.send(hidden, rows), len(encoded), len(rows))
 
     def ranked(

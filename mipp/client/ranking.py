@@ -10,7 +10,6 @@ import numpy as np
 
 from ..mpc.comparison import combine_matches
 from ..mpc.topk import combine_top_k
-from ..rpc.blocks import query_blocks
 from ..sharing import RunningTopK, reconstruct, top_k
 from .index import Index
 from .query import Querier
@@ -51,7 +50,7 @@ def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: i
     low, high = querier.config.encoding.score_range
     best: list[RunningTopK] = []
     began, ranking = time.perf_counter(), 0.0
-    for some in query_blocks(len(encoded)):
+    for some in querier.scheme.header_blocks(len(encoded)):
         best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
         # the first header asks whether the state is the newest; the others are of the same state
         for _, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
@@ -106,7 +105,7 @@ def all_scores(
     out = np.empty((len(encoded), index.total), np.int64)
     dropped = []
     if querier.scheme.by_rows:
-        for some in query_blocks(len(encoded)):
+        for some in querier.scheme.header_blocks(len(encoded)):
             for rows, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], 1):
                 found = reconstruct(words, threads=threads)
                 dropped.append(rows.start + _drop(found, low, high))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from ..errors import MippError
+from ..errors import MippError, MissingExtraError
 from .index import Index, LeftOut
 
 __all__ = ["FetchedImage", "Hit", "Hits", "LeftOut", "Nearest", "SearchResult"]
@@ -32,20 +33,64 @@ class Hit:
         return f"{self.batch.hex()}:{self.row}"
 
 
+class Hits(list[Hit]):
+    """A list of hits, best first; of a range search in row order.
+
+    ``left_out`` says what the search went on without, ``searched`` among how many rows it was.
+    """
+
+    left_out: tuple[LeftOut, ...] = ()
+    searched: int = 0
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The hits as plain values, for a table or a file.
+
+        Returns
+        -------
+        list of dict
+            Of each hit ``rank`` (from 1), ``owner`` (name), ``owner_id`` (hex), ``id`` (``batchhex:row``), ``score``
+            and ``value`` (None where the grants give no scores).
+        """
+        return [
+            {
+                "rank": rank,
+                "owner": hit.owner_name,
+                "owner_id": hit.owner.hex(),
+                "id": hit.id,
+                "score": hit.score,
+                "value": hit.value,
+            }
+            for rank, hit in enumerate(self, 1)
+        ]
+
+    def to_pandas(self) -> Any:
+        """:meth:`to_rows` as a pandas data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each hit.
+
+        Raises
+        ------
+        MissingExtraError
+            pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtraError("a data frame needs pandas: pip install pandas") from None
+        columns = ["rank", "owner", "owner_id", "id", "score", "value"]
+        return pandas.DataFrame(self.to_rows(), columns=columns)
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """Hits best first, ``seconds`` spent scoring (servers) and ranking (user), and what was left out."""
 
-    hits: list[Hit]
+    hits: Hits
     seconds: dict[str, float] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
-
-
-class Hits(list[Hit]):
-    """A list of hits; ``left_out``: what the search went on without; ``searched``: among how many rows."""
-
-    left_out: tuple[LeftOut, ...] = ()
-    searched: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +99,8 @@ class FetchedImage:
 
     ``name`` is the owner's file name made safe (:func:`mipp.rpc.names.safe_name`): one path component, printable.
     ``content`` holds the file's bytes as the owner added them. With an ``error`` the content is empty.
+    ``metadata`` is what the owner added with the image, or None; its texts are the owner's, so make them safe before
+    you show them.
     """
 
     batch: bytes
@@ -61,6 +108,7 @@ class FetchedImage:
     name: str
     content: bytes
     error: MippError | None = None
+    metadata: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

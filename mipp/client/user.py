@@ -23,6 +23,7 @@ from . import ranking as ranks
 from .choosing import Owners
 from .fetching import Fetcher
 from .given import whole_number
+from .image_features import query_vector
 from .index import Index
 from .indexing import IndexClient
 from .query import Querier
@@ -128,6 +129,29 @@ class User(IndexClient):
         if queries.ndim == 2 and len(queries) != 1:
             raise ShapeError(f"search takes one query, not {len(queries)}; search_batch takes several")
         return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
+
+    def search_image(
+        self, image: Any, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
+        strict: bool = False,
+    ) -> SearchResult:  # fmt: skip
+        """As :meth:`search`, by an example image.
+
+        Parameters
+        ----------
+        image : path, bytes of an image file, uint8 array (H, W, 3) in RGB, or Pillow image
+            Secret; no server learns it or its features.
+        k, owners, ranking, strict
+            As for :meth:`search`.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be read.
+        ParameterError
+            An index of vectors; also the errors of :meth:`search`.
+        """
+        vector = query_vector(self.config, image)
+        return self.search(vector, k, owners=owners, ranking=ranking, strict=strict)
 
     def search_batch(
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,

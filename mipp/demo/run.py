@@ -73,9 +73,9 @@ def run_demo(
     out : folder for the contact sheet ``sheet.png`` and, new, the deployment ``deployment``
     owners, queries, k : numbers of each; queries are images of the collection, spread evenly, which find themselves
     descriptor, ring_bits, bits, query_bits : of the index
-    scheme : of the deployment, ``"shares"`` or ``"homomorphic"``
+    scheme : of the deployment, ``"shares"`` or ``"paillier"``
     ranking : who ranks, ``"server"`` or ``"user"``; default what the scheme offers first
-    key_bits : of the user's Paillier key in the homomorphic scheme
+    key_bits : of the user's Paillier key in the Paillier scheme
     progress : called with stage, step, steps
 
     Returns
@@ -203,7 +203,7 @@ def _exact(
     d: Any,
     found: Sequence[Sequence[Hit]],
 ) -> bool:
-    """Whether the encrypted hits equal the ranking of the quantised plaintext, computed anew, row for row."""
+    """Whether the encrypted hits equal the ranking of the quantised plaintext, computed again, row for row."""
     by_id = {where[str(image.path)]: image for image in present}
     ordered = [by_id[i] for i in ids]
     rows = d.embed(features.extract([image.path for image in ordered], d).values)

@@ -27,7 +27,34 @@ _CELLS = 1 << 25
 
 
 def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Scores (B, N) int64 of the quantised plaintext by numpy, independent of the encrypted path."""
+    """Compute scores of the quantised plaintext by numpy, independently of the encrypted path.
+
+    Parameters
+    ----------
+    encoding : Encoding
+        Encoding of the rows and queries.
+    rows, queries : ndarray
+        (N, dim) and (B, dim) real numbers, in the clear.
+
+    Returns
+    -------
+    ndarray
+        int64 (B, N); larger is nearer.
+
+    Raises
+    ------
+    DTypeError, ShapeError, EncodingError
+        As :meth:`mipp.Encoding.encode_rows`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import Encoding
+    >>> from mipp.evaluation.evaluate import plain_scores
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> plain_scores(Encoding("cosine", 2), rows, rows[:1]).argmax(axis=1).tolist()
+    [0]
+    """
     a, b = encoding.encode_rows(rows).astype(np.int64), encoding.encode_queries(queries).astype(np.int64)
     largest = int(np.abs(a).max(initial=1)) * int(np.abs(b).max(initial=1)) * encoding.encoded_dim
     # float64 holds integers up to 2^53 exactly and multiplies faster than numpy's int64
@@ -36,9 +63,33 @@ def plain_scores(encoding: Encoding, rows: np.ndarray, queries: np.ndarray) -> n
 
 
 def float_scores(metric: str, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Scores (B, N) float64 of a metric of encodings, unquantised; larger is nearer.
+    """Compute scores of a metric of encodings, unquantised, in float64.
 
-    EncodingError where float64 does not hold them; DTypeError, ShapeError for what is no matrix of numbers.
+    Parameters
+    ----------
+    metric : str
+        ``cosine``, ``hamming``, ``hellinger``, ``ip``, ``l1`` or ``l2``.
+    rows, queries : ndarray
+        (N, dim) and (B, dim) real numbers, in the clear.
+
+    Returns
+    -------
+    ndarray
+        float64 (B, N); larger is nearer.
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        Not matrices of real numbers.
+    EncodingError
+        Numbers whose score float64 does not hold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.evaluation.evaluate import float_scores
+    >>> float_scores("l1", np.array([[1.0, 2.0], [4.0, 4.0]]), np.array([[1.0, 1.0]])).tolist()
+    [[-1.0, -6.0]]
     """
     a, b = (matrix(v, None, what).astype(np.float64) for v, what in ((rows, "rows"), (queries, "queries")))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -75,24 +126,56 @@ def evaluate_images(
     folder: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every image is a query, or some evenly spread ones are, and leaves its own ranking.
+    """Evaluate a descriptor on labelled images: each image, or some evenly spread ones, is a query.
+
+    A query leaves its own ranking. The images are decoded, extracted, encrypted and searched in this process.
 
     Parameters
     ----------
-    items : (path, label) of each image
-    descriptor : spec, e.g. ``csd64+ehd``
-    bits, query_bits, ring_bits : of the encoding
-    scheme, key_bits : of the deployment, and of the user's Paillier key in the Paillier scheme
-    queries : number of queries, 0 for every image; all figures are of the same queries
-    window : for deep gray images
-    folder : where to make the embedded deployment, default a temporary folder
-    progress : called with the number of images extracted, step by step
+    items : sequence of tuple
+        (path, label) of each image.
+    descriptor : str
+        Spec, e.g. ``csd64+ehd``.
+    bits, query_bits, ring_bits : int
+        Of the encoding: bits of a row's and of a query's values, bits of a ring element.
+    scheme : str
+        ``"shares"`` or ``"paillier"``.
+    key_bits : int
+        Bits of the user's Paillier key.
+    queries : int
+        Number of queries, 0 for every image; all figures are of the same queries.
+    window : tuple of float, optional
+        (low, high) for deep gray images.
+    folder : path, optional
+        Where to make the embedded deployment; default a temporary folder.
+    progress : callable, optional
+        Called with the number of images extracted, step by step.
 
     Returns
     -------
     dict
-        as :func:`evaluate_labelled`, with ``descriptor`` and ``errors`` (path, reason); ``float`` is the descriptor's
+        As :func:`evaluate_labelled`, with ``descriptor`` and ``errors`` (path, reason); ``float`` is the descriptor's
         own distance.
+
+    Raises
+    ------
+    ParameterError, NotFoundError
+        Fewer than two readable images; another parameter out of range; an unknown descriptor.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from mipp.evaluation.evaluate import evaluate_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     items = []
+    ...     for i, colour in enumerate(["red", "red", "blue", "blue"]):
+    ...         path = pathlib.Path(folder, f"{i}.png")
+    ...         Image.new("RGB", (16, 16), colour).save(path)
+    ...         items.append((path, colour))
+    ...     result = evaluate_images(items, "cld")
+    >>> result["encrypted"]["map"], result["identical"]
+    (1.0, True)
     """
     d = features.get(descriptor)
     values, labels, errors = [], [], []
@@ -128,19 +211,50 @@ def evaluate_labelled(
     key_bits: int = DEFAULT_BITS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Leave-one-out accuracy of vectors (N, dim) with labels (N,).
+    """Evaluate labelled vectors, leave-one-out: float, quantised and encrypted.
 
-    ``scores`` (B, N): what counts as ``float``, larger is nearer; default the encoding's metric, unquantised. Other
-    parameters as of :func:`evaluate_images`.
+    Parameters
+    ----------
+    vectors : ndarray
+        (N, dim) real numbers, N at least 2.
+    labels : ndarray
+        (N,).
+    encoding : Encoding
+        Encoding of the vectors.
+    scores : ndarray, optional
+        (B, N) scores that count as ``float``, larger is nearer; default those of the encoding's metric, unquantised.
+    queries : int
+        Number of queries B, 0 for every vector.
+    scheme : str
+        ``"shares"`` or ``"paillier"``.
+    key_bits : int
+        Bits of the user's Paillier key.
+    folder : path, optional
+        Where to make the embedded deployment; default a temporary folder.
 
     Returns
     -------
     dict
         ``dim`` (stored words a row before padding), ``bytes`` (a row on each cloud, padded), ``images``, ``queries``,
-        ``scheme``, ``ring``; for each of ``float``, ``quantised``, ``encrypted`` what :func:`metrics.summary` gives and
-        ``recall10``, the share of the float ranking's first 10 among its first 10; ``curves`` of ``float`` and
-        ``encrypted`` as :func:`metrics.curves`; and ``identical``: whether encrypted scores equal the quantised ones,
-        all of them.
+        ``scheme``, ``ring``; for each of ``float``, ``quantised``, ``encrypted`` the figures of :func:`metrics.summary`
+        and ``recall10``, the share of the float ranking's first 10 among its first 10; ``curves`` of ``float`` and
+        ``encrypted`` as :func:`metrics.curves`; and ``identical``: whether every encrypted score equals the quantised
+        one.
+
+    Raises
+    ------
+    ShapeError, ParameterError
+        Vectors and labels that do not fit; fewer than two; more queries than vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import Encoding
+    >>> from mipp.evaluation.evaluate import evaluate_labelled
+    >>> vectors = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+    >>> result = evaluate_labelled(vectors, np.array(["a", "a", "b", "b"]), Encoding("cosine", 2))
+    >>> result["encrypted"]["map"], result["identical"]
+    (1.0, True)
     """
     if len(vectors) != len(labels):
         raise ShapeError(f"{len(vectors)} vectors and {len(labels)} labels do not fit")
@@ -176,12 +290,22 @@ def evaluate_neighbours(
     key_bits: int = DEFAULT_BITS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Recall of search in vectors (N, dim) for queries (B, dim) against their true neighbours.
+    """Evaluate the recall of search in vectors against the true neighbours of queries.
 
     Parameters
     ----------
-    truth : (B, >= 1) row numbers, nearest first; default the nearest in float
-    others : as of :func:`evaluate_labelled`
+    rows, queries : ndarray
+        (N, dim) and (B, dim) real numbers.
+    encoding : Encoding
+        Encoding of both.
+    truth : ndarray of int, optional
+        (B, >= 1) row numbers, nearest first; default the nearest in float.
+    scheme : str
+        ``"shares"`` or ``"paillier"``.
+    key_bits : int
+        Bits of the user's Paillier key.
+    folder : path, optional
+        Where to make the embedded deployment; default a temporary folder.
 
     Returns
     -------
@@ -189,6 +313,20 @@ def evaluate_neighbours(
         ``dim``, ``bytes``, ``images`` (rows), ``queries``, ``scheme``, ``ring``; for each of ``float``, ``quantised``,
         ``encrypted`` the recalls ``recall1``, ``recall10``, ``recall100`` as far as the truth and the rows go; and
         ``identical``.
+
+    Raises
+    ------
+    ShapeError, DTypeError, ParameterError
+        Arrays that do not fit each other or the encoding; a truth that is not of row numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import Encoding
+    >>> from mipp.evaluation.evaluate import evaluate_neighbours
+    >>> rows = np.eye(4)
+    >>> evaluate_neighbours(rows, rows[:2] + 0.1, Encoding("cosine", 4))["encrypted"]
+    {'recall1': 1.0}
     """
     if rows.ndim != 2 or queries.ndim != 2 or not rows.shape[1] == queries.shape[1] == encoding.dim:
         raise ShapeError(f"rows {rows.shape}, queries {queries.shape} and an encoding of {encoding.dim} do not fit")
@@ -244,7 +382,7 @@ def _own(count: int, queries: int) -> np.ndarray:
 def _index(
     rows: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
 ) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]]:
-    """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and what the index is."""
+    """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and facts of the index."""
     with (
         tempfile.TemporaryDirectory() as temporary,
         Deployment.create(folder or Path(temporary) / "d", encoding, scheme=scheme, rankings=["user"]) as deployment,

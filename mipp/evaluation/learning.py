@@ -1,4 +1,4 @@
-"""Weights of fused descriptors, learnt from public labelled images."""
+"""Learning weights of fused descriptors from public labelled images."""
 
 from __future__ import annotations
 
@@ -21,26 +21,43 @@ _LOW, _HIGH = 0.05, 20.0
 def learn_weights(
     parts: Sequence[Descriptor], values: Sequence[npt.ArrayLike], labels: npt.ArrayLike
 ) -> tuple[Descriptor, float]:
-    """The fused descriptor of the weights with the best leave-one-out mAP on a **public** labelled sample.
+    """Learn the weights of a fused descriptor with the best leave-one-out mAP on a **public** labelled sample.
 
     One weight after the other is raised and lowered, in ever smaller steps, from 1 each, for as long as it helps: a
     local optimum, the same for the same sample. The figure on the sample itself is in-sample; measure on other images.
 
     Parameters
     ----------
-    parts : as of :func:`mipp.features.fuse`, two or more
-    values : (N, dim) of each part, of the same images
-    labels : (N,)
+    parts : sequence of Descriptor
+        As for :func:`mipp.features.fuse`, two or more.
+    values : sequence of array_like
+        (N, dim) values of each part, of the same images.
+    labels : array_like
+        (N,).
 
     Returns
     -------
-    tuple
-        the descriptor, whose name holds the weights, and its mAP on the sample
+    descriptor : Descriptor
+        Its name holds the weights, which are public.
+    score : float
+        Its mAP on the sample.
 
     Raises
     ------
     ParameterError, DTypeError, ShapeError
         Fewer than two parts, values that do not fit them, no two images of one label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> from mipp.evaluation.learning import learn_weights
+    >>> parts = [features.get("cld"), features.get("ehd")]
+    >>> shown = np.repeat([[0], [7]], 3, axis=0)  # the first part tells the labels apart, the second is noise
+    >>> values = [np.tile(shown, 12), np.random.default_rng(0).integers(0, 8, (6, 80))]
+    >>> descriptor, score = learn_weights(parts, values, ["a"] * 3 + ["b"] * 3)
+    >>> score
+    1.0
     """
     names = np.asarray(labels)
     if len(parts) < 2 or len(values) != len(parts):

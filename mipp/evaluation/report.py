@@ -20,7 +20,19 @@ REPORT_FILES = ("evaluation.json", "precision_recall.png", "rank_hits.png")
 
 
 def check_plots() -> None:
-    """MissingExtraError if plots cannot be made. Call it before the work."""
+    """Check that plots can be made. Call it before long work.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from mipp.evaluation.report import check_plots, has_plots
+    >>> if has_plots():
+    ...     check_plots()
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -28,7 +40,18 @@ def check_plots() -> None:
 
 
 def has_plots() -> bool:
-    """Whether plots can be made here."""
+    """Tell whether plots can be made: whether matplotlib is installed.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from mipp.evaluation.report import has_plots
+    >>> has_plots() in (True, False)
+    True
+    """
     try:
         check_plots()
     except MissingExtraError:
@@ -41,20 +64,33 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
 
     Parameters
     ----------
-    result : of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`
-    folder : gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are
-        curves, ``precision_recall.png`` and ``rank_hits.png``
-    plots : whether to draw them
+    result : dict
+        Of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`.
+    folder : path
+        Gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are curves,
+        ``precision_recall.png`` and ``rank_hits.png``.
+    plots : bool
+        Whether to draw them.
 
     Returns
     -------
     list of Path
-        the files written
+        The files written.
 
     Raises
     ------
     MissingExtraError
         ``plots`` without matplotlib, before anything is written.
+    ParameterError
+        A file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.evaluation.report import save_report
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [path.name for path in save_report({"images": 4, "queries": 2}, pathlib.Path(folder))]
+    ['evaluation.json']
     """
     if plots and "curves" in result:
         check_plots()

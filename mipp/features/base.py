@@ -1,4 +1,4 @@
-"""What a descriptor is: the values it extracts, their distance, and the vectors that stand for it in an encoding."""
+"""Descriptors and codes: values of an image, their distance, and the vectors that an encoding compares."""
 
 from __future__ import annotations
 
@@ -30,23 +30,49 @@ METRICS = ("cosine", "hamming", "hellinger", "ip", "l1", "l2")
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """How values become vectors whose inner products stand for a distance. Public.
+    """A way to turn a descriptor's values into vectors whose inner products stand for its distance. Public.
 
     Parameters
     ----------
-    name : what it is called in a spec, after the colon: ``csd64:hellinger``
-    metric : metric of an encoding of the vectors that ranks by the distance: one of :data:`METRICS`
-    dim : length of a vector, which is what a stored row costs (``l1`` encodings store ``levels - 1`` words for each)
-    low, high : (dim,) bounds of a vector, to fix an encoding's scale without private data
-    embed_fn : (N, descriptor's dim) float64 to (N, dim) float64
-    exact : whether the metric of the vectors, before quantisation, ranks exactly as the descriptor's own distance
-    levels : for ``metric="l1"``, values are integers 0 .. levels-1; else 0
-    weights : (dim,) integer weights of squared differences that the encoding applies, or empty
-    whole : vectors are integers; an encoding of scale 1 holds them exactly
-    unit : typical squared distance of two natural images' vectors (weighted): what makes weights in a fused descriptor
+    name : str
+        Name in a spec, after the colon: ``csd64:hellinger``.
+    metric : str
+        Metric of an encoding of the vectors that ranks by the distance: one of :data:`METRICS`.
+    dim : int
+        Length of a vector, which is the cost of a stored row (``l1`` encodings store ``levels - 1`` words for each
+        value).
+    low, high : tuple of float
+        (dim,) bounds of a vector, which fix an encoding's scale without private data.
+    embed_fn : callable
+        Function from values, float64 (N, descriptor's dim), to vectors, float64 (N, dim).
+    exact : bool
+        Whether the metric of the vectors, before quantisation, ranks exactly as the descriptor's own distance.
+    levels : int
+        For ``metric="l1"`` values are integers 0 .. levels-1; else 0.
+    weights : tuple of int
+        (dim,) integer weights of squared differences that the encoding applies, or empty.
+    whole : bool
+        Whether vectors are integers; an encoding of scale 1 holds them exactly.
+    unit : float
+        Typical squared distance of two natural images' vectors (weighted), which makes weights in a fused descriptor
         comparable. A public constant; the built-in ones were measured on Corel-1k.
-    centre, radius : (dim,) and a distance from it that no vector exceeds (weighted); default the middle of the bounds
-        and the distance of their corners, which for shares of a histogram is much more than can be
+    centre : tuple of float
+        (dim,), the middle of the ball that holds all vectors (weighted). Default: the middle of the bounds.
+    radius : float
+        Radius of that ball. Default: half the distance of the corners of the bounds, which for shares of a histogram is
+        much larger than needed.
+
+    Raises
+    ------
+    ParameterError
+        Fields that do not fit together, or numbers out of range.
+
+    Examples
+    --------
+    >>> from mipp import features
+    >>> code = features.get("csd64").code
+    >>> code.name, code.metric, code.dim
+    ('power', 'l2', 64)
     """
 
     name: str
@@ -95,20 +121,46 @@ class Code:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Descriptor:
-    """An image descriptor, its distance, and how that becomes an inner product. Everything in it is public.
+    """An image descriptor, its distance, and codes that make it an inner product. Everything in it is public.
 
     Parameters
     ----------
-    name : canonical spec, lower case
-    version : raised whenever the values or the vectors of the same image change; of a fused one the sum of its parts'
-    dim : values per image
-    dtype : of the values
-    low, high : (dim,) smallest and largest possible value of each dimension, from the definition and never from data
-    native : the descriptor's own distance in a few words
-    codes : ways to turn values into vectors; the first is the default
-    extract_fn, distance_fn : unchecked functions behind :meth:`extract` and :meth:`distance`
-    fuse : name of the ``l2`` code that stands for the descriptor in a fused one
-    doc : one line on what it measures, and its source
+    name : str
+        Canonical spec, lower case.
+    version : int
+        Raised whenever the values or the vectors of the same image change; of a fused descriptor the sum of its parts'.
+    dim : int
+        Values per image.
+    dtype : dtype
+        Of the values.
+    low, high : tuple of float
+        (dim,) smallest and largest possible value of each dimension, from the definition and never from data.
+    native : str
+        The descriptor's own distance in a few words.
+    codes : tuple of Code
+        Ways to turn values into vectors; the first is the default.
+    extract_fn, distance_fn : callable
+        Unchecked functions behind :meth:`extract` and :meth:`distance`.
+    fuse : str
+        Name of the ``l2`` code that stands for the descriptor in a fused one; empty if it cannot be fused.
+    doc : str
+        One line on what it measures, and its source.
+
+    Raises
+    ------
+    ParameterError
+        Fields that do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> descriptor = features.get("cld")
+    >>> values = np.stack([descriptor.extract(np.full((16, 16, 3), gray, np.uint8)) for gray in (0, 40, 200)])
+    >>> descriptor.distance(values[:1], values).argsort().tolist()
+    [[0, 1, 2]]
+    >>> descriptor.metric, descriptor.embed(values).shape
+    ('l2', (3, 12))
     """
 
     name: str
@@ -140,12 +192,12 @@ class Descriptor:
 
     @property
     def code(self) -> Code:
-        """The code in use."""
+        """The :class:`Code` in use: the first of ``codes``."""
         return self.codes[0]
 
     @property
     def metric(self) -> str:
-        """Metric of an encoding of :meth:`embed`."""
+        """Metric (str) of an encoding of the vectors that :meth:`embed` gives."""
         return self.code.metric
 
     @property
@@ -155,16 +207,26 @@ class Descriptor:
 
     @property
     def embed_dim(self) -> int:
-        """Length of an embedded vector."""
+        """Length of a vector that :meth:`embed` gives."""
         return self.code.dim
 
     def with_code(self, name: str) -> Descriptor:
-        """The same descriptor with another of its codes, called ``<name>:<code>`` unless it is the default.
+        """Return the same descriptor with another of its codes in use.
+
+        Parameters
+        ----------
+        name : str
+            Name of the code.
+
+        Returns
+        -------
+        Descriptor
+            Called ``<name>:<code>`` unless the code is the default.
 
         Raises
         ------
         NotFoundError
-            No such code.
+            The descriptor has no such code.
         """
         for code in self.codes:
             if code.name == name:
@@ -176,7 +238,17 @@ class Descriptor:
         raise NotFoundError(f"{self.name} has no code {name!r}; there are {', '.join(c.name for c in self.codes)}")
 
     def extract(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Values (dim,) of one image, uint8 (H, W, 3) in RGB.
+        """Compute the values of one image.
+
+        Parameters
+        ----------
+        image : ndarray
+            uint8 (H, W, 3), RGB. Secret at its owner or user.
+
+        Returns
+        -------
+        ndarray
+            (dim,) of :attr:`dtype`. As secret as the image.
 
         Raises
         ------
@@ -186,16 +258,17 @@ class Descriptor:
         return self.extract_fn(check_image(image))
 
     def distance(self, queries: npt.ArrayLike, rows: npt.ArrayLike) -> FloatArray:
-        """The descriptor's own distance, smaller is nearer.
+        """Compute the descriptor's own distance; smaller is nearer.
 
         Parameters
         ----------
-        queries, rows : (B, dim) and (N, dim) values
+        queries, rows : array_like
+            (B, dim) and (N, dim) values.
 
         Returns
         -------
         ndarray
-            (B, N) float64, not negative
+            float64 (B, N), not negative.
 
         Raises
         ------
@@ -205,12 +278,22 @@ class Descriptor:
         return self.distance_fn(self.check_values(queries), self.check_values(rows))
 
     def embed(self, values: npt.ArrayLike) -> FloatArray:
-        """Vectors for an encoding with metric :attr:`metric`: (N, dim) values to (N, embed_dim) float64.
+        """Turn values into vectors for an encoding with metric :attr:`metric`.
+
+        Parameters
+        ----------
+        values : array_like
+            (N, dim) values.
+
+        Returns
+        -------
+        ndarray
+            float64 (N, embed_dim).
 
         Raises
         ------
         DTypeError
-            Values that are no real numbers.
+            Values that are not real numbers.
         ShapeError
             Another shape than (N, dim).
         ParameterError
@@ -219,7 +302,23 @@ class Descriptor:
         return self.code.embed_fn(self.check_values(values))
 
     def check_values(self, values: npt.ArrayLike) -> FloatArray:
-        """``values`` as a float64 array (N, dim) within the descriptor's range, else the errors of :meth:`embed`."""
+        """Check that values lie within the descriptor's range.
+
+        Parameters
+        ----------
+        values : array_like
+            (N, dim) values.
+
+        Returns
+        -------
+        ndarray
+            The values as float64 (N, dim).
+
+        Raises
+        ------
+        DTypeError, ShapeError, ParameterError
+            As :meth:`embed`.
+        """
         given = array(values, f"{self.name} values")
         if given.dtype.kind not in "buif":
             raise DTypeError(f"{self.name} values must be real numbers, not {str(given.dtype)[:50]}")

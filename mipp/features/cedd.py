@@ -21,21 +21,31 @@ DIM = 144
 
 
 def cedd(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """CEDD of one image.
+    """Compute the colour and edge directivity descriptor (CEDD) of one image.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB; a side of one pixel is doubled
+    image : ndarray
+        uint8 (H, W, 3), RGB. A side of one pixel is doubled. Secret at its owner or user.
 
     Returns
     -------
     ndarray
-        uint8 (144,), 0..7: for each of 6 kinds of edges, the quantised shares of 24 colours.
+        uint8 (144,), 0 to 7: for each of 6 kinds of edges, the quantised shares of 24 colours.
 
     Raises
     ------
     DTypeError, ShapeError
         Not a uint8 array (H, W, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.cedd(image).shape
+    (144,)
     """
     return _extract(check_image(image))
 

@@ -1,7 +1,7 @@
-"""Codes: how native distances of descriptors become inner products, and the dimension that each choice costs.
+"""Codes: how own distances of descriptors become inner products, and the dimension that each code costs.
 
 ===========  =========  ========================  ==============================================================
-code         metric     words per row             what it computes
+code         metric     words per row             distance that it computes
 ===========  =========  ========================  ==============================================================
 ``l1``       l1         dim (levels - 1)          thermometer code: the L1 distance, exact
 ``sine2``    l2         2 dim                     first two terms of a series whose limit is L1
@@ -30,18 +30,67 @@ __all__ = ["hellinger", "l2", "linear", "power", "ramps", "sine", "thermometer",
 
 
 def thermometer(dim: int, levels: int, *, exact: bool = True) -> Code:
-    """L1 over integers 0 .. levels-1, exactly; ``levels - 1`` stored words for each value."""
+    """Make the code ``l1``: L1 over integers 0 .. levels-1, exactly; ``levels - 1`` stored words for each value.
+
+    Parameters
+    ----------
+    dim : int
+        Number of values.
+    levels : int
+        Number of levels, 2 to 65536.
+    exact : bool
+        Whether L1 is the descriptor's own distance.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.thermometer(80, 8).metric
+    'l1'
+    """
     _check_dim(dim)
     integer(levels, 2, 1 << 16, "levels")
     return Code("l1", "l1", dim, (0.0,) * dim, (levels - 1.0,) * dim, _identity, exact, levels, whole=True)
 
 
 def sine(dim: int, high: float, terms: int) -> Code:
-    """L1 over 0 .. high approximately: ``terms`` words for each value.
+    """Make the code ``sine<terms>``: L1 over 0 .. high approximately; ``terms`` words for each value.
 
     |a - b| = integral of the squared difference of the thermometer codes of a and b, whose kernel min(a, b) has the
     eigenfunctions sin((j - 1/2) pi x / high) with eigenvalues falling as 1 / (j - 1/2)^2 (the Karhunen-Loeve expansion
     of Brownian motion); the first terms hold most of it.
+
+    Parameters
+    ----------
+    dim : int
+        Number of values.
+    high : float
+        Largest value, above 0.
+    terms : int
+        Terms of the series, 1 to 1024.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.sine(80, 7.0, 2).dim
+    160
     """
     _check_dim(dim)
     integer(terms, 1, 1 << 10, "terms")
@@ -61,10 +110,32 @@ def sine(dim: int, high: float, terms: int) -> Code:
 
 
 def ramps(low: Sequence[float], high: Sequence[float], knots: Sequence[float]) -> Code:
-    """L1 made coarse: each value becomes its way through each segment between ``knots``, over the root of its length.
+    """Make the code ``ramps``: a coarse L1, one word for each segment between ``knots``.
 
-    A thermometer code with soft steps. Values in neighbouring segments on either side of whole ones differ by their L1
-    distance, values within a segment of length s by its square over s. One word for each segment.
+    A thermometer code with soft steps. Whole segments between two values count with their length, as in L1; a part x of
+    a segment of length s counts x^2 / s.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        (dim,) bounds of the values.
+    knots : sequence of float
+        Ends of the segments, at least two, rising.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.ramps((0.0,) * 4, (9.0,) * 4, (0.0, 3.0, 9.0)).dim
+    8
     """
     edges = np.array([real(knot) for knot in several(knots)])
     if len(edges) < 2 or not (abs(edges) <= LARGEST).all() or not (edges[1:] > edges[:-1]).all():
@@ -80,7 +151,30 @@ def ramps(low: Sequence[float], high: Sequence[float], knots: Sequence[float]) -
 
 
 def power(low: Sequence[float], high: Sequence[float], exponent: float) -> Code:
-    """Squared differences of signed powers; ``exponent`` below 1 damps the large values that rule a plain L2."""
+    """Make the code ``power``: squared differences of signed powers of the values.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        (dim,) bounds of the values.
+    exponent : float
+        Above 0, at most 16. Below 1 it damps the large values, which dominate a plain L2.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.power((0.0,) * 4, (16.0,) * 4, 0.5).high
+    (4.0, 4.0, 4.0, 4.0)
+    """
     exponent = real(exponent)
     if not 0 < exponent <= 16:
         raise ParameterError("the exponent must be above 0 and at most 16")
@@ -92,9 +186,30 @@ def power(low: Sequence[float], high: Sequence[float], exponent: float) -> Code:
 
 
 def hellinger(dim: int) -> Code:
-    """Squared differences of the roots of shares: 2 - 2 times the Bhattacharyya coefficient of two histograms.
+    """Make the code ``hellinger``: squared differences of the roots of shares.
 
-    Values are not negative; a histogram of zeros alone stays zero.
+    That is 2 - 2 times the Bhattacharyya coefficient of two histograms. Values must not be negative; a histogram that
+    is all zero stays zero.
+
+    Parameters
+    ----------
+    dim : int
+        Number of values.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.hellinger(64).radius
+    1.0
     """
     _check_dim(dim)
 
@@ -107,7 +222,32 @@ def hellinger(dim: int) -> Code:
 
 
 def weighted(low: Sequence[float], high: Sequence[float], weights: Sequence[int]) -> Code:
-    """Weighted squared differences of integers: exact, the encoding applies the weights to the query."""
+    """Make the code ``weighted``: weighted squared differences of integers, exactly.
+
+    The encoding applies the weights to the query.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        (dim,) bounds of the values.
+    weights : sequence of int
+        (dim,) weights, 1 to 65535.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.weighted((0.0,) * 2, (31.0,) * 2, (2, 1)).weights
+    (2, 1)
+    """
     return Code(
         "weighted",
         "l2",
@@ -123,12 +263,65 @@ def weighted(low: Sequence[float], high: Sequence[float], weights: Sequence[int]
 def l2(
     low: Sequence[float], high: Sequence[float], *, exact: bool = False, whole: bool = False, unit: float = 1.0
 ) -> Code:
-    """Squared differences of the values as they are."""
+    """Make the code ``l2``: squared differences of the values as they are.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        (dim,) bounds of the values.
+    exact : bool
+        Whether L2 is the descriptor's own distance.
+    whole : bool
+        Whether values are integers.
+    unit : float
+        Typical squared distance, see :class:`Code`.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> codes.l2((0.0,) * 3, (255.0,) * 3).dim
+    3
+    """
     return Code("l2", "l2", len(several(low)), _floats(low), _floats(high), _identity, exact, whole=whole, unit=unit)
 
 
 def linear(name: str, matrix: FloatArray, low: Sequence[float], high: Sequence[float]) -> Code:
-    """Squared differences after a linear map (out, dim), for distances that are quadratic forms."""
+    """Make a code of squared differences after a linear map, for distances that are quadratic forms.
+
+    Parameters
+    ----------
+    name : str
+        Name of the code.
+    matrix : ndarray
+        float64 (out, dim), the map.
+    low, high : sequence of float
+        (dim,) bounds of the values.
+
+    Returns
+    -------
+    Code
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range.
+
+    Examples
+    --------
+    >>> from mipp.features import codes
+    >>> import numpy as np
+    >>> codes.linear("sums", np.ones((1, 3)), (0.0,) * 3, (2.0,) * 3).high
+    (6.0,)
+    """
     a, b = matrix * np.asarray(low), matrix * np.asarray(high)
 
     def embed(values: FloatArray) -> FloatArray:
@@ -146,7 +339,7 @@ def _monotone(
     name: str, low: Sequence[float], high: Sequence[float], embed: Callable[[FloatArray], FloatArray]
 ) -> Code:
     """A code whose words rise with the values: its bounds are the words of theirs."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the code refuses what is not finite
+    with np.errstate(over="ignore", invalid="ignore"):  # Code refuses bounds that are not finite
         ends = [_floats(embed(np.array([_floats(side)]))[0]) for side in (low, high)]
     return Code(name, "l2", len(ends[0]), ends[0], ends[1], embed)
 

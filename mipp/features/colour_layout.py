@@ -23,22 +23,33 @@ COUNTS = (3, 6, 10, 15, 21, 28, 64)
 
 
 def cld(image: npt.NDArray[np.uint8], y_count: int = 6, c_count: int = 3) -> npt.NDArray[np.uint8]:
-    """Colour layout descriptor of one image.
+    """Compute the MPEG-7 colour layout descriptor of one image.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size; a side shorter than 8 pixels is read as if each pixel were repeated
-    y_count, c_count : coefficients of Y, and of each of Cb and Cr: one of :data:`COUNTS`
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size; a side shorter than 8 pixels is read as if each pixel were repeated.
+    y_count, c_count : int
+        Coefficients of Y, and of each of Cb and Cr: one of :data:`COUNTS`.
 
     Returns
     -------
     ndarray
-        uint8 (y_count + 2 c_count,): Y, Cb and Cr coefficients; 0..63 for the first of each, 0..31 for the others.
+        uint8 (y_count + 2 c_count,): coefficients of Y, Cb and Cr; 0 to 63 for the first of each, else 0 to 31.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError
-        Not a uint8 array (H, W, 3); another count.
+        Not a uint8 array (H, W, 3); a count that the standard does not have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.cld(image).shape, features.cld(image, 10, 6).shape
+    ((12,), (22,))
     """
     for count in (y_count, c_count):
         check_count(count, COUNTS, "coefficients of colour layout")

@@ -33,22 +33,33 @@ _BASES = {256: (224, 192, 128, 64, 0), 128: (112, 96, 64, 32, 0), 64: (56, 40, 2
 
 
 def csd(image: npt.NDArray[np.uint8], count: int = 64) -> npt.NDArray[np.uint8]:
-    """Colour structure descriptor of one image.
+    """Compute the MPEG-7 colour structure descriptor of one image.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size; an image with a side below 8 pixels is continued by its last row or column
-    count : bins, one of :data:`SIZES`
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size; an image with a side below 8 pixels is continued by its last row or column.
+    count : int
+        Bins, one of :data:`SIZES`.
 
     Returns
     -------
     ndarray
-        uint8 (count,): quantised share of positions at which a colour is present.
+        uint8 (count,): for each colour, the quantised share of positions at which it is present.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError
-        Not a uint8 array (H, W, 3); another count.
+        Not a uint8 array (H, W, 3); a count that the standard does not have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.csd(image).shape
+    (64,)
     """
     check_count(count, SIZES, "bins of colour structure")
     return _extract(check_image(image), count=count)

@@ -23,7 +23,7 @@ GROUP_WEIGHT = 3.0
 
 
 def ehd(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Edge histogram descriptor of one image.
+    """Compute the MPEG-7 edge histogram descriptor of one image.
 
     Images whose short side is below 70 pixels are first enlarged to 70, bilinearly. The standard's block size grows
     with the area; where one side is more than 20 times the other, blocks can become so large that some of the 16 parts
@@ -31,24 +31,34 @@ def ehd(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB
+    image : ndarray
+        uint8 (H, W, 3), RGB.
 
     Returns
     -------
     ndarray
-        uint8 (80,), 0..7: for the 16 parts, row by row, the quantised share of blocks with a vertical, horizontal, 45
+        uint8 (80,), 0 to 7: for the 16 parts, row by row, the quantised share of blocks with a vertical, horizontal, 45
         degree, 135 degree and non-directional edge.
 
     Raises
     ------
     DTypeError, ShapeError
         Not a uint8 array (H, W, 3), or one so elongated that it would be enlarged beyond 2^26 pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.ehd(image).shape
+    (80,)
     """
     return _extract(check_image(image))
 
 
 def enlarged_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width of what edges are looked for in: the image, or its enlargement to a short side of 70."""
+    """Height and width of what edges are detected in: the image, or its enlargement to a short side of 70."""
     short = min(height, width)
     if short >= SHORT_SIDE:
         return height, width
@@ -95,22 +105,30 @@ def groups() -> FloatArray:
 
 
 def ehd_bins(values: npt.ArrayLike) -> FloatArray:
-    """The 150 bins of the standard's matching: 80 local, 5 global (means of the 16 parts), 65 semi-global.
+    """Compute the 150 bins of the standard's matching: 80 local, 5 global (means of the 16 parts), 65 semi-global.
 
     Parameters
     ----------
-    values : (N, 80) indices 0..7, as of :func:`ehd`
+    values : array_like
+        (N, 80) indices 0 to 7, as :func:`ehd` gives them.
 
     Returns
     -------
     ndarray
-        (N, 150) float64 shares: the standard's representative value of each index, and means of these; semi-global bins
+        float64 (N, 150) shares: the standard's representative value of each index, and means of these. Semi-global bins
         are those of 4 columns, 4 rows and 5 squares of four parts, each with its five kinds of edges.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError
         As :meth:`Descriptor.embed`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> features.ehd_bins(np.zeros((2, 80))).shape
+    (2, 150)
     """
     from ._kernels.edges import EDGE_LEVELS
 

@@ -29,9 +29,20 @@ class Extraction:
 
     Parameters
     ----------
-    values : (n, dim) of the descriptor's dtype, in the order of the source
-    kept : int64 (n,), index in the source of each row of ``values``
-    errors : (index in the source, path or ``"image <index>"`` for an array or bytes, message) of each image left out
+    values : ndarray
+        (n, dim) of the descriptor's dtype, in the order of the source. As secret as the images.
+    kept : ndarray
+        int64 (n,), index in the source of each row of ``values``.
+    errors : list of tuple
+        For each image left out: index in the source, path (``"image <index>"`` for an array or bytes), message.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> found = features.extract([np.zeros((8, 8, 3), np.uint8), b"no image"], "cld", workers=1)
+    >>> found.kept.tolist(), [name for _, name, _ in found.errors]
+    ([0], ['image 1'])
     """
 
     values: npt.NDArray[Any]
@@ -53,17 +64,34 @@ def extract(
 
     Parameters
     ----------
-    source : paths, contents of image files, or uint8 arrays (H, W, 3) in RGB, also mixed
-    descriptor : a descriptor or its spec
-    workers : threads, default one per available processor
-    progress : called in this thread with 1 after each image, whether it was read or not
-    window : for deep gray files, see :func:`mipp.io.images.load_image`
+    source : sequence
+        Paths, contents of image files (bytes), or uint8 arrays (H, W, 3) in RGB, also mixed.
+    descriptor : Descriptor or str
+        A descriptor or its spec.
+    workers : int, optional
+        Threads; default one per available processor.
+    progress : callable, optional
+        Called in this thread with 1 after each image, whether it was read or not.
+    window : tuple of float, optional
+        (low, high) for deep gray files, see :func:`mipp.io.images.load_image`.
+
+    Returns
+    -------
+    Extraction
 
     Raises
     ------
     DTypeError, ParameterError, NotFoundError
         A source that is one path instead of a sequence, or holds neither paths nor arrays; no positive number of
-        workers; no window; an unknown descriptor.
+        workers; a window that is not two numbers; an unknown descriptor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> images = [np.full((16, 16, 3), gray, np.uint8) for gray in (0, 255)]
+    >>> features.extract(images, "cld", workers=1).values.shape
+    (2, 12)
     """
     check_window(window)
     chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
@@ -102,15 +130,27 @@ def warm_up(descriptor: Descriptor | str) -> int:
     The first extraction does the same; this does it ahead. Where compiled functions can be kept, later processes load
     them.
 
+    Parameters
+    ----------
+    descriptor : Descriptor or str
+        A descriptor or its spec.
+
     Returns
     -------
     int
-        How many were compiled; 0 if all were loaded.
+        How many functions were compiled; 0 if all were loaded.
 
     Raises
     ------
     DTypeError, ParameterError, NotFoundError
-        No descriptor, or an unknown one.
+        Not a descriptor, or an unknown one.
+
+    Examples
+    --------
+    >>> from mipp import features
+    >>> compiled = features.warm_up("cld")
+    >>> features.warm_up("cld")  # the second time everything is there
+    0
     """
     chosen = get(descriptor) if isinstance(descriptor, str) else descriptor
     if not isinstance(chosen, Descriptor):
@@ -142,5 +182,5 @@ def _results(
     try:
         yield from pool.map(one, items)
     finally:
-        # on an interrupt, what has not begun is dropped
+        # on an interrupt, images that have not begun are dropped
         pool.shutdown(cancel_futures=True)

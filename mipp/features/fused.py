@@ -1,7 +1,7 @@
 """Fused descriptors: the vectors of several parts side by side in one ``l2`` index.
 
 The squared distance is the sum over parts of weight / unit times the part's own squared distance, where the unit is
-what is typical between two natural images (a public constant of each code): equal weights mean equal say. Weights
+typical between two natural images (a public constant of each code): parts of equal weight count equally. Weights
 are part of the spec, ``2*scd256+csd64``, so an index that keeps its spec keeps them; they are fixed when the index is
 made.
 """
@@ -24,22 +24,32 @@ MAX_WEIGHT = 1000.0
 
 
 def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) -> Descriptor:
-    """One descriptor of several.
+    """Make one descriptor of several.
 
     Parameters
     ----------
-    parts : descriptors that have an ``l2`` code to be fused by, of different names
-    weights : of their squared distances in units, each above 0 and at most 1000; default all 1
+    parts : sequence of Descriptor
+        Descriptors of different names that have an ``l2`` code to be fused by.
+    weights : sequence of float, optional
+        Weights of their squared distances in units, each above 0 and at most 1000; default all 1.
 
     Returns
     -------
     Descriptor
-        values are the parts' values side by side (float64 if their types differ), its distance is that of the vectors.
+        Its values are the parts' values side by side (float64 if their types differ), its distance is that of the
+        vectors.
 
     Raises
     ------
     DTypeError, ParameterError
-        Parts that are no descriptors; no parts, a part twice or one that cannot be fused, weights that do not fit.
+        Parts that are not descriptors; no parts, a part twice or one that cannot be fused, weights that do not fit.
+
+    Examples
+    --------
+    >>> from mipp import features
+    >>> both = features.fuse([features.get("csd64"), features.get("ehd")], [2, 1])
+    >>> both.name, both.dim
+    ('2*csd64+ehd', 144)
     """
     for part in parts:
         if not isinstance(part, Descriptor):
@@ -111,12 +121,19 @@ def fuse(parts: Sequence[Descriptor], weights: Sequence[float] | None = None) ->
 
 
 def scale_weights(parts: Sequence[Descriptor], values: Sequence[npt.ArrayLike]) -> tuple[float, ...]:
-    """Weights under which the parts have equal mean squared distances on a **public** sample.
+    """Compute weights under which the parts have equal mean squared distances on a **public** sample.
 
     Parameters
     ----------
-    parts : as of :func:`fuse`
-    values : (N, dim) of each part, N at least 2, of the same public images
+    parts : sequence of Descriptor
+        As for :func:`fuse`.
+    values : sequence of array_like
+        (N, dim) values of each part, N at least 2, of the same public images.
+
+    Returns
+    -------
+    tuple of float
+        A weight for each part, to three digits. They become part of the index's public spec.
 
     Raises
     ------
@@ -124,6 +141,16 @@ def scale_weights(parts: Sequence[Descriptor], values: Sequence[npt.ArrayLike]) 
         Not as many values as parts, fewer than two images, or a part that does not vary over them.
     DTypeError, ShapeError
         As :meth:`Descriptor.embed`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> parts = [features.get("csd64"), features.get("cld")]
+    >>> rng = np.random.default_rng(0)
+    >>> sample = [rng.integers(0, 32, (50, part.dim)) for part in parts]
+    >>> len(features.scale_weights(parts, sample))
+    2
     """
     if len(parts) != len(values):
         raise ParameterError("values must be given for each part")

@@ -19,24 +19,35 @@ MOMENTS_DIM = GRID * GRID * 9
 
 
 def hsv_histogram(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Histogram of 16 hues x 4 saturations x 4 values.
+    """Compute a histogram of 16 hues x 4 saturations x 4 values.
 
-    Bins are those of the scalable colour descriptor, decided exactly in integers: hue is scaled to 0..255 and cut by
-    16, saturation and value (0..255) by 64.
+    Bins are those of the scalable colour descriptor, decided exactly in integers: hue is scaled to 0..255 and divided
+    into steps of 16, saturation and value (0..255) into steps of 64.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size.
 
     Returns
     -------
     ndarray
-        float32 (256,): shares of the pixels, sum 1, index v * 64 + s * 16 + h.
+        float32 (256,): shares of the pixels, sum 1, at index v * 64 + s * 16 + h.
 
     Raises
     ------
     DTypeError, ShapeError
         Not a uint8 array (H, W, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> histogram = features.hsv_histogram(image)
+    >>> histogram.shape, float(histogram.sum())
+    ((256,), 1.0)
     """
     return _histogram(check_image(image))
 
@@ -50,21 +61,32 @@ def _histogram(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def moments(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Mean, deviation and cube root of the third moment of Y, Cb and Cr (Rec. 601, 0..1) in each of 4x4 parts.
+    """Compute colour moments: mean, deviation and cube root of the third moment of Y, Cb and Cr in each of 4x4 parts.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size; a side shorter than 4 pixels lends a pixel to several parts
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size; with a side shorter than 4 pixels, parts share pixels.
 
     Returns
     -------
     ndarray
-        float32 (144,): parts row by row, three channels each, three moments each; 0..1, 0..0.5 and -1..1.
+        float32 (144,): parts row by row, three channels (Rec. 601, 0 to 1) each, three moments each. They lie in 0 to
+        1, 0 to 0.5 and -1 to 1.
 
     Raises
     ------
     DTypeError, ShapeError
         Not a uint8 array (H, W, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.moments(image).shape
+    (144,)
     """
     return _moments(check_image(image))
 

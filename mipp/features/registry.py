@@ -25,7 +25,7 @@ from .units import with_units
 
 __all__ = ["DEFAULT", "get", "names", "register"]
 
-#: what commands take where none is named
+#: spec of the descriptor that commands use where none is named
 DEFAULT = "scd256+csd64+cld10_6+ehd+lbp"
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*")
@@ -40,12 +40,31 @@ _FAMILIES: tuple[tuple[re.Pattern[str], Callable[..., Descriptor]], ...] = (
 
 
 def register(descriptor: Descriptor) -> Descriptor:
-    """Make a descriptor known under its name and return it; how users add their own.
+    """Make a descriptor known under its name, in this process. Users add their own descriptors by it.
+
+    Parameters
+    ----------
+    descriptor : Descriptor
+        Its name begins with a letter and has lower-case letters, digits, dots, hyphens and underscores.
+
+    Returns
+    -------
+    Descriptor
+        The same object.
 
     Raises
     ------
     ParameterError
-        A name that is not of lower-case letters, digits, dots, hyphens and underscores, letter first, or is taken.
+        The name has another form or is taken.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> from mipp import features
+    >>> own = dataclasses.replace(features.get("lbp"), name="my-patterns")
+    >>> _ = features.register(own)
+    >>> features.get("my-patterns+cld").dim
+    71
     """
     name = descriptor.name
     if not _NAME.fullmatch(name):
@@ -74,12 +93,28 @@ def _find(name: str) -> Descriptor | None:
 
 @lru_cache(maxsize=64)
 def get(spec: str) -> Descriptor:
-    """The descriptor of a spec.
+    """Return the descriptor of a spec.
+
+    Parameters
+    ----------
+    spec : str
+        A name (``ehd``, ``scd128``), possibly with a code (``csd64:hellinger``), or several fused with weights
+        (``scd256+2*csd64``). Any case, parts in any order.
+
+    Returns
+    -------
+    Descriptor
 
     Raises
     ------
     DTypeError, NotFoundError, ParameterError
         Not a string; no such descriptor or code; parts that cannot be fused.
+
+    Examples
+    --------
+    >>> from mipp import features
+    >>> features.get("EHD + 2*csd64").name
+    '2*csd64+ehd'
     """
     if not isinstance(spec, str):
         raise DTypeError("a descriptor spec is a string")
@@ -103,7 +138,18 @@ def get(spec: str) -> Descriptor:
 
 
 def names() -> list[str]:
-    """Names of all registered descriptors, in order of registration."""
+    """List the names of all registered descriptors, in order of registration.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from mipp import features
+    >>> features.names()[:4]
+    ['scd256', 'scd128', 'scd64', 'csd64']
+    """
     return list(_REGISTRY)
 
 

@@ -27,22 +27,33 @@ KNOTS = (-255.0, -4.0, 0.0, 4.0, 255.0)
 
 
 def scd(image: npt.NDArray[np.uint8], count: int = 256) -> npt.NDArray[np.int16]:
-    """Scalable colour descriptor of one image.
+    """Compute the MPEG-7 scalable colour descriptor of one image.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size
-    count : coefficients, one of :data:`SIZES`
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size.
+    count : int
+        Coefficients, one of :data:`SIZES`.
 
     Returns
     -------
     ndarray
-        int16 (count,), coarsest first, each within its own bounds, -255..255 at most.
+        int16 (count,), coarsest first, each within its own bounds, -255 to 255 at most.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError
-        Not a uint8 array (H, W, 3); another count.
+        Not a uint8 array (H, W, 3); a count that the standard does not have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.scd(image).shape, features.scd(image, 64).shape
+    ((256,), (64,))
     """
     check_count(count, SIZES, "coefficients of scalable colour")
     return _extract(check_image(image), count=count)

@@ -22,14 +22,15 @@ ORIENTATIONS = 9
 
 
 def lbp(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Histogram of uniform local binary patterns: 8 neighbours at radius 1, 59 bins.
+    """Compute a histogram of uniform local binary patterns: 8 neighbours at radius 1, 59 bins.
 
     Neighbours are the eight pixels around; gray is (77 R + 150 G + 29 B + 128) >> 8, so everything up to the shares is
     in integers. Patterns with at most two changes around the circle have a bin each, all others share the last one.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB; a side below 3 pixels is continued by its last row or column
+    image : ndarray
+        uint8 (H, W, 3), RGB; a side below 3 pixels is continued by its last row or column.
 
     Returns
     -------
@@ -40,6 +41,15 @@ def lbp(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     ------
     DTypeError, ShapeError
         Not a uint8 array (H, W, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.lbp(image).shape
+    (59,)
     """
     return _lbp(check_image(image))
 
@@ -67,25 +77,36 @@ def _lbp(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def hog(image: npt.NDArray[np.uint8], cell: int = 8) -> npt.NDArray[np.float32]:
-    """Histogram of oriented gradients of the image shrunk to 64x64 gray.
+    """Compute a histogram of oriented gradients of the image shrunk to 64x64 gray pixels.
 
     As scikit-image's ``hog`` on the same 64x64 array: 9 unsigned orientations, cells of ``cell`` pixels, blocks of 2x2
     cells, block norm L2-Hys. Gray is 0.299 R + 0.587 G + 0.114 B; shrinking takes the mean over each part's exact area.
 
     Parameters
     ----------
-    image : uint8 (H, W, 3), RGB, any size; a smaller image is enlarged
-    cell : 8 or 16
+    image : ndarray
+        uint8 (H, W, 3), RGB, any size; a smaller image is enlarged.
+    cell : int
+        Side of a cell in pixels, 8 or 16.
 
     Returns
     -------
     ndarray
-        float32, 0..1: (1764,) with cells of 8 pixels, (324,) with 16.
+        float32, 0 to 1: (1764,) with cells of 8 pixels, (324,) with 16.
 
     Raises
     ------
     DTypeError, ShapeError, ParameterError
         Not a uint8 array (H, W, 3); another cell size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp import features
+    >>> image = np.zeros((64, 64, 3), np.uint8)
+    >>> image[:, 32:] = 255, 0, 0
+    >>> features.hog(image).shape, features.hog(image, 16).shape
+    ((1764,), (324,))
     """
     check_count(cell, (8, 16), "pixels of a cell")
     return _hog(check_image(image), cell=cell)

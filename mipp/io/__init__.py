@@ -1,1 +1,1 @@
-"""Reading images, vectors and labels; every wrong file ends in a typed error that names it."""
+"""Reading images, vectors and labels, and writing files whole. Every bad file ends in a typed error that names it."""

@@ -16,19 +16,31 @@ from .vectors import check_finite
 
 __all__ = ["Benchmark", "load_benchmark"]
 
-#: what the attribute ``distance`` says, and the metric of encodings that is meant
+#: values of the attribute ``distance``, and the metric of encodings that each stands for
 METRICS = {"euclidean": "l2", "angular": "cosine", "hamming": "hamming", "ip": "ip", "dot": "ip"}
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """Vectors with known neighbours.
+    """Vectors with known neighbours. Public data.
 
     Parameters
     ----------
-    train, test : (N, dim) rows and (B, dim) queries
-    neighbours : int64 (B, k), rows of ``train``, nearest first, or None if the file has none
-    metric : ``l2``, ``cosine``, ``hamming`` or ``ip``
+    train : ndarray
+        (N, dim) rows.
+    test : ndarray
+        (B, dim) queries.
+    neighbours : ndarray or None
+        int64 (B, k), rows of ``train``, nearest first; None if the file has none.
+    metric : str
+        ``l2``, ``cosine``, ``hamming`` or ``ip``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.benchmark import Benchmark
+    >>> Benchmark(np.eye(3), np.eye(3)[:1], np.array([[0]]), "l2").train.shape
+    (3, 3)
     """
 
     train: npt.NDArray[Any]
@@ -38,19 +50,44 @@ class Benchmark:
 
 
 def load_benchmark(path: str | os.PathLike[str]) -> Benchmark:
-    """Read datasets ``train``, ``test`` and, if there, ``neighbors``, and the attribute ``distance``; into memory,
-    checked.
+    """Read a benchmark file of ann-benchmarks into memory, checked.
+
+    Read are the datasets ``train``, ``test`` and, if it is there, ``neighbors``, and the attribute ``distance``.
+
+    Parameters
+    ----------
+    path : str or path
+        An .hdf5 file.
+
+    Returns
+    -------
+    Benchmark
 
     Raises
     ------
     NotFoundError
         No such file.
     ParameterError
-        No HDF5 file, damaged, a dataset or the attribute missing, another distance, neighbours that are no rows.
+        Not an HDF5 file, or a damaged one; a dataset or the attribute is missing; an unknown distance; neighbours that
+        are not row numbers.
     ShapeError, DTypeError, EncodingError
-        Datasets that are not 2-d, do not fit each other, hold no real numbers, or NaN or infinity.
+        Datasets that are not 2-d, do not fit each other, do not hold real numbers, or hold NaN or infinity.
     MissingExtraError
         h5py is not installed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import h5py, numpy as np
+    >>> from mipp.io.benchmark import load_benchmark
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "tiny.hdf5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["train"], file["test"], file["neighbors"] = np.eye(3), np.eye(3)[:2], [[0], [1]]
+    ...         file.attrs["distance"] = "euclidean"
+    ...     data = load_benchmark(path)
+    >>> data.metric, data.train.shape, data.neighbours.tolist()
+    ('l2', (3, 3), [[0], [1]])
     """
     source = as_path(path)
     with open_hdf5(source) as file:

@@ -11,17 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError, missing_extra
-from .images import MAX_PIXELS
+from .limits import MAX_INFLATED, MAX_PIXELS
+from .recognise import PREAMBLE
 from .window import apply_window
 
-__all__ = ["is_dicom_image", "load_dicom"]
+__all__ = ["load_dicom"]
 
-PREAMBLE = 128
-#: a DICOMDIR, the table of contents of a medium, is a DICOM file without an image
-_DIRECTORY = b"1.2.840.10008.1.3.10"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-#: of a file whose transfer syntax deflates it whole
-MAX_INFLATED = 1 << 30
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 #: attributes of one frame, which multi-frame files keep in functional groups; those of a line belong together
@@ -32,11 +28,6 @@ _OF_FRAMES = (
     ("PixelPaddingValue", "PixelPaddingRangeLimit", "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit",
      "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )  # fmt: skip
-
-
-def is_dicom_image(head: bytes) -> bool:
-    """Whether a file that begins with ``head``, 512 bytes or more, is a DICOM file other than a DICOMDIR."""
-    return head[PREAMBLE : PREAMBLE + 4] == b"DICM" and _DIRECTORY not in head
 
 
 def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
@@ -156,7 +147,7 @@ def _of_first_frame(data: Any) -> Any:
 
 
 def _groups(data: Any, keyword: str) -> Iterator[Any]:
-    """The first item of each functional group of the first frame; a maker's own groups mean what the maker says."""
+    """The first item of each functional group of the first frame; private groups of a maker are skipped."""
     for element in (data.get(keyword) or [{}])[0]:
         if element.VR == "SQ" and element.value and not element.tag.is_private:
             yield element.value[0]
@@ -179,7 +170,7 @@ def _padding(values: npt.NDArray[Any], data: Any, frame: Any) -> npt.NDArray[np.
 
 
 def _as_stored(value: Any, data: Any) -> Any:
-    """A value that some files write without a sign, or with one that pixels have not, as pixels have it."""
+    """A padding value with the sign of the pixels; some files write it with another."""
     bits = int(data.get("BitsAllocated") or 16)
     if not isinstance(value, (int, float)):
         value = int.from_bytes(value, "little") if isinstance(value, bytes) else float(value)
@@ -252,7 +243,7 @@ def _windowed(units: npt.NDArray[Any], frame: Any) -> npt.NDArray[Any] | None:
     if not np.isfinite([centre, width]).all() or width <= 0:
         return None
     if function == "LINEAR" and width < 1:
-        # not allowed, but what is meant is plain
+        # not allowed by the standard, but the intent is clear
         function = "LINEAR_EXACT"
     # unsigned, 8 bits: the function's range is 0 to 255
     display = Dataset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -57,9 +58,18 @@ def write_all(fd: int, view: memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Make the names in ``folder``, such as one just renamed, survive a loss of power, where the system can do that.
+
+    OSError if the disk fails; a folder that cannot be opened for reading, or a file system without this, is no error.
+    """
     try:
-        os.fsync(fd)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
-        os.close(fd)
+        os.close(handle)

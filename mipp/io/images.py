@@ -15,22 +15,15 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DTypeError, ImageError, ParameterError, plain_text
 from . import png
-from .files import as_path, open_regular, read_regular, shown
+from .files import as_path, read_regular, shown
+from .limits import MAX_BYTES, MAX_PIXELS
+from .recognise import SUFFIXES, is_image_file
+from .walk import walk_images
 from .window import apply_window, check_window
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "find_images", "is_image_file", "load_image", "thumbnail"]
 
-#: what :func:`find_images` takes for images without looking into them
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm"})
-#: larger images are refused before they are decoded (a decompression bomb is a small file with many pixels)
-MAX_PIXELS = 89_478_485
-#: larger files are refused before they are read
-MAX_BYTES = 1 << 31
-
 _log = logging.getLogger(__name__)
-#: what files of a folder without a suffix of SUFFIXES are looked at for, by Pillow's names
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_HEAD = 1024
 _NAMED = 5
 
 _ORIENTATION = 0x0112
@@ -55,25 +48,27 @@ def load_image(
     The EXIF orientation is applied. Everything becomes 8-bit RGB: gray, palette, CMYK and YCbCr are converted;
     transparent pixels are laid over white, also those of a PNG's one transparent colour; 16-bit gray is scaled by
     255/65535 (32-bit integers likewise, after clipping to 16 bits), floating-point gray clipped to 0..255, unless a
-    window says otherwise; of an animation or a file of several pages the first is taken.
+    window is given; of an animation or a file of several pages the first is taken.
 
     DICOM files are read by pydicom (extra ``dicom``): the first frame, its attributes from the functional groups of a
     multi-frame file where they are there. Gray is taken in the units of the rescale slope and intercept or modality
     table, then through ``window``, else the file's own VOI table or first window (linear, linear exact or sigmoid),
-    else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding
-    counts for no least or greatest value and becomes black. Colours of more than 8 bits are scaled by the bits that the
-    file says are stored.
+    else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding does
+    not count for the least or greatest value and becomes black. Colours of more than 8 bits are scaled by the number of
+    bits that the file declares as stored.
 
     Parameters
     ----------
-    source : path, or the content of an image file
-    window : (low, high) for gray with more than 8 bits: values up to ``low`` become 0, from ``high`` on 255, linear
+    source : str, path or bytes
+        Path, or the content of an image file. Secret at its owner or user.
+    window : tuple of float, optional
+        (low, high) for gray with more than 8 bits: values up to ``low`` become 0, from ``high`` on 255, linear
         between, rounded half up. One window for a whole index keeps its images comparable.
 
     Returns
     -------
     ndarray
-        uint8 (H, W, 3), C-contiguous and writeable.
+        uint8 (H, W, 3), RGB, C-contiguous and writeable.
 
     Raises
     ------
@@ -86,6 +81,17 @@ def load_image(
         Neither path nor bytes; a window that is not two finite numbers, the smaller first.
     MissingExtraError
         A DICOM file, and pydicom is not installed.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from mipp.io.images import load_image
+    >>> content = io.BytesIO()
+    >>> Image.new("L", (3, 2), 128).save(content, "PNG")
+    >>> pixels = load_image(content.getvalue())
+    >>> pixels.shape, pixels[0, 0].tolist()
+    ((2, 3, 3), [128, 128, 128])
     """
     window = check_window(window)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -161,7 +167,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # broken EXIF data says nothing about the pixels
+        # broken EXIF data does not make the pixels bad
         return None
 
 
@@ -176,26 +182,22 @@ def _deep_gray(values: npt.NDArray[Any], window: tuple[float, float] | None) -> 
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def is_image_file(path: Path) -> bool:
-    """Whether a regular file of a folder is taken for an image: by its suffix, or by its first bytes."""
-    return path.suffix.lower() in SUFFIXES or _begins_as_image(path)
-
-
 def find_images(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, left_out: list[Path] | None = None
 ) -> list[Path]:
-    """Image files among ``paths``: folders are walked, files named directly are taken as is.
+    """Find image files among paths: folders are walked, files named directly are taken as they are.
 
-    In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, as a picture archive exports DICOM
-    files without suffix, those are taken that begin as an image of such a format does. A logged warning counts the
-    files of a folder that were left out, and names some.
+    In a folder, a file with a suffix of :data:`SUFFIXES` is taken; of all others, such as DICOM files that a picture
+    archive exports without suffix, those are taken that begin as an image of a known format does. A logged warning
+    counts the files of a folder that were left out, and names some. :func:`mipp.io.walk.walk_images` also tells why
+    files were left out.
 
     Parameters
     ----------
-    paths : files and folders
-    left_out : files that were left out are appended to it, and no warning is logged
-
-    The files of :func:`mipp.io.walk.walk_images`, which also says why others were left out.
+    paths : str, path, or iterable of them
+        Files and folders.
+    left_out : list, optional
+        Files that were left out are appended to it, and no warning is logged.
 
     Returns
     -------
@@ -207,10 +209,19 @@ def find_images(
     NotFoundError, ImageError
         A path that does not exist; one that is neither a folder nor a regular file.
     DTypeError
-        What is no path.
-    """
-    from .walk import walk_images
+        Not a path.
 
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.io.images import find_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.jpg", "notes.txt"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     skipped = []
+    ...     [path.name for path in find_images(folder, left_out=skipped)], [path.name for path in skipped]
+    (['a.jpg', 'b.png'], ['notes.txt'])
+    """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
     if not isinstance(paths, Iterable):
@@ -226,31 +237,32 @@ def find_images(
     return found
 
 
-def _begins_as_image(path: Path) -> bool:
-    """Whether the first bytes of a file are those of an image that :func:`load_image` reads."""
-    try:
-        with open_regular(path) as (file, _):
-            head = file.read(_HEAD)
-            if head[128:132] == b"DICM":
-                from .dicom import is_dicom_image
-
-                return is_dicom_image(head)
-            file.seek(0)
-            Image.init()
-            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]):
-                return True
-    except Exception:
-        # decoders raise almost any type on what is no image
-        return False
-
-
 def thumbnail(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """``image``, uint8 (H, W, 3), scaled to fit into ``size`` = (width, height) pixels, its proportions kept.
+    """Scale an image to fit into a box; proportions are kept.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 (H, W, 3).
+    size : tuple of int
+        (width, height) of the box in pixels.
+
+    Returns
+    -------
+    ndarray
+        uint8 (h, w, 3) with w <= width and h <= height.
 
     Raises
     ------
     DTypeError, ParameterError
         Not a uint8 array (H, W, 3); a side below 1, or a size that is not two integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.images import thumbnail
+    >>> thumbnail(np.zeros((100, 200, 3), np.uint8), (50, 50)).shape
+    (25, 50, 3)
     """
     good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if not good or not image.size:

@@ -1,4 +1,4 @@
-"""Label files: which image shows what."""
+"""Label files: CSV files with a label for each image or row."""
 
 from __future__ import annotations
 
@@ -17,23 +17,39 @@ MAX_BYTES = 1 << 28
 
 
 def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
-    """Read a CSV file with columns ``path`` and ``label``; others are ignored. Paths are relative to the file's folder.
+    """Read a CSV file with columns ``path`` and ``label``; other columns are ignored.
 
-    Paths may be links to files, also to the same file. The file is UTF-8 text; a path whose bytes are not UTF-8 is
-    taken as it is if there is such a file.
+    Paths are relative to the file's folder. They may be links to files, also to the same file. The file is UTF-8 text;
+    a path whose bytes are not UTF-8 is taken as it is if there is such a file.
+
+    Parameters
+    ----------
+    path : str or path
+        The CSV file.
 
     Returns
     -------
-    list
+    list of tuple
         (path of an existing file, label, not empty), in the order of the file.
 
     Raises
     ------
     NotFoundError
-        No such CSV file, or a listed image that does not exist; the message says on which line.
+        No such CSV file, or a listed image that does not exist; the message names the line.
     ParameterError
-        No regular file, more than 256 MiB, not UTF-8 text, a missing column, an empty path or label, an image listed
+        Not a regular file, more than 256 MiB, not UTF-8 text, a missing column, an empty path or label, an image listed
         twice, no rows.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.io.labels import load_labels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "a.png").touch()
+    ...     file = pathlib.Path(folder, "labels.csv")
+    ...     _ = file.write_text("path,label" + chr(10) + "a.png,cat")
+    ...     [(path.name, label) for path, label in load_labels(file)]
+    [('a.png', 'cat')]
     """
     file = as_path(path)
     out: list[tuple[Path, str]] = []
@@ -53,7 +69,33 @@ def load_labels(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
 
 
 def load_row_labels(path: str | os.PathLike[str]) -> list[str]:
-    """Read the column ``label`` of a CSV file, for vectors row by row. Errors as of :func:`load_labels`."""
+    """Read the column ``label`` of a CSV file, for vectors row by row.
+
+    Parameters
+    ----------
+    path : str or path
+        The CSV file.
+
+    Returns
+    -------
+    list of str
+        Labels in the order of the file, none empty.
+
+    Raises
+    ------
+    NotFoundError, ParameterError
+        As :func:`load_labels`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.io.labels import load_row_labels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "labels.csv")
+    ...     _ = file.write_text(chr(10).join(["label", "cat", "dog"]))
+    ...     load_row_labels(file)
+    ['cat', 'dog']
+    """
     return [label for _, (label,) in _rows(as_path(path), ("label",))]
 
 

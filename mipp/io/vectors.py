@@ -28,12 +28,13 @@ _MOST_HEADER = 10_000
 
 
 def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Vectors of a file, memory-mapped read-only where the format allows, checked whole.
+    """Read the vectors of a file, memory-mapped read-only where the format allows, checked whole.
 
     Parameters
     ----------
-    path : ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs``,
-        ``.ivecs``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read
+    path : str or path
+        ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs``,
+        ``.ivecs``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read.
 
     Returns
     -------
@@ -50,19 +51,54 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ShapeError
         A truncated file, records of different dimensions, an array that is not 2-d, no vectors.
     DTypeError
-        An array of something else than real numbers; a path that is none.
+        An array that is not of real numbers; an argument that is not a path.
     EncodingError
         NaN or infinity.
     MissingExtraError
         An .hdf5 file, and h5py is not installed.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from mipp.io.vectors import load_vectors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(pathlib.Path(folder, "a.npy"), np.eye(3))
+    ...     load_vectors(pathlib.Path(folder, "a.npy")).shape
+    (3, 3)
     """
     return _load(as_path(path), one=False)
 
 
 def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """The one vector (dim,) of a file: a .npy with shape (dim,) or (1, dim), or a vecs file with one record.
+    """Read the one vector of a file.
 
-    Errors as :func:`load_vectors`; ShapeError for more than one vector.
+    Parameters
+    ----------
+    path : str or path
+        A .npy file with shape (dim,) or (1, dim), or a vecs file with one record.
+
+    Returns
+    -------
+    ndarray
+        (dim,).
+
+    Raises
+    ------
+    ShapeError
+        More than one vector.
+    MippError
+        Otherwise as :func:`load_vectors`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from mipp.io.vectors import load_vector
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(pathlib.Path(folder, "q.npy"), np.arange(4))
+    ...     load_vector(pathlib.Path(folder, "q.npy")).tolist()
+    [0, 1, 2, 3]
     """
     data = _load(as_path(path), one=True)
     if len(data) != 1:
@@ -91,7 +127,27 @@ def _load(path: Path, *, one: bool) -> npt.NDArray[Any]:
 
 
 def check_finite(data: npt.NDArray[Any], path: Path) -> None:
-    """EncodingError that names the first vector of ``data`` (N, dim) with NaN or infinity."""
+    """Refuse vectors with NaN or infinity.
+
+    Parameters
+    ----------
+    data : ndarray
+        (N, dim).
+    path : Path
+        The file that they came from, for the message.
+
+    Raises
+    ------
+    EncodingError
+        Names the first such vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from mipp.io.vectors import check_finite
+    >>> check_finite(np.eye(3), Path("a.npy"))
+    """
     if data.dtype.kind == "f":
         for start in range(0, len(data), _CHECK_ROWS):
             good = np.isfinite(data[start : start + _CHECK_ROWS]).all(axis=1)
@@ -175,7 +231,14 @@ def _load_vecs(path: Path, file: BinaryIO, size: int, item: np.dtype[Any]) -> np
 
 
 def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
-    """Write vectors (N, dim) as a .fvecs file, in float32.
+    """Write vectors as a .fvecs file, in float32.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; replaced whole if it exists.
+    vectors : array_like
+        (N, dim) real numbers.
 
     Raises
     ------
@@ -185,6 +248,16 @@ def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
         A finite number beyond the range of float32, 3.4e38.
     ParameterError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from mipp.io.vectors import load_vectors, save_fvecs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_fvecs(pathlib.Path(folder, "a.fvecs"), np.eye(3))
+    ...     load_vectors(pathlib.Path(folder, "a.fvecs")).dtype
+    dtype('float32')
     """
     file = as_path(path)
     try:

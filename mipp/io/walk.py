@@ -1,4 +1,4 @@
-"""Image files in folders: which are taken, and why others are not."""
+"""Image files in folders: which are taken, and why others are left out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ImageError, NotFoundError
+from .recognise import SUFFIXES, is_image_file
 
 __all__ = ["LeftOut", "walk_images"]
 
@@ -34,22 +35,27 @@ def walk_images(
     outside: bool = True,
     others: list[Path] | None = None,
 ) -> tuple[list[Path], list[LeftOut]]:
-    """Image files among ``paths``, and what was left out.
+    """Find image files among paths, and list the files left out.
 
-    Of folders those are taken that :func:`mipp.io.images.is_image_file` knows; files that are named are taken whatever
-    they are. Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
+    Of a folder, files that :func:`mipp.io.recognise.is_image_file` accepts are taken; a named file is taken always.
+    Links to files and to folders are followed; each folder is walked once, so that a loop of links ends.
 
     Parameters
     ----------
-    paths : files and folders
-    outside : whether links are followed that lead out of the folder that was named. A link that is named is followed.
-    others : files of folders that are no images are appended to it
+    paths : str, path, or iterable of them
+        Files and folders.
+    outside : bool
+        Whether links are followed that lead out of the folder that was named. A link that is named is followed.
+    others : list, optional
+        Files of folders that are not images are appended to it.
 
     Returns
     -------
-    files : arguments in order, files of a folder sorted by path, each path once
-    left_out : files with an image's suffix that are no regular files, links that lead nowhere or, without ``outside``,
-        out of the folder, and folders that cannot be read; (path, reason) each
+    files : list of Path
+        Arguments in order, files of a folder sorted by path, each path once.
+    left_out : list of tuple
+        (path, reason) of files with an image's suffix that are not regular files, of links that lead nowhere or,
+        without ``outside``, out of the folder, and of folders that cannot be read.
 
     Raises
     ------
@@ -57,6 +63,17 @@ def walk_images(
         An argument that does not exist.
     ImageError
         An argument that is neither a folder nor a regular file.
+
+    Examples
+    --------
+    >>> import os, pathlib, tempfile
+    >>> from mipp.io.walk import walk_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "a.png").touch()
+    ...     os.symlink("nowhere", pathlib.Path(folder, "b.png"))
+    ...     files, left_out = walk_images(folder)
+    >>> [path.name for path in files], [(path.name, reason) for path, reason in left_out]
+    (['a.png'], [('b.png', 'a link that leads nowhere')])
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -85,7 +102,6 @@ def _missing(error: Exception) -> bool:
 
 def _walk(top: Path, root: Path | None, left_out: list[LeftOut], others: list[Path] | None) -> Iterator[Path]:
     """Image files below ``top``; with ``root``, links out of it are left out."""
-    from .images import SUFFIXES, is_image_file
 
     def named(path: Path) -> bool:
         """Whether a file that cannot be looked into would be taken for an image."""

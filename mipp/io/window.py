@@ -1,4 +1,4 @@
-"""Windows: which gray values of deep images become black, which white. Light to import."""
+"""Windows: the range of gray values of a deep image that becomes black to white. Light to import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,29 @@ __all__ = ["apply_window", "check_window"]
 
 
 def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
-    """A window as a pair of floats, or None. ParameterError unless it is two finite numbers, the smaller first."""
+    """Check a window.
+
+    Parameters
+    ----------
+    window : sequence of float or None
+        (low, high).
+
+    Returns
+    -------
+    tuple of float or None
+        The window as two floats; None for None.
+
+    Raises
+    ------
+    ParameterError
+        Not two finite numbers, the smaller first.
+
+    Examples
+    --------
+    >>> from mipp.io.window import check_window
+    >>> check_window([-160, 240])
+    (-160.0, 240.0)
+    """
     if window is None:
         return None
     try:
@@ -28,7 +50,27 @@ def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
 
 
 def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.NDArray[np.uint8]:
-    """Gray values (H, W) through a window, as uint8 (H, W, 3). NaN counts as the low end."""
+    """Map gray values through a window.
+
+    Parameters
+    ----------
+    values : ndarray
+        (H, W) real numbers; NaN counts as the low end.
+    window : tuple of float
+        (low, high) in the unit of the values.
+
+    Returns
+    -------
+    ndarray
+        uint8 (H, W, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.window import apply_window
+    >>> apply_window(np.array([[0, 60, 900]]), (0, 510))[0, :, 0].tolist()
+    [0, 30, 255]
+    """
     low, high = window
     wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     with np.errstate(over="ignore"):

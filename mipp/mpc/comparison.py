@@ -16,7 +16,7 @@ ripple     v                                  5.33             2.67       5.21  
 Bytes are per comparison and party, the opened bit included, the resharing not; "to user" for v = 32. ``exchanged``: the
 generate bits S & T come from the two parties that know T, and opened bits are gathered by one party.
 
-Source: Mohassel, Rindal, "ABY3", CCS 2018 (two-way split); Kogge, Stone 1973 (carry tree); fewer gates by DESIGN 7.
+Source: Mohassel, Rindal, "ABY3", CCS 2018 (two-way split); Kogge, Stone 1973 (carry tree); the reduced tree is our own.
 Leakage: opened bits only. Every message is masked by keystream that its receiver lacks.
 """
 

@@ -54,11 +54,11 @@ def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params)
 
 
 def check_queries(
-    columns: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = ()
+    query_shares: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = ()
 ) -> None:
-    """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all columns (B, D)."""
-    apart = _mapped([columns[i] for i in PARTIES], constants.query_degree_matrices(params))
-    clear = columns[1] + columns[2] + columns[3]
+    """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all query shares (B, D)."""
+    apart = _mapped([query_shares[i] for i in PARTIES], constants.query_degree_matrices(params))
+    clear = query_shares[1] + query_shares[2] + query_shares[3]
     outside = any(not 0 <= t - rule.low < 1 << rule.theta_bits for t in thetas)
     if outside or apart.any() or rule.failing(_signed(clear)).any():
         raise OutOfRangeError("a query is out of the encoding's range")

@@ -2,12 +2,12 @@
 
 The user shares every bit of its query with the three servers, and of what the squared norm leaves to its bound, in
 words x_1 + x_2 + x_3 of which server a lacks x_a (x_1 and x_2 are keystream of a seed, x_3 is sent). From its two
-summands and its column each server computes an additive share of *relations*, sums that are zero just when
+summands and its query share each server computes an additive share of *relations*, sums that are zero just when
 
 * every bit is 0 or 1 (b^2 - b = 0 has no other solution modulo 2^w),
 * every word of the query is what its bits say, and what the metric fixes is that,
 * the weighted squared norm, less what is left to the bound, is the bound,
-* the three columns are those of one polynomial of degree 1, and a threshold lies in the range of its bits.
+* the three query shares are those of one polynomial of degree 1, and a threshold lies in the range of its bits.
 
 The header holds a hash of each summand, so its two holders have the same one, and nothing can be changed once the query
 is signed. The servers then draw coins together and open :data:`~mipp.encoding.bounds.PROJECTIONS` sums of random
@@ -188,7 +188,7 @@ def verified(
 
 
 def relations(
-    rule: QueryRule, params: Params, server: int, summands: Mapping[int, Summand], column: np.ndarray,
+    rule: QueryRule, params: Params, server: int, summands: Mapping[int, Summand], query_share: np.ndarray,
     theta: np.ndarray, threads: int,
 ) -> np.ndarray:  # fmt: skip
     """This server's additive shares (B, R) of what must be zero, mod 2^proof_bits.
@@ -199,11 +199,11 @@ def relations(
     params : n=3, t=1
     server : 1, 2 or 3
     summands : the two that it has
-    column : (B, D) words, its share of the queries
+    query_share : (B, D) words, its share of the queries
     theta : (B,) words, its share of the thresholds, or (0,)
     """
     threshold, dtype = bool(theta.size), RING_DTYPES[rule.proof_bits]
-    shape = (len(column), rule.words(threshold=threshold))
+    shape = (len(query_share), rule.words(threshold=threshold))
     numbers = held_by(server)
     lo, hi = (summands[number].expanded(shape, dtype, threads) for number in numbers)
     public = [number == _PUBLIC for number in numbers]
@@ -213,12 +213,12 @@ def relations(
     n = rule.count * rule.bits
     c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
          for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
-    words = column.astype(dtype)
+    words = query_share.astype(dtype)
     words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
     if rule.last is not None and first:
         words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))
-    degree = np.empty_like(column)
-    _core.combine([column], constants.query_degree_matrices(params)[server - 1][None, None], [degree], 1)
+    degree = np.empty_like(query_share)
+    _core.combine([query_share], constants.query_degree_matrices(params)[server - 1][None, None], [degree], 1)
     out += [words << up, degree.astype(dtype) << up]
 
     if rule.weights is not None:

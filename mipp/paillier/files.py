@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import IntegrityError, ParameterError, StoreError
+from ..io.files import replacing
 from .array import EncryptedArray
 from .keys import PublicKey, check_ciphertexts
 
@@ -137,17 +138,8 @@ def save_array(array: EncryptedArray, path: str | os.PathLike[str]) -> None:
     ...     decrypt(key, load_array(path, key.public)).tolist()
     [1, 2]
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(array_to_bytes(array))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {target}: {error.strerror}") from None
+    with replacing(path, failed=StoreError) as file:
+        file.write(array_to_bytes(array))
 
 
 def load_array(path: str | os.PathLike[str], key: PublicKey) -> EncryptedArray:

@@ -58,6 +58,14 @@ class UserScheme(ABC):
         ParameterError for queries that the scheme cannot carry.
         """
 
+    def header_blocks(self, queries: int) -> Iterator[slice]:
+        """The queries under each header, where servers answer for some rows at a time."""
+        yield slice(0, queries)
+
+    def row_blocks(self, rows: int, queries: int) -> Iterator[range]:
+        """The rows that are asked for at a time, under one header of so many queries."""
+        yield range(rows)
+
     @abstractmethod
     def portion(self, rows: int, ranking: str, k: int) -> int:
         """Queries that go under one header, at most, over ``rows`` rows that are not answered some at a time."""

@@ -4,7 +4,7 @@ Rows x are stored as c = x + p mod 2^k: the cloud has c, the key centre makes th
 keys. Both get the query q encrypted coordinate by coordinate. Each computes its product, <c, q> or <-p mod 2^k, q>,
 over the integers, of several rows in the slots of one ciphertext, and adds
 
-* U or -U per ciphertext, uniform mod n, from the PRF of the two servers bound to the query's header: either answer
+* U or -U per ciphertext, uniform mod n, from the PRF of the two servers over the hash of the header: either answer
   alone has a uniform plaintext;
 * 2^k R per slot, R its own and uniform in [2^B, 2^B + 2^(B+40)), where 2^B >= sum |q_j|: what a slot holds above bit k
   is then, within distance 2^-38, independent of how often the sums wrapped, so of the rows;
@@ -243,7 +243,7 @@ def check_query(query_share: np.ndarray, queries: int, dim: int, key: PublicKey)
 
 def answer(
     rows: np.ndarray,
-    column: np.ndarray,
+    query_share: np.ndarray,
     layout: SlotLayout,
     key: PublicKey,
     pool: RandomnessPool,
@@ -258,7 +258,7 @@ def answer(
     Parameters
     ----------
     rows : (N, D) words, c or -p; secret. Time and memory access depend on their number only
-    column : (B, D * element_limbs) uint64, encrypted queries, checked
+    query_share : (B, D * element_limbs) uint64, encrypted queries, checked
     layout, key : of the index and the user
     pool : encryptions of 0 for this user, each used once, r of full range
     pair_key : 32 secret bytes of the two servers
@@ -276,16 +276,16 @@ def answer(
     exponents = np.zeros((count * layout.slots, rows.shape[1]), rows.dtype)
     exponents[: len(rows)] = rows
     exponents = exponents.reshape(count, layout.slots, -1)
-    schedules = _core.KeySchedules(pair_key, mask_infos(header, len(column)), 1)
-    out = np.empty((len(column), count, key.element_limbs), np.uint64)
+    schedules = _core.KeySchedules(pair_key, mask_infos(header, len(query_share)), 1)
+    out = np.empty((len(query_share), count, key.element_limbs), np.uint64)
     modulus = key.modulus
     for query, packed in enumerate(out):
-        bases = column[query].reshape(-1, key.element_limbs)
+        bases = query_share[query].reshape(-1, key.element_limbs)
         sums = modulus.multi_pow(bases, exponents, layout.ring_bits, layout.width, threads=threads)
         for plain in (_high_parts(layout, key, count), _masks(schedules, query, key, count, negate, threads)):
             sums = modulus.add_plain(sums, plain, threads=threads)
         packed[:] = modulus.mul(sums, pool.take(count), threads=threads)
-    return out.reshape(len(column), -1)
+    return out.reshape(len(query_share), -1)
 
 
 def scores(

@@ -8,7 +8,7 @@ scores (:mod:`mipp.sharing` has the mathematics). Three servers with t=1 can com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,25 @@ from ..mpc.facts import public_facts
 from ..mpc.query_proof import proof_bytes
 from ..params import Params
 from ..rpc import messages as m
-from ..rpc.blocks import query_blocks, row_blocks
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from ..sharing import add_zero_share, query_shares
 from .base import RowPlan, Scheme, ServerScheme, UserKeys, UserScheme
 
-__all__ = ["SharesScheme"]
+__all__ = ["SharesScheme", "query_blocks", "row_blocks"]
 
 #: bytes that one server holds at once for a batch that is not answered some rows at a time
 _SERVER_BYTES = 1 << 28
 _NO_HASH = b"\0" * 32
+#: queries under one header: with more, query shares would be larger than the score shares of a block
+HEADER_QUERIES = 1 << 12
+#: bytes of one server's answers in a block: with many queries some caches hold them, and sending and hashing the
+#: query shares again costs little; with few queries fewer blocks are fewer rounds
+BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
+#: fewer rows cost more in sending and hashing the query shares again than smaller replies save
+LEAST_ROWS = 1 << 11
+#: rows of a block are a multiple: whole cache lines of answers
+LINE = 64
 
 
 class SharesScheme(Scheme):
@@ -64,6 +72,12 @@ class _User(UserScheme):
 
     def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
         return query_shares(encoded, self._config.params, self.servers)
+
+    def header_blocks(self, queries: int) -> Iterator[slice]:
+        return query_blocks(queries)
+
+    def row_blocks(self, rows: int, queries: int) -> Iterator[range]:
+        return row_blocks(rows, queries, self._config.params.dtype.itemsize)
 
     def portion(self, rows: int, ranking: str, k: int) -> int:
         config = self._config
@@ -180,3 +194,17 @@ class _Server(ServerScheme):
             if live is not None:
                 out[:, some] = into[:, live]
         return out
+
+
+def query_blocks(queries: int) -> Iterator[slice]:
+    """The queries under each header."""
+    for first in range(0, queries, HEADER_QUERIES):
+        yield slice(first, min(first + HEADER_QUERIES, queries))
+
+
+def row_blocks(rows: int, queries: int, word_bytes: int) -> Iterator[range]:
+    """The blocks of ``rows`` rows for ``queries`` under one header; 64 MiB of answers at most (32 of 32-bit words)."""
+    size = FEW_BYTES if queries <= FEW_QUERIES else BLOCK_BYTES
+    step = max(LEAST_ROWS, size // (queries * word_bytes) // LINE * LINE)
+    for first in range(0, rows, step):
+        yield range(first, min(first + step, rows))

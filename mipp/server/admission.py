@@ -52,7 +52,7 @@ class _Entry:
     """One open ranking: parked, then running (``started``), then ended (``outcome``). It is its own ticket.
 
     ``attended``: the request thread that brought the query still waits for it or runs it, and hands out the outcome.
-    ``checked``: what the checks found, kept only while attended; a later start checks anew.
+    ``checked``: what the checks found, kept only while attended; a later start checks again.
     """
 
     admission: Admission

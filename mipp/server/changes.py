@@ -47,7 +47,7 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
     if server.has_shares and (msg.share.shape != (msg.rows, width) or msg.share.dtype != p.dtype):
         raise ShapeError(f"a share must be ({msg.rows}, {width}) words of {p.ring_bits} bits, not {msg.share.shape}")
     if not server.has_shares and (msg.share.size or msg.images.size):
-        raise MessageError("a key server takes neither shares nor images")
+        raise MessageError("a key centre takes neither shares nor images")
     check_offsets(msg.image_offsets, msg.rows, msg.images.size)
     if len(msg.origin_row) not in (0, msg.rows) or msg.origin_batch.shape != (len(msg.origin_row), 16):
         raise ShapeError("image ids must be given for all rows or for none")
@@ -199,7 +199,7 @@ def _shares(server: ServerBase, signer: bytes, msg: m.FetchShares) -> m.SealedSh
     if batch.problem:
         raise StoreError(f"batch {msg.batch.hex()} is damaged at server {server.index}: {batch.problem}")
     if batch.words is None:
-        raise StoreError("a key server stores no shares")
+        raise StoreError("a key centre stores no shares")
     ordinals = np.arange(batch.rows) if batch.ordinals is None else np.asarray(batch.ordinals)
     alive = ~np.isin(ordinals, batch.tombstones)
     ids, rows = server.store.packs.origins(signer, msg.batch)
@@ -215,7 +215,7 @@ def _shares(server: ServerBase, signer: bytes, msg: m.FetchShares) -> m.SealedSh
 def fetch_own_images(server: ServerBase, request: Request[m.FetchOwnImages]) -> m.OwnImages:
     signer, msg = request.signer, request.content
     if not server.has_shares:
-        raise StoreError("a key server stores no images")
+        raise StoreError("a key centre stores no images")
     if len(msg.batch) != 16 or not 1 <= len(msg.rows) <= FETCH_IMAGES:
         raise ShapeError(f"a fetch names a batch by an id of 16 bytes and 1 to {FETCH_IMAGES} rows of it")
     if server.store.batch(signer, msg.batch) is None:

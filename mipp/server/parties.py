@@ -49,7 +49,7 @@ def grant(server: ServerBase, request: Request[m.Grant]) -> m.Ok:
     server.store.user(msg.user)
     epoch = server.store.catalog.counter("epoch")
     if msg.epoch != epoch:
-        raise AccessDeniedError(f"the grant is of epoch {msg.epoch}, the servers' is {epoch}; sign it anew")
+        raise AccessDeniedError(f"the grant is of epoch {msg.epoch}, the servers' is {epoch}; sign it again")
     order = (msg.epoch, msg.version, msg.revoked)
     server.store.put_grant(signer, msg.user, order, m.grant_id(request.hash), request.packed)
     return m.Ok()

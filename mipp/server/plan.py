@@ -26,7 +26,7 @@ class Part:
 
     @property
     def run(self) -> Run:
-        """All rows, for the key server's product."""
+        """All rows, for the key centre's product."""
         return Run(self._positions, np.zeros(len(self._positions), np.int64), self.rows)
 
     def cut(self, start: int, stop: int) -> Run:

@@ -425,7 +425,7 @@ class Ledger:
         return [p for row in self.catalog.all("SELECT proof, restart FROM peers ORDER BY server") for p in row if p]
 
     def restored(self, incarnation: int) -> None:
-        """Begin anew after a restore: a new incarnation, and nothing that is open here was promised by it.
+        """Begin again after a restore: a new incarnation, and nothing that is open here was promised by it.
 
         What is taken over raises the counter, so the counter alone would not show a restore that was interrupted.
         """

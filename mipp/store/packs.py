@@ -24,7 +24,7 @@ _OPEN_PACKS = 256
 
 
 class Packs:
-    """Image packs of all owners at one storage server; everything is keyed by (owner, batch)."""
+    """Image packs of all owners at one cloud; everything is keyed by (owner, batch)."""
 
     def __init__(
         self, catalog: Catalog, ledger: Ledger, folder: Path, params: Params, params_hash: bytes, check: bool

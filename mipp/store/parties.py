@@ -165,7 +165,7 @@ class Parties:
     def grants(self, *, owner: bytes | None = None, user: bytes | None = None) -> list[tuple[bytes, bytes]]:
         """(id, signed frames) of grants of an owner, or in force to a user, sorted by the other.
 
-        Those of an earlier epoch are suspended: not in force until their owner signs them anew.
+        Those of an earlier epoch are suspended: not in force until their owner signs them again.
         """
         if owner is not None:
             rows = self.catalog.all("SELECT id, frames FROM grants WHERE owner=? ORDER BY user", owner)

@@ -1,4 +1,4 @@
-"""Where a storage server's rows lie: large batches mapped, small neighbours joined in one array, none twice."""
+"""Where a cloud's rows lie: large batches mapped, small neighbours joined in one array, none twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .views import BatchView
 
 __all__ = ["Place", "Wanted", "place_rows"]
 
-#: joined arrays hold at most so much, so that joining them anew never needs more than that beside the rows
+#: joined arrays hold at most so much, so that joining them again never needs more than that beside the rows
 _JOINED_BYTES = 64 << 20
 # (array, row of it where the batch begins, original row numbers or None, why the rows cannot be used or "")
 Place = tuple[np.ndarray | None, int, np.ndarray | None, str]
@@ -58,7 +58,7 @@ def place_rows(wanted: Sequence[Wanted], *, check: bool) -> list[Place]:
 
     Neighbours that are small are joined. Batches that come one by one are joined like the digits of a binary counter:
     a row is copied a few times in all, and there are few arrays. An array of which more than a twentieth is not used
-    any more (batches were merged or forgotten) is made anew. A file that is damaged or cannot be read gets a place
+    any more (batches were merged or forgotten) is made again. A file that is damaged or cannot be read gets a place
     without an array, and the reason; all others are placed.
     """
     places: list[Place] = [(None, 0, None, "")] * len(wanted)

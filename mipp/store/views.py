@@ -19,8 +19,8 @@ CERTIFICATE_BYTES = 32
 class BatchView:
     """One committed batch.
 
-    On storage servers ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
-    ``ordinals`` if rows were compacted away. On key servers ``home`` is None. ``problem`` says why a batch cannot be
+    At clouds ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
+    ``ordinals`` if rows were compacted away. At the key centre ``home`` is None. ``problem`` says why a batch cannot be
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
     session in which the servers found all rows in range, or what they refused, or empty.
     """

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mipp.client import fetching
-from mipp.client import owner as owner_module
+from mipp.client import fetching, image_file
+from mipp.client import rows as owner_module
 from mipp.crypto import box, schedule
 from mipp.errors import (
     AccessDeniedError,
@@ -198,7 +198,7 @@ def test_the_client_splits_large_fetches(world, monkeypatch):
     images = world.user.fetch(wanted)
     assert isinstance(images.pop(20).error, ShapeError)
     check_others(world, images, set(), MippError)
-    monkeypatch.setattr(owner_module, "IMAGE_BYTES", 5000)
+    monkeypatch.setattr(image_file, "IMAGE_BYTES", 5000)
     with pytest.raises(ParameterError, match="at most 904 bytes"):
         anna.add_vectors(vectors(1, 9), [("big.png", b"b" * 1000)])
 

@@ -391,7 +391,7 @@ def test_any_flipped_bits(data):
         assert frames_hash(encode(decode([bytes(head), *frames[1:]])))
 
 
-def test_the_homomorphic_scheme(tmp_path, monkeypatch, caplog):
+def test_the_paillier_scheme(tmp_path, monkeypatch, caplog):
     """Its servers read ciphertexts and Paillier keys from strangers."""
     encoding = mipp.Encoding("cosine", 12)
     with mipp.Deployment.create(tmp_path / "h", encoding, scheme="paillier") as deployment:

@@ -131,7 +131,7 @@ def test_servers_take_an_expiry_in_the_past(world):
     assert isinstance(image.error, AccessDeniedError) and "expired at 2001-09-09" in str(image.error)
 
 
-def test_the_homomorphic_scheme_has_one_ranking(tmp_path):
+def test_the_paillier_scheme_has_one_ranking(tmp_path):
     """Its user gets all scores whatever it is granted, so a grant that says otherwise is refused by both servers."""
     with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme="paillier") as deployment:
         owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)

@@ -80,7 +80,7 @@ def test_servers_refuse_bad_names(world, name):
 def _registration(party, server):
     if isinstance(party, User):
         return m.RegisterUser(party.name, *party._public, b"")
-    key_part, cloud_part = party._image_parts()
+    key_part, cloud_part = party.image_parts()
     sealed = []
     for s, keys in party.config.servers.items():
         secret = party.keys.server_key(s) + key_part if s == 3 else cloud_part

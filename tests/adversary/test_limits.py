@@ -71,7 +71,7 @@ def test_many_hits(many, monkeypatch):
 
 
 def test_the_limits_let_honest_blocks_through():
-    from mipp.rpc.blocks import HEADER_QUERIES, row_blocks
+    from mipp.schemes.shares import HEADER_QUERIES, row_blocks
 
     for queries in (1, 64, 65, HEADER_QUERIES):
         for word in (2, 4, 8):

@@ -81,7 +81,7 @@ class Attacked:
         return [(self.ids[row], int(self.scores[q, row])) for row in best[:k]]
 
 
-@pytest.fixture(params=[(scheme, k) for scheme in ("shares", "homomorphic") for k in ENCODINGS], ids=str)
+@pytest.fixture(params=[(scheme, k) for scheme in ("shares", "paillier") for k in ENCODINGS], ids=str)
 def attacked(request, tmp_path, paillier, monkeypatch):
     monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     scheme, k = request.param
@@ -104,9 +104,9 @@ def test_the_attack_is_one(attacked):
 @pytest.mark.parametrize("blocks", [False, True])
 def test_they_are_no_hits(attacked, monkeypatch, blocks):
     if blocks:
-        monkeypatch.setattr("mipp.rpc.blocks.FEW_BYTES", 1)
-        monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", 13)
-        monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 3)
+        monkeypatch.setattr("mipp.schemes.shares.FEW_BYTES", 1)
+        monkeypatch.setattr("mipp.schemes.shares.LEAST_ROWS", 13)
+        monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 3)
     for k in (1, 10, 41):
         for q, result in enumerate(attacked.user.search_batch(attacked.queries, k, ranking="user", strict=True)):
             assert found(result) == attacked.expected(q, k)
@@ -185,7 +185,7 @@ def test_nothing_is_asked_again(attacked):
 
 
 def test_matches_of_a_user_that_has_all_scores(attacked):
-    if attacked.deployment.config.params.scheme != "homomorphic":
+    if attacked.deployment.config.params.scheme != "paillier":
         pytest.skip("servers compare here")
     q = attacked.queries[0]
     near = attacked.encoding.values(attacked.scores[:1, attacked.good[0]], q)[0]

@@ -572,16 +572,16 @@ def test_a_catalog_of_an_earlier_version_gets_its_columns(tmp_path):
         assert len(deployment.user("ulla").search(QUERY, 60).hits) == 60
 
 
-@pytest.mark.parametrize("scheme", ["homomorphic", "no ranking"])
+@pytest.mark.parametrize("scheme", ["paillier", "no ranking"])
 def test_deployments_whose_servers_cannot_rank_need_no_certificate(tmp_path, scheme):
-    encoding = Encoding("cosine", DIM) if scheme == "homomorphic" else Encoding("l2", 150, bits=12, query_bits=12)
-    assert scheme == "homomorphic" or not encoding.allows_server_ranking
-    options = {"scheme": "homomorphic"} if scheme == "homomorphic" else {}
+    encoding = Encoding("cosine", DIM) if scheme == "paillier" else Encoding("l2", 150, bits=12, query_bits=12)
+    assert scheme == "paillier" or not encoding.allows_server_ranking
+    options = {"scheme": "paillier"} if scheme == "paillier" else {}
     with mipp.Deployment.create(tmp_path / "d", encoding, **options) as deployment:
         assert not deployment.config.certifies
         anna = deployment.create_owner("anna")
         anna.add_vectors(vectors(3, dim=encoding.dim))
         assert len(anna.batches()) == 1
-        if scheme != "homomorphic":
+        if scheme != "paillier":
             with pytest.raises(ParameterError, match="do not rank"):
                 anna.ask({1: m.CertifyRows(b"e" * 16)})

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from benchmarks import machine, proof
-from benchmarks.compare import ROOT
 from benchmarks.tracking import builds, sampling
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -29,7 +28,7 @@ def record(base, head, names):
 def main():
     cache = builds.default_cache()
     edits = (None, proof.change_nothing, proof.slow_down)
-    base, same, slow = (builds.build(ROOT, builds.WORKING_TREE, cache, edit) for edit in edits)
+    base, same, slow = (builds.build(builds.ROOT, builds.WORKING_TREE, cache, edit) for edit in edits)
     for name, head, names in (("equal", same, EQUAL), ("slower", slow, SLOWER)):
         content = {"machine": machine.facts(), "nanoseconds": record(base, head, names)}
         (FOLDER / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")

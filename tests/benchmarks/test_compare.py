@@ -139,14 +139,25 @@ needs_valgrind = pytest.mark.skipif(instructions.missing() is not None, reason=s
 
 
 @needs_valgrind
-def test_instructions_repeat_and_see_more_work(run, capsys):
-    """A fifth more loops are more instructions, and an alarm; the same code is none."""
-    options = ["-k", "work", "--instructions", "--no-save"]
-    assert run(*options) == 0
-    assert run(*options, head=1_200) == 1
+def test_more_instructions_alarm(run, capsys, monkeypatch):
+    """A fifth more loops, counted by valgrind."""
+    monkeypatch.setattr(instructions, "TIERS", ("portable",))
+    assert run("-k", "work", "--instructions", "--no-save", head=1_200) == 1
+    assert "MORE INSTRUCTIONS by more than 3 %: work (portable)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("head", "code"), [(1020, 0), (1040, 1)])
+def test_instructions_of_every_tier_are_compared(run, capsys, monkeypatch, head, code):
+    def count(build, tier, names, **_):
+        return dict.fromkeys(names, 1000 if build.path.name == "installed1000" else head)
+
+    monkeypatch.setattr(instructions, "count", count)
+    assert run("-k", "work", "--instructions", "--no-save", head=1_001) == code
     shown = capsys.readouterr().out
     tiers = [tier for tier in instructions.TIERS if tier in cpu.levels()]
-    assert f"MORE INSTRUCTIONS by more than 3 %: {', '.join(f'work ({tier})' for tier in tiers)}\n" in shown
+    assert all(f"work, {tier}: {head:,} instructions" in shown for tier in tiers)
+    alarm = f"MORE INSTRUCTIONS by more than 3 %: {', '.join(f'work ({tier})' for tier in tiers)}\n"
+    assert (alarm in shown) == bool(code)
 
 
 @needs_valgrind

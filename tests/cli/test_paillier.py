@@ -1,4 +1,4 @@
-"""The commands with one cloud: ``--scheme homomorphic``."""
+"""The commands with one cloud: ``--scheme paillier``."""
 
 import json
 
@@ -70,3 +70,8 @@ def test_evaluate(mipp_command, pictures, tmp_path):
 def test_wrong_usage(mipp_command):
     for args in (("init", "--scheme", "rsa"), ("user", "create", "ulla", "--key-bits", "1024")):
         assert mipp_command(*args)[0] == 2
+
+
+def test_the_earlier_name_of_the_scheme_warns(mipp_command, tmp_path):
+    code, _, err = mipp_command("init", "--deployment", tmp_path / "e", "--vectors", 8, "--scheme", "homomorphic")
+    assert code == 0 and "called paillier now" in err

@@ -13,18 +13,18 @@ from mipp.crypto import schedule
 from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
 from mipp.io.memory import aligned_words
 from mipp.rpc import messages as m
-from mipp.rpc.blocks import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.rpc.channel import _kind
-from mipp.server.open_headers import OpenHeaders, row_range
+from mipp.schemes.shares import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.server.plan import Plan
+from mipp.server.queries import OpenHeaders, row_range
 from mipp.store.views import BatchView, OwnerView
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 
 def small_blocks(monkeypatch, rows=13):
     for name in ("BLOCK_BYTES", "FEW_BYTES"):
-        monkeypatch.setattr(f"mipp.rpc.blocks.{name}", 1)
-    monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", rows)
+        monkeypatch.setattr(f"mipp.schemes.shares.{name}", 1)
+    monkeypatch.setattr("mipp.schemes.shares.LEAST_ROWS", rows)
 
 
 ENCODINGS = {
@@ -114,7 +114,7 @@ def test_another_header_masks_the_same_rows_anew(collection):
 @pytest.mark.parametrize("block", [1, 64, 100, 1 << 20])
 def test_results_do_not_depend_on_the_block(collection, monkeypatch, block):
     small_blocks(monkeypatch, block)
-    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 4)
     queries = np.concatenate([vectors(5, seed=3), vectors(2, seed=3)])
     expected = collection.scores(queries)
     index, found = collection.user.scores(queries)
@@ -227,9 +227,9 @@ def test_remembered_headers_are_few(monkeypatch):
     headers.drop({plans[3].owner})
     assert headers.find(b"d") is None and headers.find(b"e") is plans[4]
     later = time.monotonic() + 599
-    monkeypatch.setattr("mipp.server.open_headers.time.monotonic", lambda: later)
+    monkeypatch.setattr("mipp.server.queries.time.monotonic", lambda: later)
     assert headers.find(b"e") is plans[4]
-    monkeypatch.setattr("mipp.server.open_headers.time.monotonic", lambda: later + 2)
+    monkeypatch.setattr("mipp.server.queries.time.monotonic", lambda: later + 2)
     assert headers.find(b"e") is None
 
 
@@ -298,7 +298,7 @@ def test_a_delete_between_blocks(world, monkeypatch):
 
 def test_a_delete_between_headers_starts_the_batch_again(world, monkeypatch):
     """All of a batch is of one state."""
-    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 4)
     user, (anna, _) = world.user, world.owners
     user.index()
     dead = anna.batches()[0].id
@@ -370,7 +370,7 @@ def test_memory_does_not_grow_with_the_answers(tmp_path):
 
 def test_cost_tells_the_rounds_of_blocks(world, monkeypatch):
     small_blocks(monkeypatch, 16)
-    monkeypatch.setattr("mipp.rpc.blocks.HEADER_QUERIES", 4)
+    monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 4)
     user, channel = world.user, world.deployment.channel
     user.index()
     cost = user.cost(5, ranking="user", queries=6)["user"]

@@ -125,7 +125,7 @@ def test_one_query_is_not_taken_from_several(world):
         {"scheme": None},
         {"rankings": "server"}, {"rankings": ()}, {"rankings": ("server", "server")}, {"rankings": ("nobody",)},
         {"rankings": 3},
-        {"rankings": ("server",), "scheme": "homomorphic"}, {"threads": "2"}, {"threads": 0},
+        {"rankings": ("server",), "scheme": "paillier"}, {"threads": "2"}, {"threads": 0},
     ],
     ids=str,
 )  # fmt: skip

@@ -28,8 +28,8 @@ def test_batch_of_queries_equals_single_queries(world, ranking):
 @pytest.mark.parametrize("ranking", ["user", "server"])
 def test_large_batches_are_split(world, monkeypatch, ranking):
     monkeypatch.setattr("mipp.schemes.shares._SERVER_BYTES", 4000)
-    monkeypatch.setattr("mipp.rpc.blocks.FEW_BYTES", 1)
-    monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", 17)
+    monkeypatch.setattr("mipp.schemes.shares.FEW_BYTES", 1)
+    monkeypatch.setattr("mipp.schemes.shares.LEAST_ROWS", 17)
     queries = vectors(7, seed=3)
     for query, result in zip(queries, world.user.search_batch(queries, 5, ranking=ranking), strict=True):
         assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 5)
@@ -238,8 +238,8 @@ def test_nearest_are_the_hits_as_arrays(world, monkeypatch, ranking):
     queries = vectors(7, seed=3)
     results = world.user.search_batch(queries, 5, ranking=ranking)
     monkeypatch.setattr("mipp.schemes.shares._SERVER_BYTES", 4000)
-    monkeypatch.setattr("mipp.rpc.blocks.FEW_BYTES", 1)
-    monkeypatch.setattr("mipp.rpc.blocks.LEAST_ROWS", 17)
+    monkeypatch.setattr("mipp.schemes.shares.FEW_BYTES", 1)
+    monkeypatch.setattr("mipp.schemes.shares.LEAST_ROWS", 17)
     found = world.user.nearest(queries, 5, ranking=ranking)
     ids = found.index.ids()
     for q, result in enumerate(results):

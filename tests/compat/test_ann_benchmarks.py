@@ -51,7 +51,7 @@ def test_the_interface(metric, ranking):
         np.testing.assert_array_equal(algorithm.query(v, 10), row)
     assert algorithm.query(q[0], 400).shape == (300,)  # no more than there are
     assert algorithm.get_additional()["ring_bits"] == 32 and algorithm.get_additional()["bytes_sent"] > 0
-    algorithm.fit(x[:50])  # anew
+    algorithm.fit(x[:50])  # again, on other rows
     assert algorithm.query(q[0], 400).shape == (50,)
     algorithm.done()
     algorithm.done()

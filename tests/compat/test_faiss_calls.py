@@ -283,7 +283,7 @@ def test_writing_follows_links_and_writes_over_files_only(tmp_path):
     os.mkfifo(pipe)
     for other in (pipe, tmp_path, "/dev/null"):
         was = os.stat(other).st_mode
-        with pytest.raises(ParameterError, match="no file"):
+        with pytest.raises(ParameterError, match="not a regular file"):
             ours.write_index(index, other)
         assert os.stat(other).st_mode == was
     with pytest.raises(NotFoundError):  # and does not wait for a writer

@@ -8,7 +8,8 @@ import mipp.compat.phe as phe
 # primes 2^b - top and 3 * 2^(b-2) + low
 TOP = {1024: 105, 2048: 1557, 2049: 1449, 2080: 3339, 2560: 75, 3072: 47, 4096: 2549}
 LOW = {1024: 1037, 2048: 439, 2049: 115, 2080: 461, 2560: 2995, 3072: 1319, 4096: 3389}
-SIZES = [(1024, 1024), (2048, 2048), (2048, 2049), (2049, 2049), (2080, 2080), (2560, 2560), (3072, 3072), (4096, 4096)]
+SIZES = [(1024, 1024), (2048, 2048), (2048, 2049), (2049, 2049), (2080, 2080), (2560, 2560), (3072, 3072)]
+DEAR = pytest.param(4096, 4096, marks=pytest.mark.slow)
 
 
 def keys(a, b):
@@ -17,7 +18,7 @@ def keys(a, b):
     return public, phe.PaillierPrivateKey(public, p, q)
 
 
-@pytest.mark.parametrize(("a", "b"), SIZES)
+@pytest.mark.parametrize(("a", "b"), [*SIZES, DEAR])
 def test_every_call_works(a, b):
     public, private = keys(a, b)
     assert public.n.bit_length() == a + b

@@ -24,7 +24,7 @@ def test_hkdf_matches_rfc_5869():
 
 
 def test_keys_are_bound_to_everything():
-    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "scheme": "shares"}
+    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "masked": False}
     changes = {
         "root": b"b" * 32,
         "deployment": b"e" * 16,
@@ -32,7 +32,7 @@ def test_keys_are_bound_to_everything():
         "n": 4,
         "t": 2,
         "server": 2,
-        "scheme": "homomorphic",
+        "masked": True,
     }
     keys = {schedule.key_centre_key(**base)}
     keys |= {schedule.key_centre_key(**{**base, name: value}) for name, value in changes.items()}

@@ -91,7 +91,7 @@ def test_large_sums_of_a_pass(rng):
 
 
 def test_three_passes_shuffle(tier, rng):
-    """The shuffle of the design: shares of x become shares of x in an order that no server knows."""
+    """The shuffle: shares of x become shares of x in an order that no server knows."""
     n = 500
     x = words(rng, n)
     x1, x2 = words(rng, (2, n))

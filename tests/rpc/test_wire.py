@@ -65,9 +65,9 @@ def test_wrong_kind_dtype_and_rank():
         decode(encode(sample()), m.Answer)
     for bad in (np.zeros(3, np.uint32), np.zeros((2, 2), np.int64)):
         with pytest.raises(MessageError):
-            decode(encode(dataclasses.replace(sample(), column=bad)))
+            decode(encode(dataclasses.replace(sample(), query_share=bad)))
     with pytest.raises(MessageError):
-        encode(dataclasses.replace(sample(), column=np.zeros((2, 2), np.float32)))
+        encode(dataclasses.replace(sample(), query_share=np.zeros((2, 2), np.float32)))
     with pytest.raises(MessageError):
         encode(dataclasses.replace(sample(), salt={1, 2}))
 

@@ -1,4 +1,4 @@
-"""The homomorphic scheme end to end: one cloud, a key centre, the user's own Paillier key."""
+"""The Paillier scheme end to end: one cloud, a key centre, the user's own Paillier key."""
 
 import dataclasses
 import hmac
@@ -103,7 +103,7 @@ def test_deletes_compaction_and_new_batches(world):
     anna.compact(merge_below=1)  # rewritten by the servers, ids stay
     world.check(k=30)
     before = len(world.owners[1].batches())
-    world.owners[1].compact()  # decrypted and encrypted anew by the owner, from the one cloud
+    world.owners[1].compact()  # decrypted and encrypted again by the owner, from the one cloud
     assert len(world.owners[1].batches()) < before
     user = world.user
     found = user.search(vectors(1, 5)[0], k=len(world.plain))
@@ -247,7 +247,7 @@ def test_key_schedule_and_stored_rows(world):
 
 
 def test_stored_rows_are_uniform():
-    p = mipp.Params(2, 1, 16, "homomorphic")
+    p = mipp.Params(2, 1, 16, "paillier")
     keys = OwnerKeys(*(schedule.random_bytes(n) for n in (32, 16, 16)), p)
     words = share_rows(np.zeros((4000, 8), np.int16), keys).shares[1]
     counts = np.bincount(words.reshape(-1) >> 8, minlength=256)
@@ -328,7 +328,7 @@ def test_packed_answers_are_given_for_all_rows_and_every_retry_counts(world):
 
 
 def test_answers_under_different_headers_do_not_fit(world):
-    """The masks U are bound to the header's hash: one server's answer is of no use with another header's."""
+    """The masks U come from the header's hash: one server's answer is of no use with another header's."""
     from mipp.schemes.paillier import scores
 
     user = world.user

@@ -8,7 +8,7 @@ from mipp.errors import MessageError, ParameterError, ShapeError
 from mipp.paillier import PublicKey, RandomnessPool, generate_keypair
 from mipp.paillier.limbs import from_limbs
 from mipp.params import RING_DTYPES
-from mipp.schemes import paillier as homomorphic
+from mipp.schemes import paillier as scheme
 from mipp.schemes.paillier import SlotLayout, answer, check_query, encrypt_query, scores
 
 SIGNED = {16: np.int16, 32: np.int32, 64: np.int64}
@@ -105,7 +105,7 @@ def high_parts(key, k, x, q, bound_bits):
 def test_high_parts_tell_nothing_of_the_data(key, k, monkeypatch):
     bound_bits = 9
     q = np.array([[100, -90, 80, -70, 60, 50]], SIGNED[k])
-    least, spread = 2 << bound_bits, 1 << bound_bits + homomorphic.STATISTICAL_BITS
+    least, spread = 2 << bound_bits, 1 << bound_bits + scheme.STATISTICAL_BITS
     random = np.random.default_rng(1).integers(0, 1 << k, (200, 6))
     for x in (np.zeros((200, 6)), random):  # wraps are constant, or spread
         high, wraps = high_parts(key, k, x, q, bound_bits)
@@ -119,7 +119,7 @@ def test_high_parts_tell_nothing_of_the_data(key, k, monkeypatch):
         middle = [abs((h - least) / spread - 1) < 0.293 for h in high]
         assert abs(np.mean(middle) - 0.5) < 0.06
 
-    monkeypatch.setattr(homomorphic, "random_bytes", bytes)  # planted: R is not random
+    monkeypatch.setattr(scheme, "random_bytes", bytes)  # planted: R is not random
     high, wraps = high_parts(key, k, random, q, bound_bits)
     assert np.corrcoef(np.array([float(h) for h in high]), wraps)[0, 1] > 0.99
 
@@ -141,9 +141,7 @@ def test_each_answer_alone_is_uniform(key, which, monkeypatch):
     low = np.array([v % 16 for v in parties.plain(parties.answers()[which])])
     assert chi_square(low, 16) < 45
 
-    monkeypatch.setattr(
-        homomorphic, "_masks", lambda s, query, key, count, *rest: np.zeros((count, key.limbs), np.uint64)
-    )
+    monkeypatch.setattr(scheme, "_masks", lambda s, query, key, count, *rest: np.zeros((count, key.limbs), np.uint64))
     assert chi_square(top_bytes(parties, which) // 16, 16) > 45  # planted: no U
 
 

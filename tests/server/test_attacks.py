@@ -310,7 +310,7 @@ def test_an_owner_cannot_touch_anothers_batches(world):
     world.check()
 
 
-def test_clouds_refuse_what_only_key_servers_know(world):
+def test_clouds_refuse_what_only_key_centres_know(world):
     with pytest.raises(MippError):
         world.owners[0].ask({3: m.FetchShares(world.owners[0].batches()[0].id, BOX)})
     with pytest.raises(MippError):

@@ -1,4 +1,4 @@
-"""``python -m mipp.compat.ann_benchmarks FILE.hdf5``: what ann-benchmarks would measure, without ann-benchmarks."""
+"""``python -m mipp.compat.ann_benchmarks FILE.hdf5``: the figures of ann-benchmarks, without ann-benchmarks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .module import MippFlat
 
 __all__ = ["measure", "recall_at_k"]
 
-#: metrics of mipp.io, and what ann-benchmarks calls them
+#: metrics of mipp.io, and their names in ann-benchmarks
 _NAMES = {"l2": "euclidean", "cosine": "angular", "hamming": "hamming", "ip": "ip"}
 #: by how much a distance may exceed the true k-th one and still count, as in ann-benchmarks
 _SLACK = 1e-3
@@ -26,19 +26,50 @@ def measure(
     path: str | os.PathLike[str], *, k: int = 10, queries: int = 0, ring_bits: int = 32, ranking: str = "user",
     threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Build, search query by query and in one batch; facts and figures, JSON-ready.
+    """Measure encrypted search on one file of ann-benchmarks: query by query and in one batch.
 
     Parameters
     ----------
-    path : .hdf5 file with ``train``, ``test`` and the attribute ``distance``
-    k : neighbours
-    queries : only the first so many; 0 for all
-    ring_bits, ranking, threads : as of :class:`MippFlat`
+    path : str or path
+        .hdf5 file with ``train``, ``test`` and the attribute ``distance``.
+    k : int
+        Neighbours.
+    queries : int
+        Only the first so many; 0 for all.
+    ring_bits : int
+        As of :class:`MippFlat`.
+    ranking : str
+        As of :class:`MippFlat`.
+    threads : int, optional
+        As of :class:`MippFlat`.
+
+    Returns
+    -------
+    dict
+        Facts (``file``, ``algorithm``, ``distance``, ``rows``, ``dim``, ``queries``, ``k``, ``ring_bits``) and figures
+        (``recall``, ``recall_batch``, ``queries_per_second``, ``queries_per_second_batch``, ``build_seconds``,
+        ``memory_kib``, ``bytes_sent``), JSON-ready.
 
     Raises
     ------
     ParameterError
-        k or queries out of range; also the errors of :func:`mipp.io.benchmark.load_benchmark`.
+        k or queries out of range.
+    MippError
+        As :func:`mipp.io.benchmark.load_benchmark`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import h5py, numpy as np
+    >>> from mipp.compat.ann_benchmarks import measure
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "tiny.hdf5")
+    ...     with h5py.File(path, "w") as file:
+    ...         file["train"], file["test"] = np.eye(8), np.eye(8)[:2]
+    ...         file.attrs["distance"] = "euclidean"
+    ...     figures = measure(path, k=1)
+    >>> figures["rows"], figures["recall"]
+    (8, 1.0)
     """
     data = load_benchmark(path)
     if not 1 <= k <= len(data.train):
@@ -76,7 +107,27 @@ def measure(
 
 
 def recall_at_k(found: npt.NDArray[np.float64], kth: npt.NDArray[np.float64]) -> float:
-    """Mean share of found distances (m, k) that are at most the true k-th (m,) plus 0.001: as ann-benchmarks."""
+    """Compute the mean share of found rows that are as near as the true k-th, as ann-benchmarks counts it.
+
+    Parameters
+    ----------
+    found : ndarray
+        float64 (m, k), distances of found rows.
+    kth : ndarray
+        float64 (m,), true distance of each query's k-th neighbour. Distances up to 0.001 beyond it count.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.compat.ann_benchmarks import recall_at_k
+    >>> recall_at_k(np.array([[0.1, 0.3], [0.2, 0.9]]), np.array([0.3, 0.5]))
+    0.75
+    """
     return float((found <= (kth + _SLACK)[:, None]).mean())
 
 

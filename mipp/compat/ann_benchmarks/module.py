@@ -26,12 +26,33 @@ METRICS = {"euclidean": False, "angular": True, "hamming": True, "ip": True, "do
 class MippFlat(BaseANN):  # type: ignore[misc]
     """Exact encrypted search behind the interface of ann-benchmarks.
 
+    A ``BaseANN`` of ann-benchmarks where that is installed. All parties are in this process, with all keys.
+
     Parameters
     ----------
-    metric : ``euclidean``, ``angular``, ``hamming``, ``ip`` or ``dot``
-    ring_bits : 16, 32, 64, or 0: as the data need
-    ranking : ``"user"`` or ``"server"``, see :class:`mipp.compat.faiss.IndexFlat`
-    threads : native threads, default all cores
+    metric : str
+        ``euclidean``, ``angular``, ``hamming``, ``ip`` or ``dot``.
+    ring_bits : int
+        16, 32, 64, or 0: as the data need.
+    ranking : str
+        ``"user"`` or ``"server"``, see :class:`mipp.compat.faiss.IndexFlat`.
+    threads : int, optional
+        Native threads, default all cores.
+
+    Raises
+    ------
+    ParameterError
+        Another metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.compat.ann_benchmarks import MippFlat
+    >>> algorithm = MippFlat("euclidean")
+    >>> algorithm.fit(np.eye(8))
+    >>> algorithm.query(np.eye(8)[3], 1).tolist()
+    [3]
+    >>> algorithm.done()
     """
 
     def __init__(self, metric: str, ring_bits: int = 32, ranking: str = "user", threads: int | None = None) -> None:
@@ -47,13 +68,26 @@ class MippFlat(BaseANN):  # type: ignore[misc]
 
     @property
     def index(self) -> IndexFlat:
-        """The index; ParameterError before :meth:`fit`."""
+        """The index behind it (:class:`mipp.compat.faiss.IndexFlat`); ParameterError before :meth:`fit`."""
         if self._index is None:
             raise ParameterError("fit comes first")
         return self._index
 
     def fit(self, X: npt.ArrayLike) -> None:
-        """Encrypt and store rows (n, d); the encoding is fitted to them, which benchmarks may do: they are public."""
+        """Encrypt and store rows. The encoding is fitted to them: rows of benchmarks are public.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, d) rows; bits for ``hamming``.
+
+        Raises
+        ------
+        ParameterError
+            ``hamming`` and numbers other than 0 and 1.
+        MippError
+            As :meth:`mipp.compat.faiss.IndexFlat.add`.
+        """
         self.done()
         rows = self._prepared(X)
         kind = IndexFlatIP if METRICS[self._metric] else IndexFlatL2
@@ -72,21 +106,54 @@ class MippFlat(BaseANN):  # type: ignore[misc]
         """Search is exact: there is nothing to set."""
 
     def query(self, v: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
-        """Row numbers (n,) nearest to one query (d,); -1 where :class:`mipp.compat.faiss.IndexFlat` finds none."""
+        """Find the rows nearest to one query.
+
+        Parameters
+        ----------
+        v : array_like
+            (d,) query.
+        n : int
+            Neighbours.
+
+        Returns
+        -------
+        ndarray
+            int64 (n,) row numbers; -1 for a missing neighbour.
+        """
         return np.asarray(self._search(np.asarray(v)[None], n)[0])
 
     def batch_query(self, X: npt.ArrayLike, n: int) -> None:
-        """Search for queries (m, d) at once; :meth:`get_batch_results` gives what was found."""
+        """Search for queries at once; :meth:`get_batch_results` returns the rows.
+
+        Parameters
+        ----------
+        X : array_like
+            (m, d) queries.
+        n : int
+            Neighbours.
+        """
         self.res = self._search(X, n)
 
     def get_batch_results(self) -> npt.NDArray[np.int64]:
-        """Row numbers (m, n) of the last batch."""
+        """Return the rows of the last batch.
+
+        Returns
+        -------
+        ndarray
+            int64 (m, n) row numbers.
+        """
         return self.res
 
     get_results = get_batch_results
 
     def get_memory_usage(self) -> float:
-        """Memory of this process now, in KiB; all parties are in it."""
+        """Measure the memory of this process now; all parties are in it.
+
+        Returns
+        -------
+        float
+            KiB.
+        """
         try:
             with open("/proc/self/statm") as file:
                 return int(file.read().split()[1]) * resource.getpagesize() / 1024
@@ -94,7 +161,13 @@ class MippFlat(BaseANN):  # type: ignore[misc]
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
 
     def get_additional(self) -> dict[str, Any]:
-        """Bytes that owners and users sent, and the encoding's ring."""
+        """Tell what else was measured.
+
+        Returns
+        -------
+        dict
+            ``ring_bits`` of the encoding, and ``bytes_sent`` by owners and users; empty before :meth:`fit`.
+        """
         if self._index is None or self._index.encoding is None:
             return {}
         sent = sum(self._index.home.deployment.channel.bytes_sent.values())

@@ -84,6 +84,6 @@ __version__ = "1.15.1"
 
 def __getattr__(name: str) -> Any:
     raise AttributeError(
-        f"mipp.compat.faiss has no {name}: it has the flat indexes of faiss and what goes with them "
+        f"mipp.compat.faiss has no {name}: it has the flat indexes of faiss and their functions "
         "(IndexFlat, IndexFlatIP, IndexFlatL2, IndexIDMap, selectors, read_index, write_index)"
     )

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from ...crypto.schedule import random_bytes
 from ...errors import (
     DeploymentError,
     DTypeError,
@@ -32,7 +31,7 @@ from ...errors import (
     ParameterError,
     StoreError,
 )
-from ...io.durable import sync_folder
+from ...io.files import replacing
 from .home import FORMAT, LOCK, VERSION, Home, temporary_folder
 from .index import Index
 from .kinds import of_home
@@ -47,53 +46,92 @@ _HEADER, _SIZES, _LAST = 30, 20, 22
 
 
 def write_index(index: Index, path: str | os.PathLike[str]) -> None:
-    """Write an index into one file, mode 0600, under a temporary name first. A symbolic link is followed.
+    """Write an index into one file, mode 0600. As ``faiss.write_index``, in a format of mipp.
 
-    **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows.
+    **The file holds the secret keys of all owners, users and servers**: whoever has it has all rows. It replaces an
+    earlier file whole or not at all. A symbolic link is followed.
+
+    Parameters
+    ----------
+    index : Index
+        An index of mipp.
+    path : str or path
+        The file.
 
     Raises
     ------
     ParameterError
-        No index of mipp; a path to something else than a file, such as a pipe, a device or a folder.
+        Not an index of mipp; a path to something other than a file, such as a pipe, a device or a folder.
     StoreError
-        It cannot be written; a file that was there stays as it was.
+        It cannot be written; an earlier file stays as it was.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexFlatL2(4)
+    >>> index.add(np.eye(4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     faiss.write_index(index, pathlib.Path(folder, "index.mipp"))
+    ...     faiss.read_index(pathlib.Path(folder, "index.mipp")).ntotal
+    4
     """
     if not isinstance(index, Index):
         raise ParameterError(f"only indexes of mipp can be written, not {type(index).__name__}")
-    target = _target(path)
-    temporary = target.with_name(f".{target.name}.{random_bytes(4).hex()}")
+    _path(path)
     try:
         with index.home.lock:
             index.home.save()  # raises if closed
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    _pack(index.home.folder, archive)
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(temporary, target)
-        sync_folder(target.parent)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            with replacing(path, mode=0o600, failed=StoreError) as file, zipfile.ZipFile(file, "w") as archive:
+                _pack(index.home.folder, archive)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {path}: {error}") from None
 
 
 def read_index(
     path: str | os.PathLike[str], flags: int = 0, *, folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
 ) -> Index:  # fmt: skip
-    """Open an index that :func:`write_index` wrote, in a temporary folder of its own or in a new ``folder``.
+    """Open an index that :func:`write_index` wrote. As ``faiss.read_index``, which reads other files.
 
-    ``flags`` of faiss (read-only, memory maps) change nothing: the file is only read, and its content unpacked.
+    Parameters
+    ----------
+    path : str or path
+        The file; nobody else may read it.
+    flags : int
+        Flags of faiss (read-only, memory maps). They change nothing: the content is unpacked.
+    folder : str or path, optional
+        A new folder for the index; default a temporary one. Not in faiss.
+    threads : int, optional
+        Native threads, default all cores. Not in faiss.
+
+    Returns
+    -------
+    Index
+        Of the class that was written; an IndexIDMap becomes an IndexIDMap2.
 
     Raises
     ------
-    NotFoundError, DeploymentError, IntegrityError, StoreError
-        No such file; no index of mipp, or of another version; damaged; cannot be unpacked.
+    NotFoundError
+        No such file.
+    DeploymentError
+        Not an index of mipp, or one of another version.
+    IntegrityError
+        Damaged.
+    StoreError
+        It cannot be unpacked.
     KeyFileError
         Others may read the file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import mipp.compat.faiss as faiss
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     faiss.write_index(faiss.IndexFlatIP(4), pathlib.Path(folder, "index.mipp"))
+    ...     faiss.read_index(pathlib.Path(folder, "index.mipp"))
+    IndexFlatIP(d=4, ntotal=0)
     """
     if isinstance(flags, bool) or not isinstance(flags, (int, np.integer)):
         raise DTypeError(f"flags must be an integer, not {type(flags).__name__}")
@@ -102,7 +140,7 @@ def read_index(
         raise NotFoundError(f"{source}: {'is no file' if os.path.lexists(source) else 'no such file'}")
     if stat.S_IMODE(source.stat().st_mode) & 0o077:
         raise KeyFileError(f"{source} holds secret keys and is readable by others; run: chmod 600 {source}")
-    with _damage(source, DeploymentError, "no index written by mipp"), zipfile.ZipFile(source) as archive:
+    with _damage(source, DeploymentError, "not an index written by mipp"), zipfile.ZipFile(source) as archive:
         entries = _entries(source, archive)
         place = temporary_folder() if folder is None else _new_folder(Path(folder))
         try:
@@ -117,7 +155,7 @@ def read_index(
 
 @contextlib.contextmanager
 def _damage(source: Path, kind: type[MippError], text: str) -> Iterator[None]:
-    """What reading a damaged zip raises, as one error; StoreError where the disk is to blame."""
+    """Turns the errors of reading a damaged zip into ``kind``; StoreError where the system failed."""
     try:
         yield
     except MippError:
@@ -134,17 +172,6 @@ def _path(path: Any) -> Path:
             f"an index is written to and read from a path, as its file must have mode 0600; not {type(path).__name__}"
         )
     return Path(path)
-
-
-def _target(path: Any) -> Path:
-    """Where a path leads; only a file is written over."""
-    target = Path(os.path.realpath(_path(path)))
-    if target.is_symlink():
-        raise ParameterError(f"{path} is a loop of symbolic links")
-    with contextlib.suppress(OSError):  # not there: written anew, or refused with a reason
-        if not stat.S_ISREG(target.stat().st_mode):
-            raise ParameterError(f"{path} is no file; an index is written to a file only")
-    return target
 
 
 def _new_folder(path: Path) -> Path:
@@ -164,7 +191,7 @@ def _pack(folder: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What makes up an index; not its locks, SQLite's side files, and what is being written."""
+    """Files that make up an index: not locks, SQLite's side files, and temporary files."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         aside = parts[-1] == LOCK or "sessions" in parts or any(part.startswith(".") for part in parts)
@@ -199,7 +226,7 @@ def _info(name: str) -> zipfile.ZipInfo:
 
 
 def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Entries to unpack; DeploymentError for what :func:`write_index` does not write."""
+    """Entries to unpack; DeploymentError for a file that :func:`write_index` does not write."""
     first, *rest = archive.infolist() or [zipfile.ZipInfo("")]
     try:
         head = json.loads(archive.read(first)) if first.filename == _MANIFEST and first.file_size < 1 << 10 else None
@@ -208,7 +235,7 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     except (ValueError, KeyError):
         known, version = False, None
     if not known:
-        raise DeploymentError(f"{source}: no index written by mipp")
+        raise DeploymentError(f"{source}: not an index written by mipp")
     if version != VERSION:
         raise DeploymentError(f"{source}: the index is of another format version")
     names = {entry.filename for entry in rest}
@@ -216,9 +243,9 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
         path = PurePosixPath(entry.filename)
         plain = not path.is_absolute() and path.as_posix() == entry.filename and ".." not in path.parts
         if not plain or entry.is_dir() or entry.compress_type != zipfile.ZIP_STORED or "\\" in entry.filename:
-            raise DeploymentError(f"{source}: holds what no index holds")
+            raise DeploymentError(f"{source}: has entries that no index has")
     if len(names) != len(rest) or _end(archive) != source.stat().st_size:
-        raise DeploymentError(f"{source}: holds what no index holds")
+        raise DeploymentError(f"{source}: has entries that no index has")
     return rest
 
 
@@ -234,7 +261,7 @@ def _end(archive: zipfile.ZipFile) -> int:
     assert archive.fp is not None
     archive.fp.seek(at)
     directory = archive.fp.read()
-    # what is behind the directory is refused, as zipfile takes the last one
+    # bytes behind the directory are refused, as zipfile takes the last directory
     end = directory.find(b"PK\x05\x06")
     return at + end + _LAST if end >= 0 else -1
 

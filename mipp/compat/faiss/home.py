@@ -1,8 +1,7 @@
-"""The folder of one index: a deployment, and which batch has which ids. All of it is open to whoever reads the folder.
+"""The folder of one index: a deployment, and the ids of each batch. Whoever reads the folder has all keys and rows.
 
-``index.sqlite`` has one line of facts and one line per batch, in the order of adding. The line of a batch is written
-before the upload and completed after it: a batch whose upload was finished, but not its line, is found when the folder
-is opened.
+``index.sqlite`` has one row of facts and one row per batch, in the order of adding. The row of a batch is written
+before the upload and completed after it: if a crash comes between, opening the folder completes the row.
 """
 
 from __future__ import annotations
@@ -35,6 +34,9 @@ from ...errors import DeploymentError, MippError, ParameterError, StoreError
 
 __all__ = ["Defaults", "Home", "Settings", "temporary_folder"]
 
+#: faiss's numbers of metrics; each is a place in METRICS, the names of mipp
+METRIC_INNER_PRODUCT, METRIC_L2 = 0, 1
+METRICS = ("ip", "l2")
 FORMAT, VERSION = "mipp faiss index", 1
 DATABASE, DEPLOYMENT, LOCK = "index.sqlite", "deployment", "lock"
 USER = "user"
@@ -52,8 +54,8 @@ CREATE TABLE IF NOT EXISTS batches (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner
 class Settings:
     """Facts of an index.
 
-    ``fixed_ids``: ids are the caller's, also before there are any; ``declared``: the encoding is the caller's and
-    stays; ``place``: the folder of the deployment.
+    ``fixed_ids``: ids are the caller's, also while the index is empty; ``declared``: the encoding is the caller's and
+    stays; ``place``: name of the deployment's folder.
     """
 
     metric: int
@@ -110,7 +112,7 @@ class _Batch:
 
 
 class _Parts:
-    """What must be closed, apart from the home so that its end can be watched."""
+    """Open files of a home, apart from it so that they are closed when it is collected."""
 
     def __init__(self, folder: Path, temporary: bool) -> None:
         self.folder, self.temporary, self.process = folder, temporary, os.getpid()
@@ -327,8 +329,8 @@ class Home:
         if unknown:
             raise DeploymentError(f"the deployment holds rows of {owner.name} that were not added by this index")
 
-    def encode_anew(self, encoding: Encoding) -> None:
-        """Decrypt all rows, encode them otherwise and encrypt them under new keys of all parties.
+    def encode_again(self, encoding: Encoding) -> None:
+        """Decrypt all rows, encode them by another encoding and encrypt them under new keys of all parties.
 
         All of it, or nothing changes: the new deployment is complete on disk before one transaction puts it in the
         place of the old one.
@@ -439,7 +441,7 @@ class Home:
         self._forget_batches()
 
     def _delete(self, deployment: Path) -> None:
-        """At once under another name, so that half of a deployment is never taken for one."""
+        """Delete a folder under another name, so that half of a deployment is never taken for a whole one."""
         gone = Path(tempfile.mkdtemp(prefix=_GONE, dir=self.folder))
         os.rename(deployment, gone / DEPLOYMENT)
         shutil.rmtree(gone)

@@ -1,4 +1,4 @@
-"""The indexes that programs make, and opening what is on disk."""
+"""The index classes that programs construct, and opening an index on disk."""
 
 from __future__ import annotations
 
@@ -12,30 +12,56 @@ import numpy.typing as npt
 from ...encoding import Encoding
 from ...encoding.finest import finest_unit
 from ...errors import DTypeError, ParameterError
-from .home import Home, Settings, temporary_folder
-from .index import METRIC_INNER_PRODUCT, METRIC_L2, METRICS, Index
+from .home import METRIC_INNER_PRODUCT, METRIC_L2, METRICS, Home, Settings, temporary_folder
+from .index import Index
 
 __all__ = ["IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexIDMap", "IndexIDMap2", "of_home", "open_index"]
 
 
 class IndexFlat(Index):
-    """Exact search over encrypted rows, by inner product or squared L2.
-
-    Parameters
-    ----------
-    d : numbers per vector
-    metric : METRIC_INNER_PRODUCT or METRIC_L2
-    ring_bits : 16, 32 or 64; 0 lets the data choose between 32 and 64 (:func:`mipp.encoding.finest`)
-    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the k nearest, none learns
-        a score or an order, and the user learns those only
-    encoding : fixes how numbers become integers, so that nothing is fitted; metric and dim must fit
-    unit : vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits)
-    folder : where all parties keep their files (made if missing; must hold no index); default a temporary folder that
-        goes with the index
-    threads : native threads, default all cores
+    """Exact search over encrypted rows, by inner product or squared L2. As ``faiss.IndexFlat``.
 
     One process and one folder hold all parties and **all keys**: this shows what encrypted search costs and how exact
     it is, and protects nothing from whoever reads the process or folder. Calls from several threads take turns.
+
+    Parameters
+    ----------
+    d : int
+        Numbers per vector.
+    metric : int
+        METRIC_INNER_PRODUCT or METRIC_L2.
+    ring_bits : int
+        16, 32 or 64; 0 lets the data choose between 32 and 64 (:func:`mipp.encoding.finest`). Not in faiss.
+    ranking : str
+        ``"user"``: the user gets all scores and ranks. ``"server"``: the servers find the k nearest, none of them
+        learns a score or an order, and the user learns those k only. Not in faiss.
+    encoding : Encoding, optional
+        Declares how numbers become integers, so that nothing is fitted; metric and dim must fit. Public. Not in faiss.
+    unit : bool
+        Declares that vectors have length one at most, as for cosines: nothing is fitted either (but with 16 bits). Not
+        in faiss.
+    folder : str or path, optional
+        Where all parties keep their files (made if missing; must hold no index); default a temporary folder that is
+        deleted with the index. Not in faiss.
+    threads : int, optional
+        Native threads, default all cores. Not in faiss.
+
+    Raises
+    ------
+    DTypeError, ParameterError
+        An argument of another type or out of range; an encoding that does not fit.
+    DeploymentError
+        The folder holds an index already.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexFlat(4, faiss.METRIC_INNER_PRODUCT)
+    >>> index.add(np.eye(4))
+    >>> D, I = index.search([[0, 3, 1, 0]], 2)
+    >>> I.tolist(), D.tolist()
+    ([[1, 2]], [[3.0, 1.0]])
     """
 
     def __init__(
@@ -68,31 +94,74 @@ class IndexFlat(Index):
 
 
 class IndexFlatIP(IndexFlat):
-    """:class:`IndexFlat` by inner product: larger is nearer."""
+    """:class:`IndexFlat` by inner product: larger is nearer. As ``faiss.IndexFlatIP``.
+
+    Parameters
+    ----------
+    d : int
+        Numbers per vector.
+    **options
+        Options of :class:`IndexFlat`. Not in faiss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexFlatIP(4)
+    >>> index.add(np.eye(4))
+    >>> index.search([[0, 3, 1, 0]], 1)[1].tolist()
+    [[1]]
+    """
 
     def __init__(self, d: int, **options: Any) -> None:
         super().__init__(d, METRIC_INNER_PRODUCT, **options)
 
 
 class IndexFlatL2(IndexFlat):
-    """:class:`IndexFlat` by squared L2 distance: smaller is nearer."""
+    """:class:`IndexFlat` by squared L2 distance: smaller is nearer. As ``faiss.IndexFlatL2``.
+
+    Parameters
+    ----------
+    d : int
+        Numbers per vector.
+    **options
+        Options of :class:`IndexFlat`. Not in faiss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexFlatL2(4)
+    >>> index.add(np.eye(4))
+    >>> index.search([[0, 2, 0, 0]], 1)[0].tolist()
+    [[1.0]]
+    """
 
     def __init__(self, d: int, **options: Any) -> None:
         super().__init__(d, METRIC_L2, **options)
 
 
 class IndexIDMap(Index):
-    """An empty flat index whose rows get ids of the caller's, by ``add_with_ids``.
+    """A flat index whose rows get ids of the caller's, by ``add_with_ids``. As ``faiss.IndexIDMap``; reconstructs too.
 
     Parameters
     ----------
-    index : an empty :class:`IndexFlat`; searched by itself it numbers rows by their places, as before, and takes no
-        rows but through this object
+    index : IndexFlat
+        Empty. Searched by itself it numbers rows by their places, as before; it takes rows through this object only.
 
     Raises
     ------
     ParameterError
         The index has rows, or another map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexIDMap(faiss.IndexFlatL2(4))
+    >>> index.add_with_ids(np.eye(4), [10, 20, 30, 40])
+    >>> index.search([[0, 0, 1, 0]], 1)[1].tolist()
+    [[30]]
     """
 
     _maps = True
@@ -111,7 +180,7 @@ class IndexIDMap(Index):
 
     @property
     def id_map(self) -> npt.NDArray[np.int64]:
-        """The ids in the order of adding, (ntotal,) int64."""
+        """The ids in the order of adding, int64 (ntotal,)."""
         if not self.ntotal:
             return np.empty(0, np.int64)
         with self._home.lock:
@@ -121,16 +190,55 @@ class IndexIDMap(Index):
 
 
 class IndexIDMap2(IndexIDMap):
-    """The same as :class:`IndexIDMap`, which reconstructs by id too."""
+    """The same as :class:`IndexIDMap`. In faiss only this one reconstructs by id.
+
+    Parameters
+    ----------
+    index : IndexFlat
+        Empty, as for :class:`IndexIDMap`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> index = faiss.IndexIDMap2(faiss.IndexFlatL2(4))
+    >>> index.add_with_ids(np.eye(4), [10, 20, 30, 40])
+    >>> index.reconstruct(30).tolist()
+    [0.0, 0.0, 1.0, 0.0]
+    """
 
 
 def open_index(folder: str | os.PathLike[str], *, threads: int | None = None) -> Index:
-    """Open the index of a folder that was given as ``folder=`` before.
+    """Open the index of a folder that was given as ``folder=`` before. Not in faiss.
+
+    Parameters
+    ----------
+    folder : str or path
+        The folder; it holds **all keys**.
+    threads : int, optional
+        Native threads, default all cores.
+
+    Returns
+    -------
+    Index
+        Of the class that it was made with.
 
     Raises
     ------
     DeploymentError
-        No index, one of another format, open elsewhere, or with rows that were added past it.
+        No index, one of another format, open elsewhere, or with rows that another program added.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import mipp.compat.faiss as faiss
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with faiss.IndexFlatL2(4, folder=pathlib.Path(folder, "index")) as index:
+    ...         index.add(np.eye(4))
+    ...     with faiss.open_index(pathlib.Path(folder, "index")) as index:
+    ...         index.ntotal
+    4
     """
     return of_home(Home(Path(folder), None, threads=threads))
 

@@ -1,8 +1,8 @@
 """A drop-in for the package ``phe`` 1.5 (python-paillier), with batches by native kernels.
 
-``import mipp.compat.phe as phe`` behaves as ``import phe``. Beyond it: :func:`dot`, :func:`from_phe`, :func:`to_phe`,
+``import mipp.compat.phe as phe`` behaves as ``import phe``. Not in phe: :func:`dot`, :func:`from_phe`, :func:`to_phe`,
 ``PaillierPublicKey.encrypt_batch``, ``PaillierPrivateKey.decrypt_batch``, and numpy numbers and arrays as operands.
-Written anew from the public documentation and behaviour; see the README of this folder for what differs.
+Written from the public documentation and behaviour of phe; the README of this folder lists the differences.
 """
 
 from . import encoding, paillier, util

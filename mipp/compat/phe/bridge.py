@@ -5,15 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from .encoding import EncodedNumber
-from .paillier import EncryptedNumber, PaillierPrivateKey, PaillierPublicKey
+from .keys import PaillierPrivateKey, PaillierPublicKey
+from .numbers import EncryptedNumber
 
 __all__ = ["from_phe", "to_phe"]
 
 
 def from_phe(thing: Any) -> Any:
-    """A key, encrypted or encoded number of ``phe`` as one of this package; TypeError for anything else.
+    """Convert a key or number of the package ``phe`` to this package.
 
-    Encrypted numbers are handed over as they are, obfuscated or not.
+    Parameters
+    ----------
+    thing : object
+        A public or private key, an encrypted or an encoded number of ``phe``. Encrypted numbers are converted as they
+        are, obfuscated or not.
+
+    Returns
+    -------
+    object
+        The key or number of the same name in :mod:`mipp.compat.phe`.
+
+    Raises
+    ------
+    TypeError
+        Any other object.
+
+    Examples
+    --------
+    >>> import importlib.util
+    >>> import mipp.compat.phe as ours
+    >>> if importlib.util.find_spec("phe"):  # the original package
+    ...     import phe
+    ...     assert ours.from_phe(phe.PaillierPublicKey(35)) == ours.PaillierPublicKey(35)
     """
     kind = type(thing).__name__
     if not type(thing).__module__.startswith("phe."):
@@ -31,7 +54,32 @@ def from_phe(thing: Any) -> Any:
 
 
 def to_phe(thing: Any) -> Any:
-    """Inverse of :func:`from_phe`; needs ``phe`` to be installed (ImportError)."""
+    """Convert a key or number of this package to the package ``phe``: the inverse of :func:`from_phe`.
+
+    Parameters
+    ----------
+    thing : object
+        A public or private key, an encrypted or an encoded number of :mod:`mipp.compat.phe`.
+
+    Returns
+    -------
+    object
+        The key or number of the same name in ``phe``.
+
+    Raises
+    ------
+    ImportError
+        ``phe`` is not installed.
+    TypeError
+        Any other object.
+
+    Examples
+    --------
+    >>> import importlib.util
+    >>> import mipp.compat.phe as ours
+    >>> if importlib.util.find_spec("phe"):  # the original package
+    ...     assert ours.to_phe(ours.PaillierPublicKey(35)).n == 35
+    """
     import phe
 
     if isinstance(thing, PaillierPublicKey):

@@ -6,64 +6,99 @@ import functools
 import math
 import sys
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import gmpy2
 import numpy as np
 
-if TYPE_CHECKING:
-    from .paillier import PaillierPublicKey
-
 __all__ = ["EncodedNumber"]
 
-#: bits of the largest power of a base that is made
+#: bits of the largest power of a base that is computed
 _MOST_BITS = 1 << 24
 
 Encoded = TypeVar("Encoded", bound="EncodedNumber")
 
 
+class Modulus(Protocol):
+    """The facts of a public key that encoding needs."""
+
+    n: int
+    max_int: int
+
+
 class EncodedNumber:
-    """A number encoding * BASE^exponent, negative ones as n minus their absolute value.
+    """A number as ``encoding * BASE**exponent``; negative ones as n minus their absolute value.
+
+    Not encrypted: whoever sees an encoded number knows the number. As ``phe.EncodedNumber``; a subclass that overrides
+    ``BASE`` and ``LOG2_BASE`` encodes in another base.
 
     Parameters
     ----------
-    public_key : whose n
-    encoding : 0 <= encoding < n
-    exponent : public; of integers 0, of floats what keeps all their bits
+    public_key : PaillierPublicKey
+        Key whose n is the modulus.
+    encoding : int
+        The residue, 0 to n - 1. Secret if the number is.
+    exponent : int
+        Public also after encryption. 0 for integers; for floats the largest one that keeps all bits.
 
-    Another base by a subclass that overrides ``BASE`` and ``LOG2_BASE``.
+    Examples
+    --------
+    >>> import mipp.compat.phe as phe
+    >>> public_key, private_key = phe.generate_paillier_keypair(n_length=256)
+    >>> number = phe.EncodedNumber.encode(public_key, -2.5)
+    >>> number.decode()
+    -2.5
     """
 
     BASE = 16
     LOG2_BASE = math.log(BASE, 2)
     FLOAT_MANTISSA_BITS = sys.float_info.mant_dig
 
-    def __init__(self, public_key: PaillierPublicKey, encoding: int, exponent: int) -> None:
-        self.public_key = public_key
+    def __init__(self, public_key: Modulus, encoding: int, exponent: int) -> None:
+        # the same object as given; the annotation names what is used of it
+        self.public_key: Any = public_key
         self.encoding = encoding
         self.exponent = exponent
 
     @classmethod
     def encode(
         cls: type[Encoded],
-        public_key: PaillierPublicKey,
+        public_key: Modulus,
         scalar: Any,
         precision: float | None = None,
         max_exponent: int | None = None,
     ) -> Encoded:
-        """Encode an int or float.
+        """Encode an int or a float.
 
         Parameters
         ----------
-        precision : floats and ints are rounded to multiples of the largest power of BASE up to this; default exact
-        max_exponent : largest exponent of the result
+        public_key : PaillierPublicKey
+            Key whose n is the modulus.
+        scalar : int or float
+            The number, also of numpy or gmpy2.
+        precision : float, optional
+            Round to multiples of the largest power of ``BASE`` up to this. Default: exact.
+        max_exponent : int, optional
+            Largest exponent of the result.
+
+        Returns
+        -------
+        EncodedNumber
+            Of the class that this is called on.
 
         Raises
         ------
         TypeError
-            Not a number.
+            ``scalar`` is not a number.
         ValueError, OverflowError
-            NaN or infinite; larger than a third of n.
+            It is NaN or infinite, or larger than a third of n.
+
+        Examples
+        --------
+        >>> import mipp.compat.phe as phe
+        >>> public_key, private_key = phe.generate_paillier_keypair(n_length=256)
+        >>> phe.EncodedNumber.encode(public_key, 0.7, precision=0.25).decode()
+        0.6875
         """
         scalar = python_number(scalar)
         if precision is not None:
@@ -88,14 +123,20 @@ class EncodedNumber:
         return cls(public_key, number % public_key.n, exponent)
 
     def decode(self) -> Any:
-        """The number: an int if the exponent is not negative, else a float.
+        """Return the number.
+
+        Returns
+        -------
+        int or float
+            An int if the exponent is not negative, else a float.
 
         Raises
         ------
         ValueError
             The encoding is not below n.
         OverflowError
-            The encoding lies in the middle third, so something overflowed; or the result is too large for a float.
+            The encoding lies in the middle third of the residues, so a sum or product overflowed; or the number is too
+            large for a float.
         """
         n, limit = self.public_key.n, self.public_key.max_int
         if self.encoding >= n:
@@ -120,7 +161,23 @@ class EncodedNumber:
             raise OverflowError("decoded result too large for a float") from None
 
     def decrease_exponent_to(self: Encoded, new_exp: int) -> Encoded:
-        """The same number with a smaller exponent; ValueError if ``new_exp`` is larger."""
+        """Return the same number with a smaller exponent.
+
+        Parameters
+        ----------
+        new_exp : int
+            The exponent, at most the present one.
+
+        Returns
+        -------
+        EncodedNumber
+            A new object.
+
+        Raises
+        ------
+        ValueError
+            ``new_exp`` is larger than the present exponent.
+        """
         if new_exp > self.exponent:
             raise ValueError(f"New exponent {new_exp} should be more negative than old exponent {self.exponent}")
         n = self.public_key.n
@@ -129,7 +186,7 @@ class EncodedNumber:
 
 
 def python_number(scalar: Any) -> Any:
-    """Numbers of numpy and gmpy2 as Python's, so that no arithmetic is done in their narrow types; others as they are.
+    """Convert numbers of numpy and gmpy2 to Python's, so that no arithmetic uses their narrow types; others stay.
 
     ValueError for a longdouble that no float equals.
     """
@@ -154,7 +211,7 @@ def encoding_of(base: int) -> type[EncodedNumber]:
 
 
 def common_base(base: int | None, exponent: int, other: int | None, other_exponent: int) -> int | None:
-    """The base of a sum or product. Where an exponent is 0 any base will do; None is one that nobody told.
+    """The base of a sum or product. With exponent 0 any base fits; None is an unknown base.
 
     ValueError if the two numbers have no base in common.
     """
@@ -165,10 +222,10 @@ def common_base(base: int | None, exponent: int, other: int | None, other_expone
     raise ValueError(f"numbers of base {base} and of base {other} do not go together")
 
 
-def step(base: int, exponent: int, smaller: int, public_key: PaillierPublicKey) -> int:
-    """base^(exponent - smaller), by which a number is multiplied for the smaller exponent.
+def step(base: int, exponent: int, smaller: int, public_key: Modulus) -> int:
+    """base^(exponent - smaller): the factor that brings a number to a smaller exponent.
 
-    ValueError if it is larger than the key allows; its size is looked at before it is made.
+    ValueError if it is larger than the key allows; its size is checked before it is computed.
     """
     if (exponent - smaller) * math.log2(base) > public_key.max_int.bit_length() + 1:
         raise ValueError(

@@ -31,28 +31,121 @@ HAVE_CRYPTO = False
 
 
 def powmod(a: int, b: int, c: int) -> int:
-    """a^b mod c; time depends on all three."""
+    """Compute a^b mod c. Time depends on all three arguments.
+
+    Parameters
+    ----------
+    a, b, c : int
+        Public, or secret where time may tell.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ZeroDivisionError
+        c is 0.
+
+    Examples
+    --------
+    >>> powmod(3, 4, 50)
+    31
+    """
     return int(gmpy2.powmod(a, b, c))
 
 
 def mulmod(a: int, b: int, c: int) -> int:
-    """a b mod c"""
+    """Compute a b mod c.
+
+    Parameters
+    ----------
+    a, b, c : int
+        Integers, c not 0.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> mulmod(7, 8, 10)
+    6
+    """
     return int(gmpy2.mpz(a) * b % c)
 
 
 def extended_euclidean_algorithm(a: int, b: int) -> tuple[int, int, int]:
-    """(g, s, t) with g = gcd(a, b) = s a + t b"""
+    """Compute the greatest common divisor and its coefficients.
+
+    Parameters
+    ----------
+    a, b : int
+        Integers.
+
+    Returns
+    -------
+    g, s, t : int
+        g = gcd(a, b) = s a + t b.
+
+    Examples
+    --------
+    >>> extended_euclidean_algorithm(6, 4)
+    (2, 1, -1)
+    """
     g, s, t = gmpy2.gcdext(a, b)
     return int(g), int(s), int(t)
 
 
 def invert(a: int, b: int) -> int:
-    """1/a mod b; ZeroDivisionError if there is none."""
+    """Compute the inverse of a modulo b.
+
+    Parameters
+    ----------
+    a, b : int
+        Integers, b not 0.
+
+    Returns
+    -------
+    int
+        1/a modulo b.
+
+    Raises
+    ------
+    ZeroDivisionError
+        a has no inverse.
+
+    Examples
+    --------
+    >>> invert(3, 10)
+    7
+    """
     return int(gmpy2.invert(a, b))
 
 
 def getprimeover(N: int) -> int:
-    """A random prime of exactly N bits, from the operating system's randomness, uniform among those."""
+    """Draw a random prime from the operating system's randomness.
+
+    Parameters
+    ----------
+    N : int
+        Bits, at least 2.
+
+    Returns
+    -------
+    int
+        A prime of exactly N bits, uniform among those.
+
+    Raises
+    ------
+    ValueError
+        N is below 2.
+
+    Examples
+    --------
+    >>> getprimeover(64).bit_length()
+    64
+    """
     if N < 2:
         raise ValueError("a prime has at least 2 bits")
     while True:
@@ -62,34 +155,151 @@ def getprimeover(N: int) -> int:
 
 
 def isqrt(N: int) -> int:
-    """Integer square root; ValueError for negative numbers."""
+    """Compute the integer square root.
+
+    Parameters
+    ----------
+    N : int
+        Not negative.
+
+    Returns
+    -------
+    int
+        The largest integer whose square is at most N.
+
+    Raises
+    ------
+    ValueError
+        N is negative.
+
+    Examples
+    --------
+    >>> isqrt(17)
+    4
+    """
     return int(gmpy2.isqrt(N))
 
 
 def improved_i_sqrt(n: int) -> int:
-    """Integer square root; AssertionError for negative numbers."""
+    """Compute the integer square root. As :func:`isqrt`, with phe's error.
+
+    Parameters
+    ----------
+    n : int
+        Not negative.
+
+    Returns
+    -------
+    int
+        The largest integer whose square is at most n.
+
+    Raises
+    ------
+    AssertionError
+        n is negative.
+
+    Examples
+    --------
+    >>> improved_i_sqrt(17)
+    4
+    """
     if n.bit_length() and n < 0:
         raise AssertionError("the number is negative")
     return isqrt(n)
 
 
 def base64url_encode(payload: bytes) -> str:
-    """URL-safe base64 without padding."""
+    """Encode bytes as URL-safe base64 without padding.
+
+    Parameters
+    ----------
+    payload : bytes
+        Any bytes.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> base64url_encode(b"abcd")
+    'YWJjZA'
+    """
     return urlsafe_b64encode(payload).rstrip(b"=").decode()
 
 
 def base64url_decode(payload: str) -> bytes:
-    """Inverse of :func:`base64url_encode`."""
+    """Decode URL-safe base64: the inverse of :func:`base64url_encode`.
+
+    Parameters
+    ----------
+    payload : str
+        Text without padding.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        The text is not base64.
+
+    Examples
+    --------
+    >>> base64url_decode("YWJjZA")
+    b'abcd'
+    """
     return urlsafe_b64decode((payload + "=" * (-len(payload) % 4)).encode())
 
 
 def base64_to_int(source: str) -> int:
-    """An integer from its big-endian bytes in URL-safe base64."""
+    """Decode an integer: the inverse of :func:`int_to_base64`.
+
+    Parameters
+    ----------
+    source : str
+        The big-endian bytes of the integer in URL-safe base64.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        The text is empty or not base64.
+
+    Examples
+    --------
+    >>> base64_to_int("AQA")
+    256
+    """
     return int(binascii.hexlify(base64url_decode(source)), 16)
 
 
 def int_to_base64(source: int) -> str:
-    """Inverse of :func:`base64_to_int`, for positive integers."""
+    """Encode a positive integer as URL-safe base64 of its big-endian bytes.
+
+    Parameters
+    ----------
+    source : int
+        Positive.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    AssertionError
+        The integer is 0.
+
+    Examples
+    --------
+    >>> int_to_base64(256)
+    'AQA'
+    """
     if source == 0:
         raise AssertionError("0 has no representation")
     text = f"{int(source):x}"
@@ -97,12 +307,45 @@ def int_to_base64(source: int) -> str:
 
 
 def miller_rabin(n: int, k: int) -> bool:
-    """Whether n passes k rounds."""
+    """Test whether n passes k rounds of a probabilistic primality test.
+
+    Parameters
+    ----------
+    n, k : int
+        The number, and how many rounds.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> miller_rabin(97, 5)
+    True
+    """
     return bool(gmpy2.is_prime(n, k))
 
 
 def is_prime(n: int, mr_rounds: int = 25) -> bool:
-    """Whether n is (almost certainly) prime."""
+    """Test whether n is prime.
+
+    Parameters
+    ----------
+    n : int
+        The number.
+    mr_rounds : int
+        Rounds of the probabilistic test.
+
+    Returns
+    -------
+    bool
+        False for composite numbers, but for a chance below 4^-mr_rounds.
+
+    Examples
+    --------
+    >>> is_prime(97), is_prime(91)
+    (True, False)
+    """
     return n > 1 and bool(gmpy2.is_prime(n, mr_rounds))
 
 

@@ -23,29 +23,45 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     """Nearest neighbours among encrypted rows, with the methods of ``sklearn.neighbors.NearestNeighbors``.
 
     In a pipeline it is a transformer, as ``KNeighborsTransformer(mode="distance")``: before an estimator that takes
-    ``metric="precomputed"``.
+    ``metric="precomputed"``. It has no radius searches, takes no sparse matrices, and takes rows as float32.
 
     Parameters
     ----------
-    n_neighbors : neighbours when a search does not say
-    metric : ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` (1 - cosine) or ``"inner_product"`` (the product itself,
-        largest first)
-    ranking : ``"user"``: the user gets all scores and ranks; ``"server"``: the servers find the nearest, and none
-        learns a score or an order
-    ring_bits : 16, 32, 64, or 0: as the data need
-    threads : native threads, default all cores
+    n_neighbors : int
+        Neighbours when a search does not give a number.
+    metric : str
+        ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"`` (1 - cosine) or ``"inner_product"`` (the product itself,
+        largest first).
+    ranking : str
+        ``"user"``: the user gets all scores and ranks. ``"server"``: the servers find the nearest, and none of them
+        learns a score or an order.
+    ring_bits : int
+        16, 32, 64, or 0: as the data need.
+    threads : int, optional
+        Native threads, default all cores.
 
     Attributes
     ----------
-    index_ : :class:`mipp.compat.faiss.IndexFlat`, with the deployment and **all keys**
-    n_features_in_, n_samples_fit_ : of the rows
+    index_ : IndexFlat
+        A :class:`mipp.compat.faiss.IndexFlat`, with the deployment and **all keys**.
+    n_features_in_, n_samples_fit_ : int
+        Shape of the rows.
 
     Notes
     -----
-    The encoding is fitted to the rows, and public: see :func:`mipp.encoding.finest` for what it gives away. Rows are
-    not kept in the clear. All parties are in this process and a temporary folder: this protects nothing from whoever
-    reads them. A fitted estimator holds secret keys and does not pickle; :func:`mipp.compat.faiss.write_index` keeps
+    The encoding is fitted to the rows, and public: :func:`mipp.encoding.finest` tells what it reveals. Rows are not
+    kept in the clear. All parties are in this process and a temporary folder: this protects nothing from whoever reads
+    them. A fitted estimator holds secret keys and does not pickle; :func:`mipp.compat.faiss.write_index` keeps
     ``index_``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.compat.sklearn import EncryptedNeighbors
+    >>> neighbours = EncryptedNeighbors(n_neighbors=1).fit(np.arange(12).reshape(4, 3))
+    >>> distances, rows = neighbours.kneighbors([[3, 4, 7]])
+    >>> distances.tolist(), rows.tolist()
+    ([[2.0]], [[1]])
     """
 
     def __init__(
@@ -64,12 +80,24 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return super().__getstate__()
 
     def fit(self, X: npt.ArrayLike, y: Any = None) -> EncryptedNeighbors:
-        """Encrypt rows X (n, d) and store them with the servers; ``y`` is not used.
+        """Encrypt rows and store them with the servers.
+
+        Parameters
+        ----------
+        X : array_like
+            (n, d) rows, secret.
+        y : object
+            Ignored.
+
+        Returns
+        -------
+        EncryptedNeighbors
+            This object.
 
         Raises
         ------
         ParameterError, ValueError
-            A parameter out of range; X that is no matrix of finite numbers.
+            A parameter out of range; X that is not a matrix of finite numbers.
         """
         if self.metric not in METRICS:
             raise ParameterError(f"metric must be one of {', '.join(METRICS)}, not {self.metric!r}")
@@ -88,17 +116,28 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def kneighbors(
         self, X: npt.ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> Any:
-        """The nearest rows of queries X (m, d), nearest first.
+        """Find the nearest rows of queries, nearest first.
 
         Parameters
         ----------
-        X : queries, secret; None: the rows themselves (decrypted by their owner), each without itself
-        n_neighbors : default the estimator's; at most the number of rows (one less without X)
+        X : array_like, optional
+            (m, d) queries, secret. None: the rows themselves (decrypted by their owner), each without itself.
+        n_neighbors : int, optional
+            Default the estimator's; at most the number of rows (one less without X).
+        return_distance : bool
+            Whether distances are returned.
 
         Returns
         -------
-        distances : (m, n_neighbors) float64 in the metric's unit, if ``return_distance``
-        rows : (m, n_neighbors) int64; -1, infinitely far, where no row is left whose score the encoding allows
+        distances : ndarray
+            float64 (m, n_neighbors) in the metric's unit, if ``return_distance``. Secret.
+        rows : ndarray
+            int64 (m, n_neighbors); -1, infinitely far, for a neighbour whose score the encoding does not allow. Secret.
+
+        Raises
+        ------
+        ParameterError, ValueError
+            Too many neighbours; X that is not a matrix of finite numbers with d columns.
         """
         check_is_fitted(self)
         k = _positive(self.n_neighbors if n_neighbors is None else n_neighbors, "n_neighbors")
@@ -124,7 +163,27 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def kneighbors_graph(
         self, X: npt.ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
     ) -> Any:
-        """The neighbours as a sparse matrix (m, n): ones for ``"connectivity"``, else ``"distance"``."""
+        """Find the neighbours of queries as a sparse matrix.
+
+        Parameters
+        ----------
+        X : array_like, optional
+            (m, d) queries, as for :meth:`kneighbors`.
+        n_neighbors : int, optional
+            As for :meth:`kneighbors`.
+        mode : str
+            ``"connectivity"`` for ones, ``"distance"`` for distances.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            (m, n). Secret.
+
+        Raises
+        ------
+        ParameterError
+            Another mode; else as :meth:`kneighbors`.
+        """
         if mode not in ("connectivity", "distance"):
             raise ParameterError(f'mode must be "connectivity" or "distance", not {mode!r}')
         distances, rows = self.kneighbors(X, n_neighbors)
@@ -134,9 +193,19 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return csr_matrix((values[there], rows[there], starts), shape=(len(rows), self.n_samples_fit_))
 
     def transform(self, X: npt.ArrayLike) -> Any:
-        """Distances of queries X (m, d) to their n_neighbors + 1 nearest rows: a sparse matrix (m, n).
+        """Compute distances of queries to their n_neighbors + 1 nearest rows.
 
-        One more, as a row that was fitted is its own nearest. In each line of the matrix the nearest come first.
+        One more, as a row that was fitted is its own nearest.
+
+        Parameters
+        ----------
+        X : array_like
+            (m, d) queries, secret.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            (m, n); in each row of the matrix the nearest come first. Secret.
 
         Raises
         ------
@@ -150,7 +219,7 @@ class EncryptedNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @property
     def _n_features_out(self) -> int:
-        """Of the matrix that ``transform`` gives."""
+        """Columns of the matrix that ``transform`` gives."""
         return int(self.n_samples_fit_)
 
     def _prepared(self, X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

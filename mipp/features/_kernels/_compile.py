@@ -60,7 +60,7 @@ def _tell(level: int, text: str) -> None:
 
 
 class _Cache:
-    """What numba asks for compiled functions; it never fails."""
+    """The cache that numba asks for compiled functions; it never fails."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._inner: Any = None

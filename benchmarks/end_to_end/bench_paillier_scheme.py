@@ -1,7 +1,7 @@
-"""A whole search in the homomorphic scheme: one cloud, a key centre, 2048-bit key, ranked by the user.
+"""A whole search in the Paillier scheme: one cloud, a key centre, 2048-bit key, ranked by the user.
 
-``pytest benchmarks/end_to_end/bench_homomorphic.py --benchmark-only``: 10,000 rows of 64 words, two threads, randomness
-prepared ahead. Limit 5 s a query. ``MIPP_BENCH_ROWS`` sets another number of rows.
+``pytest benchmarks/end_to_end/bench_paillier_scheme.py --benchmark-only``: 10,000 rows of 64 words, two threads,
+randomness prepared ahead. Limit 5 s a query. ``MIPP_BENCH_ROWS`` sets another number of rows.
 """
 
 import os

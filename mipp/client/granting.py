@@ -1,0 +1,167 @@
+"""An owner's grants: who may search and fetch its images, how, how often and until when."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import AccessDeniedError, NotFoundError, ParameterError, ScoreRangeError
+from ..mpc.facts import unrankable
+from ..rpc import messages as m
+from ..rpc.channel import Channel
+from ..rpc.description import DeploymentConfig
+from ..rpc.grants import check_grant, read_grant
+from .client import Client
+from .given import expiry_seconds, user_id, whole_number
+from .retry import ATTEMPTS
+
+__all__ = ["GrantInfo", "Granting"]
+
+
+@dataclass(frozen=True)
+class GrantInfo:
+    """A grant in force, see :meth:`Granting.grant`."""
+
+    user: bytes
+    version: int
+    expiry: int
+    rankings: tuple[str, ...]
+    max_k: int
+    scores: bool
+    quota: int
+    min_rows: int
+    revoked: bool
+
+
+class Granting(Client):
+    """The part of :class:`~mipp.client.owner.ImageOwner` that grants and revokes."""
+
+    def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
+        super().__init__(name, config, channel, sign_seed)
+        #: the id of the user that has a name; set by the deployment
+        self.find_user: Callable[[str], bytes] | None = None
+
+    def grant(
+        self,
+        user: Any,
+        *,
+        expiry: Any = 0,
+        rankings: Sequence[str] | None = None,
+        max_k: int | None = 0,
+        scores: bool = True,
+        quota: int | None = 0,
+        min_rows: int | None = 0,
+    ) -> None:
+        """Let a user search and fetch this owner's images; every server enforces it.
+
+        Parameters
+        ----------
+        user : a :class:`~mipp.client.user.User`, its id (16 bytes or 32 hex digits), or its name in this deployment
+        expiry : Unix seconds, a datetime with a time zone, an ISO date, or a span from now as ``"30d"`` or a timedelta
+            (:func:`mipp.client.given.expiry_seconds`); 0 or None never. Each server compares it with its own clock
+        rankings : default ``("server",)``; ``("user",)`` in the homomorphic scheme, where there is nothing else, and in
+            an index that was made for users that rank.
+
+            - ``"server"``: the user gets the k nearest only;
+            - ``"user"``: the user gets all exact scores, from which it can solve for features with a few dozen queries;
+            - ``"threshold"``: the user learns which images reach a score of its choice; repeated, that tells the scores
+        max_k : largest k, 0 any; only with ``"server"`` alone
+        scores : whether ranking by the servers gives scores; False only with ``"server"`` alone
+        quota : number of queries in all, 0 any; counted anew with each grant
+        min_rows : fewest of this owner's live rows that a query may cover
+
+        Replaces an earlier grant to the same user.
+
+        Raises
+        ------
+        ParameterError
+            A number out of range, an expiry in the past, or limits that a granted ranking gets around.
+        ScoreRangeError
+            The encoding allows none of these rankings, so the grant would allow nothing.
+        NotFoundError
+            An unknown user.
+        """
+        chosen = self.config.offered[:1] if rankings is None else rankings
+        self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)
+
+    def _give(
+        self,
+        user: Any,
+        expiry: Any = 0,
+        rankings: Sequence[str] = (),
+        max_k: int | None = 0,
+        scores: bool = False,
+        quota: int | None = 0,
+        min_rows: int | None = 0,
+        *,
+        revoked: bool,
+    ) -> None:
+        """Check a grant as the servers do, and send it to all of them."""
+        to = user_id(user, self.find_user)
+        chosen = None if isinstance(rankings, str) or not isinstance(rankings, Iterable) else list(rankings)
+        if chosen is None or not all(isinstance(r, str) for r in chosen):
+            raise ParameterError('rankings are a sequence of names, such as ("server",)')
+        if not isinstance(scores, (bool, np.bool_)):
+            raise ParameterError("scores of a grant is True or False")
+        given = {"max_k": max_k, "quota": quota, "min_rows": min_rows}
+        limits = {name: whole_number(value, f"{name} of a grant", none=0) for name, value in given.items()}
+        grant = m.Grant(
+            self.id, to, 0, 1, expiry_seconds(expiry), [str(r) for r in chosen], limits["max_k"], bool(scores),
+            limits["quota"], limits["min_rows"], revoked,
+        )  # fmt: skip
+        check_grant(grant, self.config.offered)
+        if not revoked and not set(grant.rankings) & set(self.config.possible):
+            raise ScoreRangeError(unrankable(self.config.encoding))
+        for attempt in range(ATTEMPTS):  # again if another process of this owner was faster with a version
+            epoch, version = self._next_version(grant.user)
+            grant = dataclasses.replace(grant, epoch=epoch, version=version)
+            check_grant(grant, self.config.offered)
+            try:
+                self.ask_all(grant)
+                return
+            except AccessDeniedError:
+                if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
+                    raise
+
+    def revoke(self, user: Any) -> None:
+        """Take a user's grant back, from the next query on. What the user already has, it keeps.
+
+        ``user`` : as for :meth:`grant`.
+        """
+        user = user_id(user, self.find_user)
+        if not any(g.user == user and not g.revoked for g in self.grants()):
+            raise NotFoundError("this user has no grant of this owner")
+        self._give(user, revoked=True)
+
+    def grants(self) -> list[GrantInfo]:
+        """Grants on record, the highest version that any server has for each user."""
+        return self._grants()[1]
+
+    def _grants(self) -> tuple[int, list[GrantInfo]]:
+        best: dict[bytes, GrantInfo] = {}
+        replies = self.ask_all(m.ListGrants(self.id)).values()
+        for reply in replies:
+            for packed in reply.grants:
+                g = read_grant(packed)
+                if g.user not in best or best[g.user].version < g.version:
+                    best[g.user] = GrantInfo(
+                        g.user,
+                        g.version,
+                        g.expiry,
+                        tuple(g.rankings),
+                        g.max_k,
+                        g.scores,
+                        g.quota,
+                        g.min_rows,
+                        g.revoked,
+                    )
+        return max(reply.epoch for reply in replies), sorted(best.values(), key=lambda g: g.user)
+
+    def _next_version(self, user: bytes) -> tuple[int, int]:
+        """The servers' epoch, and the version of this owner's next grant to a user."""
+        epoch, known = self._grants()
+        return epoch, max((g.version for g in known if g.user == user), default=0) + 1

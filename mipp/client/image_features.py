@@ -1,0 +1,83 @@
+"""Features of query images, as an index of images wants them."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import features
+from ..errors import DeploymentError, DTypeError, ImageError, ParameterError
+from ..io.files import read_regular
+from ..rpc.description import DeploymentConfig
+from .image_file import IMAGE_FILE_BYTES
+
+__all__ = ["image_reason", "index_descriptor", "query_vector"]
+
+
+def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
+    """The descriptor of an index of images.
+
+    Raises
+    ------
+    ParameterError, DeploymentError
+        An index of vectors that users bring; one whose features are of another version than this program's.
+    """
+    if not config.descriptor:
+        raise ParameterError("this index holds vectors that users bring; add or search with vectors")
+    found = features.get(config.descriptor)
+    if found.version != config.descriptor_version:
+        raise DeploymentError(
+            f"this index holds {config.descriptor} of version {config.descriptor_version}, this program makes version "
+            f"{found.version}; features of both are not comparable: make the index anew"
+        )
+    return found
+
+
+def query_vector(config: DeploymentConfig, image: Any) -> np.ndarray:
+    """Embedded features (dim,) of one query image; secret, as the image is.
+
+    Parameters
+    ----------
+    config : of an index of images
+    image : a path, the bytes of an image file, an array (H, W, 3) of uint8 in RGB, or a Pillow image
+
+    Raises
+    ------
+    ImageError
+        It cannot be read as an image.
+    DTypeError
+        Anything else. Also the errors of :func:`index_descriptor`.
+    """
+    descriptor = index_descriptor(config)
+    name = str(image) if isinstance(image, (str, os.PathLike)) else "the query image"
+    if isinstance(image, (str, os.PathLike)):
+        image = read_regular(Path(image), IMAGE_FILE_BYTES, refused=ImageError)
+    elif hasattr(image, "save") and hasattr(image, "getexif"):
+        image = _file_of(image)
+    elif not isinstance(image, (bytes, np.ndarray)):
+        raise DTypeError(f"an image is a path, bytes, an array or a Pillow image, not {type(image).__name__}")
+    got = features.extract([image], descriptor, window=config.window)
+    if got.errors:
+        raise ImageError(f"{name}: {image_reason(got.errors[0][2])}")
+    return np.asarray(descriptor.embed(got.values))[0]
+
+
+def _file_of(image: Any) -> bytes:
+    """A Pillow image as an image file, so that it is read as its file would be."""
+    buffer = io.BytesIO()
+    try:
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image = image.convert("RGB")
+        image.save(buffer, "PNG", exif=image.getexif())
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the query image cannot be read ({error})") from None
+    return buffer.getvalue()
+
+
+def image_reason(text: str) -> str:
+    """Why an image that came as bytes was refused, without the name that bytes go by."""
+    return text.removeprefix("image data: ")

@@ -1,0 +1,85 @@
+"""What an owner encrypts for each image: its file name, metadata and bytes. Users read it with care."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..errors import MessageError, ParameterError
+from ..rpc.limits import HEAD_BYTES, IMAGE_BYTES
+from ..rpc.names import safe_name
+
+__all__ = ["IMAGE_FILE_BYTES", "Image", "check_image", "pack_image", "parse_image"]
+
+#: room for the name, the length of the header and the tag of an encrypted image file
+_OVERHEAD = 4096
+#: most bytes of an image file, its metadata included, and of the metadata
+IMAGE_FILE_BYTES = IMAGE_BYTES - _OVERHEAD
+METADATA_BYTES = HEAD_BYTES - _OVERHEAD
+#: a file's name and bytes, and metadata if there is any
+Image: TypeAlias = tuple[str, bytes] | tuple[str, bytes, Mapping[str, Any] | None]
+
+
+def check_image(image: Any) -> None:
+    """ParameterError for what is no image: its name, its bytes and, if there is any, metadata that JSON can hold."""
+    if not isinstance(image, (tuple, list)) or len(image) not in (2, 3):
+        raise ParameterError("an image is its file name, its bytes and, if there is any, its metadata")
+    name, content, *rest = image
+    if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
+        raise ParameterError("an image is its file name, its bytes and, if there is any, its metadata")
+    size = len(content) + sum(len(_metadata_text(metadata)) for metadata in rest)
+    if size > IMAGE_BYTES - _OVERHEAD:
+        raise ParameterError(f"an image has at most {IMAGE_BYTES - _OVERHEAD} bytes, its metadata included")
+
+
+def _metadata_text(metadata: Any) -> str:
+    """Metadata as JSON; ParameterError unless it is a mapping of a size that is kept."""
+    if metadata is None:
+        return ""
+    if not isinstance(metadata, Mapping):
+        raise ParameterError(f"metadata of an image is a mapping, not {type(metadata).__name__}")
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParameterError(f"metadata of an image must be what JSON can hold: {error}") from None
+    if len(text) > METADATA_BYTES:
+        largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
+        raise ParameterError(
+            f"metadata of an image has {len(text)} bytes as JSON, at most {METADATA_BYTES} are kept; the largest field "
+            f"is {str(largest)[:80]!r}"
+        )
+    return text
+
+
+def pack_image(image: Image) -> bytes:
+    """The plaintext of an encrypted image file: the length of a JSON header, 4 bytes, the header, the content."""
+    name, content, *rest = image
+    head: dict[str, Any] = {"name": safe_name(name)}
+    if rest and rest[0] is not None:
+        head["metadata"] = json.loads(_metadata_text(rest[0]))
+    raw = json.dumps(head).encode()
+    return len(raw).to_bytes(4, "big") + raw + bytes(content)
+
+
+def parse_image(plain: bytes) -> tuple[str, dict[str, Any] | None, bytes]:
+    """Name, made safe, metadata and content of a decrypted image file.
+
+    The owner wrote it, and owners may be hostile: a length of 4 bytes, that many bytes of a JSON object with the name
+    and perhaps metadata, then the content. MessageError for anything else. Texts in metadata are as the owner wrote
+    them: who shows them makes them safe.
+    """
+    size = int.from_bytes(plain[:4], "big")
+    if len(plain) < 4 or size > HEAD_BYTES or 4 + size > len(plain):
+        raise MessageError("the header of the image has a wrong length")
+    try:
+        head: Any = json.loads(plain[4 : 4 + size].decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise MessageError("the header of the image is no JSON") from None
+    name = head.get("name", "") if isinstance(head, dict) else None
+    if not isinstance(name, str):
+        raise MessageError("the header of the image holds no name")
+    metadata = head.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise MessageError("the metadata of the image is no object")
+    return safe_name(name), metadata, plain[4 + size :]

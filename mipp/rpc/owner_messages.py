@@ -1,0 +1,335 @@
+"""Messages of registrations, grants and owners' changes, and of an owner's way back to its rows and images.
+
+The page of all messages is ``messages.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from .wire import array, message
+
+__all__ = [
+    "AbortOp",
+    "BatchList",
+    "Certify",
+    "CertifyRows",
+    "CollectCertificate",
+    "CommitOp",
+    "Compact",
+    "DeleteOp",
+    "FetchOwnImages",
+    "FetchShares",
+    "ForgetOwner",
+    "Grant",
+    "GrantList",
+    "Head",
+    "HeadRequest",
+    "ListBatches",
+    "ListGrants",
+    "Outcome",
+    "OutcomeRequest",
+    "OwnImages",
+    "RegisterOwner",
+    "RegisterUser",
+    "SealedShares",
+    "Shares",
+    "UploadOp",
+    "VoteMessage",
+    "grant_id",
+    "grants_hash",
+]
+
+
+# --- registration: owner or user -> every server; signed by the key inside ---------------------------------------
+
+
+@message
+class RegisterOwner:
+    """Owner -> every server.
+
+    ``sealed``: for each server in order, HPKE to it of, for a key centre, server key | image part, else image part, 32
+    bytes each.
+    """
+
+    name: str
+    sign_key: bytes
+    registration: bytes
+    sealed: list[bytes]
+
+
+@message
+class RegisterUser:
+    """User -> every server. paillier: its Paillier public key in the Paillier scheme, else empty."""
+
+    name: str
+    sign_key: bytes
+    box_key: bytes
+    paillier: bytes
+
+
+@message
+class ForgetOwner:
+    """Owner -> every server: drop keys, shares, images; final. It names the registration that it ends."""
+
+    owner: bytes
+    registration: bytes
+
+
+@message
+class Grant:
+    """Owner -> every server: what a user may do. The highest (epoch, version, revoked, id) is in force.
+
+    epoch: of the servers' grants; after a restore of all servers from backups it is higher, and grants of earlier ones
+    are suspended. expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores:
+    whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's
+    live rows that a query may cover, 0 any. revoked: nothing is allowed any more. The rules are in
+    ``rpc/grants.py``.
+    """
+
+    owner: bytes
+    user: bytes
+    epoch: int
+    version: int
+    expiry: int
+    rankings: list[str]
+    max_k: int
+    scores: bool
+    quota: int
+    min_rows: int
+    revoked: bool
+
+
+def grant_id(content_hash: bytes) -> bytes:
+    """Id of a grant from the hash of its signed content."""
+    return hashlib.sha256(b"mipp v1 grant" + content_hash).digest()[:16]
+
+
+def grants_hash(grants: Iterable[bytes]) -> bytes:
+    """Hash of all grants that are in force for a user, from their ids; 32 bytes."""
+    return hashlib.sha256(b"mipp v2 grants" + b"".join(sorted(grants))).digest()
+
+
+@message
+class ListGrants:
+    """Owner -> server."""
+
+    owner: bytes
+
+
+@message
+class GrantList:
+    """Server -> owner: its signed grants as packed frames, and the epoch that new ones must name."""
+
+    epoch: int
+    grants: list[bytes]
+
+
+# --- changes: prepared on every server, accepted by every server, then visible ------------------------------------
+
+
+@message
+class UploadOp:
+    """Owner -> every server: one batch. Key centres get no share (0 rows) and no images. Answered with ``Head``.
+
+    op = batch nonce = batch id. replaces: batches that vanish with the commit. image_offsets (rows+1): image r is
+    images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row: (rows, 16) and (rows,) image ids that the
+    rows' images were encrypted under, or (0, 16) and (0,) for their own.
+    """
+
+    op: bytes
+    rows: int
+    dim: int
+    encoding: bytes
+    replaces: list[bytes]
+    share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    images: np.ndarray = array("u1")
+    image_offsets: np.ndarray = array("i8")
+    origin_batch: np.ndarray = array("u1", ndim=2)
+    origin_row: np.ndarray = array("i8")
+
+
+@message
+class DeleteOp:
+    """Owner -> every server: rows[i] of batches[i] become tombstones. Answered with ``Head``."""
+
+    op: bytes
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+
+
+@message
+class HeadRequest:
+    """Owner -> server: where its chain of changes is. Answered with ``Head``."""
+
+    owner: bytes
+
+
+@message
+class Head:
+    """Server -> owner: position and view hash of its last committed change."""
+
+    position: int
+    view: bytes
+
+
+@message
+class CommitOp:
+    """Owner -> all servers: what they must agree on about a prepared change. Answered with ``VoteMessage``.
+
+    kind: "upload", "merge", "delete". position: of this change in the owner's chain, from 1. parent, view: the chain's
+    hash before and after. servers: all that it is written to, in order. contents, shares: what each of them was given
+    (hash of the request's content, and of the share in it, 32 zero bytes without one).
+    """
+
+    op: bytes
+    kind: str
+    position: int
+    parent: bytes
+    view: bytes
+    servers: list[int]
+    contents: list[bytes]
+    shares: list[bytes]
+
+
+@message
+class VoteMessage:
+    """A server's signed vote on a change: the hash of the COMMIT that it accepted, or empty for "never"."""
+
+    owner: bytes
+    op: bytes
+    server: int
+    incarnation: int
+    counter: int
+    commit: bytes
+    signature: bytes
+
+
+@message
+class Certify:
+    """Owner (signed) or peer -> server: servers' votes on a change, as packed frames. Answered with ``Outcome``."""
+
+    owner: bytes
+    op: bytes
+    votes: list[bytes]
+
+
+@message
+class CertifyRows:
+    """Owner -> every server, signed: test together that the rows of a prepared change keep the encoding's bounds.
+
+    Answered with Ok when they do, for good, or Pending. A failure that names rows is final: the change is refused.
+    """
+
+    op: bytes
+
+
+@message
+class CollectCertificate:
+    """Owner -> server, signed: what became of :class:`CertifyRows` that was answered with Pending."""
+
+    op: bytes
+
+
+@message
+class AbortOp:
+    """Owner -> all servers: refuse a change that was not accepted yet. Answered with ``VoteMessage``."""
+
+    op: bytes
+
+
+@message
+class OutcomeRequest:
+    """Owner -> server: what became of a change. Answered with ``Outcome``."""
+
+    op: bytes
+
+
+@message
+class Outcome:
+    """state: "none", "reserved", "prepared", "accepted", "committed" or "aborted"."""
+
+    state: str
+
+
+@message
+class Compact:
+    """Owner -> server: free the storage of deleted rows and their images. Ids stay; no other server is concerned."""
+
+    owner: bytes
+
+
+@message
+class ListBatches:
+    """Owner -> server: its batches in row order."""
+
+    owner: bytes
+
+
+@message
+class BatchList:
+    """Server -> owner: head of its chain, and its batches in row order; why servers do not rank a batch, or nothing."""
+
+    position: int
+    view: bytes
+    rows: np.ndarray = array("i8")
+    live: np.ndarray = array("i8")
+    generation: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+    refused: list[str] = dataclasses.field(default_factory=list)
+
+
+@message
+class FetchShares:
+    """Owner -> cloud, signed: its own batch back, sealed to ``reply_key`` (X25519, made for this request)."""
+
+    batch: bytes
+    reply_key: bytes
+
+
+@message
+class SealedShares:
+    """Server -> owner: a ``Shares`` message as packed frames, HPKE to the request's key."""
+
+    sealed: bytes
+
+
+@message
+class Shares:
+    """Stored rows with their original row numbers, live ones only, and the image ids of those rows.
+
+    position, view: the state of the owner's chain that they are of.
+    """
+
+    position: int
+    view: bytes
+    rows: int
+    dim: int
+    ordinals: np.ndarray = array("i8")
+    share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    origin_batch: np.ndarray = array("u1", ndim=2)
+    origin_row: np.ndarray = array("i8")
+
+
+@message
+class FetchOwnImages:
+    """Owner -> cloud, signed: the encrypted files of live rows of one of its batches. At most 1024 rows."""
+
+    batch: bytes
+    rows: np.ndarray = array("i8")
+
+
+@message
+class OwnImages:
+    """Server -> owner: the files of the rows, one after the other; one without a file, or damaged, has no bytes.
+
+    They are encrypted as they were uploaded: the owner's keys open them, and a replayed request gives nothing more than
+    the server has.
+    """
+
+    files: np.ndarray = array("u1")
+    offsets: np.ndarray = array("i8")

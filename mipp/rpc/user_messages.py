@@ -1,0 +1,239 @@
+"""Messages of users: the state of the index, queries, rankings, images.
+
+The page of all messages is ``messages.py``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from .wire import array, message
+
+__all__ = [
+    "Answer",
+    "CollectRanking",
+    "FetchImages",
+    "Granters",
+    "GrantersRequest",
+    "Images",
+    "OwnerSnapshot",
+    "Pending",
+    "Query",
+    "QueryHeader",
+    "Ranked",
+    "Snapshot",
+    "SnapshotRequest",
+]
+
+
+def _no_words() -> np.ndarray:
+    return np.empty((0, 0), "<u2")
+
+
+# --- queries ------------------------------------------------------------------------------------------------------
+
+
+@message
+class GrantersRequest:
+    """User -> server: who grants it anything. Answered with ``Granters``."""
+
+    user: bytes
+
+
+@message
+class Granters:
+    """Server -> user: ids and names of the owners that grant it something now."""
+
+    owners: list[bytes]
+    names: list[str]
+
+
+@message
+class SnapshotRequest:
+    """User -> server. owners: empty for all that granted. known: hash of the snapshot that the user has, or empty.
+
+    brief: without the lists of batches, to compare with another server's.
+    """
+
+    owners: list[bytes]
+    known: bytes
+    brief: bool
+
+
+@message
+class OwnerSnapshot:
+    """One owner's batches in row order, and what its grant allows.
+
+    position, view: head of its chain here; floor: the earliest position that can be answered. positions: of each batch.
+    left: queries that its quota still allows, -1 without one.
+    dead_batch, dead_row: deleted rows, as number of the batch and row in it. damaged, reasons: batches (by id) that
+    cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows. unranked,
+    unranked_reasons: batches that servers do not rank, and why; users can.
+    """
+
+    owner: bytes
+    name: str
+    grant: bytes
+    position: int
+    view: bytes
+    floor: int
+    rankings: list[str]
+    scores: bool
+    min_rows: int
+    max_k: int
+    left: int
+    damaged: list[bytes]
+    reasons: list[str]
+    rows: np.ndarray = array("i8")
+    positions: np.ndarray = array("i8")
+    dead_batch: np.ndarray = array("i8")
+    dead_row: np.ndarray = array("i8")
+    batches: np.ndarray = array("u1", ndim=2)
+    unranked: list[bytes] = dataclasses.field(default_factory=list)
+    unranked_reasons: list[str] = dataclasses.field(default_factory=list)
+
+
+@message
+class Snapshot:
+    """Server -> user. hash: of the whole; owners: encoded OwnerSnapshot messages, none if ``known`` is still right."""
+
+    hash: bytes
+    unchanged: bool
+    owners: list[bytes]
+
+
+@message
+class QueryHeader:
+    """Header of a query: all that its query shares are bound to. Every server gets the same bytes; H is their SHA-256.
+
+    ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
+    reach a threshold, found by the servers; k is 0). grants, positions, counts: for each owner, in order of owners: its
+    grant, the position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and
+    views. proofs: unless the user ranks, commitments to the three summands of the proof that the queries are in range
+    (:mod:`mipp.mpc.query_proof`).
+    """
+
+    deployment: bytes
+    user: bytes
+    nonce: bytes
+    ranking: str
+    k: int
+    queries: int
+    servers: list[int]
+    encoding: bytes
+    snapshot: bytes
+    grants: list[bytes]
+    positions: list[int]
+    counts: list[int]
+    commitments: list[bytes]  # SHA-256(salt_i | u_i | theta_i), in the order of servers
+    batches: np.ndarray = array("u1", ndim=2)
+    proofs: list[bytes] = dataclasses.field(default_factory=list)
+
+
+@message
+class Query:
+    """User -> server i, signed: header bytes, its salt (32 bytes), query share (B, D) and share of the thresholds.
+
+    first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
+    some rows at a time, all under one header; otherwise they are 0. newest: not empty to have the query refused,
+    before anything is counted, if the server knows a newer state of these owners; as a hash of 32 bytes
+    (:func:`grants_hash`), also if it knows other grants to this user.
+
+    In the Paillier scheme both servers get the same: B queries of D ciphertexts, 64-bit limbs, (B, D * limbs).
+
+    theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
+
+    With ranking "server" or "threshold" a server computes nothing before all three servers have the query. It answers
+    Ranked, or Pending when that takes longer than a moment. Such a query carries two summands of the proof that it is
+    in range: ``seeds``, of summands i+1 and i+2 (cyclic), 32 bytes each, and ``proof``, the words of summand 3, unless
+    i is the server without it.
+    """
+
+    header: list[np.ndarray] = array("u1")
+    salt: bytes
+    query_share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    theta: np.ndarray = array("u2", "u4", "u8")
+    first: int = 0
+    count: int = 0
+    newest: bytes = b""
+    seeds: bytes = b""
+    proof: np.ndarray = array("u2", "u4", "u8", ndim=2, default_factory=_no_words)
+
+
+@message
+class Answer:
+    """Server -> user: (B, live rows asked for) words, uniformly random without the other servers'.
+
+    In the Paillier scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
+    other's.
+    """
+
+    score_shares: np.ndarray = array("u2", "u4", "u8", ndim=2)
+
+
+@message
+class Ranked:
+    """Server -> user: its part of a ranking or of match bits, uniformly random without the other two.
+
+    session, parameters: 32 bytes; words: (B, k) shares of the winners' keys, or (1, W) shares of match bits.
+    """
+
+    server: int
+    session: bytes
+    parameters: bytes
+    queries: int
+    rows: int
+    words: np.ndarray = array("u8", ndim=2)
+
+
+@message
+class Pending:
+    """Server -> client: what was asked for has not started or not finished. Ask again with a ``Collect`` message.
+
+    retry_after: milliseconds to wait before that. done, total: rows of a batch that were tested so far, and all.
+    """
+
+    retry_after: int
+    done: int = 0
+    total: int = 0
+
+
+@message
+class CollectRanking:
+    """User -> server, signed: the outcome of a query that was answered with :class:`Pending`.
+
+    header: hash of the query's header. The answer is :class:`Ranked` or a failure, handed out once, to the user that
+    signed the query; or :class:`Pending` again. NotFoundError when the server keeps nothing for this user under that
+    hash: never asked, handed out, or not collected within a minute.
+    """
+
+    header: bytes
+
+
+@message
+class FetchImages:
+    """User -> server, signed: images by owner, batch and row, each once."""
+
+    owners: np.ndarray = array("u1", ndim=2)
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+
+
+@message
+class Images:
+    """Server -> user. sealed: HPKE to the user of 32 bytes per image. Clouds add the files, key centres do not.
+
+    owners (M, 16), image_ids (M, 24): which owner and image id each file is encrypted under. error_names, error_texts
+    (M): per image a class of mipp.errors and its text, or two empty strings; a failed image has zeros for its id and
+    key part, and no file.
+    """
+
+    sealed: bytes
+    owners: np.ndarray = array("u1", ndim=2)
+    image_ids: np.ndarray = array("u1", ndim=2)
+    files: np.ndarray = array("u1")
+    offsets: np.ndarray = array("i8")
+    error_names: list[str]
+    error_texts: list[str]
