@@ -14,9 +14,10 @@ HEAD = """# Command line
 
 <!-- written by: python docs/commands.py -->
 
-`mipp` and `python -m mipp` are the same command. `-h` and `--help` print the help of every command. Most commands take `--deployment FOLDER` (default: the
-environment variable `MIPP_DEPLOYMENT`, else the current folder) and `--json`, which prints one JSON object.
-[Operations](operations.md) has exit codes, passphrases, limits, backup and restore; the [quickstart](quickstart.md) shows a session.
+`mipp` and `python -m mipp` are the same command. `-h` and `--help` print the help of every command. Most commands take
+`--deployment FOLDER` (default: the environment variable `MIPP_DEPLOYMENT`, else the current folder) and `--json`, which
+prints one JSON object. [Operations](operations.md) has exit codes, passphrases, limits, backup and restore; the
+[quickstart](quickstart.md) shows a session.
 """
 
 

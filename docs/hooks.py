@@ -24,9 +24,8 @@ FIXED = {
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "rooms/benchmarks.md",
 }
-_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
-#: code, in fences or in a line: left as it is
-_CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.M | re.S)
+#: code in a fence, a link, or code in a line; whichever begins first
+_TOKEN = re.compile(r"^```.*?^```|(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|`[^`\n]+`", re.M | re.S)
 
 
 def elsewhere() -> dict[str, str]:
@@ -50,9 +49,9 @@ def page_of(path: str) -> str | None:
 def relinked(text: str, source: str, page: str) -> str:
     """Markdown ``text`` of the repository's file ``source``, with its links as page ``page`` has them."""
 
-    def replace(match: re.Match[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
         label, target = match.groups()
-        address, _, anchor = target.partition("#")
+        address, _, anchor = (target or "").partition("#")
         if not address or "://" in address or address.startswith("mailto:"):
             return match[0]
         path = os.path.normpath(os.path.join(os.path.dirname(source), address)).replace(os.sep, "/")
@@ -62,10 +61,12 @@ def relinked(text: str, source: str, page: str) -> str:
         relative = os.path.relpath(found, os.path.dirname(page) or ".").replace(os.sep, "/")
         return f"[{label}]({relative}{'#' + anchor if anchor else ''})"
 
-    parts = _CODE.split(text)
-    # a formula's "table[limb][entry]" is no link by reference
-    parts[::2] = [_LINK.sub(replace, part.replace("][", "]\\[")) for part in parts[::2]]
-    return "".join(parts)
+    out, at = [], 0
+    for match in _TOKEN.finditer(text):
+        # a formula's "table[limb][entry]" is no link by reference
+        out += [text[at : match.start()].replace("][", "]\\["), replaced(match)]
+        at = match.end()
+    return "".join([*out, text[at:].replace("][", "]\\[")])
 
 
 def example_page(path: Path) -> str:

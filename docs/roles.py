@@ -1,7 +1,7 @@
-"""Extension of griffe that makes docstrings Markdown.
+"""Extension of griffe: docstrings as Markdown, and what the reference leaves out.
 
 Roles of reStructuredText become code. Prose that follows a section of parameters or errors goes before it, where
-numpydoc has it.
+numpydoc has it. Old names and methods with two underscores are left out.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ def ordered(doc: str) -> str:
 
 
 class Roles(griffe.Extension):
-    """Rewrites docstrings before they are parsed."""
+    """Rewrites docstrings before they are parsed; hides what is not for readers."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        old = obj.docstring is not None and obj.docstring.value.startswith("Deprecated")
+        if old or obj.name.startswith("__"):
+            obj.public = False
         if obj.docstring is not None:
             obj.docstring.value = ordered(_ROLE.sub(_code, obj.docstring.value))

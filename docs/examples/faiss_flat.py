@@ -19,7 +19,7 @@ assert index.ntotal == 1000
 
 D, I = index.search(queries, 10)
 distances = ((queries[:, None] - rows) ** 2).sum(axis=2)
-assert (D == np.sort(distances, axis=1)[:, :10]).all()  # whole numbers: exact
+assert np.array_equal(D, np.sort(distances, axis=1)[:, :10])  # whole numbers: exact
 assert (I[:, 0] == np.arange(5)).all()
 
 index.remove_ids(np.array([0, 1]))

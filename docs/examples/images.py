@@ -28,9 +28,7 @@ with tempfile.TemporaryDirectory() as temporary:
     photos = [draw(folder, f"{name}{i}.png", rgb, i) for name, rgb in colours.items() for i in range(4)]
     query = draw(folder, "query.png", colours["blue"], 99)
 
-    with mipp.Deployment.create(
-        folder / "index", descriptor_encoding(DESCRIPTOR), descriptor=DESCRIPTOR
-    ) as deployment:
+    with mipp.Deployment.create(folder / "index", descriptor_encoding(DESCRIPTOR), descriptor=DESCRIPTOR) as deployment:
         anna = deployment.create_owner("anna")
         # Features, images and metadata are encrypted under anna's keys before they leave this object.
         report = anna.add_images(photos, metadata={path: {"title": path.stem} for path in photos})
