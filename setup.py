@@ -4,12 +4,18 @@ A source named ``csrc/<family>/*_<tier>.cpp`` belongs to that tier's library and
 other source under ``csrc`` is compiled for the oldest supported processor. ``MIPP_SANITIZE=1`` builds with address and
 undefined-behaviour checks, into its own build folder; ``MIPP_BUILD_JOBS`` sets the number of compiler processes.
 
+``python setup.py build_ext --inplace`` is the fast way to rebuild: it compiles a source only when the source itself, a
+header that it includes (also through other headers) or this file is newer than its object, and always links. ``pip
+install`` works in a temporary folder and compiles everything.
+
 Supported compilers: gcc 11 and clang 12, or later: the first that know ``-march=x86-64-v2``. An older one is refused
 before anything is compiled.
 """
 
+import functools
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -27,23 +33,21 @@ os.chdir(Path(__file__).resolve().parent)
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SANITIZE = os.environ.get("MIPP_SANITIZE", "0") not in ("", "0")
 
-TIER_FLAGS = {"portable": []}
-if X86:
-    TIER_FLAGS["avx2"] = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
-    TIER_FLAGS["avx512"] = [
-        *TIER_FLAGS["avx2"],
-        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),
-        "-mvaes",
-        "-mvpclmulqdq",
-        "-mprefer-vector-width=512",
-        # gcc 12 warns about its own <avx512fintrin.h> (bug 105593)
-        "-Wno-uninitialized",
-        "-Wno-maybe-uninitialized",
-    ]
-    # tile instructions are written as assembly, which needs no flag
-    TIER_FLAGS["amx"] = TIER_FLAGS["avx512"]
-# every file name that marks a tier, also those this processor family has no library for
-ALL_TIERS = ("portable", "avx2", "avx512", "amx")
+# each tier's compiler flags; tile instructions are written as assembly, which needs no flag
+AVX2 = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
+AVX512 = [
+    *AVX2,
+    *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),
+    "-mvaes",
+    "-mvpclmulqdq",
+    "-mprefer-vector-width=512",
+    # gcc 12 warns about its own <avx512fintrin.h> (bug 105593)
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+]
+TIERS = {"portable": [], "avx2": AVX2, "avx512": AVX512, "amx": AVX512}
+# of this processor family
+TIER_FLAGS = TIERS if X86 else {"portable": TIERS["portable"]}
 
 FLAGS = ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
 LINK_FLAGS = ["-pthread"]
@@ -61,15 +65,40 @@ C_FLAGS = [flag for flag in FLAGS if flag != "-std=c++17"]
 LIBRARY_FLAGS = ["-fPIC", "-fno-exceptions", "-fno-rtti"]
 
 SOURCES = sorted(str(p) for p in Path("csrc").glob("*/*.cpp"))
-HEADERS = sorted(str(p) for p in [*Path("csrc").glob("*/*.h"), Path("mipp/include/mipp/mipp.h")])
-TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in ALL_TIERS}
+TIER_SOURCES = {t: [s for s in SOURCES if s.endswith(f"_{t}.cpp")] for t in TIERS}
 COMMON_SOURCES = [s for s in SOURCES if not any(s in sources for sources in TIER_SOURCES.values())]
 
 
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
+
+
+@functools.cache
+def included(path):
+    """Files that a file of the project includes by its own ``#include "..."`` lines, whatever surrounds them."""
+    folder = os.path.dirname(path)
+    return [os.path.normpath(os.path.join(folder, name)) for name in INCLUDE.findall(Path(path).read_text())]
+
+
+def headers_of(source):
+    """All headers of the project that a source includes, directly and through other headers, sorted."""
+    found, left = set(), [os.path.normpath(source)]
+    while left:
+        path = left.pop()
+        # generated sources include headers of other projects only
+        if path.startswith("build" + os.sep) or not os.path.exists(path):
+            continue
+        new = set(included(path)) - found
+        found |= new
+        left += new
+    return sorted(found)
+
+
 def stale(obj, source):
-    """Whether an object file is older than its source, any header or this file."""
-    newest = max(os.path.getmtime(path) for path in [source, "setup.py", *HEADERS])
-    return not os.path.exists(obj) or os.path.getmtime(obj) <= newest
+    """Whether an object file is older than its source, a header that this includes, or this file."""
+    needed = [source, "setup.py", *headers_of(source)]
+    if not all(os.path.exists(path) for path in [obj, *needed]):
+        return True  # the compiler names a header that is gone
+    return os.path.getmtime(obj) <= max(map(os.path.getmtime, needed))
 
 
 #: an error directive that each compiler answers for itself, whatever it calls itself
@@ -117,9 +146,12 @@ class BuildLibraries(build_clib):
 
     def build_libraries(self, libraries):
         check_compiler(self.compiler)
-        for name, _ in libraries:
+        for name, info in libraries:
+            objects = self.compiler.compile(
+                info["sources"], output_dir=self.build_temp, extra_postargs=info["cflags"]
+            )  # only the stale ones
             Path(self.build_clib, f"lib{name}.a").unlink(missing_ok=True)
-        super().build_libraries(libraries)
+            self.compiler.create_static_lib(objects, name, output_dir=self.build_clib)
 
 
 class BuildExtension(build_ext):
@@ -141,21 +173,13 @@ ParallelCompile("MIPP_BUILD_JOBS", default=0, needs_recompile=stale).install()
 setup(
     cmdclass={"build_clib": BuildLibraries, "build_ext": BuildExtension},
     libraries=[
-        (
-            f"mipp_{tier}",
-            {
-                "sources": TIER_SOURCES[tier],
-                "cflags": [*FLAGS, *LIBRARY_FLAGS, *flags],
-                "obj_deps": {"": [*HEADERS, "setup.py"]},
-            },
-        )
+        (f"mipp_{tier}", {"sources": TIER_SOURCES[tier], "cflags": [*FLAGS, *LIBRARY_FLAGS, *flags]})
         for tier, flags in TIER_FLAGS.items()
     ],
     ext_modules=[
         Extension(
             "mipp._native._core",
             sources=COMMON_SOURCES,
-            depends=[*HEADERS, "setup.py"],
             include_dirs=[pybind11.get_include()],
             extra_compile_args=FLAGS,
             extra_link_args=LINK_FLAGS,

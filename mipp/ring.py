@@ -34,7 +34,8 @@ def matmul(
         not overlap the inputs. Large results are written past the caches, which is faster, if N words are a multiple
         of 64 bytes.
     threads : int, optional
-        1 to 1024; default :func:`mipp.cpu.threads`. The rows are divided among threads.
+        Most threads to use, 1 to 1024. None and 0 mean the default, :func:`mipp.cpu.threads`. The rows are divided
+        among threads.
 
     Returns
     -------

@@ -80,13 +80,13 @@ class Sign:
         """Words to planes, one operand masked for the other party that gets it."""
         _core.slice_bits(self.a, 0, self.x[0], self.threads)
         _core.prf_words(KEYS[0], self.x[1], self.threads)
-        _core.xor_planes(self.x[0], self.x[1], self.x[0], self.threads)
+        np.bitwise_xor(self.x[0], self.x[1], out=self.x[0])
         _core.slice_bits(self.b, 0, self.y[0], self.threads)
 
     def gates(self):
         x, y, g, z, threads = self.x, self.y, self.g, self.z, self.threads
         for s in (0, 1):
-            _core.xor_planes(x[s], y[s], self.p[s], threads)
+            np.bitwise_xor(x[s], y[s], out=self.p[s])
         _core.and_layer(x[0][:-1], x[1][:-1], y[0][:-1], y[1][:-1], KEYS[0], KEYS[1], g[0], threads)
         g[1] = g[0]
         n = self.v - 1
@@ -98,7 +98,7 @@ class Sign:
                 _core.tree_combine(g[s][:n], p[:n], products, g[s][:half], p[:half], threads)
             n = half
         for s in (0, 1):
-            _core.xor_planes(self.p[s][-1:], g[s][:1], self.sign[s], threads)
+            np.bitwise_xor(self.p[s][-1:], g[s][:1], out=self.sign[s])
 
     def __call__(self):
         self.prepare()
@@ -169,15 +169,6 @@ def bench_slice_bits(benchmark, words, width, threads):
         lambda: _core.slice_bits(values, 0, planes, COUNTS[threads]), rounds=ROUNDS, warmup_rounds=1
     )  # fmt: skip
     describe(benchmark, f"slice_bits n={ROWS}", **{"GB/s": (values.nbytes + planes.nbytes) / 1e9})
-
-
-@pytest.mark.parametrize("threads", COUNTS)
-@pytest.mark.parametrize("width", [64, 40, 16])
-def bench_unslice_bits(benchmark, words, width, threads):
-    values, planes = np.zeros(ROWS, np.uint64), np.zeros((width, columns(ROWS)), np.uint64)
-    _core.slice_bits(words(ROWS, 0), 0, planes)
-    benchmark.pedantic(lambda: _core.unslice_bits(planes, values, COUNTS[threads]), rounds=ROUNDS, warmup_rounds=1)
-    describe(benchmark, f"unslice_bits n={ROWS}", **{"GB/s": (values.nbytes + planes.nbytes) / 1e9})
 
 
 def bench_slice_bits_ratio(benchmark, words):

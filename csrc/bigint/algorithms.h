@@ -420,3 +420,6 @@ const BigintKernels* kernels_of() {
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_BIGINT(name, arithmetic) \
+    const mipp::BigintKernels* mipp::name() { return kernels_of<arithmetic>(); }

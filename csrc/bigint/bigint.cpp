@@ -10,19 +10,20 @@
 namespace mipp {
 namespace {
 
-const BigintKernels* kernels_of(Level level) {
+const Tier<const BigintKernels* (*)()> tiers[] = {
+    {Level::portable, bigint_kernels_portable},
 #ifdef MIPP_X86
-    if (level == Level::avx512) return bigint_kernels_avx512();
+    {Level::avx512, bigint_kernels_avx512},
 #endif
-    (void)level;
-    return bigint_kernels_portable();
-}
+};
+
+const BigintKernels* kernels_of(Level level) { return tier_at(level, tiers).kernels(); }
 
 std::size_t round_up(std::size_t x, std::size_t step) { return (x + step - 1) / step * step; }
 
 // Ranges of whole groups: one a thread, but no longer than `most` numbers.
 std::size_t fair_grain(std::size_t count, int threads, std::size_t width, std::size_t most) {
-    const auto workers = static_cast<std::size_t>(threads > 0 ? threads : pool_default_threads());
+    const auto workers = static_cast<std::size_t>(threads);
     return std::min(round_up((count + workers - 1) / workers, width), round_up(most, width));
 }
 
@@ -64,13 +65,7 @@ constexpr std::size_t most_singly = 3;
 
 }  // namespace
 
-Level bigint_tier() {
-#ifdef MIPP_X86
-    return family_tier(tier_bit(Level::portable) | tier_bit(Level::avx512));
-#else
-    return family_tier(tier_bit(Level::portable));
-#endif
-}
+Level bigint_tier() { return active_tier(tiers).level; }
 
 BigintModulus::BigintModulus(const std::uint64_t* m, std::size_t limbs, bool square)
     : m_(m, m + limbs), value_(m_), square_(square) {
@@ -127,7 +122,7 @@ Status BigintModulus::product(const std::uint64_t* a, std::size_t groups, std::s
     const BigintContext* c = context(&k);
     if (c == nullptr) return Status::no_memory;
     // few long products: as many short ones first as fill the lanes of all threads
-    const auto workers = static_cast<std::size_t>(threads > 0 ? threads : pool_default_threads());
+    const auto workers = static_cast<std::size_t>(threads);
     const std::size_t lanes = k->width * workers;
     if (groups < lanes && count >= 4 * lanes && groups != 0) {
         const std::size_t parts = lanes, whole = count / parts, rest = count - whole * parts, l = limbs();

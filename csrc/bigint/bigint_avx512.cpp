@@ -1,8 +1,4 @@
 #include "algorithms.h"
 #include "radix52.h"
 
-namespace mipp {
-
-const BigintKernels* bigint_kernels_avx512() { return kernels_of<Radix52>(); }
-
-}  // namespace mipp
+MIPP_DEFINE_BIGINT(bigint_kernels_avx512, Radix52)

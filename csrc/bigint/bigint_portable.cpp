@@ -1,8 +1,4 @@
 #include "algorithms.h"
 #include "radix64.h"
 
-namespace mipp {
-
-const BigintKernels* bigint_kernels_portable() { return kernels_of<Radix64>(); }
-
-}  // namespace mipp
+MIPP_DEFINE_BIGINT(bigint_kernels_portable, Radix64)

@@ -9,14 +9,6 @@ using namespace mipp;
 
 namespace {
 
-// `threads` of the native functions: None and 0 are the default.
-int threads_of(const py::object& threads) {
-    if (threads.is_none() || bind::require_int(threads, 0, bind::max_threads, "threads") == 0) {
-        return bind::require_threads(py::none());
-    }
-    return bind::require_threads(threads);
-}
-
 // 32 secret bytes; the bytes object stays the caller's.
 const std::uint8_t* require_key(const py::object& key, const char* what) {
     if (!PyBytes_Check(key.ptr())) bind::raise_dtype(std::string(what) + " must be bytes");
@@ -101,40 +93,12 @@ void slice(const py::object& words_object, const py::object& first_object, const
     const int width = static_cast<int>(planes.shape(0));
     const int first = static_cast<int>(bind::require_int(first_object, 0, 63, "first_bit"));
     if (first + width > bits) bind::raise_parameter("first_bit + width must not pass the bits of a word");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(planes, "planes", words, "words");
     const void* from = words.data();
     std::uint64_t* to = words_of(planes);
     const std::size_t n = size_of(words);
     run(n, [&] { return bits_slice(bits, from, n, first, width, to, threads); });
-}
-
-void unslice(const py::object& planes_object, const py::object& words_object, const py::object& threads_object) {
-    const py::array planes = require_planes(planes_object, "planes");
-    py::array words = require_u64(words_object, 1, "words", true);
-    require_width(planes.shape(0), "planes");
-    require_columns(planes, "planes", words.shape(0));
-    const int threads = threads_of(threads_object);
-    bind::require_disjoint(words, "words", planes, "planes");
-    const std::uint64_t* from = words_of(planes);
-    std::uint64_t* to = words_of(words);
-    const std::size_t n = size_of(words);
-    run(n, [&] { return bits_unslice(from, static_cast<int>(planes.shape(0)), to, n, threads); });
-}
-
-void xor_planes(const py::object& a_object, const py::object& b_object, const py::object& out_object,
-                const py::object& threads_object) {
-    const py::array a = require_u64(a_object, 0, "a"), b = require_u64(b_object, 0, "b");
-    py::array out = require_u64(out_object, 0, "out", true);
-    require_same_shape(b, "b", a, "a");
-    require_same_shape(out, "out", a, "a");
-    const int threads = threads_of(threads_object);
-    if (out.data() != a.data()) bind::require_disjoint(out, "out", a, "a");
-    if (out.data() != b.data()) bind::require_disjoint(out, "out", b, "b");
-    const std::uint64_t *from_a = words_of(a), *from_b = words_of(b);
-    std::uint64_t* to = words_of(out);
-    const std::size_t n = size_of(a);
-    run(n, [&] { return words_xor(from_a, from_b, to, n, threads); });
 }
 
 std::size_t count_bits(const py::object& bits_object, const py::object& n_object) {
@@ -154,7 +118,7 @@ void mask(const py::object& key_object, const py::object& array_object, const ch
     if (words.ndim() != 1 && words.ndim() != 2) bind::raise_shape(std::string(what) + " must have 1 or 2 dimensions");
     const std::size_t n = size_of(words);
     require_stream(n);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     std::uint64_t* to = words_of(words);
     run(n, [&] { return words_mask(key, operation, to, n, threads); });
 }
@@ -190,7 +154,7 @@ void and_layer(const py::object& x_lo_object, const py::object& x_hi_object, con
     require_same_shape(out, "out", x_lo, "x_lo");
     require_stream(size_of(out));
     const std::uint8_t *key_a = require_key(key_a_object, "key_a"), *key_b = require_key(key_b_object, "key_b");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(out, "out", x_lo, "x_lo");
     bind::require_disjoint(out, "out", x_hi, "x_hi");
     bind::require_disjoint(out, "out", y_lo, "y_lo");
@@ -214,7 +178,7 @@ void tree_layer(const py::object& g_lo_object, const py::object& g_hi_object, co
     bind::require_shape(out, {static_cast<py::ssize_t>(tree_gates(n)), g_lo.shape(1)}, "out");
     require_stream(size_of(out));
     const std::uint8_t *key_a = require_key(key_a_object, "key_a"), *key_b = require_key(key_b_object, "key_b");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(out, "out", g_lo, "g_lo");
     bind::require_disjoint(out, "out", g_hi, "g_hi");
     bind::require_disjoint(out, "out", p_lo, "p_lo");
@@ -236,7 +200,7 @@ void combine_layer(const py::object& g_object, const py::object& p_object, const
     bind::require_shape(z, {static_cast<py::ssize_t>(tree_gates(n)), g.shape(1)}, "z");
     bind::require_shape(out_g, {half, g.shape(1)}, "out_g");
     bind::require_shape(out_p, {half, g.shape(1)}, "out_p");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     if (out_g.data() != g.data()) bind::require_disjoint(out_g, "out_g", g, "g");
     if (out_p.data() != p.data()) bind::require_disjoint(out_p, "out_p", p, "p");
     bind::require_disjoint(out_g, "out_g", p, "p");
@@ -270,34 +234,19 @@ const std::uint8_t* require_mask(const py::object& key, const char* what, const 
     return key.is_none() ? nullptr : require_key(key, what);
 }
 
-// Runs a pass over n words whose indices must be below `limit`.
-void run_pass(const ShufflePass& pass, std::size_t n, std::size_t limit, int threads) {
+// Runs a pass over n words; every index must be below n.
+void run_pass(const ShufflePass& pass, std::size_t n, int threads) {
     Status status;
     bool within = true;
     {
         bind::GilRelease release;
         std::uint32_t largest = 0;
         status = indices_max(pass.index, n, &largest, threads);
-        within = n == 0 || largest < limit;
+        within = n == 0 || largest < n;
         if (status == Status::ok && within) status = shuffle_pass_var(pass, n, threads);
     }
     bind::throw_status(status);
     if (!within) bind::raise_parameter("perm must be below the number of words");
-}
-
-void permute(const py::object& words_object, const py::object& perm_object, const py::object& out_object,
-             const py::object& threads_object) {
-    const py::array words = require_u64(words_object, 1, "words"), perm = require_index(perm_object, "perm");
-    py::array out = require_u64(out_object, 1, "out", true);
-    require_same_shape(out, "out", perm, "perm");
-    const int threads = threads_of(threads_object);
-    bind::require_disjoint(out, "out", words, "words");
-    bind::require_disjoint(out, "out", perm, "perm");
-    ShufflePass pass = {};
-    pass.x = words_of(words);
-    pass.index = static_cast<const std::uint32_t*>(perm.data());
-    pass.out = words_of(out);
-    run_pass(pass, size_of(out), size_of(words), threads);
 }
 
 void shuffle_pass(const py::object& x_object, const py::object& y_object, const py::object& perm_object,
@@ -318,12 +267,12 @@ void shuffle_pass(const py::object& x_object, const py::object& y_object, const 
     require_stream(size_of(x));
     pass.before = require_mask(key_before, "key_before", sign_before, "sign_before", &pass.subtract_before);
     pass.after = require_mask(key_after, "key_after", sign_after, "sign_after", &pass.subtract_after);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(out, "out", x, "x");
     bind::require_disjoint(out, "out", perm, "perm");
     pass.index = static_cast<const std::uint32_t*>(perm.data());
     pass.out = words_of(out);
-    run_pass(pass, size_of(x), size_of(x), threads);
+    run_pass(pass, size_of(x), threads);
 }
 
 void partition(const py::object& words_object, const py::object& bits_object, const py::object& set_object,
@@ -334,7 +283,7 @@ void partition(const py::object& words_object, const py::object& bits_object, co
     const std::size_t n = size_of(words);
     if (size_of(bits) < n / 64 + (n % 64 != 0)) bind::raise_shape("bits must have a bit for every word");
     if (set.size() + clear.size() != words.size()) bind::raise_shape("out_set and out_clear must hold all words");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     for (const auto* input : {&words, &bits}) {
         bind::require_disjoint(set, "out_set", *input, "words or bits");
         bind::require_disjoint(clear, "out_clear", *input, "words or bits");
@@ -411,7 +360,7 @@ void square_dealer(const py::object& r1_object, const py::object& r2_object, con
     py::array out = require_u64(out_object, 1, "out", true);
     const int bits = require_squares(r1, "r1", r2, "r2", weights, out);
     Hints hints = require_hints({carry, msb, delta}, r1, out);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     MippSquaresDeal work = {};
     void** const to[] = {&work.carry, &work.msb, &work.delta};
     for (int i = 0; hints.bits != 0 && i < 3; ++i) {
@@ -441,7 +390,7 @@ void square_share(const py::object& m_object, const py::object& r_object, const 
     py::array out = require_u64(out_object, 1, "out", true);
     const int bits = require_squares(m, "m", r, "r", weights, out);
     const Hints hints = require_hints({carry, msb, delta}, m, out);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     MippSquaresShare work = {};
     const void** const to[] = {&work.carry, &work.msb, &work.delta};
     for (int i = 0; hints.bits != 0 && i < 3; ++i) *to[i] = hints.arrays[i].data();
@@ -461,8 +410,6 @@ void square_share(const py::object& m_object, const py::object& r_object, const 
 void bind_compare(py::module_& m) {
     const auto threads = py::arg("threads") = py::none();
     m.def("slice_bits", &slice, py::arg("words"), py::arg("first_bit"), py::arg("planes"), threads);
-    m.def("unslice_bits", &unslice, py::arg("planes"), py::arg("words"), threads);
-    m.def("xor_planes", &xor_planes, py::arg("a"), py::arg("b"), py::arg("out"), threads);
     m.def("count_bits", &count_bits, py::arg("bits"), py::arg("n"));
     m.def("prf_words", &prf_words, py::arg("key"), py::arg("out"), threads);
     m.def("prf_xor", &prf_xor, py::arg("key"), py::arg("inout"), threads);
@@ -474,7 +421,6 @@ void bind_compare(py::module_& m) {
     m.def("tree_combine", &combine_layer, py::arg("g"), py::arg("p"), py::arg("z"), py::arg("out_g"), py::arg("out_p"),
           threads);
     m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
-    m.def("permute", &permute, py::arg("words"), py::arg("perm"), py::arg("out"), threads);
     m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("y"), py::arg("perm"), py::arg("key_before"),
           py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);
     m.def("partition", &partition, py::arg("words"), py::arg("bits"), py::arg("out_set"), py::arg("out_clear"),

@@ -10,14 +10,6 @@ using namespace mipp;
 
 namespace {
 
-// `threads` of the native functions: None and 0 are the default.
-int threads_of(const py::object& threads) {
-    if (threads.is_none() || bind::require_int(threads, 0, bind::max_threads, "threads") == 0) {
-        return bind::require_threads(py::none());
-    }
-    return bind::require_threads(threads);
-}
-
 py::sequence require_sequence(const py::object& object, const char* what) {
     if (!PyList_Check(object.ptr()) && !PyTuple_Check(object.ptr())) {
         bind::raise_dtype(std::string(what) + " must be a list");
@@ -96,7 +88,7 @@ void combine(const py::object& inputs_object, const py::object& matrices_object,
     for (const auto& a : inputs.arrays) outs.require_apart_from(a, "inputs");
     outs.require_apart_from(matrices, "matrices");
     outs.require_apart();
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     const auto from = inputs.inputs();
     const auto to = outs.outs();
     const auto words = static_cast<std::size_t>(outs.arrays[0].size());
@@ -149,7 +141,7 @@ void share(const py::object& rows_object, const py::object& schedules_object, co
     outs.require_apart_from(rows, "rows");
     outs.require_apart_from(matrices, "matrices");
     outs.require_apart();
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     const void* from = rows.data();
     const auto to = outs.outs();
     const auto count = static_cast<std::size_t>(rows.shape(0));
@@ -172,7 +164,7 @@ void reconstruct(const py::object& answers_object, const py::object& out_object,
     bind::require_contiguous(out, "out");
     bind::require_writeable(out, "out");
     for (const auto& a : answers.arrays) bind::require_disjoint(out, "out", a, "answers");
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     const auto from = answers.inputs();
     auto* to = static_cast<std::int64_t*>(out.mutable_data());
     const auto n = static_cast<std::size_t>(out.size());
@@ -221,7 +213,7 @@ py::tuple new_top_k(int bits, const std::vector<const void*>& answers, py::ssize
                     const py::object& k_object, const py::object& threads_object, ScoreRange range) {
     if (n < 1) bind::raise_shape("top-k needs at least one row");
     const auto k = static_cast<py::ssize_t>(bind::require_int(k_object, 1, n, "k"));
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     py::array_t<std::int64_t> rows({queries, k}), scores({queries, k});
     return top_k(bits, answers, queries, n, 0, static_cast<std::size_t>(k), range, rows, scores, threads);
 }
@@ -245,22 +237,11 @@ py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& 
     if (best.size() != 2) bind::raise_parameter("best must be rows and scores");
     const py::array rows = bind::require_array(best[0], "best"), scores = bind::require_array(best[1], "best");
     const auto k = static_cast<std::size_t>(bind::require_int(k_object, 1, most, "k"));
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     answers.require_apart_from(rows, "best");
     answers.require_apart_from(scores, "best");
     return top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), first, k, range, rows, scores,
                  threads);
-}
-
-py::tuple scores_top_k(const py::object& scores_object, const py::object& k, const py::object& threads) {
-    const py::array scores = bind::require_array(scores_object, "scores");
-    if (scores.dtype().kind() != 'i' || scores.itemsize() != 8 || !bind::is_native_order(scores)) {
-        bind::raise_dtype("scores must be int64");
-    }
-    bind::require_ndim(scores, 2, "scores");
-    bind::require_aligned(scores, "scores");
-    bind::require_contiguous(scores, "scores");
-    return new_top_k(64, {scores.data()}, scores.shape(0), scores.shape(1), k, threads, {});
 }
 
 }  // namespace
@@ -274,5 +255,4 @@ void bind_galois(py::module_& m) {
     m.def("reconstruct_top_k_var", &reconstruct_top_k, py::arg("answers"), py::arg("k"),
           py::arg("threads") = py::none(), py::arg("first") = 0, py::arg("best") = py::none(),
           py::arg("low") = INT64_MIN, py::arg("high") = INT64_MAX);
-    m.def("top_k_var", &scores_top_k, py::arg("scores"), py::arg("k"), py::arg("threads") = py::none());
 }

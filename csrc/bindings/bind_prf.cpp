@@ -12,14 +12,6 @@ using namespace mipp;
 
 namespace {
 
-// `threads` of the native functions: None and 0 are the default.
-int threads_of(const py::object& threads) {
-    if (threads.is_none() || bind::require_int(threads, 0, bind::max_threads, "threads") == 0) {
-        return bind::require_threads(py::none());
-    }
-    return bind::require_threads(threads);
-}
-
 // 32 secret bytes; the bytes object stays the caller's.
 const std::uint8_t* require_key(const py::object& key) {
     if (!PyBytes_Check(key.ptr())) bind::raise_dtype("key must be bytes");
@@ -76,7 +68,7 @@ std::unique_ptr<KeySchedules> make_schedules(const py::object& key_object, const
                                              const py::object& threads_object) {
     const std::uint8_t* key = require_key(key_object);
     const py::array infos = require_infos(infos_object);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     auto schedules = std::make_unique<KeySchedules>();
     const auto* data = static_cast<const std::uint8_t*>(infos.data());
     const auto count = static_cast<std::size_t>(infos.shape(0)), length = static_cast<std::size_t>(infos.shape(1));
@@ -92,7 +84,7 @@ std::unique_ptr<KeySchedules> make_schedules(const py::object& key_object, const
 py::array expand_batch(const py::object& key_object, const py::object& infos_object, const py::object& threads_object) {
     const std::uint8_t* key = require_key(key_object);
     const py::array infos = require_infos(infos_object);
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     py::array_t<std::uint8_t> out({infos.shape(0), py::ssize_t{32}});
     const auto* data = static_cast<const std::uint8_t*>(infos.data());
     std::uint8_t* to = out.mutable_data();
@@ -163,7 +155,7 @@ void matmul(const KeySchedules& schedules, const py::object& index_object, const
         const bind::Extent row = {begin, begin + static_cast<py::ssize_t>(total) * out.itemsize()};
         if (bind::overlaps(row, bind::extent(columns))) bind::raise_parameter("out must not overlap columns");
     }
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     const void* from = columns.data();
     void* to = out.mutable_data();
     const auto column_count = static_cast<std::size_t>(columns.shape(0));
@@ -198,7 +190,7 @@ void zero_share(const py::object& out_object, const py::object& key_object, cons
     bind::require_shape(infos, {static_cast<py::ssize_t>(queries * lengths.size()), infos.shape(1)}, "infos");
     if (!PyBool_Check(negate_object.ptr())) bind::raise_dtype("negate must be a bool");
     const bool negate = negate_object.ptr() == Py_True;
-    const int threads = threads_of(threads_object);
+    const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(out, "out", infos, "infos");
     void* to = out.mutable_data();
     const auto* data = static_cast<const std::uint8_t*>(infos.data());

@@ -39,10 +39,10 @@ constexpr std::size_t most = std::numeric_limits<std::ptrdiff_t>::max();
 template <class F>
 int call(int threads, F&& f) noexcept {
     if (cpu_environment() != Environment::good) return MIPP_UNSUPPORTED;
-    if (threads < 0 || threads > bind::max_threads) return MIPP_BAD_ARGUMENT;
-    if (threads == 0 && !pool_environment_valid()) return MIPP_BAD_ARGUMENT;
+    int count;
+    if (!pool_threads(threads, &count)) return MIPP_BAD_ARGUMENT;
     try {
-        return static_cast<int>(f(threads == 0 ? pool_default_threads() : threads));
+        return static_cast<int>(f(count));
     } catch (const std::bad_alloc&) {
         return MIPP_NO_MEMORY;
     } catch (...) {

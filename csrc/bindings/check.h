@@ -192,16 +192,15 @@ inline void require_cpu_environment() {
     }
 }
 
-constexpr int max_threads = 1024;
-
-// `threads` of the public functions: None is the default (MIPP_NUM_THREADS or the processors), else 1 to 1024.
+// `threads` of every function: None and 0 are the default (MIPP_NUM_THREADS or the processors), else 1 to 1024.
 inline int require_threads(const py::handle& threads) {
     require_cpu_environment();
-    if (threads.is_none()) {
-        if (!pool_environment_valid()) raise_parameter("MIPP_NUM_THREADS must be an integer from 1 to 1024");
-        return pool_default_threads();
+    const std::int64_t wanted = threads.is_none() ? 0 : require_int(threads, 0, pool_max_threads, "threads");
+    int count;
+    if (!pool_threads(static_cast<int>(wanted), &count)) {
+        raise_parameter("MIPP_NUM_THREADS must be an integer from 1 to 1024");
     }
-    return static_cast<int>(require_int(threads, 1, max_threads, "threads"));
+    return count;
 }
 
 // Bytes [begin, end) that an aligned array with non-negative strides touches; empty arrays touch none.

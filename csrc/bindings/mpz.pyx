@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
 """Between integers and arrays of limbs. The limbs of gmpy2's numbers are read where they lie; nothing of GMP is linked."""
 
 from cpython.long cimport PyLong_Check

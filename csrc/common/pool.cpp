@@ -21,8 +21,6 @@
 namespace mipp {
 namespace {
 
-constexpr int max_threads = 1024;
-
 struct Job {
     PoolBody body;
     void* context;
@@ -141,13 +139,13 @@ struct Defaults {
         const int quota = quota_processors("");
         if (quota > 0) threads = std::min(threads, quota);
 #endif
-        threads = std::max(1, std::min(threads, max_threads));
+        threads = std::max(1, std::min(threads, pool_max_threads));
         const char* text = std::getenv("MIPP_NUM_THREADS");
         if (text == nullptr || *text == '\0') return;
         char* end = nullptr;
         errno = 0;
         const long value = std::strtol(text, &end, 10);
-        valid = errno == 0 && *end == '\0' && value >= 1 && value <= max_threads;
+        valid = errno == 0 && *end == '\0' && value >= 1 && value <= pool_max_threads;
         if (valid) threads = static_cast<int>(value);
     }
 };
@@ -159,16 +157,16 @@ const Defaults& defaults() {
 
 }  // namespace
 
-int pool_default_threads() { return defaults().threads; }
-
-bool pool_environment_valid() { return defaults().valid; }
+bool pool_threads(int wanted, int* threads) {
+    *threads = wanted == 0 ? defaults().threads : wanted;
+    return wanted == 0 ? defaults().valid : wanted > 0 && wanted <= pool_max_threads;
+}
 
 Status pool_run(std::size_t count, std::size_t grain, int threads, PoolBody body, void* context) {
     if (count == 0) return Status::ok;
     if (grain == 0) return Status::bad_argument;
-    if (threads <= 0) threads = pool_default_threads();
     const std::size_t grains = count / grain + (count % grain != 0);
-    threads = static_cast<int>(std::min<std::size_t>(std::min(threads, max_threads), grains));
+    threads = static_cast<int>(std::min<std::size_t>(std::max(1, std::min(threads, pool_max_threads)), grains));
     if (threads == 1) return body(context, 0, count);
 
     // About eight ranges a thread: even out what other processes take, without many hand-outs.

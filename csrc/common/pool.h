@@ -8,16 +8,17 @@
 
 namespace mipp {
 
-// Default number of threads: MIPP_NUM_THREADS if set and valid, else the processors this process may run on.
-int pool_default_threads();
+constexpr int pool_max_threads = 1024;
 
-// False if MIPP_NUM_THREADS is set to something else than an integer from 1 to 1024; bindings then refuse the default.
-bool pool_environment_valid();
+// The one check of a caller's number of threads: 0 asks for the default, which is MIPP_NUM_THREADS, else the processors
+// that this process may run on. False if `wanted` is not 0 to 1024, or if it asks for the default and MIPP_NUM_THREADS
+// is set to something else than an integer from 1 to 1024. Entry points take the number that comes out.
+bool pool_threads(int wanted, int* threads);
 
 using PoolBody = Status (*)(void* context, std::size_t begin, std::size_t end);
 
 // Calls body on disjoint ranges that cover [0, count), each a multiple of `grain` long except the last, on up to
-// `threads` threads (<= 0: the default; the caller's thread is one of them). The first status that is not ok wins and
+// `threads` threads (at least 1; the caller's thread is one of them). The first status that is not ok wins and
 // stops the hand-out of further ranges. Nested or concurrent calls are safe: a second caller runs its ranges itself.
 Status pool_run(std::size_t count, std::size_t grain, int threads, PoolBody body, void* context);
 

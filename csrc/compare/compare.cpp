@@ -9,14 +9,18 @@
 namespace mipp {
 namespace {
 
-#define MIPP_TIER(tier)                                                                                       \
-    {bits_slice_u16_##tier,     bits_slice_u32_##tier,   bits_slice_u64_##tier,   bits_unslice_u64_##tier,    \
-     gates_and_u64_##tier,      words_mask_u64_##tier,   words_gather_u64_##tier, words_partition_u64_##tier, \
-     schedule_expand_u8_##tier, keystream_fill_u8_##tier}
+#define MIPP_TIER(tier)                                                                                                \
+    {                                                                                                                  \
+        Level::tier, {                                                                                                 \
+            bits_slice_u16_##tier, bits_slice_u32_##tier, bits_slice_u64_##tier, gates_and_u64_##tier,                 \
+                words_mask_u64_##tier, words_gather_u64_##tier, words_partition_u64_##tier, schedule_expand_u8_##tier, \
+                keystream_fill_u8_##tier                                                                               \
+        }                                                                                                              \
+    }
 
-const CompareKernels tiers[] = {MIPP_TIER(portable),
+const Tier<CompareKernels> tiers[] = {MIPP_TIER(portable),
 #ifdef MIPP_X86
-                                MIPP_TIER(avx2), MIPP_TIER(avx512)
+                                      MIPP_TIER(avx2), MIPP_TIER(avx512)
 #endif
 };
 
@@ -28,9 +32,9 @@ std::size_t columns_of(std::size_t planes) { return std::max<std::size_t>(1, pie
 
 }  // namespace
 
-Level compare_tier() { return family_tier(x86_tiers); }
+Level compare_tier() { return active_tier(tiers).level; }
 
-const CompareKernels& compare_kernels() { return tiers[static_cast<int>(compare_tier())]; }
+const CompareKernels& compare_kernels() { return active_tier(tiers).kernels; }
 
 Status bits_slice(int bits, const void* words, std::size_t n, int first_bit, int width, std::uint64_t* planes,
                   int threads) {
@@ -54,17 +58,6 @@ Status bits_slice(int bits, const void* words, std::size_t n, int first_bit, int
             default:
                 return Status::bad_argument;
         }
-    });
-}
-
-Status bits_unslice(const std::uint64_t* planes, int width, std::uint64_t* words, std::size_t n, int threads) {
-    if (width < 1 || width > 64) return Status::bad_argument;
-    const CompareKernels& kernels = compare_kernels();
-    const std::size_t stride = plane_words_of(n);
-    return parallel_for(stride / 8, piece / 512, threads, [&](std::size_t begin, std::size_t end) {
-        const std::size_t first = 512 * begin, count = std::min(n - first, 512 * (end - begin));
-        kernels.unslice(planes + 8 * begin, stride, width, words + first, count);
-        return Status::ok;
     });
 }
 
@@ -136,13 +129,6 @@ Status tree_combine(const std::uint64_t* g, const std::uint64_t* p, const std::u
             std::memmove(out_g + pairs * words + begin, g + (n - 1) * words + begin, bytes);
             std::memmove(out_p + pairs * words + begin, p + (n - 1) * words + begin, bytes);
         }
-        return Status::ok;
-    });
-}
-
-Status words_xor(const std::uint64_t* a, const std::uint64_t* b, std::uint64_t* out, std::size_t words, int threads) {
-    return parallel_for(words, 2 * piece, threads, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t w = begin; w < end; ++w) out[w] = a[w] ^ b[w];
         return Status::ok;
     });
 }

@@ -23,9 +23,6 @@ constexpr std::size_t plane_words_of(std::size_t n) { return (n / 512 + (n % 512
 Status bits_slice(int bits, const void* words, std::size_t n, int first_bit, int width, std::uint64_t* planes,
                   int threads);
 
-// n words of `width` bits from as many planes.
-Status bits_unslice(const std::uint64_t* planes, int width, std::uint64_t* words, std::size_t n, int threads);
-
 // Number of bits set among the first n.
 std::size_t bits_count(const std::uint64_t* bits, std::size_t n);
 
@@ -49,9 +46,6 @@ Status tree_and(Replicated g, Replicated p, std::size_t n, std::size_t words, co
 // out_g may be g, out_p may be p.
 Status tree_combine(const std::uint64_t* g, const std::uint64_t* p, const std::uint64_t* z, std::size_t n,
                     std::size_t words, std::uint64_t* out_g, std::uint64_t* out_p, int threads);
-
-// out = a ^ b; out may be a or b.
-Status words_xor(const std::uint64_t* a, const std::uint64_t* b, std::uint64_t* out, std::size_t words, int threads);
 
 // The stream F(key), AES-256-CTR from block 0: stored, or combined with what is there.
 enum class Mask : int { set = 0, exclusive = 1, add = 2, subtract = 3 };

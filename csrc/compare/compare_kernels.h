@@ -30,27 +30,32 @@ typedef struct {
 #define MIPP_MASK_ADD 2
 #define MIPP_MASK_SUBTRACT 3
 
-#define MIPP_COMPARE_SLICE_KERNEL(bits, tier)                                                                      \
-    /* Bit first_bit + b of words[i] becomes bit i % 64 of planes[b * stride + i / 64], for the `lines` lines of 8 \
-       words of each plane that `count` words reach; bits behind them are zero. */                                 \
-    void bits_slice_u##bits##_##tier(const uint##bits##_t* words, size_t count, int first_bit, int width,          \
-                                     uint64_t* planes, size_t stride, size_t lines);
+// Each macro is one kernel's declaration. A kernel is defined by the same macro, with its whole name, in its tier's
+// file.
 
-#define MIPP_COMPARE_KERNELS(tier)                                                                                 \
-    MIPP_COMPARE_SLICE_KERNEL(16, tier)                                                                            \
-    MIPP_COMPARE_SLICE_KERNEL(32, tier)                                                                            \
-    MIPP_COMPARE_SLICE_KERNEL(64, tier)                                                                            \
-    /* The way back: words of `width` bits. */                                                                     \
-    void bits_unslice_u64_##tier(const uint64_t* planes, size_t stride, int width, uint64_t* words, size_t count); \
-    /* Columns [0, words) of every gate, words a multiple of 8. schedules: two of them. */                         \
-    void gates_and_u64_##tier(const uint8_t* schedules, const MippGate* gates, size_t count, size_t words);        \
-    void words_mask_u64_##tier(const uint8_t* schedule, uint64_t first_block, uint64_t* inout, size_t words,       \
-                               int operation);                                                                     \
-    /* out[i] for i in [begin, end), begin even. Addresses depend on the index. */                                 \
-    void words_gather_u64_##tier(const MippGather* pass, size_t begin, size_t end);                                \
-    /* Words whose bit is set to `set`, in order; the others to `clear`. Addresses depend on the bits. */          \
-    void words_partition_u64_##tier(const uint64_t* words, const uint64_t* bits, size_t count, uint64_t* set,      \
-                                    uint64_t* clear);
+// Bit first_bit + b of words[i] becomes bit i % 64 of planes[b * stride + i / 64], for the `lines` lines of 8 words of
+// each plane that `count` words reach; bits behind them are zero.
+#define MIPP_BITS_SLICE(name, bits)                                                                                 \
+    void name(const uint##bits##_t* words, size_t count, int first_bit, int width, uint64_t* planes, size_t stride, \
+              size_t lines)
+// Columns [0, words) of every gate, words a multiple of 8. schedules: two of them.
+#define MIPP_GATES_AND(name) void name(const uint8_t* schedules, const MippGate* gates, size_t count, size_t words)
+#define MIPP_WORDS_MASK(name) \
+    void name(const uint8_t* schedule, uint64_t first_block, uint64_t* inout, size_t words, int operation)
+// out[i] for i in [begin, end), begin even. Addresses depend on the index.
+#define MIPP_WORDS_GATHER(name) void name(const MippGather* pass, size_t begin, size_t end)
+// Words whose bit is set to `set`, in order; the others to `clear`. Addresses depend on the bits.
+#define MIPP_WORDS_PARTITION(name) \
+    void name(const uint64_t* words, const uint64_t* bits, size_t count, uint64_t* set, uint64_t* clear)
+
+#define MIPP_COMPARE_KERNELS(tier)              \
+    MIPP_BITS_SLICE(bits_slice_u16_##tier, 16); \
+    MIPP_BITS_SLICE(bits_slice_u32_##tier, 32); \
+    MIPP_BITS_SLICE(bits_slice_u64_##tier, 64); \
+    MIPP_GATES_AND(gates_and_u64_##tier);       \
+    MIPP_WORDS_MASK(words_mask_u64_##tier);     \
+    MIPP_WORDS_GATHER(words_gather_u64_##tier); \
+    MIPP_WORDS_PARTITION(words_partition_u64_##tier);
 
 extern "C" {
 MIPP_COMPARE_KERNELS(portable)

@@ -15,7 +15,6 @@ struct CompareKernels {
     decltype(&bits_slice_u16_portable) slice_u16;
     decltype(&bits_slice_u32_portable) slice_u32;
     decltype(&bits_slice_u64_portable) slice_u64;
-    decltype(&bits_unslice_u64_portable) unslice;
     decltype(&gates_and_u64_portable) gates_and;
     decltype(&words_mask_u64_portable) mask;
     decltype(&words_gather_u64_portable) gather;

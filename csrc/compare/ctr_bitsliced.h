@@ -4,7 +4,7 @@
 #include "../common/wipe.h"
 #include "../prf/aes_bitsliced.h"
 #define MIPP_VECTOR_BYTES 16
-#include "vectors.h"
+#include "../common/vectors.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 
 #include "../prf/aes_ni.h"
 #define MIPP_VECTOR_BYTES 32
-#include "vectors.h"
+#include "../common/vectors.h"
 
 namespace {
 

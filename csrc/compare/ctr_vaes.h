@@ -4,7 +4,7 @@
 #include "../common/wipe.h"
 #include "../prf/aes_vaes.h"
 #define MIPP_VECTOR_BYTES 64
-#include "vectors.h"
+#include "../common/vectors.h"
 
 namespace {
 

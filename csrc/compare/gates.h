@@ -94,3 +94,7 @@ inline void words_mask(const uint8_t* schedule, uint64_t first_block, uint64_t* 
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_GATES(and_name, mask_name)                              \
+    MIPP_GATES_AND(and_name) { gates_and(schedules, gates, count, words); } \
+    MIPP_WORDS_MASK(mask_name) { words_mask(schedule, first_block, inout, words, operation); }

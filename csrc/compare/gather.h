@@ -48,3 +48,6 @@ inline void words_gather(const MippGather& pass, size_t begin, size_t end) {
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_GATHER(name) \
+    MIPP_WORDS_GATHER(name) { words_gather(*pass, begin, end); }

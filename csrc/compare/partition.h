@@ -21,3 +21,6 @@ inline void words_partition(const uint64_t* words, const uint64_t* bits, size_t 
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_PARTITION(name) \
+    MIPP_WORDS_PARTITION(name) { words_partition(words, bits, count, set, clear); }

@@ -15,8 +15,7 @@ inline size_t compress(uint64_t* to, __m512i words, unsigned m) {
 
 }  // namespace
 
-void words_partition_u64_avx512(const uint64_t* words, const uint64_t* bits, size_t count, uint64_t* set,
-                                uint64_t* clear) {
+MIPP_WORDS_PARTITION(words_partition_u64_avx512) {
     for (size_t i = 0; i < count; i += 8) {
         const unsigned all = count - i >= 8 ? 0xff : (1u << (count - i)) - 1;
         const unsigned m = static_cast<unsigned>(bits[i / 64] >> i % 64) & all;

@@ -1,12 +1,12 @@
-// Transposes between words and planes. A tile is as many words as a vector has bits, seen as a square of bits in each
+// Transposes of words to planes. A tile is as many words as a vector has bits, seen as a square of bits in each
 // lane: lane l of row r is word rows * l + r. Transposing every lane's square makes row b the next vector of plane b.
 //
 // Included by each tier's file with MIPP_VECTOR_BYTES. No branch or address depends on a word.
 #pragma once
 
+#include "../common/vectors.h"
 #include "../common/wipe.h"
 #include "compare_kernels.h"
-#include "vectors.h"
 
 namespace {
 
@@ -130,35 +130,8 @@ inline void bits_slice(const Source* words, size_t count, int first_bit, int wid
     mipp::wipe(rest, sizeof rest);
 }
 
-inline void bits_unslice(const uint64_t* planes, size_t stride, int width, uint64_t* words, size_t count) {
-    constexpr size_t tile = 8 * MIPP_VECTOR_BYTES, tile_words = tile / 64, lanes = Words::width;
-    alignas(64) uint64_t buffer[64][plane_words];
-    Words::Type a[64];
-    uint64_t rest[tile];
-    const size_t total = (count + 511) / 512 * 8, used = static_cast<size_t>(width);
-    for (size_t at = 0; at < total; at += plane_words) {
-        const size_t some = min_of(plane_words, total - at);
-        for (size_t b = 0; b < used; ++b) memcpy(buffer[b], planes + b * stride + at, some * sizeof(uint64_t));
-        for (size_t w = 0; w < some && 64 * (at + w) < count; w += tile_words) {
-            for (size_t b = 0; b < used; ++b) a[b] = Words::load(buffer[b] + w);
-            for (size_t b = used; b < 64; ++b) a[b] = Words::Type{};
-            transpose_bits<uint64_t, 64>(a);
-            const size_t begin = 64 * (at + w), here = min_of(tile, count - begin);
-            uint64_t* to = here < tile ? rest : words + begin;
-            for (size_t c = 0; c < 64; c += lanes) {
-                Words::Type t[lanes];
-#pragma GCC unroll 16
-                for (size_t l = 0; l < lanes; ++l) t[l] = a[c + l];
-                transpose_lanes<uint64_t>(t);
-#pragma GCC unroll 16
-                for (size_t l = 0; l < lanes; ++l) Words::store(to + l * 64 + c, t[l]);
-            }
-            if (here < tile) memcpy(words + begin, rest, here * sizeof *rest);
-        }
-    }
-    mipp::wipe(buffer, used * sizeof *buffer);
-    mipp::wipe(a, sizeof a);
-    mipp::wipe(rest, sizeof rest);
-}
-
 }  // namespace
+
+// Words of 16 bits are widened to `type`, uint32_t.
+#define MIPP_DEFINE_SLICE(name, bits, type) \
+    MIPP_BITS_SLICE(name, bits) { bits_slice<type>(words, count, first_bit, width, planes, stride, lines); }

@@ -12,20 +12,22 @@ struct SquaresKernels {
     decltype(&squares_share_u16_portable) share[3];
 };
 
-#define MIPP_TIER(tier)                                                                  \
-    {                                                                                    \
-        {squares_deal_u16_##tier, squares_deal_u32_##tier, squares_deal_u64_##tier}, {   \
-            squares_share_u16_##tier, squares_share_u32_##tier, squares_share_u64_##tier \
-        }                                                                                \
+#define MIPP_TIER(tier)                                                                      \
+    {                                                                                        \
+        Level::tier, {                                                                       \
+            {squares_deal_u16_##tier, squares_deal_u32_##tier, squares_deal_u64_##tier}, {   \
+                squares_share_u16_##tier, squares_share_u32_##tier, squares_share_u64_##tier \
+            }                                                                                \
+        }                                                                                    \
     }
 
-const SquaresKernels tiers[] = {MIPP_TIER(portable),
+const Tier<SquaresKernels> tiers[] = {MIPP_TIER(portable),
 #ifdef MIPP_X86
-                                MIPP_TIER(avx2), MIPP_TIER(avx512)
+                                      MIPP_TIER(avx2), MIPP_TIER(avx512)
 #endif
 };
 
-const SquaresKernels& kernels() { return tiers[static_cast<int>(compare_tier())]; }
+const SquaresKernels& kernels() { return active_tier(tiers).kernels; }
 
 // Coordinates that are worth handing to a thread.
 constexpr std::size_t piece = std::size_t{1} << 14;

@@ -102,3 +102,7 @@ inline void squares_share(const MippSquaresShare& work) {
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_SQUARES(bits, deal_name, share_name)                  \
+    MIPP_SQUARES_DEAL(deal_name) { squares_deal<uint##bits##_t>(*work); } \
+    MIPP_SQUARES_SHARE(share_name) { squares_share<uint##bits##_t>(*work); }

@@ -27,9 +27,14 @@ typedef struct {
     uint64_t* out;
 } MippSquaresShare;
 
-#define MIPP_SQUARES_KERNEL(bits, tier)                              \
-    void squares_deal_u##bits##_##tier(const MippSquaresDeal* work); \
-    void squares_share_u##bits##_##tier(const MippSquaresShare* work);
+// Each macro is one kernel's declaration. A kernel is defined by the same macro, with its whole name, in its tier's
+// file.
+#define MIPP_SQUARES_DEAL(name) void name(const MippSquaresDeal* work)
+#define MIPP_SQUARES_SHARE(name) void name(const MippSquaresShare* work)
+
+#define MIPP_SQUARES_KERNEL(bits, tier)               \
+    MIPP_SQUARES_DEAL(squares_deal_u##bits##_##tier); \
+    MIPP_SQUARES_SHARE(squares_share_u##bits##_##tier);
 
 #define MIPP_SQUARES_KERNELS(tier) \
     MIPP_SQUARES_KERNEL(16, tier)  \

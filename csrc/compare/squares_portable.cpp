@@ -1,10 +1,5 @@
 #include "squares.h"
 
-void squares_deal_u16_portable(const MippSquaresDeal* work) { squares_deal<uint16_t>(*work); }
-void squares_share_u16_portable(const MippSquaresShare* work) { squares_share<uint16_t>(*work); }
-
-void squares_deal_u32_portable(const MippSquaresDeal* work) { squares_deal<uint32_t>(*work); }
-void squares_share_u32_portable(const MippSquaresShare* work) { squares_share<uint32_t>(*work); }
-
-void squares_deal_u64_portable(const MippSquaresDeal* work) { squares_deal<uint64_t>(*work); }
-void squares_share_u64_portable(const MippSquaresShare* work) { squares_share<uint64_t>(*work); }
+MIPP_DEFINE_SQUARES(16, squares_deal_u16_portable, squares_share_u16_portable)
+MIPP_DEFINE_SQUARES(32, squares_deal_u32_portable, squares_share_u32_portable)
+MIPP_DEFINE_SQUARES(64, squares_deal_u64_portable, squares_share_u64_portable)

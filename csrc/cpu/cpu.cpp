@@ -19,7 +19,9 @@ extern "C" __attribute__((weak, visibility("default"))) void mipp_amx_emulator()
 namespace mipp {
 namespace {
 
-const char* const level_names[level_count] = {"portable", "avx2", "avx512", "amx"};
+#define MIPP_LEVEL(name) #name,
+const char* const level_names[level_count] = {MIPP_LEVELS(MIPP_LEVEL)};
+#undef MIPP_LEVEL
 
 #ifdef MIPP_X86
 
@@ -51,73 +53,56 @@ bool request_amx() {
 #endif
 }
 
-#endif
+// Registers whose content the operating system must save (xgetbv), as bits.
+constexpr std::uint64_t none = 0, ymm = 0x06, zmm = 0xe6, tiles = 0x60000;
 
-enum Feature {
-    f_ssse3,
-    f_sse41,
-    f_avx2,
-    f_bmi2,
-    f_aes,
-    f_pclmul,
-    f_avx512f,
-    f_avx512bw,
-    f_avx512dq,
-    f_avx512vl,
-    f_avx512vnni,
-    f_avx512ifma,
-    f_avx512vbmi,
-    f_vaes,
-    f_vpclmulqdq,
-    f_amx_tile,
-    f_amx_int8,
-    feature_count
+// A feature: the level that needs it, and where cpuid tells of it: leaf 1 or 7, register, bit.
+struct Need {
+    const char* name;
+    Level level;
+    unsigned leaf;
+    unsigned Leaf::* where;
+    int bit;
+    std::uint64_t saved;
 };
 
-struct Machine {
-    CpuFeature features[feature_count] = {
-        {"ssse3", false},      {"sse4.1", false},     {"avx2", false},       {"bmi2", false},     {"aes", false},
-        {"pclmul", false},     {"avx512f", false},    {"avx512bw", false},   {"avx512dq", false}, {"avx512vl", false},
-        {"avx512vnni", false}, {"avx512ifma", false}, {"avx512vbmi", false}, {"vaes", false},     {"vpclmulqdq", false},
-        {"amx_tile", false},   {"amx_int8", false},
-    };
-    Level best = Level::portable;
+// Those of the portable level are told, not tested: the build needs them already.
+const Need needs[] = {
+    {"ssse3", Level::portable, 1, &Leaf::c, 9, none},    {"sse4.1", Level::portable, 1, &Leaf::c, 19, none},
+    {"avx2", Level::avx2, 7, &Leaf::b, 5, ymm},          {"bmi2", Level::avx2, 7, &Leaf::b, 8, none},
+    {"aes", Level::avx2, 1, &Leaf::c, 25, none},         {"pclmul", Level::avx2, 1, &Leaf::c, 1, none},
+    {"avx512f", Level::avx512, 7, &Leaf::b, 16, zmm},    {"avx512bw", Level::avx512, 7, &Leaf::b, 30, zmm},
+    {"avx512dq", Level::avx512, 7, &Leaf::b, 17, zmm},   {"avx512vl", Level::avx512, 7, &Leaf::b, 31, zmm},
+    {"avx512vnni", Level::avx512, 7, &Leaf::c, 11, zmm}, {"avx512ifma", Level::avx512, 7, &Leaf::b, 21, zmm},
+    {"avx512vbmi", Level::avx512, 7, &Leaf::c, 1, zmm},  {"vaes", Level::avx512, 7, &Leaf::c, 9, ymm},
+    {"vpclmulqdq", Level::avx512, 7, &Leaf::c, 10, ymm}, {"amx_tile", Level::amx, 7, &Leaf::d, 24, tiles},
+    {"amx_int8", Level::amx, 7, &Leaf::d, 25, tiles},
+};
+constexpr int feature_count = sizeof needs / sizeof *needs;
 
-    bool all(int first, int last) const {
-        for (int i = first; i <= last; ++i) {
-            if (!features[i].present) return false;
-        }
-        return true;
-    }
+#endif
+
+struct Machine {
+#ifdef MIPP_X86
+    CpuFeature features[feature_count];
+#endif
+    Level best = Level::portable;
 
     Machine() {
 #ifdef MIPP_X86
-        const Leaf l1 = cpuid(1, 0), l7 = cpuid(7, 0);
-        const std::uint64_t saved = saved_state(l1);
-        const bool ymm = (saved & 0x06) == 0x06, zmm = (saved & 0xe6) == 0xe6, tile = (saved & 0x60000) == 0x60000;
-        const auto set = [this](int f, bool present) { features[f].present = present; };
-        set(f_ssse3, l1.c >> 9 & 1);
-        set(f_sse41, l1.c >> 19 & 1);
-        set(f_pclmul, l1.c >> 1 & 1);
-        set(f_aes, l1.c >> 25 & 1);
-        set(f_bmi2, l7.b >> 8 & 1);
-        set(f_avx2, ymm && (l7.b >> 5 & 1));
-        set(f_vaes, ymm && (l7.c >> 9 & 1));
-        set(f_vpclmulqdq, ymm && (l7.c >> 10 & 1));
-        set(f_avx512f, zmm && (l7.b >> 16 & 1));
-        set(f_avx512dq, zmm && (l7.b >> 17 & 1));
-        set(f_avx512ifma, zmm && (l7.b >> 21 & 1));
-        set(f_avx512bw, zmm && (l7.b >> 30 & 1));
-        set(f_avx512vl, zmm && (l7.b >> 31 & 1));
-        set(f_avx512vbmi, zmm && (l7.c >> 1 & 1));
-        set(f_avx512vnni, zmm && (l7.c >> 11 & 1));
+        const Leaf leaves[2] = {cpuid(1, 0), cpuid(7, 0)};
+        const std::uint64_t saved = saved_state(leaves[0]);
         const bool emulated = mipp_amx_emulator != nullptr;
-        const bool tiles = tile && (l7.d >> 24 & 1) && (l7.d >> 25 & 1) && request_amx();
-        set(f_amx_tile, tiles || emulated);
-        set(f_amx_int8, tiles || emulated);
-        if (all(f_avx2, f_pclmul)) best = Level::avx2;
-        if (best == Level::avx2 && all(f_avx512f, f_vpclmulqdq)) best = Level::avx512;
-        if (best == Level::avx512 && all(f_amx_tile, f_amx_int8)) best = Level::amx;
+        bool complete[level_count];
+        for (bool& c : complete) c = true;
+        for (int i = 0; i < feature_count; ++i) {
+            const Need& need = needs[i];
+            bool present = (leaves[need.leaf == 7].*need.where >> need.bit & 1) && (saved & need.saved) == need.saved;
+            if (need.saved == tiles) present = (present && request_amx()) || emulated;
+            features[i] = {need.name, present};
+            if (need.level != Level::portable) complete[static_cast<int>(need.level)] &= present;
+        }
+        for (int i = 1; i < level_count && complete[i]; ++i) best = static_cast<Level>(i);
 #endif
     }
 };
@@ -177,14 +162,13 @@ Status cpu_set_level(Level level) {
 Environment cpu_environment() { return state().environment; }
 
 const CpuFeature* cpu_features(int* count) {
+#ifdef MIPP_X86
     *count = feature_count;
     return machine().features;
-}
-
-Level family_tier(unsigned available) {
-    int i = static_cast<int>(cpu_level());
-    while (i > 0 && !(available >> i & 1)) --i;
-    return static_cast<Level>(i);
+#else
+    *count = 0;
+    return nullptr;
+#endif
 }
 
 }  // namespace mipp

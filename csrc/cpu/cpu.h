@@ -1,18 +1,22 @@
 // Levels of the processor, and the level in force. Each kernel family takes its highest tier at or below it.
 #pragma once
 
+#include <cstddef>
+
 #include "../common/status.h"
 
 namespace mipp {
 
-enum class Level : int {
-    portable = 0,  // C++17, any processor (x86: SSE4.2)
-    avx2 = 1,      // AVX2, BMI2, AES-NI, PCLMUL
-    avx512 = 2,    // AVX-512 F, BW, DQ, VL, VNNI, IFMA, VBMI, and VAES, VPCLMULQDQ
-    amx = 3,       // AMX-INT8, AMX-TILE with the kernel's permission
-};
+// The one list of levels, lowest first. What each needs of a processor is in cpu.cpp, its compiler flags in setup.py.
+#define MIPP_LEVELS(LEVEL) LEVEL(portable) LEVEL(avx2) LEVEL(avx512) LEVEL(amx)
 
-constexpr int level_count = 4;
+#define MIPP_LEVEL(name) name,
+enum class Level : int { MIPP_LEVELS(MIPP_LEVEL) };
+#undef MIPP_LEVEL
+
+#define MIPP_LEVEL(name) +1
+constexpr int level_count = 0 MIPP_LEVELS(MIPP_LEVEL);
+#undef MIPP_LEVEL
 
 const char* level_name(Level level);
 bool level_from_name(const char* name, Level* level);  // false: no such level
@@ -31,15 +35,25 @@ struct CpuFeature {
 };
 const CpuFeature* cpu_features(int* count);
 
-// A family has a dispatch file with `Level <family>_tier()`: the highest tier that it was built with at or below the
-// level in force. `available` has one bit, tier_bit(level), per tier of the family; portable is always there.
-constexpr unsigned tier_bit(Level level) { return 1u << static_cast<int>(level); }
-#ifdef MIPP_X86
-constexpr unsigned x86_tiers = tier_bit(Level::portable) | tier_bit(Level::avx2) | tier_bit(Level::avx512);
-constexpr unsigned amx_tiers = x86_tiers | tier_bit(Level::amx);
-#else
-constexpr unsigned x86_tiers = tier_bit(Level::portable), amx_tiers = x86_tiers;
-#endif
-Level family_tier(unsigned available);
+// A family's kernels of one level. Its dispatch file has a table of these, lowest first and portable among them, and
+// `Level <family>_tier()`. A level for which the table has no entry takes the kernels of the one below.
+template <class Kernels>
+struct Tier {
+    Level level;
+    Kernels kernels;
+};
+
+template <class Kernels, std::size_t count>
+const Tier<Kernels>& tier_at(Level level, const Tier<Kernels> (&tiers)[count]) {
+    std::size_t i = count - 1;
+    while (i > 0 && tiers[i].level > level) --i;
+    return tiers[i];
+}
+
+// Of the level in force.
+template <class Kernels, std::size_t count>
+const Tier<Kernels>& active_tier(const Tier<Kernels> (&tiers)[count]) {
+    return tier_at(cpu_level(), tiers);
+}
 
 }  // namespace mipp

@@ -1,8 +1,8 @@
 // Sums of answers, and the filter in front of top-k. Included by each tier's file with MIPP_VECTOR_BYTES.
 #pragma once
 
+#include "../common/vectors.h"
 #include "galois_kernels.h"
-#include "words.h"
 
 namespace {
 
@@ -80,3 +80,9 @@ inline size_t answers_filter_var(const Word* const* answers, size_t count, size_
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_ANSWERS(bits, add_name, filter_name)                                                      \
+    MIPP_ANSWERS_ADD(add_name, bits) { answers_add(answers, count, n, out); }                                 \
+    MIPP_ANSWERS_FILTER_VAR(filter_name, bits) {                                                              \
+        return answers_filter_var(answers, count, begin, end, threshold, low, high, all, hits, found, limit); \
+    }

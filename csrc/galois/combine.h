@@ -6,14 +6,23 @@
 // on a word.
 #pragma once
 
+#include "../common/vectors.h"
 #include "../common/wipe.h"
 #include "galois_kernels.h"
-#include "words.h"
+#ifdef MIPP_X86
+#include <immintrin.h>
+#endif
 
 namespace {
 
 // Bytes of one output at a time when results go past the caches: all outputs' together stay in the first cache.
 constexpr size_t chunk_bytes = 3072;
+
+// Widened by hand: a product of two 16-bit words promoted to int can overflow.
+template <class Word>
+inline Word product(Word x, Word y) {
+    return static_cast<Word>(static_cast<uint64_t>(x) * y);
+}
 
 template <class Word>
 struct Map {
@@ -185,3 +194,6 @@ inline void combine(const Word* const* inputs, size_t input_count, Word* const* 
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_COMBINE(name, bits) \
+    MIPP_WORDS_COMBINE(name, bits) { combine(inputs, input_count, outs, out_count, words, matrices, m, stream); }

@@ -6,34 +6,28 @@
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
+#include "../common/words.h"
 #include "../prf/prf.h"
 #include "galois_tiers.h"
 
 namespace mipp {
 namespace {
 
-template <class Word>
-using Tiers = GaloisKernels<Word>[3];
-
+#define MIPP_TIER(bits, tier)                                                                                 \
+    {                                                                                                         \
+        Level::tier, {                                                                                        \
+            words_combine_u##bits##_##tier, answers_add_u##bits##_##tier, answers_filter_var_u##bits##_##tier \
+        }                                                                                                     \
+    }
 #ifdef MIPP_X86
-#define MIPP_TIERS(bits)                                                                                           \
-    {                                                                                                              \
-        {words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable}, \
-        {words_combine_u##bits##_avx2, answers_add_u##bits##_avx2, answers_filter_var_u##bits##_avx2},             \
-        {words_combine_u##bits##_avx512, answers_add_u##bits##_avx512, answers_filter_var_u##bits##_avx512},       \
-    }
+#define MIPP_TIERS(bits) {MIPP_TIER(bits, portable), MIPP_TIER(bits, avx2), MIPP_TIER(bits, avx512)}
 #else
-#define MIPP_TIERS(bits)                                                                                            \
-    {                                                                                                               \
-        {                                                                                                           \
-            words_combine_u##bits##_portable, answers_add_u##bits##_portable, answers_filter_var_u##bits##_portable \
-        }                                                                                                           \
-    }
+#define MIPP_TIERS(bits) {MIPP_TIER(bits, portable)}
 #endif
 
-const Tiers<std::uint16_t> tiers_16 = MIPP_TIERS(16);
-const Tiers<std::uint32_t> tiers_32 = MIPP_TIERS(32);
-const Tiers<std::uint64_t> tiers_64 = MIPP_TIERS(64);
+const Tier<GaloisKernels<std::uint16_t>> tiers_16[] = MIPP_TIERS(16);
+const Tier<GaloisKernels<std::uint32_t>> tiers_32[] = MIPP_TIERS(32);
+const Tier<GaloisKernels<std::uint64_t>> tiers_64[] = MIPP_TIERS(64);
 
 static_assert(max_maps == MIPP_MAX_MAPS && max_inputs == MIPP_MAX_INPUTS, "one limit in two headers");
 
@@ -67,18 +61,18 @@ class Scratch {
 
 template <>
 const GaloisKernels<std::uint16_t>& galois_kernels() {
-    return tiers_16[static_cast<int>(galois_tier())];
+    return active_tier(tiers_16).kernels;
 }
 template <>
 const GaloisKernels<std::uint32_t>& galois_kernels() {
-    return tiers_32[static_cast<int>(galois_tier())];
+    return active_tier(tiers_32).kernels;
 }
 template <>
 const GaloisKernels<std::uint64_t>& galois_kernels() {
-    return tiers_64[static_cast<int>(galois_tier())];
+    return active_tier(tiers_64).kernels;
 }
 
-Level galois_tier() { return family_tier(x86_tiers); }
+Level galois_tier() { return active_tier(tiers_32).level; }
 
 Status words_combine(int bits, const LinearMap& map, const void* const* inputs, void* const* outs, std::size_t words,
                      int threads) {

@@ -15,21 +15,28 @@ typedef struct {
 #define MIPP_MAX_MAPS 8
 #define MIPP_MAX_INPUTS 4
 
-#define MIPP_GALOIS_WORD_KERNELS(bits, tier)                                                                        \
-    /* outs[i][m j + b] = sum_a sum_c matrices[i, a, b, c] * inputs[a][m j + c] mod 2^bits, m 2 or 3, words a       \
-       multiple of m. `stream`: write past the caches (large results that nobody reads soon). */                    \
-    void words_combine_u##bits##_##tier(const uint##bits##_t* const* inputs, size_t input_count,                    \
-                                        uint##bits##_t* const* outs, size_t out_count, size_t words,                \
-                                        const uint##bits##_t* matrices, int m, int stream);                         \
-    /* out[i] = sum of answers[.][i] mod 2^bits, read as signed. */                                                 \
-    void answers_add_u##bits##_##tier(const uint##bits##_t* const* answers, size_t count, size_t n, int64_t* out);  \
-    /* Appends the scores of rows from `begin` on that exceed `threshold` (`all`: every score) until `end` or until \
-       there are `limit` hits; room for limit + MIPP_FILTER_BLOCK of them. Returns the first row not looked at. A   \
-       score outside [low, high] counts as INT64_MIN. */                                                            \
-    size_t answers_filter_var_u##bits##_##tier(const uint##bits##_t* const* answers, size_t count, size_t begin,    \
-                                               size_t end, int64_t threshold, int64_t low, int64_t high, int all,   \
-                                               MippHit* hits, size_t* found, size_t limit);
+// Each macro is one kernel's declaration. A kernel is defined by the same macro, with its whole name, in its tier's
+// file.
 
+// outs[i][m j + b] = sum_a sum_c matrices[i, a, b, c] * inputs[a][m j + c] mod 2^bits, m 2 or 3, words a multiple of m.
+// `stream`: write past the caches (large results that nobody reads soon).
+#define MIPP_WORDS_COMBINE(name, bits)                                                                                \
+    void name(const uint##bits##_t* const* inputs, size_t input_count, uint##bits##_t* const* outs, size_t out_count, \
+              size_t words, const uint##bits##_t* matrices, int m, int stream)
+// out[i] = sum of answers[.][i] mod 2^bits, read as signed.
+#define MIPP_ANSWERS_ADD(name, bits) \
+    void name(const uint##bits##_t* const* answers, size_t count, size_t n, int64_t* out)
+// Appends the scores of rows from `begin` on that exceed `threshold` (`all`: every score) until `end` or until there
+// are `limit` hits; room for limit + MIPP_FILTER_BLOCK of them. Returns the first row not looked at. A score outside
+// [low, high] counts as INT64_MIN.
+#define MIPP_ANSWERS_FILTER_VAR(name, bits)                                                                      \
+    size_t name(const uint##bits##_t* const* answers, size_t count, size_t begin, size_t end, int64_t threshold, \
+                int64_t low, int64_t high, int all, MippHit* hits, size_t* found, size_t limit)
+
+#define MIPP_GALOIS_WORD_KERNELS(bits, tier)                  \
+    MIPP_WORDS_COMBINE(words_combine_u##bits##_##tier, bits); \
+    MIPP_ANSWERS_ADD(answers_add_u##bits##_##tier, bits);     \
+    MIPP_ANSWERS_FILTER_VAR(answers_filter_var_u##bits##_##tier, bits);
 #define MIPP_GALOIS_KERNELS(tier)      \
     MIPP_GALOIS_WORD_KERNELS(16, tier) \
     MIPP_GALOIS_WORD_KERNELS(32, tier) \

@@ -21,19 +21,4 @@ struct GaloisKernels {
 template <class Word>
 const GaloisKernels<Word>& galois_kernels();
 
-// Calls f with a zero of the word type.
-template <class F>
-Status with_word(int bits, F&& f) {
-    switch (bits) {
-        case 16:
-            return f(std::uint16_t{});
-        case 32:
-            return f(std::uint32_t{});
-        case 64:
-            return f(std::uint64_t{});
-        default:
-            return Status::bad_argument;
-    }
-}
-
 }  // namespace mipp

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../common/pool.h"
+#include "../common/words.h"
 #include "galois.h"
 #include "galois_tiers.h"
 
@@ -79,7 +80,6 @@ Status top_k_var(const void* const* answers, std::size_t count, std::size_t quer
                  std::size_t first_row, Range range, std::int64_t* rows, std::int64_t* scores, int threads) {
     const auto& kernels = galois_kernels<Word>();
     // Few queries: threads share the rows of each.
-    if (threads <= 0) threads = pool_default_threads();
     const std::size_t wanted = queries >= static_cast<std::size_t>(threads) ? 1 : static_cast<std::size_t>(threads) * 2;
     const std::size_t parts = std::max<std::size_t>(1, std::min(wanted, n / (std::size_t{1} << 16)));
     const std::size_t part_rows = (n + parts - 1) / parts;

@@ -2,17 +2,7 @@
 #include "aes_ni.h"
 #include "keystream_mask.h"
 
-void schedule_expand_u8_avx2(const uint8_t* keys, size_t count, uint8_t* schedules) { expand(keys, count, schedules); }
-
-void keystream_fill_u8_avx2(const uint8_t* schedule, uint64_t first_block, size_t blocks, uint8_t* out) {
-    fill(schedule, first_block, blocks, out);
-}
-
-#define MIPP_DEFINE(bits)                                                                                 \
-    void keystream_add_u##bits##_avx2(const uint8_t* schedule, uint64_t first_block, uint##bits##_t* out, \
-                                      size_t words, int negate) {                                         \
-        keystream_add(schedule, first_block, out, words, negate);                                         \
-    }
-MIPP_DEFINE(16)
-MIPP_DEFINE(32)
-MIPP_DEFINE(64)
+MIPP_DEFINE_AES(schedule_expand_u8_avx2, keystream_fill_u8_avx2)
+MIPP_DEFINE_KEYSTREAM_ADD(keystream_add_u16_avx2, 16)
+MIPP_DEFINE_KEYSTREAM_ADD(keystream_add_u32_avx2, 32)
+MIPP_DEFINE_KEYSTREAM_ADD(keystream_add_u64_avx2, 64)

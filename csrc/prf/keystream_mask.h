@@ -1,4 +1,4 @@
-// out += or -= keystream, over the tier's fill(). Included by each tier's file after its AES.
+// Kernels over the tier's expand() and fill(), and out += or -= keystream. Included by each tier's file after its AES.
 #pragma once
 
 #include "../common/wipe.h"
@@ -29,3 +29,9 @@ inline void keystream_add(const uint8_t* schedule, uint64_t first_block, Word* o
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_AES(expand_name, fill_name)                           \
+    MIPP_SCHEDULE_EXPAND(expand_name) { expand(keys, count, schedules); } \
+    MIPP_KEYSTREAM_FILL(fill_name) { fill(schedule, first_block, blocks, out); }
+#define MIPP_DEFINE_KEYSTREAM_ADD(name, bits) \
+    MIPP_KEYSTREAM_ADD(name, bits) { keystream_add(schedule, first_block, out, words, negate); }

@@ -97,3 +97,9 @@ inline void keystream_product(const uint8_t* schedule, uint64_t first_block, siz
 }
 
 }  // namespace
+
+// `function`: keystream_product, or what a tier's file has in its place.
+#define MIPP_DEFINE_KEYSTREAM_MATMUL(name, bits, function)                                                        \
+    MIPP_KEYSTREAM_MATMUL(name, bits) {                                                                           \
+        function(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out, out_stride); \
+    }

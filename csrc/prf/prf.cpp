@@ -7,6 +7,7 @@
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
+#include "../common/words.h"
 #include "../ring/packed.h"
 #include "hkdf.h"
 #include "prf_kernels.h"
@@ -26,7 +27,7 @@ struct Words {
     Matmul<Word> matmul;
 };
 
-struct Tier {
+struct Kernels {
     void (*hkdf_expand)(const std::uint32_t*, const std::uint8_t*, std::size_t, std::size_t, std::uint8_t*);
     void (*schedule_expand)(const std::uint8_t*, std::size_t, std::uint8_t*);
     void (*fill)(const std::uint8_t*, std::uint64_t, std::size_t, std::uint8_t*);
@@ -35,26 +36,26 @@ struct Tier {
     Words<std::uint64_t> u64;
 };
 
-#define MIPP_TIER(tier)                                                             \
-    {                                                                               \
-        hkdf_expand_u8_##tier, schedule_expand_u8_##tier, keystream_fill_u8_##tier, \
-            {keystream_add_u16_##tier, keystream_matmul_u16_##tier},                \
-            {keystream_add_u32_##tier, keystream_matmul_u32_##tier}, {              \
-            keystream_add_u64_##tier, keystream_matmul_u64_##tier                   \
-        }                                                                           \
+#define MIPP_WORDS(bits, tier) {keystream_add_u##bits##_##tier, keystream_matmul_u##bits##_##tier}
+#define MIPP_TIER(tier)                                                                                       \
+    {                                                                                                         \
+        Level::tier, {                                                                                        \
+            hkdf_expand_u8_##tier, schedule_expand_u8_##tier, keystream_fill_u8_##tier, MIPP_WORDS(16, tier), \
+                MIPP_WORDS(32, tier), MIPP_WORDS(64, tier)                                                    \
+        }                                                                                                     \
     }
 
-const Tier tiers[] = {MIPP_TIER(portable),
+const Tier<Kernels> tiers[] = {MIPP_TIER(portable),
 #ifdef MIPP_X86
-                      MIPP_TIER(avx2), MIPP_TIER(avx512)
+                               MIPP_TIER(avx2), MIPP_TIER(avx512)
 #endif
 };
 
-const Tier& active() { return tiers[static_cast<int>(prf_tier())]; }
+const Kernels& active() { return active_tier(tiers).kernels; }
 
-const Words<std::uint16_t>& words_of(const Tier& tier, std::uint16_t) { return tier.u16; }
-const Words<std::uint32_t>& words_of(const Tier& tier, std::uint32_t) { return tier.u32; }
-const Words<std::uint64_t>& words_of(const Tier& tier, std::uint64_t) { return tier.u64; }
+const Words<std::uint16_t>& words_of(const Kernels& kernels, std::uint16_t) { return kernels.u16; }
+const Words<std::uint32_t>& words_of(const Kernels& kernels, std::uint32_t) { return kernels.u32; }
+const Words<std::uint64_t>& words_of(const Kernels& kernels, std::uint64_t) { return kernels.u64; }
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -76,10 +77,10 @@ struct Group {
 
     ~Group() { wipe(this, sizeof *this); }
 
-    void derive(const Tier& tier, const HkdfKey& key, const std::uint8_t* infos, std::size_t length,
+    void derive(const Kernels& kernels, const HkdfKey& key, const std::uint8_t* infos, std::size_t length,
                 std::size_t count) {
-        tier.hkdf_expand(key.states, infos, length, count, keys);
-        tier.schedule_expand(keys, count, schedules);
+        kernels.hkdf_expand(key.states, infos, length, count, keys);
+        kernels.schedule_expand(keys, count, schedules);
     }
     const std::uint8_t* operator[](std::size_t i) const { return schedules + KeySchedules::bytes_each * i; }
 };
@@ -103,7 +104,7 @@ void for_runs(const KeystreamRun* runs, std::size_t run_count, std::size_t begin
 constexpr std::size_t batch_bytes = std::size_t{1} << 17, batch_row_limit = std::size_t{1} << 14;
 
 template <class Word>
-Status run_batch(const Tier& tier, const RingBatch<Word>& batch, const KeySchedules& schedules,
+Status run_batch(const Kernels& kernels, const RingBatch<Word>& batch, const KeySchedules& schedules,
                  const KeystreamRun* runs, std::size_t run_count, std::size_t total, const Word* columns,
                  std::size_t column_count, std::size_t dim, Word* out, std::size_t out_stride, int threads) {
     const PackedColumns packed(batch, columns, column_count, dim);
@@ -121,8 +122,8 @@ Status run_batch(const Tier& tier, const RingBatch<Word>& batch, const KeySchedu
             some = std::min(r == begin && head > 0 ? head : step, end - r);
             for_runs(runs, run_count, r, r + some,
                      [&](std::size_t schedule, std::size_t first, std::size_t count, std::size_t at) {
-                         tier.fill(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks,
-                                   count * row_blocks, rows + (at - r) * row_bytes);
+                         kernels.fill(schedules[schedule], static_cast<std::uint64_t>(first) * row_blocks,
+                                      count * row_blocks, rows + (at - r) * row_bytes);
                      });
             batch.product(reinterpret_cast<const Word*>(rows), some, dim, packed.data(), column_count, out + r,
                           out_stride, stream);
@@ -133,12 +134,12 @@ Status run_batch(const Tier& tier, const RingBatch<Word>& batch, const KeySchedu
 }
 
 template <class Word>
-Status run_matmul(const Tier& tier, const KeySchedules& schedules, const KeystreamRun* runs, std::size_t run_count,
-                  std::size_t total, const void* columns, std::size_t column_count, std::size_t dim, void* out,
-                  std::size_t out_stride, int threads) {
+Status run_matmul(const Kernels& kernels, const KeySchedules& schedules, const KeystreamRun* runs,
+                  std::size_t run_count, std::size_t total, const void* columns, std::size_t column_count,
+                  std::size_t dim, void* out, std::size_t out_stride, int threads) {
     const RingBatch<Word>* batch = ring_batch<Word>(column_count);
     if (batch != nullptr && dim * sizeof(Word) <= batch_row_limit) {
-        return run_batch(tier, *batch, schedules, runs, run_count, total, static_cast<const Word*>(columns),
+        return run_batch(kernels, *batch, schedules, runs, run_count, total, static_cast<const Word*>(columns),
                          column_count, dim, static_cast<Word*>(out), out_stride, threads);
     }
     constexpr std::size_t line = 64 / sizeof(Word);
@@ -151,7 +152,7 @@ Status run_matmul(const Tier& tier, const KeySchedules& schedules, const Keystre
         std::memcpy(aligned + b * padded, static_cast<const Word*>(columns) + b * dim, dim * sizeof(Word));
         std::memset(aligned + b * padded + dim, 0, (padded - dim) * sizeof(Word));
     }
-    const auto matmul = words_of(tier, Word{}).matmul;
+    const auto matmul = words_of(kernels, Word{}).matmul;
     // Some 64 KiB of keystream a range at least; whole cache lines of answers.
     const std::size_t grain = std::max<std::size_t>(1, (std::size_t{1} << 16) / (16 * row_blocks) / 64) * 64;
     const Status status = parallel_for(total, grain, threads, [&](std::size_t begin, std::size_t end) {
@@ -172,14 +173,14 @@ constexpr std::size_t piece_words = std::size_t{1} << 16;
 
 // out[i] += (negate: -=) word first_word + i of the keystream; the kernels begin at whole blocks.
 template <class Word>
-void add_from(const Tier& tier, const std::uint8_t* schedule, std::size_t first_word, Word* out, std::size_t words,
-              bool negate) {
+void add_from(const Kernels& kernels, const std::uint8_t* schedule, std::size_t first_word, Word* out,
+              std::size_t words, bool negate) {
     constexpr std::size_t block_words = 16 / sizeof(Word);
     std::uint64_t block = first_word / block_words;
     const std::size_t skip = first_word % block_words;
     if (skip != 0) {
         alignas(16) Word lead[block_words];
-        tier.fill(schedule, block, 1, reinterpret_cast<std::uint8_t*>(lead));
+        kernels.fill(schedule, block, 1, reinterpret_cast<std::uint8_t*>(lead));
         const std::size_t some = std::min(block_words - skip, words);
         for (std::size_t i = 0; i < some; ++i) {
             out[i] = static_cast<Word>(negate ? out[i] - lead[skip + i] : out[i] + lead[skip + i]);
@@ -189,13 +190,14 @@ void add_from(const Tier& tier, const std::uint8_t* schedule, std::size_t first_
         words -= some;
         ++block;
     }
-    if (words != 0) words_of(tier, Word{}).add(schedule, block, out, words, negate);
+    if (words != 0) words_of(kernels, Word{}).add(schedule, block, out, words, negate);
 }
 
 template <class Word>
-Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::size_t out_stride, const HkdfKey& key,
-                      const std::uint8_t* infos, std::size_t info_length, const std::size_t* lengths,
-                      std::size_t segments, std::size_t first_word, bool negate, int threads) {
+Status run_zero_share(const Kernels& kernels, Word* out, std::size_t queries, std::size_t out_stride,
+                      const HkdfKey& key, const std::uint8_t* infos, std::size_t info_length,
+                      const std::size_t* lengths, std::size_t segments, std::size_t first_word, bool negate,
+                      int threads) {
     const Memory offset_memory = allocate(sizeof(std::size_t) * segments);
     if (!offset_memory) return Status::no_memory;
     std::size_t* offsets = reinterpret_cast<std::size_t*>(offset_memory.get());
@@ -211,11 +213,12 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
         Group keys;
         for (std::size_t first = begin; first < end; first += group) {
             const std::size_t count = std::min(group, end - first);
-            keys.derive(tier, key, infos + first * info_length, info_length, count);
+            keys.derive(kernels, key, infos + first * info_length, info_length, count);
             for (std::size_t i = 0; i < count; ++i) {
                 const std::size_t b = (first + i) / segments, s = (first + i) % segments;
                 if (lengths[s] > piece_words) continue;
-                add_from(tier, keys[i], s == 0 ? first_word : 0, out + b * out_stride + offsets[s], lengths[s], negate);
+                add_from(kernels, keys[i], s == 0 ? first_word : 0, out + b * out_stride + offsets[s], lengths[s],
+                         negate);
             }
         }
         return Status::ok;
@@ -228,9 +231,9 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
             std::size_t derived = queries;
             for (std::size_t p = begin; p < end; ++p) {
                 const std::size_t b = p / pieces, at = p % pieces * piece_words;
-                if (b != derived) keys.derive(tier, key, infos + (b * segments + s) * info_length, info_length, 1);
+                if (b != derived) keys.derive(kernels, key, infos + (b * segments + s) * info_length, info_length, 1);
                 derived = b;
-                add_from(tier, keys[0], (s == 0 ? first_word : 0) + at, out + b * out_stride + offsets[s] + at,
+                add_from(kernels, keys[0], (s == 0 ? first_word : 0) + at, out + b * out_stride + offsets[s] + at,
                          std::min(piece_words, lengths[s] - at), negate);
             }
             return Status::ok;
@@ -241,7 +244,7 @@ Status run_zero_share(const Tier& tier, Word* out, std::size_t queries, std::siz
 
 }  // namespace
 
-Level prf_tier() { return family_tier(x86_tiers); }
+Level prf_tier() { return active_tier(tiers).level; }
 
 KeySchedules::~KeySchedules() {
     if (data_ == nullptr) return;
@@ -257,13 +260,13 @@ Status KeySchedules::derive(const std::uint8_t* key, const std::uint8_t* infos, 
     data_ = memory.release();
     count_ = count;
     const HkdfKey prk(key);
-    const Tier& tier = active();
+    const Kernels& kernels = active();
     return parallel_for(count, 8 * group, threads, [&](std::size_t begin, std::size_t end) {
         std::uint8_t keys[group * 32];
         for (std::size_t i = begin; i < end; i += group) {
             const std::size_t some = std::min(group, end - i);
-            tier.hkdf_expand(prk.states, infos + i * length, length, some, keys);
-            tier.schedule_expand(keys, some, data_ + bytes_each * i);
+            kernels.hkdf_expand(prk.states, infos + i * length, length, some, keys);
+            kernels.schedule_expand(keys, some, data_ + bytes_each * i);
         }
         wipe(keys, sizeof keys);
         return Status::ok;
@@ -274,9 +277,9 @@ Status hkdf_expand_batch(const std::uint8_t* key, const std::uint8_t* infos, std
                          std::uint8_t* out, int threads) {
     if (length > max_info) return Status::bad_argument;
     const HkdfKey prk(key);
-    const Tier& tier = active();
+    const Kernels& kernels = active();
     return parallel_for(count, 8 * group, threads, [&](std::size_t begin, std::size_t end) {
-        tier.hkdf_expand(prk.states, infos + begin * length, length, end - begin, out + 32 * begin);
+        kernels.hkdf_expand(prk.states, infos + begin * length, length, end - begin, out + 32 * begin);
         return Status::ok;
     });
 }
@@ -304,20 +307,11 @@ Status keystream_matmul(const KeySchedules& schedules, const KeystreamRun* runs,
                         void* out, std::size_t out_stride, int threads) {
     if (dim == 0 || dim * static_cast<std::size_t>(bits) % 128 != 0) return Status::bad_argument;
     if (total == 0 || column_count == 0) return Status::ok;
-    const Tier& tier = active();
-    switch (bits) {
-        case 16:
-            return run_matmul<std::uint16_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
-                                             out_stride, threads);
-        case 32:
-            return run_matmul<std::uint32_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
-                                             out_stride, threads);
-        case 64:
-            return run_matmul<std::uint64_t>(tier, schedules, runs, run_count, total, columns, column_count, dim, out,
-                                             out_stride, threads);
-        default:
-            return Status::bad_argument;
-    }
+    const Kernels& kernels = active();
+    return with_word(bits, [&](auto zero) {
+        return run_matmul<decltype(zero)>(kernels, schedules, runs, run_count, total, columns, column_count, dim, out,
+                                          out_stride, threads);
+    });
 }
 
 Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_stride, const std::uint8_t* key,
@@ -326,20 +320,11 @@ Status zero_share_add(int bits, void* out, std::size_t queries, std::size_t out_
     if (info_length > max_info) return Status::bad_argument;
     if (queries == 0 || segments == 0) return Status::ok;
     const HkdfKey prk(key);
-    const Tier& tier = active();
-    switch (bits) {
-        case 16:
-            return run_zero_share(tier, static_cast<std::uint16_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, first_word, negate, threads);
-        case 32:
-            return run_zero_share(tier, static_cast<std::uint32_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, first_word, negate, threads);
-        case 64:
-            return run_zero_share(tier, static_cast<std::uint64_t*>(out), queries, out_stride, prk, infos, info_length,
-                                  lengths, segments, first_word, negate, threads);
-        default:
-            return Status::bad_argument;
-    }
+    const Kernels& kernels = active();
+    return with_word(bits, [&](auto zero) {
+        return run_zero_share(kernels, static_cast<decltype(zero)*>(out), queries, out_stride, prk, infos, info_length,
+                              lengths, segments, first_word, negate, threads);
+    });
 }
 
 }  // namespace mipp

@@ -7,25 +7,34 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MIPP_PRF_WORD_KERNELS(bits, tier)                                                                              \
-    /* out[i] += (negate: -=) word i of the keystream from block first_block on. */                                    \
-    void keystream_add_u##bits##_##tier(const uint8_t* schedule, uint64_t first_block, uint##bits##_t* out,            \
-                                        size_t words, int negate);                                                     \
-    /* out[b, r] = sum_d keystream[r, d] * columns[b, d] for consecutive rows of row_blocks whole blocks each.         \
-       columns: rows column_stride words apart, a multiple of 64 bytes, zero behind the last word, 64-byte aligned. */ \
-    void keystream_matmul_u##bits##_##tier(const uint8_t* schedule, uint64_t first_block, size_t rows,                 \
-                                           size_t row_blocks, const uint##bits##_t* columns, size_t column_stride,     \
-                                           size_t column_count, uint##bits##_t* out, size_t out_stride);
+// Each macro is one kernel's declaration. A kernel is defined by the same macro, with its whole name, in its tier's
+// file.
 
-#define MIPP_PRF_KERNELS(tier)                                                                                       \
-    /* keys[i] = HMAC(prk, infos[i] || 1): HKDF-Expand to 32 bytes. states: the two SHA-256 states, 16 words, behind \
-       the padded key of the inner and the outer hash. infos: count rows of length bytes, keys: count of 32. */      \
-    void hkdf_expand_u8_##tier(const uint32_t* states, const uint8_t* infos, size_t length, size_t count,            \
-                               uint8_t* keys);                                                                       \
-    void schedule_expand_u8_##tier(const uint8_t* keys, size_t count, uint8_t* schedules);                           \
-    void keystream_fill_u8_##tier(const uint8_t* schedule, uint64_t first_block, size_t blocks, uint8_t* out);       \
-    MIPP_PRF_WORD_KERNELS(16, tier)                                                                                  \
-    MIPP_PRF_WORD_KERNELS(32, tier)                                                                                  \
+// keys[i] = HMAC(prk, infos[i] || 1): HKDF-Expand to 32 bytes. states: the two SHA-256 states, 16 words, behind the
+// padded key of the inner and the outer hash. infos: count rows of length bytes, keys: count of 32.
+#define MIPP_HKDF_EXPAND(name) \
+    void name(const uint32_t* states, const uint8_t* infos, size_t length, size_t count, uint8_t* keys)
+#define MIPP_SCHEDULE_EXPAND(name) void name(const uint8_t* keys, size_t count, uint8_t* schedules)
+#define MIPP_KEYSTREAM_FILL(name) void name(const uint8_t* schedule, uint64_t first_block, size_t blocks, uint8_t* out)
+// out[i] += (negate: -=) word i of the keystream from block first_block on.
+#define MIPP_KEYSTREAM_ADD(name, bits) \
+    void name(const uint8_t* schedule, uint64_t first_block, uint##bits##_t* out, size_t words, int negate)
+// out[b, r] = sum_d keystream[r, d] * columns[b, d] for consecutive rows of row_blocks whole blocks each. columns: rows
+// column_stride words apart, a multiple of 64 bytes, zero behind the last word, 64-byte aligned.
+#define MIPP_KEYSTREAM_MATMUL(name, bits)                                                                    \
+    void name(const uint8_t* schedule, uint64_t first_block, size_t rows, size_t row_blocks,                 \
+              const uint##bits##_t* columns, size_t column_stride, size_t column_count, uint##bits##_t* out, \
+              size_t out_stride)
+
+#define MIPP_PRF_WORD_KERNELS(bits, tier)                     \
+    MIPP_KEYSTREAM_ADD(keystream_add_u##bits##_##tier, bits); \
+    MIPP_KEYSTREAM_MATMUL(keystream_matmul_u##bits##_##tier, bits);
+#define MIPP_PRF_KERNELS(tier)                       \
+    MIPP_HKDF_EXPAND(hkdf_expand_u8_##tier);         \
+    MIPP_SCHEDULE_EXPAND(schedule_expand_u8_##tier); \
+    MIPP_KEYSTREAM_FILL(keystream_fill_u8_##tier);   \
+    MIPP_PRF_WORD_KERNELS(16, tier)                  \
+    MIPP_PRF_WORD_KERNELS(32, tier)                  \
     MIPP_PRF_WORD_KERNELS(64, tier)
 
 extern "C" {

@@ -1,4 +1,5 @@
 // Keystream rows times columns, in vectors of 32 bytes.
+#include "../common/lane_sums.h"
 #include "aes_ni.h"
 
 namespace {
@@ -7,18 +8,6 @@ template <class Word>
 struct Arithmetic;
 
 inline __m256i load_vector(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-inline uint32_t total_32(__m256i v) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-}
-
-inline uint64_t total_64(__m256i v) {
-    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
-}
 
 // Totals of 32-bit sums of 2 x 4, as a transposition. Row r, column c lands in lane 2 c + r.
 inline __m256i totals_32(const __m256i (&sum)[2][4]) {
@@ -47,7 +36,7 @@ struct Arithmetic<uint16_t> : Tile {
     static inline __m256i multiply_add(__m256i sum, __m256i x, __m256i y) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
     }
-    static inline uint16_t total(__m256i v) { return static_cast<uint16_t>(total_32(v)); }
+    static inline uint16_t total(__m256i v) { return static_cast<uint16_t>(sum_lanes32(v)); }
     static inline void totals(const __m256i (&sum)[2][4], uint16_t (&to)[4][2]) {
         uint32_t wide[8];
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide), totals_32(sum));
@@ -62,7 +51,7 @@ struct Arithmetic<uint32_t> : Tile {
     static inline __m256i multiply_add(__m256i sum, __m256i x, __m256i y) {
         return _mm256_add_epi32(sum, _mm256_mullo_epi32(x, y));
     }
-    static inline uint32_t total(__m256i v) { return total_32(v); }
+    static inline uint32_t total(__m256i v) { return sum_lanes32(v); }
     static inline void totals(const __m256i (&sum)[2][4], uint32_t (&to)[4][2]) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), totals_32(sum));
     }
@@ -77,9 +66,9 @@ struct Arithmetic<uint64_t> : Tile {
         const __m256i high = _mm256_slli_epi64(_mm256_add_epi32(cross, _mm256_srli_epi64(cross, 32)), 32);
         return _mm256_add_epi64(sum, _mm256_add_epi64(_mm256_mul_epu32(x, y), high));
     }
-    static inline uint64_t total(__m256i v) { return total_64(v); }
+    static inline uint64_t total(__m256i v) { return sum_lanes64(v); }
     static inline void totals(const __m256i (&sum)[2][4], uint64_t (&to)[4][2]) {
-        for (int i = 0; i < 8; ++i) to[i / 2][i % 2] = total_64(sum[i % 2][i / 2]);
+        for (int i = 0; i < 8; ++i) to[i / 2][i % 2] = sum_lanes64(sum[i % 2][i / 2]);
     }
 };
 
@@ -87,13 +76,6 @@ struct Arithmetic<uint64_t> : Tile {
 
 #include "keystream_product.h"
 
-#define MIPP_DEFINE(bits)                                                                                        \
-    void keystream_matmul_u##bits##_avx2(const uint8_t* schedule, uint64_t first_block, size_t rows,             \
-                                         size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
-                                         size_t column_count, uint##bits##_t* out, size_t out_stride) {          \
-        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,    \
-                          out_stride);                                                                           \
-    }
-MIPP_DEFINE(16)
-MIPP_DEFINE(32)
-MIPP_DEFINE(64)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u16_avx2, 16, keystream_product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u32_avx2, 32, keystream_product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u64_avx2, 64, keystream_product)

@@ -1,26 +1,12 @@
 // Keystream rows times columns. For few columns the keystream never leaves the registers: AES and the product share
 // them, so that a key server's product costs what its AES costs.
+#include "../common/lane_sums.h"
 #include "aes_vaes.h"
 
 namespace {
 
 template <class Word>
 struct Arithmetic;
-
-// Not _mm512_reduce_add: gcc ends that one with a signed sum, which may not wrap.
-inline uint32_t total_32(__m512i v) {
-    const __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-}
-
-inline uint64_t total_64(__m512i v) {
-    const __m256i h = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-    return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
-}
 
 // Sums over the four quarters of each of four vectors: quarter i of the result is that of v[i].
 inline __m512i add_quarters_32(const __m512i (&v)[4]) {
@@ -61,7 +47,7 @@ struct Arithmetic<uint16_t> : Tile {
     static inline __m512i load(const uint16_t* p) { return _mm512_loadu_si512(p); }
     // Sums of two products as signed 32 bits: right modulo 2^16, which is all that is kept.
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) { return _mm512_dpwssd_epi32(sum, x, y); }
-    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(total_32(v)); }
+    static inline uint16_t total(__m512i v) { return static_cast<uint16_t>(sum_lanes32(v)); }
     static inline void totals(const __m512i (&sum)[4][4], uint16_t (&to)[4][4]) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(totals_32(sum)));
     }
@@ -74,7 +60,7 @@ struct Arithmetic<uint32_t> : Tile {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y));
     }
-    static inline uint32_t total(__m512i v) { return total_32(v); }
+    static inline uint32_t total(__m512i v) { return sum_lanes32(v); }
     static inline void totals(const __m512i (&sum)[4][4], uint32_t (&to)[4][4]) {
         _mm512_storeu_si512(to, totals_32(sum));
     }
@@ -87,7 +73,7 @@ struct Arithmetic<uint64_t> : Tile {
     static inline __m512i multiply_add(__m512i sum, __m512i x, __m512i y) {
         return _mm512_add_epi64(sum, _mm512_mullo_epi64(x, y));
     }
-    static inline uint64_t total(__m512i v) { return total_64(v); }
+    static inline uint64_t total(__m512i v) { return sum_lanes64(v); }
     static inline void totals(const __m512i (&sum)[4][4], uint64_t (&to)[4][4]) {
         for (int c = 0; c < 4; c += 2) {
             __m512i v[4];
@@ -230,12 +216,6 @@ inline void product(const uint8_t* schedule, uint64_t first_block, size_t rows, 
 
 }  // namespace
 
-#define MIPP_DEFINE(bits)                                                                                          \
-    void keystream_matmul_u##bits##_avx512(const uint8_t* schedule, uint64_t first_block, size_t rows,             \
-                                           size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
-                                           size_t column_count, uint##bits##_t* out, size_t out_stride) {          \
-        product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out, out_stride);   \
-    }
-MIPP_DEFINE(16)
-MIPP_DEFINE(32)
-MIPP_DEFINE(64)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u16_avx512, 16, product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u32_avx512, 32, product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u64_avx512, 64, product)

@@ -30,13 +30,6 @@ struct Arithmetic {
 
 #include "keystream_product.h"
 
-#define MIPP_DEFINE(bits)                                                                                            \
-    void keystream_matmul_u##bits##_portable(const uint8_t* schedule, uint64_t first_block, size_t rows,             \
-                                             size_t row_blocks, const uint##bits##_t* columns, size_t column_stride, \
-                                             size_t column_count, uint##bits##_t* out, size_t out_stride) {          \
-        keystream_product(schedule, first_block, rows, row_blocks, columns, column_stride, column_count, out,        \
-                          out_stride);                                                                               \
-    }
-MIPP_DEFINE(16)
-MIPP_DEFINE(32)
-MIPP_DEFINE(64)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u16_portable, 16, keystream_product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u32_portable, 32, keystream_product)
+MIPP_DEFINE_KEYSTREAM_MATMUL(keystream_matmul_u64_portable, 64, keystream_product)

@@ -1,5 +1,5 @@
 // HKDF-Expand by SHA-256 on many lanes at once: one lane a derived key. Included by each tier's file with MIPP_LANES,
-// the 32-bit lanes of its vectors, and functions rotate<n>, xor3, choose, majority on `Lanes`.
+// the 32-bit lanes of its vectors.
 //
 // SHA-256: FIPS 180-4; HMAC: RFC 2104; HKDF: RFC 5869. No branch and no address depends on a key.
 #pragma once
@@ -7,12 +7,43 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "../common/wipe.h"
 #include "prf_kernels.h"
 #include "sha256_constants.h"
 
 namespace {
+
+typedef uint32_t Lanes __attribute__((vector_size(4 * MIPP_LANES)));
+
+#ifdef __AVX512F__
+inline __m512i bits(Lanes x) { return reinterpret_cast<__m512i>(x); }
+
+template <int n>
+inline Lanes rotate(Lanes x) {
+    return reinterpret_cast<Lanes>(_mm512_ror_epi32(bits(x), n));
+}
+
+// A function of three bits in one instruction; `table` is its truth table.
+template <int table>
+inline Lanes ternary(Lanes x, Lanes y, Lanes z) {
+    return reinterpret_cast<Lanes>(_mm512_ternarylogic_epi32(bits(x), bits(y), bits(z), table));
+}
+inline Lanes xor3(Lanes x, Lanes y, Lanes z) { return ternary<0x96>(x, y, z); }
+inline Lanes choose(Lanes x, Lanes y, Lanes z) { return ternary<0xca>(x, y, z); }
+inline Lanes majority(Lanes x, Lanes y, Lanes z) { return ternary<0xe8>(x, y, z); }
+#else
+template <int n>
+inline Lanes rotate(Lanes x) {
+    return x >> n | x << (32 - n);
+}
+inline Lanes xor3(Lanes x, Lanes y, Lanes z) { return x ^ y ^ z; }
+inline Lanes choose(Lanes x, Lanes y, Lanes z) { return z ^ (x & (y ^ z)); }
+inline Lanes majority(Lanes x, Lanes y, Lanes z) { return (x & y) | (z & (x | y)); }
+#endif
 
 typedef uint32_t Quad __attribute__((vector_size(16)));
 typedef uint8_t QuadBytes __attribute__((vector_size(16)));
@@ -150,3 +181,6 @@ inline void hkdf_expand(const uint32_t* states, const uint8_t* infos, size_t len
 }
 
 }  // namespace
+
+#define MIPP_DEFINE_HKDF_EXPAND(name) \
+    MIPP_HKDF_EXPAND(name) { hkdf_expand(states, infos, length, count, keys); }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "../common/wipe.h"
+#include "ring_kernels.h"
 
 namespace {
 
@@ -193,3 +194,11 @@ struct Batch {
 };
 
 }  // namespace
+
+// The kernels of a batch, made of a BatchLoop (the last argument).
+#define MIPP_DEFINE_RING_BATCH(bits, bytes_name, pack_name, name, ...)                                       \
+    MIPP_RING_BATCH_BYTES(bytes_name, bits) { return __VA_ARGS__::bytes(dim, column_count); }                \
+    MIPP_RING_BATCH_PACK(pack_name, bits) { __VA_ARGS__::pack(columns, column_count, dim, packed); }         \
+    MIPP_RING_BATCH(name, bits) {                                                                            \
+        __VA_ARGS__::product(rows, dim, row_count, dim, packed, column_count, out, out_stride, stream != 0); \
+    }

@@ -1,6 +1,7 @@
 // Two rows by up to four columns in registers, or one row by one. Rows are prefetched ahead.
 #include <immintrin.h>
 
+#include "../common/lane_sums.h"
 #include "batch_avx2.h"
 #include "ring_kernels.h"
 
@@ -14,6 +15,7 @@ struct Lanes16 {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y));
     }
     static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+    static inline uint16_t total(__m256i v) { return static_cast<uint16_t>(sum_lanes32(v)); }
     static inline uint16_t scalar(uint16_t x, uint16_t y) {
         return static_cast<uint16_t>(static_cast<uint32_t>(x) * y);
     }
@@ -25,6 +27,7 @@ struct Lanes32 {
         return _mm256_add_epi32(sum, _mm256_mullo_epi32(x, y));
     }
     static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+    static inline uint32_t total(__m256i v) { return sum_lanes32(v); }
     static inline uint32_t scalar(uint32_t x, uint32_t y) { return x * y; }
 };
 
@@ -37,22 +40,9 @@ struct Lanes64 {
         return _mm256_add_epi64(sum, _mm256_add_epi64(_mm256_mul_epu32(x, y), high));
     }
     static inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi64(a, b); }
+    static inline uint64_t total(__m256i v) { return sum_lanes64(v); }
     static inline uint64_t scalar(uint64_t x, uint64_t y) { return x * y; }
 };
-
-inline uint32_t sum_lanes(__m256i v, uint32_t) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-}
-
-inline uint16_t sum_lanes(__m256i v, uint16_t) { return static_cast<uint16_t>(sum_lanes(v, uint32_t{})); }
-
-inline uint64_t sum_lanes(__m256i v, uint64_t) {
-    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    return static_cast<uint64_t>(_mm_cvtsi128_si64(s)) + static_cast<uint64_t>(_mm_extract_epi64(s, 1));
-}
 
 inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -84,7 +74,7 @@ inline void tile(const typename Lanes::Word* x, size_t dim, const typename Lanes
     }
     for (int r = 0; r < R; ++r) {
         for (int c = 0; c < C; ++c) {
-            Word s = sum_lanes(sum[r][c], Word{});
+            Word s = Lanes::total(sum[r][c]);
             for (size_t i = d; i < dim; ++i) {
                 s = static_cast<Word>(s + Lanes::scalar(x[r * dim + i], y[c * dim + i]));
             }
@@ -124,7 +114,7 @@ inline void single(const typename Lanes::Word* x, size_t row_count, size_t dim, 
             }
         }
         for (; d + width <= dim; d += width) sum[0] = Lanes::multiply_add(sum[0], load(x + d), load(y + d));
-        Word s = sum_lanes(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])), Word{});
+        Word s = Lanes::total(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])));
         for (; d < dim; ++d) s = static_cast<Word>(s + Lanes::scalar(x[d], y[d]));
         out[r] = s;
     }
@@ -143,10 +133,19 @@ inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t di
 
 }  // namespace
 
-MIPP_RING_MATMUL(16, avx2) { matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(32, avx2) { matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(64, avx2) { matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(ring_matmul_u16_avx2, 16) {
+    matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
+MIPP_RING_MATMUL(ring_matmul_u32_avx2, 32) {
+    matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
+MIPP_RING_MATMUL(ring_matmul_u64_avx2, 64) {
+    matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
 
-MIPP_DEFINE_RING_BATCH(16, avx2, BatchLoop<Batch<BatchKernel16>>)
-MIPP_DEFINE_RING_BATCH(32, avx2, BatchLoop<Batch<BatchKernel32>>)
-MIPP_DEFINE_RING_BATCH(64, avx2, BatchLoop<Batch<BatchKernel64>>)
+MIPP_DEFINE_RING_BATCH(16, ring_batch_bytes_u16_avx2, ring_batch_pack_u16_avx2, ring_batch_u16_avx2,
+                       BatchLoop<Batch<BatchKernel16>>)
+MIPP_DEFINE_RING_BATCH(32, ring_batch_bytes_u32_avx2, ring_batch_pack_u32_avx2, ring_batch_u32_avx2,
+                       BatchLoop<Batch<BatchKernel32>>)
+MIPP_DEFINE_RING_BATCH(64, ring_batch_bytes_u64_avx2, ring_batch_pack_u64_avx2, ring_batch_u64_avx2,
+                       BatchLoop<Batch<BatchKernel64>>)

@@ -1,25 +1,11 @@
 // Two rows by up to four columns in registers, or one row by one; tails by masks. Rows are prefetched ahead.
 #include <immintrin.h>
 
+#include "../common/lane_sums.h"
 #include "batch_avx512.h"
 #include "ring_kernels.h"
 
 namespace {
-
-// Sums of lanes that wrap. The compiler's own reductions add signed integers, for which wrapping is undefined.
-inline uint32_t sum_lanes32(__m512i v) {
-    const __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-}
-
-inline uint64_t sum_lanes64(__m512i v) {
-    const __m256i h = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
-    const __m128i s = _mm_add_epi64(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
-    return static_cast<uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(s, _mm_unpackhi_epi64(s, s))));
-}
 
 inline __m512i add_pairs32(__m512i a, __m512i b) {
     return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -211,10 +197,19 @@ inline void matmul(const typename Lanes::Word* rows, size_t row_count, size_t di
 
 }  // namespace
 
-MIPP_RING_MATMUL(16, avx512) { matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(32, avx512) { matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(64, avx512) { matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(ring_matmul_u16_avx512, 16) {
+    matmul<Lanes16>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
+MIPP_RING_MATMUL(ring_matmul_u32_avx512, 32) {
+    matmul<Lanes32>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
+MIPP_RING_MATMUL(ring_matmul_u64_avx512, 64) {
+    matmul<Lanes64>(rows, row_count, dim, columns, column_count, out, out_stride);
+}
 
-MIPP_DEFINE_RING_BATCH(16, avx512, BatchLoop<Batch<BatchKernel16>>)
-MIPP_DEFINE_RING_BATCH(32, avx512, BatchLoop<Batch<BatchKernel32>>)
-MIPP_DEFINE_RING_BATCH(64, avx512, BatchLoop<Batch<BatchKernel64>>)
+MIPP_DEFINE_RING_BATCH(16, ring_batch_bytes_u16_avx512, ring_batch_pack_u16_avx512, ring_batch_u16_avx512,
+                       BatchLoop<Batch<BatchKernel16>>)
+MIPP_DEFINE_RING_BATCH(32, ring_batch_bytes_u32_avx512, ring_batch_pack_u32_avx512, ring_batch_u32_avx512,
+                       BatchLoop<Batch<BatchKernel32>>)
+MIPP_DEFINE_RING_BATCH(64, ring_batch_bytes_u64_avx512, ring_batch_pack_u64_avx512, ring_batch_u64_avx512,
+                       BatchLoop<Batch<BatchKernel64>>)

@@ -45,6 +45,6 @@ inline void matmul(const Word* rows, size_t row_count, size_t dim, const Word* c
 
 }  // namespace
 
-MIPP_RING_MATMUL(16, portable) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(32, portable) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }
-MIPP_RING_MATMUL(64, portable) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(ring_matmul_u16_portable, 16) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(ring_matmul_u32_portable, 32) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }
+MIPP_RING_MATMUL(ring_matmul_u64_portable, 64) { matmul(rows, row_count, dim, columns, column_count, out, out_stride); }

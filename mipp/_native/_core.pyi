@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import type_check_only
 
 import numpy as np
 import numpy.typing as npt
@@ -6,6 +7,10 @@ import numpy.typing as npt
 _Words = npt.NDArray[np.unsignedinteger]
 
 _C_API: object  # the capsule of mipp/include/mipp/mipp.h
+
+@type_check_only
+class _Native(type):  # the metaclass of pybind11
+    ...
 
 # cpu
 
@@ -25,7 +30,7 @@ def ring_matmul(rows: _Words, columns: _Words, out: _Words | None = None, thread
 
 # prf
 
-class KeySchedules:
+class KeySchedules(metaclass=_Native):
     """AES-256 round keys of HKDF-SHA256(key, no salt, info) for each row of infos; wiped when freed."""
 
     def __init__(self, key: bytes, infos: npt.NDArray[np.uint8], threads: int | None = None) -> None: ...
@@ -76,9 +81,6 @@ def reconstruct_top_k_var(
     low: int = ...,
     high: int = ...,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
-def top_k_var(
-    scores: npt.NDArray[np.int64], k: int, threads: int | None = None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 
 # compare
 
@@ -86,8 +88,6 @@ _U64 = npt.NDArray[np.uint64]
 _U32 = npt.NDArray[np.uint32]
 
 def slice_bits(words: _Words, first_bit: int, planes: _U64, threads: int | None = None) -> None: ...
-def unslice_bits(planes: _U64, words: _U64, threads: int | None = None) -> None: ...
-def xor_planes(a: _U64, b: _U64, out: _U64, threads: int | None = None) -> None: ...
 def count_bits(bits: _U64, n: int) -> int: ...
 def prf_words(key: bytes, out: _U64, threads: int | None = None) -> None: ...
 def prf_xor(key: bytes, inout: _U64, threads: int | None = None) -> None: ...
@@ -114,7 +114,6 @@ def tree_layer(
 ) -> None: ...
 def tree_combine(g: _U64, p: _U64, z: _U64, out_g: _U64, out_p: _U64, threads: int | None = None) -> None: ...
 def permutation(key: bytes, n: int) -> _U32: ...
-def permute(words: _U64, perm: _U32, out: _U64, threads: int | None = None) -> None: ...
 def shuffle_pass(
     x: _U64,
     y: _U64 | None,
@@ -153,12 +152,15 @@ def square_share(
 
 _Limbs = npt.NDArray[np.uint64]
 
-class Modulus:
+class Modulus(metaclass=_Native):
     """Arithmetic modulo an odd number, or its square, of up to 8192 bits. Time depends on sizes alone, except _var."""
 
-    limbs: int
-    root_limbs: int
-    square: bool
+    @property
+    def limbs(self) -> int: ...
+    @property
+    def root_limbs(self) -> int: ...
+    @property
+    def square(self) -> bool: ...
     def __init__(self, modulus: _Limbs, square: bool = False) -> None: ...
     def mul(self, a: _Limbs, b: _Limbs, threads: int | None = None) -> _Limbs: ...
     def product(self, a: _Limbs, threads: int | None = None) -> _Limbs: ...
@@ -175,22 +177,27 @@ class Modulus:
     def reduce(self, wide: _Limbs, threads: int | None = None) -> _Limbs: ...
     def add_plain(self, ciphertexts: _Limbs, plain: _Limbs, threads: int | None = None) -> _Limbs: ...
 
-class FixedBase:
+class FixedBase(metaclass=_Native):
     """Powers of one base by tables; keeps the tier that it was made on."""
 
-    exponent_bits: int
-    table_bytes: int
+    @property
+    def exponent_bits(self) -> int: ...
+    @property
+    def table_bytes(self) -> int: ...
     def __init__(
         self, modulus: Modulus, base: _Limbs, exponent_bits: int, window: int = 0, threads: int | None = None
     ) -> None: ...
     def pow(self, exponents: _Limbs, threads: int | None = None) -> _Limbs: ...
 
-class PaillierDecryptor:
+class PaillierDecryptor(metaclass=_Native):
     """Decryption with both primes, by CRT; secret, wiped when freed."""
 
-    limbs: int
-    finishes: bool
-    power_limbs: int
+    @property
+    def limbs(self) -> int: ...
+    @property
+    def finishes(self) -> bool: ...
+    @property
+    def power_limbs(self) -> int: ...
     def __init__(self, p: _Limbs, q: _Limbs, h_p: _Limbs, h_q: _Limbs, q_inverse: _Limbs) -> None: ...
     def decrypt(self, ciphertexts: _Limbs, threads: int | None = None) -> _Limbs: ...
     def finish(self, power_p: _Limbs, power_q: _Limbs) -> _Limbs:

@@ -58,7 +58,7 @@ def ehd(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def enlarged_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width of what edges are detected in: the image, or its enlargement to a short side of 70."""
+    """Height and width of the picture that edges are detected in: the image, or enlarged to a short side of 70."""
     short = min(height, width)
     if short >= SHORT_SIDE:
         return height, width

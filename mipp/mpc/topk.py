@@ -23,7 +23,7 @@ from .replicated import Pair, UserShare, together
 from .session import Party, Public
 from .shuffle import shuffle
 
-__all__ = ["combine_top_k", "distinct_keys", "maximum", "top_k"]
+__all__ = ["combine_top_k", "distinct_keys", "top_k"]
 
 
 def distinct_keys(party_index: int, words: np.ndarray, row_bits: int) -> np.ndarray:
@@ -87,13 +87,6 @@ def top_k(
         out = np.stack([pair.lo[order] for pair, order in zip(shuffled, orders, strict=True)]) & mask
         party.confirm()
         return UserShare(party.index, party.session, parameters, len(words), public.rows, out)
-
-
-def maximum(
-    party: Party, shares: np.ndarray, public: Public, *, scores: bool = True, zero: np.ndarray | None = None
-) -> UserShare:
-    """The best row of each query: :func:`top_k` with k = 1."""
-    return top_k(party, shares, 1, public, scores=scores, zero=zero)
 
 
 def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Circuit) -> list[np.ndarray]:

@@ -20,9 +20,11 @@ __all__ = [
     "first_view",
     "next_view",
     "pack_dead",
+    "pack_votes",
     "restart_bytes",
     "snapshot_hash",
     "unpack_dead",
+    "unpack_votes",
     "vote_bytes",
 ]
 
@@ -93,6 +95,16 @@ def pack_dead(dead: Mapping[bytes, Iterable[int]]) -> bytes:
 def unpack_dead(data: bytes) -> dict[bytes, np.ndarray]:
     """Inverse of :func:`pack_dead`: sorted row numbers by batch."""
     return {b: np.frombuffer(rows, "<i8") for b, rows in msgpack.unpackb(data)} if data else {}
+
+
+def pack_votes(votes: Iterable[Vote]) -> bytes:
+    """Votes on one change, in one canonical form."""
+    return bytes(msgpack.packb(sorted([v.server, v.incarnation, v.commit] for v in votes)))
+
+
+def unpack_votes(data: bytes) -> list[Vote]:
+    """Inverse of :func:`pack_votes`; none of an empty string."""
+    return [Vote(*v) for v in msgpack.unpackb(data)] if data else []
 
 
 def snapshot_hash(owners: list[tuple[bytes, int, bytes]]) -> bytes:

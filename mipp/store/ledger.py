@@ -18,7 +18,7 @@ import msgpack
 
 from ..crypto.schedule import random_bytes
 from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, OutOfRangeError, StoreError
-from ..rpc.chain import Vote, next_view, unpack_dead
+from ..rpc.chain import Vote, next_view, pack_votes, unpack_dead, unpack_votes
 from . import changes as rules
 from .catalog import Catalog
 
@@ -274,7 +274,7 @@ class Ledger:
                 db.execute(
                     "UPDATE changes SET state=?, position=?, view=?, commit_hash=?, commit_frames=?, votes=? "
                     "WHERE owner=? AND op=?",
-                    (rules.ACCEPTED, commit.position, commit.view, commit.hash, commit.frames, _pack([mine]),
+                    (rules.ACCEPTED, commit.position, commit.view, commit.hash, commit.frames, pack_votes([mine]),
                      commit.owner, commit.op),
                 )  # fmt: skip
                 return mine, counter
@@ -336,7 +336,7 @@ class Ledger:
             for vote, counter in given:
                 self._meet(db, vote.server, vote.incarnation, counter, proofs.get(vote.server, b""))
                 seen[vote.server] = max(seen.get(vote.server, 0), vote.incarnation)
-            known = {*_unpack(row.votes), *(v for v, _ in given)}
+            known = {*unpack_votes(row.votes), *(v for v, _ in given)}
             if row.state != rules.ACCEPTED:
                 # a peer that refused for ever decides, whatever is missing here
                 if not rules.refusals(known, seen):
@@ -351,7 +351,7 @@ class Ledger:
                     gone = self._apply(db, commit, msgpack.unpackb(row.record, strict_map_key=False))
                     db.execute(
                         "UPDATE changes SET state=?, record=x'', votes=? WHERE owner=? AND op=?",
-                        (state, _pack(known), owner, op),
+                        (state, pack_votes(known), owner, op),
                     )
                     # the newest certificate proves what came before it
                     db.execute(
@@ -362,7 +362,7 @@ class Ledger:
                 elif state == rules.ABORTED:
                     gone = self._abort(db, owner, op, row)
                 else:
-                    db.execute("UPDATE changes SET votes=? WHERE owner=? AND op=?", (_pack(known), owner, op))
+                    db.execute("UPDATE changes SET votes=? WHERE owner=? AND op=?", (pack_votes(known), owner, op))
         with self._lock:
             self._deadlines.pop((owner, op), None)
         self.drop(gone)
@@ -413,8 +413,8 @@ class Ledger:
             for owner, op, votes in db.execute(
                 "SELECT owner, op, votes FROM changes WHERE state='accepted' AND votes<>x''"
             ).fetchall():
-                left = rules.valid_after_restore(_unpack(votes), server, incarnation)
-                db.execute("UPDATE changes SET votes=? WHERE owner=? AND op=?", (_pack(left), owner, op))
+                left = rules.valid_after_restore(unpack_votes(votes), server, incarnation)
+                db.execute("UPDATE changes SET votes=? WHERE owner=? AND op=?", (pack_votes(left), owner, op))
 
     def peers(self) -> dict[int, tuple[int, int]]:
         """Highest incarnation and counter known of each peer."""
@@ -502,11 +502,3 @@ class _Row:
 def record_files(record: dict[str, Any]) -> list[str]:
     """Files that a prepared change's record names."""
     return [record[key]["file"] for key in ("share", "pack") if record.get(key)]
-
-
-def _pack(votes: Iterable[Vote]) -> bytes:
-    return bytes(msgpack.packb(sorted([v.server, v.incarnation, v.commit] for v in votes)))
-
-
-def _unpack(data: bytes) -> list[Vote]:
-    return [Vote(*v) for v in msgpack.unpackb(data)] if data else []

@@ -102,8 +102,10 @@ def test_only_the_owners_that_are_asked_for_are_opened(world, monkeypatch):
     reopened(world)
     opened = []
     for server in world.deployment.servers.values():
-        real = server.store._new_view
-        monkeypatch.setattr(server.store, "_new_view", lambda o, old, real=real: (opened.append(o), real(o, old))[1])
+        real = server.store.views._new_view
+        monkeypatch.setattr(
+            server.store.views, "_new_view", lambda o, old, real=real: (opened.append(o), real(o, old))[1]
+        )
     assert world.user.search(QUERY, 30, owners="berta").hits
     assert set(opened) == {berta.id}
     world.user.fetch([h for h in world.user.search(QUERY, 30, owners="berta").hits if h.row < 15][:2])

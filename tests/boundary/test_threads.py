@@ -13,6 +13,7 @@ import pytest
 
 from mipp import cpu, ring
 from mipp._native import _core
+from mipp.errors import DTypeError, ParameterError
 from mipp.paillier import decrypt, encrypt, generate_keypair
 from tests.boundary.test_cpu import python
 
@@ -199,3 +200,25 @@ assert (ring.matmul(ones, ones, threads=1) == 3).all()
     assert (
         python(code, MIPP_NUM_THREADS=value).splitlines() == ["MIPP_NUM_THREADS must be an integer from 1 to 1024"] * 2
     )
+
+
+ONES = np.ones((2, 8), np.uint32)
+BY_FAMILY = {
+    "ring": lambda threads: _core.ring_matmul(ONES, ONES, None, threads),
+    "prf": lambda threads: _core.hkdf_expand_batch(bytes(32), np.zeros((1, 3), np.uint8), threads),
+    "galois": lambda threads: _core.reconstruct([ONES], np.zeros((2, 8), np.int64), threads),
+    "compare": lambda threads: _core.prf_words(bytes(32), np.zeros(8, np.uint64), threads),
+    "bigint": lambda threads: _core.Modulus(np.array([7], np.uint64)).mul(*np.ones((2, 1, 1), np.uint64), threads),
+}
+
+
+@pytest.mark.parametrize("family", BY_FAMILY)
+def test_every_family_takes_the_same_numbers_of_threads(family):
+    """None and 0 are the default, as in the C interface."""
+    call = BY_FAMILY[family]
+    for threads in (None, 0, 1, 2, 1024, np.int64(3)):
+        call(threads)
+    for error, wrong in ((ParameterError, (-1, 1025, 2**70)), (DTypeError, (True, "2", 1.0))):
+        for threads in wrong:
+            with pytest.raises(error):
+                call(threads)

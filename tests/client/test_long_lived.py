@@ -40,7 +40,7 @@ def _new(user):
     return fresh
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_user_that_stays_sees_what_a_new_one_sees(deployment, seed):
     choose = random.Random(seed)
     user = deployment.create_user("u")

@@ -1,4 +1,4 @@
-"""Indexes on disk: one file, a folder, what a crash leaves, and what is refused."""
+"""Indexes on disk: one file, a folder, crashes, and refused files."""
 
 import copy
 import gc
@@ -333,7 +333,7 @@ def test_threads_take_turns():
     assert not wrong and index.ntotal == 74
 
 
-def test_a_deployment_that_was_not_finished_is_made_anew(tmp_path):
+def test_a_deployment_that_was_not_finished_is_made_again(tmp_path):
     faiss.IndexFlatL2(D, folder=tmp_path / "home").close()
     (tmp_path / "home" / "deployment" / "servers").mkdir(parents=True)
     index = faiss.open_index(tmp_path / "home")

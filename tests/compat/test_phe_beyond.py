@@ -1,4 +1,4 @@
-"""What the drop-in has beyond phe: batches, inner products, numpy operands, and the way over and back."""
+"""Beyond phe: batches, inner products, numpy operands, and conversion to phe and back."""
 
 import gmpy2
 import numpy as np

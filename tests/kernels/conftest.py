@@ -1,4 +1,8 @@
-"""``tier``: every kernel level as itself; skipped where the machine lacks it."""
+"""``tier``: every kernel tier of a family as itself; skipped where the machine lacks its level.
+
+The families' usual tiers are those below. A module of a family that has others makes its own:
+``tier = tier_fixture("portable", "avx512")``.
+"""
 
 import pytest
 
@@ -17,5 +21,3 @@ def tier_fixture(*levels):
 
 
 tier = tier_fixture("portable", "avx2", "avx512")
-#: for families that have an amx tier
-tier_to_amx = tier_fixture("portable", "avx2", "avx512", "amx")

@@ -5,12 +5,12 @@ import pytest
 
 from mipp import cpu, ring
 from mipp._native import _core
-from tests.kernels.conftest import tier_to_amx
+from tests.kernels.conftest import tier_fixture
 from tests.kernels.test_prf import KEY, make_infos, run_matmul
 from tests.kernels.test_ring import DTYPES, words
 from tests.reference import ring as oracle
 
-tier = tier_to_amx
+tier = tier_fixture("portable", "avx2", "avx512", "amx")
 # of columns: around the tiles of every tier, and where few columns end
 COLUMNS = [4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 23, 24, 25, 31, 32, 33, 48, 63, 64, 65, 70]
 

@@ -73,21 +73,6 @@ def test_plane_errors():
         (ParameterError, {"words": both[0], "planes": both[:, :8].copy().reshape(10, 8), "first_bit": 60}),
         (ParameterError, {"words": both.reshape(-1)[:512], "planes": both.reshape(-1)[:80].reshape(10, 8)}),
     ])  # fmt: skip
-    fails(_core.unslice_bits, {"planes": u64(*shape), "words": u64(70), "threads": 1}, [
-        *wrong_words("planes", shape),
-        *[c for c in wrong_out("words", (70,)) if c[1]["words"] is None or c[1]["words"].shape != (78,)],
-        (ShapeError, {"planes": u64(65, 8)}),
-        (ShapeError, {"words": u64(600)}),
-        (ParameterError, {"planes": both.reshape(-1)[:80].reshape(10, 8), "words": both.reshape(-1)[60:130]}),
-    ])  # fmt: skip
-    x = u64(12)
-    fails(_core.xor_planes, {"a": u64(4, 8), "b": u64(4, 8), "out": u64(4, 8), "threads": 1}, [
-        *wrong_words("a", (4, 8)),
-        *wrong_words("b", (4, 8)),
-        *wrong_out("out", (4, 8)),
-        (ParameterError, {"a": x[:8], "b": u64(8), "out": x[4:]}),
-        (ParameterError, {"b": x[:8], "a": u64(8), "out": x[4:]}),
-    ])  # fmt: skip
     for n in (-1, 129):
         with pytest.raises(ParameterError):
             _core.count_bits(u64(2), n)
@@ -184,16 +169,6 @@ def test_shuffle_errors():
     overlaps = [
         (ParameterError, {"out": x, "perm": x.view(np.uint32)[3:9]}),
     ]
-    good = {"words": u64(6), "perm": index(*range(6)), "out": u64(6), "threads": 1}
-    fails(_core.permute, good, [
-        *[c for c in wrong_out("words", (6,)) if c[0] is DTypeError],
-        *wrong_out("out", (6,)),
-        *wrong_index,
-        *overlaps,
-        (ShapeError, {"words": u64(6, 1)}),
-        (ParameterError, {"words": u64(0)}),
-        (ParameterError, {"words": x, "out": x}),
-    ])  # fmt: skip
     good = {"x": u64(6), "y": u64(6), "perm": index(*range(6)), "key_before": KEYS[0], "sign_before": 1,
             "key_after": KEYS[1], "sign_after": -1, "out": u64(6), "threads": 1}  # fmt: skip
     fails(_core.shuffle_pass, good, [

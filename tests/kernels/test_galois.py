@@ -228,12 +228,10 @@ def split(rng, scores, dtype, count=3):
 
 def check_top_k(scores, answers, k, threads):
     rows, values = _core.reconstruct_top_k_var(answers, k, threads)
-    again = _core.top_k_var(scores, k, threads)
     for b, row in enumerate(scores):
         expected = np.lexsort((np.arange(len(row)), -row.astype(object)))[:k] if len(row) < 300 else _best(row, k)
         assert rows[b].tolist() == list(expected)
         assert values[b].tolist() == row[list(expected)].tolist()
-    assert np.array_equal(rows, again[0]) and np.array_equal(values, again[1])
     assert rows.dtype == values.dtype == np.int64
 
 
@@ -277,7 +275,7 @@ def test_top_k_of_hard_orders(tier, shape, rng):
 
 
 def test_top_k_of_no_queries(tier):
-    rows, scores = _core.top_k_var(np.zeros((0, 4), np.int64), 2)
+    rows, scores = _core.reconstruct_top_k_var([np.zeros((0, 4), np.uint64)], 2)
     assert rows.shape == scores.shape == (0, 2)
 
 
@@ -510,12 +508,4 @@ def test_answer_errors():
         *bad_k,
         (ShapeError, {"answers": [u32(2, 0)], "k": 1}),
         (ShapeError, {"answers": [u32(4)]}),
-    ])  # fmt: skip
-    fails(_core.top_k_var, {"scores": np.zeros((2, 4), np.int64), "k": 4, "threads": 1}, [
-        *bad_k,
-        (DTypeError, {"scores": np.zeros((2, 4), np.uint64)}),
-        (DTypeError, {"scores": [[1, 2, 3, 4]]}),
-        (ShapeError, {"scores": np.zeros(4, np.int64)}),
-        (ShapeError, {"scores": np.zeros((2, 0), np.int64), "k": 1}),
-        (ShapeError, {"scores": np.zeros((4, 2), np.int64).T, "k": 1}),
     ])  # fmt: skip

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mipp import cpu, ring
 from mipp.errors import DTypeError, ParameterError, ShapeError
-from tests.kernels.conftest import tier_to_amx
+from tests.kernels.conftest import tier_fixture
 from tests.reference import ring as oracle
 
-tier = tier_to_amx
+tier = tier_fixture("portable", "avx2", "avx512", "amx")
 DTYPES = [np.uint16, np.uint32, np.uint64]
 WIDTHS = [*range(1, 71), 127, 128, 129, 130]
 
@@ -196,23 +196,6 @@ def test_inputs_may_lie_between_the_rows_of_out():
     memory = np.ones(40, U32)
     rows, out = memory[10:18].reshape(2, 4), memory[:40].reshape(2, 20)[:, :2]
     assert np.array_equal(ring.matmul(rows, np.ones((2, 4), U32), out=out), np.full((2, 2), 4))
-
-
-@pytest.mark.parametrize(
-    ("threads", "error"),
-    [
-        (0, ParameterError),
-        (-1, ParameterError),
-        (1025, ParameterError),
-        (2**70, ParameterError),
-        (True, DTypeError),
-        ("2", DTypeError),
-        (1.0, DTypeError),
-    ],
-)
-def test_wrong_threads(threads, error):
-    with pytest.raises(error):
-        ring.matmul(np.ones((3, 4), U32), np.ones((2, 4), U32), threads=threads)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 1000), (2, 0), (0, 4)])

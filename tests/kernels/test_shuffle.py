@@ -65,19 +65,10 @@ def test_shuffle_by_threads(tier, rng):
     _core.prf_words(KEYS[1], after, 1)
     for threads in (*THREADS, 0, None):
         out = empty(n)
-        _core.permute(x, perm, out, threads)
+        _core.shuffle_pass(x, None, perm, None, 0, None, 0, out, threads)
         assert np.array_equal(out, x[perm])
         _core.shuffle_pass(x, y, perm, KEYS[0], -1, KEYS[1], 1, out, threads)
         assert np.array_equal(out, (x + y - before)[perm] + after)
-
-
-def test_permute_some(rng):
-    """An index may also be a sample, with repeats."""
-    x, out = words(rng, 300), empty(50)
-    index = rng.integers(0, 300, 50, dtype=np.uint32)
-    _core.permute(x, index, out, 1)
-    assert np.array_equal(out, x[index])
-    _core.permute(x, index[:0], out[:0], 1)
 
 
 def test_large_sums_of_a_pass(rng):

@@ -12,7 +12,7 @@ from mipp.mpc.comparison import combine_matches, threshold
 from mipp.mpc.cost import threshold_cost, top_k_cost
 from mipp.mpc.query_proof import Summand, commitment, proof_bytes, verified
 from mipp.mpc.session import Party, Public
-from mipp.mpc.topk import combine_top_k, maximum, top_k
+from mipp.mpc.topk import combine_top_k, top_k
 from tests.mpc.parties import HEADER, SNAPSHOT, recorded, run, share
 from tests.mpc.ranged import ENCODINGS, Ranged
 from tests.mpc.test_cost import counted, exactly
@@ -325,7 +325,7 @@ def test_costs_with_the_check(batch):
         assert c.payload["check"] == 80 * of.queries.proof_bits // 8
 
 
-def test_the_maximum_is_checked_as_well():
+def test_the_best_row_alone_is_checked_as_well():
     of = Ranged(ENCODINGS["cosine"])
     queries = queries_of(of, 1)
     columns, proof = of.columns(queries), of.prove(queries)
@@ -335,7 +335,7 @@ def test_the_maximum_is_checked_as_well():
 
         def task(party, given=given):
             zero = of.relations(party.index, given, columns)
-            return maximum(party, shares[party.index], public, zero=zero)
+            return top_k(party, shares[party.index], 1, public, zero=zero)
 
         if right:
             assert combine_top_k(run(task), public)[0].tolist() == [[199]]

@@ -18,7 +18,7 @@ from mipp.errors import (
 )
 from mipp.mpc import ideal, topk
 from mipp.mpc.quickselect import Quickselect
-from mipp.mpc.topk import combine_top_k, maximum, top_k
+from mipp.mpc.topk import combine_top_k, top_k
 from tests.mpc.parties import public, run, share
 
 RNG = np.random.default_rng(8)
@@ -85,10 +85,10 @@ def test_batches_share_rounds():
     best(RNG.integers(-100, 101, (7, 400)), 4, public(400))
 
 
-def test_maximum():
+def test_the_best_row_alone():
     scores = RNG.integers(-100, 101, (3, 50))
     shares = share(scores, np.uint32, RNG)
-    rows, values = combine_top_k(run(lambda p: maximum(p, shares[p.index], public(50))), public(50))
+    rows, values = combine_top_k(run(lambda p: top_k(p, shares[p.index], 1, public(50))), public(50))
     assert rows[:, 0].tolist() == scores.argmax(axis=1).tolist()
     assert values[:, 0].tolist() == scores.max(axis=1).tolist()
 

@@ -412,6 +412,7 @@ def test_all_interleavings_of_larger_worlds(world):
     print(f"{len(check(world).states)} states")
 
 
+@pytest.mark.slow
 def test_owners_are_independent():
     """Two owners' chains together reach exactly all pairs of what each reaches alone: neither holds up the other."""
     alone = [check(World(ops)).states for ops in ((A, B), (Op(0, ()),))]

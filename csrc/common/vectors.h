@@ -5,9 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef MIPP_X86
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -41,12 +38,8 @@ struct Vec {
     static inline void store(Word* p, Type v) { memcpy(p, &v, sizeof v); }
 };
 
-inline size_t min_of(size_t a, size_t b) { return a < b ? a : b; }
+using Words = Vec<uint64_t>;
 
-// Widened by hand: a product of two 16-bit words promoted to int can overflow.
-template <class Word>
-inline Word product(Word x, Word y) {
-    return static_cast<Word>(static_cast<uint64_t>(x) * y);
-}
+inline size_t min_of(size_t a, size_t b) { return a < b ? a : b; }
 
 }  // namespace
