@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -206,7 +206,7 @@ def collected_warnings() -> Iterator[None]:
             click.echo(f"mipp: a library warned ({said}); PYTHONWARNINGS=default shows the texts", err=True)
 
 
-def show(data: dict[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
+def show(data: Mapping[str, Any], as_json: bool, lines: Callable[[], list[str]]) -> None:
     """Print ``data`` as JSON, or the lines for a person."""
     if as_json:
         click.echo(json.dumps(data))

@@ -14,6 +14,7 @@ from ..client.user import User
 from ..deployment import Deployment
 from ..errors import ImageError, ParameterError
 from ..io.files import replace_whole
+from ..schemes.base import SearchCost
 from .common import (
     deployment_option,
     json_option,
@@ -228,7 +229,7 @@ def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
     return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}"
 
 
-def _cost_lines(cost: dict[str, Any]) -> list[str]:
+def _cost_lines(cost: SearchCost) -> list[str]:
     user = cost["user"]
     lines = [
         f"ranking {cost['ranking']} over {cost['images']} images",
