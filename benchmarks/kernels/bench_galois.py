@@ -1,7 +1,7 @@
 """Sharing kernels against numpy with `cryptography`'s keystream (shares) and numpy alone (scores, top-k).
 
 ``pytest benchmarks/kernels/bench_galois.py --benchmark-enable``. Rows are random and every page is touched; ``fresh``
-allocates the shares anew each time, as an owner does, and so pays for their pages. ``MIPP_BENCH_ROWS`` sets another
+allocates the shares each time, as an owner does, and so pays for their pages. ``MIPP_BENCH_ROWS`` sets another
 number of rows for a quick run, ``MIPP_CPU`` another level. ``bench_*_ratio`` time both sides in turn and give the
 median of paired ratios, ours / baseline.
 """

@@ -1,4 +1,4 @@
-// Shares of rows, columns of queries, and scores from answers. Formulas: README.md. Words are of 16, 32 or 64 bits
+// Shares of rows, query shares, and scores from score shares. Formulas: README.md. Words are of 16, 32 or 64 bits
 // (`bits`); all sums wrap. Matrices are public; rows, keystream, shares and answers may be secret: only the functions
 // that end in _var let time depend on them.
 #pragma once

@@ -1,5 +1,5 @@
 // Keystream rows times columns. For few columns the keystream never leaves the registers: AES and the product share
-// them, so that a key server's product costs what its AES costs.
+// them, so that a key centre's product costs what its AES costs.
 #include "../common/lane_sums.h"
 #include "aes_vaes.h"
 

@@ -32,7 +32,7 @@ def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
     if found.version != config.descriptor_version:
         raise DeploymentError(
             f"this index holds {config.descriptor} of version {config.descriptor_version}, this program makes version "
-            f"{found.version}; features of both are not comparable: make the index anew"
+            f"{found.version}; features of both are not comparable: make a new index"
         )
     return found
 

@@ -84,7 +84,7 @@ def test_only_what_includes_a_changed_header_is_compiled_and_all_is_linked(tmp_p
     # a header that is included only through another one
     project.write("csrc/one/deep.h", "#pragma once\nconstexpr int deep = 2;\n")
     assert project.build() == {"one_portable"}
-    assert project.value() == "2", "linked anew"
+    assert project.value() == "2", "linked again"
     project.write("csrc/one/unused.h", "#pragma once\n// changed\n")
     assert project.build() == set()
     # an archive never keeps the object of a source that is gone

@@ -103,7 +103,7 @@ def test_answers_to_some_rows_are_their_part_of_the_whole_answer(collection):
     assert np.array_equal(signed, collection.scores(queries))
 
 
-def test_another_header_masks_the_same_rows_anew(collection):
+def test_another_header_masks_the_same_rows_again(collection):
     user, queries = collection.user, vectors(3, seed=7)
     one, other = (prepared(collection, queries) for _ in range(2))
     for server, part in words(user._querier.send(one, range(10, 60))).items():

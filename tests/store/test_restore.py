@@ -262,7 +262,7 @@ def rows_in(home, sql):
 
 @pytest.mark.parametrize("step", STEPS[3:-1])
 def test_all_servers_are_restored(past, tmp_path, step):
-    """Nobody knows what was revoked or counted since: grants are suspended until their owners sign them anew."""
+    """Nobody knows what was revoked or counted since: grants are suspended until their owners sign them again."""
     folder = put_back(past, tmp_path / "d", dict.fromkeys(SERVERS, step))
     with mipp.Deployment.open(folder, threads=1) as deployment:
         assert deployment.status()["servers_agree"]

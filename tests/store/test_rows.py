@@ -106,7 +106,7 @@ def test_rows_of_batches_that_are_gone_leave_memory(wide):
     user.search(query, 5, ranking="user")
     view = store.view(owner.id)
     assert sorted(b.rows for b in view.batches) == [20] * 8 + [60] and held_bytes(view) <= stored_bytes(view) * 1.06
-    # one batch in the middle is rewritten: its neighbours stay, or are joined anew, without it
+    # one batch in the middle is rewritten: its neighbours stay, or are joined again, without it
     owner.delete(ids[17][:3])
     owner.compact(merge_below=1)
     user.search(query, 5, ranking="user")
