@@ -1,4 +1,4 @@
-"""Where a server's products run. ``cpu`` is this process; what a backend must do is in ``base.py``."""
+"""Where a server's products run. ``cpu`` is this process; the interface of a backend is in ``base.py``."""
 
 from .base import Backend, Keystream, Rows, Segment
 from .cpu import CpuBackend

@@ -1,4 +1,4 @@
-"""What a backend must do: multiply rows that it holds by query shares."""
+"""Interface of a backend: it loads rows and multiplies them by query shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: the deployment's folder, passphrases, output, progress, one-line errors."""
+"""Shared by all commands: the deployment's folder, passphrases, output, progress, one-line errors."""
 
 from __future__ import annotations
 
@@ -164,14 +164,14 @@ def new_passphrase(wanted: bool) -> str | None:
 
 
 def unprotected(passphrase: str | None, what: str) -> list[str]:
-    """What a person should know who made a key file without a passphrase."""
+    """Warning for a person who made a key file without a passphrase."""
     return (
         [] if passphrase else [f"no passphrase: whoever reads this file has {what} (mode 0600; --passphrase seals it)"]
     )
 
 
 def own_text(file: str, text: str) -> str:
-    """What is wrong with a file, without the file's name in front: the line that says it begins with that."""
+    """The fault of a file, without the file's name in front: the line that says it begins with that."""
     for name in (file, Path(file).name):
         text = text.removeprefix(f"{name}: ")
     return text

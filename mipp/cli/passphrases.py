@@ -71,7 +71,7 @@ def given_passphrase() -> str | None:
 
 
 def passphrase_file() -> str | None:
-    """What ``--passphrase-file`` names, or None."""
+    """The passphrase in the file that ``--passphrase-file`` names, or None."""
     return _named(_OLD)
 
 

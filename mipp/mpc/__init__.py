@@ -1,1 +1,1 @@
-"""What servers say among themselves: comparison, ranking, range certificates on secret shares."""
+"""Protocols among servers: comparison, ranking, range certificates on secret shares."""

@@ -46,7 +46,7 @@ _DEALER = 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """What all three servers know of the rows to be certified, and must agree on.
+    """Public facts of the rows to be certified, on which all three servers must agree.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def _named(
 
 
 def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndarray:
-    """What this server multiplies groups of its words by: projections of the row, then of what must be zero."""
+    """Factors for groups of this server's words: projections of the row, then of sums that must be zero."""
     size, dtype = rule.group * rule.width, RING_DTYPES[rule.ring_bits]
     coins = party.coins(f"projections {purpose}", PROJECTIONS * (-(-size // 4)))
     two = np.unpackbits(coins.reshape(PROJECTIONS, -1), axis=1, count=2 * size).reshape(PROJECTIONS, size, 2)

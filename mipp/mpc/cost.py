@@ -1,4 +1,4 @@
-"""What a protocol will cost, before anything runs: rounds, payload bytes and frames of each party.
+"""Cost of a protocol before anything runs: rounds, payload bytes and frames of each party.
 
 Exact for the threshold. For top-k the number of comparisons depends on the (uniform) order at the shuffled positions,
 not on the data: ``typical`` is the expected path, ``bound`` a limit that a run exceeds with a chance below one in a
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclasses.dataclass
 class Cost:
-    """Rounds, and by party: payload bytes and frames sent. What servers send to the user is not counted."""
+    """Rounds, and by party: payload bytes and frames sent. Messages of servers to the user are not counted."""
 
     rounds: int = 0
     payload: dict[int, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTIES, 0))

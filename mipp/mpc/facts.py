@@ -30,7 +30,7 @@ def most_rows(config: DeploymentConfig) -> int:
 
 
 def public_facts(config: DeploymentConfig, header_hash: bytes, snapshot: bytes, rows: int) -> Public:
-    """What servers and user agree on for one query; ScoreRangeError when scores could wrap in a comparison.
+    """Facts of one query on which servers and user agree; ScoreRangeError when scores could wrap in a comparison.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def open_scores(shares: Sequence[np.ndarray], public: Public) -> np.ndarray:
 def ranking(
     shares: Sequence[np.ndarray], k: int, public: Public, *, scores: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What :func:`mipp.mpc.topk.combine_top_k` returns: rows (B, k), best first, ties by smaller row; scores."""
+    """The result of :func:`mipp.mpc.topk.combine_top_k`: rows (B, k), best first, ties by smaller row; scores."""
     if not 1 <= k <= public.rows:
         raise ParameterError(f"k must be from 1 to {public.rows}, not {k!r}")
     clear = open_scores(shares, public)
@@ -41,13 +41,13 @@ def ranking(
 
 
 def matches(shares: Sequence[np.ndarray], theta: int | Sequence[int], public: Public) -> np.ndarray:
-    """What :func:`mipp.mpc.comparison.combine_matches` returns: (B, N) bool, score >= theta."""
+    """The result of :func:`mipp.mpc.comparison.combine_matches`: (B, N) bool, score >= theta."""
     clear = open_scores(shares, public)
     return clear >= np.broadcast_to(np.asarray(theta, np.int64).reshape(-1, 1), (len(clear), 1))
 
 
 def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params) -> np.ndarray:
-    """What :func:`mipp.mpc.certificate.certify_rows` finds, from all three servers' words (N, D)."""
+    """The rows that :func:`mipp.mpc.certificate.certify_rows` refuses, from all three servers' words (N, D)."""
     clear = _mapped([words[1], words[2]], constants.row_weights(params))
     apart = _mapped([words[i] for i in PARTIES], constants.row_degree_matrices(params))
     return np.flatnonzero(rule.failing(_signed(clear)) | apart.any(axis=1))

@@ -1,4 +1,4 @@
-"""What one party computes alone: the native kernels of ``csrc/compare``, with outputs allocated here.
+"""Local steps of one party: the native kernels of ``csrc/compare``, with outputs allocated here.
 
 Planes: uint64 (width, W), W = ``plane_words(n)``; bit i % 64 of planes[b, i // 64] is bit b of value i. Masks are
 AES-256-CTR keystream under keys of one step. Nothing here sends anything.

@@ -42,7 +42,7 @@ _GREETING = struct.Struct("<4sBB32s")
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What precedes a payload: ``kind`` (one of KINDS), sender, receiver, step, session (16 bytes), payload length."""
+    """Header of a payload: ``kind`` (one of KINDS), sender, receiver, step, session (16 bytes), payload length."""
 
     kind: str
     sender: int

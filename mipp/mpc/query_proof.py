@@ -75,7 +75,7 @@ def held_by(server: int) -> tuple[int, int]:
 
 
 def pack(proof: Mapping[int, Summand], server: int) -> tuple[bytes, np.ndarray]:
-    """What a server is sent of a proof: the seeds of its two summands, and the words of the third if it has that."""
+    """The part of a proof for one server: the seeds of its two summands, and the words of the third if it has that."""
     numbers = held_by(server)
     words = proof[3].words
     return b"".join(proof[n].seed for n in numbers), words if 3 in numbers else words[:0, :0]
@@ -93,7 +93,7 @@ def unpack(server: int, seeds: bytes, words: np.ndarray) -> dict[int, Summand]:
 
 
 def commitment(number: int, summand: Summand) -> bytes:
-    """What the header says of summand ``number``: 32 bytes that hide it."""
+    """Commitment to summand ``number`` in the header: 32 bytes that hide it."""
     head = b"mipp v1 proof" + bytes([number]) + summand.seed
     return hashlib.sha256(head + np.ascontiguousarray(summand.words).tobytes()).digest()
 

@@ -139,7 +139,7 @@ class Quickselect:
         self._segments = after
 
     def _learn(self, s: _Segment, bits: np.ndarray, wanted: int) -> list[_Segment]:
-        """What one answer makes of a segment of which the first ``wanted`` members are needed."""
+        """The segments that one answer splits a segment into, of which the first ``wanted`` members are needed."""
         if s.pivot >= 0:
             return self._split(s, bits)
         if s.size > SMALL and (cross := cross_size(s.size)):

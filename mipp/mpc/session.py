@@ -52,7 +52,7 @@ MAX_ROWS = 1 << 31
 
 @dataclasses.dataclass(frozen=True)
 class Public:
-    """What all three servers and the user know and must agree on.
+    """Public facts of one query, on which all three servers and the user must agree.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Public:
 
 @dataclasses.dataclass
 class Counters:
-    """What one party sent: payload bytes by message kind, frames, and rounds (also those in which it sent nothing)."""
+    """Counts of one party: payload bytes by message kind, frames, and rounds (also those in which it sent nothing)."""
 
     payload: Counter[str] = dataclasses.field(default_factory=Counter)
     frames: int = 0

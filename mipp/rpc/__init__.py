@@ -1,1 +1,1 @@
-"""What clients and servers say to each other: wire format, messages, limits, the description of a deployment."""
+"""Messages between clients and servers: wire format, messages, limits, the description of a deployment."""

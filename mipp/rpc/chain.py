@@ -34,7 +34,7 @@ NO_SHARE = bytes(32)
 
 @dataclass(frozen=True)
 class Content:
-    """What a change does. ``dead``: deleted rows by batch (:func:`pack_dead`); ``replaces``: ids of merged batches."""
+    """Effect of a change. ``dead``: deleted rows by batch (:func:`pack_dead`); ``replaces``: ids of merged batches."""
 
     rows: int = 0
     dim: int = 0
@@ -44,7 +44,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Vote:
-    """What one server said about one change: ``commit`` is the accepted COMMIT's hash, or empty for "never"."""
+    """Vote of one server on one change: ``commit`` is the accepted COMMIT's hash, or empty for "never"."""
 
     server: int
     incarnation: int
@@ -56,13 +56,13 @@ class Vote:
 
 
 def vote_bytes(deployment: bytes, owner: bytes, op: bytes, vote: Vote, counter: int) -> bytes:
-    """What a server signs for a vote; every part has a fixed length."""
+    """Bytes that a server signs for a vote; every part has a fixed length."""
     numbers = vote.server.to_bytes(1, "big") + vote.incarnation.to_bytes(8, "big") + counter.to_bytes(8, "big")
     return b"mipp v2 vote" + deployment + owner + op + numbers + (vote.commit or bytes(32))
 
 
 def restart_bytes(deployment: bytes, server: int, incarnation: int) -> bytes:
-    """What a server signs when it was restored from a backup and begins a new incarnation."""
+    """Bytes that a server signs when it was restored from a backup and begins a new incarnation."""
     return b"mipp v2 restart" + deployment + server.to_bytes(1, "big") + incarnation.to_bytes(8, "big")
 
 

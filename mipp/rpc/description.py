@@ -1,4 +1,4 @@
-"""What every party knows of a deployment: public."""
+"""Public description of a deployment, known to every party."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ class DeploymentConfig:
 
     @functools.cached_property
     def row_rule(self) -> RowRule:
-        """What rows must keep; ScoreRangeError if servers cannot check it."""
+        """Bounds that rows must keep; ScoreRangeError if servers cannot check it."""
         return row_rule(self.encoding, self.params.padded(self.encoding.encoded_dim))
 
     @functools.cached_property
     def query_rule(self) -> QueryRule:
-        """What queries must keep; ScoreRangeError if servers cannot check it."""
+        """Bounds that queries must keep; ScoreRangeError if servers cannot check it."""
         return query_rule(self.encoding, self.params.padded(self.encoding.encoded_dim))
 
     @property

@@ -90,7 +90,7 @@ class PeerRestored:
 
 @message
 class Handover:
-    """What a restored server takes over from a peer.
+    """State that a restored server takes over from a peer.
 
     epoch: of grants. gone: an encoded ``Keys`` for each owner that was forgotten. signed: forgets, registrations and
     grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
@@ -144,7 +144,7 @@ class CertifyBatch:
 
 @message
 class CollectBatch:
-    """What became of :class:`CertifyBatch` that was answered with Pending."""
+    """Asks for the outcome of a :class:`CertifyBatch` that was answered with Pending."""
 
     owner: bytes
     batch: bytes
@@ -191,7 +191,7 @@ class StatusRequest:
 
 @message
 class Status:
-    """What a server holds: parallel lists per owner (image_bytes too), per user, per batch.
+    """Status of a server: parallel lists per owner (image_bytes too), per user, per batch.
 
     positions, views: head of each owner's chain. out_of_range: queries of each user that were beyond the bounds.
     unranked: 1 for each batch that the servers do not rank.

@@ -1,4 +1,4 @@
-"""How a query is hidden, answered and opened: one file a scheme. What a scheme must do is in ``base.py``.
+"""How a query is hidden, answered and opened: one file a scheme. The interface is in ``base.py``.
 
 A new scheme is a new file here, and its name in the table below; nothing else in the package asks which scheme it is.
 """

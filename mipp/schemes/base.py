@@ -1,4 +1,4 @@
-"""What a scheme is: the interface that clients, servers and deployments use.
+"""Interface of a scheme, as clients, servers and deployments use.
 
 A scheme says how many servers there are, how a query is hidden from them, what each computes, and how the user opens
 the scores. It has one object for the facts that all parties know (:class:`Scheme`), one at a user
@@ -93,7 +93,7 @@ class UserScheme(ABC):
 
     @abstractmethod
     def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
-        """What each server gets of encoded queries (B, encoded_dim): tells no server anything of them.
+        """Hide encoded queries (B, encoded_dim): the query share of each server, which tells it nothing of them.
 
         ParameterError for queries that the scheme cannot carry.
         """

@@ -1,4 +1,4 @@
-"""What every handler of a server stands on: configuration, keys, store, grants in force, limits of each party.
+"""Base of all handlers of a server: configuration, keys, store, grants in force, limits of each party.
 
 Handlers are functions of a :class:`ServerBase` and a :class:`Request`; ``server.py`` has the table of all of them.
 """
@@ -157,7 +157,10 @@ class ServerBase(ABC):
 
     @abstractmethod
     def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
-        """What gives this server's words (n, D) of rows of a batch, by original numbers: stored, or keystream."""
+        """A function that gives this server's words (n, D) of rows of a batch, by original numbers.
+
+        Stored words at a cloud, keystream at the key centre.
+        """
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class ServerBase(ABC):
         return signing.sign_raw(self._sign_key, data)
 
     def unseal(self, owner: bytes, sealed: bytes) -> bytes:
-        """What an owner sealed to this server: its key and image part, or its image part; secret."""
+        """Secrets that an owner sealed to this server: its key and image part, or its image part; secret."""
         secret = box.open_sealed(self._box_key, sealed, owner_seal_info(self.config.id, owner, self.index))
         if len(secret) != (32 if self.has_shares else 64):
             raise MessageError("sealed owner secrets of the wrong length")

@@ -103,7 +103,7 @@ def _admission(server: ServerBase) -> Admission:
 
 
 def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
-    """What the servers call one test: 32 bytes, of the owner and the id, which stands for one content for ever."""
+    """Name of one test among the servers: 32 bytes, of the owner and the id, which stands for one content for ever."""
     return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
 
 
@@ -120,7 +120,7 @@ def _visible(server: ServerBase, msg: pm.CertifyBatch) -> tuple[BatchView, bytes
 
 @dataclass(frozen=True)
 class _Rows:
-    """What one test is about: a batch, which rows of it (original numbers), and the state that this is of."""
+    """Subject of one test: a batch, which rows of it (original numbers), and the state that this is of."""
 
     batch: BatchView
     live: np.ndarray

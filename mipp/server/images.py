@@ -130,7 +130,7 @@ def image_files(store: ServerStore, images: Sequence[Located | MippError]) -> li
 
 
 def _guarded(read: Callable[[bytes, bytes, int], T], image: Located | MippError) -> T | MippError:
-    """What ``read`` gives for an image; its typed error, without the paths of this server, if it fails."""
+    """Result of ``read`` for an image; its typed error, without the paths of this server, if it fails."""
     if isinstance(image, MippError):
         return image
     try:

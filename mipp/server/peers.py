@@ -161,7 +161,7 @@ def _longest(chains: list[Chain]) -> list[Chain]:
 
 
 def _facts(chain: Chain) -> list[Any]:
-    """What all servers know of an owner's batches."""
+    """The facts of an owner's batches that all servers know."""
     return [tuple(b[:7]) for b in chain.batches]
 
 

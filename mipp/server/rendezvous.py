@@ -50,7 +50,7 @@ class Ticket(Protocol):
 
 
 class Rendezvous(Protocol):
-    """What a server tells the rendezvous. No method blocks for another server.
+    """Interface of the rendezvous for servers. No method blocks for another server.
 
     Within one attempt a server calls, for each key: ``have`` once, or ``refuse`` once. Only the rendezvous decides
     whether a query starts, so that three servers never differ on it.

@@ -66,7 +66,7 @@ def owner_snapshot(
     store: ServerStore, owner: bytes, trouble: str, grant: bytes, given: m.Grant, *, brief: bool,
     certifies: bool,
 ) -> m.OwnerSnapshot:  # fmt: skip
-    """What a user sees of an owner that granted it something.
+    """State of an owner for a user to whom it granted something.
 
     ``trouble``: why nothing of it can be searched; ``certifies``: whether servers rank certified batches only.
     """

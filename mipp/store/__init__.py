@@ -1,1 +1,1 @@
-"""What one server keeps on disk: a catalog (SQLite) and immutable, checksummed files. See the README of this room."""
+"""Data of one server on disk: a catalog (SQLite) and immutable, checksummed files. See the README of this room."""

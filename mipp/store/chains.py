@@ -18,7 +18,7 @@ __all__ = ["Chain", "Chains"]
 
 @dataclass(frozen=True)
 class Chain:
-    """What a server shows of one owner.
+    """History and state of one owner at a server.
 
     batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, which rows have images) each, in row
         order; a key centre does not know the latter

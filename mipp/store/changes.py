@@ -50,7 +50,7 @@ OPEN = (RESERVED, PREPARED, ACCEPTED)
 def at_commit(
     state: str, accepted: bytes, commit: bytes, position: int, parent: bytes, head: tuple[int, bytes], rival: bool
 ) -> str:
-    """What a server does with a COMMIT.
+    """Decide on a COMMIT.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ SMALL_FILE = 1 << 20
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file is about; the same facts are in the catalog and must agree."""
+    """Facts of a file; the same are in the catalog and must agree."""
 
     params: bytes
     owner: bytes
@@ -115,7 +115,7 @@ def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]
 
 
 def check_file(path: Path, size: int, digest: bytes) -> str | None:
-    """What is wrong with a file, in words that name it, or None. Reads all of it."""
+    """The fault of a file, in words that name it, or None. Reads all of it."""
     try:
         actual = path.stat().st_size
         if actual != size:

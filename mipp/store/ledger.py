@@ -369,7 +369,7 @@ class Ledger:
         return state
 
     def state(self, owner: bytes, op: bytes) -> str:
-        """What became of a change."""
+        """State of a change."""
         row = self.catalog.one("SELECT state FROM changes WHERE owner=? AND op=?", owner, op)
         return rules.NONE if row is None else str(row[0])
 

@@ -39,7 +39,7 @@ class Wanted:
         return self.size < SMALL_FILE and not self.info.generation
 
     def problem(self, error: MippError) -> str:
-        """What is wrong with the file, in words without its path: other parties read them."""
+        """The fault of the file, in words without its path: other parties read them."""
         return str(error).replace(str(self.path), "its file")
 
 
@@ -102,7 +102,7 @@ def _open_large(wanted: Sequence[Wanted], check: bool) -> dict[int, ShareFile | 
 
 
 def _pieces(wanted: Sequence[Wanted], start: int, stop: int) -> list[_Piece]:
-    """What lies together now, and what is new."""
+    """Arrays that lie together now, and those that are new."""
     pieces: list[_Piece] = []
     end = 0  # row of the last piece's array where the next batch lies, if it belongs to it
     for i in range(start, stop):

@@ -1,4 +1,4 @@
-"""Reads what a store holds of an owner into a view, and keeps it until the owner's catalog rows change."""
+"""Reads the batches of an owner into a view, and keeps it until the owner's catalog rows change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Immutable views of what a server holds of one owner; queries keep theirs while the store goes on."""
+"""Immutable views of one owner's batches at a server; queries keep theirs while the store goes on."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class OwnerView:
 
 
 def mask_id(owner: bytes, batch: bytes) -> bytes:
-    """What zero shares name a batch by, 16 bytes.
+    """Name of a batch in zero shares, 16 bytes.
 
     A batch id alone is chosen by its owner, so two owners can have the same, and equal names would give equal masks.
     """
