@@ -396,8 +396,6 @@ void bind_bigint(py::module_& m) {
     py::class_<BigintModulus>(m, "Modulus")
         .def(py::init(&make_modulus), py::arg("modulus"), py::arg("square") = false)
         .def_property_readonly("limbs", &BigintModulus::limbs)
-        .def_property_readonly("root_limbs", &BigintModulus::root_limbs)
-        .def_property_readonly("square", &BigintModulus::square)
         .def("mul", &mul, py::arg("a"), py::arg("b"), py::arg("threads") = py::none())
         .def("product", &product, py::arg("a"), py::arg("threads") = py::none())
         .def("pow", &power, py::arg("base"), py::arg("exponent"), py::arg("exponent_bits"),
@@ -417,7 +415,6 @@ void bind_bigint(py::module_& m) {
              }),
              py::arg("modulus"), py::arg("base"), py::arg("exponent_bits"), py::arg("window") = 0,
              py::arg("threads") = py::none())
-        .def_property_readonly("exponent_bits", [](const FixedBase& f) { return f.fixed->exponent_bits(); })
         .def_property_readonly("table_bytes", [](const FixedBase& f) { return f.fixed->table_bytes(); })
         .def(
             "pow",
