@@ -1,1 +1,1 @@
-"""Owners and users: what runs on their machines."""
+"""Owners and users: the programs that run on their machines."""

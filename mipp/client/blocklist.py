@@ -1,4 +1,4 @@
-"""The owners that a user blocks: a small JSON file that stays with the user; servers never see it."""
+"""List of the owners that a user blocks: a small JSON file that stays with the user; servers never see it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ _FORMAT = {"format": "mipp blocked owners", "version": 1}
 
 
 def read_blocked(path: Path) -> frozenset[bytes]:
-    """Ids of the blocked owners; none if there is no file.
+    """Read the ids of the blocked owners; none if there is no file.
 
-    StoreError for a file that cannot be read: going on would search owners that the user blocked.
+    Raises
+    ------
+    StoreError
+        The file cannot be read or is corrupt. Going on would search owners that the user blocked.
     """
     corrupt = StoreError(f"the list of blocked owners {path} is corrupt; remove it and block the owners again")
     try:
@@ -41,7 +44,7 @@ def read_blocked(path: Path) -> frozenset[bytes]:
 
 
 def changed_blocked(blocked: frozenset[bytes], ids: Iterable[bytes], *, block: bool) -> frozenset[bytes]:
-    """``blocked`` with these ids, or without; NotFoundError for one to unblock that is not blocked."""
+    """``blocked`` with these ids added (``block``) or removed; NotFoundError for a removed id that is not in it."""
     named = frozenset(ids)
     if block:
         return blocked | named
@@ -51,6 +54,6 @@ def changed_blocked(blocked: frozenset[bytes], ids: Iterable[bytes], *, block: b
 
 
 def write_blocked(path: Path, ids: Iterable[bytes]) -> None:
-    """Replace the list, mode 0600, all or nothing; StoreError if it cannot be written."""
+    """Replace the file as a whole, mode 0600; StoreError if it cannot be written."""
     text = json.dumps({**_FORMAT, "owners": sorted(i.hex() for i in ids)}, indent=1) + "\n"
     replace_file(path, text.encode("ascii"))

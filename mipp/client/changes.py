@@ -1,6 +1,6 @@
-"""How an owner makes a change: prepare on every server, commit with all servers' agreement, certify.
+"""Changes of an owner: prepared on every server, committed when all servers agree, then certified.
 
-The change has happened when every server reports it as committed; only then :meth:`ChangeMaker.make` returns.
+A change is made when every server reports it as committed; only then :meth:`ChangeMaker.make` returns.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ class ChangeMaker:
 
     Parameters
     ----------
-    owner : whose changes
-    turn : held while a change is made; a lock that the owner's other processes share, where there can be any
+    owner : Client
+        The owner.
+    turn : context manager, optional
+        Lock that is held while a change is made; the owner's other processes must share it.
     """
 
     def __init__(self, owner: Client, turn: AbstractContextManager[Any] | None = None) -> None:
         self._owner = owner
         self.turn: AbstractContextManager[Any] = turn if turn is not None else threading.RLock()
-        #: called while servers check the range of rows, with how many they have checked, and all
+        #: called while servers check the range of rows, with the number of rows checked and of all rows
         self.checking: Callable[[int, int], None] | None = None
 
     def make(
@@ -44,20 +46,25 @@ class ChangeMaker:
 
         Parameters
         ----------
-        kind : "upload", "merge" or "delete"
-        op : its id, 16 bytes, never used before
-        msgs : what each server is given
-        content : what servers must agree on
-        parent : the state of the chain that the change was made for; default the newest
+        kind : str
+            ``upload``, ``merge`` or ``delete``.
+        op : bytes
+            Id of the change, 16 bytes, never used before.
+        msgs : mapping of int to message
+            The request to each server, by its number.
+        content : Content
+            Facts that the servers must agree on.
+        parent : Head, optional
+            State of the owner's chain that the change was made for; default the newest.
 
         Raises
         ------
         ConflictError
-            Another change took its place in the chain; make it again, with a new id, on the new state.
+            Another change took its place in the chain; retry with a new id on the new state.
         OutOfRangeError
             The servers found rows out of the encoding's range, and refused the change.
         StoreError
-            A server could not keep it, and it is on none; or its outcome is open: the text says so.
+            A server could not keep it, and none has it; or its outcome is open. The text says which.
         """
         with self.turn:
             contents, shares, heads = self._prepare(op, msgs)
@@ -67,7 +74,7 @@ class ChangeMaker:
             self._commit(kind, op, content, contents, shares, head)
 
     def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[list[bytes], list[bytes], list[m.Head]]:
-        """Give every server its part, one after the other; a change that one refuses is refused by all."""
+        """Send every server its part, one after the other; a change that one refuses is aborted at all."""
         contents, shares, heads, asked = [], [], [], []
         try:
             for server in sorted(msgs):
@@ -83,12 +90,12 @@ class ChangeMaker:
         return contents, shares, heads
 
     def _certified(self, op: bytes) -> list[m.Head]:
-        """Let the servers test the rows of a prepared change; heads of the chain if that took longer.
+        """Have the servers test the rows of a prepared change; heads of the chain if they did not answer at once.
 
         Raises
         ------
         OutOfRangeError
-            Rows are out of the encoding's range; it names them. The change is refused.
+            Rows are out of the encoding's range; the text names them. The change is refused.
         """
         owner = self._owner
         try:
@@ -106,7 +113,7 @@ class ChangeMaker:
             self.checking(reply.done, reply.total)
 
     def _common(self, heads: list[m.Head], op: bytes) -> m.Head:
-        """The head of the chain, the same at all servers; they settle open changes first if they differ."""
+        """The head of the chain, which must be the same at all servers; settles open changes first if they differ."""
         if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
             self._settle()
             heads = list(self._owner.ask_all(m.HeadRequest(self._owner.id)).values())
@@ -125,13 +132,13 @@ class ChangeMaker:
         frames = owner.sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
         first = owner.config.params.key_centres[-1]
         try:
-            # one server is always asked first, so of two changes that compete one wins everywhere
+            # always the same server first, so of two changes that compete the same one wins everywhere
             votes = [owner.channel.gather({first: frames})[first]]
             if votes[0].commit:
                 votes += owner.channel.gather({s: frames for s in servers if s != first}).values()
             packed = [pack_frames(encode(v)) for v in votes]
             if not all(v.commit for v in votes):
-                for server in servers:  # each settles by itself what it can
+                for server in servers:  # each settles the changes that it can
                     with contextlib.suppress(MippError):
                         owner.ask({server: m.Certify(owner.id, op, packed)})
                 raise ConflictError(
@@ -141,7 +148,7 @@ class ChangeMaker:
             states = [o.state for o in outcomes]
         except ConflictError:
             self._abort(op, servers)
-            # a change that its process died in may hold the place: nobody else would bring it to its end
+            # a change whose process died may hold the place: nobody else would complete it
             with contextlib.suppress(MippError):
                 self._settle()
             raise
@@ -153,7 +160,7 @@ class ChangeMaker:
             raise StoreError(_end(states))
 
     def _settled(self, op: bytes, error: MippError) -> list[str]:
-        """What became of a change whose commit met an error."""
+        """States of a change at the servers, after an error in its commit."""
         if self._owner.recover is None:
             raise error
         self._settle()
@@ -173,7 +180,7 @@ class ChangeMaker:
     def _abort(self, op: bytes, servers: list[int]) -> None:
         frames = self._owner.sign(m.AbortOp(op))
         for server in servers:
-            with contextlib.suppress(MippError):  # what cannot be undone now is undone when its lease ends
+            with contextlib.suppress(MippError):  # else it is undone when its lease ends
                 self._owner.channel.gather({server: frames})
 
 

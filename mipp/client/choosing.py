@@ -1,4 +1,4 @@
-"""Which owners a search covers: names, ids and owner objects become ids."""
+"""Owners as callers name them: names, ids and owner objects become ids."""
 
 from __future__ import annotations
 
@@ -58,13 +58,20 @@ def owner_id(owner: OwnerRef, names: Mapping[bytes, str]) -> bytes:
 
     Parameters
     ----------
-    owner : name, id of 16 bytes, id as 32 hex digits, or an object with ``id``
-    names : names of the owners that are known, by id; only a name is looked up in it
+    owner : str, bytes or ImageOwner
+        Name, id (16 bytes or 32 hex digits), or an object with ``id``.
+    names : mapping of bytes to str
+        Names of the known owners by id.
+
+    Returns
+    -------
+    bytes
+        16 bytes.
 
     Raises
     ------
     NotFoundError
-        An unknown name, or one that several owners have; the text lists the owners that are known.
+        An unknown name, or one that several owners have; the text lists the known owners.
     ParameterError
         Anything else.
     """

@@ -55,8 +55,8 @@ class FetchClient(IndexClient):
     def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
         """Fetch and decrypt images.
 
-        Clouds and the key centre learn which images are fetched, and that they resemble each other. They do not learn
-        the ranking, as images are asked for in row order. Large fetches are split into several requests.
+        Clouds and the key centre learn which images are fetched; images that a search found resemble each other. They
+        do not learn the ranking, as images are asked for in row order. Large fetches are split into several requests.
 
         Parameters
         ----------

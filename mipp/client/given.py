@@ -28,14 +28,21 @@ _FORMS = (
 
 
 def expiry_seconds(value: Any, *, now: float | None = None) -> int:
-    """An expiry as Unix seconds; 0: never.
+    """An expiry as Unix seconds; 0 for never.
 
     Parameters
     ----------
-    value : None or 0 for never; Unix seconds as an integer or float; an ISO 8601 date or time, UTC unless it has an
-        offset; a span from now as ``"90m"``, ``"12h"``, ``"30d"``, ``"2w"`` or a timedelta; a datetime with a time
-        zone; a ``numpy.datetime64`` (UTC). A date alone is its first second.
-    now : Unix seconds; default this machine's clock
+    value : int, float, str, datetime, timedelta, numpy.datetime64 or None
+        None or 0 for never; Unix seconds; an ISO 8601 date or time, UTC unless it has an offset; a span from now as
+        ``"90m"``, ``"12h"``, ``"30d"``, ``"2w"`` or a timedelta; a datetime with a time zone; a ``numpy.datetime64``
+        (UTC). A date alone is its first second.
+    now : float, optional
+        Unix seconds; default this machine's clock.
+
+    Returns
+    -------
+    int
+        Unix seconds, rounded up.
 
     Raises
     ------
@@ -69,7 +76,7 @@ def _unix_seconds(value: Any, now: float) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and math.isfinite(value):
-        # up, so that a time just ahead is not the past
+        # rounded up, so that a time just ahead is not in the past
         return math.ceil(value)
     if isinstance(value, timedelta):
         return _after(now, value.total_seconds())
@@ -86,7 +93,7 @@ def _unix_seconds(value: Any, now: float) -> int:
 
 def _after(now: float, seconds: float) -> int:
     if seconds <= 0:
-        raise ParameterError("a span of no time or less is no expiry; give a later time, or 0 for never")
+        raise ParameterError("a span until an expiry must be positive; give a later time, or 0 for never")
     return math.ceil(now + seconds)
 
 
@@ -165,13 +172,20 @@ def user_id(user: Any, find: Callable[[str], bytes] | None = None) -> bytes:
 
     Parameters
     ----------
-    user : a :class:`~mipp.client.user.User`, an id of 16 bytes, its 32 hex digits, or a name
-    find : looks a name up
+    user : User, bytes or str
+        A user, its id (16 bytes or 32 hex digits), or its name.
+    find : callable, optional
+        Looks up the id of a name.
+
+    Returns
+    -------
+    bytes
+        16 bytes.
 
     Raises
     ------
     UnknownNameError
-        A name that nobody has.
+        No user has the name.
     ParameterError
         Anything else.
     """
@@ -183,7 +197,7 @@ def user_id(user: Any, find: Callable[[str], bytes] | None = None) -> bytes:
             except ValueError:
                 pass
         if find is None:
-            raise ParameterError(f"who {found[:80]!r} is is not known here; name the user by its object or id")
+            raise ParameterError(f"names such as {found[:80]!r} are not known here; name the user by its object or id")
         try:
             return find(str(found))
         except (LookupError, ParameterError):

@@ -149,7 +149,7 @@ class Granting(Client):
         if chosen is None or not all(isinstance(r, str) for r in chosen):
             raise ParameterError('rankings are a sequence of names, such as ("server",)')
         if not isinstance(scores, (bool, np.bool_)):
-            raise ParameterError("scores of a grant is True or False")
+            raise ParameterError("scores of a grant must be True or False")
         given = {"max_k": max_k, "quota": quota, "min_rows": min_rows}
         limits = {name: whole_number(value, f"{name} of a grant", none=0) for name, value in given.items()}
         grant = m.Grant(

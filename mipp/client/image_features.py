@@ -1,4 +1,4 @@
-"""Features of query images, as an index of images wants them."""
+"""Features of query images, as an index of images takes them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
 
     Raises
     ------
-    ParameterError, DeploymentError
-        An index of vectors that users bring; one whose features are of another version than this program's.
+    ParameterError
+        An index of vectors.
+    DeploymentError
+        The index holds features of another version than this program's.
     """
     if not config.descriptor:
         raise ParameterError("this index holds vectors that users bring; add or search with vectors")
@@ -38,19 +40,26 @@ def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
 
 
 def query_vector(config: DeploymentConfig, image: Any) -> np.ndarray:
-    """Embedded features (dim,) of one query image; secret, as the image is.
+    """Extract the embedded features of one query image.
 
     Parameters
     ----------
-    config : of an index of images
-    image : a path, the bytes of an image file, an array (H, W, 3) of uint8 in RGB, or a Pillow image
+    config : DeploymentConfig
+        Of an index of images.
+    image : str, path, bytes, ndarray of uint8 (H, W, 3) or Pillow image
+        Path or bytes of an image file, pixels in RGB, or an image of Pillow. Secret.
+
+    Returns
+    -------
+    ndarray of float, (dim,)
+        Secret.
 
     Raises
     ------
     ImageError
         It cannot be read as an image.
     DTypeError
-        Anything else. Also the errors of :func:`index_descriptor`.
+        A value of another type. Also the errors of :func:`index_descriptor`.
     """
     descriptor = index_descriptor(config)
     name = str(image) if isinstance(image, (str, os.PathLike)) else "the query image"
@@ -79,5 +88,5 @@ def _file_of(image: Any) -> bytes:
 
 
 def image_reason(text: str) -> str:
-    """Why an image that came as bytes was refused, without the name that bytes go by."""
+    """The reason why an image was refused, without the name that :mod:`mipp.features` gives images without a path."""
     return text.removeprefix("image data: ")

@@ -1,4 +1,4 @@
-"""What an owner encrypts for each image: its file name, metadata and bytes. Users read it with care."""
+"""Plaintext of an encrypted image file: the file name, metadata and bytes. Users parse it as hostile input."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Image: TypeAlias = tuple[str, bytes] | tuple[str, bytes, Mapping[str, Any] | Non
 
 
 def check_image(image: Any) -> None:
-    """ParameterError for what is no image: its name, its bytes and, if there is any, metadata that JSON can hold."""
+    """Check an image: a file name, bytes and optional metadata that JSON can hold; else ParameterError."""
     if not isinstance(image, (tuple, list)) or len(image) not in (2, 3):
-        raise ParameterError("an image is its file name, its bytes and, if there is any, its metadata")
+        raise ParameterError("an image is a tuple of its file name, its bytes and, optionally, its metadata")
     name, content, *rest = image
     if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
-        raise ParameterError("an image is its file name, its bytes and, if there is any, its metadata")
+        raise ParameterError("an image is a tuple of its file name, its bytes and, optionally, its metadata")
     size = len(content) + sum(len(_metadata_text(metadata)) for metadata in rest)
     if size > IMAGE_BYTES - _OVERHEAD:
         raise ParameterError(f"an image has at most {IMAGE_BYTES - _OVERHEAD} bytes, its metadata included")
 
 
 def _metadata_text(metadata: Any) -> str:
-    """Metadata as JSON; ParameterError unless it is a mapping of a size that is kept."""
+    """Metadata as JSON; ParameterError unless it is a mapping within the size limit."""
     if metadata is None:
         return ""
     if not isinstance(metadata, Mapping):
@@ -42,7 +42,7 @@ def _metadata_text(metadata: Any) -> str:
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ParameterError(f"metadata of an image must be what JSON can hold: {error}") from None
+        raise ParameterError(f"metadata of an image must be values that JSON can hold: {error}") from None
     if len(text) > METADATA_BYTES:
         largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
         raise ParameterError(
@@ -53,7 +53,7 @@ def _metadata_text(metadata: Any) -> str:
 
 
 def pack_image(image: Image) -> bytes:
-    """The plaintext of an encrypted image file: the length of a JSON header, 4 bytes, the header, the content."""
+    """The plaintext of an encrypted image file: length of the JSON header (4 bytes, big endian), header, content."""
     name, content, *rest = image
     head: dict[str, Any] = {"name": safe_name(name)}
     if rest and rest[0] is not None:
@@ -63,11 +63,21 @@ def pack_image(image: Image) -> bytes:
 
 
 def parse_image(plain: bytes) -> tuple[str, dict[str, Any] | None, bytes]:
-    """Name, made safe, metadata and content of a decrypted image file.
+    """Parse a decrypted image file; owners may be hostile.
 
-    The owner wrote it, and owners may be hostile: a length of 4 bytes, that many bytes of a JSON object with the name
-    and perhaps metadata, then the content. MessageError for anything else. Texts in metadata are as the owner wrote
-    them: who shows them makes them safe.
+    Returns
+    -------
+    name : str
+        File name, made safe.
+    metadata : dict or None
+        Its texts are as the owner wrote them: make them safe before you show them.
+    content : bytes
+        The file's bytes.
+
+    Raises
+    ------
+    MessageError
+        Anything but the format of :func:`pack_image`.
     """
     size = int.from_bytes(plain[:4], "big")
     if len(plain) < 4 or size > HEAD_BYTES or 4 + size > len(plain):
@@ -75,11 +85,11 @@ def parse_image(plain: bytes) -> tuple[str, dict[str, Any] | None, bytes]:
     try:
         head: Any = json.loads(plain[4 : 4 + size].decode("utf-8"))
     except (ValueError, RecursionError):
-        raise MessageError("the header of the image is no JSON") from None
+        raise MessageError("the header of the image is not JSON") from None
     name = head.get("name", "") if isinstance(head, dict) else None
     if not isinstance(name, str):
-        raise MessageError("the header of the image holds no name")
+        raise MessageError("the header of the image has no name")
     metadata = head.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        raise MessageError("the metadata of the image is no object")
+        raise MessageError("the metadata of the image is not a JSON object")
     return safe_name(name), metadata, plain[4 + size :]

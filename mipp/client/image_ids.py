@@ -1,4 +1,4 @@
-"""Ids of images as callers give them: text, pairs or hits, one or several."""
+"""Ids of images from callers: text, pairs or hits, one or several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGE_ID = "an image id is (batch id of 16 bytes, row), text of 32 hex digits, 
 
 
 def image_rows(ids: Any) -> list[tuple[bytes, int]]:
-    """Image ids, as (batch id, row), text ``batchhex:row`` or hits, one or several, as pairs."""
+    """Pairs (batch id, row) of image ids, given as pairs, text ``batchhex:row`` or hits, one or several."""
     out = []
     for i in several_images(ids):
         try:
@@ -37,7 +37,7 @@ def image_rows(ids: Any) -> list[tuple[bytes, int]]:
 
 
 def several_images(ids: Any) -> list[Any]:
-    """Image ids or hits as a list, also where it is one alone."""
+    """A list of image ids or hits, given one or several."""
     if hasattr(ids, "hits"):
         return list(ids.hits)
     if isinstance(ids, str) or hasattr(ids, "batch"):

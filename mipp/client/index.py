@@ -1,4 +1,4 @@
-"""What a user may search at one moment: owners and batches in row order, and what is left out. Public facts."""
+"""Index of a user: the rows that it may search at one moment, and those that are left out. Public facts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,20 @@ __all__ = ["Index", "LeftOut", "cut"]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Rows that a search went on without: of a batch, or all of an owner (``batch`` is empty), and why.
+    """Rows that a search went on without, and why.
 
-    ``server``: at which server, 0 if it is about all of them together.
+    Parameters
+    ----------
+    owner : bytes
+        Id of the owner, 16 bytes.
+    owner_name : str
+        Name of the owner.
+    batch : bytes
+        Id of the batch, 16 bytes; empty if all batches of the owner are left out.
+    server : int
+        Number of the server where the reason lies; 0 if it lies with all servers together.
+    reason : str
+        One sentence.
     """
 
     owner: bytes
@@ -29,8 +40,8 @@ class LeftOut:
     reason: str
 
     def __str__(self) -> str:
-        what = f"batch {self.batch.hex()} of owner {self.owner_name}" if self.batch else f"owner {self.owner_name}"
-        return f"{what}: {self.reason}" + (f" (server {self.server})" if self.server else "")
+        rows = f"batch {self.batch.hex()} of owner {self.owner_name}" if self.batch else f"owner {self.owner_name}"
+        return f"{rows}: {self.reason}" + (f" (server {self.server})" if self.server else "")
 
 
 def _live(o: m.OwnerSnapshot) -> int:
@@ -38,7 +49,7 @@ def _live(o: m.OwnerSnapshot) -> int:
 
 
 def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
-    """Why an owner's grant does not cover a query, or nothing."""
+    """The reason why an owner's grant does not cover a query; empty if it does."""
     if ranking not in o.rankings:
         return f"its grant does not allow ranking {ranking!r}"
     if o.max_k and k > o.max_k:
@@ -48,17 +59,38 @@ def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
             "the quota of queries of its grant is used up" if not o.left else f"its grant allows {o.left} more queries"
         )
     if _live(o) < o.min_rows:
-        return f"its grant wants at least {o.min_rows} of its rows"
+        return f"its grant requires at least {o.min_rows} of its rows"
     return ""
 
 
 class Index:
-    """What a user may search at one moment: owners and batches in row order. Public facts.
+    """The rows that a user may search at one moment, numbered 0 .. total-1. Public facts.
 
-    ``total`` live rows are numbered 0 .. total-1: owners by id, an owner's batches by upload, rows by number.
-    ``left_out``: what the servers cannot search now. ``hashes``: names each server's state, to see whether it changed.
-    ``grants``: hash of all grants that the user has. ``newest``: whether servers are asked to refuse a query when they
-    know more than this (see :class:`~mipp.rpc.messages.Query`).
+    Rows are ordered by owner (by id), then by batch (in order of upload), then by number; deleted rows are not counted.
+
+    Parameters
+    ----------
+    hashes : dict of int to bytes
+        Hash of each server's state; another one says that the state changed.
+    owners : sequence of OwnerSnapshot
+        Owners with their batches and grants.
+    left_out : sequence of LeftOut
+        Batches and owners that the servers cannot search now.
+    grants : bytes
+        Hash of all grants of the user.
+    behind : bool
+        Whether the first server is ahead of another, so that it cannot tell when this state is old.
+    unranked : sequence of LeftOut
+        Batches in ``owners`` that servers do not rank; users can.
+
+    Attributes
+    ----------
+    total : int
+        Number of live rows.
+    batches : ndarray of uint8, (batches, 16)
+        Ids of the batches, in row order.
+    newest : bytes
+        If not empty, the first server refuses a query when it knows a newer state (:class:`mipp.rpc.messages.Query`).
     """
 
     newest = b""
@@ -72,11 +104,8 @@ class Index:
         behind: bool = False,
         unranked: Sequence[LeftOut] = (),
     ) -> None:
-        #: what the servers do not rank, in the owners that they can search; users can
         self.unranked = tuple(unranked)
-        self.grants = grants
-        #: whether the first server is ahead of another one, so that it cannot tell when this state is old
-        self.behind = behind
+        self.grants, self.behind = grants, behind
         self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
         self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
         self.batches = np.concatenate([o.batches for o in owners]) if owners else np.empty((0, 16), np.uint8)
@@ -96,9 +125,9 @@ class Index:
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
 
     def covering(self, ranking: str, k: int, queries: int) -> Index:
-        """Without the owners whose grant does not cover such a query; the same if that were all or none.
+        """This index without the owners whose grants do not cover such a query; unchanged if these are all or none.
 
-        What an owner grants limits the use of its own images, not of others'.
+        A grant limits the use of its owner's images, not of others'.
         """
         refused = {o.owner: _uncovered(o, ranking, k, queries) for o in self.owners}
         chosen = [o for o in self.owners if not refused[o.owner]]
@@ -108,12 +137,12 @@ class Index:
         return self._of(chosen, left_out)
 
     def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:
-        """The same state with these owners, and what else is left out."""
+        """This index with these owners, and further reasons in ``left_out``."""
         more = (*self.left_out, *left_out)
         return Index(self.hashes, owners, more, self.grants, self.behind, self.unranked).asking(self.newest)
 
     def ranked_by(self, ranking: str) -> Index:
-        """Without the batches that servers do not rank, unless the user ranks."""
+        """This index without the batches that servers do not rank; unchanged if the user ranks."""
         chosen = {o.owner for o in self.owners}
         left_out = [] if ranking == "user" else [one for one in self.unranked if one.owner in chosen]
         if not left_out:
@@ -125,7 +154,7 @@ class Index:
         return self._of([o for o in owners if len(o.batches)], left_out)
 
     def within(self, most: int) -> Index:
-        """Without the owners of most rows while there are more than ``most``; the same if only one owner is left."""
+        """This index without its largest owners, so that at most ``most`` rows or one owner are left."""
         owners, left_out = list(self.owners), []
         while len(owners) > 1 and sum(_live(o) for o in owners) > most:
             largest = max(owners, key=_live)
@@ -135,13 +164,13 @@ class Index:
         return self._of(owners, left_out) if left_out else self
 
     def asking(self, newest: bytes) -> Index:
-        """The same, with another ``newest``."""
+        """This index with another ``newest``."""
         other = copy.copy(self)
         other.newest = newest
         return other
 
     def dropping(self, rows: np.ndarray) -> Index:
-        """The same; ``left_out`` names the batches of these live rows too, each given once, as out of range."""
+        """This index; ``left_out`` also names the batches of these live rows, each given once, as out of range."""
         if not len(rows):
             return self
         left_out = []
@@ -155,20 +184,31 @@ class Index:
         return other
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Batch numbers (into ``batches``) and rows of live row numbers."""
+        """Find the batch and the row in it of live rows.
+
+        Parameters
+        ----------
+        positions : ndarray of int, (n,)
+            Numbers of live rows.
+
+        Returns
+        -------
+        batch, row : ndarray of int64, (n,)
+            Numbers of batches, into ``batches``, and rows in them.
+        """
         original = positions if self._live is None else self._live[positions]
         batch = np.searchsorted(self._starts, original, side="right") - 1
         return batch, original - self._starts[batch]
 
     def ids(self) -> list[tuple[bytes, int]]:
-        """Ids of all live rows in row order."""
+        """List the ids of all live rows: batch id and row in it, in row order."""
         batch, row = self.locate(np.arange(self.total))
         names = [b.tobytes() for b in self.batches]
         return [(names[b], int(r)) for b, r in zip(batch, row, strict=True)]
 
 
 def cut(o: m.OwnerSnapshot, position: int, view: bytes, without: set[bytes]) -> m.OwnerSnapshot:
-    """An owner's batches up to a position of its chain, without those named."""
+    """An owner's batches up to a position of its chain, without the batches in ``without``."""
     keep = o.positions <= position
     if without:
         keep &= np.array([b.tobytes() not in without for b in o.batches], bool)

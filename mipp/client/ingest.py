@@ -1,4 +1,4 @@
-"""From files to an index: adding images and vector files, resumable in chunks."""
+"""Adds image files and files of vectors to an index in chunks; resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -27,16 +27,25 @@ IMAGE_CHUNK = 128
 #: files that are held in memory at once
 _IMAGE_CHUNK_BYTES = 1 << 28
 _VECTOR_CHUNK_BYTES = 1 << 26
-#: one delete names as many rows, and what is left of a part of vectors
+#: rows that one delete names, about; parts of vectors are not split
 _DELETED_ROWS = 1 << 16
 Progress = Callable[[int], None]
 
 
 @dataclass
 class AddReport:
-    """What was added: (file, image id) each; how many were there already; (file, reason) for what was left out.
+    """Report on a call that added files.
 
-    ``replaced``: how many rows were deleted since their files were changed.
+    Parameters
+    ----------
+    added : list of (str, (bytes, int))
+        Each file that was added, and the id of its image: batch id and row.
+    skipped : int
+        Number of files whose content was there already; of vectors, the number of rows.
+    errors : list of (str, str)
+        Each file that was left out, and the reason.
+    replaced : int
+        Number of rows that were deleted because their files changed.
     """
 
     added: list[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
@@ -47,12 +56,12 @@ class AddReport:
 
 @dataclass
 class _Chunk:
-    """Files that are added together, and where those lie whose content is there already."""
+    """Files that are added together, and the paths of files whose content is there already."""
 
     paths: list[Path] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
-    #: what each file holds, also those whose content is there already
+    #: labels of the content of each file, also of files whose content is there already
     claims: dict[Path, list[str]] = field(default_factory=dict)
     #: files with the content of one in ``paths``
     copies: list[tuple[Path, str]] = field(default_factory=list)
@@ -60,7 +69,7 @@ class _Chunk:
 
 
 def _place(path: Path) -> Path:
-    """What the journal knows a file by: its folder without links, and its own name, also where that is a link."""
+    """The path by which the journal knows a file: its folder with links resolved, and its own name, unresolved."""
     return path.parent.resolve() / path.name
 
 
@@ -74,19 +83,39 @@ def add_images(
     progress: Progress | None = None,
     seconds: dict[str, float] | None = None,
 ) -> AddReport:
-    """Extract, encode, encrypt and upload image files, ``chunk`` at a time (fewer if they are large).
+    """Extract, encode, encrypt and upload image files in chunks.
 
-    ``metadata``: by path, what is kept encrypted with an image. All of it is checked before anything is sent.
+    Content that the owner has already is skipped, whatever the file's name, so the same call resumes an interrupted
+    one, and moved or copied files are not added again. A file whose content changed since it was added is added, and
+    then the rows of its old content are deleted, unless another file holds it. A broken file is reported and left out.
+    One process at a time adds for an owner (``owner.adding``).
 
-    Content that the owner has already is skipped, whatever the file's name, so an interrupted call is resumed by the
-    same call, and moved or copied files are not added again. A file whose content changed since it was added is
-    added, and then the rows of its old content are deleted, unless another file holds it. A broken file is reported
-    and left out; the rest goes on. One process at a time adds for an owner (``owner.adding``).
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner.
+    paths : sequence of Path
+        Files.
+    metadata : mapping of Path to mapping, optional
+        Metadata that is encrypted with an image; all of it is checked before anything is sent. Secret.
+    workers : int, optional
+        Processes that extract features; default one per processor.
+    chunk : int
+        Files in a chunk; fewer if they are large.
+    progress : callable, optional
+        Called with the number of files that were processed since the last call.
+    seconds : dict, optional
+        The seconds that extraction takes are added to its item ``extract``.
+
+    Returns
+    -------
+    AddReport
+        Files that were added, were there already, or were left out.
     """
     descriptor = index_descriptor(owner.config)
     known = dict(metadata or {})
-    for what in known.values():
-        check_image(("", b"", what))
+    for fields in known.values():
+        check_image(("", b"", fields))
     report = AddReport()
     with owner.adding:
         _follow(owner)
@@ -107,7 +136,7 @@ def add_images(
 
 
 def _chunks(paths: Sequence[Path], most: int, owner: RowOwner, there: set[str], report: AddReport) -> Iterator[_Chunk]:
-    """Files read once each; those whose content is there already, or is read twice, are only noted."""
+    """Read each file once; files whose content is there already, or came before in this call, are only noted."""
     part, size = _Chunk(), 0
     for path in paths:
         part.seen += 1
@@ -143,9 +172,9 @@ def _add_chunk(
     seconds: dict[str, float] | None,
     report: AddReport,
 ) -> dict[str, str]:
-    """Add the new files of a chunk; labels of those that are left out, and why."""
+    """Add the new files of a chunk; labels of files that are left out, with the reasons."""
     began = time.perf_counter()
-    # from the content that is uploaded: the file may change meanwhile
+    # from the bytes that are uploaded, as the file may change meanwhile
     got = features.extract(part.contents, descriptor, workers=workers, window=owner.config.window)
     if seconds is not None:
         seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
@@ -172,7 +201,7 @@ def _add_chunk(
 
 
 def _refused(encoding: Encoding, values: np.ndarray) -> list[str]:
-    """Why the encoding refuses each row, or nothing."""
+    """The reason why the encoding refuses each row; empty for rows that it takes."""
     try:
         encoding.encode_rows(values)
         return [""] * len(values)
@@ -193,12 +222,12 @@ def _follow(owner: RowOwner) -> None:
 
 
 def rows_label(digest: str, number: int) -> str:
-    """Label of the n-th part with these encoded rows."""
+    """Label of a part of vectors: digest of its encoded rows, and its number among parts with the same rows."""
     return f"rows {digest} {number}"
 
 
 def _drop_replaced(owner: RowOwner, report: AddReport) -> None:
-    """Delete the rows of content that files held before they were changed; what replaces it is there for good."""
+    """Delete the rows of content that files held before they were changed; the new content is stored by then."""
     if owner.journal is None:
         return
     with owner.turn:
@@ -215,9 +244,25 @@ def _drop_replaced(owner: RowOwner, report: AddReport) -> None:
 def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
     """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
 
-    ``data`` is what :func:`mipp.io.vectors.load_vectors` gave for ``path``, which names them in journal and report. All
-    of it is checked against the encoding before the first chunk is sent. Chunks that the owner has already are skipped,
-    also from another file; chunks that the file held before and holds no more are deleted at the end.
+    Chunks that the owner has already are skipped, also from another file. Chunks that the file held before and does not
+    hold any more are deleted at the end.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner.
+    path : Path
+        The file, for the journal and the report.
+    data : ndarray, (N, dim)
+        Its vectors, as :func:`mipp.io.vectors.load_vectors` gives them. All are checked against the encoding before the
+        first chunk is sent. Secret.
+    progress : callable, optional
+        Called with the number of rows that were processed since the last call.
+
+    Returns
+    -------
+    AddReport
+        One entry for each row.
     """
     encoding, params = owner.config.encoding, owner.config.params
     row_bytes = params.padded(encoding.encoded_dim) * params.ring_bits // 8
@@ -241,7 +286,7 @@ def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Prog
         _follow(owner)
         for start, label in zip(range(0, len(data), chunk), labels, strict=True):
             part = np.ascontiguousarray(data[start : start + chunk])
-            # of journals of the first version
+            # label in journals of the first version
             former = part_label(digest.hexdigest(), start, len(part))
             with owner.turn:  # another process may be adding the same rows
                 known = owner.journal is not None and (owner.journal.has(label) or owner.journal.has(former))

@@ -1,9 +1,9 @@
-"""An owner's own record of what it added: makes adding resumable. Stays with the owner; servers never see it.
+"""Journal of an owner: which content it added and from which files, so that adding can be resumed.
 
-Content is the key: a label says what was added (by the hash of its content), a *file* which path it was last seen at.
-Labels and paths are kept as keyed hashes (HMAC-SHA256), paths also sealed (AES-256-GCM), both under keys that come
-from the owner's root. So the file tells, without that root, how many images and paths there are, and in which batch
-and row each image is, which the servers know too.
+The journal stays with the owner; servers never see it. A *label* names added content by its hash, a *file* is a path
+that held such content. Labels and paths are stored as keyed hashes (HMAC-SHA256), paths also sealed (AES-256-GCM),
+under keys that are derived from the owner's root. Without that root the journal tells the number of images and paths,
+and the batch and row of each image, which the servers know too.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ CREATE TABLE IF NOT EXISTS files (place BLOB NOT NULL, label BLOB NOT NULL, old 
     PRIMARY KEY (place, label)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_label ON files (label);
 """
-#: sealed paths are filled up to a multiple of this, so that their lengths tell little
+#: sealed paths are padded to a multiple of this, so that their lengths tell little
 _PAD = 128
 #: labels of the first version: a path, a hash, and for vectors which rows
 _CLEAR = re.compile(r"(?s)(.*) ([0-9a-f]{64})(?: rows ([0-9]+)\+([0-9]+))?")
 
-#: a label's rows: the first one's batch and number, and how many there are
+#: rows of a label: batch and number of the first, and their number
 Item = tuple[bytes, int, int]
 
 
@@ -59,19 +59,21 @@ def part_label(digest: str, start: int, count: int) -> str:
 
 
 class Journal:
-    """What was added, by label, and where it went; which paths it was seen at.
+    """Added content by label: its batch and rows, and the paths that held it.
 
-    An entry is written before its batch is sent; :meth:`settle` drops those whose batch never became visible.
+    An entry is written before its batch is sent; :meth:`settle` drops entries whose batch never became visible.
 
     Parameters
     ----------
-    path : file, made if missing, mode 0600; one of the first version, in the clear, is replaced by a sealed one
-    key : 32 secret bytes, of this owner alone
+    path : Path
+        The file, made if missing, mode 0600. A journal of the first version, in the clear, is replaced by a sealed one.
+    key : bytes
+        32 bytes, of this owner alone. Secret.
 
     Raises
     ------
     StoreError
-        Not a journal, damaged, or another owner's. What it held can be had from the servers: remove it.
+        Not a journal, damaged, or another owner's. Remove the file: the next add rebuilds it from the servers.
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
@@ -89,7 +91,7 @@ class Journal:
             self._db = self._connect(path)
             version = self._one("PRAGMA user_version")[0]
             if version > _VERSION:
-                raise StoreError(f"journal {path} is of a later version, {version}")
+                raise StoreError(f"journal {path} has the later format {version}")
             if version < _VERSION and self._is_clear():
                 self._migrate()
             elif version < _VERSION:
@@ -111,7 +113,7 @@ class Journal:
         return sqlite3.connect(path, timeout=60, check_same_thread=False)
 
     def _make(self) -> None:
-        """Tables of an empty file, and whose it is."""
+        """Make the tables of an empty file, with the owner's tag."""
         self._database.executescript(_SCHEMA)
         with self._change() as db:
             db.execute("INSERT OR IGNORE INTO owner VALUES (1, ?)", (self._hash(b"owner"),))
@@ -121,7 +123,7 @@ class Journal:
         if self._db is not None:
             self._db.close()
 
-    # --- one place for all statements -----------------------------------------------------------------------------
+    # --- statements ---------------------------------------------------------------------------------------------
 
     def _all(self, sql: str, *values: object) -> list[Any]:
         try:
@@ -178,10 +180,10 @@ class Journal:
             raise self._failed("read", sqlite3.DatabaseError("a path in it does not open")) from None
         return Path(os.fsdecode(plain[4 : 4 + int.from_bytes(plain[:4], "big")]))
 
-    # --- what was added -----------------------------------------------------------------------------------------
+    # --- added content ------------------------------------------------------------------------------------------
 
     def begin(self, batch: bytes, labels: Sequence[str], rows: int) -> None:
-        """One label per row of a batch that is about to be sent, or one for all ``rows``."""
+        """Note a batch that is about to be sent: one label for each row, or one for all ``rows``."""
         count = rows if len(labels) == 1 else 1
         items = [(self._label(text), batch, row, count) for row, text in enumerate(labels)]
         with self._change() as db:
@@ -189,10 +191,7 @@ class Journal:
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
 
     def settle(self, live: Mapping[bytes, int]) -> None:
-        """Drop entries of batches that the servers do not have, or have no live row of.
-
-        ``live``: live rows of each batch that they have.
-        """
+        """Drop entries of batches without a live row at the servers; ``live`` : live rows of each of their batches."""
         known = {row[0] for row in self._all("SELECT batch FROM batches UNION SELECT batch FROM items")}
         gone = [(b,) for b in known if not live.get(b)]
         if gone:
@@ -203,12 +202,12 @@ class Journal:
                 _forget_files(db, labels)
 
     def differing(self, live: Mapping[bytes, int]) -> dict[bytes, bool]:
-        """Batches of which this journal does not know what the servers have; whether it knows their rows' labels."""
+        """Batches whose live rows at the servers differ from this journal's; whether it knows the rows' labels."""
         known = dict(self._all("SELECT batch, live FROM batches"))
         return {batch: batch in known for batch, rows in live.items() if rows and known.get(batch) != rows}
 
     def found(self, batch: bytes, rows: Collection[int], labels: Iterable[tuple[str, int, int]] = ()) -> None:
-        """What the servers have of a batch: its live rows, and (label, first row, rows) where labels are new."""
+        """Note a batch as the servers have it: its live rows, and new labels with their first row and rows."""
         items = [(self._label(text), batch, row, count) for text, row, count in labels]
         alive = set(rows)
         with self._change() as db:
@@ -222,11 +221,11 @@ class Journal:
             _forget_files(db, {(r[0],) for r in dead})
 
     def has(self, label: str) -> bool:
-        """Whether this was added and not deleted since."""
+        """Whether the content of a label was added and not deleted since."""
         return self._one("SELECT 1 FROM items WHERE label=?", self._label(label)) is not None
 
     def deleted(self, ids: Iterable[tuple[bytes, int]]) -> None:
-        """Rows that were deleted."""
+        """Note that rows were deleted."""
         gone: dict[bytes, set[int]] = {}
         for batch, row in ids:
             gone.setdefault(batch, set()).add(row)
@@ -243,7 +242,7 @@ class Journal:
             _forget_files(db, labels)
 
     def moved(self, places: Mapping[tuple[bytes, int], tuple[bytes, int]]) -> None:
-        """Rows that get new ids by a merge that is about to be made; :meth:`settle` drops the old or the new ones."""
+        """Note new ids of rows before a merge gives them; :meth:`settle` drops the old or the new ones later."""
         items: list[tuple[bytes, bytes, int, int]] = []
         old = {batch for batch, _ in places}
         rows: dict[bytes, list[int]] = {}
@@ -261,15 +260,15 @@ class Journal:
             counts[batch] = counts.get(batch, 0) + 1
         with self._change() as db:
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
-            if old <= known:  # else the servers are asked what the new one holds
+            if old <= known:  # else the new batch is read back from the servers
                 db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?)", list(counts.items()))
 
-    # --- which files hold it ------------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------------------------
 
     def claim(self, files: Mapping[Path, Sequence[str]]) -> None:
-        """Files as they are now, and the labels of what they hold; what they held before is :meth:`replaced`.
+        """Note the labels of the content that files hold now; content that they held before is :meth:`replaced`.
 
-        A file that is gone gives up what it held to the new one: it was moved.
+        A missing file whose content another file holds now counts as moved, and is dropped.
         """
         now = [(*self._place(path), {self._label(text) for text in texts}) for path, texts in files.items()]
         places = {place for place, _, _ in now}
@@ -288,14 +287,14 @@ class Journal:
                         db.execute("DELETE FROM files WHERE place=? AND label=?", (other, label))
 
     def replaced(self) -> list[Item]:
-        """Rows of what files held before they were changed, and no other file holds."""
+        """Rows of content that files held before they were changed, and that no other file holds."""
         return self._all(
             "SELECT batch, row, count FROM items WHERE label IN (SELECT label FROM files WHERE old=1) "
             "AND label NOT IN (SELECT label FROM files WHERE old=0) ORDER BY batch, row"
         )
 
     def images(self) -> list[tuple[Path | None, bytes, int]]:
-        """Path, batch and row of what was added one row at a time: images. None for a path that is not known."""
+        """Path, batch and row of each image (content of a single row); the path is None if it is not known."""
         known = self._all(
             "SELECT f.place, f.path, i.batch, i.row FROM items i LEFT JOIN files f ON f.label=i.label AND f.old=0 "
             "WHERE i.count=1"
@@ -309,7 +308,7 @@ class Journal:
         return "whole" in columns
 
     def _migrate(self) -> None:
-        """Put a sealed journal in the place of the clear one, whose bytes are overwritten."""
+        """Replace a journal in the clear by a sealed one, and overwrite the old bytes."""
         rows = self._all("SELECT label, batch, row FROM items ORDER BY batch, row")
         self._database.close()
         old = os.open(self._path, os.O_RDWR)
@@ -329,7 +328,7 @@ class Journal:
             with self._change() as db:
                 db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
                 db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", files)
-                # batches that come to other numbers, or were not noted, are looked up at the servers
+                # batches with other numbers of live rows, or that were not noted, are read back from the servers
                 db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?)", list(size.items()))
             self._db.close()
             with open(self._new_path, "rb") as written:
@@ -343,7 +342,7 @@ class Journal:
 
 
 def _read_clear(label: str) -> tuple[str, int, str | None]:
-    """A label of the first version: the label now, how many rows it is of, and the path of an image."""
+    """Convert a label of the first version: the label now, its number of rows, and the path of an image."""
     found = _CLEAR.fullmatch(label)
     if found is None:
         return label, 1, None
@@ -354,12 +353,12 @@ def _read_clear(label: str) -> tuple[str, int, str | None]:
 
 
 def _forget_files(db: sqlite3.Connection, labels: Iterable[tuple[bytes]]) -> None:
-    """Drop the files of labels that nothing is left of."""
+    """Drop the files of labels without rows."""
     db.executemany("DELETE FROM files WHERE label=?1 AND NOT EXISTS (SELECT 1 FROM items WHERE label=?1)", list(labels))
 
 
 def _gone(path: Path) -> bool:
-    """Whether there is no such file any more; one that cannot be looked at may be there."""
+    """Whether a file is missing; one that cannot be examined counts as present."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -370,7 +369,7 @@ def _gone(path: Path) -> bool:
 
 
 def _overwrite(fd: int) -> None:
-    """Zeros over an open file that has no name any more; what a file system keeps elsewhere is beyond reach."""
+    """Overwrite an open, unlinked file with zeros; copies that the file system keeps elsewhere stay."""
     with contextlib.suppress(OSError):
         size = os.fstat(fd).st_size
         for start in range(0, size, 1 << 20):

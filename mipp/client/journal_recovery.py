@@ -1,7 +1,7 @@
-"""An owner's journal follows what the servers hold: what it lacks is read back, what they lost is dropped.
+"""Brings an owner's journal in line with the servers: reads missing batches back, drops entries of lost ones.
 
-A journal that is lost, or older than what it describes, would have everything added again. Images come back from a
-cloud as they were encrypted, vectors as quantised rows; the owner's keys open both, and the content gives the label.
+Without this, a journal that is lost or older than the index would have everything added again. Images come back from a
+cloud as encrypted files, vectors as quantised rows; the owner's keys open both, and the content gives the label.
 """
 
 from __future__ import annotations
@@ -31,15 +31,21 @@ def rows_digest(encoded: np.ndarray) -> str:
 
 
 def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
-    """Bring an owner's journal up to what the servers hold; how many batches had to be read back.
+    """Bring an owner's journal in line with the servers. Call it while holding ``owner.turn``.
 
-    Call it while holding ``owner.turn``. Reads a batch back only if the journal does not know it; one that no cloud can
-    read is passed over.
+    Reads a batch back only if the journal does not know it, and passes over batches that no cloud can read.
 
     Parameters
     ----------
-    owner : with a journal, else nothing happens
-    part_label : names a batch of vectors
+    owner : RowOwner
+        The owner; without a journal nothing happens.
+    part_label : callable
+        Label of a batch of vectors, from the digest of its rows and a number.
+
+    Returns
+    -------
+    int
+        Number of batches that were read back.
     """
     journal = owner.journal
     if journal is None:
@@ -50,7 +56,7 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     for batch, known in journal.differing(live).items():
         try:
             server, got = owner.fetch_anywhere(batch)
-        except (StoreError, IntegrityError):  # no cloud can read it now; tried again next time
+        except (StoreError, IntegrityError):  # no cloud can read it now; the next call tries again
             continue
         rows = [int(r) for r in got.ordinals]
         if known:  # rows were deleted by a process that died, or by one with another journal
@@ -68,14 +74,14 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
 
 
 def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -> Iterator[tuple[int, str]]:
-    """Row and SHA-256 of each image of a batch that a cloud still has and the owner's keys open."""
+    """Row and SHA-256 of each image of a batch that a cloud has and the owner's keys open."""
     key_part, cloud_part = owner.image_parts()
     ids = [
         batch_id.tobytes() + int(row).to_bytes(8, "big")
         for batch_id, row in zip(got.origin_batch, got.origin_row, strict=True)
     ]
     places = dict(zip(rows, ids, strict=True))
-    for server in owner.config.params.clouds:  # the second for what the first one has not
+    for server in owner.config.params.clouds:  # the second for images that the first lacks
         missing = []
         for row, blob in _files(owner, server, batch, list(places)):
             image = places[row]
@@ -89,7 +95,7 @@ def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -
 
 
 def _files(owner: RowOwner, server: int, batch: bytes, rows: list[int]) -> Iterator[tuple[int, bytes]]:
-    """Encrypted files of rows from one cloud, in requests of a size that it answers."""
+    """Encrypted files of rows from one cloud, in requests of a size that it accepts."""
     waiting = [rows[i : i + FETCH_IMAGES] for i in range(0, len(rows), FETCH_IMAGES)][::-1]
     while waiting:
         some = waiting.pop()

@@ -154,7 +154,7 @@ class ImageOwner(RowOwner):
         (3, 3, ['blue.png', 'green.png', 'red.png'])
         """
         files, left_out = walk_images(paths, outside=follow_links)
-        by_path = {Path(path): what for path, what in (metadata or {}).items()}
+        by_path = {Path(path): fields for path, fields in (metadata or {}).items()}
         if unknown := sorted(str(p) for p in by_path.keys() - set(files)):
             raise ParameterError(f"metadata names {unknown[0]}, which is not among the files that are added")
         report = ingest.add_images(self, files, metadata=by_path, workers=workers, progress=progress)
@@ -177,7 +177,7 @@ class ImageOwner(RowOwner):
             This owner keeps no journal.
         """
         if self.journal is None:
-            raise ParameterError("this owner keeps no journal, so it does not know what it added; see batches()")
+            raise ParameterError("this owner keeps no journal, so it cannot list its images; see batches()")
         with self.turn:
             follow_servers(self, ingest.rows_label)
             places = {b.id: n for n, b in enumerate(self.batches())}

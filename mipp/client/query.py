@@ -28,10 +28,20 @@ __all__ = ["HiddenQueries", "Querier"]
 
 @dataclass(frozen=True, repr=False)
 class HiddenQueries:
-    """Queries under one header, ready to be sent; secret.
+    """Queries under one header, ready to be sent. Secret, but for the header and its hash.
 
-    ``hash`` is the header's. ``servers``: each server's salt, query share and share of the thresholds. ``proof``: its
-    part of the proof that the queries are in range. ``newest``: see :class:`~mipp.rpc.messages.Query`.
+    Parameters
+    ----------
+    header : list of ndarray of uint8
+        Frames of the header, the same for all servers.
+    hash : bytes
+        Hash of the header.
+    servers : dict of int to tuple
+        For each server its salt, query share and share of the thresholds.
+    newest : bytes
+        See :class:`~mipp.rpc.messages.Query`.
+    proof : mapping of int to tuple
+        For each server its part of the proof that the queries are in range; empty if the user ranks.
     """
 
     header: list[np.ndarray]
@@ -42,26 +52,28 @@ class HiddenQueries:
 
 
 class Querier:
-    """Hides queries, sends them, and opens what comes back.
+    """Hides queries, sends them, and opens the replies.
 
     Parameters
     ----------
-    client : the user who asks
-    scheme : the user's side of the deployment's scheme
+    client : Client
+        The user who asks.
+    scheme : UserScheme
+        The user's side of the deployment's scheme.
     """
 
     def __init__(self, client: Client, scheme: UserScheme) -> None:
         self._client, self.scheme, self.config = client, scheme, client.config
 
-    # --- what comes back ----------------------------------------------------------------------------------------
+    # --- replies ------------------------------------------------------------------------------------------------
 
     def score_words(self, index: Index, encoded: np.ndarray, k: int) -> list[np.ndarray]:
-        """Words (B, N) that add up to the scores of all rows; ``k`` is what the user keeps of them, for the grants."""
+        """Words (B, N) that add up to the scores of all rows. Grants limit ``k``, the number that the user keeps."""
         _, replies = self._sent(index, encoded, k, "user")
         return self._opened(replies, len(encoded), index.total)
 
     def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[tuple[range, list[np.ndarray]]]:
-        """:meth:`score_words` of some rows at a time, all under one header: which rows, and the words."""
+        """:meth:`score_words` of some rows at a time, all under one header: the rows, and their words."""
         hidden = self.hide(index, encoded, k, "user")
         for rows in self.scheme.row_blocks(index.total, len(encoded)):
             yield rows, self._opened(self.send(hidden, rows), len(encoded), len(rows))
@@ -69,7 +81,7 @@ class Querier:
     def ranked(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
     ) -> tuple[list[UserShare], Public]:
-        """The servers' parts of a ranking, or of match bits, and the facts that they are about."""
+        """The servers' parts of a ranking, or of the bits of a range search, and the public facts of that protocol."""
         hidden, replies = self._sent(index, encoded, k, ranking, theta)
         parts = [_part(s, r, len(encoded), index.total, ranking) for s, r in replies.items()]
         return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
@@ -79,12 +91,12 @@ class Querier:
         self.scheme.verify(shares, queries, rows)
         return self.scheme.open(shares, rows)
 
-    # --- what is sent -------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------
 
     def _sent(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
     ) -> tuple[HiddenQueries, dict[int, Any]]:
-        """Queries as they were sent, and the replies; under a new header when servers are busy."""
+        """Hide and send queries; retries under a new header while servers are busy. The queries, and the replies."""
 
         def attempt() -> tuple[HiddenQueries, dict[int, Any]]:
             hidden = self.hide(index, encoded, k, ranking, theta)
@@ -93,14 +105,25 @@ class Querier:
         return retry_busy(attempt)
 
     def hide(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> HiddenQueries:
-        """Hide encoded queries (B, encoded_dim) and bind them to a new header.
+        """Hide encoded queries and commit to them in a new header.
 
         Parameters
         ----------
-        index : the state that they are about
-        encoded : secret
-        k, ranking : as in the header
-        theta : the threshold of all queries, with ranking "threshold"; secret
+        index : Index
+            The state to search.
+        encoded : ndarray of int, (B, encoded_dim)
+            Encoded queries. Secret.
+        k : int
+            Number of neighbours, for the header.
+        ranking : str
+            ``server``, ``user`` or ``threshold``.
+        theta : int
+            Least score, for ranking ``threshold``; the same for all queries. Secret.
+
+        Returns
+        -------
+        HiddenQueries
+            The header, and each server's part.
         """
         servers = self.scheme.servers
         query_shares = self.scheme.hide(encoded)
@@ -131,7 +154,21 @@ class Querier:
         return HiddenQueries(frames, frames_hash(header), parts, index.newest, parts_of_proof)
 
     def send(self, hidden: HiddenQueries, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
-        """Send queries about live rows ``rows`` (all if there are none in it), and wait for all replies.
+        """Send queries and wait for all replies.
+
+        Parameters
+        ----------
+        hidden : HiddenQueries
+            From :meth:`hide`.
+        rows : range
+            Live rows to answer for; all if empty.
+        together : bool
+            Whether the servers talk to each other to answer.
+
+        Returns
+        -------
+        dict of int to message
+            Replies by server.
 
         Raises
         ------
@@ -148,7 +185,7 @@ class Querier:
         return self.collect(hidden, self._client.ask(messages, together=together))
 
     def collect(self, hidden: HiddenQueries, replies: dict[int, Any]) -> dict[int, Any]:
-        """Ask the servers that answered ``Pending`` again until each has given its part; all replies, in order."""
+        """Ask the servers that replied ``Pending`` again until each has given its part; all replies, by server."""
         ask = functools.partial(self._client.ask_all, m.CollectRanking(hidden.hash), together=True)
         return collect_pending(replies, ask, "finish the ranking")
 
@@ -166,10 +203,10 @@ class Querier:
     def _range_proof(
         self, encoded: np.ndarray, ranking: str, theta: int
     ) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
-        """Commitments of the proof that queries which servers rank are in range, and what each server gets of it.
+        """Prove that queries which servers rank are in range; nothing if the user ranks.
 
-        Commitments of the three summands, for the header; by server the seeds of its two summands, and the words of
-        the third or none, secret. Nothing if the user ranks.
+        Returns the commitments to the three summands, for the header, and by server the seeds of its two summands with
+        the words of the third, or none. The latter are secret.
         """
         if ranking == "user" or not self.config.certifies:
             return [], {}
@@ -180,7 +217,7 @@ class Querier:
 
 
 def _part(server: int, reply: Any, queries: int, rows: int, ranking: str) -> UserShare:
-    """A server's part of a ranking or of match bits."""
+    """A server's part of a ranking, or of the bits of a range search."""
     fits = isinstance(reply, m.Ranked) and reply.server == server
     if not fits or reply.queries != queries or reply.rows != rows:
         raise MessageError("a server's part of a ranking does not fit the query")

@@ -14,14 +14,14 @@ from ..sharing import RunningTopK, reconstruct, top_k
 from .index import Index
 from .query import Querier
 
-__all__ = ["DROPPED", "Ranked", "all_scores", "matches", "nearest"]
+__all__ = ["DROPPED", "Ranked", "all_scores", "nearest", "within"]
 
-#: the score of places that no row in range is left for; no encoding's range reaches it
+#: score of empty places, where no row in range is left; below every encoding's range
 DROPPED = np.iinfo(np.int64).min
 
 
 class Ranked(NamedTuple):
-    """The k nearest of B queries: rows (B, k), scores (B, k) if given, seconds spent."""
+    """The k nearest rows of B queries: rows (B, k), scores (B, k) if the grants give them, seconds spent."""
 
     rows: np.ndarray
     scores: np.ndarray | None
@@ -29,14 +29,27 @@ class Ranked(NamedTuple):
 
 
 def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking: str, threads: int | None) -> Ranked:
-    """The k nearest rows to each query.
+    """Find the k nearest rows to each query.
 
     Parameters
     ----------
-    index : the state of the index; the servers answer for no other
-    encoded : (B, encoded_dim) encoded queries; secret
-    k, ranking : ``"user"`` or ``"server"``
-    threads : native threads
+    querier : Querier
+        Hides, sends and opens.
+    index : Index
+        The state to search; the servers answer for no other.
+    encoded : ndarray of int, (B, encoded_dim)
+        Encoded queries. Secret.
+    k : int
+        1 to ``index.total``.
+    ranking : str
+        ``user`` or ``server``.
+    threads : int or None
+        Native threads; None for all cores.
+
+    Returns
+    -------
+    Ranked
+        Rows, scores and times.
     """
     if ranking == "server":
         return _by_servers(querier, index, encoded, k)
@@ -46,24 +59,24 @@ def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking
 
 
 def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None) -> Ranked:
-    """The best so far of the score shares of some rows at a time: memory does not grow with the rows."""
+    """Keep the best rows while score shares of some rows at a time arrive: memory does not grow with the rows."""
     low, high = querier.config.encoding.score_range
     best: list[RunningTopK] = []
     began, ranking = time.perf_counter(), 0.0
     for some in querier.scheme.header_blocks(len(encoded)):
         best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
-        # the first header asks whether the state is the newest; the others are of the same state
+        # the first header asks whether the state is the newest; the others are about the same state
         for _, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
             start = time.perf_counter()
             best[-1].add(words, threads=threads)
-            del words  # before the next block is asked for: its memory is used again
+            del words  # before the next request, so that its memory is reused
             ranking += time.perf_counter() - start
     seconds = {"score": time.perf_counter() - began - ranking, "rank": ranking}
     return Ranked(np.concatenate([b.rows for b in best]), np.concatenate([b.scores for b in best]), seconds)
 
 
 def _by_user(querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None) -> Ranked:
-    """From the scores of all rows, as many queries at a time as fit."""
+    """Rank the scores of all rows, for as many queries at a time as fit."""
     low, high = querier.config.encoding.score_range
     parts, scoring, ranking = [], 0.0, 0.0
     for asked, some in _portions(querier, index, encoded, "user", k):
@@ -91,8 +104,8 @@ def _by_servers(querier: Querier, index: Index, encoded: np.ndarray, k: int) -> 
     return Ranked(np.concatenate(rows), np.concatenate(scores) if scores else None, seconds)
 
 
-def matches(querier: Querier, index: Index, encoded: np.ndarray, theta: int) -> np.ndarray:
-    """Rows whose score with one encoded query reaches ``theta``, found by the servers; in order."""
+def within(querier: Querier, index: Index, encoded: np.ndarray, theta: int) -> np.ndarray:
+    """Rows whose score with one encoded query reaches ``theta``, compared by the servers; in order."""
     parts, _ = querier.ranked(index, encoded, 0, "threshold", theta)
     return np.flatnonzero(combine_matches(parts)[0])
 
@@ -100,7 +113,7 @@ def matches(querier: Querier, index: Index, encoded: np.ndarray, theta: int) -> 
 def all_scores(
     querier: Querier, index: Index, encoded: np.ndarray, threads: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All scores (B, N) int64, and the rows that have one out of the encoding's range, which is replaced there."""
+    """All scores (B, N) int64, and the rows that have one out of the encoding's range; such scores are replaced."""
     low, high = querier.config.encoding.score_range
     out = np.empty((len(encoded), index.total), np.int64)
     dropped = []
@@ -110,7 +123,7 @@ def all_scores(
                 found = reconstruct(words, threads=threads)
                 dropped.append(rows.start + _drop(found, low, high))
                 out[some, rows.start : rows.stop] = found
-                del words, found  # before the next block is asked for: their memory is used again
+                del words, found  # before the next request, so that their memory is reused
     else:
         parts = [
             reconstruct(querier.score_words(asked, some, 1), threads=threads)
@@ -122,7 +135,7 @@ def all_scores(
 
 
 def _drop(scores: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Rows that have a score out of the encoding's range among (B, N) ``scores``, where it is replaced."""
+    """Replace scores out of the encoding's range in (B, N) ``scores``; the rows that have one."""
     if low <= scores.min() and scores.max() <= high:
         return np.empty(0, np.int64)
     wrong = (scores < low) | (scores > high)

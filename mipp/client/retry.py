@@ -1,4 +1,4 @@
-"""How clients wait and try again: servers that are busy, replies that are not ready, changes that came first."""
+"""Retries of clients: while servers are busy, while replies are not ready, after changes that came first."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..rpc import messages as m
 
 __all__ = ["ATTEMPTS", "collect_pending", "retry_busy", "retry_conflicts"]
 
-#: seconds that a client asks for a result that the servers say is not ready
+#: seconds that a client waits for a result that the servers are computing
 PATIENCE = 900.0
-#: milliseconds between two such questions, at most
+#: milliseconds between two requests for it, at most
 MAX_PAUSE = 2000
 #: seconds that a client retries while servers are busy
 BUSY_PATIENCE = 15.0
-#: how often an owner's change is retried because another one of this owner came first
+#: attempts at an owner's change while other changes of this owner come first
 ATTEMPTS = 6
 T = TypeVar("T")
 
 
 def retry_busy(attempt: Callable[[], T]) -> T:
-    """Run ``attempt``; retries with growing pauses while servers have too many requests, for some seconds."""
+    """Run ``attempt``; retries with growing pauses, for some seconds, while servers have too many requests."""
     until, pause = time.monotonic() + BUSY_PATIENCE, 0.05
     while True:
         try:
@@ -37,7 +37,7 @@ def retry_busy(attempt: Callable[[], T]) -> T:
 
 
 def retry_conflicts(attempt: Callable[[], T]) -> T:
-    """Run ``attempt``; retries on the new state, a few times, while another change of the owner comes first."""
+    """Run ``attempt``; retries a few times, on the new state, while another change of the owner comes first."""
     for number in range(ATTEMPTS - 1):
         try:
             return attempt()
@@ -54,15 +54,25 @@ def collect_pending(
     patience: float | None = None,
     progress: Callable[[m.Pending], None] | None = None,
 ) -> dict[int, Any]:
-    """Ask servers that answered ``Pending`` again, after the pause that they want, until none does; all replies.
+    """Ask servers that replied ``Pending`` again, after the pause that they ask for, until all have replied.
 
     Parameters
     ----------
-    replies : by server
-    ask : asks these servers again
-    doing : what they are to do, for the error
-    patience : seconds after which it is an error; ``PATIENCE`` if not given
-    progress : told a server's reply before each pause
+    replies : dict of int to message
+        First replies by server.
+    ask : callable
+        Asks the servers with these numbers again; returns their replies by server.
+    doing : str
+        The servers' task, for the error.
+    patience : float, optional
+        Seconds until it is an error; default ``PATIENCE``.
+    progress : callable, optional
+        Called with a server's reply before each pause.
+
+    Returns
+    -------
+    dict of int to message
+        Final replies by server.
 
     Raises
     ------

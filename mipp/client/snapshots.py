@@ -1,6 +1,6 @@
-"""What a user makes of the servers' snapshots: one state that all of them can answer, and what must be left out.
+"""Servers' snapshots reconciled: one state that all servers can answer, and the batches that are left out.
 
-What one server says is checked against the others: owners, names, grants, positions. Public facts only.
+Owners, names, grants and positions from one server are checked against the others. Public facts only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ def common_state(
 
     Parameters
     ----------
-    told : what each server said; server ``full`` with lists of batches, the others without
-    blocked : owners that are not looked at
+    told : mapping of int to Told
+        Each server's snapshot, by its number; that of server ``full`` with lists of batches, the others without.
+    full : int
+        Number of the server that lists the batches.
+    blocked : frozenset of bytes
+        Ids of owners to ignore.
 
     Returns
     -------
-    index : owners on which the servers agree, without damaged batches; what is missing is in its ``left_out``
-    unsettled : owners on whom the servers differ in a way that may pass when a change has reached all of them
+    index : Index
+        Owners on which the servers agree, without damaged batches; its ``left_out`` names the rest.
+    unsettled : frozenset of bytes
+        Owners on whom the servers differ in a way that may end when a change has reached all of them.
 
     Raises
     ------
@@ -59,7 +65,7 @@ def common_state(
         differ = _difference(o, list(of.values()), len(told))
         if differ:
             left_out.append(LeftOut(o.owner, name, b"", 0, differ))
-            if differ != _NAMES:  # that does not pass by waiting
+            if differ != _NAMES:  # names stay different
                 unsettled.add(o.owner)
             continue
         position, view = min((one.position, one.view) for one in of.values())
@@ -90,7 +96,7 @@ def _check(o: m.OwnerSnapshot) -> None:
 
 
 def _unranked(o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot]) -> list[LeftOut]:
-    """Batches that some server does not rank: one entry each, of the first server that says so."""
+    """Batches that some server does not rank: one entry each, from the first such server."""
     found: dict[bytes, tuple[int, str]] = {}
     for server, one in of.items():
         for batch, reason in zip(one.unranked, one.unranked_reasons, strict=True):
@@ -103,7 +109,7 @@ def _unranked(o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot]) 
 
 
 def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -> str:
-    """Why an owner cannot be searched at one state by all servers, or nothing."""
+    """The reason why all servers cannot search an owner at one state; empty if they can."""
     if len(all_) != servers or any(one.grant != o.grant for one in all_):
         return "its grant is not the same at all servers"
     if any(one.name != o.name for one in all_):

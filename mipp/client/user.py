@@ -75,7 +75,7 @@ class User(FetchClient):
     ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
     ...         ids = anna.add_vectors(np.eye(4), [(f"{i}.png", bytes([i])) for i in range(4)])
     ...         anna.grant(ulla)
-    ...         hits = ulla.search([0.1, 0.2, 0.9, 0.3], k=2).hits
+    ...         hits = ulla.search(np.array([0.1, 0.2, 0.9, 0.3]), k=2).hits
     ...         images = ulla.fetch(hits)
     >>> [(hit.owner_name, hit.row, round(hit.value, 1)) for hit in hits], images[0].name, images[0].content
     ([('anna', 2, 0.9), ('anna', 3, 0.3)], '2.png', b'\\x02')
@@ -142,8 +142,8 @@ class User(FetchClient):
         -------
         SearchResult
             The hits, best first. With ``ranking="user"`` rows whose scores are out of the encoding's range are no hits,
-            also with ``strict``. If fewer than k rows are left, ``left_out`` names the batches of such rows, of as many
-            as would have filled the k places; :meth:`scores` names all.
+            also with ``strict``. If fewer than k rows are left, ``left_out`` names the batches of as many dropped rows
+            as hits are missing; :meth:`scores` names all.
 
         Raises
         ------
@@ -164,10 +164,10 @@ class User(FetchClient):
         ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
         ...         ids = anna.add_vectors(np.array([[1, 0], [0, 3], [2, 2]]))
         ...         anna.grant(ulla, rankings=["server", "user"])
-        ...         by_servers = ulla.search(np.array([1, 2]), k=2).hits
-        ...         by_user = ulla.search(np.array([1, 2]), k=2, ranking="user").hits
+        ...         by_servers = ulla.search(np.array([1, 3]), k=2).hits
+        ...         by_user = ulla.search(np.array([1, 3]), k=2, ranking="user").hits
         >>> [(hit.row, hit.score) for hit in by_servers], by_user == by_servers
-        ([(1, 6), (2, 6)], True)
+        ([(1, 9), (2, 8)], True)
         """
         query = np.asarray(query)
         queries = query[None] if query.ndim == 1 else query
@@ -366,7 +366,7 @@ class User(FetchClient):
             return Hits.at(index, rows, found[0, rows], encoding.values(found[:, rows], query)[0])
 
         def attempt(index: Index) -> tuple[Index, np.ndarray]:
-            return index, ranks.matches(self._querier, index, encoded, theta)
+            return index, ranks.within(self._querier, index, encoded, theta)
 
         index, rows = self._retry(owners, 0, attempt, strict, ("threshold", 1))
         return Hits.at(index, rows)

@@ -1,4 +1,4 @@
-"""Has the servers certify batches that were uploaded before rows were checked, in a thread of its own."""
+"""Has the servers certify batches of earlier versions, whose rows were never checked, in a background thread."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from ..rpc.wire import encode
 __all__ = ["Certifier"]
 
 _log = logging.getLogger("mipp.deployment")
-#: how often one batch is tried, as it may change meanwhile
+#: attempts at one batch, as it may change meanwhile
 _ATTEMPTS = 5
 
 
 class Certifier:
-    """Goes through the batches that some server has no certificate of, one after the other.
+    """Certifies the batches that some server has no certificate of, one after the other.
 
     Parameters
     ----------
-    channel : to the servers' side for operators and peers
+    channel : Channel
+        To the servers' side for operators and peers.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -36,7 +37,7 @@ class Certifier:
         self._thread: threading.Thread | None = None
 
     def missing(self) -> list[tuple[bytes, bytes]]:
-        """Owner and id of batches that are not certified at all servers, those that were refused left out."""
+        """Owner and id of each batch that is neither certified at all servers nor refused."""
         found: dict[tuple[bytes, bytes], None] = {}
         for server in self._channel.servers:
             told = request(self._channel, server, pm.UncertifiedRequest())
@@ -44,7 +45,7 @@ class Certifier:
         return list(found)
 
     def start(self) -> int:
-        """Begin, if there is anything to do; how many batches there are."""
+        """Start the thread if a batch is missing; the number of these batches."""
         batches = self.missing()
         if batches and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._work, args=(batches,), name="mipp certifier", daemon=True)
@@ -52,7 +53,7 @@ class Certifier:
         return len(batches)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it has gone through all batches; whether none is left that was not tested."""
+        """Wait until the thread has ended, at most some seconds; whether all batches were tested."""
         if self._thread is not None:
             self._thread.join(seconds)
         if self._thread is None or not self._thread.is_alive():
@@ -60,7 +61,7 @@ class Certifier:
         return False
 
     def stop(self) -> None:
-        """End after the batch that is being tested."""
+        """End the thread after the batch that is being tested."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -71,7 +72,7 @@ class Certifier:
                 return
             try:
                 self._certify(owner, batch)
-            except MippError as error:  # it stays as it is; searches say so
+            except MippError as error:  # it stays uncertified; searches name it
                 _log.warning("batch %s of owner %s was not certified: %s", batch.hex(), owner.hex(), error)
             except Exception:
                 _log.exception("batch %s of owner %s was not certified", batch.hex(), owner.hex())

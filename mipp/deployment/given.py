@@ -1,4 +1,4 @@
-"""What callers give to make and open a deployment, checked."""
+"""Arguments of callers who make and open deployments, checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,29 @@ __all__ = ["checked_rankings", "checked_threads", "folder_path"]
 
 
 def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: Encoding) -> tuple[str, ...]:
-    """Rankings that an index is made for; what its encoding does not allow is said."""
+    """Check the rankings that an index is made for against its scheme and encoding.
+
+    Parameters
+    ----------
+    rankings : sequence of str or None
+        Rankings that owners may grant, the default first; None for all that the scheme has.
+    params : Params
+        Of the scheme.
+    encoding : Encoding
+        Of the index.
+
+    Returns
+    -------
+    tuple of str
+        The rankings; empty for all. For these a warning says so if the encoding does not allow the default.
+
+    Raises
+    ------
+    ParameterError
+        Rankings that the scheme does not have, that are repeated, or none at all.
+    ScoreRangeError
+        The encoding does not allow servers to compare scores, and ``rankings`` names more than ``user``.
+    """
     offered = offered_rankings(params)
     if rankings is None:
         if offered[0] != "user" and (problem := ranking_problem(encoding)):
@@ -51,7 +73,7 @@ def checked_threads(threads: Any) -> int | None:
 
 
 def folder_path(folder: Any) -> Path:
-    """A folder as a path; DTypeError for what names none."""
+    """A folder as a path; DTypeError for a value that is neither text nor a path."""
     try:
         return Path(os.fsdecode(folder))
     except TypeError:

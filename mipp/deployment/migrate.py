@@ -1,8 +1,8 @@
-"""Brings an embedded deployment of format 1 to format 2: chains of changes, names keyed by owner, servers' identities.
+"""Migrates an embedded deployment from format 1 to format 2: chains of changes, names by owner, servers' identities.
 
-New catalogs are written beside the old ones, from all servers' old ones together; then the description is replaced,
-which makes them valid at once; then the old ones go. A migration that is interrupted starts again. Share files and
-image packs stay where they are.
+New catalogs are written beside the old ones, from the old catalogs of all servers together. Then the description is
+replaced, which makes all new catalogs valid at once, and the old ones are removed. An interrupted migration starts
+again. Share files and image packs stay in place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,24 @@ OLD_NAME = "catalog.sqlite"
 
 
 def migrate(path: Path, text: str, *, alone: bool) -> None:
-    """Migrate the deployment in ``path``, whose description is ``text``; DeploymentError if others use it."""
+    """Migrate a deployment.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    text : str
+        Its description.
+    alone : bool
+        Whether no other process has it open.
+
+    Raises
+    ------
+    DeploymentError
+        Another process has it open; a catalog is missing.
+    StoreError
+        A catalog cannot be read.
+    """
     if not alone:
         raise DeploymentError(
             f"{path} is of an earlier format and in use by another process; close it there, then open it again"
@@ -48,7 +65,7 @@ def migrate(path: Path, text: str, *, alone: bool) -> None:
         for name in {op for one in old.values() for op in one.committed}:
             for one in old.values():
                 one.complete(name)
-        # a forget that some servers missed: they could not check its old signature later
+        # owners whose forgetting some servers missed: they could not check its old signature later
         gone = {row[0]: row[5] for one in old.values() for row in one.owners() if row[5] is not None}
         for one in old.values():
             one.gone = gone
@@ -80,7 +97,7 @@ def _describe(path: Path, config: DeploymentConfig, servers: dict[int, ServerKey
 
 
 class _Old:
-    """One server's catalog of format 1: what is visible, with what other servers committed completed."""
+    """One server's catalog of format 1: visible batches; changes that other servers committed are completed."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -102,7 +119,7 @@ class _Old:
         self._open = {r[0]: (r[1], r[2], msgpack.unpackb(r[3], strict_map_key=False)) for r in ops if r[4] is None}
 
     def complete(self, op: bytes) -> None:
-        """Commit what another server has committed."""
+        """Commit a change that another server has committed."""
         _, kind, record = self._open.pop(op, (b"", "", {}))
         if kind == "upload":
             self._every[op]["visible"] = True
@@ -125,7 +142,7 @@ class _Old:
 
 @dataclasses.dataclass
 class _Chain:
-    """An owner's batches in order, on all servers, with the positions and views that they get."""
+    """An owner's batches in order, the same on all servers, with their new positions and views."""
 
     batches: list[bytes]
     dead: dict[bytes, bytes]
@@ -138,7 +155,7 @@ class _Chain:
 
 
 def _chains(old: dict[int, _Old]) -> dict[bytes, _Chain]:
-    """One chain per owner. Servers may differ: the first one's order of batches holds, and all deletions."""
+    """One chain for each owner. Where servers differ, the first one's order of batches and all deletions hold."""
     chains = {}
     first = next(iter(old.values()))
     for owner, _, _, registration, _, forget in first.owners():
@@ -221,7 +238,7 @@ def _write_batches(
 
 
 def _sizes(config: DeploymentConfig, home: Path, owner: bytes, pack: tuple[Any, ...]) -> np.ndarray:
-    """Bytes of each file of an image pack; none if it cannot be read: then verify names the pack."""
+    """Bytes of each file of an image pack; zeros if it cannot be read, and then verify names the pack."""
     batch, rows, generation, size, digest = pack
     info = FileInfo(config.params_hash, owner, batch, config.params.ring_bits, 0, 0, generation, rows, rows)
     path = home / "images" / batch.hex()[:2] / f"{batch.hex()}.{generation}"
@@ -244,7 +261,7 @@ def _imaged(batch: bytes, b: dict[str, Any], sizes: dict[bytes, np.ndarray]) -> 
 
 
 def _grants(config: DeploymentConfig, old: _Old) -> Iterable[tuple[Any, ...]]:
-    """Grants in the form of format 2. Their owners' signatures are of the old form: this server checked them then."""
+    """Grants in format 2, without signatures: this server checked the old ones when it got them."""
     for owner, user, version, grant, frames, used in old.db.execute(
         "SELECT owner, user, version, id, frames, used FROM grants"
     ):

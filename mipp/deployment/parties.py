@@ -1,4 +1,4 @@
-"""Owners and users of an embedded deployment: their key files, and what lies beside them in the folder."""
+"""Owners and users of an embedded deployment: their key files, and the files beside them."""
 
 from __future__ import annotations
 

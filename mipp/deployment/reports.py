@@ -100,12 +100,12 @@ def restored_notes(restored: Sequence[int], servers: int) -> list[str]:
         return []
     if len(restored) == servers:
         return [
-            "all servers were restored from backups: what was revoked or counted since is not known, so grants are "
+            "all servers were restored from backups: later revocations and counts of queries are lost, so grants are "
             "suspended until their owners grant again"
         ]
     names = ", ".join(map(str, restored))
     return [
-        f"server {names} was restored from a backup and took over from the others what it lacked; batches whose files "
+        f"server {names} was restored from a backup and took over later changes from the others; batches whose files "
         "it lacks are left out of searches until their owner compacts them or adds them again"
     ]
 

@@ -1,4 +1,4 @@
-"""Which processes use an embedded deployment at this moment: file locks, released by the kernel when a process dies."""
+"""Processes that use an embedded deployment now: file locks, which the kernel releases when a process dies."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ __all__ = ["OwnerTurn", "Session"]
 
 
 class OwnerTurn:
-    """Held while an owner's change is made: one at a time among the threads and processes that use its key file.
+    """Lock of one owner among the threads and processes that use its key file; a re-entrant context manager.
 
-    Without it two changes would compete for the same place in the owner's chain, and one would have to start again.
-    A second one is held for as long as files are added.
+    One such lock is held while a change is made: without it two changes would compete for the same place in the owner's
+    chain, and one would have to start again. A second lock is held for as long as files are added.
 
-    ``waiting`` is called before waiting for another process, if it is given.
+    Parameters
+    ----------
+    path : Path
+        The lock file, made if missing, mode 0600.
+    waiting : callable, optional
+        Called without arguments before waiting for another process.
     """
 
     def __init__(self, path: Path, waiting: Callable[[], None] | None = None) -> None:
@@ -64,10 +69,22 @@ class OwnerTurn:
 
 
 class Session:
-    """One open deployment of one process.
+    """One process's use of a deployment, from opening to closing.
 
-    ``alone``: no other process had the deployment open when this one came, and ``crashed``: one ended without closing
-    it. While ``alone`` cleaning is safe: call :meth:`ready` when it is done, others wait until then.
+    Parameters
+    ----------
+    folder : Path
+        Folder of the lock files, made if missing.
+
+    Attributes
+    ----------
+    token : bytes
+        Random name of this session, 16 bytes.
+    alone : bool
+        Whether no other process had the deployment open when this one came. Then recovery is safe, and other processes
+        wait until :meth:`ready` is called.
+    crashed : bool
+        Whether an earlier process ended without closing the deployment.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,14 +109,14 @@ class Session:
         self._stale = stale
 
     def ready(self) -> None:
-        """Recovery is over; other processes may come in."""
+        """Let other processes in: recovery is done."""
         if self.alone:
             for path in self._stale:
                 path.unlink(missing_ok=True)
             fcntl.flock(self._all, fcntl.LOCK_SH)
 
     def alive(self, token: bytes) -> bool:
-        """Whether the process of this session still runs."""
+        """Whether the process of the session with this token still runs."""
         return token == self.token or self._locked(self._folder / f"{token.hex()}.session")
 
     @staticmethod
@@ -117,6 +134,7 @@ class Session:
             os.close(fd)
 
     def close(self) -> None:
+        """End the session and release its locks."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
         for fd in (self._own, self._all):

@@ -1,7 +1,7 @@
-"""Settles what is open between the servers of an embedded deployment: changes, restores, messages that some miss.
+"""Settles open matters between servers: changes that are not decided, restored backups, messages that some miss.
 
-Whoever runs this is trusted with nothing: servers decide by signed votes, and it only carries them. Safe at any time,
-also while owners work and others run it.
+This code needs no trust: servers decide by signed votes, and it only carries them. It is safe at any time, also while
+owners make changes and other processes run it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _log = logging.getLogger("mipp.deployment")
 
 
 def settle(channel: Channel) -> None:
-    """Carry votes between servers until every change that some accepted is decided; pass on what some server misses.
+    """Carry votes between servers until every accepted change is decided; pass on messages that a server misses.
 
     Parameters
     ----------
-    channel : to the servers' side for operators and peers
+    channel : Channel
+        To the servers' side for operators and peers.
     """
     told: dict[int, pm.OpenChanges] = {i: request(channel, i, pm.SettleRequest()) for i in channel.servers}
     signed: dict[bytes, None] = dict.fromkeys(packed for reply in told.values() for packed in reply.signed)
@@ -40,7 +41,7 @@ def settle(channel: Channel) -> None:
         missing = [p for p in signed if p not in have]
         # twice: a forget frees a name for a registration, and another forget may need its owner's registration first
         for packed in (*missing, *missing):
-            with contextlib.suppress(MippError):  # older than what the server has, or of an owner that was forgotten
+            with contextlib.suppress(MippError):  # the server has a newer one, or the owner was forgotten
                 request(channel, i, pm.PassedOn(packed))
     commits: dict[tuple[bytes, bytes], bytes] = {}
     for reply in told.values():
@@ -52,10 +53,10 @@ def settle(channel: Channel) -> None:
 
 
 def _decide(channel: Channel, owner: bytes, op: bytes, commit: bytes) -> None:
-    """Bring one COMMIT to all servers, and all their votes to all."""
+    """Bring one COMMIT message to all servers, and their votes to all servers."""
     votes = []
     for i in channel.servers:
-        with contextlib.suppress(MippError):  # it has no vote for this commit now; it may have one later
+        with contextlib.suppress(MippError):  # the server has no vote for this commit now; it may have one later
             votes.append(pack_frames(to_frames(request(channel, i, pm.PassedOn(commit)))))
     for i in channel.servers:
         with contextlib.suppress(MippError):
@@ -63,21 +64,32 @@ def _decide(channel: Channel, owner: bytes, op: bytes, commit: bytes) -> None:
 
 
 def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[int, int]) -> list[int]:
-    """Find servers whose catalog is older than what others saw of them, and bring them back; their numbers.
+    """Find servers whose catalogs were restored from a backup, and bring them up to date.
 
-    A restored server gets a new incarnation, so that what it promised after the backup counts no more, and takes over
-    from the others what it lacks. If all were restored, perhaps to different moments, each takes over from each: the
-    longest history of every owner holds. But nobody knows what was revoked or counted since: grants are suspended until
-    their owners sign them anew (a new epoch).
+    A catalog is an old one if other servers, or the witness, saw a later state of it. A restored server gets a new
+    incarnation, which voids its promises from after the backup, and takes over from the others the changes that it
+    lacks. If all servers were restored, perhaps to different moments, each takes over from each: the longest history of
+    every owner holds. Later revocations and counts of queries are lost then, so grants are suspended (a new epoch)
+    until their owners grant again.
 
     Parameters
     ----------
-    witnessed : the highest counter that was noted of each server, outside of its folder
+    channel : Channel
+        To the servers' side for operators and peers.
+    servers : mapping of int to Server
+        The servers by number.
+    witnessed : mapping of int to int
+        The highest counter of each server that was noted outside of its folder.
+
+    Returns
+    -------
+    list of int
+        Numbers of the restored servers.
     """
     states: dict[int, Any] = {i: request(channel, i, pm.PeerRequest()) for i in servers}
     seen = {i: (0, witnessed.get(i, 0)) for i in servers}
     for i, state in states.items():
-        for packed in state.proofs:  # what others say of a server counts if that server signed it
+        for packed in state.proofs:  # a statement about a server counts if that server signed it
             with contextlib.suppress(MippError):
                 peer, incarnation, counter = proven(servers[i].config, packed)
                 seen[peer] = max(seen[peer][0], incarnation), max(seen[peer][1], counter)
@@ -99,12 +111,12 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
     if whole:
         settle_among(channel, whole)
     for i in restored:
-        servers[i].store.take_epoch(epoch)  # else grants of it, and what was counted for them, are refused
+        servers[i].store.take_epoch(epoch)  # else grants of this epoch, and their counts, are refused
     for i in restored:
         notes = [request(channel, j, restarts[i]) for j in whole or servers if j != i]
         adopt(servers[i], notes, refuse=bool(whole))
     if whole:
-        for i, j in itertools.permutations(restored, 2):  # they know each other's new incarnations, too
+        for i, j in itertools.permutations(restored, 2):  # so that they know each other's new incarnations
             request(channel, j, restarts[i])
     else:
         epoch += 1
@@ -116,6 +128,6 @@ def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[i
 
 
 def settle_among(channel: Channel, servers: list[int]) -> None:
-    """Let servers that were not restored decide by the votes that they have."""
+    """Have servers that were not restored decide by the votes that they have."""
     for i in servers:
         request(channel, i, pm.SettleRequest())
