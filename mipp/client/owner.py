@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ParameterError
+from ..errors import DTypeError, ParameterError
+from ..io.files import as_path
 from ..io.walk import walk_images
 from . import ingest
 from .granting import GrantInfo
@@ -133,6 +134,8 @@ class ImageOwner(RowOwner):
             A path that does not exist, or is neither a file nor a folder.
         StoreError
             The servers could not keep a batch; the batches before it are there.
+        DTypeError
+            Paths or metadata of another type.
 
         Examples
         --------
@@ -153,12 +156,19 @@ class ImageOwner(RowOwner):
         >>> len(first.added), again.skipped, names
         (3, 3, ['blue.png', 'green.png', 'red.png'])
         """
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise DTypeError(f"metadata is a mapping by path, not {type(metadata).__name__}")
         files, left_out = walk_images(paths, outside=follow_links)
-        by_path = {Path(path): fields for path, fields in (metadata or {}).items()}
+        by_path = {as_path(path): fields for path, fields in (metadata or {}).items()}
         if unknown := sorted(str(p) for p in by_path.keys() - set(files)):
             raise ParameterError(f"metadata names {unknown[0]}, which is not among the files that are added")
         report = ingest.add_images(self, files, metadata=by_path, workers=workers, progress=progress)
         report.errors += [(str(path), reason) for path, reason in left_out]
+        touched = {path for path, _ in report.added} | {path for path, _ in report.errors}
+        report.errors += [
+            (str(path), "it is in the index already, so its metadata was not changed")
+            for path in by_path if str(path) not in touched
+        ]  # fmt: skip
         return report
 
     def images(self) -> list[OwnedImage]:

@@ -192,9 +192,9 @@ class FetchedImage:
     batch: bytes
     row: int
     name: str
-    content: bytes
+    content: bytes = field(repr=False)
     error: MippError | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,10 @@ class Deployment(Parties):
         if descriptor:
             found = features.get(descriptor)
             descriptor, version = found.name, found.version
+            if found.code.dim != encoding.dim:
+                raise ParameterError(
+                    f"the encoding is for {encoding.dim} features, the descriptor {descriptor} has {found.code.dim}"
+                )
         params = schemes.get(scheme).params(encoding.ring_bits)
         if not encoding.score_range[1]:
             raise ParameterError("the encoding gives every score the value 0")

@@ -88,10 +88,15 @@ class Session:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(exist_ok=True, mode=0o700)
+            self._all = os.open(folder / "all.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write in {folder} ({error.strerror}): whoever opens a deployment, also to look, writes there"
+            ) from None
         self._folder = folder
         self.token = random_bytes(16)
-        self._all = os.open(folder / "all.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(self._all, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.alone = True

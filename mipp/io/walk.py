@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import ImageError, NotFoundError
+from ..errors import DTypeError, ImageError, NotFoundError
+from .files import as_path
 from .recognise import SUFFIXES, is_image_file
 
 __all__ = ["LeftOut", "walk_images"]
@@ -63,6 +64,8 @@ def walk_images(
         An argument that does not exist.
     ImageError
         An argument that is neither a folder nor a regular file.
+    DTypeError
+        An argument that is neither a path nor text, or no sequence of them.
 
     Examples
     --------
@@ -79,7 +82,9 @@ def walk_images(
         paths = [paths]
     found: dict[Path, None] = {}
     left_out: list[LeftOut] = []
-    for entry in map(Path, paths):
+    if not isinstance(paths, Iterable):
+        raise DTypeError(f"files are named by paths or text, one or several, not by {type(paths).__name__}")
+    for entry in map(as_path, paths):
         try:
             mode = os.stat(entry).st_mode
         except (OSError, ValueError) as error:

@@ -99,6 +99,37 @@ def test_metadata_that_is_none_is_refused_before_anything_is_sent(index, photos)
     assert not owner.batches() and not owner.images()
 
 
+def test_wrong_types_are_said(index, photos):
+    owner = index.create_owner("anna")
+    for wrong in (None, 3, np.zeros((4, 4, 3)), [None]):
+        with pytest.raises(DTypeError):
+            owner.add_images(wrong)
+    for wrong in ("x", [("0.png", {})]):
+        with pytest.raises(DTypeError, match="mapping"):
+            owner.add_images(photos, metadata=wrong)
+    with pytest.raises(DTypeError):
+        owner.add_images(photos, metadata={3: {}})
+    with pytest.raises(ParameterError, match="encoding is for"):
+        mipp.Deployment.create(index.folder / "other", descriptor_encoding("cld"), descriptor="csd64")
+
+
+def test_metadata_of_what_is_there_already_is_not_dropped_silently(index, photos):
+    owner = index.create_owner("anna")
+    owner.add_images(photos)
+    report = owner.add_images(photos, metadata={photos / "1.png": {"late": True}})
+    assert report.skipped == 6 and [path for path, _ in report.errors] == [str(photos / "1.png")]
+    assert "metadata was not changed" in report.errors[0][1]
+
+
+def test_contents_are_not_shown(index, photos):
+    owner, user = index.create_owner("anna"), index.create_user("ulla")
+    owner.add_images(photos / "0.png", metadata={photos / "0.png": {"caption": "private"}})
+    owner.grant(user)
+    (image,) = user.fetch(user.search_image(photos / "0.png", 1).hits)
+    assert image.metadata == {"caption": "private"}
+    assert len(repr(image)) < 300 and "private" not in repr(image)
+
+
 def test_deleted_and_merged_images_are_listed_as_they_are(index, photos):
     owner, user = index.create_owner("anna"), index.create_user("ulla")
     for number in range(4):
