@@ -42,8 +42,6 @@ INTERNAL = {
     "mipp.io.durable", "mipp.io.memory", "mipp.io.sheet", "mipp.io.dicom", "mipp.io.hdf5", "mipp.io.png",
     "mipp.io.recognise",
 }  # fmt: skip
-#: names whose docstrings are not complete yet
-INCOMPLETE = {"mipp.CloudServer", "mipp.KeyCentre"}
 
 
 def package(name):
@@ -189,8 +187,7 @@ def public(found):
     pairs = {}
     for module in [found] if getattr(found, "__all__", ()) else modules(found):
         for name, value in exported(module) if module.__name__ not in INTERNAL else ():
-            if name not in INCOMPLETE:
-                pairs.setdefault(id(value), (name, value))
+            pairs.setdefault(id(value), (name, value))
     return list(pairs.values())
 
 

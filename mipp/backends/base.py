@@ -60,6 +60,9 @@ class Rows(ABC):
     Row numbers are original ones: deleted rows keep theirs, and what is computed for them is dropped by the caller.
     """
 
+    def __reduce__(self) -> str:
+        raise TypeError("rows are secret and do not pickle")
+
     @abstractmethod
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         """Inner products of rows ``start`` to ``stop`` with every query share, modulo the ring.

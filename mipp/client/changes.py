@@ -81,7 +81,7 @@ class ChangeMaker:
                 msg = msgs[server]
                 frames, hashes, whole = self._owner.signed(msg, server)
                 asked.append(server)
-                heads.append(self._owner.channel.gather({server: frames})[server])
+                heads.append(self._owner.send({server: frames}, {server: type(msg)})[server])
                 contents.append(whole)
                 shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
         except BaseException:
@@ -133,9 +133,10 @@ class ChangeMaker:
         first = owner.config.params.key_centres[-1]
         try:
             # always the same server first, so of two changes that compete the same one wins everywhere
-            votes = [owner.channel.gather({first: frames})[first]]
+            votes = [owner.send({first: frames}, {first: m.CommitOp})[first]]
             if votes[0].commit:
-                votes += owner.channel.gather({s: frames for s in servers if s != first}).values()
+                others = [s for s in servers if s != first]
+                votes += owner.send(dict.fromkeys(others, frames), dict.fromkeys(others, m.CommitOp)).values()
             packed = [pack_frames(encode(v)) for v in votes]
             if not all(v.commit for v in votes):
                 for server in servers:  # each settles the changes that it can
@@ -181,7 +182,7 @@ class ChangeMaker:
         frames = self._owner.sign(m.AbortOp(op))
         for server in servers:
             with contextlib.suppress(MippError):  # else it is undone when its lease ends
-                self._owner.channel.gather({server: frames})
+                self._owner.send({server: frames}, {server: m.AbortOp})
 
 
 def _end(states: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto import schedule, signing
+from ..errors import MessageError
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -114,9 +115,38 @@ class Client:
         ------
         MippError
             The first refusal of a server.
+        MessageError
+            A server's reply is of another kind than is due, or missing.
         """
         requests = {server: self.sign(msg, server) for server, msg in messages.items()}
-        return self.channel.gather(requests, together=together)
+        return self.send(requests, {server: type(msg) for server, msg in messages.items()}, together=together)
+
+    def send(
+        self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False
+    ) -> dict[int, Any]:
+        """Send signed requests of these kinds, in one round; errors as of :meth:`ask`.
+
+        Parameters
+        ----------
+        requests : mapping of int to Frames
+            The signed request for each server, by its number.
+        kinds : mapping of int to type
+            The kind of each server's request.
+        together : bool
+            As for :meth:`ask`.
+
+        Returns
+        -------
+        dict of int to message
+            The replies, by server.
+        """
+        replies = self.channel.gather(requests, together=together)
+        for server, kind in kinds.items():
+            if together and server not in replies:
+                continue  # the others say why
+            if not isinstance(replies.get(server), m.REPLIES[kind]):
+                raise MessageError(f"server {server} sent no reply, or one of another kind, to a {kind.__name__}")
+        return {server: replies[server] for server in requests if server in replies}
 
     def ask_all(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
         """Send the same request to all servers, or to those named, as :meth:`ask` does.
@@ -137,5 +167,5 @@ class Client:
         """
         to = list(servers) if servers is not None else sorted(self.config.servers)
         if isinstance(msg, m.FOR_ALL):
-            return self.channel.gather(dict.fromkeys(to, self.sign(msg)), together=together)
+            return self.send(dict.fromkeys(to, self.sign(msg)), dict.fromkeys(to, type(msg)), together=together)
         return self.ask(dict.fromkeys(to, msg), together=together)

@@ -17,6 +17,8 @@ _OVERHEAD = 4096
 #: most bytes of an image file, its metadata included, and of the metadata
 IMAGE_FILE_BYTES = IMAGE_BYTES - _OVERHEAD
 METADATA_BYTES = HEAD_BYTES - _OVERHEAD
+#: levels of lists and mappings in metadata
+METADATA_DEPTH = 32
 #: a file's name and bytes, and metadata if there is any
 Image: TypeAlias = tuple[str, bytes] | tuple[str, bytes, Mapping[str, Any] | None]
 
@@ -39,6 +41,8 @@ def _metadata_text(metadata: Any) -> str:
         return ""
     if not isinstance(metadata, Mapping):
         raise ParameterError(f"metadata of an image is a mapping, not {type(metadata).__name__}")
+    if not all(isinstance(name, str) for name in metadata):
+        raise ParameterError("fields of an image's metadata are named by text")
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -49,7 +53,22 @@ def _metadata_text(metadata: Any) -> str:
             f"metadata of an image has {len(text)} bytes as JSON, at most {METADATA_BYTES} are kept; the largest field "
             f"is {str(largest)[:80]!r}"
         )
+    if too_deep(metadata):
+        raise ParameterError(f"metadata of an image is nested at most {METADATA_DEPTH} levels deep")
     return text
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and mappings are nested deeper than metadata may be: copies and pickles of it would fail."""
+    level = [value]
+    for _ in range(METADATA_DEPTH + 1):
+        level = [
+            inner for outer in level if isinstance(outer, (Mapping, list, tuple))
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]  # fmt: skip
+        if not level:
+            return False
+    return True
 
 
 def pack_image(image: Image) -> bytes:
@@ -90,6 +109,6 @@ def parse_image(plain: bytes) -> tuple[str, dict[str, Any] | None, bytes]:
     if not isinstance(name, str):
         raise MessageError("the header of the image has no name")
     metadata = head.get("metadata")
-    if metadata is not None and not isinstance(metadata, dict):
+    if metadata is not None and (not isinstance(metadata, dict) or too_deep(metadata)):
         raise MessageError("the metadata of the image is not a JSON object")
     return safe_name(name), metadata, plain[4 + size :]

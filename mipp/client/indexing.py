@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 
-from ..errors import AccessDeniedError, ParameterError
+from ..errors import AccessDeniedError, MessageError, ParameterError
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -154,6 +154,8 @@ class IndexClient(Client):
             self._names = {i: name for i, name in self._names.items() if i in self._blocked}
             with contextlib.suppress(AccessDeniedError):  # nobody grants anything
                 told = self.ask({server: m.GrantersRequest(self.id)})[server]
+                if len(told.owners) != len(told.names):
+                    raise MessageError("a server sent another number of owners than of names")
                 self._names |= {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}
         return [owner_id(owner, self._names) for owner in refs]
 

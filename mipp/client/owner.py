@@ -179,7 +179,8 @@ class ImageOwner(RowOwner):
         Returns
         -------
         list of OwnedImage
-            In row order. An image that several files hold is listed with each path. Rows of vectors are not listed.
+            In row order. An image that several files hold is listed with each path. Files of vectors are not listed,
+            but one of a single row is. Rows of :meth:`add_vectors` are listed if they have a label each.
 
         Raises
         ------

@@ -87,7 +87,10 @@ class Querier:
         return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
 
     def _opened(self, replies: Mapping[int, Any], queries: int, rows: int) -> list[np.ndarray]:
-        shares = [replies[s].score_shares for s in self.scheme.servers]
+        answers = [replies[s] for s in self.scheme.servers]
+        if not all(isinstance(answer, m.Answer) for answer in answers):
+            raise MessageError("a server sent no score shares")
+        shares = [answer.score_shares for answer in answers]
         self.scheme.verify(shares, queries, rows)
         return self.scheme.open(shares, rows)
 
@@ -219,7 +222,7 @@ class Querier:
 def _part(server: int, reply: Any, queries: int, rows: int, ranking: str) -> UserShare:
     """A server's part of a ranking, or of the bits of a range search."""
     fits = isinstance(reply, m.Ranked) and reply.server == server
-    if not fits or reply.queries != queries or reply.rows != rows:
+    if not fits or reply.queries != queries or reply.rows != rows or (ranking == "threshold" and len(reply.words) != 1):
         raise MessageError("a server's part of a ranking does not fit the query")
     words = reply.words[0] if ranking == "threshold" else reply.words
     return UserShare(reply.server, reply.session, reply.parameters, reply.queries, reply.rows, words)

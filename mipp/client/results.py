@@ -194,7 +194,7 @@ class FetchedImage:
     name: str
     content: bytes = field(repr=False)
     error: MippError | None = None
-    metadata: dict[str, Any] | None = field(default=None, repr=False)
+    metadata: dict[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ class Deployment(Parties):
             if '"version": 1,' in text:
                 migrate(path, text, alone=session.alone)
                 text = _description(path)
-            config = DeploymentConfig.from_json(text)
+            config = _known(DeploymentConfig.from_json(text))
             witness = Witness(path / "witness", len(config.servers))
             for i in config.servers:
                 home = path / "servers" / str(i)
@@ -402,3 +402,13 @@ def _description(path: Path) -> str:
 
 def _server_class(params: Params, index: int) -> type[Server]:
     return CloudServer if index in params.clouds else KeyCentre
+
+
+def _known(config: DeploymentConfig) -> DeploymentConfig:
+    """The description of a deployment, if this program knows its scheme; else DeploymentError."""
+    try:
+        schemes.get(config.params.scheme)
+    except ParameterError:
+        name = config.params.scheme[:80]
+        raise DeploymentError(f"the description of the deployment names an unknown scheme, {name!r}") from None
+    return config

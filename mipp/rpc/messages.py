@@ -60,6 +60,7 @@ from .wire import array, message
 __all__ = [
     "ALL_SERVERS",
     "FOR_ALL",
+    "REPLIES",
     "AbortOp",
     "Answer",
     "BatchList",
@@ -142,3 +143,30 @@ class Failure:
 
 #: what is signed for all servers, which pass it on to each other; it names versions or states, so it never grows stale
 FOR_ALL = (RegisterOwner, RegisterUser, Grant, CommitOp, AbortOp, ForgetOwner)
+
+#: kinds of replies to each request; :class:`Failure` beside them
+REPLIES: dict[type, tuple[type, ...]] = {
+    RegisterOwner: (Ok,),
+    RegisterUser: (Ok,),
+    ForgetOwner: (Ok,),
+    Grant: (Ok,),
+    ListGrants: (GrantList,),
+    UploadOp: (Head,),
+    DeleteOp: (Head,),
+    HeadRequest: (Head,),
+    CommitOp: (VoteMessage,),
+    AbortOp: (VoteMessage,),
+    Certify: (Outcome,),
+    OutcomeRequest: (Outcome,),
+    CertifyRows: (Ok, Pending),
+    CollectCertificate: (Ok, Pending),
+    Compact: (Ok,),
+    ListBatches: (BatchList,),
+    FetchShares: (SealedShares,),
+    FetchOwnImages: (OwnImages,),
+    GrantersRequest: (Granters,),
+    SnapshotRequest: (Snapshot,),
+    Query: (Answer, Ranked, Pending),
+    CollectRanking: (Ranked, Pending),
+    FetchImages: (Images,),
+}

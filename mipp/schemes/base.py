@@ -91,6 +91,9 @@ class UserScheme(ABC):
     #: what servers register of the user's keys of this scheme; public, empty if there are none
     public_key: bytes = b""
 
+    def __reduce__(self) -> str:
+        raise TypeError("a user's side of a scheme may hold keys and does not pickle")
+
     @abstractmethod
     def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
         """Hide encoded queries (B, encoded_dim): the query share of each server, which tells it nothing of them.
@@ -128,6 +131,9 @@ class ServerScheme(ABC):
 
     #: whether a user may ask for some rows at a time
     by_rows: bool
+
+    def __reduce__(self) -> str:
+        raise TypeError("a server's side of a scheme holds keys and does not pickle")
 
     def check_user_key(self, key: bytes) -> None:
         """ParameterError for a user's public key of the scheme that is malformed, or that the scheme has no use for."""

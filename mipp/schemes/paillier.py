@@ -154,6 +154,8 @@ class _Server(ServerScheme):
         check_query(query_share, header.queries, self._config.encoding.encoded_dim, self._key(header.user)[0])
 
     def check_size(self, header: m.QueryHeader, rows: int) -> None:
+        if not rows:
+            raise ParameterError("the query covers no images")
         key, layout, _ = self._key(header.user)
         size = header.queries * layout.ciphertexts(rows) * 8 * key.element_limbs
         if size > MAX_ANSWER_BYTES and header.queries > 1:

@@ -1,4 +1,4 @@
-"""Base of all handlers of a server: configuration, keys, store, grants in force, limits of each party.
+"""What every handler of a server stands on: configuration, keys, store, grants in force, limits of each party.
 
 Handlers are functions of a :class:`ServerBase` and a :class:`Request`; ``server.py`` has the table of all of them.
 """
@@ -106,15 +106,14 @@ class ServerBase(ABC):
             for other, keys in config.servers.items()
             if other != index
         }
+        scheme = schemes.get(config.params.scheme)  # before any file is opened
         self.store = ServerStore(
             folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check,
             holder=holder, alive=alive, witness=witness,
         )  # fmt: skip
         self.store.changes.parse = parse_commit
         self.store.changes.certified_only = config.certifies
-        self.scheme = schemes.get(config.params.scheme).for_server(
-            config, index, self.pair_keys, threads, self.store.paillier_key
-        )
+        self.scheme = scheme.for_server(config, index, self.pair_keys, threads, self.store.paillier_key)
         #: rankings that are open here; None where servers cannot reach each other
         self.admission: Admission | None = None
         #: tests of rows that are open here; None where servers cannot reach each other
@@ -145,7 +144,13 @@ class ServerBase(ABC):
         self._secrets.clear()
 
     def drop_caches(self, owners: set[bytes]) -> None:
-        """Drop what this process keeps of owners that were forgotten."""
+        """Drop this process's secrets and caches of owners that were forgotten.
+
+        Parameters
+        ----------
+        owners : set of bytes
+            Their ids, 16 bytes each.
+        """
         for owner in owners:
             self._secrets.pop(owner, None)
 
@@ -153,30 +158,109 @@ class ServerBase(ABC):
 
     @abstractmethod
     def rows(self, plan: Plan) -> Rows:
-        """The rows that a query covers, where its products run."""
+        """Load the rows that a query covers into the backend.
+
+        Parameters
+        ----------
+        plan : Plan
+            The rows, as this server laid them out.
+
+        Returns
+        -------
+        Rows
+            Handle of the backend for products with query shares.
+
+        Raises
+        ------
+        IntegrityError
+            A batch has no rows at this server.
+        """
 
     @abstractmethod
     def row_words(self, owner: bytes, batch: BatchView) -> Callable[[np.ndarray], np.ndarray]:
-        """A function that gives this server's words (n, D) of rows of a batch, by original numbers.
+        """Make a reader of this server's share words of one batch: stored words, or keystream.
 
-        Stored words at a cloud, keystream at the key centre.
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+        batch : BatchView
+            The batch.
+
+        Returns
+        -------
+        callable
+            From original row numbers (n,), ascending, to words (n, D) of the ring. Secret.
+
+        Raises
+        ------
+        IntegrityError
+            The batch has no rows at this server.
         """
 
     # --- keys ---------------------------------------------------------------------------------------------------
 
     def sign(self, data: bytes) -> bytes:
-        """Sign with this server's identity: votes, 64 bytes."""
+        """Sign with this server's identity; used for votes.
+
+        Parameters
+        ----------
+        data : bytes
+            Any number of bytes.
+
+        Returns
+        -------
+        bytes
+            Ed25519 signature, 64 bytes; public.
+        """
         return signing.sign_raw(self._sign_key, data)
 
     def unseal(self, owner: bytes, sealed: bytes) -> bytes:
-        """Secrets that an owner sealed to this server: its key and image part, or its image part; secret."""
+        """Open the secrets that an owner sealed to this server.
+
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+        sealed : bytes
+            The sealed box.
+
+        Returns
+        -------
+        bytes
+            At a key centre the owner's keystream key and image part, 32 bytes each; at a cloud its image part, 32
+            bytes. Secret.
+
+        Raises
+        ------
+        AuthenticationError, MessageError
+            The box does not open, or holds secrets of another length.
+        """
         secret = box.open_sealed(self._box_key, sealed, owner_seal_info(self.config.id, owner, self.index))
         if len(secret) != (32 if self.has_shares else 64):
             raise MessageError("sealed owner secrets of the wrong length")
         return secret
 
     def owner_secret(self, owner: bytes) -> bytes:
-        """The owner's secrets for this server, unsealed; kept in memory while the owner is registered."""
+        """An owner's secrets for this server, opened; cached in memory while the owner is registered.
+
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+
+        Returns
+        -------
+        bytes
+            As of :meth:`unseal`. Secret.
+
+        Raises
+        ------
+        NotFoundError
+            The owner is unknown or was forgotten.
+        IntegrityError
+            The stored box is damaged.
+        """
         name, _, sealed = self.store.owner(owner)  # raises once forgotten, in whichever process
         if owner not in self._secrets:
             try:
@@ -187,12 +271,39 @@ class ServerBase(ABC):
 
     @abstractmethod
     def image_part(self, owner: bytes) -> bytes:
-        """This server's part of the owner's image keys; secret."""
+        """This server's part of an owner's image keys.
+
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+
+        Returns
+        -------
+        bytes
+            32 bytes. Secret.
+        """
 
     # --- parties ------------------------------------------------------------------------------------------------
 
     def granted(self, user: bytes) -> dict[bytes, m.Grant]:
-        """Grants that let ``user`` do anything now, by id, in order of owner."""
+        """List the grants of a user that are in force now.
+
+        Parameters
+        ----------
+        user : bytes
+            Id of the user, 16 bytes.
+
+        Returns
+        -------
+        dict of bytes to Grant
+            By id of the grant, in order of owner.
+
+        Raises
+        ------
+        AccessDeniedError
+            No grant is in force; the text names those that expired.
+        """
         now = self.clock()
         found, expired = in_force(self.store.grants(user=user), now)
         if not found:
@@ -203,13 +314,39 @@ class ServerBase(ABC):
         return found
 
     def ended(self, user: bytes) -> str:
-        """Which of the user's grants expired, and this server's time, to be appended to a refusal."""
+        """Describe the user's expired grants, with this server's time, for the end of a refusal.
+
+        Parameters
+        ----------
+        user : bytes
+            Id of the user, 16 bytes.
+
+        Returns
+        -------
+        str
+            Empty if none expired.
+        """
         now = self.clock()
         return expired_text(in_force(self.store.grants(user=user), now)[1].values(), now)
 
     @contextlib.contextmanager
     def one_of(self, party: bytes) -> Iterator[None]:
-        """One request of a party; BusyError when it has too many under way."""
+        """Count a party's request while it is served.
+
+        Parameters
+        ----------
+        party : bytes
+            Id of the owner or user, 16 bytes.
+
+        Yields
+        ------
+        None
+
+        Raises
+        ------
+        BusyError
+            The party has too many requests under way.
+        """
         with self._busy_lock:
             if self._busy[party] >= self.card.concurrent:
                 raise BusyError(f"this party has {self.card.concurrent} requests under way; try again later")
@@ -224,7 +361,23 @@ class ServerBase(ABC):
 
     @abstractmethod
     def pass_on(self, packed: bytes) -> Any:
-        """Serve a signed message for all servers that another server has."""
+        """Serve a signed message for all servers that another server passes on.
+
+        Parameters
+        ----------
+        packed : bytes
+            The message, with its frames packed into one string.
+
+        Returns
+        -------
+        message
+            The reply.
+
+        Raises
+        ------
+        AuthenticationError, MessageError
+            The signature is wrong, or the message is not one for all servers.
+        """
 
 
 #: kind of request -> its handler

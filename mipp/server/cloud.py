@@ -18,10 +18,26 @@ __all__ = ["CloudServer"]
 
 
 class CloudServer(Server):
-    """A cloud. Semi-honest; not trusted with features, queries or scores, but not to collude with another server.
+    """A cloud: stores one share word for each encoded feature, and encrypted image files.
 
-    Learns sizes, the encoding, deletions, which user queries over which owners and when, k, and which image files are
-    fetched. Two clouds together rebuild all features; so do a cloud and the key centre.
+    Made by :meth:`mipp.Deployment.open`. It is trusted to follow the protocol and not to collude with another server;
+    two clouds together rebuild all features, and so do a cloud and the key centre. Alone it learns sizes, the encoding,
+    deletions, which user queries over which owners and when, k, and which image files are fetched; no feature, query
+    or score.
+
+    Parameters
+    ----------
+    *args, **options
+        Of :class:`~mipp.server.base.ServerBase`: configuration, number, folder and secret keys of this server.
+
+    Examples
+    --------
+    >>> import tempfile, mipp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 8)) as deployment:
+    ...         servers = deployment.servers
+    >>> servers[1], servers[1].has_shares
+    (CloudServer(server=1), True)
     """
 
     has_shares = True

@@ -18,9 +18,25 @@ __all__ = ["KeyCentre"]
 
 
 class KeyCentre(Server):
-    """The key centre. Stores no share; learns what a cloud learns, and which image keys are asked for.
+    """The key centre: holds 64 secret bytes for each owner, makes its share words from them, and stores no rows.
 
-    Semi-honest; together with one cloud it rebuilds all features of all owners.
+    Made by :meth:`mipp.Deployment.open`. It is trusted to follow the protocol and not to collude with a cloud; together
+    with one cloud it rebuilds all features of all owners. Alone it learns the same facts as a cloud, and which image
+    keys are asked for; no feature, query or score.
+
+    Parameters
+    ----------
+    *args, **options
+        Of :class:`~mipp.server.base.ServerBase`: configuration, number, folder and secret keys of this server.
+
+    Examples
+    --------
+    >>> import tempfile, mipp
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 8)) as deployment:
+    ...         servers = deployment.servers
+    >>> servers[3], servers[3].has_shares
+    (KeyCentre(server=3), False)
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -48,11 +48,33 @@ class Server(ServerBase):
         self.queries.drop(owners)
 
     def handle(self, frames: Frames) -> Frames:
-        """Answer one signed request of an owner or user; refusals and failures come back as a ``Failure`` message."""
+        """Answer one signed request of an owner or user.
+
+        Parameters
+        ----------
+        frames : list of bytes
+            The signed message.
+
+        Returns
+        -------
+        list of bytes
+            The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
+        """
         return self._reply(self._requested, frames)
 
     def operate(self, frames: Frames) -> Frames:
-        """Answer one request of this server's operator or of another server; never reached by owners or users."""
+        """Answer one request of this server's operator or of another server; owners and users never reach this.
+
+        Parameters
+        ----------
+        frames : list of bytes
+            The message.
+
+        Returns
+        -------
+        list of bytes
+            The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
+        """
         return self._reply(self._operated, frames)
 
     def _reply(self, answer: Callable[[Frames], Any], frames: Frames) -> Frames:

@@ -37,7 +37,7 @@ def any_query(user, encoded, monkeypatch):
         dtype = user.config.encoding.encode_queries(vectors(1, dim=user.config.encoding.dim)).dtype
         words = np.zeros((1, user.config.encoding.encoded_dim), dtype)
         words[0, : len(encoded)] = np.array(encoded).astype(np.int64).astype(dtype)
-        patch.setattr(type(user), "_encoded", lambda self, queries: (np.asarray(queries), words))
+        patch.setattr("mipp.client.user.encoded_queries", lambda encoding, queries: (np.asarray(queries), words))
         yield
 
 
@@ -100,7 +100,7 @@ def test_one_bad_query_of_a_batch(world, monkeypatch):
     encoded[4, 0] = 1 << 20
     with monkeypatch.context() as patch:
         patch.setattr(query_proof, "_sizes_wrong", lambda *_: False)
-        patch.setattr(type(user), "_encoded", lambda self, queries: (np.asarray(queries), encoded))
+        patch.setattr("mipp.client.user.encoded_queries", lambda encoding, queries: (np.asarray(queries), encoded))
         with pytest.raises(OutOfRangeError):
             user.search_batch(vectors(6), 3)
     assert len(user.search_batch(vectors(6), 3)) == 6

@@ -121,6 +121,22 @@ def test_metadata_of_what_is_there_already_is_not_dropped_silently(index, photos
     assert "metadata was not changed" in report.errors[0][1]
 
 
+def test_a_fetched_image_is_hashable_and_metadata_is_shallow(index, photos):
+    owner, user = index.create_owner("anna"), index.create_user("ulla")
+    owner.add_images(photos / "0.png", metadata={photos / "0.png": {"a": [1]}})
+    owner.grant(user)
+    assert len(set(user.fetch(user.search_image(photos / "0.png", 1).hits))) == 1
+    deep = {}
+    for _ in range(40):
+        deep = {"inner": [deep]}
+    for wrong, why in ((deep, "nested"), ({1: "a"}, "named by text")):
+        with pytest.raises(ParameterError, match=why):
+            owner.add_images(photos / "1.png", metadata={photos / "1.png": wrong})
+    head = b'{"name": "a", "metadata": {"a": ' + b"[" * 100 + b"]" * 100 + b"}}"
+    with pytest.raises(MessageError, match="metadata"):
+        parse_image(len(head).to_bytes(4, "big") + head)
+
+
 def test_contents_are_not_shown(index, photos):
     owner, user = index.create_owner("anna"), index.create_user("ulla")
     owner.add_images(photos / "0.png", metadata={photos / "0.png": {"caption": "private"}})

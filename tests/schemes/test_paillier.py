@@ -436,3 +436,18 @@ def test_no_prime_and_no_plain_query_on_the_wire(world, monkeypatch):
             assert int(prime).to_bytes(128, order)[32:96] not in wire
     assert user.scheme._key.public.to_bytes() in wire
     assert user.config.encoding.encode_queries(query).tobytes() not in wire and query.tobytes() not in wire
+
+
+def test_a_query_over_no_rows_is_refused_and_not_counted(world):
+    """Any user could otherwise have servers compute on nothing, and log an error."""
+    owner = world.owners[0]
+    owner.grant(world.user.id, quota=1)
+    empty = Query(world)
+    none = np.empty((0, 16), np.uint8)
+    counts, batches = [0] * len(empty.header.counts), none
+    snapshot = empty.header.snapshot
+    empty.header = dataclasses.replace(empty.header, counts=counts, batches=batches, snapshot=snapshot)
+    for server in (1, 2):
+        with pytest.raises(ParameterError, match="no images"):
+            empty.ask(server)
+    assert Query(world).ask(1)
