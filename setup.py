@@ -138,7 +138,7 @@ def check_compiler(compiler):
 
 
 class BuildLibraries(build_clib):
-    """Builds next to build_ext. Archives are made each time, else they would keep the objects of sources that are gone."""
+    """Builds next to build_ext. Archives are made each time: else they would keep objects whose sources are gone."""
 
     def finalize_options(self):
         super().finalize_options()
