@@ -1,6 +1,6 @@
 """PRF kernels against numpy float32 (the product), hashlib and `cryptography` (keys, masks).
 
-``pytest benchmarks/kernels/bench_prf.py --benchmark-only``. It holds no rows: GB/s are those of the keystream
+``pytest benchmarks/kernels/bench_prf.py --benchmark-only``. Key centres hold no rows: GB/s are those of the keystream
 that the product consumes. ``MIPP_BENCH_ROWS`` sets another number of rows, words and keys for a quick run, ``MIPP_CPU``
 another level. ``bench_*_ratio`` and ``bench_key_centre_to_cloud`` time both sides in turn and give the median of paired
 ratios, ours / baseline.
