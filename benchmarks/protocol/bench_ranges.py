@@ -14,7 +14,7 @@ import pytest
 import mipp
 from benchmarks.common import paired, seconds
 from mipp._native import _core
-from mipp.client import user as user_module
+from mipp.client.query import Querier
 from mipp.encoding import Encoding
 from mipp.encoding.bounds import row_rule
 from mipp.mpc.certificate import Batch, certify_rows
@@ -77,7 +77,7 @@ def bench_certificate(benchmark, case):
 def unchecked():
     """Searches as before: no proof, nothing checked."""
     with (
-        mock.patch.object(user_module, "range_proof", lambda *_: ([], {})),
+        mock.patch.object(Querier, "_range_proof", lambda *_: ([], {})),
         mock.patch.object(Queries, "_check_proof", lambda *_: None),
         mock.patch.object(Queries, "_relations", lambda *_: None),
         mock.patch.object(Plan, "require_certified", lambda *_: None),

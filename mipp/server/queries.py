@@ -134,12 +134,17 @@ class Queries:
         plan, grants = self._authorise(header, newest)
         server.scheme.check_size(header, plan.live_total)
         public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total)
+        self._check_proof(asked)
+        plan.require_certified(server.index)
+        return plan, grants, public
+
+    def _check_proof(self, asked: _Asked) -> None:
+        """Refuse a proof of another shape, or one that the header does not commit to."""
+        server, header = self._server, asked.header
         verified(
             server.config.query_rule, server.index, unpack(server.index, asked.query.seeds, asked.query.proof),
             header.proofs, header.queries, threshold=header.ranking == "threshold",
         )  # fmt: skip
-        plan.require_certified(server.index)
-        return plan, grants, public
 
     def _rank(self, asked: _Asked, link: Link, checked: _Checked | None) -> m.Ranked:
         """This server's part of one attempt; ``checked`` is None if what was found is too old."""
