@@ -81,7 +81,15 @@ class Attacked:
         return [(self.ids[row], int(self.scores[q, row])) for row in best[:k]]
 
 
-@pytest.fixture(params=[(scheme, k) for scheme in ("shares", "paillier") for k in ENCODINGS], ids=str)
+#: both schemes in every ring; the slowest of Paillier's are for the slow tests
+CASES = [
+    pytest.param((scheme, k), id=str((scheme, k)), marks=[pytest.mark.slow] * (scheme == "paillier" and k != 32))
+    for scheme in ("shares", "paillier")
+    for k in ENCODINGS
+]
+
+
+@pytest.fixture(params=CASES)
 def attacked(request, tmp_path, paillier, monkeypatch):
     monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     scheme, k = request.param

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 
 def test_from_init_to_search(mipp_command, pictures, tmp_path):
@@ -44,6 +45,7 @@ def test_passphrase_and_vectors(mipp_command, monkeypatch, tmp_path):
     assert code == 1 and "passphrase" in err
 
 
+@pytest.mark.slow
 def test_demo(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command(
         "demo", "--scheme", "paillier", "--key-bits", "2048", "--images", pictures[0].parent, "--owners", 2,
@@ -54,6 +56,7 @@ def test_demo(mipp_command, pictures, tmp_path):
     assert (result["scheme"], result["ranking"]) == ("paillier", "user")
 
 
+@pytest.mark.slow
 def test_evaluate(mipp_command, pictures, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(pictures)))
