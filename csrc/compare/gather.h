@@ -25,7 +25,10 @@ inline void gather_range(const MippGather& pass, const Stream* stream, size_t be
     size_t fetched = begin;
     for (size_t at = begin; at < end; at += pass_words) {
         const size_t stop = min_of(end, at + pass_words), until = min_of(end, stop + ahead);
+        // unrolled, so that their speed does not hang on where the linker puts them
+#pragma GCC unroll 8
         for (; fetched < until; ++fetched) __builtin_prefetch(pass.x + pass.index[fetched]);
+#pragma GCC unroll 8
         for (size_t i = at; i < stop; ++i) pass.out[i] = pass.x[pass.index[i]];
         if (stream == nullptr) continue;
         if (stop - at == pass_words) {
