@@ -48,6 +48,7 @@ __all__ = [
     "StaleSnapshotError",
     "StoreError",
     "UnknownNameError",
+    "UnreachableError",
     "missing_extra",
     "plain_text",
 ]
@@ -119,6 +120,10 @@ class StaleSnapshotError(MippError, RuntimeError):
 
 class ProtocolError(MippError, RuntimeError):
     """A protocol between servers was aborted: a peer failed, was silent, or sent an unexpected message."""
+
+
+class UnreachableError(ProtocolError, ConnectionError):
+    """A server cannot be reached, or the connection to it broke; nothing is known about what it did."""
 
 
 class IntegrityError(MippError, ValueError):

@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .. import features, schemes
 from ..client.given import user_id
+from ..client.owner import ImageOwner
+from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, save_key_file
 from ..encoding import Encoding
-from ..errors import DeploymentError, DTypeError, ParameterError
+from ..errors import DeploymentError, DTypeError, KeyFileError, NotFoundError, ParameterError
 from ..io.durable import replace_file
 from ..io.window import check_window
 from ..paillier import DEFAULT_BITS
 from ..params import Params
+from ..rpc import peer_messages as pm
+from ..rpc.channel import LocalChannel, request
 from ..rpc.description import DeploymentConfig, ServerKeys
+from ..rpc.names import known_name
 from ..server.admission import Admission
 from ..server.cloud import CloudServer
 from ..server.key_centre import KeyCentre
 from ..server.rendezvous import LocalRendezvous
 from ..server.server import Server
+from ..server.settling import rejoin, settle
 from . import reports
 from .certifier import Certifier
 from .given import checked_rankings, checked_threads, folder_path
@@ -36,7 +42,6 @@ from .migrate import migrate, remove_old
 from .parties import Parties
 from .results import DeploymentStatus, VerifyReport
 from .sessions import Session
-from .settling import rejoin
 from .witness import Witness
 
 __all__ = ["DEFAULT_BITS", "Deployment"]
@@ -103,7 +108,10 @@ class Deployment(Parties):
         witness: Witness,
         threads: int | None = None,
     ) -> None:
-        super().__init__(folder, config, servers, threads)
+        super().__init__(folder, config, LocalChannel({i: s.handle for i, s in servers.items()}), threads)
+        self.servers = servers
+        #: the servers' side for their operators and for each other; owners and users never reach it
+        self.operators = LocalChannel({i: s.operate for i, s in servers.items()})
         self._session, self._witness = session, witness
         #: sentences for a person on how the deployment was found
         self.notes: list[str] = []
@@ -285,7 +293,7 @@ class Deployment(Parties):
                 restored = rejoin(deployment.operators, servers, {i: witness.noted(i) for i in servers})
                 deployment.notes += reports.restored_notes(restored, len(servers))
             deployment.notes += reports.ranking_notes(config)
-            deployment._recover()
+            settle(deployment.operators)
             if session.alone and session.crashed:
                 for server in servers.values():
                     server.store.sweep()
@@ -319,6 +327,49 @@ class Deployment(Parties):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    # --- parties ------------------------------------------------------------------------------------------------
+
+    def _require_free(self, kind: str, name: str) -> None:
+        for server in self.servers:
+            known = request(self.operators, server, pm.StatusRequest(b""))
+            taken = (
+                [n for n, gone in zip(known.names, known.forgotten, strict=True) if not gone]
+                if kind == "owner"
+                else known.user_names
+            )
+            if name.casefold() in {n.casefold() for n in taken}:
+                raise ParameterError(f"the name {name!r} is taken; choose another")
+
+    def _register(self, owner: ImageOwner) -> None:
+        known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
+        if any(True in status.forgotten for status in known):
+            raise NotFoundError(f"owner {owner.name} was forgotten; create one with another name")
+        if not all(status.owners for status in known):
+            owner.register()
+
+    def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
+        for server in self.servers:
+            keys = request(self.operators, server, pm.KeysRequest(identity))
+            known = {"sign_key": keys.sign_key.hex(), "box_key": keys.second.hex()}
+            # key files of earlier versions hold no public keys; then the servers' are used
+            own = {field: public.get(field, value) for field, value in known.items()}
+            if (
+                own != known
+                or signing.party_id(keys.sign_key, keys.second) != identity
+                or keys.name != public.get("name")
+            ):
+                raise KeyFileError(f"key file {path} is not that of the user that the servers know as {path.stem!r}")
+
+    def _find_user(self, owner: ImageOwner, name: str) -> bytes:
+        return self.user_id(name)
+
+    def _owner_names(self, user: str) -> dict[bytes, str]:
+        known = request(self.operators, self.config.params.clouds[0], pm.StatusRequest(b""))
+        return {owner: known_name(name, owner) for owner, name in zip(known.owners, known.names, strict=True)}
+
+    def _settler(self, party: ImageOwner | User) -> Callable[[], None]:
+        return functools.partial(settle, self.operators)
 
     # --- operation ----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Owners and users of an embedded deployment: their key files, and the files beside them."""
+"""Owners and users of a deployment: their key files, and the files beside them."""
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,17 @@ from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
 from ..errors import KeyFileError, MippError, NotFoundError, ParameterError
 from ..paillier import DEFAULT_BITS
-from ..rpc import peer_messages as pm
-from ..rpc.channel import LocalChannel, request
+from ..rpc.channel import LocalChannel
 from ..rpc.description import DeploymentConfig
-from ..rpc.names import check_name, known_name
-from ..server.server import Server
+from ..rpc.http_channel import HttpChannel
+from ..rpc.names import check_name
 from .sessions import OwnerTurn
-from .settling import settle
 
 __all__ = ["Parties"]
 
 
-class Parties:
-    """The part of :class:`~mipp.deployment.embedded.Deployment` that makes and opens owners and users.
+class Parties(ABC):
+    """Makes and opens owners and users; base of embedded deployments and of those over a network.
 
     Parameters
     ----------
@@ -37,25 +36,44 @@ class Parties:
         The deployment's folder; key files are in its folders ``owners`` and ``users``.
     config : DeploymentConfig
         Public description of the deployment.
-    servers : dict of int to Server
-        The servers of this process by number.
+    channel : LocalChannel or HttpChannel
+        To the servers, for owners and users.
     threads : int, optional
         Native threads of owners and users; default all cores.
     """
 
     def __init__(
-        self, folder: Path, config: DeploymentConfig, servers: dict[int, Server], threads: int | None = None
+        self, folder: Path, config: DeploymentConfig, channel: LocalChannel | HttpChannel, threads: int | None = None
     ) -> None:
-        self.folder, self.config, self.servers = folder, config, servers
+        self.folder, self.config, self.channel = folder, config, channel
         self._threads = threads
-        self.channel = LocalChannel({i: s.handle for i, s in servers.items()})
-        #: the servers' side for their operators and for each other; owners and users never reach it
-        self.operators = LocalChannel({i: s.operate for i, s in servers.items()})
         self._journals: list[Journal] = []
 
-    def _recover(self) -> None:
-        """Settle open changes between the servers: see :func:`~mipp.deployment.settling.settle`."""
-        settle(self.operators)
+    # --- what depends on where the servers are ------------------------------------------------------------------
+
+    @abstractmethod
+    def _require_free(self, kind: str, name: str) -> None:
+        """ParameterError if the servers are known to have another party of this name."""
+
+    @abstractmethod
+    def _register(self, owner: ImageOwner) -> None:
+        """Register an owner, if it is not; NotFoundError if it was forgotten."""
+
+    @abstractmethod
+    def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
+        """KeyFileError unless a user's id is that of the keys in its file, and of those that the servers know."""
+
+    @abstractmethod
+    def _find_user(self, owner: ImageOwner, name: str) -> bytes:
+        """Id of the user that an owner names."""
+
+    @abstractmethod
+    def _owner_names(self, user: str) -> dict[bytes, str]:
+        """Names by id of the owners that a user may name."""
+
+    @abstractmethod
+    def _settler(self, party: ImageOwner | User) -> Callable[[], None] | None:
+        """What has the servers settle open changes, for this party; None where it cannot ask for that."""
 
     # --- owners -------------------------------------------------------------------------------------------------
 
@@ -139,12 +157,8 @@ class Parties:
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, owner.id)
-        known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
-        if any(True in status.forgotten for status in known):
-            raise NotFoundError(f"owner {name} was forgotten; create one with another name")
-        if not all(status.owners for status in known):
-            owner.register()
-        owner.recover, owner.find_user = self._recover, self.user_id
+        self._register(owner)
+        owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
         with owner.turn:  # not while another process is between its entry and its upload
             journal.settle({b.id: b.live for b in owner.batches()})
         return owner
@@ -236,7 +250,7 @@ class Parties:
         _require_id(path, public, user.id)
         user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
         user.register()
-        user.recover = self._recover
+        user.recover = self._settler(user)
         return user
 
     def users(self) -> list[str]:
@@ -250,10 +264,10 @@ class Parties:
         return sorted(p.stem for p in (self.folder / "users").glob("*.key"))
 
     def user_id(self, name: str) -> bytes:
-        """Look up the id of a user, for owners who grant to it by name. Needs no passphrase.
+        """Look up the id of a user that has a key file here, for owners who grant to it by name. Needs no passphrase.
 
-        The id is computed from the public keys of the key file, and all servers must have registered the same keys
-        under that name.
+        The id is computed from the public keys of the key file. In an embedded deployment all servers must have
+        registered the same keys under that name.
 
         Parameters
         ----------
@@ -276,18 +290,9 @@ class Parties:
         public = read_public(path, "user")
         self._check_public(path, public)
         identity = bytes.fromhex(public["id"])
-        for server in self.servers:
-            keys = request(self.operators, server, pm.KeysRequest(identity))
-            known = {"sign_key": keys.sign_key.hex(), "box_key": keys.second.hex()}
-            # key files of earlier versions hold no public keys; then the servers' are used
-            own = {field: public.get(field, value) for field, value in known.items()}
-            if (
-                own != known
-                or signing.party_id(keys.sign_key, keys.second) != identity
-                or keys.name != public.get("name")
-                or keys.name != check_name(name)
-            ):
-                raise KeyFileError(f"key file {path} is not that of the user that the servers know as {name!r}")
+        self._check_known(path, public, identity)
+        if public.get("name") != check_name(name):
+            raise KeyFileError(f"key file {path} is that of another user, {public.get('name')!r}")
         return identity
 
     # --- blocked owners -----------------------------------------------------------------------------------------
@@ -332,18 +337,13 @@ class Parties:
         self._party_path("users", user)
         path = self.blocked_path(user)
         refs = owner_refs(owners)
-        names = self._owner_names() if refs else {}
+        names = self._owner_names(user) if refs else {}
         with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
             blocked = read_blocked(path)
             changed = changed_blocked(blocked, [owner_id(o, names) for o in refs], block=block)
             if changed != blocked:
                 write_blocked(path, changed)
         return changed
-
-    def _owner_names(self) -> dict[bytes, str]:
-        """Names of all owners by id, as the first cloud knows them."""
-        known = request(self.operators, self.config.params.clouds[0], pm.StatusRequest(b""))
-        return {owner: known_name(name, owner) for owner, name in zip(known.owners, known.names, strict=True)}
 
     # --- key files ----------------------------------------------------------------------------------------------
 
@@ -404,15 +404,7 @@ class Parties:
         name = check_name(name)
         if self._key_path(f"{kind}s", name).exists():
             return name  # saving the key file will refuse it
-        for server in self.servers:
-            known = request(self.operators, server, pm.StatusRequest(b""))
-            taken = (
-                [n for n, gone in zip(known.names, known.forgotten, strict=True) if not gone]
-                if kind == "owner"
-                else known.user_names
-            )
-            if name.casefold() in {n.casefold() for n in taken}:
-                raise ParameterError(f"the name {name!r} is taken; choose another")
+        self._require_free(kind, name)
         return name
 
     def _key_path(self, kind: str, name: str) -> Path:

@@ -18,7 +18,7 @@ from .failures import error_from_wire
 from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
 
-__all__ = ["Channel", "LocalChannel"]
+__all__ = ["Channel", "LocalChannel", "kind_of_request", "request"]
 
 Handler = Callable[[Frames], Frames]
 
@@ -73,14 +73,14 @@ class LocalChannel:
         reply_frames = self._handlers[server](frames)
         reply: Any = decode(reply_frames)
         with self._lock:
-            self.bytes_sent[_kind(frames)] += frames_size(frames)
+            self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
             self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
         if isinstance(reply, m.Failure):
             raise error_from_wire(reply.name, reply.text)
         return reply
 
 
-def _kind(frames: Frames) -> str:
+def kind_of_request(frames: Frames) -> str:
     """Kind of a request, by the content of the envelope if it is signed."""
     msg: Any = decode(frames)
     if isinstance(msg, m.Signed):

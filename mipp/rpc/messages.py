@@ -31,11 +31,14 @@ from .owner_messages import (
     Outcome,
     OutcomeRequest,
     OwnImages,
+    PartyKeys,
     RegisterOwner,
     RegisterUser,
     SealedShares,
+    SettleOwn,
     Shares,
     UploadOp,
+    UserRequest,
     VoteMessage,
     grant_id,
     grants_hash,
@@ -47,6 +50,7 @@ from .user_messages import (
     Granters,
     GrantersRequest,
     Images,
+    OwnerRequest,
     OwnerSnapshot,
     Pending,
     Query,
@@ -89,7 +93,9 @@ __all__ = [
     "Outcome",
     "OutcomeRequest",
     "OwnImages",
+    "OwnerRequest",
     "OwnerSnapshot",
+    "PartyKeys",
     "Pending",
     "Query",
     "QueryHeader",
@@ -97,11 +103,14 @@ __all__ = [
     "RegisterOwner",
     "RegisterUser",
     "SealedShares",
+    "SettleOwn",
     "Shares",
     "Signed",
     "Snapshot",
     "SnapshotRequest",
     "UploadOp",
+    "UploadState",
+    "UserRequest",
     "VoteMessage",
     "grant_id",
     "grants_hash",
@@ -134,6 +143,17 @@ class Ok:
 
 
 @message
+class UploadState:
+    """Reply to the announcement of a request, and to each block of its data: bytes that have come so far.
+
+    token: names the data in the paths of its blocks, 16 bytes; known to whoever announced it only.
+    """
+
+    token: bytes
+    received: int
+
+
+@message
 class Failure:
     """A typed refusal; ``name`` is a class of mipp.errors."""
 
@@ -151,6 +171,9 @@ REPLIES: dict[type, tuple[type, ...]] = {
     ForgetOwner: (Ok,),
     Grant: (Ok,),
     ListGrants: (GrantList,),
+    UserRequest: (PartyKeys,),
+    OwnerRequest: (PartyKeys,),
+    SettleOwn: (Ok,),
     UploadOp: (Head,),
     DeleteOp: (Head,),
     HeadRequest: (Head,),

@@ -34,11 +34,14 @@ __all__ = [
     "Outcome",
     "OutcomeRequest",
     "OwnImages",
+    "PartyKeys",
     "RegisterOwner",
     "RegisterUser",
     "SealedShares",
+    "SettleOwn",
     "Shares",
     "UploadOp",
+    "UserRequest",
     "VoteMessage",
     "grant_id",
     "grants_hash",
@@ -112,6 +115,29 @@ def grant_id(content_hash: bytes) -> bytes:
 def grants_hash(grants: Iterable[bytes]) -> bytes:
     """Hash of all grants that are in force for a user, from their ids; 32 bytes."""
     return hashlib.sha256(b"mipp v2 grants" + b"".join(sorted(grants))).digest()
+
+
+@message
+class UserRequest:
+    """Owner -> server: the public keys of the user with this name, to grant it something. Answered ``PartyKeys``."""
+
+    name: str
+
+
+@message
+class PartyKeys:
+    """Public facts of a registered party. Its id is the hash of both: a user's X25519 key, an owner's registration."""
+
+    name: str
+    sign_key: bytes
+    second: bytes
+
+
+@message
+class SettleOwn:
+    """Owner -> server: settle what is open of its changes with the other servers, now."""
+
+    owner: bytes
 
 
 @message

@@ -18,6 +18,7 @@ __all__ = [
     "Granters",
     "GrantersRequest",
     "Images",
+    "OwnerRequest",
     "OwnerSnapshot",
     "Pending",
     "Query",
@@ -48,6 +49,13 @@ class Granters:
 
     owners: list[bytes]
     names: list[str]
+
+
+@message
+class OwnerRequest:
+    """User -> server: the public keys of the owner with this name. Answered with ``PartyKeys``."""
+
+    name: str
 
 
 @message

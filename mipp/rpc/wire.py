@@ -33,6 +33,7 @@ __all__ = [
     "kind_of",
     "message",
     "pack_frames",
+    "sizes_hash",
     "unpack_frames",
 ]
 
@@ -193,10 +194,15 @@ def frames_hash(frames: Sequence[bytes | memoryview]) -> bytes:
 
 
 def joined_hash(frames: Sequence[bytes | memoryview], hashes: Sequence[bytes]) -> bytes:
+    """:func:`frames_hash`, from the frames and their hashes."""
+    return sizes_hash([memoryview(frame).nbytes for frame in frames], hashes)
+
+
+def sizes_hash(sizes: Sequence[int], hashes: Sequence[bytes]) -> bytes:
     """:func:`frames_hash`, from the frames' lengths and their hashes."""
     digest = hashlib.sha256()
-    for frame, part in zip(frames, hashes, strict=True):
-        digest.update(memoryview(frame).nbytes.to_bytes(8, "big") + part)
+    for size, part in zip(sizes, hashes, strict=True):
+        digest.update(size.to_bytes(8, "big") + part)
     return digest.digest()
 
 

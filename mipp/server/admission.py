@@ -304,7 +304,9 @@ class Admission:
 
     def _done(self, entry: _Entry) -> None:
         if entry.started is not None:
-            self._rendezvous.done(entry.started[0], self._index)
+            attempt, link = entry.started
+            link.close()
+            self._rendezvous.done(attempt, self._index)
 
     def _end(self, entry: _Entry, outcome: Any) -> None:
         with self._changed:

@@ -126,6 +126,12 @@ class ServerBase(ABC):
         self.large_reply = threading.BoundedSemaphore(2)
         #: false after a restore from a backup, until the other servers told what is missing here
         self.ready = True
+        #: whether it votes on changes: false until all other servers were heard after a start
+        self.voting = True
+        #: ``new``, ``restored`` or ``whole``, as :class:`~mipp.rpc.peer_messages.PeerState` says
+        self.phase = "whole"
+        #: has the servers settle what is open now; None where something else does
+        self.settle: Callable[[], None] | None = None
         self._secrets: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:

@@ -33,7 +33,8 @@ _log = logging.getLogger("mipp.server")
 
 
 def settle(server: ServerBase, msg: pm.SettleRequest) -> pm.OpenChanges:
-    server.store.changes.end_leases()
+    if server.voting:
+        server.store.changes.end_leases()
     server.store.catalog.settle_checkpoint()
     found = server.store.changes.open()
     return pm.OpenChanges(
@@ -52,7 +53,9 @@ def certify(server: ServerBase, msg: m.Certify) -> m.Outcome:
 
 def peer_state(server: ServerBase, msg: pm.PeerRequest) -> pm.PeerState:
     catalog, proofs = server.store.catalog, server.store.changes.proofs()
-    return pm.PeerState(catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), proofs)
+    return pm.PeerState(
+        catalog.counter("incarnation"), catalog.counter("counter"), catalog.counter("epoch"), proofs, server.phase
+    )
 
 
 def restart(server: ServerBase, incarnation: int) -> pm.PeerRestored:

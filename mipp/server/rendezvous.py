@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -181,6 +181,10 @@ class LocalRendezvous:
         for ticket, text in late:
             ticket.refused(ProtocolError(text))
 
+    def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> Mapping[int, Link]:
+        """Each server's link in a new attempt."""
+        return local_links()
+
     def _start(self) -> list[Callable[[], None]]:
         """Start complete queries in order while there is room; returns the calls of their tickets.
 
@@ -195,7 +199,8 @@ class LocalRendezvous:
             self._served[key[0]] = None
             while len(self._served) > SERVED:
                 del self._served[next(iter(self._served))]
-            attempt, links = schedule.random_bytes(16), local_links()
+            attempt = schedule.random_bytes(16)
+            links = self._links(attempt, tickets)
             self._running[attempt] = set(tickets)
             for server, ticket in tickets.items():
                 calls.append(functools.partial(ticket.go, attempt, links[server]))

@@ -12,18 +12,23 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..crypto import signing
-from ..errors import AuthenticationError, BusyError, MessageError, MippError
+from ..errors import AuthenticationError, BusyError, LimitError, MessageError, MippError
 from ..rpc import messages as m
+from ..rpc.bodies import Announcement
 from ..rpc.failures import error_to_wire
 from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, within_size
-from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, unpack_frames
-from . import certifying, changes, images, parties, peers, snapshots
+from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, sizes_hash, unpack_frames
+from . import certifying, changes, images, lookups, parties, peers, snapshots
 from .base import Handlers, Request, ServerBase, log
 from .freshness import RequestLog
 from .queries import Queries
 
 __all__ = ["Server"]
+
+_WAITING = "this server waits for the other servers, which tell it what it may have missed"
 
 
 class Server(ServerBase):
@@ -62,6 +67,58 @@ class Server(ServerBase):
         """
         return self._reply(self._requested, frames)
 
+    def announced(self, told: Announcement) -> bytes:
+        """Check the announcement of a large request, before its data come.
+
+        Parameters
+        ----------
+        told : Announcement
+            Of the request.
+
+        Returns
+        -------
+        bytes
+            Id of the signer, 16 bytes.
+
+        Raises
+        ------
+        MippError
+            The request would be refused.
+        """
+        if not self.ready:
+            raise BusyError(_WAITING)
+        if len(told.head) > MAX_ENVELOPE_BYTES:
+            raise LimitError(f"a request's first frame has at most {MAX_ENVELOPE_BYTES} bytes")
+        # addresses without memory behind them: the lengths are checked, the data are not looked at
+        none = [np.empty(size, np.uint8).data for size in told.sizes]
+        msg = decode([told.head, *none], m.Signed)
+        kind = _KINDS.get(told.kind)
+        if kind is None or kind in _SELF_SIGNED or kind in m.FOR_ALL:
+            raise MessageError(f"a {told.kind[:40]!r} is not announced")
+        if len(msg.frames) != len(told.sizes):
+            raise MessageError("an announcement names each frame of the content")
+        whole = sizes_hash(told.sizes, told.hashes)
+        statement = self._addressed(msg, kind, by_peer=False, whole=whole)
+        public, _ = self._identity(kind, None, msg.signer)
+        signing.verify(public, msg.signature, statement)
+        self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
+        return msg.signer
+
+    def handle_announced(self, frames: Frames) -> Frames:
+        """Answer a request that was announced, once, now that its data are here.
+
+        Parameters
+        ----------
+        frames : list of bytes
+            The signed message.
+
+        Returns
+        -------
+        list of bytes
+            As of :meth:`handle`.
+        """
+        return self._reply(functools.partial(self._requested, announced=True), frames)
+
     def operate(self, frames: Frames) -> Frames:
         """Answer one request of this server's operator or of another server; owners and users never reach this.
 
@@ -91,13 +148,13 @@ class Server(ServerBase):
             # errors of files name paths of this machine, which are no business of who asks
             return encode(m.Failure(name, text.replace(f"{self.store.folder}{os.sep}", "")))
 
-    def _requested(self, frames: Frames) -> Any:
+    def _requested(self, frames: Frames, *, announced: bool = False) -> Any:
         if (name := kind_of(frames)) != m.Signed.__name__:
             raise AuthenticationError(f"a request {name} must be signed")
         if not self.ready:
-            raise BusyError("this server was restored from a backup and waits for the other servers")
+            raise BusyError(_WAITING)
         within_size(frames, MAX_ENVELOPE_BYTES)
-        return self._handle(self._verified(decode(frames, m.Signed)))
+        return self._handle(self._verified(decode(frames, m.Signed), announced=announced))
 
     def _operated(self, frames: Frames) -> Any:
         msg: Any = decode(frames)
@@ -109,34 +166,43 @@ class Server(ServerBase):
         return self._handle(self._verified(decode(unpack_frames(packed), m.Signed), by_peer=True))
 
     def _handle(self, request: Request[Any]) -> Any:
+        if not self.voting and isinstance(request.content, _VOTES):
+            raise BusyError("this server waits for all other servers before it takes part in changes; try again later")
         with self.one_of(request.signer):
             return self._handlers[type(request.content)](request)
 
-    def _verified(self, msg: m.Signed, *, by_peer: bool = False) -> Request[Any]:
-        """A request whose signature is that of who it names, for this server, of now, and not repeated."""
+    def _addressed(self, msg: m.Signed, kind: type, *, by_peer: bool, whole: bytes) -> signing.Statement:
+        """What the signature of a request for this server must cover."""
+        name, relayed = kind.__name__, kind in m.FOR_ALL
+        if msg.deployment != self.config.id:
+            raise AuthenticationError("the request is for another deployment")
+        if msg.receiver != (m.ALL_SERVERS if relayed else self.index):
+            raise AuthenticationError(f"a {name} signed for server {msg.receiver} came to server {self.index}")
+        if by_peer and not relayed:
+            raise AuthenticationError(f"a {name} is not passed on between servers")
+        return signing.Statement(msg.deployment, msg.receiver, name, whole, msg.issued, msg.random)
+
+    def _verified(self, msg: m.Signed, *, by_peer: bool = False, announced: bool = False) -> Request[Any]:
+        """A request whose signature is that of who it names, for this server, of now, and not repeated.
+
+        ``announced``: time and repetition were checked when it was announced.
+        """
         frames: Frames = [f.data for f in msg.frames]
         name = kind_of(frames)
         kind = _KINDS.get(name)
         if kind is None:
             raise MessageError(f"{name} is no signed request")
-        if msg.deployment != self.config.id:
-            raise AuthenticationError("the request is for another deployment")
-        relayed = kind in m.FOR_ALL
-        if msg.receiver != (m.ALL_SERVERS if relayed else self.index):
-            raise AuthenticationError(f"a {name} signed for server {msg.receiver} came to server {self.index}")
-        if by_peer and not relayed:
-            raise AuthenticationError(f"a {name} is not passed on between servers")
         # the content is read after its signature was checked; only registrations hold the key that checks them
         within_size(frames, MAX_HEAD_BYTES if kind not in _SELF_SIGNED else MAX_ENVELOPE_BYTES)
         hashes = frame_hashes(frames)
         whole = joined_hash(frames, hashes)
+        statement = self._addressed(msg, kind, by_peer=by_peer, whole=whole)
         content: Any = decode(frames, kind) if kind in _SELF_SIGNED else None
         public, actor = self._identity(kind, content, msg.signer)
         if actor != msg.signer:
             raise AuthenticationError("the signer is not the party that the keys belong to")
-        statement = signing.Statement(msg.deployment, msg.receiver, name, whole, msg.issued, msg.random)
         signing.verify(public, msg.signature, statement)
-        if not relayed:  # those carry versions; sent again they change nothing
+        if not announced and kind not in m.FOR_ALL:  # those carry versions; sent again they change nothing
             self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
         content = decode(frames, kind) if content is None else content
         return Request(msg.signer, content, whole, hashes, msg, by_peer)
@@ -157,6 +223,7 @@ class Server(ServerBase):
 #: kind of request -> its handler; those of queries are each server's own
 _HANDLERS: Handlers = {
     **parties.HANDLERS,
+    **lookups.HANDLERS,
     **snapshots.HANDLERS,
     **images.HANDLERS,
     **changes.HANDLERS,
@@ -167,4 +234,6 @@ _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: never served twice: each time counts, or hands out what is handed out once
 _ONCE = (m.Query, m.CollectRanking, m.CollectCertificate)
-_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
+#: what can make a server promise something: not before it knows what it promised before
+_VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
+_BY_USER = (m.GrantersRequest, m.OwnerRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

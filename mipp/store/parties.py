@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from ..errors import AccessDeniedError, NotFoundError, ParameterError
+from ..errors import AccessDeniedError, NotFoundError, ParameterError, UnknownNameError
 from ..rpc.chain import first_view
 from .catalog import Catalog
 
@@ -72,6 +72,18 @@ class Parties:
             raise NotFoundError(f"unknown owner {owner.hex()}")
         if row[3] is not None:
             raise NotFoundError(f"owner {row[0]} was forgotten")
+        return row[0], row[1], row[2]
+
+    def party_named(self, kind: str, name: str) -> tuple[str, bytes, bytes]:
+        """Name, signing key and second key of the ``owner`` or ``user`` that is called so; UnknownNameError."""
+        sql = (
+            "SELECT name, sign_key, registration FROM owners WHERE name=? AND forget IS NULL"
+            if kind == "owner"
+            else "SELECT name, sign_key, box_key FROM users WHERE name=?"
+        )
+        row = self.catalog.one(sql, name)
+        if row is None:
+            raise UnknownNameError(f"the servers know no {kind} with this name")
         return row[0], row[1], row[2]
 
     def registration(self, owner: bytes) -> tuple[bytes, bytes]:

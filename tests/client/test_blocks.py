@@ -13,7 +13,7 @@ from mipp.crypto import schedule
 from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
 from mipp.io.memory import aligned_words
 from mipp.rpc import messages as m
-from mipp.rpc.channel import _kind
+from mipp.rpc.channel import kind_of_request
 from mipp.schemes.shares import BLOCK_BYTES, query_blocks, row_blocks
 from mipp.server.plan import Plan
 from mipp.server.queries import OpenHeaders, row_range
@@ -319,7 +319,7 @@ def test_an_index_that_keeps_changing_ends_in_an_error(world, monkeypatch, ranki
         servers = user.channel.servers
 
         def gather(self, requests, **options):
-            if {_kind(frames) for frames in requests.values()} == {"Query"}:
+            if {kind_of_request(frames) for frames in requests.values()} == {"Query"}:
                 raise StaleSnapshotError("the index changed")
             return real.gather(requests, **options)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.deployment import embedded, settling
+from mipp.deployment import embedded
+from mipp.server import settling
 from mipp.errors import AccessDeniedError, MippError, StoreError
 from mipp.rpc.chain import Vote
-from mipp.rpc.channel import _kind
+from mipp.rpc.channel import kind_of_request
 from mipp.store.catalog import NAME, Catalog
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
@@ -322,7 +323,7 @@ def interrupted(folder, change, server, kind):
         real = deployment.channel._request
 
         def request(to, frames):
-            if to == server and _kind(frames) == kind:
+            if to == server and kind_of_request(frames) == kind:
                 raise Stop
             return real(to, frames)
 
@@ -477,9 +478,9 @@ def test_a_late_message_cannot_revive_what_a_restored_server_refused(past, tmp_p
         real = deployment.channel._request
 
         def request(to, frames):
-            if _kind(frames) in ("UploadOp", "CommitOp"):
+            if kind_of_request(frames) in ("UploadOp", "CommitOp"):
                 sent.append((to, frames))
-            if _kind(frames) == "CommitOp":
+            if kind_of_request(frames) == "CommitOp":
                 raise StoreError("the network is gone")
             return real(to, frames)
 
@@ -527,7 +528,7 @@ def test_a_refusal_of_before_a_restore_counts_no_more(past, tmp_path):
         real = deployment.channel._request
 
         def request(to, frames):
-            if _kind(frames) == "Certify":
+            if kind_of_request(frames) == "Certify":
                 raise StoreError("the network is gone")
             return real(to, frames)
 

@@ -1,7 +1,8 @@
 """Settles open matters between servers: changes that are not decided, restored backups, messages that some miss.
 
-This code needs no trust: servers decide by signed votes, and it only carries them. It is safe at any time, also while
-owners make changes and other processes run it.
+:func:`settle` needs no trust: servers decide by signed votes, and it only carries them. It is safe at any time, also
+while owners make changes and other processes run it. :func:`rejoin` is for servers of one process; over a network each
+server calls :func:`join` for itself.
 """
 
 from __future__ import annotations
@@ -12,29 +13,34 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import MippError
+from ..errors import MippError, UnreachableError
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.wire import encode as to_frames
 from ..rpc.wire import pack_frames
-from ..server.peers import adopt, proven, restart
-from ..server.server import Server
+from .peers import adopt, peer_state, proven, restart
+from .server import Server
 
-__all__ = ["rejoin", "settle"]
+__all__ = ["join", "rejoin", "settle"]
 
-_log = logging.getLogger("mipp.deployment")
+_log = logging.getLogger("mipp.server")
 
 
 def settle(channel: Channel) -> None:
     """Carry votes between servers until every accepted change is decided; pass on messages that a server misses.
+
+    Servers that cannot be reached are left out: what needs their votes stays open.
 
     Parameters
     ----------
     channel : Channel
         To the servers' side for operators and peers.
     """
-    told: dict[int, pm.OpenChanges] = {i: request(channel, i, pm.SettleRequest()) for i in channel.servers}
+    told: dict[int, pm.OpenChanges] = {}
+    for i in channel.servers:
+        with contextlib.suppress(UnreachableError):
+            told[i] = request(channel, i, pm.SettleRequest())
     signed: dict[bytes, None] = dict.fromkeys(packed for reply in told.values() for packed in reply.signed)
     for i, reply in told.items():
         have = set(reply.signed)
@@ -131,3 +137,57 @@ def settle_among(channel: Channel, servers: list[int]) -> None:
     """Have servers that were not restored decide by the votes that they have."""
     for i in servers:
         request(channel, i, pm.SettleRequest())
+
+
+def join(server: Server, channel: Channel) -> None:
+    """One server's part after its start: learn from the others whether it was restored from a backup, and catch up.
+
+    With one peer it begins to answer queries, with all it votes on changes, too. Call it again until
+    ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first; of these it
+    needs one that was not restored, or all three were and take over from each other.
+
+    Parameters
+    ----------
+    server : Server
+        This server; ``ready`` and ``voting`` are false when it starts.
+    channel : Channel
+        To the other servers' side for peers, and this one's.
+    """
+    states: dict[int, pm.PeerState] = {}
+    for i in channel.servers:
+        if i != server.index:
+            with contextlib.suppress(UnreachableError):
+                states[i] = request(channel, i, pm.PeerRequest())
+    if not states:
+        return
+    mine = peer_state(server, pm.PeerRequest())
+    seen = [mine.incarnation, 0]
+    for state in states.values():
+        for packed in state.proofs:  # a statement about this server counts if it signed it
+            with contextlib.suppress(MippError):
+                about, incarnation, counter = proven(server.config, packed)
+                if about == server.index:
+                    seen = [max(seen[0], incarnation), max(seen[1], counter)]
+    whole = len(states) == len(channel.servers) - 1
+    restored = seen[1] > mine.counter or seen[0] > mine.incarnation or server.store.catalog.counter("restoring")
+    if not restored:
+        server.phase = "whole" if whole else server.phase
+        server.voting, server.ready = whole, True
+        return
+    server.ready = server.voting = False
+    server.phase = "restored"
+    if not whole or any(state.phase == "new" for state in states.values()):
+        return  # until all are there, and each knows whether it was restored itself
+    _log.warning("server %d was restored from a backup", server.index)
+    safe = [i for i, state in states.items() if state.phase == "whole"]
+    settle_among(channel, safe)
+    epoch = max(mine.epoch, *(state.epoch for state in states.values()))
+    told = restart(server, seen[0] + 1)
+    server.store.take_epoch(epoch)
+    notes = [request(channel, i, told) for i in safe or states]
+    adopt(server, notes, refuse=bool(safe))
+    if safe:
+        for i in states.keys() - set(safe):
+            request(channel, i, told)
+    server.store.begin_epoch(epoch if safe else epoch + 1, seen[1])
+    server.phase, server.voting, server.ready = "whole", True, True

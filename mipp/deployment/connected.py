@@ -1,0 +1,210 @@
+"""A deployment over a network: the servers are elsewhere; here are a description and the keys of owners and users."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict
+
+from ..client.client import Client
+from ..client.owner import ImageOwner
+from ..client.user import User
+from ..crypto import signing
+from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError
+from ..rpc import messages as m
+from ..rpc.description import DeploymentConfig
+from ..rpc.http_channel import HttpChannel
+from ..rpc.names import check_name
+from .given import checked_threads, folder_path
+from .parties import Parties
+from .servers import CONFIG_NAME
+
+__all__ = ["ConnectedDeployment", "ServerState"]
+
+
+class ServerState(TypedDict):
+    """How a server of a deployment over a network stands (:meth:`ConnectedDeployment.server_states`)."""
+
+    name: str
+    url: str
+    #: whether it serves requests
+    ready: bool
+    #: why not, a sentence each
+    reasons: list[str]
+
+
+class ConnectedDeployment(Parties):
+    """A deployment whose three servers are reached over a network.
+
+    Made by :meth:`mipp.Deployment.connect` from a folder that ``mipp connect`` made. Everything that owners and users
+    do works as in an embedded deployment. The folder holds their keys, and nothing of the servers.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    config : DeploymentConfig
+        Public description with the servers' addresses.
+    threads : int, optional
+        Native threads of owners and users; default all cores.
+
+    Attributes
+    ----------
+    config : DeploymentConfig
+        As given.
+    channel : HttpChannel
+        From owners and users to the servers. Counts ``rounds``, and ``bytes_sent`` by kind of message.
+    notes : list of str
+        Sentences for a person; always empty here.
+    """
+
+    def __init__(self, folder: Path, config: DeploymentConfig, threads: int | None = None) -> None:
+        self.channel: HttpChannel
+        super().__init__(folder, config, HttpChannel(config), threads)
+        self.notes: list[str] = []
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"ConnectedDeployment({str(self.folder)!r})"
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, threads: int | None = None) -> ConnectedDeployment:
+        """Open a folder; connects to nobody yet.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made by ``mipp connect``.
+        threads : int, optional
+            Native threads of owners and users; default all cores.
+
+        Returns
+        -------
+        ConnectedDeployment
+            The deployment; a context manager.
+
+        Raises
+        ------
+        DeploymentError
+            The folder holds no description of servers with addresses.
+        """
+        path, threads = folder_path(folder), checked_threads(threads)
+        try:
+            text = (path / CONFIG_NAME).read_bytes()
+        except OSError:
+            raise DeploymentError(
+                f"{path} is connected to no deployment; do that with: mipp connect deployment.json --to {path}"
+            ) from None
+        config = DeploymentConfig.from_json(text)
+        if not config.addresses:
+            raise DeploymentError(f"{path} is an embedded deployment, whose servers have no addresses")
+        return cls(path, config, threads)
+
+    def close(self) -> None:
+        """Close connections and files; nothing is lost without it."""
+        if os.getpid() == self._process:
+            self.channel.close()
+            for journal in self._journals:
+                journal.close()
+
+    def __enter__(self) -> ConnectedDeployment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- parties ------------------------------------------------------------------------------------------------
+
+    def _require_free(self, kind: str, name: str) -> None:
+        """Nothing: strangers learn no names. The servers refuse a registration whose name is taken."""
+
+    def _register(self, owner: ImageOwner) -> None:
+        owner.register()
+
+    def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
+        try:
+            keys = bytes.fromhex(public["sign_key"]), bytes.fromhex(public["box_key"])
+        except (KeyError, ValueError):
+            keys = b"", b""
+        if signing.party_id(*keys) != identity:
+            raise KeyFileError(f"the id in key file {path} is not that of its keys")
+
+    def _find_user(self, owner: ImageOwner, name: str) -> bytes:
+        return _agreed(owner, m.UserRequest(check_name(name)))
+
+    def _owner_names(self, user: str) -> dict[bytes, str]:
+        """Owners that grant this user something. Opens the user, so it must have no passphrase."""
+        try:
+            asker = self.user(user)
+        except KeyFileError as error:
+            raise KeyFileError(f"{error}; name owners by their ids, which need no question to the servers") from None
+        found: dict[bytes, str] = {}
+        for reply in asker.ask_all(m.GrantersRequest(asker.id)).values():
+            found |= dict(zip(reply.owners, reply.names, strict=True))
+        return found
+
+    def _settler(self, party: ImageOwner | User) -> Callable[[], None] | None:
+        return functools.partial(_settle, party) if isinstance(party, ImageOwner) else None
+
+    # --- operation ----------------------------------------------------------------------------------------------
+
+    def wait_certified(self, seconds: float | None = None) -> bool:
+        """Nothing to wait for: servers over a network check rows before they are visible.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            Not used.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
+
+    def server_states(self) -> dict[int, ServerState]:
+        """Ask each server whether it is ready.
+
+        Returns
+        -------
+        dict of int to ServerState
+            By number of the server. One that cannot be reached is not ready, and its reasons say why.
+        """
+        return {server: self._state(server) for server in self.channel.servers}
+
+    def _state(self, server: int) -> ServerState:
+        address = self.config.addresses[server]
+        try:
+            _, body = self.channel.get(server, "/readyz")
+            told = json.loads(body)
+            ready, reasons = bool(told["ready"]), [str(r)[:300] for r in told["reasons"]]
+        except MippError as error:
+            ready, reasons = False, [str(error)]
+        except (ValueError, KeyError, TypeError):
+            ready, reasons = False, ["it sent no page on its state"]
+        return {"name": address.name, "url": address.url, "ready": ready, "reasons": reasons}
+
+
+def _settle(owner: ImageOwner) -> None:
+    owner.ask_all(m.SettleOwn(owner.id))
+
+
+def _agreed(asker: Client, msg: Any) -> bytes:
+    """Id of the party that all servers know by a name; its keys are the same at all."""
+    replies = asker.ask_all(msg)
+    keys = {(reply.name, reply.sign_key, reply.second) for reply in replies.values()}
+    if len(keys) != 1:
+        raise DeploymentError("the servers do not agree on who has this name; tell their operators")
+    ((name, sign_key, second),) = keys
+    if name != msg.name:
+        raise NotFoundError("the servers know another name")
+    return signing.party_id(sign_key, second)
+
+

@@ -1,0 +1,218 @@
+"""One server as a process of its own: HTTP for clients, the mesh with its peers, and what it does by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from pathlib import Path
+
+from ..errors import DeploymentError, MippError, UnreachableError
+from ..mpc.mesh import Mesh, Peer
+from ..rpc.description import DeploymentConfig
+from ..rpc.http_server import HttpServer
+from ..rpc.local_socket import OperatorSocket
+from ..rpc.tls import mesh_context, server_context
+from ..rpc.wire import Frames
+from ..server.admission import Admission
+from ..server.peer_channel import PeerChannel
+from ..server.rendezvous import RUNNING
+from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
+from ..server.settling import join, settle
+from ..server.site import ServerSite
+from ..server.uploads import Uploads
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, read_card, read_description
+from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .sessions import Session
+from .settings import ServerSettings
+
+__all__ = ["ServerProcess", "own_number"]
+
+_log = logging.getLogger("mipp.server")
+
+#: seconds between two looks at what is to be done, and between two settlings when nothing calls for one
+TICK, SETTLE = 0.5, 30.0
+#: seconds that an accepted change waits before peers are asked
+ASK = 5.0
+
+
+def own_number(folder: Path) -> tuple[DeploymentConfig, int]:
+    """The description that the server in a folder joined, and its number there.
+
+    Raises
+    ------
+    DeploymentError
+        The folder holds no server, or one that joined no deployment.
+    """
+    card = read_card(folder)
+    if not (folder / CONFIG_NAME).exists():
+        raise DeploymentError(f"the server in {folder} joined no deployment yet: mipp server join {folder} FILE")
+    config = known_scheme(read_description(folder / CONFIG_NAME))
+    found = [i for i, keys in config.servers.items() if keys.sign == card.sign]
+    if len(found) != 1:
+        raise DeploymentError(f"the description in {folder} is not of this server")
+    return config, found[0]
+
+
+class ServerProcess:
+    """A server of a deployment, running in this process.
+
+    Parameters
+    ----------
+    folder : Path
+        The server's folder: made by :func:`~mipp.deployment.ceremony.init_server`, joined to its deployment.
+
+    Raises
+    ------
+    DeploymentError
+        The folder holds no server that joined a deployment, another process runs it, or its port is taken.
+    StoreError, KeyFileError
+        Its files are damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config, self.index = config, index = own_number(folder)
+        address = config.addresses[index]
+        self.settings = ServerSettings.load(folder, address.url)
+        secrets = ServerSecrets.load(folder)
+        with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
+            self._session = Session(folder / "sessions")
+            opened.callback(self._session.close)
+            if not self._session.alone:
+                raise DeploymentError(f"another process runs the server in {folder}")
+            self.server = server_class(config.params, index)(
+                config, index, folder, *secrets, threads=self.settings.threads, holder=self._session.token,
+                alive=self._session.alive, card=self.settings.card,
+            )  # fmt: skip
+            opened.callback(self.server.close)
+            self.server.ready = self.server.voting = False
+            self.server.phase, self.server.settle = "new", self.ask_settle
+            if self._session.crashed:
+                self.server.store.sweep()
+            pem = folder / TLS_CERTIFICATE_NAME, folder / TLS_KEY_NAME
+            others = {i: a for i, a in config.addresses.items() if i != index}
+            peers = {
+                i: Peer(a.host, a.port, [a.certificate], f"server {i} ({a.name})", mesh_context(*pem, [a.certificate]))
+                for i, a in others.items()
+            }
+            self.mesh = Mesh(index, config.id, peers, self._called, self._noted, self._changed)
+            self.channel = PeerChannel(self.server, self.mesh)
+            self._tables: dict[str, KeyCentreRendezvous | CloudRendezvous] = {}
+            if config.params.n == 3:
+                self._meet(config.params.key_centres[-1])
+            self.site = ServerSite(self.server, Uploads(folder), config.to_json().encode(), self.reasons)
+            context = server_context(*pem, [a.certificate for a in others.values()])
+            try:
+                self.http = HttpServer(
+                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept
+                )
+            except OSError as error:
+                raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
+            opened.callback(self.http.stop)
+            self._operator = OperatorSocket(folder, self.server.operate)
+            opened.pop_all()
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._settling = threading.Lock()
+        self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
+
+    def _meet(self, key_centre: int) -> None:
+        for table, running in (("rankings", RUNNING), ("tests", 1)):
+            if self.index == key_centre:
+                self._tables[table] = KeyCentreRendezvous(self.mesh, table, running=running)
+            else:
+                self._tables[table] = CloudRendezvous(self.mesh, table, key_centre)
+        self.server.admission = Admission(self.index, self._tables["rankings"])
+        self.server.certifying = Admission(self.index, self._tables["tests"])
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.http.start()
+        self.mesh.start()
+        self._keeper.start()
+        self._session.ready()
+        _log.info("server %d listens on port %d", self.index, self.http.port)
+
+    def reasons(self) -> list[str]:
+        """Why this server cannot serve. Peers that are away are no reason: else all would wait for each other.
+
+        Returns
+        -------
+        list of str
+            A sentence each, public facts only; empty if it can serve.
+        """
+        if self.server.ready:
+            return []
+        if self.server.phase == "restored":
+            return ["this server was restored from a backup and waits for all other servers"]
+        return ["no other server was heard since the start, so this one may have been restored from a backup"]
+
+    def stop(self, seconds: float = 0.0) -> bool:
+        """Stop: take in nothing new, wait so long for what is under way, close everything.
+
+        Parameters
+        ----------
+        seconds : float
+            Time for requests under way.
+
+        Returns
+        -------
+        bool
+            Whether all of them ended in time.
+        """
+        self.site.draining = True
+        self._stopped.set()
+        self._wake.set()
+        self._operator.close()
+        ended = self.http.stop(seconds)
+        if self._keeper.ident is not None:
+            self._keeper.join(5)
+        self.mesh.close()
+        self.server.close()
+        self._session.close()
+        return ended
+
+    # --- peers --------------------------------------------------------------------------------------------------
+
+    def _called(self, peer: int, frames: Frames) -> Frames:
+        return self.server.operate(frames)
+
+    def _noted(self, peer: int, data: bytes) -> None:
+        deliver(self._tables, peer, data)
+
+    def _changed(self, peer: int, there: bool) -> None:
+        for meet in self._tables.values():
+            meet.changed(peer, there)
+        if there:
+            self._wake.set()
+
+    # --- what a server does by itself ---------------------------------------------------------------------------
+
+    def ask_settle(self) -> None:
+        """Settle what is open between the servers, now; one at a time."""
+        with self._settling:
+            settle(self.channel)
+
+    def _keep(self) -> None:
+        settled = time.monotonic() - SETTLE
+        while not self._stopped.is_set():
+            woken = self._wake.wait(TICK)
+            self._wake.clear()
+            try:
+                for meet in self._tables.values():
+                    meet.sweep()
+                if not self.server.voting:
+                    join(self.server, self.channel)
+                now = time.monotonic()
+                due = ASK if any(c.commit for c in self.server.store.changes.open()) else SETTLE
+                if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
+                    settled = now
+                    self.ask_settle()
+            except UnreachableError as error:
+                _log.info("server %d: %s", self.index, error)
+            except MippError as error:
+                _log.warning("server %d: %s", self.index, error)
+            except Exception:
+                if not self._stopped.is_set():
+                    _log.exception("server %d: unexpected error", self.index)

@@ -1,0 +1,619 @@
+"""The mesh: connections between servers over TLS, with sessions of protocols, calls and notes on them.
+
+Each pair of servers has two connections, one in each direction, each dialled by its sender: one thread writes on it at
+one end, one reads at the other, and nothing goes back. (A connection that one thread reads while another writes stalls
+in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64 KiB and takes turns between sessions, so a
+large message of one never holds up the small ones of another. The reader never waits for anybody: what it reads goes
+into bounded buffers. A server that was silent for 15 seconds, or whose connection broke, is gone: its sessions and
+calls end with an error at once, and begin anew when it is back.
+
+On a connection come chunks: kind (u8), whether it is the last of its message (u8), 2 bytes 0, length (u32), stream (16
+bytes), payload. Leakage: to whoever watches, sizes and times; contents are TLS's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..crypto.schedule import random_bytes
+from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
+from ..rpc.tls import connect
+from ..rpc.wire import Frames, pack_frames, unpack_frames
+from .link import HEADER_BYTES, Frame, parse_header
+
+__all__ = ["Mesh", "MeshLink", "Peer"]
+
+_log = logging.getLogger("mipp.mesh")
+
+VERSION = 1
+CHUNK = 64 << 10
+#: seconds: between signs of life; of silence after which a peer is gone; to connect; to send one chunk
+BEAT, DEAD, CONNECT, SEND = 5.0, 15.0, 10.0, 15.0
+#: seconds before a peer is dialled again: the first time, and at most
+AGAIN, AGAIN_MOST = 0.1, 3.0
+#: bytes that one session buffers, and one that is not open here yet; sessions that are not open here yet
+SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
+#: bytes of a call or reply, and of a note
+CALL_BYTES, NOTE_BYTES = 256 << 20, 64 << 10
+#: calls of peers that are served at once
+WORKERS = 16
+CLOSED = 4096
+
+_CHUNK = struct.Struct("<BBHI16s")
+_HELLO = struct.Struct("<8sB16sBB16s")
+_MAGIC = b"mippmesh"
+_HELLO_KIND, _BEAT_KIND, _SESSION, _CALL, _REPLY, _NOTE = 1, 2, 3, 4, 5, 6
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+_NONE = b"\0" * 16
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another server: its address, the certificates (DER) that it may show, its name for errors, the way to dial it."""
+
+    host: str
+    port: int
+    certificates: Collection[bytes]
+    name: str
+    context: ssl.SSLContext
+
+
+class _Gone(Exception):
+    """In a session's queue: the peer is gone."""
+
+
+class _Session:
+    """Frames of one session from each peer, and how many bytes wait."""
+
+    def __init__(self, peers: Collection[int], limit: int) -> None:
+        self.limit, self.opened = limit, False
+        self.queues: dict[int, queue.SimpleQueue[Frame | Exception]] = {p: queue.SimpleQueue() for p in peers}
+        self.waiting = 0
+        self.lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes more may wait."""
+        with self.lock:
+            if self.waiting + size > self.limit:
+                return False
+            self.waiting += size
+            return True
+
+    def give(self, size: int) -> None:
+        with self.lock:
+            self.waiting -= size
+
+
+class _Assembly:
+    """A session's bytes from one peer, put together to frames."""
+
+    def __init__(self, session: _Session, peer: int) -> None:
+        self.session, self._peer = session, peer
+        self._head = bytearray(HEADER_BYTES)
+        self._payload: memoryview | None = None
+        self._got = 0
+        self.broken = False
+
+    def room(self, most: int) -> memoryview:
+        """Where the next bytes go."""
+        target = memoryview(self._head) if self._payload is None else self._payload
+        return target[self._got : self._got + most]
+
+    def filled(self, count: int) -> None:
+        """So many bytes came; passes on a frame that is whole."""
+        self._got += count
+        if self._payload is None:
+            if self._got < HEADER_BYTES:
+                return
+            length = parse_header(bytes(self._head)).length
+            if not self.session.take(length + HEADER_BYTES):
+                raise MessageError(f"server {self._peer} sent more than a session may hold")
+            self._payload, self._got = np.empty(length, np.uint8).data, 0
+        if self._got == self._payload.nbytes:
+            frame = Frame(bytes(self._head), [self._payload] if self._payload.nbytes else [])
+            self._payload, self._got = None, 0
+            self.session.queues[self._peer].put(frame)
+
+
+class MeshLink:
+    """One server's way to its two peers in one session; see :class:`~mipp.mpc.link.Link`."""
+
+    def __init__(self, mesh: Mesh, name: bytes, session: _Session) -> None:
+        self._mesh, self._name, self._session = mesh, name, session
+
+    def send(self, to: int, frame: Frame) -> None:
+        self._mesh._send(to, _SESSION, self._name, [memoryview(frame.head), *frame.parts])
+
+    def receive(self, source: int, limit: int, timeout: float) -> Frame:
+        try:
+            got = self._session.queues[source].get(timeout=timeout)
+        except queue.Empty:
+            raise ProtocolError(f"party {source} was silent for too long") from None
+        if isinstance(got, Exception):
+            self._session.queues[source].put(got)
+            if isinstance(got, _Gone):
+                raise UnreachableError(f"the connection to server {source} broke")
+            raise MessageError(str(got))
+        self._session.give(got.nbytes + HEADER_BYTES)
+        if got.nbytes > limit:
+            raise MessageError(f"party {source} sent more than this message holds")
+        return got
+
+    def close(self) -> None:
+        self._mesh._close(self._name)
+
+
+class _Outgoing(threading.Thread):
+    """Dials one peer, again and again, and writes to it."""
+
+    def __init__(self, mesh: Mesh, index: int, peer: Peer) -> None:
+        super().__init__(name=f"mipp to server {index}", daemon=True)
+        self._mesh, self._index, self._peer = mesh, index, peer
+        self._changed = threading.Condition()
+        self._urgent: deque[bytes] = deque()
+        self._streams: OrderedDict[tuple[int, bytes], deque[memoryview]] = OrderedDict()
+        self._sock: ssl.SSLSocket | None = None
+        self._stopping = False
+        self.up = False
+        self.problem = "not connected yet"
+        self.sent_bytes = 0
+
+    def put(self, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> None:
+        """Queue a message; UnreachableError if the peer is gone."""
+        with self._changed:
+            if not self.up:
+                raise UnreachableError(f"{self._peer.name} cannot be reached: {self.problem}")
+            if kind in (_NOTE, _BEAT_KIND):
+                data = b"".join(parts)
+                self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
+            else:
+                waiting = self._streams.setdefault((kind, stream), deque())
+                waiting.extend(v for p in parts if (v := memoryview(p).cast("B")).nbytes)
+            self._changed.notify()
+
+    def poke(self) -> None:
+        """Find out soon whether the connection still works: writing twice to a dead one fails."""
+        with contextlib.suppress(UnreachableError):
+            self.put(_BEAT_KIND, _NONE, [])
+
+    def close(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection that is open now."""
+        sock = self._sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def run(self) -> None:
+        pause = AGAIN
+        while not self._stopping:
+            try:
+                self._sock = self._dial()
+                pause = AGAIN
+                self._write(self._sock)
+            except (OSError, MippError) as error:
+                self.problem = str(error) if isinstance(error, MippError) else "the connection broke"
+            except Exception:
+                _log.exception("unexpected error on the way to server %d", self._index)
+                self.problem = "internal error"
+            finally:
+                self._end()
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, pause)
+            pause = min(2 * pause, AGAIN_MOST)
+
+    def _dial(self) -> ssl.SSLSocket:
+        p = self._peer
+        sock = connect(p.host, p.port, p.context, p.certificates, CONNECT, p.name)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, 2 * CHUNK)
+        sock.settimeout(SEND)
+        mesh = self._mesh
+        hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
+        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
+        with self._changed:
+            self.up, self.problem = True, ""
+        mesh._outgoing_up(self._index)
+        return sock
+
+    def _end(self) -> None:
+        with self._changed:
+            was, self.up = self.up, False
+            self._urgent.clear()
+            self._streams.clear()
+            sock, self._sock = self._sock, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.close()
+        if was:
+            self._mesh._lost(self._index)
+
+    def _write(self, sock: ssl.SSLSocket) -> None:
+        buffer = bytearray(_CHUNK.size + CHUNK)
+        view = memoryview(buffer)
+        while True:
+            with self._changed:
+                ready = self._changed.wait_for(lambda: self._stopping or self._urgent or self._streams, BEAT)
+                if self._stopping:
+                    return
+                if not ready:
+                    size = _CHUNK.size
+                    _CHUNK.pack_into(buffer, 0, _BEAT_KIND, 1, 0, 0, _NONE)
+                elif self._urgent:
+                    data = self._urgent.popleft()
+                    size = len(data)
+                    view[:size] = data
+                else:
+                    size = self._next(buffer, view)
+            sock.settimeout(SEND)
+            sock.sendall(view[:size])
+            self.sent_bytes += size
+
+    def _next(self, buffer: bytearray, view: memoryview) -> int:
+        """The next chunk, of the stream whose turn it is. Holds the lock."""
+        (kind, stream), waiting = self._streams.popitem(last=False)
+        at = _CHUNK.size
+        while waiting and at < len(buffer):
+            part = waiting[0][: len(buffer) - at]
+            view[at : at + part.nbytes] = part
+            at += part.nbytes
+            if part.nbytes == waiting[0].nbytes:
+                waiting.popleft()
+            else:
+                waiting[0] = waiting[0][part.nbytes :]
+        _CHUNK.pack_into(buffer, 0, kind, not waiting, 0, at - _CHUNK.size, stream)
+        if waiting:
+            self._streams[kind, stream] = waiting  # at the end: the others come first
+        return at
+
+
+class Mesh:
+    """One server's connections with the others.
+
+    Parameters
+    ----------
+    index : this server
+    deployment : id of the deployment, 16 bytes
+    peers : the other servers, by number
+    serve : answers a peer's call: its number and the frames of the request; frames of the reply
+    note : takes a peer's note: its number and the bytes; must not block
+    changed : called with a peer's number and whether it is there now, when that changes; must not block
+    """
+
+    def __init__(
+        self,
+        index: int,
+        deployment: bytes,
+        peers: Mapping[int, Peer],
+        serve: Callable[[int, Frames], Frames],
+        note: Callable[[int, bytes], None] = lambda peer, data: None,
+        changed: Callable[[int, bool], None] = lambda peer, there: None,
+    ) -> None:
+        self.index, self.deployment, self.boot = index, deployment, random_bytes(16)
+        self._peers, self._serve, self._note, self._changed = dict(peers), serve, note, changed
+        self._out = {i: _Outgoing(self, i, peer) for i, peer in peers.items()}
+        self._in: dict[int, ssl.SSLSocket] = {}
+        self._boots: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+        self._there: dict[int, bool] = dict.fromkeys(peers, False)
+        self._sessions: dict[bytes, _Session] = {}
+        self._early: OrderedDict[bytes, _Session] = OrderedDict()
+        self._closed: OrderedDict[bytes, None] = OrderedDict()
+        self._calls: dict[bytes, tuple[int, queue.SimpleQueue[Any]]] = {}
+        self._pool = ThreadPoolExecutor(WORKERS, "mipp peer call")
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin to dial the peers."""
+        for outgoing in self._out.values():
+            outgoing.start()
+
+    def close(self) -> None:
+        """End all connections, sessions and calls."""
+        self._stopping = True
+        for outgoing in self._out.values():
+            outgoing.close()
+        with self._lock:
+            incoming = list(self._in.values())
+        for sock in incoming:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for peer in self._peers:
+            self._fail(peer)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def there(self, peer: int) -> bool:
+        """Whether a peer is connected, both ways."""
+        return self._there[peer]
+
+    def problem(self, peer: int) -> str:
+        """Why a peer is not there; empty if it is."""
+        if self._there[peer]:
+            return ""
+        return self._out[peer].problem or "it has not connected to this server yet"
+
+    @property
+    def sent_bytes(self) -> dict[int, int]:
+        """Bytes sent to each peer so far."""
+        return {i: out.sent_bytes for i, out in self._out.items()}
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    def open(self, name: bytes, limit: int = SESSION_BYTES) -> MeshLink:
+        """Open a session.
+
+        Parameters
+        ----------
+        name : 16 bytes, the same at all servers, never used before
+        limit : bytes of its frames that wait here at most
+        """
+        with self._lock:
+            session = self._early.pop(name, None) or _Session(self._peers, limit)
+            if name in self._sessions or name in self._closed:
+                raise ProtocolError("a session's name was used before")
+            session.limit, session.opened = limit, True
+            self._sessions[name] = session
+            gone = [peer for peer, there in self._there.items() if not there]
+        for peer in gone:
+            session.queues[peer].put(_Gone())
+        return MeshLink(self, name, session)
+
+    def _close(self, name: bytes) -> None:
+        with self._lock:
+            self._sessions.pop(name, None)
+            self._closed[name] = None
+            while len(self._closed) > CLOSED:
+                self._closed.popitem(last=False)
+
+    def _session(self, name: bytes) -> _Session | None:
+        """A session that is open, or about to be (the oldest of too many is dropped); None if it ended."""
+        with self._lock:
+            session = self._sessions.get(name) or self._early.get(name)
+            if session is None and name not in self._closed:
+                session = self._early[name] = _Session(self._peers, EARLY_BYTES)
+                if len(self._early) > EARLY:
+                    self._early.popitem(last=False)
+            return session
+
+    def _send(self, to: int, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> None:
+        self._out[to].put(kind, stream, parts)
+
+    # --- calls and notes ----------------------------------------------------------------------------------------
+
+    def call(self, peer: int, frames: Frames, seconds: float = 60.0) -> Frames:
+        """Ask a peer; frames of its reply.
+
+        Raises
+        ------
+        UnreachableError
+            It is not there, was lost, or did not answer in time.
+        """
+        name, reply = random_bytes(16), queue.SimpleQueue[Any]()
+        with self._lock:
+            self._calls[name] = peer, reply
+        try:
+            self._send(peer, _CALL, name, [pack_frames(frames)])
+            got = reply.get(timeout=seconds)
+        except queue.Empty:
+            raise UnreachableError(f"{self._peers[peer].name} did not answer within {seconds:g} s") from None
+        finally:
+            with self._lock:
+                self._calls.pop(name, None)
+        if isinstance(got, Exception):
+            raise UnreachableError(f"the connection to {self._peers[peer].name} broke")
+        return unpack_frames(got)
+
+    def note(self, peer: int, data: bytes) -> None:
+        """Send a peer a note; notes arrive in order, or not at all. UnreachableError if it is not there."""
+        self._send(peer, _NOTE, _NONE, [data])
+
+    def _answer(self, peer: int, name: bytes, data: bytes) -> None:
+        try:
+            reply = self._serve(peer, unpack_frames(data))
+            self._send(peer, _REPLY, name, [pack_frames(reply)])
+        except MippError as error:
+            _log.info("a call of server %d was not answered: %s", peer, error)
+        except Exception:
+            _log.exception("unexpected error in a call of server %d", peer)
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    def accept(self, sock: ssl.SSLSocket, certificate: bytes) -> None:
+        """Read from a connection that a peer made, until it ends. In the connection's own thread."""
+        found = [i for i, p in self._peers.items() if certificate in p.certificates]
+        if len(found) != 1:
+            raise AuthenticationError("a stranger's certificate")
+        (peer,) = found
+        sock.settimeout(CONNECT)
+        kind, _, _, length, _ = _CHUNK.unpack(_exactly(sock, _CHUNK.size))
+        if kind != _HELLO_KIND or length != _HELLO.size:
+            _log.warning("server %d connected, but did not say who it is", peer)
+            return
+        hello = _HELLO.unpack(_exactly(sock, _HELLO.size))
+        if hello[:5] != (_MAGIC, VERSION, self.deployment, peer, self.index):
+            _log.warning(
+                "server %d speaks another version (%d, here %d), or is of another deployment", peer, hello[1], VERSION
+            )
+            return
+        with self._lock:
+            if self._stopping:
+                return
+            older, self._in[peer] = self._in.get(peer), sock
+            restarted = self._boots.get(peer, hello[5]) != hello[5]
+            self._boots[peer] = hello[5]
+        if older is not None:
+            with contextlib.suppress(OSError):
+                older.shutdown(socket.SHUT_RDWR)
+            self._lost(peer)
+        if restarted:  # the way to it, if it is open, leads to the process that ended
+            self._out[peer].cut()
+        self._note_there(peer)
+        try:
+            _Incoming(self, peer, sock).run()
+        except (OSError, EOFError):
+            pass
+        except MippError as error:
+            _log.warning("the connection of server %d was ended: %s", peer, error)
+        finally:
+            with self._lock:
+                current = self._in.get(peer) is sock
+                if current:
+                    del self._in[peer]
+            if current:
+                self._lost(peer)
+
+    def _outgoing_up(self, peer: int) -> None:
+        self._note_there(peer)
+
+    def _note_there(self, peer: int) -> None:
+        with self._lock:
+            there = self._out[peer].up and peer in self._in
+            changed, self._there[peer] = there != self._there[peer], there
+        if changed and there:
+            _log.info("server %d is there", peer)
+            self._changed(peer, True)
+
+    def _lost(self, peer: int) -> None:
+        with self._lock:
+            was, self._there[peer] = self._there[peer], False
+        self._fail(peer)
+        if was:
+            if not self._stopping:
+                _log.warning("server %d is gone: %s", peer, self._out[peer].problem or "its connection broke")
+            self._changed(peer, False)
+        self._out[peer].poke()
+
+    def _fail(self, peer: int) -> None:
+        """End all sessions and calls with a peer."""
+        with self._lock:
+            sessions = [*self._sessions.values(), *self._early.values()]
+            calls = [reply for to, reply in self._calls.values() if to == peer]
+        for session in sessions:
+            session.queues[peer].put(_Gone())
+        for reply in calls:
+            reply.put(_Gone())
+
+
+class _Incoming:
+    """Reads chunks of one connection of a peer."""
+
+    def __init__(self, mesh: Mesh, peer: int, sock: ssl.SSLSocket) -> None:
+        self._mesh, self._peer, self._sock = mesh, peer, sock
+        self._assemblies: dict[bytes, _Assembly] = {}
+        self._messages: dict[tuple[int, bytes], bytearray] = {}
+        self._scratch = memoryview(bytearray(CHUNK))
+
+    def run(self) -> None:
+        head = memoryview(bytearray(_CHUNK.size))
+        while True:
+            self._fill(head)
+            kind, last, _, length, stream = _CHUNK.unpack(head)
+            if length > CHUNK:
+                raise MessageError("a chunk that is too long")
+            if kind == _SESSION:
+                self._session(stream, length)
+            elif kind in (_CALL, _REPLY):
+                self._message(kind, stream, length, bool(last))
+            elif kind == _NOTE:
+                if length > NOTE_BYTES:
+                    raise MessageError("a note that is too long")
+                self._fill(self._scratch[:length])
+                self._noted(bytes(self._scratch[:length]))
+            elif kind == _BEAT_KIND and not length:
+                continue
+            else:
+                raise MessageError("a chunk of an unknown kind")
+
+    def _fill(self, into: memoryview) -> None:
+        """Read exactly; a peer that is silent meanwhile is gone."""
+        got = 0
+        while got < into.nbytes:
+            self._sock.settimeout(DEAD)
+            count = self._sock.recv_into(into[got:])
+            if not count:
+                raise EOFError
+            got += count
+
+    def _noted(self, data: bytes) -> None:
+        try:
+            self._mesh._note(self._peer, data)
+        except MippError as error:
+            _log.warning("a note of server %d was not understood: %s", self._peer, error)
+        except Exception:
+            _log.exception("unexpected error at a note of server %d", self._peer)
+
+    def _session(self, name: bytes, length: int) -> None:
+        session = self._mesh._session(name)
+        assembly = self._assemblies.get(name)
+        if session is None:
+            self._assemblies.pop(name, None)
+            self._fill(self._scratch[:length])
+            return
+        if assembly is None or assembly.session is not session:
+            if len(self._assemblies) > 2 * EARLY:
+                self._forget()
+            assembly = self._assemblies[name] = _Assembly(session, self._peer)
+        while length and not assembly.broken:
+            room = assembly.room(length)
+            self._fill(room)
+            length -= room.nbytes
+            try:
+                assembly.filled(room.nbytes)
+            except MessageError as error:  # ends this session, not the connection
+                assembly.broken = True
+                session.queues[self._peer].put(error)
+        self._fill(self._scratch[:length])
+
+    def _forget(self) -> None:
+        """Drop what belongs to sessions that ended."""
+        with self._mesh._lock:
+            kept = self._mesh._sessions.keys() | self._mesh._early.keys()
+        self._assemblies = {name: a for name, a in self._assemblies.items() if name in kept}
+
+    def _message(self, kind: int, name: bytes, length: int, last: bool) -> None:
+        data = self._messages.setdefault((kind, name), bytearray())
+        if sum(map(len, self._messages.values())) + length > CALL_BYTES:
+            raise MessageError("calls that are too long")
+        self._fill(self._scratch[:length])
+        data += self._scratch[:length]
+        if not last:
+            return
+        del self._messages[kind, name]
+        if kind == _CALL:
+            with contextlib.suppress(RuntimeError):  # the server stops
+                self._mesh._pool.submit(self._mesh._answer, self._peer, name, bytes(data))
+        else:
+            with self._mesh._lock:
+                _, reply = self._mesh._calls.get(name, (0, None))
+            if reply is not None:
+                reply.put(bytes(data))
+
+
+def _exactly(sock: ssl.SSLSocket, size: int) -> bytes:
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    while got < size:
+        count = sock.recv_into(view[got:])
+        if not count:
+            raise EOFError
+        got += count
+    return bytes(data)

@@ -1,0 +1,126 @@
+"""Messages as bodies of HTTP requests and replies.
+
+A body is the number of frames (u32), the length of each (u64), both little-endian, and the frames. A request that is
+too large for one body is announced first: its first frame, the kind of its content, and length and SHA-256 of each
+other frame. The signature of the request covers all of these, so it is checked before any of the data is taken.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from ..errors import LimitError, MessageError
+from .wire import Frames, frame_hashes, kind_of
+
+__all__ = [
+    "BLOCK_BYTES",
+    "BODY_BYTES",
+    "DESCRIPTION_PATH",
+    "FINISH_PATH",
+    "MAX_FRAMES",
+    "REQUEST_PATH",
+    "UPLOAD_PATH",
+    "Announcement",
+    "announce",
+    "announcement",
+    "body_parts",
+    "body_size",
+    "frames_of",
+]
+
+#: largest body of a request that was not announced, and of one block of an announced one
+BODY_BYTES, BLOCK_BYTES = 1 << 20, 4 << 20
+#: frames of a message
+MAX_FRAMES = 64
+
+REQUEST_PATH, UPLOAD_PATH, FINISH_PATH = "/v1/request", "/v1/upload", "/v1/finish"
+DESCRIPTION_PATH = "/v1/description"
+
+_COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
+
+
+def body_parts(frames: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """The parts of a body, in order; frames are not copied."""
+    sizes = [memoryview(f).nbytes for f in frames]
+    head = _COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(s) for s in sizes)
+    return [head, *(f for f, size in zip(frames, sizes, strict=True) if size)]
+
+
+def body_size(frames: Sequence[bytes | memoryview]) -> int:
+    """Bytes of a body."""
+    return _COUNT.size + sum(_SIZE.size + memoryview(f).nbytes for f in frames)
+
+
+def frames_of(body: memoryview) -> Frames:
+    """The frames in a body, as views of it; MessageError unless they fill it exactly."""
+    if body.nbytes < _COUNT.size:
+        raise MessageError("a body without frames")
+    (count,) = _COUNT.unpack_from(body)
+    if not 1 <= count <= MAX_FRAMES or body.nbytes < _COUNT.size + count * _SIZE.size:
+        raise MessageError(f"a body has 1 to {MAX_FRAMES} frames")
+    sizes = [_SIZE.unpack_from(body, _COUNT.size + i * _SIZE.size)[0] for i in range(count)]
+    at = _COUNT.size + count * _SIZE.size
+    if at + sum(sizes) != body.nbytes:
+        raise MessageError("the frames of a body do not fill it")
+    out: Frames = []
+    for size in sizes:
+        out.append(body[at : at + size])
+        at += size
+    return out
+
+
+class Announcement:
+    """What is known of a request before its data come.
+
+    Parameters
+    ----------
+    head : bytes
+        First frame of the signed envelope.
+    kind : str
+        Kind of the content.
+    sizes, hashes : list
+        Length and SHA-256 of each frame of the content.
+    """
+
+    def __init__(self, head: bytes, kind: str, sizes: list[int], hashes: list[bytes]) -> None:
+        self.head, self.kind, self.sizes, self.hashes = head, kind, sizes, hashes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames that will come."""
+        return sum(self.sizes)
+
+
+def announce(frames: Sequence[bytes | memoryview]) -> bytes:
+    """Body that announces the signed request ``frames``."""
+    content = frames[1:]
+    values = [bytes(frames[0]), kind_of(content), [memoryview(f).nbytes for f in content], frame_hashes(content)]
+    packed: bytes = msgpack.packb(values)
+    return packed
+
+
+def announcement(body: memoryview, most: int) -> Announcement:
+    """Read an announcement; MessageError for anything else, LimitError for more than ``most`` bytes of data."""
+    try:
+        values: Any = msgpack.unpackb(body, max_array_len=MAX_FRAMES, max_map_len=0, max_ext_len=0)
+        head, kind, sizes, hashes = values
+        ok = (
+            type(head) is bytes
+            and type(kind) is str
+            and type(sizes) is list
+            and type(hashes) is list
+            and 1 <= len(sizes) == len(hashes) < MAX_FRAMES
+            and all(type(s) is int and 0 <= s < 1 << 48 for s in sizes)
+            and all(type(h) is bytes and len(h) == 32 for h in hashes)
+        )
+    except Exception:
+        ok = False
+    if not ok:
+        raise MessageError("malformed announcement of a request")
+    if sum(sizes) > most:
+        raise LimitError(f"a request has at most {most} bytes, not {sum(sizes)}")
+    return Announcement(head, kind, sizes, hashes)

@@ -1,0 +1,367 @@
+"""HTTP over TLS for servers: one blocking thread for each connection, absolute time limits, bounded memory.
+
+Request heads are parsed by h11; bodies are read straight into the buffer that the site gives for them. No connection
+can hold another one up: a handshake runs in its connection's thread, a head or body that drips is cut off at an
+absolute time, and when there are too many connections the one that was idle longest gives way. Connections of other
+servers come to the same port and are told apart by their application protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import h11
+
+from .tls import MESH
+
+__all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
+
+_log = logging.getLogger("mipp.http")
+
+HEAD_BYTES = 16 << 10
+#: seconds: for the handshake; idle between requests; from the first byte of a head to its last
+HANDSHAKE, IDLE, HEAD = 5.0, 75.0, 10.0
+#: a body takes this many seconds, and one more for every so many bytes
+BODY, BODY_RATE = 10.0, 32 << 10
+#: the same for a reply
+REPLY, REPLY_RATE = 30.0, 512 << 10
+#: connections in all, and of one address
+CONNECTIONS, PER_ADDRESS = 512, 256
+_CHUNK = 1 << 20
+_SMALL = 1 << 14
+_REASONS = {
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+    411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
+    503: "Service Unavailable",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Head:
+    """Head of a request: method, path, and the length of its body."""
+
+    method: str
+    path: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply: status, parts of the body, media type, seconds to wait before the next attempt (0: not said)."""
+
+    status: int = 200
+    parts: Sequence[bytes | memoryview] = ()
+    media: str = "application/octet-stream"
+    retry_after: int = 0
+    after: Callable[[], None] = field(default=lambda: None)
+
+
+class Refused(Exception):
+    """A request is refused before its body is read: status and a sentence; the connection ends."""
+
+    def __init__(self, status: int, text: str, retry_after: int = 0) -> None:
+        super().__init__(text)
+        self.status, self.retry_after = status, retry_after
+
+    def reply(self) -> Reply:
+        text = json.dumps({"error": str(self)}).encode()
+        return Reply(self.status, [text], "application/json", self.retry_after)
+
+
+class Site(Protocol):
+    """What a server answers."""
+
+    def buffer(self, head: Head) -> memoryview:
+        """Memory for the body of a request, exactly as long as it; raises :class:`Refused`."""
+
+    def answer(self, head: Head, body: memoryview) -> Reply:
+        """The reply. Raises :class:`Refused`."""
+
+    def broken(self, head: Head, body: memoryview) -> None:
+        """The body did not come whole."""
+
+
+@dataclass(eq=False)
+class _Connection:
+    sock: socket.socket
+    address: str
+    since: float
+    busy: bool = False
+    mesh: bool = False
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class HttpServer:
+    """Listens on a port until :meth:`stop`.
+
+    Parameters
+    ----------
+    host, port : address to listen on; port 0 takes a free one
+    context : gives the TLS context for a new connection
+    site : answers requests
+    mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
+    connections, per_address : most connections of clients in all, and of one address
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        site: Site,
+        mesh: Callable[[ssl.SSLSocket, bytes], None] | None = None,
+        *,
+        connections: int = CONNECTIONS,
+        per_address: int = PER_ADDRESS,
+    ) -> None:
+        self._context, self._site, self._mesh = context, site, mesh
+        self._most, self._per_address = connections, per_address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=256)
+        self.port: int = self._listener.getsockname()[1]
+        self._open: dict[_Connection, None] = {}
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._accept, name="mipp accept", daemon=True)
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 0.0) -> bool:
+        """Accept no more, drop idle connections, and wait so long for the others; whether all had ended."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        until = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                busy = [c for c in self._open if c.busy and not c.mesh]
+                for connection in self._open:
+                    if not connection.busy:
+                        connection.drop()
+            if not busy or time.monotonic() >= until:
+                break
+            time.sleep(0.02)
+        with self._lock:
+            for connection in self._open:
+                connection.drop()
+        return not busy
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._open)
+
+    # --- accepting ----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            try:
+                sock, address = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                time.sleep(0.05)  # no file descriptor left: one will be
+                continue
+            connection = _Connection(sock, str(address[0]), time.monotonic())
+            if not self._admit(connection):
+                sock.close()
+                continue
+            try:
+                threading.Thread(target=self._serve, args=(connection,), name="mipp http", daemon=True).start()
+            except RuntimeError:  # no thread left
+                self._leave(connection)
+
+    def _admit(self, connection: _Connection) -> bool:
+        """Note a new connection; the one that was idle longest gives way if there are too many."""
+        with self._lock:
+            clients = [c for c in self._open if not c.mesh]
+            same = [c for c in clients if c.address == connection.address]
+            for some, most in ((same, self._per_address), (clients, self._most)):
+                if len(some) < most:
+                    continue
+                idle = [c for c in some if not c.busy]
+                if not idle:
+                    return False
+                oldest = min(idle, key=lambda c: c.since)
+                oldest.drop()
+                self._open.pop(oldest, None)
+                if oldest in clients:
+                    clients.remove(oldest)
+            self._open[connection] = None
+            return True
+
+    def _leave(self, connection: _Connection) -> None:
+        with self._lock:
+            self._open.pop(connection, None)
+        with contextlib.suppress(OSError):
+            connection.sock.close()
+
+    # --- one connection -----------------------------------------------------------------------------------------
+
+    def _serve(self, connection: _Connection) -> None:
+        try:
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sock.settimeout(HANDSHAKE)
+            secured = self._context().wrap_socket(connection.sock, server_side=True)
+            connection.sock = secured
+            if secured.selected_alpn_protocol() == MESH:
+                connection.mesh = True
+                if self._mesh is not None:
+                    self._mesh(secured, secured.getpeercert(binary_form=True) or b"")
+                return
+            reader = _Reader(secured)
+            while not self._stopping and self._request(connection, reader):
+                pass
+        except (OSError, ValueError, h11.RemoteProtocolError):
+            pass  # a stranger's, or the client went away
+        except Exception:
+            _log.exception("unexpected error on a connection")
+        finally:
+            self._leave(connection)
+
+    def _request(self, connection: _Connection, reader: _Reader) -> bool:
+        """Serve one request; whether another one may follow."""
+        connection.busy, connection.since = False, time.monotonic()
+        try:
+            head = _head(reader.head())
+        except _Ended:
+            return False
+        except Refused as error:
+            self._send(reader.sock, error.reply(), last=True)
+            return False
+        except h11.RemoteProtocolError:
+            self._send(reader.sock, Refused(400, "malformed request").reply(), last=True)
+            return False
+        try:
+            body = self._site.buffer(head)
+        except Refused as error:
+            self._send(reader.sock, error.reply(), last=True)
+            return False
+        connection.busy = head.length == 0
+        try:
+            reader.body(body)
+        except BaseException:
+            self._site.broken(head, body)
+            raise
+        connection.busy = True
+        try:
+            reply = self._site.answer(head, body)
+        except Refused as error:
+            reply = error.reply()
+        del body
+        try:
+            self._send(reader.sock, reply, last=self._stopping)
+        finally:
+            reply.after()
+        return not self._stopping
+
+    def _send(self, sock: ssl.SSLSocket, reply: Reply, *, last: bool) -> None:
+        size = sum(memoryview(p).nbytes for p in reply.parts)
+        lines = [
+            f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Status')}",
+            f"content-type: {reply.media}",
+            f"content-length: {size}",
+            "cache-control: no-store",
+        ]
+        if reply.retry_after:
+            lines.append(f"retry-after: {reply.retry_after}")
+        if last:
+            lines.append("connection: close")
+        begin = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        until = time.monotonic() + REPLY + size / REPLY_RATE
+        if size <= _SMALL:
+            sock.settimeout(REPLY)
+            sock.sendall(begin + b"".join(reply.parts))
+            return
+        for part in (begin, *reply.parts):
+            view = memoryview(part).cast("B")
+            for at in range(0, view.nbytes, _CHUNK):
+                sock.settimeout(max(until - time.monotonic(), 0.001))
+                sock.sendall(view[at : at + _CHUNK])
+
+
+class _Ended(Exception):
+    """The client has no more requests."""
+
+
+class _Reader:
+    """Reads heads and bodies from a connection."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self.sock = sock
+        self._have = bytearray()
+
+    def head(self) -> bytes:
+        """Bytes of the next head, with its empty line."""
+        until = time.monotonic() + (HEAD if self._have else IDLE)
+        began = bool(self._have)
+        buffer = bytearray(4096)
+        while (end := self._have.find(b"\r\n\r\n")) < 0:
+            if len(self._have) > HEAD_BYTES:
+                raise Refused(400, f"a request's head has at most {HEAD_BYTES} bytes")
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Refused(408, "the request's head did not come in time") if began else _Ended
+            self.sock.settimeout(left)
+            try:
+                count = self.sock.recv_into(buffer)
+            except TimeoutError:
+                continue
+            if not count:
+                raise _Ended
+            if not began:
+                began, until = True, time.monotonic() + HEAD
+            self._have += memoryview(buffer)[:count]
+        if end > HEAD_BYTES:
+            raise Refused(400, f"a request's head has at most {HEAD_BYTES} bytes")
+        found = bytes(self._have[: end + 4])
+        del self._have[: end + 4]
+        return found
+
+    def body(self, into: memoryview) -> None:
+        """Fill a buffer with the body."""
+        got = min(len(self._have), into.nbytes)
+        into[:got] = self._have[:got]
+        del self._have[:got]
+        until = time.monotonic() + BODY + into.nbytes / BODY_RATE
+        while got < into.nbytes:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.sock.settimeout(left)
+            count = self.sock.recv_into(into[got : got + _CHUNK])
+            if not count:
+                raise ConnectionError
+            got += count
+
+
+def _head(data: bytes) -> Head:
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(data)
+    event = parser.next_event()
+    if not isinstance(event, h11.Request):
+        raise Refused(400, "malformed request")
+    lengths, coded = [], False
+    for name, value in event.headers:
+        if name == b"content-length":
+            lengths.append(value)
+        coded = coded or name in (b"transfer-encoding", b"expect", b"upgrade")
+    if coded:
+        raise Refused(411, "a request's body has a length, and no coding")
+    length = int(lengths[0]) if lengths else 0
+    return Head(event.method.decode("ascii"), event.target.decode("ascii", "replace"), length)

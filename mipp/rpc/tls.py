@@ -1,0 +1,162 @@
+"""TLS 1.3 between parties. A server is known by the certificate in the deployment's description, not by a name.
+
+Clients compare the certificate that a server shows with the one that the description holds, before they send anything;
+no certificate authority and no clock takes part. Servers also ask each other for certificates and compare them in the
+same way. So an expired certificate still works, and one that somebody else signed never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import socket
+import ssl
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import AuthenticationError, UnreachableError
+
+__all__ = ["HTTP", "MESH", "client_context", "connect", "mesh_context", "server_context"]
+
+#: application protocols (ALPN): what clients speak, and what servers speak among themselves, on one port
+HTTP, MESH = "http/1.1", "mipp-mesh/1"
+#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME: certificates are compared as a whole, so their dates say nothing
+_NO_CHECK_TIME = 0x200000
+
+
+def _pem(certificates: Collection[bytes]) -> str:
+    return "".join(ssl.DER_cert_to_PEM_cert(c) for c in certificates)
+
+
+def _pinned(context: ssl.SSLContext, trusted: Collection[bytes]) -> None:
+    """Trust these certificates, each as a whole, and no other."""
+    context.verify_flags = ssl.VerifyFlags(
+        ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_TRUSTED_FIRST | _NO_CHECK_TIME
+    )
+    if trusted:
+        context.load_verify_locations(cadata=_pem(trusted))
+
+
+def client_context() -> ssl.SSLContext:
+    """Make the context of a client; :func:`connect` compares the server's certificate.
+
+    Returns
+    -------
+    SSLContext
+        TLS 1.3 only. It verifies nothing by itself.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([HTTP])
+    return context
+
+
+def server_context(certificate: Path, key: Path, peers: Collection[bytes] = ()) -> ssl.SSLContext:
+    """Make the context of a server that clients and other servers connect to.
+
+    Parameters
+    ----------
+    certificate, key : Path
+        PEM files of this server.
+    peers : collection of bytes
+        Certificates (DER) of the other servers. Whoever shows a certificate must show one of these; clients show none.
+
+    Returns
+    -------
+    SSLContext
+        TLS 1.3 only, with both application protocols.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols([HTTP, MESH] if peers else [HTTP])
+    if peers:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        _pinned(context, peers)
+    return context
+
+
+def mesh_context(certificate: Path, key: Path, peer: Collection[bytes]) -> ssl.SSLContext:
+    """Make the context of a server that connects to another server.
+
+    Parameters
+    ----------
+    certificate, key : Path
+        PEM files of this server.
+    peer : collection of bytes
+        Certificates (DER) that the other server may show.
+
+    Returns
+    -------
+    SSLContext
+        TLS 1.3 only, with the servers' application protocol.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    _pinned(context, peer)
+    context.set_alpn_protocols([MESH])
+    return context
+
+
+def connect(
+    host: str, port: int, context: ssl.SSLContext, certificates: Collection[bytes], seconds: float, who: str
+) -> ssl.SSLSocket:
+    """Connect to a server and compare its certificate.
+
+    Parameters
+    ----------
+    host, port
+        Its address.
+    context : SSLContext
+        Of :func:`client_context` or :func:`mesh_context`.
+    certificates : collection of bytes
+        Certificates (DER) that it may show.
+    seconds : float
+        Time limit of all together.
+    who : str
+        Name of the server, for errors.
+
+    Returns
+    -------
+    SSLSocket
+        The connection, with that time limit.
+
+    Raises
+    ------
+    UnreachableError
+        Nobody answers at this address, or not by TLS 1.3.
+    AuthenticationError
+        Somebody else answers.
+    """
+    until = time.monotonic() + seconds
+    sock: socket.socket | None = None
+    try:
+        sock = socket.create_connection((host, port), timeout=seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(max(until - time.monotonic(), 0.01))
+        secured = context.wrap_socket(sock, server_hostname=None)
+    except ssl.SSLCertVerificationError:
+        if sock is not None:
+            sock.close()
+        raise AuthenticationError(_other(who)) from None
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or "the connection broke")
+        raise UnreachableError(f"{who} cannot be reached at {host}:{port} ({reason})") from None
+    shown = secured.getpeercert(binary_form=True) or b""
+    if not any(hmac.compare_digest(shown, known) for known in certificates):
+        with contextlib.suppress(OSError):
+            secured.close()
+        raise AuthenticationError(_other(who))
+    secured.settimeout(max(until - time.monotonic(), 0.01))
+    return secured
+
+
+def _other(who: str) -> str:
+    return f"whoever answers in place of {who} has another certificate than the description of the deployment names"

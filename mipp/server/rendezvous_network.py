@@ -1,0 +1,191 @@
+"""The rendezvous over a network: the key centre decides, the clouds report to it and are told by notes.
+
+Notes to the key centre: HAVE (a query is parked here), REFUSE, DONE (an attempt ended here). Notes from it: START with
+the attempt's random name, which names the session too, and CANCEL. Each note names the table that it is about:
+rankings, or tests of rows. A connection that breaks cancels whatever was parked over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import Any
+
+import msgpack
+
+from ..errors import MessageError, MippError, ProtocolError, UnreachableError
+from ..mpc.link import Frame, Header, Link
+from ..mpc.mesh import Mesh
+from ..rpc.failures import error_from_wire, error_to_wire
+from .rendezvous import RUNNING, Key, LocalRendezvous, Ticket
+
+__all__ = ["CloudRendezvous", "KeyCentreRendezvous", "deliver"]
+
+_log = logging.getLogger("mipp.server")
+_HAVE, _REFUSE, _DONE, _START, _CANCEL = "have", "refuse", "done", "start", "cancel"
+
+
+def _pack(table: str, what: str, *fields: Any) -> bytes:
+    packed: bytes = msgpack.packb([table, what, *fields])
+    return packed
+
+
+class _RemoteTicket:
+    """At the key centre: a query that is parked at a cloud."""
+
+    def __init__(self, mesh: Mesh, table: str, key: Key, server: int) -> None:
+        self._mesh, self._table, self._key, self._server = mesh, table, key, server
+
+    def _send(self, what: str, *fields: Any) -> None:
+        with contextlib.suppress(UnreachableError):  # then it is told by its connection
+            self._mesh.note(self._server, _pack(self._table, what, *self._key, *fields))
+
+    def go(self, attempt: bytes, link: Link) -> None:
+        self._send(_START, attempt)
+
+    def refused(self, error: MippError) -> None:
+        self._send(_CANCEL, *error_to_wire(error))
+
+
+class KeyCentreRendezvous(LocalRendezvous):
+    """The rendezvous at the key centre, for itself and for the clouds.
+
+    Parameters
+    ----------
+    mesh : connections with the clouds
+    table : name of this rendezvous in notes
+    running : attempts at the same time
+    """
+
+    def __init__(self, mesh: Mesh, table: str, *, running: int = RUNNING) -> None:
+        super().__init__(running=running)
+        self._mesh, self._table = mesh, table
+
+    def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> dict[int, Link]:
+        link = self._mesh.open(attempt)
+        return dict.fromkeys(tickets, link)  # the clouds open their own
+
+    def told(self, peer: int, what: str, fields: list[Any]) -> None:
+        """Take a cloud's note."""
+        if what == _DONE:
+            (attempt,) = fields
+            self.done(attempt, peer)
+            return
+        user, query, *rest = fields
+        key = user, query
+        if what == _HAVE:
+            self.have(key, peer, _RemoteTicket(self._mesh, self._table, key, peer))
+        elif what == _REFUSE:
+            self.refuse(key, peer, error_from_wire(*rest))
+        else:
+            raise MessageError("a note of an unknown kind")
+
+    def changed(self, peer: int, there: bool) -> None:
+        """A cloud came or went; what it had parked or was running ends."""
+        if there:
+            return
+        with self._lock:
+            keys = [k for k, g in self._gathering.items() if peer in g.tickets] + list(self._complete)
+            attempts = list(self._running)
+        for key in keys:
+            self.refuse(key, peer, UnreachableError("its connection broke"))
+        for attempt in attempts:
+            self.done(attempt, peer)
+
+
+class CloudRendezvous:
+    """The rendezvous as a cloud sees it.
+
+    Parameters
+    ----------
+    mesh : connections with the other servers
+    table : name of this rendezvous in notes
+    key_centre : number of the key centre
+    """
+
+    def __init__(self, mesh: Mesh, table: str, key_centre: int) -> None:
+        self._mesh, self._table, self._key_centre = mesh, table, key_centre
+        self._lock = threading.Lock()
+        self._tickets: dict[Key, Ticket] = {}
+
+    def have(self, key: Key, server: int, ticket: Ticket) -> None:
+        with self._lock:
+            self._tickets[key] = ticket
+        try:
+            self._mesh.note(self._key_centre, _pack(self._table, _HAVE, *key))
+        except BaseException:
+            with self._lock:
+                self._tickets.pop(key, None)
+            raise
+
+    def refuse(self, key: Key, server: int, error: BaseException) -> None:
+        known = error if isinstance(error, Exception) else ProtocolError("stopped")
+        with contextlib.suppress(UnreachableError):
+            self._mesh.note(self._key_centre, _pack(self._table, _REFUSE, *key, *error_to_wire(known)))
+
+    def done(self, attempt: bytes, server: int) -> None:
+        with contextlib.suppress(UnreachableError):
+            self._mesh.note(self._key_centre, _pack(self._table, _DONE, attempt))
+
+    def sweep(self) -> None:
+        """Nothing to do: the key centre sweeps."""
+
+    def told(self, peer: int, what: str, fields: list[Any]) -> None:
+        """Take the key centre's note."""
+        if peer != self._key_centre:
+            raise MessageError("only the key centre starts rankings")
+        user, query, *rest = fields
+        with self._lock:
+            ticket = self._tickets.pop((user, query), None)
+        if what == _START:
+            (attempt,) = rest
+            link = self._mesh.open(attempt)
+            if ticket is not None:
+                ticket.go(attempt, link)
+            else:  # it was given up here meanwhile: the others need not wait
+                self._abort(attempt, link)
+        elif what == _CANCEL:
+            if ticket is not None:
+                ticket.refused(error_from_wire(*rest))
+        else:
+            raise MessageError("a note of an unknown kind")
+
+    def _abort(self, attempt: bytes, link: Link) -> None:
+        text = b"ProtocolError\nthe query was given up"
+        for peer in {1, 2, 3} - {self._mesh.index}:
+            head = Header("abort", self._mesh.index, peer, 0, bytes(16), len(text)).pack()
+            with contextlib.suppress(MippError):
+                link.send(peer, Frame(head, [memoryview(text)]))
+        link.close()
+        self.done(attempt, self._mesh.index)
+
+    def changed(self, peer: int, there: bool) -> None:
+        """A server came or went; without the key centre nothing that is parked starts."""
+        if there or peer != self._key_centre:
+            return
+        with self._lock:
+            tickets, self._tickets = self._tickets, {}
+        for ticket in tickets.values():
+            ticket.refused(UnreachableError("the connection to the key centre broke"))
+
+
+def deliver(tables: dict[str, KeyCentreRendezvous | CloudRendezvous], peer: int, data: bytes) -> None:
+    """Give a peer's note to the rendezvous that it is about; MessageError for anything else."""
+    try:
+        values: Any = msgpack.unpackb(data)
+        table, what, *fields = values
+        ok = (
+            table in tables
+            and type(what) is str
+            and all(type(f) in (bytes, str) and len(f) <= 4096 for f in fields)
+            and (len(fields), what) in {(2, _HAVE), (4, _REFUSE), (1, _DONE), (3, _START), (4, _CANCEL)}
+            and all(type(f) is bytes for f in fields[:2])
+            and (len(fields) != 4 or all(type(f) is str for f in fields[2:]))
+            and (what not in (_DONE, _START) or (type(fields[-1]) is bytes and len(fields[-1]) == 16))
+        )
+    except Exception:
+        ok = False
+    if not ok:
+        raise MessageError("malformed note")
+    tables[table].told(peer, what, fields)

@@ -1,0 +1,194 @@
+"""What a server answers over HTTP: requests of owners and users, and pages on how it stands.
+
+==========================================  ======================================================================
+``POST /v1/request``                        one signed request; frames in, frames out
+``POST /v1/upload``                         announces a request that is larger than one body; gives a token
+``POST /v1/upload/TOKEN/OFFSET``            the next block of its data
+``POST /v1/finish/TOKEN``                   all data have come: the reply to the request
+``GET /v1/description``                     the deployment's public description
+``GET /healthz``, ``/readyz``, ``/metrics``  the process runs; it can serve, or why not; counts for Prometheus
+==========================================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+
+from ..errors import BusyError, LimitError, MippError, NotFoundError, ParameterError
+from ..rpc import messages as m
+from ..rpc.bodies import (
+    BLOCK_BYTES,
+    BODY_BYTES,
+    DESCRIPTION_PATH,
+    FINISH_PATH,
+    REQUEST_PATH,
+    UPLOAD_PATH,
+    announcement,
+    body_parts,
+    frames_of,
+)
+from ..rpc.failures import error_to_wire
+from ..rpc.http_server import Head, Refused, Reply
+from ..rpc.wire import Frames, decode, encode
+from .server import Server
+from .uploads import MAX_BYTES, Uploads
+
+__all__ = ["ServerSite"]
+
+_log = logging.getLogger("mipp.http")
+
+#: bytes of bodies that are in memory at once; more wait a second
+BODIES = 256 << 20
+_NONE = memoryview(b"")
+
+
+class ServerSite:
+    """The site of one server.
+
+    Parameters
+    ----------
+    server : Server
+        Answers the requests.
+    uploads : Uploads
+        Takes in the data of large ones.
+    description : bytes
+        The deployment's public description, JSON.
+    reasons : callable
+        Why this server is not ready, a sentence each; empty if it is.
+    metrics : callable
+        The page for Prometheus.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        uploads: Uploads,
+        description: bytes,
+        reasons: Callable[[], list[str]],
+        metrics: Callable[[], bytes] = lambda: b"",
+    ) -> None:
+        self._server, self._uploads, self._description = server, uploads, description
+        self._reasons, self._metrics = reasons, metrics
+        #: no new requests any more: the server stops soon
+        self.draining = False
+        self._lock, self._bodies = threading.Lock(), 0
+
+    # --- bodies -------------------------------------------------------------------------------------------------
+
+    def buffer(self, head: Head) -> memoryview:
+        if head.method == "GET":
+            if head.length:
+                raise Refused(400, "a GET request has no body")
+            return _NONE
+        if head.method != "POST":
+            raise Refused(405, "only GET and POST are served here")
+        token, at = _upload(head.path)
+        most = BLOCK_BYTES if token is not None else BODY_BYTES
+        if head.length > most:
+            raise Refused(413, f"a body here has at most {most} bytes; larger requests are announced")
+        if token is not None:
+            try:
+                return self._uploads.block(token, at, head.length)
+            except MippError as error:
+                raise Refused(404 if isinstance(error, NotFoundError) else 400, str(error)) from None
+        with self._lock:
+            if self._bodies + head.length > BODIES:
+                raise Refused(429, "too many requests at once", 1)
+            self._bodies += head.length
+        return memoryview(bytearray(head.length))
+
+    def broken(self, head: Head, body: memoryview) -> None:
+        token, _ = _upload(head.path)
+        if token is not None:
+            self._uploads.broken(token)
+        else:
+            self._release(head)
+
+    def _release(self, head: Head) -> None:
+        if head.method == "POST":
+            with self._lock:
+                self._bodies -= head.length
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def answer(self, head: Head, body: memoryview) -> Reply:
+        if head.method == "GET":
+            return self._page(head.path)
+        token, _ = _upload(head.path)
+        if token is not None:
+            return _message(m.UploadState(token, self._uploads.written(token, head.length)))
+        try:
+            return self._posted(head.path, body)
+        finally:
+            self._release(head)
+
+    def _posted(self, path: str, body: memoryview) -> Reply:
+        if path not in (REQUEST_PATH, UPLOAD_PATH) and not path.startswith(FINISH_PATH + "/"):
+            raise Refused(404, "nothing is served at this path")
+        if self.draining and path == UPLOAD_PATH:
+            raise Refused(503, "this server stops soon", 30)
+        try:
+            if path == REQUEST_PATH:
+                return _frames(self._server.handle(frames_of(body)))
+            if path == UPLOAD_PATH:
+                told = announcement(body, MAX_BYTES)
+                return _message(m.UploadState(*self._uploads.begin(self._server.announced(told), told)))
+            token = _token(path[len(FINISH_PATH) + 1 :])
+            return _frames(self._server.handle_announced(self._uploads.finish(token)))
+        except MippError as error:
+            return _message(m.Failure(*error_to_wire(error)))
+
+    def _page(self, path: str) -> Reply:
+        if path == "/healthz":
+            return Reply(200, [b"ok\n"], "text/plain")
+        if path == "/readyz":
+            reasons = self._reasons() + (["it stops soon"] if self.draining else [])
+            text = json.dumps({"ready": not reasons, "reasons": reasons}).encode() + b"\n"
+            return Reply(503 if reasons else 200, [text], "application/json")
+        if path == "/metrics":
+            return Reply(200, [self._metrics()], "text/plain; version=0.0.4")
+        if path == DESCRIPTION_PATH:
+            return Reply(200, [self._description], "application/json")
+        raise Refused(404, "nothing is served at this path")
+
+
+def _upload(path: str) -> tuple[bytes | None, int]:
+    """Token and offset in the path of a block; None if it is another path."""
+    if not path.startswith(UPLOAD_PATH + "/"):
+        return None, 0
+    name, _, at = path[len(UPLOAD_PATH) + 1 :].partition("/")
+    if not at.isascii() or not at.isdigit() or len(at) > 15:
+        raise Refused(404, "nothing is served at this path")
+    try:
+        return _token(name), int(at)
+    except ParameterError:
+        raise Refused(404, "nothing is served at this path") from None
+
+
+def _token(text: str) -> bytes:
+    try:
+        token = bytes.fromhex(text)
+    except ValueError:
+        token = b""
+    if len(token) != 16:
+        raise ParameterError("malformed name of an announced request")
+    return token
+
+
+def _message(msg: object) -> Reply:
+    return _frames(encode(msg))
+
+
+def _frames(frames: Frames) -> Reply:
+    status, wait = 200, 0
+    if memoryview(frames[0]).nbytes < 4096 and len(frames) == 1:
+        msg: object = decode(frames)
+        if isinstance(msg, m.Failure):
+            if msg.name == BusyError.__name__:
+                status, wait = 429, 1
+            elif msg.name == LimitError.__name__:
+                status = 413
+    return Reply(status, body_parts(frames), retry_after=wait)

@@ -1,0 +1,191 @@
+"""Data of announced requests, on their way: a file without a name each, filled block after block, then handed over once.
+
+Nothing is taken before the announcement's signature was checked. A file has no name, so that nothing is left when the
+server stops. A connection that breaks loses one block; the same announcement, sent again, tells where to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..crypto.schedule import random_bytes
+from ..errors import BusyError, LimitError, NotFoundError, ParameterError, StoreError
+from ..rpc.bodies import Announcement
+from ..rpc.wire import Frames
+
+__all__ = ["Uploads"]
+
+#: seconds without a block after which data are dropped
+IDLE = 900.0
+#: requests under way of one party, and of all
+PER_PARTY, IN_ALL = 8, 256
+#: bytes of one request, of all of one party, and of all parties
+MAX_BYTES, PARTY_BYTES, ALL_BYTES = 8 << 30, 16 << 30, 64 << 30
+#: bytes that stay free on the disk
+FREE_BYTES = 256 << 20
+
+
+@dataclass(eq=False)
+class _Upload:
+    token: bytes
+    party: bytes
+    told: Announcement
+    data: mmap.mmap | None
+    used: float
+    received: int = 0
+    writing: bool = False
+
+
+class Uploads:
+    """The announced requests of one server.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files lie.
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._clock = folder, clock
+        self._lock = threading.Lock()
+        self._open: dict[bytes, _Upload] = {}
+        self._tokens: dict[bytes, bytes] = {}
+
+    def begin(self, party: bytes, told: Announcement) -> tuple[bytes, int]:
+        """Take in an announcement whose signature was checked.
+
+        Parameters
+        ----------
+        party : bytes
+            Id of the signer, 16 bytes.
+        told : Announcement
+            What it announced.
+
+        Returns
+        -------
+        token : bytes
+            Names the data from now on, 16 bytes. Secret between the signer and this server.
+        received : int
+            Bytes that are here already.
+
+        Raises
+        ------
+        LimitError
+            More than one request may have.
+        BusyError
+            Too many requests are under way.
+        StoreError
+            The disk is full.
+        """
+        size = told.nbytes
+        if size > MAX_BYTES:
+            raise LimitError(f"a request has at most {MAX_BYTES} bytes, not {size}")
+        name = hashlib.sha256(party + told.head).digest()
+        with self._lock:
+            self._sweep()
+            if name in self._tokens:
+                upload = self._open[self._tokens[name]]
+                upload.used = self._clock()
+                return upload.token, upload.received
+            mine = [u for u in self._open.values() if u.party == party]
+            for some, count, most in ((mine, PER_PARTY, PARTY_BYTES), (list(self._open.values()), IN_ALL, ALL_BYTES)):
+                if len(some) >= count or (some and sum(u.told.nbytes for u in some) + size > most):
+                    whose = "this party has" if some is mine else "the server has"
+                    raise BusyError(f"{whose} too many requests under way; try again later")
+            coming = sum(u.told.nbytes - u.received for u in self._open.values())
+            if shutil.disk_usage(self._folder).free < coming + size + FREE_BYTES:
+                raise StoreError("the server's disk is full")
+            token = random_bytes(16)
+            self._open[token] = _Upload(token, party, told, self._file(size), self._clock())
+            self._tokens[name] = token
+            return token, 0
+
+    def _file(self, size: int) -> mmap.mmap | None:
+        if not size:
+            return None
+        try:
+            with tempfile.TemporaryFile(dir=self._folder, prefix="upload-") as file:
+                file.truncate(size)
+                return mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise StoreError(f"the server cannot take in data: {error.strerror}") from None
+
+    def block(self, token: bytes, at: int, size: int) -> memoryview:
+        """Memory for the next block; :meth:`written` or :meth:`broken` must follow.
+
+        Raises
+        ------
+        NotFoundError
+            No such request: never announced, or given up.
+        ParameterError
+            Not the next bytes, or beyond the announced length.
+        """
+        with self._lock:
+            upload = self._find(token)
+            if upload.writing or at != upload.received or not size or at + size > upload.told.nbytes:
+                raise ParameterError(f"the next byte of this request is {upload.received} of {upload.told.nbytes}")
+            if upload.data is None:
+                raise ParameterError("this request has no data")
+            upload.writing, upload.used = True, self._clock()
+            return memoryview(upload.data)[at : at + size]
+
+    def written(self, token: bytes, size: int) -> int:
+        """A block is there; bytes that have come so far."""
+        with self._lock:
+            upload = self._find(token)
+            upload.received += size
+            upload.writing, upload.used = False, self._clock()
+            return upload.received
+
+    def broken(self, token: bytes) -> None:
+        """A block did not come whole; it may be sent again."""
+        with self._lock:
+            if token in self._open:
+                self._open[token].writing = False
+
+    def finish(self, token: bytes) -> Frames:
+        """Hand over a request whose data have all come, once; views of its file.
+
+        Raises
+        ------
+        NotFoundError, ParameterError
+            No such request; data are missing.
+        """
+        with self._lock:
+            upload = self._find(token)
+            if upload.writing or upload.received != upload.told.nbytes:
+                raise ParameterError(
+                    f"{upload.received} of {upload.told.nbytes} bytes of this request have come so far"
+                )
+            self._forget(upload)
+        frames: Frames = [upload.told.head]
+        at, whole = 0, memoryview(upload.data) if upload.data is not None else memoryview(b"")
+        for size in upload.told.sizes:
+            frames.append(whole[at : at + size].toreadonly())
+            at += size
+        return frames
+
+    def _find(self, token: bytes) -> _Upload:
+        upload = self._open.get(token)
+        if upload is None:
+            raise NotFoundError("no such request is on its way here: never announced, finished, or given up")
+        return upload
+
+    def _forget(self, upload: _Upload) -> None:
+        del self._open[upload.token]
+        self._tokens = {name: token for name, token in self._tokens.items() if token != upload.token}
+
+    def _sweep(self) -> None:
+        for upload in list(self._open.values()):
+            if not upload.writing and self._clock() - upload.used > IDLE:
+                self._forget(upload)
