@@ -109,8 +109,9 @@ class Server(ServerBase):
         return self._handle(self._verified(decode(unpack_frames(packed), m.Signed), by_peer=True))
 
     def _handle(self, request: Request[Any]) -> Any:
-        with self.one_of(request.signer):
-            return self._handlers[type(request.content)](request)
+        kind = type(request.content)
+        with self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
+            return self._handlers[kind](request)
 
     def _verified(self, msg: m.Signed, *, by_peer: bool = False) -> Request[Any]:
         """A request whose signature is that of who it names, for this server, of now, and not repeated."""
@@ -167,4 +168,6 @@ _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: never served twice: each time counts, or hands out what is handed out once
 _ONCE = (m.Query, m.CollectRanking, m.CollectCertificate)
+#: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
+_UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
 _BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
