@@ -15,7 +15,7 @@ def make(folder: Path, name: str, *, expired: bool = False) -> tuple[Path, Path,
     """PEM files of a new self-signed certificate and its key, and the certificate (DER)."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     end = now - datetime.timedelta(days=1) if expired else datetime.datetime(9999, 12, 31)
     certificate = (
         x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())

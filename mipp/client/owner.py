@@ -65,6 +65,8 @@ class ImageOwner(RowOwner):
         Seed of the Ed25519 identity, 32 bytes. Secret.
     registration : bytes
         16 random bytes, new for each registration. Public.
+    invitation : bytes, optional
+        The registrar's invitation, for a deployment that takes owners by invitation. A password until it is used.
     threads : int, optional
         Native threads; default all cores.
     journal : Journal, optional

@@ -82,13 +82,14 @@ class RowOwner(Granting):
         sign_seed: bytes,
         registration: bytes,
         *,
+        invitation: bytes = b"",
         threads: int | None = None,
         journal: Journal | None = None,
         turn: AbstractContextManager[Any] | None = None,
         adding: AbstractContextManager[Any] | None = None,
     ) -> None:
         super().__init__(name, config, channel, sign_seed)
-        self.journal = journal
+        self.journal, self._invitation = journal, invitation
         self.id = signing.party_id(signing.sign_public(sign_seed), registration)
         self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
@@ -118,7 +119,7 @@ class RowOwner(Granting):
             is_key = server in self.config.params.key_centres
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
             sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-        self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed))
+        self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation))
 
     def image_parts(self) -> tuple[bytes, bytes]:
         """Derive the two parts of this owner's image keys.

@@ -66,6 +66,8 @@ class User(FetchClient):
         Native threads; default all cores.
     blocked : iterable of bytes
         Ids of owners that searches leave out, whatever they grant.
+    invitation : bytes, optional
+        The registrar's invitation, for a deployment that takes users by invitation. A password until it is used.
 
     Examples
     --------
@@ -84,11 +86,11 @@ class User(FetchClient):
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes, *,
         secrets: Mapping[str, bytes] | None = None, servers: Sequence[int] | None = None, threads: int | None = None,
-        blocked: Iterable[bytes] = (),
+        blocked: Iterable[bytes] = (), invitation: bytes = b"",
     ) -> None:  # fmt: skip
         super().__init__(name, config, channel, sign_seed, box_key, blocked)
         public = box.box_private(box_key).public_key().public_bytes_raw()
-        self._public = signing.sign_public(sign_seed), public
+        self._public, self._invitation = (signing.sign_public(sign_seed), public), invitation
         self.id = signing.party_id(*self._public)
         self.scheme = schemes.get(config.params.scheme).for_user(config, servers, secrets or {}, threads)
         self.servers = self.scheme.servers
@@ -110,7 +112,7 @@ class User(FetchClient):
         MippError
             A server cannot be reached or refuses.
         """
-        self.ask_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key))
+        self.ask_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key, self._invitation))
 
     def search(
         self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,

@@ -13,42 +13,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .. import features, schemes
 from ..client.given import user_id
 from ..client.owner import ImageOwner
 from ..client.user import User
-from ..crypto import box, schedule, signing
-from ..crypto.keyfile import load_key_file, save_key_file
+from ..crypto import schedule, signing
 from ..encoding import Encoding
-from ..errors import DeploymentError, DTypeError, KeyFileError, NotFoundError, ParameterError
+from ..errors import DeploymentError, KeyFileError, NotFoundError, ParameterError
 from ..io.durable import replace_file
-from ..io.window import check_window
 from ..paillier import DEFAULT_BITS
-from ..params import Params
 from ..rpc import peer_messages as pm
 from ..rpc.channel import LocalChannel, request
-from ..rpc.description import DeploymentConfig, ServerKeys
+from ..rpc.description import DeploymentConfig
 from ..rpc.names import known_name
 from ..server.admission import Admission
-from ..server.cloud import CloudServer
-from ..server.key_centre import KeyCentre
 from ..server.rendezvous import LocalRendezvous
 from ..server.server import Server
 from ..server.settling import rejoin, settle
 from . import reports
 from .certifier import Certifier
-from .given import checked_rankings, checked_threads, folder_path
+from .given import checked_index, checked_threads, folder_path
 from .migrate import migrate, remove_old
 from .parties import Parties
 from .results import DeploymentStatus, VerifyReport
+from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .witness import Witness
 
 __all__ = ["DEFAULT_BITS", "Deployment"]
-
-CONFIG_NAME = "deployment.json"
-#: key file of a server's identity, beside its other keys
-IDENTITY_NAME = "identity.key"
 
 
 class Deployment(Parties):
@@ -183,22 +174,8 @@ class Deployment(Parties):
         {1: 'CloudServer', 2: 'CloudServer', 3: 'KeyCentre'}
         """
         path = folder_path(folder)
-        if not isinstance(encoding, Encoding):
-            raise DTypeError(f"an encoding is an mipp.Encoding, not {type(encoding).__name__}")
-        if not isinstance(descriptor, str):
-            raise DTypeError(f"a descriptor is named by text, not {type(descriptor).__name__}")
-        version = 0
-        if descriptor:
-            found = features.get(descriptor)
-            descriptor, version = found.name, found.version
-            if found.code.dim != encoding.dim:
-                raise ParameterError(
-                    f"the encoding is for {encoding.dim} features, the descriptor {descriptor} has {found.code.dim}"
-                )
-        params = schemes.get(scheme).params(encoding.ring_bits)
-        if not encoding.score_range[1]:
-            raise ParameterError("the encoding gives every score the value 0")
-        made_for, window = checked_rankings(rankings, params, encoding), check_window(window)
+        index = checked_index(encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings)
+        params = index.params
         checked_threads(threads)
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -212,21 +189,16 @@ class Deployment(Parties):
                 (path / name).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise DeploymentError(f"cannot make a deployment in {path}: {error.strerror}") from None
-        keys, public = {}, {}
-        for i in range(1, params.n + 1):
-            keys[i] = {name: schedule.random_bytes(32) for name in ("box", "pair", "sign")}
-            raw = {name: box.box_private(keys[i][name]).public_key().public_bytes_raw() for name in ("box", "pair")}
-            public[i] = ServerKeys(raw["box"], raw["pair"], signing.sign_public(keys[i]["sign"]))
+        keys = {i: ServerSecrets.new() for i in range(1, params.n + 1)}
+        public = {i: secret.public() for i, secret in keys.items()}
         config = DeploymentConfig(
-            schedule.random_bytes(16), params, encoding, descriptor, public, window, version, made_for
-        )
+            schedule.random_bytes(16), params, encoding, index.descriptor, public, index.window,
+            index.descriptor_version, index.rankings,
+        )  # fmt: skip
         for i, secret in keys.items():
             home = path / "servers" / str(i)
-            server = _server_class(params, i)(config, i, home, *secret.values(), create=True)
-            server.close()
-            identity = {"sign": secret.pop("sign")}
-            save_key_file(home / "server.key", "server", {"server": str(i)}, secret)
-            save_key_file(home / IDENTITY_NAME, "server", {"server": str(i)}, identity)
+            server_class(params, i)(config, i, home, *secret, create=True).close()
+            secret.save(home, {"server": str(i)})
         replace_file(path / CONFIG_NAME, config.to_json().encode())  # last: a folder without it is no deployment
         return cls.open(path, threads=threads)
 
@@ -273,16 +245,13 @@ class Deployment(Parties):
             if '"version": 1,' in text:
                 migrate(path, text, alone=session.alone)
                 text = _description(path)
-            config = _known(DeploymentConfig.from_json(text))
+            config = known_scheme(DeploymentConfig.from_json(text))
             witness = Witness(path / "witness", len(config.servers))
             for i in config.servers:
                 home = path / "servers" / str(i)
                 remove_old(home)  # if a migration was interrupted after it was valid
-                _, secret = load_key_file(home / "server.key", "server")
-                _, identity = load_key_file(home / IDENTITY_NAME, "server")
-                kind = _server_class(config.params, i)
-                servers[i] = kind(
-                    config, i, home, secret["box"], secret["pair"], identity["sign"], threads=threads, check=check,
+                servers[i] = server_class(config.params, i)(
+                    config, i, home, *ServerSecrets.load(home), threads=threads, check=check,
                     holder=session.token, alive=session.alive, witness=functools.partial(witness.note, i),
                 )  # fmt: skip
             rendezvous, tests = LocalRendezvous(), LocalRendezvous(running=1)
@@ -449,17 +418,3 @@ def _description(path: Path) -> str:
         return (path / CONFIG_NAME).read_text()
     except (OSError, UnicodeDecodeError):
         raise DeploymentError(f"{path} is no deployment; make one with: mipp init --deployment {path}") from None
-
-
-def _server_class(params: Params, index: int) -> type[Server]:
-    return CloudServer if index in params.clouds else KeyCentre
-
-
-def _known(config: DeploymentConfig) -> DeploymentConfig:
-    """The description of a deployment, if this program knows its scheme; else DeploymentError."""
-    try:
-        schemes.get(config.params.scheme)
-    except ParameterError:
-        name = config.params.scheme[:80]
-        raise DeploymentError(f"the description of the deployment names an unknown scheme, {name!r}") from None
-    return config

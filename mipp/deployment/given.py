@@ -6,17 +6,76 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from .. import features, schemes
 from ..client.given import whole_number
 from ..encoding import Encoding
 from ..encoding.bounds import ranking_problem
 from ..errors import DTypeError, ParameterError, ScoreRangeError
+from ..io.window import check_window
 from ..mpc.facts import unrankable
 from ..params import Params
 from ..rpc.grants import offered_rankings
 
-__all__ = ["checked_rankings", "checked_threads", "folder_path"]
+__all__ = ["Index", "checked_index", "checked_rankings", "checked_threads", "folder_path"]
+
+
+class Index(NamedTuple):
+    """The public choices that an index is made with; fields as of :class:`~mipp.rpc.description.DeploymentConfig`."""
+
+    params: Params
+    encoding: Encoding
+    descriptor: str
+    descriptor_version: int
+    window: tuple[float, float] | None
+    rankings: tuple[str, ...]
+
+
+def checked_index(
+    encoding: Encoding,
+    *,
+    descriptor: str = "",
+    scheme: str = "shares",
+    window: tuple[float, float] | None = None,
+    rankings: Sequence[str] | None = None,
+) -> Index:
+    """Check the public choices that an index is made with against each other.
+
+    Parameters
+    ----------
+    encoding, descriptor, scheme, window, rankings
+        As of :meth:`mipp.Deployment.create`.
+
+    Returns
+    -------
+    Index
+        The choices, complete.
+
+    Raises
+    ------
+    ParameterError, DTypeError
+        A value out of range, or of another type.
+    ScoreRangeError
+        As of :func:`checked_rankings`.
+    """
+    if not isinstance(encoding, Encoding):
+        raise DTypeError(f"an encoding is an mipp.Encoding, not {type(encoding).__name__}")
+    if not isinstance(descriptor, str):
+        raise DTypeError(f"a descriptor is named by text, not {type(descriptor).__name__}")
+    version = 0
+    if descriptor:
+        found = features.get(descriptor)
+        descriptor, version = found.name, found.version
+        if found.code.dim != encoding.dim:
+            raise ParameterError(
+                f"the encoding is for {encoding.dim} features, the descriptor {descriptor} has {found.code.dim}"
+            )
+    params = schemes.get(scheme).params(encoding.ring_bits)
+    if not encoding.score_range[1]:
+        raise ParameterError("the encoding gives every score the value 0")
+    made_for = checked_rankings(rankings, params, encoding)
+    return Index(params, encoding, descriptor, version, check_window(window), made_for)
 
 
 def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: Encoding) -> tuple[str, ...]:
@@ -49,7 +108,7 @@ def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: E
             warnings.warn(
                 f"{problem}: the default search of this index is refused, users that are granted it can rank; make the "
                 'index with rankings=("user",), a larger ring or fewer bits',
-                stacklevel=3,
+                stacklevel=4,
             )
         return ()
     if isinstance(rankings, str) or not isinstance(rankings, Iterable):

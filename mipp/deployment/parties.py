@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,12 @@ from ..client.owner import ImageOwner
 from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
-from ..errors import KeyFileError, MippError, NotFoundError, ParameterError
+from ..errors import KeyFileError, MippError, NotFoundError
 from ..paillier import DEFAULT_BITS
 from ..rpc.channel import LocalChannel
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
+from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from .sessions import OwnerTurn
 
@@ -77,7 +79,9 @@ class Parties(ABC):
 
     # --- owners -------------------------------------------------------------------------------------------------
 
-    def create_owner(self, name: str, passphrase: str | None = None) -> ImageOwner:
+    def create_owner(
+        self, name: str, passphrase: str | None = None, *, invitation: Invitation | str | None = None
+    ) -> ImageOwner:
         """Make an owner: a key file in ``owners/``, and its registration with all servers.
 
         Parameters
@@ -86,6 +90,8 @@ class Parties(ABC):
             Name of the owner, 1 to 64 characters; public, unique in the deployment.
         passphrase : str, optional
             Encrypts the secrets of the key file (mode 0600); without it whoever reads the file has them. Secret.
+        invitation : Invitation or str, optional
+            The registrar's, for a deployment that takes owners by invitation. A password until it is used.
 
         Returns
         -------
@@ -95,13 +101,17 @@ class Parties(ABC):
         Raises
         ------
         KeyFileError, ParameterError
-            The name is taken, here or at the servers; a name or passphrase that cannot be used.
+            The name is taken, here or at the servers; a name, passphrase or invitation that cannot be used.
+        AccessDeniedError, AuthenticationError
+            The invitation is missing, another party's, ended, used, or not the registrar's.
         """
+        invited = self._invited("owner", name, invitation)
         name = self._free_name("owner", name)
         secrets = {"root": schedule.random_bytes(32), "sign": schedule.random_bytes(32)}
         registration = schedule.random_bytes(16)
         public = {"name": name, "registration": registration.hex(), "deployment": self.config.id.hex()}
         public["id"] = signing.party_id(signing.sign_public(secrets["sign"]), registration).hex()
+        public |= invited
         path = self._key_path("owners", name)
         save_key_file(path, "owner", public, secrets, passphrase)
         path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
@@ -149,6 +159,7 @@ class Parties(ABC):
                 secrets["root"],
                 secrets["sign"],
                 registration,
+                invitation=_kept_invitation(public),
                 threads=self._threads,
                 journal=journal,
                 turn=turn,
@@ -179,7 +190,14 @@ class Parties(ABC):
 
     # --- users --------------------------------------------------------------------------------------------------
 
-    def create_user(self, name: str, passphrase: str | None = None, *, key_bits: int = DEFAULT_BITS) -> User:
+    def create_user(
+        self,
+        name: str,
+        passphrase: str | None = None,
+        *,
+        key_bits: int = DEFAULT_BITS,
+        invitation: Invitation | str | None = None,
+    ) -> User:
         """Make a user: a key file in ``users/``, and its registration with all servers.
 
         Parameters
@@ -190,6 +208,8 @@ class Parties(ABC):
             Encrypts the secrets of the key file (mode 0600); without it whoever reads the file has them. Secret.
         key_bits : int
             Bits of the user's Paillier key: 2048, 3072 or 4096. Used in the Paillier scheme only.
+        invitation : Invitation or str, optional
+            The registrar's, for a deployment that takes users by invitation. A password until it is used.
 
         Returns
         -------
@@ -199,8 +219,11 @@ class Parties(ABC):
         Raises
         ------
         KeyFileError, ParameterError
-            The name is taken, here or at the servers; a name, passphrase or key size that cannot be used.
+            The name is taken, here or at the servers; a name, passphrase, key size or invitation that cannot be used.
+        AccessDeniedError, AuthenticationError
+            The invitation is missing, another party's, ended, used, or not the registrar's.
         """
+        invited = self._invited("user", name, invitation)
         name = self._free_name("user", name)
         secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
         secrets |= schemes.get(self.config.params.scheme).user_secrets(key_bits)
@@ -209,7 +232,7 @@ class Parties(ABC):
         identity = signing.party_id(public_sign, public_box)
         public = {"name": name, "id": identity.hex(), "deployment": self.config.id.hex()}
         # so that owners compute the id from the keys themselves
-        public |= {"sign_key": public_sign.hex(), "box_key": public_box.hex()}
+        public |= {"sign_key": public_sign.hex(), "box_key": public_box.hex()} | invited
         save_key_file(self._key_path("users", name), "user", public, secrets, passphrase)
         return self.user(name, passphrase)
 
@@ -244,6 +267,7 @@ class Parties(ABC):
             user = User(
                 name, self.config, self.channel, secrets["sign"], secrets["box"], secrets=secrets,
                 threads=self._threads, blocked=read_blocked(self.blocked_path(name)),
+                invitation=_kept_invitation(public),
             )  # fmt: skip
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
@@ -407,6 +431,13 @@ class Parties(ABC):
         self._require_free(kind, name)
         return name
 
+    def _invited(self, kind: str, name: str, invitation: Invitation | str | None) -> dict[str, str]:
+        """Public values of a new key file that keep its party's invitation, which was checked."""
+        if isinstance(invitation, str):
+            invitation = Invitation.from_text(invitation)
+        check_invitation(self.config, invitation, kind, check_name(name), time.time())
+        return {} if invitation is None else {"invitation": invitation.to_text()}
+
     def _key_path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{check_name(name)}.key"
 
@@ -426,6 +457,12 @@ class Parties(ABC):
             raise KeyFileError(f"key file {path} is corrupt") from None
         if not mine:
             raise KeyFileError(f"key file {path} belongs to another deployment")
+
+
+def _kept_invitation(public: dict[str, str]) -> bytes:
+    """The invitation in a key file's public part; empty without one."""
+    text = public.get("invitation", "")
+    return Invitation.from_text(text).to_bytes() if text else b""
 
 
 def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:

@@ -20,7 +20,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import hashlib
+import hmac
 import json
 import math
 from typing import Any
@@ -14,11 +16,20 @@ from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
 from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
 from ..params import Params
+from .addresses import Address, require_distinct
 from .grants import offered_rankings
+from .strict_json import canonical, read_object
 
-__all__ = ["DeploymentConfig", "ServerKeys"]
+__all__ = ["Address", "DeploymentConfig", "ServerKeys", "check_fingerprint"]
 
-FORMAT = 2
+#: of embedded deployments; and of those whose servers have addresses
+FORMAT, ADDRESSED_FORMAT = 2, 3
+#: most bytes of a description: an encoding's projection alone may have 64 MiB
+MAX_DESCRIPTION_BYTES = 1 << 27
+_MAX_VERSION = 1 << 31
+#: 32 characters of 5 bits, which nobody mistakes for each other
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FINGERPRINT = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +50,9 @@ class DeploymentConfig:
     is the version of its values: those of another version are not comparable. ``window`` is what
     :func:`mipp.io.images.load_image` applies to deep gray images, or None: owners and users must read images alike.
     ``rankings`` are those that the index was made for, the default first; empty: all that the scheme has.
+    ``addresses`` say where servers are reached; empty in an embedded deployment. ``registrar`` is the Ed25519 public
+    key that signs invitations; empty: parties register without one. ``version`` counts the descriptions of one
+    deployment, from 1.
     """
 
     id: bytes
@@ -49,6 +63,22 @@ class DeploymentConfig:
     window: tuple[float, float] | None = None
     descriptor_version: int = 0
     rankings: tuple[str, ...] = ()
+    addresses: dict[int, Address] = dataclasses.field(default_factory=dict)
+    registrar: bytes = b""
+    version: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the whole description, for people to compare: 8 groups of 4 characters.
+
+        It is 160 bits of SHA-256. Who makes a description chooses much of it, its id for one, and could look for two
+        that have the same fingerprint, one for each listener: that takes 2^80 hashes. Another description with the
+        fingerprint of a given one takes 2^160.
+        """
+        digest = hashlib.sha256(b"mipp v1 description" + canonical(self._data())).digest()
+        number = int.from_bytes(digest[: 5 * _FINGERPRINT // 8], "big")
+        text = "".join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(_FINGERPRINT)))
+        return "-".join(text[i : i + 4] for i in range(0, _FINGERPRINT, 4))
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -95,10 +125,15 @@ class DeploymentConfig:
         ).digest()
 
     def to_json(self) -> str:
+        return json.dumps(self._data(), indent=1) + "\n"
+
+    def _data(self) -> dict[str, Any]:
+        """The description as JSON holds it; that of an embedded deployment has no entries of format 3."""
         p = self.params
-        data = {
+        addressed = bool(self.addresses or self.registrar or self.version != 1)
+        data: dict[str, Any] = {
             "format": "mipp deployment",
-            "version": FORMAT,
+            "version": ADDRESSED_FORMAT if addressed else FORMAT,
             "id": self.id.hex(),
             "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
             "descriptor": self.descriptor,
@@ -114,18 +149,30 @@ class DeploymentConfig:
             data["descriptor_version"] = self.descriptor_version
         if self.rankings:
             data["rankings"] = list(self.rankings)
-        return json.dumps(data, indent=1) + "\n"
+        if addressed:
+            data["addresses"] = {
+                str(i): {"name": a.name, "url": a.url, "certificate": base64.b64encode(a.certificate).decode()}
+                for i, a in self.addresses.items()
+            }
+            data["registrar"] = self.registrar.hex()
+            data["description_version"] = self.version
+        return data
 
     @classmethod
-    def from_json(cls, text: str, *, version: int = FORMAT) -> DeploymentConfig:
+    def from_json(cls, text: str | bytes, *, version: int | None = None) -> DeploymentConfig:
         """Inverse of :meth:`to_json`; DeploymentError for anything else.
 
-        ``version``: of the format; 1 had no ``sign`` keys, which are empty then.
+        ``version``: of the format, default those that this program writes; 1 had no ``sign`` keys, which are empty
+        then. Format 3 is read strictly: it is text that :meth:`to_json` could have written, but for spaces and order.
         """
+        data = read_object(text, MAX_DESCRIPTION_BYTES, "the description of the deployment")
+        if data.get("format") != "mipp deployment":
+            raise DeploymentError("this is no description of a deployment")
+        found = data.get("version")
+        if type(found) is not int or found not in ((FORMAT, ADDRESSED_FORMAT) if version is None else (version,)):
+            raise DeploymentError("the deployment is of another format version")
+        extra = _addressed(data) if found == ADDRESSED_FORMAT else {}
         try:
-            data: Any = json.loads(text)
-            if data["format"] != "mipp deployment" or data["version"] != version:
-                raise DeploymentError("the deployment is of another format version")
             config = cls(
                 bytes.fromhex(data["id"]),
                 _params(**data["params"]),
@@ -139,21 +186,66 @@ class DeploymentConfig:
                 # the first descriptors were all of version 1, and it was not written
                 int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
                 tuple(data.get("rankings", ())),
+                **extra,
             )
             if not set(config.rankings) <= set(offered_rankings(config.params)):
                 raise DeploymentError("the description of the deployment names rankings that it cannot have")
         except DeploymentError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, ParameterError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ParameterError):
             raise DeploymentError("the description of the deployment is corrupt") from None
         lengths = {(len(s.box), len(s.pair), len(s.sign)) for s in config.servers.values()}
-        if lengths != {(32, 32, 32 if version == FORMAT else 0)}:
+        if lengths != {(32, 32, 0 if found == 1 else 32)}:
             raise DeploymentError("the description of the deployment is corrupt")
         if len(config.id) != 16 or sorted(config.servers) != list(range(1, config.params.n + 1)):
             raise DeploymentError("the description of the deployment is corrupt")
+        if found == ADDRESSED_FORMAT:
+            if config.addresses and sorted(config.addresses) != sorted(config.servers):
+                raise DeploymentError("the description of the deployment names addresses of some servers only")
+            keys = [key for s in config.servers.values() for key in (s.box, s.pair, s.sign)]
+            require_distinct(config.addresses.values(), keys)
+            if canonical(config._data()) != canonical(data):
+                raise DeploymentError("the description of the deployment is corrupt")
         return config
 
 
 def _params(n: int, t: int, k: int, scheme: str) -> Params:
     """Parameters as a description names them."""
     return Params(n, t, k, "paillier" if scheme == "homomorphic" else scheme)  # the name of the first version
+
+
+def _addressed(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a description that format 3 brought."""
+    try:
+        addresses = {
+            int(i): Address(str(a["name"]), str(a["url"]), base64.b64decode(a["certificate"], validate=True))
+            for i, a in data["addresses"].items()
+        }
+        registrar, version = bytes.fromhex(data["registrar"]), data["description_version"]
+    except DeploymentError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DeploymentError("the description of the deployment is corrupt") from None
+    if len(registrar) not in (0, 32) or type(version) is not int or not 1 <= version < _MAX_VERSION:
+        raise DeploymentError("the description of the deployment is corrupt")
+    return {"addresses": addresses, "registrar": registrar, "version": version}
+
+
+def check_fingerprint(config: DeploymentConfig, typed: str) -> None:
+    """Compare a fingerprint that a person typed with a description's; case, dashes and spaces do not matter.
+
+    Raises
+    ------
+    DeploymentError
+        It is another description's, or not of the length of one: a part of a fingerprint is not accepted.
+    """
+    text = "".join(c for c in typed[:200].upper() if c != "-" and not c.isspace())
+    text = text.translate(str.maketrans("OIL", "011"))  # as people read them
+    if len(typed) > 200 or len(text) != _FINGERPRINT or not set(text) <= set(_ALPHABET):
+        raise DeploymentError(
+            f"a fingerprint has {_FINGERPRINT} letters and digits, in groups of 4; a part of it is not enough"
+        )
+    if not hmac.compare_digest(text, config.fingerprint.replace("-", "")):
+        raise DeploymentError(
+            f"this description has another fingerprint, {config.fingerprint}: ask an operator which one is right"
+        )

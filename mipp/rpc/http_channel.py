@@ -60,7 +60,7 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         a = self._address
-        self.sock = connect(a.host, a.port, self._tls, a.certificates, CONNECT, self._who)
+        self.sock = connect(a.host, a.port, self._tls, [a.certificate], CONNECT, self._who)
 
     @property
     def fresh(self) -> bool:

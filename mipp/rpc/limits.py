@@ -86,8 +86,10 @@ class Card:
     ----------
     rows, bytes : that an owner may store, shares and images together; None without limit
     concurrent : requests under way at once
+    requests : a minute, on average, with bursts of as many; None without limit
     """
 
     rows: int | None = None
     bytes: int | None = None
     concurrent: int = 256
+    requests: int | None = None

@@ -21,7 +21,7 @@ from .bodies import body_parts, body_size, frames_of
 from .failures import error_from_wire
 from .wire import Frames, decode
 
-__all__ = ["OperatorChannel", "OperatorSocket", "SOCKET_NAME"]
+__all__ = ["SOCKET_NAME", "OperatorChannel", "OperatorSocket"]
 
 SOCKET_NAME = "operator.sock"
 _LENGTH = struct.Struct("<Q")

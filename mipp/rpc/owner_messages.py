@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .wire import array, message
+from .wire import added, array, message
 
 __all__ = [
     "AbortOp",
@@ -56,23 +56,28 @@ class RegisterOwner:
     """Owner -> every server.
 
     ``sealed``: for each server in order, HPKE to it of, for a key centre, server key | image part, else image part, 32
-    bytes each.
+    bytes each. ``invitation``: the registrar's (``rpc/invitations.py``); empty where the deployment has none.
     """
 
     name: str
     sign_key: bytes
     registration: bytes
     sealed: list[bytes]
+    invitation: bytes = added(default=b"")
 
 
 @message
 class RegisterUser:
-    """User -> every server. paillier: its Paillier public key in the Paillier scheme, else empty."""
+    """User -> every server. paillier: its Paillier public key in the Paillier scheme, else empty.
+
+    ``invitation``: as of :class:`RegisterOwner`.
+    """
 
     name: str
     sign_key: bytes
     box_key: bytes
     paillier: bytes
+    invitation: bytes = added(default=b"")
 
 
 @message

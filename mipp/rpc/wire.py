@@ -23,6 +23,7 @@ from ..errors import MessageError
 
 __all__ = [
     "Frames",
+    "added",
     "array",
     "decode",
     "encode",
@@ -55,7 +56,12 @@ def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSIN
     return dataclasses.field(metadata=metadata, default_factory=default_factory)
 
 
-@typing.dataclass_transform(frozen_default=True, field_specifiers=(array, dataclasses.field))
+def added(*, default: Any) -> Any:
+    """Last field of a message that earlier versions sent without it: then it has this value. It is always sent."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(array, added, dataclasses.field))
 def message(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that travels. Its repr shows the kind only: fields may be secret."""
     made = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
@@ -156,9 +162,14 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
         raise MessageError("malformed message") from None
     if expected is not None and cls is not expected:
         raise MessageError(f"expected a message {expected.__name__}, got {kind}")
-    if not isinstance(fields, list) or len(fields) != len(specs) or sorted(used) != list(range(1, len(frames))):
+    least = len(specs) - sum("added" in metadata for _, _, metadata in specs)
+    if (
+        not isinstance(fields, list)
+        or not least <= len(fields) <= len(specs)
+        or sorted(used) != list(range(1, len(frames)))
+    ):
         raise MessageError(f"{kind}: wrong number of fields or frames")
-    for (name, hint, metadata), value in zip(specs, fields, strict=True):
+    for (name, hint, metadata), value in zip(specs, fields, strict=False):
         if not _fits(value, hint, metadata):
             raise MessageError(f"{kind}.{name}: wrong type or size")
     return typing.cast(T, cls(*fields))

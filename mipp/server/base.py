@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,7 @@ from ..store.views import BatchView
 from .admission import Admission
 from .commits import parse_commit
 from .plan import Plan
+from .rates import RequestRates
 
 __all__ = ["Handlers", "Request", "ServerBase", "log"]
 
@@ -78,7 +79,7 @@ class ServerBase(ABC):
     clock : Unix time, for expiry of grants and the age of requests
     holder, alive : this process's name, and whether the process of a name still runs: whom prepared changes wait for
     witness : called with a number that only grows, after everything that a restored backup must not undo unnoticed
-    card : limits of each party
+    card : limits of each party, where its invitation sets none
     backend : where products run, default this process
     """
 
@@ -122,6 +123,7 @@ class ServerBase(ABC):
         self.progress: dict[bytes, tuple[int, int]] = {}
         self._busy: Counter[bytes] = Counter()
         self._busy_lock = threading.Lock()
+        self._rates = RequestRates()
         #: held while a whole batch is given back to its owner: it takes several times its size
         self.large_reply = threading.BoundedSemaphore(2)
         #: false after a restore from a backup, until the other servers told what is missing here
@@ -335,14 +337,35 @@ class ServerBase(ABC):
         now = self.clock()
         return expired_text(in_force(self.store.grants(user=user), now)[1].values(), now)
 
+    def card_of(self, party: bytes) -> Card:
+        """Limits of a party: those of its invitation, and this server's own where that sets none.
+
+        Parameters
+        ----------
+        party : bytes
+            Id of the owner or user, 16 bytes.
+
+        Returns
+        -------
+        Card
+            The limits.
+        """
+        if not self.config.registrar:
+            return self.card
+        given = zip(("rows", "bytes", "requests"), self.store.invited_limits(party), strict=True)
+        limits: dict[str, Any] = {name: limit for name, limit in given if limit is not None}
+        return replace(self.card, **limits)
+
     @contextlib.contextmanager
-    def one_of(self, party: bytes) -> Iterator[None]:
+    def one_of(self, party: bytes, *, counted: bool = True) -> Iterator[None]:
         """Count a party's request while it is served.
 
         Parameters
         ----------
         party : bytes
             Id of the owner or user, 16 bytes.
+        counted : bool
+            Whether it counts towards the party's requests a minute.
 
         Yields
         ------
@@ -351,8 +374,12 @@ class ServerBase(ABC):
         Raises
         ------
         BusyError
-            The party has too many requests under way.
+            The party has too many requests under way, or made too many in the last minute; the text says when to try
+            again.
         """
+        requests = self.card_of(party).requests if counted else None
+        if requests is not None and (seconds := self._rates.take(party, requests)):
+            raise BusyError(f"this party has {requests} requests a minute; try again in {seconds} s")
         with self._busy_lock:
             if self._busy[party] >= self.card.concurrent:
                 raise BusyError(f"this party has {self.card.concurrent} requests under way; try again later")

@@ -60,7 +60,7 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
         share=msg.share if server.has_shares else None,
         share_hash=request.frame_hashes[1] if msg.share.size else NO_SHARE,
         images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
-        admit=_by_card(server.card, msg),
+        admit=_by_card(server.card_of(signer), msg),
     )  # fmt: skip
     return m.Head(*server.store.changes.head(signer))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..crypto import box
 from ..errors import AccessDeniedError, ParameterError, ShapeError
 from ..rpc import messages as m
 from ..rpc.grants import check_grant
+from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from ..store.parties import is_registered
 from .base import Handlers, Request, ServerBase
@@ -20,18 +23,20 @@ def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.O
     if any(len(s) > 256 for s in msg.sealed):  # the others' are kept, too, to be passed on
         raise ShapeError("sealed secrets of an owner have at most 256 bytes for each server")
     _check_name(server, signer, msg.name)
+    invitation = _invitation(server, request, "owner")
     sealed = msg.sealed[sorted(server.config.servers).index(server.index)]
     server.unseal(signer, sealed)
-    server.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed)
+    server.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed, invitation)
     return m.Ok()
 
 
 def register_user(server: ServerBase, request: Request[m.RegisterUser]) -> m.Ok:
     signer, msg = request.signer, request.content
     _check_name(server, signer, msg.name)
+    invitation = _invitation(server, request, "user")
     box.seal(msg.box_key, b"", b"")  # refuses keys that nothing can be sealed to
     server.scheme.check_user_key(msg.paillier)
-    server.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, request.packed)
+    server.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, request.packed, invitation)
     return m.Ok()
 
 
@@ -39,6 +44,23 @@ def _check_name(server: ServerBase, party: bytes, name: str) -> None:
     """ParameterError for a bad name; parties that were registered under older rules keep theirs."""
     if not is_registered(server.store.catalog, party) and check_name(name) != name:
         raise ParameterError("a name is NFC-normalised")
+
+
+def _invitation(server: ServerBase, request: Request[Any], kind: str) -> Invitation | None:
+    """The valid invitation of a new party; None where there is no registrar, and for parties that are registered.
+
+    A registration that another server passes on was accepted there in time, or comes from a backup: its invitation may
+    have ended. A hostile server can so let somebody in whose invitation ended unused, with the name and limits that the
+    registrar signed; it cannot make an invitation, nor have one used twice at this server. An owner or user that gives
+    one invitation to two servers under two keys is registered nowhere whole: the third server refuses one of them, and
+    each of the two refuses the other's key.
+    """
+    msg = request.content
+    if server.config.registrar and is_registered(server.store.catalog, request.signer):
+        return None
+    invitation = Invitation.from_bytes(msg.invitation) if msg.invitation else None
+    check_invitation(server.config, invitation, kind, msg.name, None if request.by_peer else server.clock())
+    return invitation
 
 
 def grant(server: ServerBase, request: Request[m.Grant]) -> m.Ok:

@@ -166,10 +166,11 @@ class Server(ServerBase):
         return self._handle(self._verified(decode(unpack_frames(packed), m.Signed), by_peer=True))
 
     def _handle(self, request: Request[Any]) -> Any:
-        if not self.voting and isinstance(request.content, _VOTES):
+        kind = type(request.content)
+        if not self.voting and kind in _VOTES:
             raise BusyError("this server waits for all other servers before it takes part in changes; try again later")
-        with self.one_of(request.signer):
-            return self._handlers[type(request.content)](request)
+        with self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
+            return self._handlers[kind](request)
 
     def _addressed(self, msg: m.Signed, kind: type, *, by_peer: bool, whole: bytes) -> signing.Statement:
         """What the signature of a request for this server must cover."""
@@ -236,4 +237,6 @@ _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 _ONCE = (m.Query, m.CollectRanking, m.CollectCertificate)
 #: what can make a server promise something: not before it knows what it promised before
 _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
+#: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
+_UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
 _BY_USER = (m.GrantersRequest, m.OwnerRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

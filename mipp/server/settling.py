@@ -143,8 +143,8 @@ def join(server: Server, channel: Channel) -> None:
     """One server's part after its start: learn from the others whether it was restored from a backup, and catch up.
 
     With one peer it begins to answer queries, with all it votes on changes, too. Call it again until
-    ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first; of these it
-    needs one that was not restored, or all three were and take over from each other.
+    ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first. It takes
+    over from those that were not restored, or, if all were, all take over from each other.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Data of announced requests, on their way: a file without a name each, filled block after block, then handed over once.
+"""Data of announced requests on their way: a file without a name each, filled block by block, handed over once.
 
 Nothing is taken before the announcement's signature was checked. A file has no name, so that nothing is left when the
 server stops. A connection that breaks loses one block; the same announcement, sent again, tells where to go on.

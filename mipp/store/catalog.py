@@ -50,12 +50,16 @@ CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL
 CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, counter INTEGER NOT NULL,
     proof BLOB NOT NULL DEFAULT x'', restart BLOB NOT NULL DEFAULT x'');
 CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL UNIQUE, rows INTEGER, bytes INTEGER,
+    requests INTEGER) WITHOUT ROWID;
 """
 #: columns that catalogs of this format did not have from the beginning
 _ADDED = (
     ("batches", "certificate", "BLOB NOT NULL DEFAULT x''"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
 )
+#: a table that they did not have
+_ADDED_TABLE = _SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS") :].rstrip(";\n")
 _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 
 
@@ -113,6 +117,9 @@ class Catalog:
             raise StoreError(f"cannot open {path}: {error}") from None
         if stored != {"format": bytes([FORMAT]), **meta}:
             raise DeploymentError(f"{path} belongs to another deployment, or is of another format version")
+        if not self._columns("invitations"):
+            with self.transaction() as db:
+                db.execute(_ADDED_TABLE)
         for table, column, kind in _ADDED:
             if column not in self._columns(table):
                 with self.transaction() as db:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import AccessDeniedError, NotFoundError, ParameterError, UnknownNameError
 from ..rpc.chain import first_view
+from ..rpc.invitations import Invitation
 from .catalog import Catalog
 
 __all__ = ["Parties", "check_free", "is_registered", "party_keys"]
@@ -25,11 +26,13 @@ class Parties:
     # --- owners -------------------------------------------------------------------------------------------------
 
     def add_owner(
-        self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes
-    ) -> None:
+        self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes,
+        invitation: Invitation | None = None,
+    ) -> None:  # fmt: skip
         """Register an owner; again with the same keys is fine, after a forget never. ParameterError: name taken.
 
-        ``frames``: the signed registration, for servers that miss it.
+        ``frames``: the signed registration, for servers that miss it. ``invitation``: used up by this, for ever;
+        AccessDeniedError if another party used it.
         """
         with self.catalog.transaction() as db:
             row = db.execute("SELECT registration, forget FROM owners WHERE id=?", (owner,)).fetchone()
@@ -40,6 +43,7 @@ class Parties:
                     raise ParameterError("this owner is registered with another registration nonce")
                 return
             check_free(db, "owners", name)
+            _use(db, invitation, owner)
             view = first_view(owner, registration)
             db.execute(
                 "INSERT INTO owners (id, name, sign_key, registration, sealed, frames, position, view, floor, "
@@ -109,14 +113,21 @@ class Parties:
 
     # --- users --------------------------------------------------------------------------------------------------
 
-    def add_user(self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes, frames: bytes) -> None:
-        """Register a user; again is fine, but not with another Paillier key. ParameterError: name taken."""
+    def add_user(
+        self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes, frames: bytes,
+        invitation: Invitation | None = None,
+    ) -> None:  # fmt: skip
+        """Register a user; again is fine, but not with another Paillier key. ParameterError: name taken.
+
+        ``invitation``: as of :meth:`add_owner`.
+        """
         known = self.catalog.one("SELECT 1 FROM users WHERE id=? AND frames<>x''", user)
         if known is not None and not paillier:
             return  # the id is a hash of the keys: nothing can differ
         with self.catalog.transaction() as db:
             if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
                 check_free(db, "users", name)
+                _use(db, invitation, user)
             db.execute(
                 "INSERT INTO users (id, name, sign_key, box_key, frames) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
@@ -148,6 +159,11 @@ class Parties:
         if row is None:
             raise NotFoundError(f"unknown user {user.hex()}")
         return row[0], row[1], row[2]
+
+    def invited_limits(self, party: bytes) -> tuple[int | None, int | None, int | None]:
+        """Rows, bytes and requests a minute of the invitation that a party registered with; None: it sets no limit."""
+        row = self.catalog.one("SELECT rows, bytes, requests FROM invitations WHERE party=?", party)
+        return (None, None, None) if row is None else (row[0], row[1], row[2])
 
     # --- grants -------------------------------------------------------------------------------------------------
 
@@ -277,6 +293,18 @@ def check_free(db: sqlite3.Connection, table: str, name: str) -> None:
     where = " WHERE forget IS NULL" if table == "owners" else ""
     if name.casefold() in {row[0].casefold() for row in db.execute(f"SELECT name FROM {table}{where}")}:
         raise ParameterError(f"the name {name!r} is taken; choose another")
+
+
+def _use(db: sqlite3.Connection, invitation: Invitation | None, party: bytes) -> None:
+    """Inside a transaction: note that a new party used its invitation; AccessDeniedError if another one did before."""
+    if invitation is None:
+        return
+    if db.execute("SELECT 1 FROM invitations WHERE id=?", (invitation.id,)).fetchone():
+        raise AccessDeniedError("this invitation was used by another party; ask the registrar for a new one")
+    db.execute(
+        "INSERT INTO invitations VALUES (?, ?, ?, ?, ?)",
+        (invitation.id, party, invitation.max_rows, invitation.max_bytes, invitation.requests),
+    )
 
 
 def is_registered(catalog: Catalog, party: bytes) -> bool:

@@ -13,7 +13,7 @@ from mipp.mpc import ideal, mesh
 from mipp.mpc.comparison import combine_matches, threshold
 from mipp.mpc.link import Frame, Header, parse_header
 from mipp.mpc.mesh import Mesh, Peer
-from mipp.mpc.session import Party, run_local
+from mipp.mpc.session import run_local
 from mipp.mpc.topk import combine_top_k, top_k
 from mipp.rpc import tls
 from mipp.rpc.http_server import HttpServer
@@ -62,7 +62,7 @@ class Three:
     def ready(self):
         until = time.monotonic() + 10
         while not all(m.there(j) for i, m in self.meshes.items() for j in (1, 2, 3) if i != j):
-            assert time.monotonic() < until, {i: [m.problem(j) for j in self.pems if j != i] for i, m in self.meshes.items()}
+            assert time.monotonic() < until
             time.sleep(0.01)
         return self
 

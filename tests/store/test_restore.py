@@ -10,10 +10,10 @@ import pytest
 
 import mipp
 from mipp.deployment import embedded
-from mipp.server import settling
 from mipp.errors import AccessDeniedError, MippError, StoreError
 from mipp.rpc.chain import Vote
 from mipp.rpc.channel import kind_of_request
+from mipp.server import settling
 from mipp.store.catalog import NAME, Catalog
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 

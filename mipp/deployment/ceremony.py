@@ -1,0 +1,347 @@
+"""The ceremony that makes a deployment of real servers: cards, the description, joining; and folders of clients.
+
+Each operator makes a server with :func:`init_server` and hands out its card. Anybody assembles the description from the
+cards with :func:`assemble`. Each operator joins with :func:`join_server`, and all compare the description's
+fingerprint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..crypto import schedule, signing
+from ..crypto.certificates import make_tls, operator_tls
+from ..encoding import Encoding
+from ..errors import DeploymentError, MippError, ParameterError
+from ..io.durable import replace_file, sync_folder
+from ..rpc.addresses import Address, check_server_name, check_url, require_distinct
+from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
+from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
+from ..store.catalog import NAME as CATALOG_NAME
+from .given import checked_index
+from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .settings import SETTINGS_NAME, ServerSettings
+
+__all__ = [
+    "CARD_NAME",
+    "TLS_CERTIFICATE_NAME",
+    "TLS_KEY_NAME",
+    "assemble",
+    "connect_folder",
+    "init_server",
+    "join_server",
+    "read_card",
+    "read_description",
+]
+
+CARD_NAME = "card.json"
+#: PEM of a server's TLS key (mode 0600), and of its certificate with those above it
+TLS_KEY_NAME, TLS_CERTIFICATE_NAME = "tls.key", "tls.pem"
+_JOINING = ".joining"
+_PEM_BYTES = 1 << 20
+
+
+# --- servers ------------------------------------------------------------------------------------------------------
+
+
+def init_server(
+    folder: Path, role: str, name: str, url: str, certificate: Path | None = None, key: Path | None = None
+) -> ServerCard:
+    """Make a server's folder: its keys, TLS certificate, settings and card.
+
+    Parameters
+    ----------
+    folder : Path
+        New, or an empty folder; made with mode 0700.
+    role : str
+        ``cloud`` or ``key-centre``.
+    name : str
+        Public name of the server, as of :func:`~mipp.rpc.addresses.check_server_name`.
+    url : str
+        ``https://HOST:PORT`` under which clients and the other servers reach it.
+    certificate, key : Path, optional
+        The operator's own certificate and TLS key, PEM files; default a new key and a self-signed certificate.
+
+    Returns
+    -------
+    ServerCard
+        The card, which is also in ``card.json``.
+
+    Raises
+    ------
+    ParameterError
+        A value that is not as described, or PEM files that do not fit.
+    DeploymentError
+        The folder is used, or cannot be written: nothing is left there then.
+    """
+    if role not in ROLES:
+        raise ParameterError(f"a server's role is {ROLES[0]} or {ROLES[1]}")
+    name = check_server_name(name)
+    url, host, _ = check_url(url)
+    if (certificate is None) != (key is None):
+        raise ParameterError("give both the certificate and its key, or neither")
+    if certificate is None or key is None:
+        tls = make_tls(name, host)
+    else:
+        tls = operator_tls(_read(certificate, _PEM_BYTES), _read(key, _PEM_BYTES))
+    secrets = ServerSecrets.new()
+    public = secrets.public()
+    card = signed_card(
+        role, Address(name, url, tls.certificate), public.box, public.pair, signing.private_key(secrets.sign)
+    )
+    with _new_folder(folder) as made:
+        secrets.save(made, {"name": name, "role": role})
+        replace_file(made / TLS_KEY_NAME, tls.key)
+        replace_file(made / TLS_CERTIFICATE_NAME, tls.chain)
+        replace_file(made / SETTINGS_NAME, ServerSettings.template(url).encode())
+        replace_file(made / CARD_NAME, card.to_json().encode())
+    return card
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes its name when all is on disk; DeploymentError if the name is used."""
+    folder = Path(os.path.abspath(folder))
+    temporary = folder.parent / f".{folder.name}.{schedule.random_bytes(4).hex()}"
+    used = DeploymentError(f"{folder} is used; name a new folder, or an empty one")
+    try:
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise used
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(mode=0o700)
+        try:
+            yield temporary
+            sync_folder(temporary)
+            os.rename(temporary, folder)  # fails if something was put there meanwhile
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except FileExistsError:
+        raise used from None
+    except OSError as error:  # also what the files inside raise
+        raise DeploymentError(f"cannot make {folder}: {error.strerror or error}") from None
+    except MippError as error:
+        if isinstance(error, DeploymentError):
+            raise
+        raise DeploymentError(f"cannot make {folder}: {error}") from None
+
+
+def read_card(folder: Path) -> ServerCard:
+    """Read the card in a server's folder; DeploymentError if it is missing or corrupt."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise DeploymentError(f"{folder} is no folder of a server; make one with: mipp server init {folder}")
+    return ServerCard.from_json(_read(path, MAX_CARD_BYTES))
+
+
+def join_server(folder: Path, description: DeploymentConfig) -> int:
+    """Have a server take part in a deployment: check that the description means it, make its empty store.
+
+    Again with the same description changes nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by :func:`init_server`.
+    description : DeploymentConfig
+        Made by :func:`assemble` with this server's card.
+
+    Returns
+    -------
+    int
+        The server's number in the deployment.
+
+    Raises
+    ------
+    DeploymentError
+        The description does not name this server as its card does, the folder joined another one, or its store is
+        missing or cannot be made. Nothing has changed.
+    KeyFileError
+        The server's key files are damaged.
+    """
+    card, secrets = read_card(folder), ServerSecrets.load(folder)
+    index = _own_number(card, description)
+    if secrets.public() != _keys(card):
+        raise DeploymentError(f"the key files in {folder} are not those of its card")
+    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(folder / TLS_KEY_NAME, _PEM_BYTES))
+    if tls.certificate != card.certificate:
+        raise DeploymentError(f"{TLS_CERTIFICATE_NAME} in {folder} is not the certificate of its card")
+    params = known_scheme(description).params
+    has_store = (folder / CATALOG_NAME).exists()
+    if (folder / CONFIG_NAME).exists():
+        if read_description(folder / CONFIG_NAME) != description:
+            raise DeploymentError(f"{folder} joined another description, or another version of it")
+        if not has_store:  # an empty one in its place would forget what this server promised
+            raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
+        return index
+    temporary = folder / _JOINING
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died; nothing refers to it
+        if not has_store:
+            server_class(params, index)(description, index, temporary, *secrets, create=True).close()
+            for path in sorted(temporary.iterdir(), key=lambda p: p.name.startswith(CATALOG_NAME)):  # the catalog last
+                os.rename(path, folder / path.name)
+            temporary.rmdir()
+            sync_folder(folder)
+        # refuses a catalog of another deployment, which somebody left without its description
+        server_class(params, index)(description, index, folder, *secrets).close()
+        replace_file(folder / CONFIG_NAME, description.to_json().encode())  # last: a folder without it did not join
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DeploymentError(f"cannot make the store in {folder}: {error.strerror or error}") from None
+    return index
+
+
+def _own_number(card: ServerCard, description: DeploymentConfig) -> int:
+    """The number of a card's server in a description that names it exactly so; else DeploymentError."""
+    if not description.addresses:
+        raise DeploymentError("the description is that of an embedded deployment, whose servers have no addresses")
+    found = [i for i, a in description.addresses.items() if a.name == card.name]
+    if not found:
+        raise DeploymentError(f"the description names no server {card.name}; was it assembled from this card?")
+    (index,) = found
+    address = description.addresses[index]
+    clouds = description.params.clouds
+    for what, same in (
+        ("role", (index in clouds) == (card.role == ROLES[0])),
+        ("public keys", description.servers[index] == _keys(card)),
+        ("URL", address.url == card.url),
+        ("certificate", address.certificate == card.certificate),
+    ):
+        if not same:
+            raise DeploymentError(f"the description names another {what} of server {card.name} than its card")
+    return index
+
+
+def _keys(card: ServerCard) -> ServerKeys:
+    return ServerKeys(card.box, card.pair, card.sign)
+
+
+# --- the description ------------------------------------------------------------------------------------------------
+
+
+def assemble(
+    cards: Sequence[ServerCard],
+    encoding: Encoding,
+    *,
+    descriptor: str = "",
+    scheme: str = "shares",
+    registrar: bytes | None = None,
+    window: tuple[float, float] | None = None,
+    rankings: Sequence[str] | None = None,
+) -> DeploymentConfig:
+    """Make the description of a new deployment from its servers' cards.
+
+    Parameters
+    ----------
+    cards : sequence of ServerCard
+        Two clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered in this
+        order from 1; the key centre comes last.
+    encoding, descriptor, scheme, window, rankings
+        As of :meth:`mipp.Deployment.create`.
+    registrar : bytes, optional
+        Ed25519 public key that signs invitations, 32 bytes; default the identity of the first card's server. Empty:
+        parties register without an invitation.
+
+    Returns
+    -------
+    DeploymentConfig
+        The description, with a new id.
+
+    Raises
+    ------
+    DeploymentError
+        Other roles than the scheme needs; two cards with the same name, URL or key.
+    ParameterError, DTypeError, ScoreRangeError
+        A value out of range or of another type, as of :meth:`mipp.Deployment.create`.
+    """
+    index = checked_index(encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings)
+    params = index.params
+    clouds, centres = ([card for card in cards if card.role == role] for role in ROLES)
+    if (len(clouds), len(centres)) != (len(params.clouds), len(params.key_centres)):
+        raise DeploymentError(
+            f"the {params.scheme} scheme has {len(params.clouds)} cloud{'s' * (len(params.clouds) > 1)} and "
+            f"{len(params.key_centres)} key centre; these are cards of {len(clouds)} and {len(centres)}"
+        )
+    numbered = dict(zip([*params.clouds, *params.key_centres], [*clouds, *centres], strict=True))
+    require_distinct([c.address for c in cards], [key for c in cards for key in (c.box, c.pair, c.sign)])
+    registrar = cards[0].sign if registrar is None else registrar
+    if len(registrar) not in (0, 32):
+        raise ParameterError("a registrar's public key has 32 bytes")
+    return DeploymentConfig(
+        schedule.random_bytes(16),
+        params,
+        index.encoding,
+        index.descriptor,
+        {i: _keys(card) for i, card in sorted(numbered.items())},
+        index.window,
+        index.descriptor_version,
+        index.rankings,
+        {i: card.address for i, card in sorted(numbered.items())},
+        registrar,
+    )
+
+
+def read_description(path: Path) -> DeploymentConfig:
+    """Read a description from a file; DeploymentError if it cannot be read or is corrupt."""
+    return DeploymentConfig.from_json(_read(path, MAX_DESCRIPTION_BYTES))
+
+
+def _read(path: Path, most: int) -> bytes:
+    """A file of bounded size."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise DeploymentError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > most:
+        raise DeploymentError(f"{path} has more than {most} bytes")
+    return content
+
+
+# --- clients ------------------------------------------------------------------------------------------------------
+
+
+def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str) -> None:
+    """Make a client's folder for a deployment of real servers: its description, and no owners and users yet.
+
+    Again with the same description changes nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing, mode 0700.
+    description : DeploymentConfig
+        From anybody.
+    fingerprint : str
+        The description's, from somebody whom the client trusts; see
+        :func:`~mipp.rpc.description.check_fingerprint`.
+
+    Raises
+    ------
+    DeploymentError
+        Another fingerprint; a folder of another deployment; a folder that cannot be written.
+    """
+    if not description.addresses:
+        raise DeploymentError("the description is that of an embedded deployment; clients open its folder")
+    check_fingerprint(description, fingerprint)
+    known_scheme(description)
+    try:
+        if (folder / CONFIG_NAME).exists():
+            if read_description(folder / CONFIG_NAME) != description:
+                raise DeploymentError(f"{folder} belongs to another deployment, or another version of it")
+        elif (folder / CARD_NAME).exists():
+            raise DeploymentError(f"{folder} is a server's folder; clients have folders of their own")
+        elif any(any((folder / name).glob("*")) for name in ("owners", "users")):
+            raise DeploymentError(f"{folder} holds owners or users of another deployment; name a new folder")
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("owners", "users"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        if not (folder / CONFIG_NAME).exists():
+            replace_file(folder / CONFIG_NAME, description.to_json().encode())  # last: without it, it is no deployment
+    except OSError as error:
+        raise DeploymentError(f"cannot make {folder}: {error.strerror or error}") from None

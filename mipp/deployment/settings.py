@@ -1,0 +1,180 @@
+"""Settings of a server, in its ``server.toml``: what its operator may choose, with defaults for everything."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import DeploymentError
+from ..rpc.addresses import check_url
+from ..rpc.limits import Card
+
+__all__ = ["LOG_LEVELS", "SETTINGS_NAME", "ServerSettings"]
+
+SETTINGS_NAME = "server.toml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_MAX_BYTES = 64 << 10
+_MAX_LIMIT = 1 << 62
+
+_TEMPLATE = """\
+# Settings of a mipp server. Every line shows the default; remove its # to change it, then start the server again.
+
+# Address and port that the server listens on; the port is that of its URL unless a proxy or firewall maps it.
+#listen = "{listen}"
+
+# Native threads of all requests together; 0: one for each core.
+#threads = 0
+
+# Least level of lines in the log: {levels}.
+#log_level = "info"
+
+# Seconds that requests under way may take when the server is told to stop.
+#drain_seconds = 60
+
+# Limits of each owner or user, where its invitation sets none. 0: no limit.
+[party]
+#rows = 0
+#bytes = 0
+#requests_per_minute = 0
+#concurrent = {concurrent}
+"""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What an operator may choose for its server.
+
+    Parameters
+    ----------
+    listen : str
+        ``ADDRESS:PORT`` to listen on; an IPv6 address is in brackets.
+    threads : int or None
+        Native threads of all requests together; None for one for each core.
+    log_level : str
+        One of :data:`LOG_LEVELS`.
+    drain_seconds : int
+        Time that requests under way may take when the server stops.
+    card : Card
+        Limits of each party, where its invitation sets none.
+    """
+
+    listen: str
+    threads: int | None = None
+    log_level: str = "info"
+    drain_seconds: int = 60
+    card: Card = field(default_factory=Card)
+
+    @property
+    def host(self) -> str:
+        """Address to listen on, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @classmethod
+    def default_listen(cls, url: str) -> str:
+        """All addresses of the machine, at the port of the server's URL."""
+        _, host, port = check_url(url)
+        return f"[::]:{port}" if ":" in host else f"0.0.0.0:{port}"
+
+    @classmethod
+    def template(cls, url: str) -> str:
+        """Text of a new ``server.toml``: every setting, commented, with its default."""
+        return _TEMPLATE.format(
+            listen=cls.default_listen(url), levels=", ".join(LOG_LEVELS), concurrent=Card().concurrent
+        )
+
+    @classmethod
+    def from_toml(cls, text: str, url: str) -> ServerSettings:
+        """Read settings.
+
+        Parameters
+        ----------
+        text : str
+            TOML.
+        url : str
+            The server's, whose port is the default.
+
+        Raises
+        ------
+        DeploymentError
+            No TOML, an unknown setting, or a value out of range; the text names the setting.
+        """
+        if len(text) > _MAX_BYTES:
+            raise DeploymentError(f"{SETTINGS_NAME} has more than {_MAX_BYTES} bytes")
+        try:
+            data = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise DeploymentError(f"{SETTINGS_NAME} is no TOML: {str(error)[:200]!r}") from None
+        party = data.pop("party", {})
+        if not isinstance(party, dict):
+            raise DeploymentError(f"{SETTINGS_NAME}: [party] is a table")
+        _require_known(data, {f.name for f in fields(cls)} - {"card"}, "")
+        _require_known(party, {"rows", "bytes", "requests_per_minute", "concurrent"}, "party.")
+        listen = data.get("listen", cls.default_listen(url))
+        if not _is_listen(listen):
+            raise DeploymentError(f'{SETTINGS_NAME}: listen is "ADDRESS:PORT", such as "{cls.default_listen(url)}"')
+        level = data.get("log_level", "info")
+        if level not in LOG_LEVELS:
+            raise DeploymentError(f"{SETTINGS_NAME}: log_level is one of {', '.join(LOG_LEVELS)}")
+        card = Card(
+            _number(party, "rows", 0, _MAX_LIMIT, 0) or None,
+            _number(party, "bytes", 0, _MAX_LIMIT, 0) or None,
+            _number(party, "concurrent", 1, 1 << 20, Card().concurrent),
+            _number(party, "requests_per_minute", 0, _MAX_LIMIT, 0) or None,
+        )
+        threads = _number(data, "threads", 0, 4096, 0) or None
+        return cls(listen, threads, level, _number(data, "drain_seconds", 0, 86400, 60), card)
+
+    @classmethod
+    def load(cls, folder: Path, url: str) -> ServerSettings:
+        """Read a server's folder's settings; all defaults if the file is missing. DeploymentError."""
+        path = folder / SETTINGS_NAME
+        try:
+            with open(path, "rb") as file:
+                text = file.read(_MAX_BYTES + 1).decode()
+        except FileNotFoundError:
+            text = ""
+        except UnicodeDecodeError:
+            raise DeploymentError(f"{SETTINGS_NAME} is not UTF-8 text") from None
+        except OSError as error:
+            raise DeploymentError(f"cannot read {path}: {error.strerror}") from None
+        return cls.from_toml(text, url)
+
+
+def _require_known(data: dict[str, Any], known: set[str], table: str) -> None:
+    for name in data:
+        if name not in known:
+            raise DeploymentError(
+                f"{SETTINGS_NAME} has an unknown setting {f'{table}{name}'[:80]!r}; there are "
+                + ", ".join(f"{table}{one}" for one in sorted(known))
+            )
+
+
+def _number(data: dict[str, Any], name: str, low: int, high: int, default: int) -> int:
+    value = data.get(name, default)
+    if type(value) is not int or not low <= value <= high:
+        raise DeploymentError(f"{SETTINGS_NAME}: {name} is a whole number from {low} to {high}")
+    return value
+
+
+def _is_listen(value: Any) -> bool:
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,100}", value):
+        return False
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port, re.ASCII) or int(port) > 65535:
+        return False
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            ipaddress.IPv6Address(host[1:-1])
+        else:
+            ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""JSON of strangers: bounded size, no key twice, no NaN or infinity, no deep nesting."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..errors import DeploymentError
+
+__all__ = ["canonical", "read_object"]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
+
+
+def read_object(text: str | bytes, most: int, what: str) -> dict[str, Any]:
+    """The JSON object in ``text``.
+
+    Parameters
+    ----------
+    text : str or bytes
+        From anybody; bytes are UTF-8.
+    most : int
+        Most characters or bytes.
+    what : str
+        Name of the thing, for the error, such as "the card".
+
+    Raises
+    ------
+    DeploymentError
+        It is too large, or no such object.
+    """
+    if len(text) > most:
+        raise DeploymentError(f"{what} has more than {most} bytes")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise DeploymentError(f"{what} is corrupt: it is no JSON object whose keys are there once each")
+    return data
+
+
+def canonical(data: Any) -> bytes:
+    """The one JSON text of ``data`` that hashes and comparisons use: sorted keys, no spaces, ASCII."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,63 @@
+"""Requests a minute of each party: token buckets in memory."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["RequestRates"]
+
+#: buckets from which on full ones are dropped
+_MANY = 4096
+
+
+class RequestRates:
+    """One bucket for each party that has a limit. A full one holds a minute's requests, so bursts may be as large.
+
+    Parameters
+    ----------
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        #: tokens at a time, and the limit, of each party
+        self._buckets: dict[bytes, tuple[float, float, int]] = {}
+        self._limit = _MANY
+
+    def take(self, party: bytes, per_minute: int) -> int:
+        """Count a request.
+
+        Parameters
+        ----------
+        party : bytes
+            Id of a registered party: the number of these bounds the memory.
+        per_minute : int
+            Its limit.
+
+        Returns
+        -------
+        int
+            0, or the seconds after which the next request is allowed; then this one was not counted.
+        """
+        now = self._clock()
+        with self._lock:
+            tokens, since, _ = self._buckets.get(party, (float(per_minute), now, per_minute))
+            tokens = min(float(per_minute), tokens + (now - since) * per_minute / 60)
+            wait = 0 if tokens >= 1 else max(1, math.ceil((1 - tokens) * 60 / per_minute))
+            self._buckets[party] = (tokens if wait else tokens - 1), now, per_minute
+            if len(self._buckets) > self._limit:
+                self._drop_full(now)
+        return wait
+
+    def _drop_full(self, now: float) -> None:
+        """Drop buckets that are full by now; a new one is full as well."""
+        self._buckets = {
+            party: (tokens, since, limit)
+            for party, (tokens, since, limit) in self._buckets.items()
+            if tokens + (now - since) * limit / 60 < limit
+        }
+        self._limit = max(_MANY, 2 * len(self._buckets))  # so that this takes constant time a request on average
