@@ -1,8 +1,9 @@
 """Messages as bodies of HTTP requests and replies.
 
-A body is the number of frames (u32), the length of each (u64), both little-endian, and the frames. A request that is
-too large for one body is announced first: its first frame, the kind of its content, and length and SHA-256 of each
-other frame. The signature of the request covers all of these, so it is checked before any of the data is taken.
+A body is the number of frames (u32), the length of each (u64), both little-endian, and the frames, each beginning at a
+multiple of 64 bytes, so that words in them are aligned. A request that is too large for one body is announced first:
+its first frame, the kind of its content, and length and SHA-256 of each frame of the content. The signature of the
+request covers all of these, so it is checked before any of the data is taken. The data are a body, too.
 """
 
 from __future__ import annotations
@@ -40,19 +41,34 @@ MAX_FRAMES = 64
 REQUEST_PATH, UPLOAD_PATH, FINISH_PATH = "/v1/request", "/v1/upload", "/v1/finish"
 DESCRIPTION_PATH = "/v1/description"
 
+_ALIGNED = 64
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
+
+
+def _places(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where frames of these sizes begin in a body, and where the last one ends."""
+    end, begins = _COUNT.size + len(sizes) * _SIZE.size, []
+    for size in sizes:
+        begins.append(-(-end // _ALIGNED) * _ALIGNED)
+        end = begins[-1] + size
+    return begins, end
 
 
 def body_parts(frames: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
     """The parts of a body, in order; frames are not copied."""
     sizes = [memoryview(f).nbytes for f in frames]
-    head = _COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(s) for s in sizes)
-    return [head, *(f for f, size in zip(frames, sizes, strict=True) if size)]
+    begins, _ = _places(sizes)
+    parts: list[bytes | memoryview] = [_COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(s) for s in sizes)]
+    end = len(parts[0])
+    for begin, size, frame in zip(begins, sizes, frames, strict=True):
+        parts += [bytes(begin - end), frame]
+        end = begin + size
+    return parts
 
 
-def body_size(frames: Sequence[bytes | memoryview]) -> int:
-    """Bytes of a body."""
-    return _COUNT.size + sum(_SIZE.size + memoryview(f).nbytes for f in frames)
+def body_size(sizes: Sequence[int]) -> int:
+    """Bytes of a body with frames of these sizes."""
+    return _places(sizes)[1]
 
 
 def frames_of(body: memoryview) -> Frames:
@@ -63,14 +79,10 @@ def frames_of(body: memoryview) -> Frames:
     if not 1 <= count <= MAX_FRAMES or body.nbytes < _COUNT.size + count * _SIZE.size:
         raise MessageError(f"a body has 1 to {MAX_FRAMES} frames")
     sizes = [_SIZE.unpack_from(body, _COUNT.size + i * _SIZE.size)[0] for i in range(count)]
-    at = _COUNT.size + count * _SIZE.size
-    if at + sum(sizes) != body.nbytes:
+    begins, end = _places(sizes)
+    if end != body.nbytes:
         raise MessageError("the frames of a body do not fill it")
-    out: Frames = []
-    for size in sizes:
-        out.append(body[at : at + size])
-        at += size
-    return out
+    return [body[begin : begin + size] for begin, size in zip(begins, sizes, strict=True)]
 
 
 class Announcement:
@@ -91,8 +103,8 @@ class Announcement:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the frames that will come."""
-        return sum(self.sizes)
+        """Bytes of the body that will come."""
+        return body_size(self.sizes)
 
 
 def announce(frames: Sequence[bytes | memoryview]) -> bytes:
@@ -121,6 +133,6 @@ def announcement(body: memoryview, most: int) -> Announcement:
         ok = False
     if not ok:
         raise MessageError("malformed announcement of a request")
-    if sum(sizes) > most:
-        raise LimitError(f"a request has at most {most} bytes, not {sum(sizes)}")
+    if body_size(sizes) > most:
+        raise LimitError(f"a request has at most {most} bytes, not {body_size(sizes)}")
     return Announcement(head, kind, sizes, hashes)

@@ -160,7 +160,7 @@ class HttpChannel:
     # --- one request --------------------------------------------------------------------------------------------
 
     def _request(self, server: int, frames: Frames, using: dict[int, _Connection]) -> Any:
-        if body_size(frames) <= BODY_BYTES:
+        if body_size([memoryview(f).nbytes for f in frames]) <= BODY_BYTES:
             reply_frames = self._exchange(server, using, REQUEST_PATH, body_parts(frames))
         else:
             reply_frames = self._announced(server, using, frames)
@@ -179,8 +179,8 @@ class HttpChannel:
             raise error_from_wire(told.name, told.text)
         if not isinstance(told, m.UploadState):
             raise MessageError(f"{self._name(server)} sent no reply, or one of another kind, to an announcement")
-        at, parts = told.received, _joined(frames[1:])
-        for block in _blocks(parts, at):
+        at = told.received
+        for block in _blocks([memoryview(p).cast("B") for p in body_parts(frames[1:])], at):
             size = sum(p.nbytes for p in block)
             path = f"{UPLOAD_PATH}/{told.token.hex()}/{at}"
             got: Any = decode(self._exchange(server, using, path, list(block)))
@@ -304,10 +304,6 @@ def _refusal(name: str, response: http.client.HTTPResponse, body: bytes) -> Mipp
     wait = response.getheader("retry-after")
     later = f"; try again in {int(wait)} s" if wait is not None and wait.isdigit() else ""
     return kind(f"{name} refused: {text}{later}")
-
-
-def _joined(frames: Frames) -> list[memoryview]:
-    return [memoryview(f).cast("B") for f in frames if memoryview(f).nbytes]
 
 
 def _blocks(parts: list[memoryview], start: int) -> Any:

@@ -335,6 +335,8 @@ class _Reader:
 
     def body(self, into: memoryview) -> None:
         """Fill a buffer with the body."""
+        if not into.nbytes:
+            return
         got = min(len(self._have), into.nbytes)
         into[:got] = self._have[:got]
         del self._have[:got]

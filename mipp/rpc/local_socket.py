@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import DeploymentError, MessageError, UnreachableError
 from . import messages as m
-from .bodies import body_parts, body_size, frames_of
+from .bodies import body_parts, frames_of
 from .failures import error_from_wire
 from .wire import Frames, decode
 
@@ -64,8 +64,9 @@ def _exactly(sock: socket.socket, size: int) -> memoryview | None:
 
 
 def _write(sock: socket.socket, frames: Frames) -> None:
-    sock.sendall(_LENGTH.pack(body_size(frames)))
-    for part in body_parts(frames):
+    parts = body_parts(frames)
+    sock.sendall(_LENGTH.pack(sum(memoryview(p).nbytes for p in parts)))
+    for part in parts:
         sock.sendall(part)
 
 

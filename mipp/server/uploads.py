@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..crypto.schedule import random_bytes
-from ..errors import BusyError, LimitError, NotFoundError, ParameterError, StoreError
-from ..rpc.bodies import Announcement
+from ..errors import BusyError, LimitError, MessageError, NotFoundError, ParameterError, StoreError
+from ..rpc.bodies import Announcement, frames_of
 from ..rpc.wire import Frames
 
 __all__ = ["Uploads"]
@@ -38,7 +38,7 @@ class _Upload:
     token: bytes
     party: bytes
     told: Announcement
-    data: mmap.mmap | None
+    data: mmap.mmap
     used: float
     received: int = 0
     writing: bool = False
@@ -110,9 +110,7 @@ class Uploads:
             self._tokens[name] = token
             return token, 0
 
-    def _file(self, size: int) -> mmap.mmap | None:
-        if not size:
-            return None
+    def _file(self, size: int) -> mmap.mmap:
         try:
             with tempfile.TemporaryFile(dir=self._folder, prefix="upload-") as file:
                 file.truncate(size)
@@ -134,8 +132,6 @@ class Uploads:
             upload = self._find(token)
             if upload.writing or at != upload.received or not size or at + size > upload.told.nbytes:
                 raise ParameterError(f"the next byte of this request is {upload.received} of {upload.told.nbytes}")
-            if upload.data is None:
-                raise ParameterError("this request has no data")
             upload.writing, upload.used = True, self._clock()
             return memoryview(upload.data)[at : at + size]
 
@@ -158,8 +154,8 @@ class Uploads:
 
         Raises
         ------
-        NotFoundError, ParameterError
-            No such request; data are missing.
+        NotFoundError, ParameterError, MessageError
+            No such request; data are missing, or others than were announced.
         """
         with self._lock:
             upload = self._find(token)
@@ -168,12 +164,10 @@ class Uploads:
                     f"{upload.received} of {upload.told.nbytes} bytes of this request have come so far"
                 )
             self._forget(upload)
-        frames: Frames = [upload.told.head]
-        at, whole = 0, memoryview(upload.data) if upload.data is not None else memoryview(b"")
-        for size in upload.told.sizes:
-            frames.append(whole[at : at + size].toreadonly())
-            at += size
-        return frames
+        frames = frames_of(memoryview(upload.data).toreadonly())
+        if [memoryview(f).nbytes for f in frames] != upload.told.sizes:
+            raise MessageError("the data are not those that were announced")
+        return [upload.told.head, *frames]
 
     def _find(self, token: bytes) -> _Upload:
         upload = self._open.get(token)
