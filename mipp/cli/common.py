@@ -83,6 +83,25 @@ def window_option(command: F) -> F:
     )(command)
 
 
+def invitation_option(command: F) -> F:
+    return click.option(
+        "--invitation",
+        metavar="TEXT",
+        callback=_invitation_text,
+        help="The registrar's invitation, or @FILE that holds it, where the deployment takes parties by invitation.",
+    )(command)
+
+
+def _invitation_text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or not value.startswith("@"):
+        return value
+    try:
+        with open(value[1:], "rb") as file:
+            return file.read(4096).decode("ascii", "replace")
+    except OSError as error:
+        raise ParameterError(f"cannot read the invitation in {value[1:]}: {error.strerror}") from None
+
+
 def labelled(labels: Path, images: Path | None) -> list[tuple[Path, str]]:
     """Paths and labels of a label file, only those inside the folder ``images`` if one is given.
 

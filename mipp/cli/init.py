@@ -1,9 +1,14 @@
-"""``mipp init``: chooses the encoding for the rankings that the index is for, and says what it chose."""
+"""``mipp init``: chooses the encoding for the rankings that the index is for, and says what it chose.
+
+``mipp deployment assemble`` chooses with the same options.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import numpy as np
@@ -14,6 +19,7 @@ from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..errors import ParameterError, ScoreRangeError
 from ..features import DEFAULT
+from ..rpc.description import DeploymentConfig
 from ..rpc.grants import offered_rankings
 from .common import (
     VECTOR_SUFFIXES,
@@ -25,7 +31,9 @@ from .common import (
     window_option,
 )  # fmt: skip
 
-__all__ = ["init_command"]
+__all__ = ["ChosenIndex", "chosen_index", "index_facts", "index_lines", "index_options", "init_command"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: rows of a sample that recall is measured on, at most
 _MEASURED = 20_000
@@ -33,44 +41,68 @@ _RECALL_AT = 10
 _HINT = "see --ring, --bits, --query-bits, --fit with --tune; --ranking user makes an index that users rank"
 
 
-@click.command("init")
-@deployment_option
-@click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +.")
-@click.option(
-    "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
+def index_options(command: F) -> F:
+    """The options that choose the encoding of a new index, for :func:`chosen_index`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return scheme_option(window_option(command))
+
+
+_OPTIONS = (
+    click.option("--descriptor", default=DEFAULT, show_default=True, help="Features of images, parts joined by +."),
+    click.option(
+        "--vectors", "dim", type=int, help="Instead of a descriptor: vectors of this many numbers that users bring."
+    ),
+    click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors."),
+    click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1."),
+    click.option(
+        "--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word."
+    ),
+    click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature."),
+    click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature."),
+    click.option(
+        "--fit",
+        "sample",
+        type=click.Path(path_type=Path),
+        help="Public images (folder) or vectors (file) to fit scales on.",
+    ),
+    click.option(
+        "--tune", is_flag=True, help="With --fit: choose bits, clipping and scales by the sample's recall at 10."
+    ),
+    click.option(
+        "--project", type=click.IntRange(1), help="With --fit of vectors: to so many principal directions; tunes."
+    ),
+    click.option(
+        "--ranking",
+        "rankings",
+        type=click.Choice(["server", "user", "threshold"]),
+        multiple=True,
+        help="Ranking that owners may grant, the default first; may be repeated. Default: all that the scheme has. "
+        "Ranking by servers and thresholds take half the range of scores; --ranking user alone leaves it to finer "
+        "steps.",
+    ),
 )
-@click.option("--metric", type=click.Choice(METRICS), default="cosine", show_default=True, help="With --vectors.")
-@click.option("--levels", type=int, default=0, help="With --vectors and metric l1: values are 0 .. levels-1.")
-@click.option(
-    "--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True, help="Bits of a stored word."
-)
-@click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature.")
-@click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature.")
-@click.option(
-    "--fit",
-    "sample",
-    type=click.Path(path_type=Path),
-    help="Public images (folder) or vectors (file) to fit scales on.",
-)
-@click.option("--tune", is_flag=True, help="With --fit: choose bits, clipping and scales by the sample's recall at 10.")
-@click.option(
-    "--project", type=click.IntRange(1), help="With --fit of vectors: to so many principal directions; tunes."
-)
-@click.option(
-    "--ranking",
-    "rankings",
-    type=click.Choice(["server", "user", "threshold"]),
-    multiple=True,
-    help="Ranking that owners may grant, the default first; may be repeated. Default: all that the scheme has. Ranking "
-    "by servers and thresholds take half the range of scores; --ranking user alone leaves it to finer steps.",
-)
-@window_option
-@scheme_option
-@json_option
-@click.pass_context
-def init_command(
+
+
+class ChosenIndex(NamedTuple):
+    """What the options chose: arguments of :meth:`mipp.Deployment.create`, and recall on the sample, if any."""
+
+    encoding: Encoding
+    descriptor: str
+    scheme: str
+    window: tuple[float, float] | None
+    rankings: tuple[str, ...]
+    recall: float | None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments beside the encoding."""
+        return {"descriptor": self.descriptor, "scheme": self.scheme, "window": self.window, "rankings": self.rankings}
+
+
+@contextlib.contextmanager
+def chosen_index(
     context: click.Context,
-    folder: Path,
     descriptor: str,
     dim: int | None,
     metric: str,
@@ -84,9 +116,8 @@ def init_command(
     rankings: tuple[str, ...],
     window: tuple[float, float] | None,
     scheme: str,
-    as_json: bool,
-) -> None:
-    """Make an embedded deployment: all servers in one folder."""
+) -> Iterator[ChosenIndex]:
+    """The choice of :func:`index_options`; refusals of it inside the block name the options that help."""
     offered = offered_rankings(schemes.get(scheme).params(32))
     rankings = tuple(dict.fromkeys(rankings)) or offered
     if not set(rankings) <= set(offered):
@@ -110,32 +141,46 @@ def init_command(
         else:
             encoding, fitted = _descriptor_encoding(descriptor, sample, options, tune, window, by_servers)
         recall = None if fitted is None else _recall(encoding, fitted)
-        made = Deployment.create(
-            folder, encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings
-        )
+        yield ChosenIndex(encoding, descriptor, scheme, window, rankings, recall)
     except ScoreRangeError as error:
         raise ScoreRangeError(f"{error}; {_HINT}" if by_servers else str(error)) from None
+
+
+@click.command("init")
+@deployment_option
+@index_options
+@json_option
+@click.pass_context
+def init_command(context: click.Context, /, folder: Path, as_json: bool, **options: Any) -> None:
+    """Make an embedded deployment: all servers in one folder."""
+    with chosen_index(context, **options) as chosen:
+        made = Deployment.create(folder, chosen.encoding, **chosen.arguments)
     with made as deployment:
-        data = {
-            "deployment": str(folder.resolve()),
-            "id": deployment.config.id.hex(),
-            "scheme": scheme,
-            "descriptor": descriptor,
-            "metric": encoding.metric,
-            "dim": encoding.dim,
-            "stored_dim": encoding.encoded_dim,
-            "ring": encoding.ring_bits,
-            "bits": encoding.bits,
-            "query_bits": encoding.query_bits,
-            "recall": recall,
-            "rankings": list(deployment.config.possible),
-        }
-    show(data, as_json, lambda: _lines(data))
+        data = {"deployment": str(folder.resolve()), "id": deployment.config.id.hex()}
+        data |= index_facts(chosen, deployment.config)
+    show(data, as_json, lambda: [f"deployment {data['id']} in {data['deployment']}", *index_lines(data)])
 
 
-def _lines(data: dict[str, Any]) -> list[str]:
+def index_facts(chosen: ChosenIndex, config: DeploymentConfig) -> dict[str, Any]:
+    """Facts of a new index, for people and programs."""
+    encoding = chosen.encoding
+    return {
+        "scheme": chosen.scheme,
+        "descriptor": chosen.descriptor,
+        "metric": encoding.metric,
+        "dim": encoding.dim,
+        "stored_dim": encoding.encoded_dim,
+        "ring": encoding.ring_bits,
+        "bits": encoding.bits,
+        "query_bits": encoding.query_bits,
+        "recall": chosen.recall,
+        "rankings": list(config.possible),
+    }
+
+
+def index_lines(data: dict[str, Any]) -> list[str]:
+    """Lines for a person, of :func:`index_facts`."""
     lines = [
-        f"deployment {data['id']} in {data['deployment']}",
         f"{data['descriptor'] or 'vectors'}: {data['dim']} values, {data['stored_dim']} stored words of {data['ring']} "
         f"bits, metric {data['metric']}",
     ]

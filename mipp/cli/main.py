@@ -15,6 +15,7 @@ import numpy as np
 from .. import __version__, cpu
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
+from .ceremony import connect_command, deployment_group, invite_command, registrar_group
 from .common import (
     collected_warnings,
     deployment_option,
@@ -32,6 +33,7 @@ from .evaluate import evaluate_command, weights_command
 from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
+from .server import server_group
 from .user import search_command, user_group
 from .warm_up import show_notices, warm_up_command
 
@@ -46,6 +48,11 @@ def cli() -> None:
 
 
 cli.add_command(init_command)
+cli.add_command(server_group)
+cli.add_command(deployment_group)
+cli.add_command(registrar_group)
+cli.add_command(invite_command)
+cli.add_command(connect_command)
 cli.add_command(owner_group)
 cli.add_command(user_group)
 cli.add_command(search_command)

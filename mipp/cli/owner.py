@@ -15,6 +15,7 @@ from ..errors import ParameterError
 from ..rpc.grants import time_text
 from .common import (
     deployment_option,
+    invitation_option,
     json_option,
     new_passphrase,
     opened,
@@ -46,13 +47,14 @@ def load_owner(deployment: Deployment, name: str) -> ImageOwner:
 @click.argument("name")
 @click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
 @passphrase_option
+@invitation_option
 @deployment_option
 @json_option
-def create_command(name: str, passphrase: bool, folder: Path, as_json: bool) -> None:
+def create_command(name: str, passphrase: bool, invitation: str | None, folder: Path, as_json: bool) -> None:
     """Make an owner with keys of its own."""
     with opened(folder) as deployment:
         given = new_passphrase(passphrase)
-        owner = deployment.create_owner(name, given)
+        owner = deployment.create_owner(name, given, invitation=invitation)
         path = folder / "owners" / f"{owner.name}.key"
         show(
             {"name": name, "id": owner.id.hex(), "key_file": str(path)},

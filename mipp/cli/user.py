@@ -17,6 +17,7 @@ from ..io.files import replace_whole
 from ..schemes.base import SearchCost
 from .common import (
     deployment_option,
+    invitation_option,
     json_option,
     key_bits_option,
     new_passphrase,
@@ -48,13 +49,16 @@ def user_group() -> None:
 @click.option("--passphrase", is_flag=True, help="Protect the key file; asks, or takes MIPP_PASSPHRASE.")
 @passphrase_option
 @key_bits_option
+@invitation_option
 @deployment_option
 @json_option
-def create_command(name: str, passphrase: bool, key_bits: str, folder: Path, as_json: bool) -> None:
+def create_command(
+    name: str, passphrase: bool, key_bits: str, invitation: str | None, folder: Path, as_json: bool
+) -> None:
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
         given = new_passphrase(passphrase)
-        user = deployment.create_user(name, given, key_bits=int(key_bits))
+        user = deployment.create_user(name, given, key_bits=int(key_bits), invitation=invitation)
         path = folder / "users" / f"{user.name}.key"
         show(
             {"name": name, "id": user.id.hex(), "key_file": str(path)},

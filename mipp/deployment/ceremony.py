@@ -130,11 +130,12 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise DeploymentError(f"cannot make {folder}: {error}") from None
 
 
-def read_card(folder: Path) -> ServerCard:
-    """Read the card in a server's folder; DeploymentError if it is missing or corrupt."""
-    path = folder / CARD_NAME
-    if not path.is_file():
-        raise DeploymentError(f"{folder} is no folder of a server; make one with: mipp server init {folder}")
+def read_card(path: Path) -> ServerCard:
+    """Read a card from its file, or from a server's folder; DeploymentError if it is missing or corrupt."""
+    if path.is_dir():
+        if not (path / CARD_NAME).is_file():
+            raise DeploymentError(f"{path} is no folder of a server; make one with: mipp server init {path}")
+        path = path / CARD_NAME
     return ServerCard.from_json(_read(path, MAX_CARD_BYTES))
 
 
@@ -287,7 +288,11 @@ def assemble(
 
 
 def read_description(path: Path) -> DeploymentConfig:
-    """Read a description from a file; DeploymentError if it cannot be read or is corrupt."""
+    """Read a description from its file, or from a folder of a server or client.
+
+    DeploymentError if it cannot be read or is corrupt.
+    """
+    path = path / CONFIG_NAME if path.is_dir() else path
     return DeploymentConfig.from_json(_read(path, MAX_DESCRIPTION_BYTES))
 
 

@@ -1,0 +1,71 @@
+"""``mipp server``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..deployment.ceremony import CARD_NAME, init_server, join_server, read_description
+from ..rpc.cards import ROLES
+from .common import json_option, show
+
+__all__ = ["folder_argument", "server_group"]
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+folder_argument = click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+
+
+@click.group("server")
+def server_group() -> None:
+    """Commands of an operator, for a server on a machine of its own."""
+
+
+@server_group.command("init")
+@folder_argument
+@click.option("--role", type=click.Choice(ROLES), required=True, help="What the server does in the deployment.")
+@click.option("--name", required=True, help="Name of the server, unique in the deployment; public.")
+@click.option(
+    "--url", required=True, metavar="URL", help="https://HOST:PORT under which clients and other servers reach it."
+)
+@click.option("--certificate", type=FILE, help="PEM file of your own TLS certificate; default: self-signed.")
+@click.option("--key", type=FILE, help="PEM file of the certificate's key, without a passphrase.")
+@json_option
+def init_command(
+    folder: Path, role: str, name: str, url: str, certificate: Path | None, key: Path | None, as_json: bool
+) -> None:
+    """Make a server's keys, TLS certificate, settings and card in FOLDER, which is new or empty.
+
+    The card is public: give it to whoever assembles the deployment.
+    """
+    card = init_server(folder, role, name, url, certificate, key)
+    path = folder / CARD_NAME
+    data = {
+        "folder": str(folder.resolve()), "role": card.role, "name": card.name, "url": card.url, "card": str(path),
+        "certificate_pin": card.pin.hex(),
+    }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"{card.role} {card.name} at {card.url}: {folder}",
+        f"card to hand out: {path}",
+        f"public key of its certificate (SHA-256): {card.pin.hex()}",
+        "whoever reads the key files in this folder is this server (mode 0600)",
+    ])  # fmt: skip
+
+
+@server_group.command("join")
+@folder_argument
+@click.argument("description", type=FILE)
+@json_option
+def join_command(folder: Path, description: Path, as_json: bool) -> None:
+    """Take part in the deployment of DESCRIPTION (deployment.json), with an empty store.
+
+    Refuses a description that names another server than the card in FOLDER. Compare the fingerprint that it prints
+    with the other operators, by voice.
+    """
+    config = read_description(description)
+    index = join_server(folder, config)
+    data = {"server": index, "deployment": config.id.hex(), "fingerprint": config.fingerprint}
+    show(data, as_json, lambda: [
+        f"joined deployment {config.id.hex()} as server {index}",
+        f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
+    ])  # fmt: skip
