@@ -25,8 +25,6 @@ def make(folder: Path, name: str, *, expired: bool = False) -> tuple[Path, Path,
     pem, secret = folder / f"{name}.pem", folder / f"{name}.key"
     pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return pem, secret, certificate.public_bytes(serialization.Encoding.DER)

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import click
 
 from .. import schemes
-from ..deployment import DEFAULT_BITS, Deployment
-from ..errors import KeyFileError, ParameterError
+from ..deployment import DEFAULT_BITS, ConnectedDeployment, Deployment, is_connected
+from ..errors import DeploymentError, KeyFileError, ParameterError
 from .outputs import printable, warn
 from .passphrases import asked, given_passphrase, passphrase_file
 
@@ -152,10 +152,22 @@ def warn_of_others(others: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Deployment]:
-    with Deployment.open(folder) as deployment:
+def opened(folder: Path) -> Iterator[Deployment | ConnectedDeployment]:
+    """A deployment of either kind, embedded or over a network."""
+    kind = Deployment.connect if is_connected(folder) else Deployment.open
+    with kind(folder) as deployment:
         for note in deployment.notes:
             warn(note)
+        yield deployment
+
+
+@contextlib.contextmanager
+def opened_embedded(folder: Path, what: str) -> Iterator[Deployment]:
+    """An embedded deployment; of another kind, DeploymentError that says what its operators do instead."""
+    if is_connected(folder):
+        raise DeploymentError(f"{folder} is connected to servers over a network; each operator runs: {what}")
+    with opened(folder) as deployment:
+        assert isinstance(deployment, Deployment)
         yield deployment
 
 

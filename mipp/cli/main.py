@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from .. import __version__, cpu
+from ..deployment import Deployment, is_connected
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
 from .ceremony import connect_command, deployment_group, invite_command, registrar_group
@@ -22,7 +23,7 @@ from .common import (
     json_option,
     key_bits_option,
     labelled,
-    opened,
+    opened_embedded,
     own_text,
     progress,
     scheme_option,
@@ -33,7 +34,7 @@ from .evaluate import evaluate_command, weights_command
 from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
-from .server import server_group
+from .running import server_group
 from .user import search_command, user_group
 from .warm_up import show_notices, warm_up_command
 
@@ -177,8 +178,11 @@ def info_command(as_json: bool) -> None:
 @deployment_option
 @json_option
 def status_command(folder: Path, as_json: bool) -> None:
-    """Owners, batches, sizes of a deployment."""
-    with opened(folder) as deployment:
+    """Owners, batches, sizes of a deployment; of one over a network, whether its servers are ready."""
+    if is_connected(folder):
+        _show_connected(folder, as_json)
+        return
+    with opened_embedded(folder, "mipp server status") as deployment:
         data = deployment.status()
     show(
         data,
@@ -207,12 +211,34 @@ def status_command(folder: Path, as_json: bool) -> None:
     )
 
 
+def _show_connected(folder: Path, as_json: bool) -> None:
+    with Deployment.connect(folder) as deployment:
+        states = deployment.server_states()
+        p, config = deployment.config.params, deployment.config
+        data = {
+            "deployment": config.id.hex(), "descriptor": config.descriptor, "fingerprint": config.fingerprint,
+            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
+            "servers": {str(i): state for i, state in states.items()},
+            "owners": deployment.owners(), "users": deployment.users(),
+        }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"deployment {data['deployment']}: {data['descriptor'] or 'vectors'}, {p.scheme} scheme",
+        *(
+            f"server {i} {s['name']} at {s['url']}: "
+            + ("ready" if s["ready"] else "NOT READY: " + "; ".join(s["reasons"]))
+            for i, s in states.items()
+        ),
+        *(f"owner {name}: key file here" for name in deployment.owners()),
+        *(f"user {name}: key file here" for name in deployment.users()),
+    ])  # fmt: skip
+
+
 @cli.command("verify")
 @deployment_option
 @json_option
 def verify_command(folder: Path, as_json: bool) -> None:
     """Read all files of all servers and compare their checksums; wait until the range of all rows was checked."""
-    with opened(folder) as deployment:
+    with opened_embedded(folder, "mipp server verify") as deployment:
         data = deployment.verify()
     show(data, as_json, lambda: [*data["problems"], f"{data['files']} files, {len(data['problems'])} problems"])
     if data["problems"]:

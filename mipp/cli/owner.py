@@ -10,7 +10,7 @@ import click
 from ..client.given import expiry_seconds
 from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
-from ..deployment import Deployment
+from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ParameterError
 from ..rpc.grants import time_text
 from .common import (
@@ -35,7 +35,7 @@ def owner_group() -> None:
     """An image owner's commands."""
 
 
-def load_owner(deployment: Deployment, name: str) -> ImageOwner:
+def load_owner(deployment: Deployment | ConnectedDeployment, name: str) -> ImageOwner:
     def waiting() -> None:
         warn(f"another process is adding images of owner {name}; waiting until it is done")
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..client.choosing import owner_id
 from ..client.results import FetchedImage, Hit, Hits
 from ..client.user import User
-from ..deployment import Deployment
+from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ImageError, ParameterError
 from ..io.files import replace_whole
 from ..schemes.base import SearchCost
@@ -108,7 +108,7 @@ def blocked_command(user: str, folder: Path, as_json: bool) -> None:
 
 def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: bool, block: bool) -> None:
     with opened(folder) as deployment:
-        names = {bytes.fromhex(o["id"]): o["name"] for o in deployment.status()["owners"]}
+        names: dict[bytes, str] = with_passphrase(lambda passphrase: deployment.owner_names(user, passphrase))
         blocked = deployment.change_blocked(user, [owner_id(o, names) for o in owners], block=block)
     listed = [{"id": i.hex(), "owner": names.get(i, i.hex())} for i in sorted(blocked)]
     show(
@@ -249,7 +249,7 @@ def _cost_lines(cost: SearchCost) -> list[str]:
     return lines
 
 
-def _query(deployment: Deployment, image: Path | None, vector: Path | None) -> np.ndarray:
+def _query(deployment: Deployment | ConnectedDeployment, image: Path | None, vector: Path | None) -> np.ndarray:
     if image is not None:
         if not deployment.config.descriptor:
             raise ParameterError("this index holds vectors; search with --vector FILE")

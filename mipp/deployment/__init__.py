@@ -1,6 +1,14 @@
-"""Ways to run all parties. So far one: embedded, in one process and folder."""
+"""Ways to run all parties: embedded in one process and folder, or connected to servers over a network."""
 
+from .connected import ConnectedDeployment, is_connected
 from .embedded import DEFAULT_BITS, Deployment
 from .results import DeploymentStatus, VerifyReport
 
-__all__ = ["DEFAULT_BITS", "Deployment", "DeploymentStatus", "VerifyReport"]
+__all__ = [
+    "DEFAULT_BITS",
+    "ConnectedDeployment",
+    "Deployment",
+    "DeploymentStatus",
+    "VerifyReport",
+    "is_connected",
+]

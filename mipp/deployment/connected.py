@@ -23,7 +23,7 @@ from .given import checked_threads, folder_path
 from .parties import Parties
 from .servers import CONFIG_NAME
 
-__all__ = ["ConnectedDeployment", "ServerState"]
+__all__ = ["ConnectedDeployment", "ServerState", "is_connected"]
 
 
 class ServerState(TypedDict):
@@ -138,13 +138,8 @@ class ConnectedDeployment(Parties):
     def _find_user(self, owner: ImageOwner, name: str) -> bytes:
         return _agreed(owner, m.UserRequest(check_name(name)))
 
-    def _owner_names(self, user: str) -> dict[bytes, str]:
-        """Owners that grant this user something. Opens the user, so it must have no passphrase."""
-        try:
-            asker = self.user(user)
-        except KeyFileError as error:
-            raise KeyFileError(f"{error}; name owners by their ids, which need no question to the servers") from None
-        found: dict[bytes, str] = {}
+    def owner_names(self, user: str, passphrase: str | None = None) -> dict[bytes, str]:
+        asker, found = self.user(user, passphrase), dict[bytes, str]()
         for reply in asker.ask_all(m.GrantersRequest(asker.id)).values():
             found |= dict(zip(reply.owners, reply.names, strict=True))
         return found
@@ -192,6 +187,26 @@ class ConnectedDeployment(Parties):
         return {"name": address.name, "url": address.url, "ready": ready, "reasons": reasons}
 
 
+def is_connected(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is one that ``mipp connect`` made: a description of servers with addresses, and no servers.
+
+    Parameters
+    ----------
+    folder : str or path
+        Any folder.
+
+    Returns
+    -------
+    bool
+        False also for a folder that is missing or holds something else.
+    """
+    path = folder_path(folder)
+    try:
+        return not (path / "servers").exists() and b'"addresses"' in (path / CONFIG_NAME).read_bytes()
+    except OSError:
+        return False
+
+
 def _settle(owner: ImageOwner) -> None:
     owner.ask_all(m.SettleOwn(owner.id))
 
@@ -206,5 +221,3 @@ def _agreed(asker: Client, msg: Any) -> bytes:
     if name != msg.name:
         raise NotFoundError("the servers know another name")
     return signing.party_id(sign_key, second)
-
-

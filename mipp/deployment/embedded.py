@@ -31,6 +31,7 @@ from ..server.server import Server
 from ..server.settling import rejoin, settle
 from . import reports
 from .certifier import Certifier
+from .connected import ConnectedDeployment
 from .given import checked_index, checked_threads, folder_path
 from .migrate import migrate, remove_old
 from .parties import Parties
@@ -246,6 +247,8 @@ class Deployment(Parties):
                 migrate(path, text, alone=session.alone)
                 text = _description(path)
             config = known_scheme(DeploymentConfig.from_json(text))
+            if config.addresses:
+                raise DeploymentError(f"the servers of {path} are elsewhere; open it with Deployment.connect")
             witness = Witness(path / "witness", len(config.servers))
             for i in config.servers:
                 home = path / "servers" / str(i)
@@ -276,6 +279,39 @@ class Deployment(Parties):
                 witness.close()
             raise
         return deployment
+
+    @staticmethod
+    def connect(folder: str | os.PathLike[str], *, threads: int | None = None) -> ConnectedDeployment:
+        """Open a deployment whose servers are reached over a network, from a folder that ``mipp connect`` made.
+
+        Parameters
+        ----------
+        folder : str or path
+            Holds the public description, and keys of owners and users.
+        threads : int, optional
+            Native threads of owners and users; default all cores.
+
+        Returns
+        -------
+        ConnectedDeployment
+            The deployment; a context manager. Connects when something is asked.
+
+        Raises
+        ------
+        DeploymentError
+            The folder holds no description of servers with addresses.
+
+        Examples
+        --------
+        >>> import tempfile, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         mipp.Deployment.connect(folder)
+        ...     except mipp.errors.DeploymentError as error:
+        ...         print("mipp connect" in str(error))
+        True
+        """
+        return ConnectedDeployment.open(folder, threads=threads)
 
     def close(self) -> None:
         """Close all files; nothing is lost without it. Does nothing in a forked child: the files are its parent's."""
@@ -333,7 +369,7 @@ class Deployment(Parties):
     def _find_user(self, owner: ImageOwner, name: str) -> bytes:
         return self.user_id(name)
 
-    def _owner_names(self, user: str) -> dict[bytes, str]:
+    def owner_names(self, user: str, passphrase: str | None = None) -> dict[bytes, str]:
         known = request(self.operators, self.config.params.clouds[0], pm.StatusRequest(b""))
         return {owner: known_name(name, owner) for owner, name in zip(known.owners, known.names, strict=True)}
 

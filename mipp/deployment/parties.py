@@ -70,10 +70,6 @@ class Parties(ABC):
         """Id of the user that an owner names."""
 
     @abstractmethod
-    def _owner_names(self, user: str) -> dict[bytes, str]:
-        """Names by id of the owners that a user may name."""
-
-    @abstractmethod
     def _settler(self, party: ImageOwner | User) -> Callable[[], None] | None:
         """What has the servers settle open changes, for this party; None where it cannot ask for that."""
 
@@ -361,13 +357,35 @@ class Parties(ABC):
         self._party_path("users", user)
         path = self.blocked_path(user)
         refs = owner_refs(owners)
-        names = self._owner_names(user) if refs else {}
+        names = self.owner_names(user) if any(isinstance(o, str) and not _is_id(o) for o in refs) else {}
         with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
             blocked = read_blocked(path)
             changed = changed_blocked(blocked, [owner_id(o, names) for o in refs], block=block)
             if changed != blocked:
                 write_blocked(path, changed)
         return changed
+
+    @abstractmethod
+    def owner_names(self, user: str, passphrase: str | None = None) -> dict[bytes, str]:
+        """List the owners that a user can name, to block them for one.
+
+        Parameters
+        ----------
+        user : str
+            Name of the user.
+        passphrase : str, optional
+            Passphrase of its key file, if it has one; not needed in an embedded deployment. Secret.
+
+        Returns
+        -------
+        dict of bytes to str
+            Names by id. In an embedded deployment all owners, over a network those that grant this user something.
+
+        Raises
+        ------
+        NotFoundError, KeyFileError
+            No such user; over a network, a passphrase that is missing or wrong.
+        """
 
     # --- key files ----------------------------------------------------------------------------------------------
 
@@ -463,6 +481,10 @@ def _kept_invitation(public: dict[str, str]) -> bytes:
     """The invitation in a key file's public part; empty without one."""
     text = public.get("invitation", "")
     return Invitation.from_text(text).to_bytes() if text else b""
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 32 and all(c in "0123456789abcdefABCDEF" for c in text)
 
 
 def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:

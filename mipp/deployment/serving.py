@@ -10,11 +10,12 @@ from pathlib import Path
 
 from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
+from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
 from ..rpc.local_socket import OperatorSocket
 from ..rpc.tls import mesh_context, server_context
-from ..rpc.wire import Frames
+from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
 from ..server.peer_channel import PeerChannel
 from ..server.rendezvous import RUNNING
@@ -22,6 +23,7 @@ from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, de
 from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
+from ..store.waiting import waiting
 from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
@@ -89,6 +91,7 @@ class ServerProcess:
             opened.callback(self.server.close)
             self.server.ready = self.server.voting = False
             self.server.phase, self.server.settle = "new", self.ask_settle
+            self.server.store.changes.take_prepared()
             if self._session.crashed:
                 self.server.store.sweep()
             pem = folder / TLS_CERTIFICATE_NAME, folder / TLS_KEY_NAME
@@ -111,10 +114,11 @@ class ServerProcess:
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
             opened.callback(self.http.stop)
-            self._operator = OperatorSocket(folder, self.server.operate)
+            self._operator = OperatorSocket(folder, self._operated)
             opened.pop_all()
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._settling = threading.Lock()
+        self._since: dict[tuple[bytes, bytes], float] = {}
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
@@ -173,6 +177,26 @@ class ServerProcess:
         self._session.close()
         return ended
 
+    # --- the operator -------------------------------------------------------------------------------------------
+
+    def _operated(self, frames: Frames) -> Frames:
+        kind = kind_of(frames)
+        if kind == pm.ServerReportRequest.__name__:
+            peers = sorted(self.config.servers.keys() - {self.index})
+            problems = [self.mesh.problem(i) for i in peers]
+            return encode(pm.ServerReport(self.reasons(), self.server.voting, peers, problems))
+        if kind == pm.WaitingChangesRequest.__name__:
+            return encode(self._waiting())
+        return self.server.operate(frames)
+
+    def _waiting(self) -> pm.WaitingChanges:
+        found, now = waiting(self.server.store.changes), time.monotonic()
+        names = [" and ".join(f"server {s}" for s in c.servers) if c.servers else "its owner's commit" for c in found]
+        seconds = [int(now - self._since.get((c.owner, c.op), now)) for c in found]
+        return pm.WaitingChanges(
+            [c.owner for c in found], [c.op for c in found], [c.state for c in found], names, seconds
+        )
+
     # --- peers --------------------------------------------------------------------------------------------------
 
     def _called(self, peer: int, frames: Frames) -> Frames:
@@ -205,7 +229,7 @@ class ServerProcess:
                 if not self.server.voting:
                     join(self.server, self.channel)
                 now = time.monotonic()
-                due = ASK if any(c.commit for c in self.server.store.changes.open()) else SETTLE
+                due = ASK if self._accepted(now) else SETTLE
                 if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
                     settled = now
                     self.ask_settle()
@@ -216,3 +240,9 @@ class ServerProcess:
             except Exception:
                 if not self._stopped.is_set():
                     _log.exception("server %d: unexpected error", self.index)
+
+    def _accepted(self, now: float) -> bool:
+        """Whether a change was accepted here and is not decided; notes since when each open one was seen."""
+        found = self.server.store.changes.open()
+        self._since = {(c.owner, c.op): self._since.get((c.owner, c.op), now) for c in found}
+        return any(c.commit for c in found)

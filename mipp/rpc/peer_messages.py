@@ -22,6 +22,8 @@ __all__ = [
     "PeerRequest",
     "PeerRestored",
     "PeerState",
+    "ServerReport",
+    "ServerReportRequest",
     "SettleRequest",
     "Status",
     "StatusRequest",
@@ -29,6 +31,8 @@ __all__ = [
     "UncertifiedRequest",
     "VerifyReport",
     "VerifyRequest",
+    "WaitingChanges",
+    "WaitingChangesRequest",
 ]
 
 
@@ -214,6 +218,40 @@ class Status:
     image_bytes: np.ndarray = array("i8")
     out_of_range: np.ndarray = array("i8")
     unranked: np.ndarray = array("i8")
+
+
+@message
+class ServerReportRequest:
+    """Operator -> its server. Answered with ``ServerReport``."""
+
+
+@message
+class ServerReport:
+    """How a server stands. reasons: why it does not serve. votes: whether it takes part in changes.
+
+    peers, problems: the other servers, and why each is not there (empty if it is).
+    """
+
+    reasons: list[str]
+    votes: bool
+    peers: list[int]
+    problems: list[str]
+
+
+@message
+class WaitingChangesRequest:
+    """Operator -> its server. Answered with ``WaitingChanges``."""
+
+
+@message
+class WaitingChanges:
+    """Changes that are open at a server: parallel lists. waits: for whom, in words. seconds: how long, here."""
+
+    owners: list[bytes]
+    ops: list[bytes]
+    states: list[str]
+    waits: list[str]
+    seconds: list[int]
 
 
 @message

@@ -387,10 +387,15 @@ class Ledger:
             "SELECT owner, op, holder FROM changes WHERE state IN ('reserved', 'prepared')"
         ):
             with self._lock:
-                late = now > self._deadlines.get((owner, op), now if holder == self.holder else now + 1)
-            if late or not self._alive(holder):
+                end = self._deadlines.setdefault((owner, op), now + LEASE_SECONDS) if holder == self.holder else now
+            if now > end or not self._alive(holder):
                 with contextlib.suppress(ConflictError):  # it went on meanwhile
                     self._end(owner, op, holder)
+
+    def take_prepared(self) -> None:
+        """Take over what an earlier process of this server prepared; its leases begin anew."""
+        with self.catalog.transaction() as db:
+            db.execute("UPDATE changes SET holder=? WHERE state=?", (self.holder, rules.PREPARED))
 
     def _end(self, owner: bytes, op: bytes, holder: bytes) -> None:
         with self.catalog.transaction() as db:

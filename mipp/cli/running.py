@@ -1,0 +1,126 @@
+"""``mipp server run``, and what an operator asks of a server that runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..deployment.checks import check_server
+from ..deployment.logs import begin_log
+from ..deployment.serving import ServerProcess, own_number
+from ..rpc import peer_messages as pm
+from ..rpc.channel import request
+from ..rpc.local_socket import OperatorChannel
+from ..rpc.names import known_name
+from .common import json_option, show
+from .server import folder_argument, server_group
+
+__all__ = ["server_group"]
+
+
+@server_group.command("run")
+@folder_argument
+def run_command(folder: Path) -> None:
+    """Run the server in FOLDER until it is told to stop (SIGTERM, or Ctrl-C).
+
+    Its log is JSON lines on standard error. It then takes in nothing new, and waits for requests under way
+    (drain_seconds in server.toml); a second signal ends it at once.
+    """
+    process = ServerProcess(folder)
+    begin_log(process.settings.log_level)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(1) if stopping.is_set() else stopping.set())
+    process.start()
+    click.echo(
+        f"server {process.index} ({process.config.addresses[process.index].name}) of deployment "
+        f"{process.config.id.hex()} listens on {process.settings.listen}"
+    )
+    while not stopping.wait(0.5):
+        pass
+    if not process.stop(process.settings.drain_seconds):
+        sys.exit(1)
+
+
+@server_group.command("check")
+@folder_argument
+@json_option
+def check_command(folder: Path, as_json: bool) -> None:
+    """Check a server's folder and settings before it runs: keys, description, store, port, clocks, disk, peers."""
+    problems, facts = check_server(folder)
+    show({"problems": problems, "facts": facts}, as_json, lambda: [*facts, *(f"PROBLEM {p}" for p in problems)])
+    if problems:
+        sys.exit(1)
+
+
+def _asked(folder: Path, msg: Any) -> Any:
+    _, index = own_number(folder)
+    return request(OperatorChannel(folder, index), index, msg)
+
+
+@server_group.command("status")
+@folder_argument
+@json_option
+def status_command(folder: Path, as_json: bool) -> None:
+    """Owners, users and sizes of the server that runs in FOLDER, and whether the others are there."""
+    told: pm.Status = _asked(folder, pm.StatusRequest(b""))
+    state: pm.ServerReport = _asked(folder, pm.ServerReportRequest())
+    owners = [
+        {
+            "name": known_name(name, owner), "id": owner.hex(), "forgotten": bool(gone),
+            "batches": int((told.batch_owner == n).sum()), "rows": int(told.live[told.batch_owner == n].sum()),
+            "share_bytes": int(told.sizes[told.batch_owner == n].sum()), "image_bytes": int(told.image_bytes[n]),
+        }
+        for n, (owner, name, gone) in enumerate(zip(told.owners, told.names, told.forgotten, strict=True))
+    ]  # fmt: skip
+    users = [{"name": known_name(n, u), "id": u.hex()} for u, n in zip(told.users, told.user_names, strict=True)]
+    data = {
+        "ready": not state.reasons, "reasons": state.reasons, "votes": state.votes,
+        "peers": dict(zip(map(str, state.peers), state.problems, strict=True)), "owners": owners, "users": users,
+    }  # fmt: skip
+    show(data, as_json, lambda: [
+        "ready" if not state.reasons else "NOT READY: " + "; ".join(state.reasons),
+        "takes part in changes" if state.votes else "takes no part in changes yet: it waits for the other servers",
+        *(f"server {i}: {problem or 'there'}" for i, problem in zip(state.peers, state.problems, strict=True)),
+        *(
+            f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else f"{o['rows']} rows in {o['batches']} batches, "
+            f"{o['share_bytes']:,} share bytes and {o['image_bytes']:,} image bytes")
+            for o in owners
+        ),
+        *(f"user {u['name']}: {u['id']}" for u in users),
+    ])  # fmt: skip
+
+
+@server_group.command("verify")
+@folder_argument
+@json_option
+def verify_command(folder: Path, as_json: bool) -> None:
+    """Have the server that runs in FOLDER read all its files and compare their checksums."""
+    told: pm.VerifyReport = _asked(folder, pm.VerifyRequest())
+    data = {"files": told.files, "problems": told.problems}
+    show(data, as_json, lambda: [*told.problems, f"{told.files} files, {len(told.problems)} problems"])
+    if told.problems:
+        sys.exit(1)
+
+
+@server_group.command("changes")
+@folder_argument
+@json_option
+def changes_command(folder: Path, as_json: bool) -> None:
+    """List the changes that are not decided at the server that runs in FOLDER, and whom each waits for."""
+    told: pm.WaitingChanges = _asked(folder, pm.WaitingChangesRequest())
+    changes = [
+        {"owner": owner.hex(), "change": op.hex(), "state": state, "waits_for": waits, "seconds": seconds}
+        for owner, op, state, waits, seconds in zip(
+            told.owners, told.ops, told.states, told.waits, told.seconds, strict=True
+        )
+    ]
+    show({"changes": changes}, as_json, lambda: [
+        f"{c['change']} of owner {c['owner']}: {c['state']}, waits for {c['waits_for']}, {c['seconds']} s"
+        for c in changes
+    ] or ["nothing is open"])  # fmt: skip

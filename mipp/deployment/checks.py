@@ -1,0 +1,71 @@
+"""What an operator has checked before its server runs."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+from ..errors import MippError
+from ..rpc.http_channel import HttpChannel
+from ..rpc.tls import server_context
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME
+from .servers import ServerSecrets
+from .serving import own_number
+from .settings import ServerSettings
+
+__all__ = ["check_server"]
+
+#: free space below which a server is warned of
+_FREE = 1 << 30
+
+
+def check_server(folder: Path) -> tuple[list[str], list[str]]:
+    """Check the folder, settings, port and peers of a server, whether it runs or not. Changes nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        The server's folder.
+
+    Returns
+    -------
+    problems, facts : list of str
+        A sentence each, public facts only.
+    """
+    problems: list[str] = []
+    facts: list[str] = []
+    try:
+        config, index = own_number(folder)
+        address = config.addresses[index]
+        settings = ServerSettings.load(folder, address.url)
+        if ServerSecrets.load(folder).public() != config.servers[index]:
+            problems.append("the key files are not those that the description names")
+        server_context(folder / TLS_CERTIFICATE_NAME, folder / TLS_KEY_NAME)
+    except (MippError, OSError) as error:
+        return [str(error)], facts
+    facts.append(f"server {index} ({address.name}) of deployment {config.id.hex()}")
+    facts.append(f"fingerprint of the description: {config.fingerprint}")
+    facts.append(_port(settings.host, settings.port))
+    free = shutil.disk_usage(folder).free
+    (problems if free < _FREE else facts).append(f"{free / 2**30:.1f} GiB are free on the disk")
+    channel = HttpChannel(config)
+    for other, peer in config.addresses.items():
+        if other == index:
+            continue
+        try:
+            status, _ = channel.get(other, "/readyz")
+            facts.append(f"server {other} ({peer.name}) answers" + ("" if status == 200 else ", and is not ready"))
+        except MippError as error:
+            problems.append(str(error))
+    channel.close()
+    return problems, facts
+
+
+def _port(host: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+        return f"port {port} is free to listen on"
+    except OSError:
+        return f"port {port} is in use: by this server, if it runs"
