@@ -81,6 +81,7 @@ cli.add_command(warm_up_command)
     "--ranking", type=click.Choice(["server", "user"]), help="Default: the servers, where the scheme allows it."
 )
 @key_bits_option
+@click.option("--servers", is_flag=True, help="Run each server as a process of its own, reached over loopback TLS.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -98,6 +99,7 @@ def demo_command(
     scheme: str,
     ranking: str | None,
     key_bits: str,
+    servers: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -130,6 +132,7 @@ def demo_command(
             scheme=scheme,
             ranking=ranking,
             key_bits=int(key_bits),
+            servers=servers,
             progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
         )
     show(result, as_json, lambda: _demo_lines(result))
@@ -154,6 +157,8 @@ def _demo_lines(r: dict[str, Any]) -> list[str]:
         lines.append(f"P@{r['k']} {r['p_at_k']:.3f}")
     lines.append(f"encrypted ranking equals the plaintext's: {'yes' if r['exact_match'] else 'NO'}")
     lines.append(f"contact sheet: {r['sheet']}")
+    if "commands" in r:
+        lines += ["the servers have stopped; to go on with them:", *(f"  {line}" for line in r["commands"])]
     return lines
 
 

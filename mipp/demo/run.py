@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 from .. import features, schemes
 from ..client.ingest import add_images
 from ..client.results import Hit
-from ..deployment import DEFAULT_BITS, Deployment
+from ..deployment import DEFAULT_BITS, ConnectedDeployment, Deployment
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
 from ..features.encoding import descriptor_encoding
@@ -23,6 +24,7 @@ from ..io.images import load_image
 from ..io.sheet import contact_sheet
 from ..rpc.grants import offered_rankings
 from .render import render_collection
+from .servers import LocalServers
 
 __all__ = ["DemoImage", "render_to", "run_demo", "spread"]
 
@@ -63,6 +65,7 @@ def run_demo(
     ring_bits: int = 32,
     bits: int = 8,
     query_bits: int = 8,
+    servers: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run the main job once.
@@ -76,6 +79,7 @@ def run_demo(
     scheme : of the deployment, ``"shares"`` or ``"paillier"``
     ranking : who ranks, ``"server"`` or ``"user"``; default what the scheme offers first
     key_bits : of the user's Paillier key in the Paillier scheme
+    servers : run each server as a process of its own, which clients reach over TLS
     progress : called with stage, step, steps
 
     Returns
@@ -83,7 +87,7 @@ def run_demo(
     dict
         ``images``, ``owners``, ``queries``, ``k``, ``errors``, ``seconds`` per stage, ``bytes`` per message kind,
         ``rounds``, ``exact_match``, ``hits`` per query, ``sheet``, and ``p_at_k`` if there are labels: the share
-        of the k nearest other images that carry the query's label.
+        of the k nearest other images that carry the query's label. With ``servers`` also ``commands`` to go on with.
     """
     step = progress if progress is not None else (lambda stage, done, of: None)
     if not 1 <= owners <= len(images):
@@ -98,15 +102,23 @@ def run_demo(
     )
     made_for = ("server",) if by_servers else ("user",)
     out.mkdir(parents=True, exist_ok=True)
-    with Deployment.create(
-        _fresh(out), encoding, descriptor=descriptor, scheme=scheme, rankings=made_for
-    ) as deployment:
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {"descriptor": descriptor, "scheme": scheme, "rankings": made_for}
+        place, local = _fresh(out), None
+        deployment: Deployment | ConnectedDeployment
+        if servers:
+            local = stack.enter_context(LocalServers(place, encoding, **options))
+            deployment = stack.enter_context(local.connect())
+        else:
+            deployment = stack.enter_context(Deployment.create(place, encoding, **options))
+        invited = local.invitation if local is not None else (lambda kind, name: None)
         deployment.channel.bytes_sent.clear()
-        user = deployment.create_user("user", key_bits=key_bits)
+        user = deployment.create_user("user", key_bits=key_bits, invitation=invited("user", "user"))
         where: dict[str, tuple[bytes, int]] = {}
         errors: list[tuple[str, str]] = []
         for number in range(owners):
-            owner = deployment.create_owner(f"owner{number + 1}")
+            name = f"owner{number + 1}"
+            owner = deployment.create_owner(name, invitation=invited("owner", name))
             mine = [image.path for image in images[number::owners]]
             report = add_images(owner, mine, seconds=seconds)
             where |= dict(report.added)
@@ -174,6 +186,8 @@ def run_demo(
         "hits": [[_row(h) for h in hits] for hits in others],
         "query_images": [str(q.path) for q in chosen],
     }
+    if local is not None:
+        outcome["commands"] = local.commands()
     if all(image.label for image in present):
         good = [label_of[h.batch, h.row] == q.label for q, hits in zip(chosen, others, strict=True) for h in hits]
         outcome["p_at_k"] = round(float(np.mean(good)), 4)

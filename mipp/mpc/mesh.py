@@ -406,6 +406,8 @@ class Mesh:
         UnreachableError
             It is not there, was lost, or did not answer in time.
         """
+        if not self._there[peer]:  # its reply could not come
+            raise UnreachableError(f"{self._peers[peer].name} is not connected: {self.problem(peer)}")
         name, reply = random_bytes(16), queue.SimpleQueue[Any]()
         with self._lock:
             self._calls[name] = peer, reply

@@ -262,3 +262,27 @@ def test_headers_survive(three):
     links[3].send(1, frame(b"", 3, 1))
     got = links[1].receive(3, 0, 2)
     assert parse_header(got.head).sender == 3 and got.nbytes == 0
+
+
+def test_a_call_waits_for_both_directions(tmp_path):
+    """A server whose own connection to the caller is not there yet could not reply: the caller hears that at once."""
+    made = Three(tmp_path).ready()
+    made.end(2)
+    pem, key, _ = made.pems[2]
+    ders = {j: der for j, (_, _, der) in made.pems.items() if j != 2}
+    peers = {
+        j: Peer("127.0.0.1", made.ports[j], [d], f"server {j}", tls.mesh_context(pem, key, [d]))
+        for j, d in ders.items()
+    }
+    deaf = Mesh(2, DEPLOYMENT, peers, lambda peer, frames: frames)  # nobody can connect to it
+    deaf.start()
+    until = time.monotonic() + 5
+    while not deaf._out[1].up and time.monotonic() < until:
+        time.sleep(0.01)
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError, match="has not connected"):
+        deaf.call(1, [b"x"])
+    assert time.monotonic() - begin < 2
+    deaf.close()
+    for i in (1, 3):
+        made.end(i)
