@@ -10,6 +10,7 @@ import pytest
 
 import mipp
 from mipp import cpu
+from tests.network import Network
 
 DIM = 12
 # what most tests use; an owner grants "server" alone unless it names others
@@ -35,10 +36,19 @@ def encoding() -> mipp.Encoding:
     return mipp.Encoding("cosine", DIM)
 
 
-@pytest.fixture
-def deployment(tmp_path, encoding):
-    with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
-        yield made
+@pytest.fixture(params=["embedded", "network"])
+def deployment(request, tmp_path, encoding):
+    """Both kinds of deployment: no behaviour of roles is of one kind alone."""
+    if request.param == "embedded":
+        with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
+            yield made
+        return
+    network = Network(tmp_path / "network", encoding).start().ready()
+    try:
+        with network.connect() as made:
+            yield made
+    finally:
+        network.stop()
 
 
 class World:
