@@ -43,6 +43,7 @@ __all__ = [
     "ParameterError",
     "PlaintextRangeError",
     "ProtocolError",
+    "RegistrationError",
     "ScoreRangeError",
     "ShapeError",
     "StaleSnapshotError",
@@ -120,6 +121,10 @@ class StaleSnapshotError(MippError, RuntimeError):
 
 class ProtocolError(MippError, RuntimeError):
     """A protocol between servers was aborted: a peer failed, was silent, or sent an unexpected message."""
+
+
+class RegistrationError(ProtocolError):
+    """Some servers registered a party and others did not; open the party again to have it completed."""
 
 
 class UnreachableError(ProtocolError, ConnectionError):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto import schedule, signing
-from ..errors import MessageError
+from ..errors import MessageError, MippError, RegistrationError
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -147,6 +147,31 @@ class Client:
             if not isinstance(replies.get(server), m.REPLIES[kind]):
                 raise MessageError(f"server {server} sent no reply, or one of another kind, to a {kind.__name__}")
         return {server: replies[server] for server in requests if server in replies}
+
+    def register_with_all(self, msg: Any) -> None:
+        """Register with the key centre, and when it has agreed with the other servers.
+
+        Parameters
+        ----------
+        msg : message
+            The registration.
+
+        Raises
+        ------
+        RegistrationError
+            The key centre agreed, another server did not. The servers pass the registration on to each other.
+        MippError
+            The key centre cannot be reached or refuses; nobody registered anything.
+        """
+        first = self.config.params.key_centres[-1]
+        self.ask_all(msg, [first])
+        others = [s for s in sorted(self.config.servers) if s != first]
+        try:
+            self.ask_all(msg, others)
+        except MippError as error:
+            raise RegistrationError(
+                f"the key centre registered {self.name}, another server did not: {error}"
+            ) from error
 
     def ask_all(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
         """Send the same request to all servers, or to those named, as :meth:`ask` does.

@@ -119,7 +119,7 @@ class RowOwner(Granting):
             is_key = server in self.config.params.key_centres
             secret = self.keys.server_key(server) + key_part if is_key else cloud_part
             sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-        self.ask_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation))
+        self.register_with_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation))
 
     def image_parts(self) -> tuple[bytes, bytes]:
         """Derive the two parts of this owner's image keys.

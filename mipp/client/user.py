@@ -112,7 +112,7 @@ class User(FetchClient):
         MippError
             A server cannot be reached or refuses.
         """
-        self.ask_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key, self._invitation))
+        self.register_with_all(m.RegisterUser(self.name, *self._public, self.scheme.public_key, self._invitation))
 
     def search(
         self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,

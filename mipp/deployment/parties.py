@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from ..client.owner import ImageOwner
 from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
-from ..errors import KeyFileError, MippError, NotFoundError
+from ..errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    KeyFileError,
+    LimitError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+)
 from ..paillier import DEFAULT_BITS
 from ..rpc.channel import LocalChannel
 from ..rpc.description import DeploymentConfig
@@ -111,7 +120,7 @@ class Parties(ABC):
         path = self._key_path("owners", name)
         save_key_file(path, "owner", public, secrets, passphrase)
         path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
-        return self.owner(name, passphrase)
+        return self._opened_owner(name, passphrase, new=True)
 
     def owner(
         self, name: str, passphrase: str | None = None, *, waiting: Callable[[], None] | None = None
@@ -139,6 +148,12 @@ class Parties(ABC):
         KeyFileError
             The key file is damaged or of another deployment; the passphrase is missing or wrong.
         """
+        return self._opened_owner(name, passphrase, waiting)
+
+    def _opened_owner(
+        self, name: str, passphrase: str | None, waiting: Callable[[], None] | None = None, *, new: bool = False
+    ) -> ImageOwner:
+        """The owner of a key file; ``new``: the file was just made, and goes again if the servers refuse it."""
         path = self._party_path("owners", name)
         public, secrets = load_key_file(path, "owner", passphrase)
         self._check_public(path, public, name)
@@ -164,7 +179,8 @@ class Parties(ABC):
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, owner.id)
-        self._register(owner)
+        with _removed_if_refused(path) if new else contextlib.nullcontext():
+            self._register(owner)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
         with owner.turn:  # not while another process is between its entry and its upload
             journal.settle({b.id: b.live for b in owner.batches()})
@@ -229,8 +245,9 @@ class Parties(ABC):
         public = {"name": name, "id": identity.hex(), "deployment": self.config.id.hex()}
         # so that owners compute the id from the keys themselves
         public |= {"sign_key": public_sign.hex(), "box_key": public_box.hex()} | invited
-        save_key_file(self._key_path("users", name), "user", public, secrets, passphrase)
-        return self.user(name, passphrase)
+        path = self._key_path("users", name)
+        save_key_file(path, "user", public, secrets, passphrase)
+        return self._opened_user(name, passphrase, new=True)
 
     def user(self, name: str, passphrase: str | None = None) -> User:
         """Open the user of a key file in ``users/``; registers it if a crash prevented that.
@@ -256,6 +273,10 @@ class Parties(ABC):
         StoreError
             The list of blocked owners cannot be read.
         """
+        return self._opened_user(name, passphrase)
+
+    def _opened_user(self, name: str, passphrase: str | None, *, new: bool = False) -> User:
+        """The user of a key file; ``new`` as for owners."""
         path = self._party_path("users", name)
         public, secrets = load_key_file(path, "user", passphrase)
         self._check_public(path, public, name)
@@ -269,7 +290,8 @@ class Parties(ABC):
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, user.id)
         user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
-        user.register()
+        with _removed_if_refused(path) if new else contextlib.nullcontext():
+            user.register()
         user.recover = self._settler(user)
         return user
 
@@ -475,6 +497,16 @@ class Parties(ABC):
             raise KeyFileError(f"key file {path} is corrupt") from None
         if not mine:
             raise KeyFileError(f"key file {path} belongs to another deployment")
+
+
+@contextlib.contextmanager
+def _removed_if_refused(path: Path) -> Iterator[None]:
+    """Remove a new key file again if the first server that is asked refuses its party: nobody knows it then."""
+    try:
+        yield
+    except (ParameterError, AccessDeniedError, AuthenticationError, LimitError):
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _kept_invitation(public: dict[str, str]) -> bytes:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import mipp
 from mipp.errors import ConflictError, NotFoundError, ParameterError, StoreError
 from mipp.rpc.channel import LocalChannel
+from mipp.server.settling import settle
 from mipp.store import files
 from mipp.store.catalog import Catalog
 from mipp.store.ledger import Ledger
@@ -365,7 +366,7 @@ def interleave(fresh, scripts, plan, *, apart: bool, kill: tuple[int, int] | Non
 
     def recovers() -> None:
         for _ in range(3):
-            two._recover()
+            settle(two.operators)
 
     reading = two.user("ulla")
     reads: list[tuple[set[int], set[int]]] = []
@@ -483,7 +484,7 @@ def compete(fresh, scripts, plan, *, kill: tuple[int, int] | None = None) -> Non
         return work
 
     actors = [Actor(f"anna {i}", rival(i)) for i in range(len(scripts))]
-    actors.append(Actor("recover", lambda: [sides[0]._recover() for _ in range(3)]))
+    actors.append(Actor("recover", lambda: [settle(sides[0].operators) for _ in range(3)]))
     if kill is not None:
         actors[kill[0] % len(scripts)].kill_at = kill[1]
     try:

@@ -9,6 +9,7 @@ import pytest
 
 import mipp
 from mipp.errors import DeploymentError, IntegrityError, StoreError
+from mipp.server.settling import settle
 from mipp.store import files
 from tests.conftest import DIM, vectors
 
@@ -135,7 +136,7 @@ def test_full_disk_under_a_catalog(world, server):
     except StoreError as error:  # one server has the change, one cannot take it: said, not hidden
         assert "full" in str(error)
     catalog.one("PRAGMA max_page_count=1000000")
-    world.deployment._recover()
+    settle(world.deployment.operators)
     world.user.search(vectors(1)[0], 1)
     for image in set(world.user.index().ids()) - set(world.plain):  # all there or not at all
         world.plain[image] = vectors(1)[0]
