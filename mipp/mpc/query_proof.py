@@ -213,7 +213,7 @@ def relations(
     n = rule.count * rule.bits
     c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
          for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
-    words = query_share.astype(dtype)
+    words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params))
     words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
     if rule.last is not None and first:
         words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))

@@ -13,7 +13,7 @@ from ..encoding import Encoding
 from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
 from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
-from ..params import Params
+from ..params import FINITE, INFINITY, Params
 from .grants import offered_rankings
 
 __all__ = ["DeploymentConfig", "ServerKeys"]
@@ -88,19 +88,25 @@ class DeploymentConfig:
 
     @property
     def params_hash(self) -> bytes:
-        """SHA-256 that every stored file carries: deployment, parameters and encoding."""
+        """SHA-256 that every stored file carries: deployment, layout of rows, and encoding.
+
+        In the form ``infinity`` it does not change when a cloud joins.
+        """
         p = self.params
-        return hashlib.sha256(
-            b"mipp v1 params" + self.id + bytes([p.n, p.t, p.ring_bits]) + self.encoding.hash
-        ).digest()
+        form = b" infinity" if p.sharing == INFINITY else b""
+        sizes = bytes([*p.layout, p.ring_bits])
+        return hashlib.sha256(b"mipp v1 params" + form + self.id + sizes + self.encoding.hash).digest()
 
     def to_json(self) -> str:
         p = self.params
+        params = {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme}
+        if p.sharing == INFINITY:  # the first descriptions had no such word
+            params["sharing"] = p.sharing
         data = {
             "format": "mipp deployment",
             "version": FORMAT,
             "id": self.id.hex(),
-            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
+            "params": params,
             "descriptor": self.descriptor,
             "encoding": self.encoding.to_dict(),
             "servers": {
@@ -154,6 +160,11 @@ class DeploymentConfig:
         return config
 
 
-def _params(n: int, t: int, k: int, scheme: str) -> Params:
+def _params(n: int, t: int, k: int, scheme: str, sharing: str | None = None) -> Params:
     """Parameters as a description names them."""
-    return Params(n, t, k, "paillier" if scheme == "homomorphic" else scheme)  # the name of the first version
+    params = Params(
+        n, t, k, "paillier" if scheme == "homomorphic" else scheme, sharing
+    )  # the name of the first version
+    if sharing is None and params.sharing == INFINITY:  # the first descriptions named no form, and meant this one
+        return dataclasses.replace(params, sharing=FINITE)
+    return params
