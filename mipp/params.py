@@ -12,17 +12,23 @@ import numpy as np
 
 from .errors import ParameterError
 
-__all__ = ["RING_DTYPES", "Params", "scheme_name"]
+__all__ = ["FINITE", "INFINITY", "MASKED", "RING_DTYPES", "Params", "scheme_name"]
 
 #: unsigned numpy dtype of one ring word, by ring bits
 RING_DTYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4"), 64: np.dtype("<u8")}
 
+#: forms of sharing: the key centre's share is the leading coefficient; every share is a value at a point; rows are
+#: masked by the keystream alone
+INFINITY, FINITE, MASKED = "infinity", "finite", "masked"
 #: the scheme whose rows are Shamir shares; the rows of all others are masked, and stored by one cloud
 _SHARED = "shares"
 #: earlier names of schemes
 _RENAMED = {"homomorphic": "paillier"}
 MAX_SERVERS = 7
 MAX_THRESHOLD = 3
+#: servers of the form ``infinity``: two or three clouds, and the key centre, which keeps its number when a cloud joins
+_INFINITY_SERVERS = (3, 4)
+_INFINITY_KEY_CENTRE = 3
 
 
 def scheme_name(name: str) -> str:
@@ -64,13 +70,18 @@ class Params:
     Parameters
     ----------
     n : int
-        Number of servers, 3 to 7. Servers ``n-t+1 .. n`` are key centres (they hold keys only), the others clouds.
+        Number of servers, 3 to 7. Key centres hold keys only, the others are clouds.
     t : int
         Any ``t`` colluding servers learn nothing; 1 to 3, and ``n >= 2t+1``.
     ring_bits : int
         Bits of a ring word: 16, 32 or 64. All arithmetic is modulo ``2^ring_bits``.
     scheme : str
         ``shares``, or another scheme (:mod:`mipp.schemes`), whose rows are masked, with n=2 and t=1.
+    sharing : str, optional
+        Form of sharing. ``infinity``: the key centre has the leading coefficient of the polynomials. It is server 3;
+        clouds are servers 1, 2 and, for n=4, 4; t=1. A cloud can join without a change to stored rows or keys.
+        ``finite``: every server has a value at a point; servers ``n-t+1 .. n`` are key centres. ``masked``: the form of
+        the other schemes. Default ``infinity`` where n and t allow it.
     k : int
         Old name of ``ring_bits``, for one release.
 
@@ -85,6 +96,8 @@ class Params:
     >>> params = Params(n=3, t=1, ring_bits=32)
     >>> params.clouds, params.key_centres, params.dtype
     ((1, 2), (3,), dtype('uint32'))
+    >>> Params(n=4, t=1).clouds, Params(n=4, t=1, sharing="finite").clouds
+    ((1, 2, 4), (1, 2, 3))
     >>> params.padded(93)  # words per stored row of 93 features
     96
     """
@@ -93,8 +106,18 @@ class Params:
     t: int
     ring_bits: int
     scheme: str
+    sharing: str
 
-    def __init__(self, n: int = 3, t: int = 1, ring_bits: int = 32, scheme: str = "shares", *, k: Any = ...) -> None:
+    def __init__(
+        self,
+        n: int = 3,
+        t: int = 1,
+        ring_bits: int = 32,
+        scheme: str = "shares",
+        sharing: str | None = None,
+        *,
+        k: Any = ...,
+    ) -> None:
         if k is not ...:
             warnings.warn("Params(k=...) becomes ring_bits=", DeprecationWarning, stacklevel=2)
             ring_bits = k
@@ -110,19 +133,36 @@ class Params:
         if self.scheme != _SHARED:
             if (self.n, self.t) != (2, 1):
                 raise ParameterError(f"the scheme {self.scheme!r} has n=2 servers and t=1, not n={self.n}, t={self.t}")
+            self._set_sharing(sharing, (MASKED,))
             return
         if not 1 <= self.t <= MAX_THRESHOLD:
             raise ParameterError(f"threshold t must be 1 to {MAX_THRESHOLD}, not {self.t}")
         if not 2 * self.t + 1 <= self.n <= MAX_SERVERS:
             raise ParameterError(f"n must be 2t+1 to {MAX_SERVERS} servers (t={self.t}), not {self.n}")
+        grows = self.t == 1 and self.n in _INFINITY_SERVERS
+        self._set_sharing(sharing, (INFINITY, FINITE) if grows else (FINITE,))
+
+    def _set_sharing(self, sharing: str | None, possible: tuple[str, ...]) -> None:
+        """Set the form of sharing: one that is possible, by default the first."""
+        if sharing is not None and sharing not in possible:
+            names = " or ".join(map(repr, possible))
+            raise ParameterError(
+                f"the scheme {self.scheme!r} with n={self.n}, t={self.t} has sharing={names}, not {sharing!r}"
+            )
+        object.__setattr__(self, "sharing", sharing or possible[0])
 
     @property
     def m(self) -> int:
-        """Words of a ring element: the least m such that the Galois ring has 2^m >= n+1 points.
+        """Words of a ring element: the least m such that the Galois ring has 2^m points for 0 and the servers.
 
-        1 for fewer than 2t+1 servers, which share nothing by polynomials: an element is one word there.
+        2 in the form ``infinity``, whose key centre needs none of them. 1 where rows are masked: elements are words.
         """
-        return self.n.bit_length() if self.n > 2 * self.t else 1
+        return {INFINITY: 2, FINITE: self.n.bit_length(), MASKED: 1}[self.sharing]
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        """Sizes that keys and stored rows are bound to: n and t; m and t in the form ``infinity``, which can grow."""
+        return (self.m if self.sharing == INFINITY else self.n), self.t
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,12 +172,44 @@ class Params:
     @property
     def clouds(self) -> tuple[int, ...]:
         """Numbers of the clouds: the servers that store shares of rows."""
-        return tuple(range(1, self.n - self.t + 1))
+        return tuple(i for i in range(1, self.n + 1) if i not in self.key_centres)
 
     @property
     def key_centres(self) -> tuple[int, ...]:
         """Numbers of the key centres: the servers that hold keys only."""
+        if self.sharing == INFINITY:
+            return (_INFINITY_KEY_CENTRE,)
         return tuple(range(self.n - self.t + 1, self.n + 1))
+
+    def point_number(self, server: int) -> int:
+        """Number of a server's evaluation point, which key labels and zero shares name it by.
+
+        Parameters
+        ----------
+        server : int
+            Number of the server.
+
+        Returns
+        -------
+        int
+            The server's number. In the form ``infinity``: 0 for the key centre, which has no point; 3 for cloud 4.
+
+        Raises
+        ------
+        ParameterError
+            There is no such server.
+
+        Examples
+        --------
+        >>> from mipp import Params
+        >>> [Params(n=4, t=1).point_number(server) for server in (1, 2, 3, 4)]
+        [1, 2, 0, 3]
+        """
+        if server not in self.clouds + self.key_centres:
+            raise ParameterError(f"there is no server {server}; servers are 1 to {self.n}")
+        if self.sharing != INFINITY:
+            return server
+        return 0 if server in self.key_centres else self.clouds.index(server) + 1
 
     def padded(self, dim: int) -> int:
         """Number of words stored for a row: whole ring elements and whole AES blocks.
@@ -182,8 +254,8 @@ class Params:
         """
         chosen = tuple(sorted(servers))
         needed = min(self.t + 1, len(self.clouds))
-        clouds = [s for s in chosen if s in self.clouds]
-        if len(set(chosen)) != len(chosen) or len(clouds) != needed or chosen[needed:] != self.key_centres:
+        others = tuple(s for s in chosen if s not in self.clouds)
+        if len(set(chosen)) != len(chosen) or len(chosen) - len(others) != needed or others != self.key_centres:
             raise ParameterError(
                 f"a query needs all key centres {list(self.key_centres)} and {needed} of the clouds "
                 f"{list(self.clouds)}, not {list(servers)}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import mipp
 from mipp import cpu
+from mipp.schemes.shares import SharesScheme
 from tests.network import Network
 
 DIM = 12
@@ -29,6 +32,14 @@ def datasets() -> Path:
 def vectors(rows: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
     """(rows, dim) float32 vectors made by formula."""
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+@contextlib.contextmanager
+def finite_sharing() -> Iterator[None]:
+    """Deployments that are made inside have the form of sharing that earlier versions gave them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SharesScheme, "params", lambda self, bits: mipp.Params(3, 1, bits, self.name, "finite"))
+        yield
 
 
 @pytest.fixture

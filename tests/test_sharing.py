@@ -34,12 +34,25 @@ from mipp.sharing.words import as_words
 
 from .kernels.conftest import tier  # noqa: F401  (a fixture)
 
-VECTORS = Path(os.environ.get("MIPP_VECTORS", Path(__file__).parent / "vectors" / "galois_shamir.json"))
-ALL = [Params(n, t, k) for k in (16, 32, 64) for n, t in ((3, 1), (4, 1), (5, 1), (5, 2), (6, 2), (7, 3))]
+FOLDER = Path(__file__).parent / "vectors"
+FINITE = Path(os.environ.get("MIPP_VECTORS", FOLDER / "galois_shamir.json"))
+INFINITY = Path(os.environ.get("MIPP_VECTORS_INFINITY", FOLDER / "galois_infinity.json"))
+FORMS = [(n, t, "finite") for n, t in ((3, 1), (4, 1), (5, 1), (5, 2), (6, 2), (7, 3))]
+FORMS += [(3, 1, "infinity"), (4, 1, "infinity")]
+ALL = [Params(n, t, k, sharing=form) for k in (16, 32, 64) for n, t, form in FORMS]
 
 
 def load_vectors():
-    return json.loads(VECTORS.read_text())
+    """All vectors, with ``params``, ``servers`` and ``key_centre_keys`` by number of the server in both forms."""
+    vectors = []
+    for v in json.loads(FINITE.read_text()):
+        keys = {int(s): key for s, key in v["server_keys"].items()}
+        vectors.append(v | {"params": Params(v["n"], v["t"], v["k"], sharing="finite"), "key_centre_keys": keys})
+    for v in json.loads(INFINITY.read_text()):
+        p = Params(1 + len(v["clouds"]), 1, v["k"], sharing="infinity")
+        servers = [i for i in range(1, p.n + 1) if p.point_number(i) in (0, *v["pair"])]
+        vectors.append(v | {"params": p, "servers": servers, "key_centre_keys": {3: v["key_centre_key"]}})
+    return vectors
 
 
 def solve_randomness(vector, params, servers):
@@ -53,9 +66,8 @@ def solve_randomness(vector, params, servers):
         group = slice(g * m, g * m + m)
         augmented = []
         for i in range(t):
-            right = np.array(vector["columns"][str(servers[i])][group], object) - matrices[i, 0] @ np.array(
-                q[group], object
-            )
+            column = np.array(vector["columns"][str(p.point_number(servers[i]))][group], object)
+            right = column - matrices[i, 0] @ np.array(q[group], object)
             for b in range(m):
                 augmented.append([int(matrices[i, 1 + j, b, c]) for j in range(t) for c in range(m)] + [int(right[b])])
         solved = solve_mod_2k(augmented, p.ring_bits)
@@ -69,19 +81,19 @@ def solve_randomness(vector, params, servers):
 def test_known_answer(number):
     """Server keys, shares, query shares, zero and score shares and scores, bit for bit, through the native kernels."""
     v = load_vectors()[number]
-    p = Params(v["n"], v["t"], v["k"])
+    p, point = v["params"], v["params"].point_number
     keys = OwnerKeys(*(bytes.fromhex(v[name]) for name in ("owner_root", "deployment", "registration")), p)
-    assert {str(s): keys.server_key(s).hex() for s in p.key_centres} == v["server_keys"]
+    assert {s: keys.server_key(s).hex() for s in p.key_centres} == v["key_centre_keys"]
 
     nonce, header = bytes.fromhex(v["batch_nonce"]), bytes.fromhex(v["header"])
     rows = np.array(v["features"], np.int64)
     shared = _share_rows(as_words(rows, p, "rows"), keys, nonce, None)
-    assert {str(i): s.tolist() for i, s in shared.shares.items()} == v["shares"]
+    assert {str(point(i)): s.tolist() for i, s in shared.shares.items()} == v["shares"]
 
     servers = tuple(v["servers"])
     query = as_words(np.array([v["query"]], np.int64), p, "query")
     asked = _query_shares(query, solve_randomness(v, p, servers), p, servers)
-    assert {str(i): c[0].tolist() for i, c in asked.items()} == v["columns"]
+    assert {str(point(i)): c[0].tolist() for i, c in asked.items()} == v["columns"]
 
     pairs = {tuple(map(int, name.split(","))): bytes.fromhex(key) for name, key in v["pair_keys"].items()}
     score_shares = {}
@@ -93,9 +105,10 @@ def test_known_answer(number):
             schedules = batch_schedules(keys.server_key(i), [nonce], [v["dim"]], [len(rows)], p.ring_bits)
             run = Run(np.array([0]), np.array([0]), np.array([len(rows)]))
             key_centre_product(schedules, run, asked[i], out)
-        mine = {j: pairs[min(i, j), max(i, j)] for j in servers if j != i}
-        add_zero_share(out, i, servers, mine, header, np.frombuffer(nonce, np.uint8)[None], np.array([len(rows)]))
-        score_shares[str(i)] = out[0].tolist()
+        me, points = point(i), [point(j) for j in servers]
+        mine = {j: pairs[min(me, j), max(me, j)] for j in points if j != me}
+        add_zero_share(out, me, points, mine, header, np.frombuffer(nonce, np.uint8)[None], np.array([len(rows)]))
+        score_shares[str(me)] = out[0].tolist()
     assert score_shares == v["answers"]
 
     stacked = [np.array([a], p.dtype) for a in score_shares.values()]
@@ -104,6 +117,10 @@ def test_known_answer(number):
     assert top_k(stacked, len(rows))[0][0].tolist() == best
     for i, share in shared.shares.items():
         assert np.array_equal(open_share(share, i, nonce, v["dim"], keys), rows)
+
+
+def test_there_are_known_answers_of_both_forms():
+    assert {v["params"].sharing for v in load_vectors()} == {"finite", "infinity"}
 
 
 def fresh_keys(params, seed=0):
@@ -119,7 +136,8 @@ def test_scores_come_back(params, dim, rows, queries, seed):
     x, q = (rng.integers(0, 1 << 62, (count, dim)).astype(params.dtype) for count in (rows, queries))
     keys = fresh_keys(params, seed)
     shared = share_rows(x, keys)
-    chosen = tuple(sorted(rng.choice(params.clouds, params.t + 1, replace=False).tolist())) + params.key_centres
+    clouds = rng.choice(params.clouds, params.t + 1, replace=False).tolist()
+    chosen = tuple(sorted([*clouds, *params.key_centres]))
     asked = query_shares(q, params, chosen)
     score_shares = []
     for i in chosen:
@@ -239,8 +257,12 @@ INPUTS = {
 }  # fmt: skip
 
 
+UNIFORM = [Params(3, 1, k, sharing=form) for k in (16, 32) for form in ("finite", "infinity")]
+UNIFORM += [Params(4, 1, 64), Params(5, 2, 32), Params(7, 3, 64)]
+
+
 @pytest.mark.parametrize("name", INPUTS)
-@pytest.mark.parametrize("params", [Params(3, 1, 16), Params(3, 1, 32), Params(5, 2, 32), Params(7, 3, 64)], ids=str)
+@pytest.mark.parametrize("params", UNIFORM, ids=str)
 def test_stored_shares_are_uniform_and_independent_of_the_rows(params, name):
     x = INPUTS[name]
     keys = fresh_keys(params, 1)
@@ -259,7 +281,7 @@ def test_stored_shares_are_uniform_and_independent_of_the_rows(params, name):
     assert not looks_uniform(planted)
 
 
-@pytest.mark.parametrize("params", [Params(3, 1, 16), Params(3, 1, 32), Params(5, 2, 64)], ids=str)
+@pytest.mark.parametrize("params", UNIFORM, ids=str)
 def test_query_shares_are_uniform_and_independent_of_the_query(params, monkeypatch):
     rng = np.random.default_rng(2)
     monkeypatch.setattr(schedule, "random_bytes", rng.bytes)

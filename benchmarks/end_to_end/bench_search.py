@@ -57,8 +57,8 @@ class Products:
         stores = {i: s.store for i, s in deployment.servers.items()}
         self.plans = {i: Plan([store.view(owner.id)], store.view(owner.id).ids) for i, store in stores.items()}
         self.columns = query_shares(query, self.params)
-        view = stores[self.params.n].view(owner.id)
-        key = owner.keys.server_key(self.params.n)
+        (key_centre,) = self.params.key_centres
+        view, key = stores[key_centre].view(owner.id), owner.keys.server_key(key_centre)
         nonces, dims, rows = zip(*[(b.id, b.dim, b.rows) for b in view.batches], strict=True)
         self.schedules = batch_schedules(key, nonces, dims, rows, self.params.ring_bits)
         total = self.plans[1].total

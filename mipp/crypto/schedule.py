@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..errors import ParameterError
+from ..params import FINITE, INFINITY, MASKED
 
 __all__ = [
     "batch_info",
     "batch_nonce",
     "cloud_image_part",
+    "completion_info",
     "hkdf",
     "image_key",
     "image_part",
@@ -33,8 +35,8 @@ __all__ = [
     "zero_infos",
 ]
 
-#: in the labels of the key schedule: rows are Shamir shares, or masked
-_SHARED, _MASKED = 1, 2
+#: forms of sharing in the labels of the key schedule
+_LAYOUTS = {FINITE: 1, MASKED: 2, INFINITY: 3}
 KEY_BYTES = 32
 NONCE_BYTES = 16
 
@@ -82,7 +84,7 @@ def _exactly(value: bytes, size: int, what: str) -> bytes:
 
 
 def key_centre_key(
-    root: bytes, deployment: bytes, registration: bytes, n: int, t: int, server: int, *, masked: bool = False
+    root: bytes, deployment: bytes, registration: bytes, size: int, t: int, point: int, sharing: str
 ) -> bytes:
     """Derive the key that an owner hands to a key centre, once per registration.
 
@@ -94,12 +96,12 @@ def key_centre_key(
         Id of the deployment, 16 bytes. Public.
     registration : bytes
         Random bytes of the owner's registration, 16 bytes. Public.
-    n, t : int
-        Servers and threshold of the deployment.
-    server : int
-        Number of the key centre.
-    masked : bool
-        Whether rows are masked by the keystream alone, instead of shared with it.
+    size, t : int
+        Layout of the deployment (:attr:`mipp.params.Params.layout`).
+    point : int
+        Number of the key centre's point (:meth:`mipp.params.Params.point_number`).
+    sharing : str
+        Form of sharing of the deployment.
 
     Returns
     -------
@@ -114,8 +116,8 @@ def key_centre_key(
     _exactly(root, KEY_BYTES, "owner root")
     _exactly(deployment, NONCE_BYTES, "deployment id")
     _exactly(registration, NONCE_BYTES, "registration nonce")
-    layout = bytes([_MASKED if masked else _SHARED])
-    return hkdf(root, b"mipp v1 key server" + layout + deployment + registration + bytes([n, t, server]))
+    layout = bytes([_LAYOUTS[sharing]])
+    return hkdf(root, b"mipp v1 key server" + layout + deployment + registration + bytes([size, t, point]))
 
 
 def batch_info(nonce: bytes, ring_bits: int, dim: int, rows: int) -> bytes:
@@ -177,6 +179,36 @@ def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
     out[:, :, len(label) : len(label) + NONCE_BYTES] = nonces
     out[:, :, len(label) + NONCE_BYTES :] = np.array(queries, ">u4").view(np.uint8).reshape(-1, 1, 4)
     return out.reshape(len(queries) * len(nonces), -1)
+
+
+def completion_info(session: bytes, nonce: bytes, points: Sequence[int]) -> bytes:
+    """HKDF label, under a pair key, of the mask of a share that its holders rebuild.
+
+    Parameters
+    ----------
+    session : bytes
+        What the holders agreed on for this attempt, 32 bytes.
+    nonce : bytes
+        Nonce of the batch, 16 bytes.
+    points : sequence of int
+        Numbers of the points of the target and of all holders.
+
+    Returns
+    -------
+    bytes
+        Public.
+
+    Raises
+    ------
+    ParameterError
+        A value has another length.
+    """
+    return (
+        b"mipp v1 complete"
+        + _exactly(session, 32, "session of a completion")
+        + _exactly(nonce, NONCE_BYTES, "batch nonce")
+        + bytes(points)
+    )
 
 
 def mask_infos(header: bytes, queries: int) -> np.ndarray:

@@ -55,7 +55,7 @@ def status(config: DeploymentConfig, operators: Channel, kinds: Mapping[int, str
     return {
         "deployment": config.id.hex(),
         "descriptor": config.descriptor,
-        "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
+        "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme, "sharing": p.sharing},
         "encoding": config.encoding.to_dict(),
         "servers": dict(kinds),
         "owners": owners,

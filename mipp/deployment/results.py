@@ -15,6 +15,8 @@ class ParamsStatus(TypedDict):
     #: ring bits
     k: int
     scheme: str
+    #: form of sharing
+    sharing: str
 
 
 class OwnerStatus(TypedDict):

@@ -58,7 +58,8 @@ def check_queries(
 ) -> None:
     """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all query shares (B, D)."""
     apart = _mapped([query_shares[i] for i in PARTIES], constants.query_degree_matrices(params))
-    clear = query_shares[1] + query_shares[2] + query_shares[3]
+    first, *others = (query_shares[i] for i in constants.query_parts(params))
+    clear = sum(others, first)
     outside = any(not 0 <= t - rule.low < 1 << rule.theta_bits for t in thetas)
     if outside or apart.any() or rule.failing(_signed(clear)).any():
         raise OutOfRangeError("a query is out of the encoding's range")

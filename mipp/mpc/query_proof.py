@@ -5,7 +5,7 @@ words x_1 + x_2 + x_3 of which server a lacks x_a (x_1 and x_2 are keystream of 
 summands and its query share each server computes an additive share of *relations*, sums that are zero just when
 
 * every bit is 0 or 1 (b^2 - b = 0 has no other solution modulo 2^w),
-* every word of the query is what its bits say, and what the metric fixes is that,
+* every word of the query, a sum of query shares, is what its bits say, and what the metric fixes is that,
 * the weighted squared norm, less what is left to the bound, is the bound,
 * the three query shares are those of one polynomial of degree 1, and a threshold lies in the range of its bits.
 
@@ -213,7 +213,8 @@ def relations(
     n = rule.count * rule.bits
     c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
          for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
-    words = query_share.astype(dtype)
+    # a key centre at infinity has no part of the query: its share is fixed by the degree
+    words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params))
     words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
     if rule.last is not None and first:
         words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))

@@ -15,7 +15,7 @@ from ..encoding import Encoding
 from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
 from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
-from ..params import Params
+from ..params import FINITE, INFINITY, Params
 from .addresses import Address, require_distinct
 from .grants import offered_rankings
 from .strict_json import canonical, read_object
@@ -118,11 +118,14 @@ class DeploymentConfig:
 
     @property
     def params_hash(self) -> bytes:
-        """SHA-256 that every stored file carries: deployment, parameters and encoding."""
+        """SHA-256 that every stored file carries: deployment, layout of rows, and encoding.
+
+        In the form ``infinity`` it does not change when a cloud joins.
+        """
         p = self.params
-        return hashlib.sha256(
-            b"mipp v1 params" + self.id + bytes([p.n, p.t, p.ring_bits]) + self.encoding.hash
-        ).digest()
+        form = b" infinity" if p.sharing == INFINITY else b""
+        sizes = bytes([*p.layout, p.ring_bits])
+        return hashlib.sha256(b"mipp v1 params" + form + self.id + sizes + self.encoding.hash).digest()
 
     def to_json(self) -> str:
         return json.dumps(self._data(), indent=1) + "\n"
@@ -131,11 +134,14 @@ class DeploymentConfig:
         """The description as JSON holds it; that of an embedded deployment has no entries of format 3."""
         p = self.params
         addressed = bool(self.addresses or self.registrar or self.version != 1)
+        params: dict[str, Any] = {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme}
+        if p.sharing == INFINITY:  # the first descriptions had no such word
+            params["sharing"] = p.sharing
         data: dict[str, Any] = {
             "format": "mipp deployment",
             "version": ADDRESSED_FORMAT if addressed else FORMAT,
             "id": self.id.hex(),
-            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
+            "params": params,
             "descriptor": self.descriptor,
             "encoding": self.encoding.to_dict(),
             "servers": {
@@ -209,9 +215,14 @@ class DeploymentConfig:
         return config
 
 
-def _params(n: int, t: int, k: int, scheme: str) -> Params:
+def _params(n: int, t: int, k: int, scheme: str, sharing: str | None = None) -> Params:
     """Parameters as a description names them."""
-    return Params(n, t, k, "paillier" if scheme == "homomorphic" else scheme)  # the name of the first version
+    params = Params(
+        n, t, k, "paillier" if scheme == "homomorphic" else scheme, sharing
+    )  # the name of the first version
+    if sharing is None and params.sharing == INFINITY:  # the first descriptions named no form, and meant this one
+        return dataclasses.replace(params, sharing=FINITE)
+    return params
 
 
 def _addressed(data: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,11 @@ class _Server(ServerScheme):
     def __init__(
         self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None
     ) -> None:
-        self._config, self._index, self._pair_keys, self._threads = config, index, dict(pair_keys), threads
+        self._config, self._threads = config, threads
+        # zero shares name servers by their points
+        self._number = config.params.point_number
+        self._index = self._number(index)
+        self._pair_keys = {self._number(other): key for other, key in pair_keys.items()}
 
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
         p, count = self._config.params, header.queries
@@ -181,13 +185,14 @@ class _Server(ServerScheme):
     ) -> np.ndarray:
         """Masked score shares (B, rows) words: uniformly random without the other servers'."""
         count, dtype = len(query_share), query_share.dtype
+        servers = [self._number(server) for server in header.servers]
         out = aligned_words(count, len(rows), dtype)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
             stored.product(query_share, start, stop, into)
             nonces, counts, first = plan.masks(start, stop)
             add_zero_share(
-                into, self._index, header.servers, self._pair_keys, header_hash, nonces, counts, first=first,
+                into, self._index, servers, self._pair_keys, header_hash, nonces, counts, first=first,
                 threads=self._threads,
             )  # fmt: skip
             if live is not None:

@@ -1,16 +1,19 @@
 """Secret sharing: rows to shares, queries to query shares, score shares to scores.
 
-For programs with roles of their own; the roles of this package use the same functions. Of n servers, the last t are key
-centres, which hold keys only, and the others are clouds (:class:`mipp.params.Params`):
+For programs with roles of their own; the roles of this package use the same functions. Of n servers, t are key centres,
+which hold keys only, and the others are clouds (:class:`mipp.params.Params`):
 
 * An owner shares rows with :func:`share_rows`. Cloud i gets g(point(i)) for a polynomial g whose value at 0 is the row,
-  and whose values at the key centres' points are their keystream. A key centre gets nothing but a key of 32 bytes,
-  once.
+  and whose values at the key centres' points are their keystream. For up to three clouds and one key centre, the key
+  centre's point is infinity: its share is the polynomial's leading coefficient, and a cloud's share does not depend on
+  how many clouds there are. A key centre gets nothing but a key of 32 bytes, once.
 * A user shares queries with :func:`query_shares`: one uniformly random query share for each server.
 * A cloud computes its score shares with :func:`mipp.ring.matmul`, a key centre with :func:`key_centre_product`. Each
   adds its zero share (:func:`add_zero_share`).
 * The user adds the score shares up, with :func:`reconstruct`, :func:`top_k`, or :class:`RunningTopK` some rows at a
   time.
+* A share that a cloud lost, or that a new cloud needs, is rebuilt by other servers: each computes its masked part with
+  :func:`completion_part`, and the cloud adds the parts up with :func:`complete_share`.
 
 With ``Params(2, 1, ring_bits, "paillier")``, the Paillier scheme, the one cloud stores the row plus the key centre's
 keystream.
@@ -46,6 +49,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import _deprecated  # noqa: F401  (keeps names that moved here from mipp.params)
+from .completion import complete_share, completion_part
 from .key_centre import Run, batch_schedules, key_centre_product, key_centre_rows, key_centre_words
 from .queries import query_shares
 from .rows import MAX_BLOCKS, OwnerKeys, SharedRows, open_share, share_rows
@@ -59,6 +63,8 @@ __all__ = [
     "SharedRows",
     "add_zero_share",
     "batch_schedules",
+    "complete_share",
+    "completion_part",
     "key_centre_product",
     "key_centre_rows",
     "key_centre_words",

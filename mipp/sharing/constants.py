@@ -1,15 +1,21 @@
 """Constants of the sharing, derived from its definition with exact integers. All of them are public.
 
-Server i of 1..n sits at the point of the Galois ring R whose coefficients are the binary digits of i. These points and
-0 differ pairwise by units. The words of a row form groups of m, each an element x = sum_b x_b X^b of R. The words of a
+Each server has a point of the projective line over the Galois ring R. A finite point is the element of R whose
+coefficients are the binary digits of its number (:meth:`mipp.params.Params.point_number`). In the form ``infinity`` the
+key centre has the point at infinity, where the value of a polynomial is its leading coefficient. All points and 0
+differ pairwise by units. The words of a row form groups of m, each an element x = sum_b x_b X^b of R. The words of a
 query form groups of m, each an element q = sum_b q_b e_b, e being the dual basis: trace(e_b X^c) = [b = c].
 
-* Rows: g has degree t, g(0) = x, and g(point(j)) = keystream of key centre j. Cloud i stores g(point(i)).
+* Rows: g has degree t, g(0) = x, and the value of g at a key centre's point is that key centre's keystream. Cloud i
+  stores g(point(i)).
 * Queries: h has degree t, h(0) = q, and random other coefficients. Server i of the 2t+1 servers S of a query gets the
   words u_i[b] = trace(lambda_i h(point(i)) X^b), lambda_i being the Lagrange weight of point(i) at 0 among the points
-  of S.
+  of S, for degree 2t.
 * Scores: the products of stored words and u_i, added over S, are trace(sum_i lambda_i g(point(i)) h(point(i))) =
   trace(g(0) h(0)) = sum_b x_b q_b, because g h has degree 2t.
+
+With the key centre at infinity, n=3 and clouds at a and b: g(Z) = x + P Z, P being the keystream, h(Z) = q + r Z, and
+the weights are b/(b-a), a/(a-b) and a b. A cloud's words do not depend on how many clouds there are.
 
 Each of these maps is linear, so each is a few matrices over the integers modulo 2^ring_bits.
 """
@@ -22,15 +28,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..params import Params
-from .galois import GaloisRing
+from .galois import GaloisRing, Point
 
 __all__ = [
+    "completion_matrix",
     "galois_ring",
     "query_degree_matrices",
     "query_matrices",
+    "query_parts",
     "row_degree_matrices",
     "row_matrices",
     "row_weights",
+    "server_point",
 ]
 
 
@@ -50,6 +59,25 @@ def galois_ring(params: Params) -> GaloisRing:
     return GaloisRing(params.ring_bits, params.m)
 
 
+def server_point(params: Params, server: int) -> Point:
+    """The evaluation point of a server.
+
+    Parameters
+    ----------
+    params : Params
+        Parameters of the deployment, of the scheme ``shares``.
+    server : int
+        Number of the server.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Homogeneous coordinates, (1, a) or, for a key centre in the form ``infinity``, (0, 1).
+    """
+    ring, number = galois_ring(params), params.point_number(server)
+    return ring.point(number) if number else ring.infinity
+
+
 @functools.lru_cache(maxsize=64)
 def row_matrices(params: Params) -> np.ndarray:
     """Constants of row sharing.
@@ -62,15 +90,36 @@ def row_matrices(params: Params) -> np.ndarray:
     Returns
     -------
     ndarray, shape (n-t, 1+t, m, m), dtype of the ring
-        ``[i-1, 0]`` multiplies the features and ``[i-1, 1+j]`` the keystream of key centre n-t+1+j, for cloud i.
+        ``[i, 0]`` multiplies the features and ``[i, 1+j]`` the keystream of the j-th key centre, for the i-th cloud.
     """
     ring = galois_ring(params)
-    nodes = [ring.zero] + [ring.point(s) for s in params.key_centres]
-    out = np.empty((len(params.clouds), 1 + params.t, ring.m, ring.m), params.dtype)
-    for row, i in enumerate(params.clouds):
-        for col, w in enumerate(ring.lagrange(nodes, ring.point(i))):
-            out[row, col] = ring.matrix(w)
-    return _constant(out)
+    nodes = [ring.point(0)] + [server_point(params, s) for s in params.key_centres]
+    weights = [ring.lagrange(nodes, server_point(params, i)) for i in params.clouds]
+    return _constant(np.array([[ring.matrix(w) for w in row] for row in weights], params.dtype))
+
+
+def completion_matrix(params: Params, server: int, holders: Sequence[int], target: int) -> np.ndarray:
+    """Weight by which a server's words of a row enter the words of another server.
+
+    Parameters
+    ----------
+    params : Params
+        Parameters of the deployment.
+    server : int
+        One of the holders.
+    holders : sequence of int
+        t+1 servers.
+    target : int
+        Another server.
+
+    Returns
+    -------
+    ndarray, shape (m, m), dtype of the ring
+        The products of all holders' words and matrices add up to the words of the target.
+    """
+    ring = galois_ring(params)
+    weights = ring.lagrange([server_point(params, s) for s in holders], server_point(params, target))
+    return _constant(np.array(ring.matrix(weights[list(holders).index(server)]), params.dtype))
 
 
 def query_matrices(params: Params, servers: Sequence[int]) -> np.ndarray:
@@ -95,20 +144,39 @@ def query_matrices(params: Params, servers: Sequence[int]) -> np.ndarray:
 @functools.lru_cache(maxsize=256)
 def _query_matrices(params: Params, servers: tuple[int, ...]) -> np.ndarray:
     ring = galois_ring(params)
-    dual = ring.dual_basis()
+    dual, points = ring.dual_basis(), [server_point(params, s) for s in servers]
     out = np.empty((len(servers), 1 + params.t, ring.m, ring.m), params.dtype)
-    for row, (i, lam) in enumerate(
-        zip(servers, ring.lagrange([ring.point(s) for s in servers], ring.zero), strict=True)
-    ):
-        power = lam
+    for row, (point, lam) in enumerate(zip(points, ring.lagrange(points, ring.point(0)), strict=True)):
         for col in range(1 + params.t):
+            power = lam  # times the coordinates' monomial u^(t-col) v^col
+            for coordinate in [point[1]] * col + [point[0]] * (params.t - col):
+                power = ring.mul(power, coordinate)
             inputs = dual if col == 0 else [ring.monomial(c) for c in range(ring.m)]
             for c, element in enumerate(inputs):
                 lifted = ring.mul(power, element)
                 for b in range(ring.m):
                     out[row, col, b, c] = ring.trace(ring.mul(lifted, ring.monomial(b)))
-            power = ring.mul(power, ring.point(i))
     return _constant(out)
+
+
+def query_parts(params: Params) -> tuple[int, ...]:
+    """Servers whose query shares add up to the padded query, for n=3 and t=1.
+
+    A query's polynomial of degree 1 is one of degree 2 without its leading coefficient, so its value at 0 is the sum of
+    the weighted values at the finite points.
+
+    Parameters
+    ----------
+    params : Params
+        Parameters of the deployment.
+
+    Returns
+    -------
+    tuple of int
+        All three servers, or the two clouds in the form ``infinity``.
+    """
+    infinity = galois_ring(params).infinity
+    return tuple(i for i in (1, 2, 3) if server_point(params, i) != infinity)
 
 
 @functools.lru_cache(maxsize=64)
@@ -126,16 +194,18 @@ def row_weights(params: Params) -> np.ndarray:
         One matrix for each cloud.
     """
     ring = galois_ring(params)
-    nodes = [ring.point(i) for i in (1, 2)]
-    return _constant(np.array([ring.matrix(w) for w in ring.lagrange(nodes, ring.zero)], params.dtype))
+    nodes = [server_point(params, i) for i in (1, 2)]
+    return _constant(np.array([ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))], params.dtype))
 
 
 def row_degree_matrices(params: Params) -> np.ndarray:
     """Matrices that test the degree of row shares, for n=3 and t=1.
 
     Each server applies its matrix to its words of a row. The results add to zero exactly when the words lie on a line:
-    the shares of a row are values of a polynomial of degree 1, and the value at 0 of X times the polynomial of degree 2
-    through three points p_i is its coefficient of X^2 times the unit p_1 p_2 p_3.
+    the shares of a row are values of a polynomial of degree 1. Of the polynomial of degree 2 through three finite
+    points p_i, they add to the coefficient of X^2 times the unit p_1 p_2 p_3: the value at 0 of X times the polynomial.
+    With the key centre at infinity, they add to a b times (the key centre's words less the slope of the line through
+    the clouds' words), for clouds at the units a and b.
 
     Parameters
     ----------
@@ -169,12 +239,12 @@ def query_degree_matrices(params: Params) -> np.ndarray:
 @functools.lru_cache(maxsize=64)
 def _degree_matrices(params: Params) -> tuple[np.ndarray, np.ndarray]:
     ring = galois_ring(params)
-    points = [ring.point(i) for i in (1, 2, 3)]
+    points = [server_point(params, i) for i in (1, 2, 3)]
     rows, queries = [], []
-    for point, weight in zip(points, ring.lagrange(points, ring.zero), strict=True):
-        rows.append(ring.matrix(ring.mul(weight, point)))
-        # a query share holds u[b] = trace(v X^b) of the weighted value v, so v = sum_b u[b] e_b
-        images = [ring.mul(point, e) for e in ring.dual_basis()]
+    for (_, v), weight in zip(points, ring.lagrange(points, ring.point(0)), strict=True):
+        rows.append(ring.matrix(ring.mul(weight, v)))
+        # a query share holds u[b] = trace(z X^b) of the weighted value z, so z = sum_b u[b] e_b
+        images = [ring.mul(v, e) for e in ring.dual_basis()]
         queries.append([[image[b] for image in images] for b in range(ring.m)])
     return _constant(np.array(rows, params.dtype)), _constant(np.array(queries, params.dtype))
 

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 
 from ..errors import ParameterError
 
-__all__ = ["Element", "GaloisRing", "solve_mod_2k"]
+__all__ = ["Element", "GaloisRing", "Point", "solve_mod_2k"]
 
 #: an element of the ring: m integers, constant coefficient first
 Element = tuple[int, ...]
+#: a point of the projective line over the ring, in homogeneous coordinates (u, v): (1, a) is the finite point a, and
+#: (0, 1) is infinity
+Point = tuple[Element, Element]
 
 # f_m without its leading term, constant first
 _MODULUS = {2: (1, 1), 3: (1, 1, 0)}
@@ -37,6 +40,8 @@ class GaloisRing:
         As given.
     zero, one : tuple of int
         The elements 0 and 1.
+    infinity : tuple of tuple of int
+        The point at infinity.
 
     Examples
     --------
@@ -52,6 +57,7 @@ class GaloisRing:
         self.ring_bits, self.m, self.mask = ring_bits, m, (1 << ring_bits) - 1
         self.zero: Element = (0,) * m
         self.one: Element = (1,) + (0,) * (m - 1)
+        self.infinity: Point = (self.zero, self.one)
 
     def add(self, a: Element, b: Element) -> Element:
         """The sum a + b."""
@@ -97,18 +103,26 @@ class GaloisRing:
         """The trace over Z of the multiplication by a."""
         return sum(self.mul(a, self.monomial(b))[b] for b in range(self.m)) & self.mask
 
-    def point(self, i: int) -> Element:
-        """The evaluation point of server i: the binary digits of i as coefficients."""
-        return tuple((i >> b) & 1 for b in range(self.m))
+    def point(self, i: int) -> Point:
+        """The finite point number i: the element whose coefficients are the binary digits of i."""
+        return self.one, tuple((i >> b) & 1 for b in range(self.m))
 
-    def lagrange(self, nodes: Sequence[Element], at: Element) -> list[Element]:
-        """Weights w with g(at) = sum w[j] g(nodes[j]) for every polynomial g of degree below len(nodes)."""
+    def difference(self, a: Point, b: Point) -> Element:
+        """The determinant v_a u_b - u_a v_b of two points: a - b where both are finite, zero where they are equal."""
+        return self.sub(self.mul(a[1], b[0]), self.mul(a[0], b[1]))
+
+    def lagrange(self, nodes: Sequence[Point], at: Point) -> list[Element]:
+        """Weights w with g(at) = sum w[j] g(nodes[j]) for every polynomial g of degree d < len(nodes).
+
+        With d = len(nodes) - 1, the value of g = sum_i c_i Z^i at (u, v) is sum_i c_i u^(d-i) v^i: the usual value at a
+        finite point, and the leading coefficient c_d at infinity.
+        """
         weights = []
         for j, node in enumerate(nodes):
             w = self.one
             for i, other in enumerate(nodes):
                 if i != j:
-                    w = self.mul(w, self.mul(self.sub(at, other), self.inv(self.sub(node, other))))
+                    w = self.mul(w, self.mul(self.difference(at, other), self.inv(self.difference(node, other))))
             weights.append(w)
         return weights
 

@@ -10,7 +10,7 @@ import numpy as np
 from .._native import _core
 from ..crypto import schedule
 from ..errors import ParameterError, ShapeError
-from ..params import Params
+from ..params import MASKED, Params
 from . import constants
 from .words import as_words, label_array
 
@@ -96,7 +96,7 @@ class OwnerKeys:
             raise ParameterError(f"server {server} is not a key centre; those are {list(self.params.key_centres)}")
         p = self.params
         names = self.deployment, self.registration
-        return schedule.key_centre_key(self._root, *names, p.n, p.t, server, masked=p.m == 1)
+        return schedule.key_centre_key(self._root, *names, *p.layout, p.point_number(server), p.sharing)
 
     def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
         """Draw a batch nonce from fresh randomness and the content.
@@ -210,7 +210,7 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
     infos = label_array([schedule.batch_info(nonce, p.ring_bits, dim, n)])
     schedules = [_core.KeySchedules(keys.server_key(s), infos, 1) for s in p.key_centres]
     outs = [np.empty((n, width), p.dtype) for _ in p.clouds]
-    if p.m == 1:  # one cloud, and the keystream of one key centre as a mask
+    if p.sharing == MASKED:  # one cloud, and the keystream of one key centre as a mask
         masked = outs[0]
         _core.keystream_words(schedules[0], 0, 0, masked.reshape(-1))
         masked[:, :dim] += words
@@ -290,13 +290,11 @@ def open_share(
             for row, ordinal in zip(stream, ordinals, strict=True):
                 _core.keystream_words(keyed, 0, int(ordinal) * blocks, row)
         inputs.append(stream)
-    if p.m == 1:
+    if p.sharing == MASKED:
         return np.ascontiguousarray((share - stream)[:, :dim]).view(_SIGNED[p.dtype.itemsize])
     ring = constants.galois_ring(p)
-    weights = ring.lagrange([ring.zero] + [ring.point(s) for s in p.key_centres], ring.point(server))
-    inverse = ring.inv(weights[0])
-    factors = [inverse] + [ring.mul(inverse, ring.sub(ring.zero, w)) for w in weights[1:]]
-    matrices = np.array([[ring.matrix(c) for c in factors]], p.dtype)
+    nodes = [constants.server_point(p, s) for s in (server, *p.key_centres)]
+    matrices = np.array([[ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))]], p.dtype)
     out = np.empty((n, width), p.dtype)
     _core.combine(inputs, matrices, [out], 0)
     return np.ascontiguousarray(out[:, :dim]).view(_SIGNED[p.dtype.itemsize])

@@ -39,11 +39,11 @@ def add_zero_share(
     score_shares : ndarray, shape (B, N), dtype of the ring
         The server's products; N is the sum of ``rows``. Changed in place.
     server : int
-        Number of this server.
+        Number of this server's point (:meth:`mipp.params.Params.point_number`).
     servers : sequence of int
-        Numbers of all servers of the query.
+        Numbers of the points of all servers of the query.
     pair_keys : mapping of int to bytes
-        For each other server, the 32 bytes that both share. Secret.
+        For each other server's point, the 32 bytes that both servers share. Secret.
     header : bytes
         Hash of the query's header, 32 bytes. No two headers may be equal.
     nonces : ndarray of uint8, shape (S, 16)

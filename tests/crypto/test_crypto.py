@@ -24,19 +24,20 @@ def test_hkdf_matches_rfc_5869():
 
 
 def test_keys_are_bound_to_everything():
-    base = {"root": b"a" * 32, "deployment": D, "registration": R, "n": 3, "t": 1, "server": 3, "masked": False}
+    base = {"root": b"a" * 32, "deployment": D, "registration": R, "size": 3, "t": 1, "point": 3, "sharing": "finite"}
     changes = {
         "root": b"b" * 32,
         "deployment": b"e" * 16,
         "registration": b"s" * 16,
-        "n": 4,
+        "size": 4,
         "t": 2,
-        "server": 2,
-        "masked": True,
+        "point": 2,
+        "sharing": "masked",
     }
     keys = {schedule.key_centre_key(**base)}
     keys |= {schedule.key_centre_key(**{**base, name: value}) for name, value in changes.items()}
-    assert len(keys) == 1 + len(changes)
+    keys.add(schedule.key_centre_key(**{**base, "sharing": "infinity"}))
+    assert len(keys) == 2 + len(changes)
     infos = {
         schedule.batch_info(b"n" * 16, 32, 8, 3),
         schedule.batch_info(b"n" * 16, 16, 8, 3),
@@ -44,6 +45,17 @@ def test_keys_are_bound_to_everything():
         schedule.batch_info(b"n" * 16, 32, 8, 4),
     }
     assert len(infos) == 4
+    completions = {
+        schedule.completion_info(b"s" * 32, b"n" * 16, (2, 1, 0)),
+        schedule.completion_info(b"t" * 32, b"n" * 16, (2, 1, 0)),
+        schedule.completion_info(b"s" * 32, b"m" * 16, (2, 1, 0)),
+        schedule.completion_info(b"s" * 32, b"n" * 16, (3, 1, 0)),
+        schedule.completion_info(b"s" * 32, b"n" * 16, (2, 1, 3)),
+    }
+    assert len(completions) == 5
+    for wrong in ((b"s" * 31, b"n" * 16), (b"s" * 32, b"n" * 15)):
+        with pytest.raises(ParameterError):
+            schedule.completion_info(*wrong, (2, 1, 0))
     for wrong in ({"root": b""}, {"deployment": b"x"}, {"registration": b"x" * 17}):
         with pytest.raises(ParameterError):
             schedule.key_centre_key(**{**base, **wrong})

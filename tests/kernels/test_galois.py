@@ -18,7 +18,14 @@ from tests.reference import prf as prf_oracle
 DTYPES = [np.uint16, np.uint32, np.uint64]
 KEY = bytes(range(32))
 THREADS = [1, 2, 3]
-SYSTEMS = [(3, 1), (4, 1), (5, 2), (7, 3)]
+SYSTEMS = [
+    (3, 1, "infinity"),
+    (4, 1, "infinity"),
+    (3, 1, "finite"),
+    (4, 1, "finite"),
+    (5, 2, "finite"),
+    (7, 3, "finite"),
+]
 
 
 @pytest.fixture
@@ -116,8 +123,8 @@ def test_combine_is_linear(tier, data):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_multiplication_by_a_unit_is_invertible(tier, data):
-    n, t = data.draw(st.sampled_from(SYSTEMS))
-    params = Params(n, t, data.draw(st.sampled_from([16, 32, 64])))
+    n, t, form = data.draw(st.sampled_from(SYSTEMS))
+    params = Params(n, t, data.draw(st.sampled_from([16, 32, 64])), sharing=form)
     ring = constants.galois_ring(params)
     element = tuple(data.draw(st.integers(0, ring.mask)) for _ in range(ring.m))
     if not ring.is_unit(element):
@@ -149,19 +156,19 @@ def share(rng, params, rows, first_row=0, threads=1):
     return outs, oracle.combine_wide([padded, *streams], constants.row_matrices(params)), padded, streams
 
 
-@pytest.mark.parametrize(("n", "t"), SYSTEMS)
+@pytest.mark.parametrize(("n", "t", "form"), SYSTEMS)
 @pytest.mark.parametrize("k", [16, 32, 64])
-def test_shares(tier, rng, n, t, k):
-    params = Params(n, t, k)
+def test_shares(tier, rng, n, t, form, k):
+    params = Params(n, t, k, sharing=form)
     for dim, rows, first_row in ((1, 5, 0), (7, 3, 2), (24, 70, 1), (100, 33, 1000), (128, 130, 7), (513, 9, 0)):
         x = words(rng, (rows, dim), params.dtype)
         got, expected, _, _ = share(rng, params, x, first_row)
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True)), (dim, rows)
 
 
-@pytest.mark.parametrize(("n", "t"), [(3, 1), (4, 1)])
-def test_shares_by_threads_past_the_caches(tier, rng, n, t):
-    params = Params(n, t, 32)
+@pytest.mark.parametrize(("n", "t", "form"), SYSTEMS[:4])
+def test_shares_by_threads_past_the_caches(tier, rng, n, t, form):
+    params = Params(n, t, 32, sharing=form)
     for threads in THREADS:
         got, expected, _, _ = share(rng, params, words(rng, (9000, 130), params.dtype), 5, threads)
         assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True)), threads
@@ -173,18 +180,17 @@ def test_no_rows(tier, rng):
     assert [g.shape for g in got] == [(0, 8), (0, 8)]
 
 
-@pytest.mark.parametrize(("n", "t"), SYSTEMS)
-def test_shares_open(tier, rng, n, t):
+@pytest.mark.parametrize(("n", "t", "form"), SYSTEMS)
+def test_shares_open(tier, rng, n, t, form):
     """t+1 servers' values of the polynomials, any of them, give the rows back by interpolation at 0."""
-    params = Params(n, t, 32)
+    params = Params(n, t, 32, sharing=form)
+    ring = constants.galois_ring(params)
     rows = words(rng, (20, 11), params.dtype)
     shares, _, padded, streams = share(rng, params, rows)
     values = dict(zip((*params.clouds, *params.key_centres), (*shares, *streams), strict=True))
-    for chosen in (range(1, t + 2), range(n - t, n + 1)):
-        weights = constants.galois_ring(params).lagrange(
-            [constants.galois_ring(params).point(i) for i in chosen], constants.galois_ring(params).zero
-        )
-        matrices = np.array([[constants.galois_ring(params).matrix(w) for w in weights]], params.dtype)
+    for chosen in itertools.combinations(range(1, n + 1), t + 1):
+        weights = ring.lagrange([constants.server_point(params, i) for i in chosen], ring.point(0))
+        matrices = np.array([[ring.matrix(w) for w in weights]], params.dtype)
         assert np.array_equal(combine([np.ascontiguousarray(values[i]) for i in chosen], matrices)[0], padded)
 
 

@@ -31,14 +31,21 @@ ENCODINGS = {
     "l1": Encoding("l1", 6, levels=9),
     "hamming": Encoding("hamming", 30, ring_bits=16),
 }
+#: encodings with rows and queries shared in the form of old deployments, too
+FINITE = {f"{name}, finite": ENCODINGS[name] for name in ("cosine", "cosine, 16 bits", "cosine, 64 bits", "l2, steps")}
+
+
+def ranged(name):
+    """The world of a name in :data:`ENCODINGS` or :data:`FINITE`."""
+    return Ranged(FINITE[name], "finite") if name in FINITE else Ranged(ENCODINGS[name])
 
 
 class Ranged:
     """One encoding's rules, and parties that test rows and queries by them."""
 
-    def __init__(self, encoding):
+    def __init__(self, encoding, sharing="infinity"):
         self.encoding = encoding
-        self.params = Params(3, 1, encoding.ring_bits)
+        self.params = Params(3, 1, encoding.ring_bits, sharing=sharing)
         self.width = self.params.padded(encoding.encoded_dim)
         self.rows, self.queries = row_rule(encoding, self.width), query_rule(encoding, self.width)
         self.half = 1 << (encoding.ring_bits - 1)

@@ -12,16 +12,16 @@ from mipp.mpc.certificate import Batch, certify_rows
 from mipp.mpc.cost import certificate_cost
 from mipp.mpc.session import run_local
 from tests.mpc.parties import HEADER, KEYS, SNAPSHOT, recorded, run
-from tests.mpc.ranged import ENCODINGS, Ranged
+from tests.mpc.ranged import ENCODINGS, FINITE, Ranged, ranged
 from tests.mpc.test_cost import counted, exactly
 from tests.mpc.test_security import looks_uniform
 
 ROWS = 300
 
 
-@pytest.fixture(params=ENCODINGS)
+@pytest.fixture(params=[*ENCODINGS, *FINITE])
 def of(request):
-    return Ranged(ENCODINGS[request.param])
+    return ranged(request.param)
 
 
 def rows_of(of, count=ROWS, seed=1):

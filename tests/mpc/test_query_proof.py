@@ -14,16 +14,16 @@ from mipp.mpc.query_proof import Summand, commitment, proof_bytes, verified
 from mipp.mpc.session import Party, Public
 from mipp.mpc.topk import combine_top_k, top_k
 from tests.mpc.parties import HEADER, SNAPSHOT, recorded, run, share
-from tests.mpc.ranged import ENCODINGS, Ranged
+from tests.mpc.ranged import ENCODINGS, FINITE, Ranged, ranged
 from tests.mpc.test_cost import counted, exactly
 from tests.mpc.test_security import looks_uniform
 
 RNG = np.random.default_rng(21)
 
 
-@pytest.fixture(params=ENCODINGS)
+@pytest.fixture(params=[*ENCODINGS, *FINITE])
 def of(request):
-    return Ranged(ENCODINGS[request.param])
+    return ranged(request.param)
 
 
 def queries_of(of, count=5, seed=3):
@@ -124,7 +124,11 @@ def test_padding_words_are_zero(of):
 
 
 def test_columns_of_a_higher_degree_are_refused(of):
-    """+1 at one server and -1 at another leave every sum right."""
+    """+1 at one server and -1 at another leave every sum right.
+
+    With the key centre at infinity, +1 at it and -1 at cloud 1, whose point is 1, share another query: the proof is not
+    of that one.
+    """
     queries = queries_of(of)
     proof = of.prove(queries)
     for one, other in ((1, 2), (2, 3), (3, 1)):
@@ -133,8 +137,24 @@ def test_columns_of_a_higher_degree_are_refused(of):
             columns[one][3, 1] += columns[one].dtype.type(value)
             columns[other][3, 1] -= columns[other].dtype.type(value)
             assert not accepted(of, proof, columns)
+            if of.params.sharing == "infinity" and (one, other) == (3, 1):
+                continue
             with pytest.raises(OutOfRangeError):
                 ideal.check_queries(columns, of.queries, of.params)
+
+
+@pytest.mark.parametrize("sharing", ["infinity", "finite"])
+def test_any_other_share_of_the_key_centre_is_refused(sharing):
+    """The clouds' query shares fix it."""
+    of = Ranged(ENCODINGS["cosine"], sharing)
+    queries = queries_of(of)
+    proof, columns = of.prove(queries), of.columns(queries)
+    for value in (1, of.half):
+        other = columns[3].copy()
+        other[0, 5] ^= other.dtype.type(value)
+        assert not accepted(of, proof, columns | {3: other})
+    again = of.columns(queries)  # of the same queries, with other randomness
+    assert accepted(of, proof, again) and not accepted(of, proof, columns | {3: again[3]})
 
 
 def changed(proof, number, at, by, dtype):

@@ -119,7 +119,7 @@ def test_reopened_and_under_another_name(world, tmp_path, paillier):
         user = again.user("ulla")
         assert user.id == world.user.id
         assert len(user.search(vectors(1)[0], k=3).hits) == 3
-        assert again.status()["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "paillier"}
+        assert again.status()["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "paillier", "sharing": "masked"}
         assert again.status()["servers_agree"] and not again.verify()["problems"]
 
 

@@ -19,7 +19,7 @@ from mipp.errors import AccessDeniedError, DeploymentError, NonceReuseError, Not
 from mipp.rpc import messages as m
 from mipp.rpc.wire import decode, unpack_frames
 from mipp.store.catalog import NAME
-from tests.conftest import ALL_RANKINGS, DIM, vectors
+from tests.conftest import ALL_RANKINGS, DIM, finite_sharing, vectors
 from tests.store.killing import run_in_child
 
 QUERY = vectors(1, 99)[0]
@@ -246,7 +246,8 @@ def check_works(deployment):
 @pytest.fixture(scope="module")
 def today(tmp_path_factory):
     folder = tmp_path_factory.mktemp("migration") / "today"
-    make(folder)
+    with finite_sharing():  # the only form then
+        make(folder)
     return folder
 
 
