@@ -10,6 +10,11 @@ import pytest
 
 import mipp
 from mipp import cpu
+from mipp.crypto import signing
+from mipp.crypto.certificates import make_tls
+from mipp.deployment.servers import ServerSecrets
+from mipp.rpc.addresses import Address, check_url
+from mipp.rpc.cards import ServerCard, signed_card
 
 DIM = 12
 # what most tests use; an owner grants "server" alone unless it names others
@@ -39,6 +44,18 @@ def encoding() -> mipp.Encoding:
 def deployment(tmp_path, encoding):
     with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
         yield made
+
+
+def server_card(role: str = "cloud", name: str = "north", url: str = "") -> ServerCard:
+    """A card of a server with new keys."""
+    secrets, url = ServerSecrets.new(), url or f"https://{name}.example:7443"
+    public, tls = secrets.public(), make_tls(name, check_url(url)[1])
+    key = signing.private_key(secrets.sign)
+    return signed_card(role, Address(name, url, tls.certificate), public.box, public.pair, key)
+
+
+def three_cards() -> list[ServerCard]:
+    return [server_card(), server_card(name="south"), server_card("key-centre", "mid")]
 
 
 class World:
