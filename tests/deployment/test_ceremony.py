@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -197,6 +198,13 @@ def test_join(folders, description):
         server = server_class(description.params, number)(description, number, folder, *ServerSecrets.load(folder))
         assert server.store.summary(b"").owners == []
         server.close()
+
+
+def test_two_processes_join_at_once(folders, description):
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda _: join_server(folders[0], description), range(8))) == [1] * 8
+    with pytest.raises(DeploymentError, match="cannot read"):
+        join_server(folders[0] / "gone", description)
 
 
 def test_a_second_description_is_refused(folders, description):
