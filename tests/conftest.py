@@ -12,6 +12,11 @@ import pytest
 
 import mipp
 from mipp import cpu
+from mipp.crypto import signing
+from mipp.crypto.certificates import make_tls
+from mipp.deployment.servers import ServerSecrets
+from mipp.rpc.addresses import Address, check_url
+from mipp.rpc.cards import ServerCard, signed_card
 from mipp.schemes.shares import SharesScheme
 from tests.network import Network
 
@@ -47,6 +52,13 @@ def encoding() -> mipp.Encoding:
     return mipp.Encoding("cosine", DIM)
 
 
+@pytest.fixture
+def embedded(tmp_path, encoding):
+    """An embedded deployment, for what is about that kind alone."""
+    with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
+        yield made
+
+
 @pytest.fixture(params=["embedded", "network"])
 def deployment(request, tmp_path, encoding):
     """Both kinds of deployment: no behaviour of roles is of one kind alone."""
@@ -60,6 +72,18 @@ def deployment(request, tmp_path, encoding):
             yield made
     finally:
         network.stop()
+
+
+def server_card(role: str = "cloud", name: str = "north", url: str = "") -> ServerCard:
+    """A card of a server with new keys."""
+    secrets, url = ServerSecrets.new(), url or f"https://{name}.example:7443"
+    public, tls = secrets.public(), make_tls(name, check_url(url)[1])
+    key = signing.private_key(secrets.sign)
+    return signed_card(role, Address(name, url, tls.certificate), public.box, public.pair, key)
+
+
+def three_cards() -> list[ServerCard]:
+    return [server_card(), server_card(name="south"), server_card("key-centre", "mid")]
 
 
 class World:

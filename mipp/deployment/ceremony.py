@@ -8,6 +8,7 @@ fingerprint.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,25 @@ def join_server(folder: Path, description: DeploymentConfig) -> int:
     KeyFileError
         The server's key files are damaged.
     """
+    with _alone(folder):
+        return _join(folder, description)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time joins with a folder; DeploymentError if there is none."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DeploymentError(f"cannot read {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _join(folder: Path, description: DeploymentConfig) -> int:
     card, secrets = read_card(folder), ServerSecrets.load(folder)
     index = _own_number(card, description)
     if secrets.public() != _keys(card):

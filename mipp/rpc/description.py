@@ -178,6 +178,8 @@ class DeploymentConfig:
         if type(found) is not int or found not in ((FORMAT, ADDRESSED_FORMAT) if version is None else (version,)):
             raise DeploymentError("the deployment is of another format version")
         extra = _addressed(data) if found == ADDRESSED_FORMAT else {}
+        if not extra and set(data) & {"addresses", "registrar", "description_version"}:
+            raise DeploymentError("the description of the deployment is corrupt: its format has no addresses")
         try:
             config = cls(
                 bytes.fromhex(data["id"]),

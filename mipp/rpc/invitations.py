@@ -23,8 +23,8 @@ __all__ = ["KINDS", "Invitation", "check_invitation", "invite"]
 KINDS = ("owner", "user")
 _LABEL = b"mipp v1 invitation"
 _PREFIX = "mipp-invitation-"
-#: version, deployment, kind, id, expiry, rows, bytes, requests a minute; then the name
-_HEAD = struct.Struct(">B16sB16sQQQQ")
+#: version, deployment, kind, id, expiry, rows, bytes, requests a minute, length of the name; then the name
+_HEAD = struct.Struct(">B16sB16sQQQQB")
 _VERSION, _SIGNATURE = 1, 64
 _MAX_BYTES = _HEAD.size + 200 + _SIGNATURE
 #: exclusive limit of rows, bytes and requests: SQLite holds signed 64-bit integers
@@ -92,7 +92,8 @@ class Invitation:
         """The bytes that the signature covers, without its label."""
         limits = (self.max_rows or 0, self.max_bytes or 0, self.requests or 0)
         kind = KINDS.index(self.kind) + 1
-        return _HEAD.pack(_VERSION, self.deployment, kind, self.id, self.expiry, *limits) + self.name.encode()
+        name = self.name.encode()
+        return _HEAD.pack(_VERSION, self.deployment, kind, self.id, self.expiry, *limits, len(name)) + name
 
     def to_bytes(self) -> bytes:
         return self._signed() + self.signature
@@ -103,10 +104,10 @@ class Invitation:
         wrong = MessageError("malformed invitation")
         if not _HEAD.size + _SIGNATURE < len(data) <= _MAX_BYTES:
             raise wrong
-        version, deployment, kind, identity, expiry, *limits = _HEAD.unpack_from(data)
+        version, deployment, kind, identity, expiry, *limits, length = _HEAD.unpack_from(data)
         if version != _VERSION:
             raise MessageError(f"an invitation of version {version}; this program knows version {_VERSION}")
-        if not 1 <= kind <= len(KINDS):
+        if not 1 <= kind <= len(KINDS) or len(data) != _HEAD.size + length + _SIGNATURE:
             raise wrong
         rows, size, requests = (limit or None for limit in limits)
         try:

@@ -47,8 +47,9 @@ class RequestRates:
         with self._lock:
             tokens, since, _ = self._buckets.get(party, (float(per_minute), now, per_minute))
             tokens = min(float(per_minute), tokens + (now - since) * per_minute / 60)
-            wait = 0 if tokens >= 1 else max(1, math.ceil((1 - tokens) * 60 / per_minute))
-            self._buckets[party] = (tokens if wait else tokens - 1), now, per_minute
+            missing = (1 - tokens) * 60 / per_minute - 1e-6  # rounding of sums is no reason to wait
+            wait = 0 if missing <= 0 else max(1, math.ceil(missing))
+            self._buckets[party] = tokens if wait else tokens - 1, now, per_minute
             if len(self._buckets) > self._limit:
                 self._drop_full(now)
         return wait

@@ -1,73 +1,168 @@
-"""Descriptions of deployments: the form of sharing that they say, and what files are bound to."""
+"""The description of a deployment: formats, addresses, fingerprint; anything else is refused with a typed error."""
 
 import dataclasses
-import hashlib
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mipp
+from mipp.deployment.ceremony import assemble
 from mipp.errors import DeploymentError
-from mipp.rpc.description import DeploymentConfig, ServerKeys
+from mipp.rpc.description import Address, DeploymentConfig, check_fingerprint
+from tests.conftest import DIM, three_cards
 
-ID = bytes(range(16))
-
-
-def described(params):
-    servers = {i: ServerKeys(*(bytes([i, j]) * 16 for j in range(3))) for i in range(1, params.n + 1)}
-    encoding = mipp.Encoding("cosine", 12, ring_bits=params.ring_bits)
-    return DeploymentConfig(ID, params, encoding, "", servers)
+CARDS = three_cards()
+CONFIG = assemble(CARDS, mipp.Encoding("cosine", DIM), window=(-10.0, 300.0))
+TEXT = CONFIG.to_json()
+DATA = json.loads(TEXT)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        mipp.Params(),
-        mipp.Params(ring_bits=64),
-        mipp.Params(4, 1),
-        mipp.Params(sharing="finite"),
-        mipp.Params(4, 1, sharing="finite"),
-        mipp.Params(5, 2),
-        mipp.Params(2, 1, 32, "paillier"),
-    ],
-    ids=str,
-)
-def test_a_description_reads_as_it_was_written(params):
-    config = described(params)
-    again = DeploymentConfig.from_json(config.to_json())
-    assert again.params == params and again.params_hash == config.params_hash
-    assert again.to_json() == config.to_json()
+def test_round_trip():
+    assert DeploymentConfig.from_json(TEXT) == CONFIG == DeploymentConfig.from_json(TEXT.encode())
+    assert DATA["version"] == 3 and (CONFIG.version, CONFIG.registrar) == (1, CARDS[0].sign)
+    assert {i: a.name for i, a in CONFIG.addresses.items()} == {1: "north", 2: "south", 3: "mid"}
+    assert [CONFIG.addresses[i].pin for i in (1, 2, 3)] == [card.pin for card in CARDS]
+    assert DeploymentConfig.from_json(json.dumps(DATA, sort_keys=True)).fingerprint == CONFIG.fingerprint
 
 
-def test_a_description_without_the_word_is_of_the_finite_form():
-    """As earlier versions wrote it; it is not changed when it is written again, so that they still read it."""
-    config = described(mipp.Params())
-    data = json.loads(config.to_json())
-    assert data["params"] == {"n": 3, "t": 1, "k": 32, "scheme": "shares", "sharing": "infinity"}
-    del data["params"]["sharing"]
-    old = DeploymentConfig.from_json(json.dumps(data))
-    assert old.params == mipp.Params(sharing="finite") and old.params_hash != config.params_hash
-    assert json.loads(old.to_json()) == data
+def test_embedded_descriptions_keep_their_format(embedded):
+    text = (embedded.folder / "deployment.json").read_text()
+    data = json.loads(text)
+    assert data["version"] == 2 and set(data) == {
+        "format", "version", "id", "params", "descriptor", "encoding", "servers"
+    }  # fmt: skip
+    config = DeploymentConfig.from_json(text)
+    assert (config.addresses, config.registrar, config.version) == ({}, b"", 1)
+    assert config.to_json() == text
 
 
-@pytest.mark.parametrize("word", ["masked", "", "Infinity", 3, ["finite"], {}])
-def test_an_unknown_form_is_refused(word):
-    data = json.loads(described(mipp.Params()).to_json())
-    data["params"]["sharing"] = word
-    with pytest.raises(DeploymentError):
+def test_nothing_of_format_3_is_lost():
+    for changed in ({"addresses": {}}, {"registrar": b""}, {"version": 7}, {"addresses": {}, "registrar": b""}):
+        config = dataclasses.replace(CONFIG, **changed)
+        assert DeploymentConfig.from_json(config.to_json()) == config
+
+
+def test_fingerprint_covers_everything():
+    base = CONFIG.fingerprint
+    assert [len(group) for group in base.split("-")] == [4] * 8
+    others = [
+        dataclasses.replace(CONFIG, id=b"j" * 16),
+        dataclasses.replace(CONFIG, version=2),
+        dataclasses.replace(CONFIG, registrar=b"r" * 32),
+        dataclasses.replace(CONFIG, descriptor_version=5, descriptor="csd64"),
+        dataclasses.replace(CONFIG, window=None),
+        dataclasses.replace(CONFIG, rankings=("user",)),
+        dataclasses.replace(CONFIG, encoding=mipp.Encoding("cosine", DIM, bits=7)),
+        dataclasses.replace(CONFIG, servers=CONFIG.servers | {1: CONFIG.servers[2]}),
+        *(
+            dataclasses.replace(CONFIG, addresses=CONFIG.addresses | {1: Address(*values)})
+            for values in (
+                ("nord", CONFIG.addresses[1].url, CONFIG.addresses[1].certificate),
+                ("north", "https://north.example:7444", CONFIG.addresses[1].certificate),
+                ("north", CONFIG.addresses[1].url, CONFIG.addresses[2].certificate),
+            )
+        ),
+    ]
+    assert len({base, *(other.fingerprint for other in others)}) == 1 + len(others)
+
+
+def test_typed_fingerprints():
+    right = CONFIG.fingerprint
+    for typed in (right, right.lower(), right.replace("-", ""), right.replace("-", " "), f" {right}\n",
+                  right.replace("0", "o").replace("1", "l")):  # fmt: skip
+        check_fingerprint(CONFIG, typed)
+    changed = ("0" if right[0] != "0" else "2") + right[1:]
+    with pytest.raises(DeploymentError, match="another fingerprint"):
+        check_fingerprint(CONFIG, changed)
+    for short in ("", right[:-1], right[:19], right + "0", "U" + right[1:], right * 10, "\u0660" + right[1:]):
+        with pytest.raises(DeploymentError, match="32 letters"):
+            check_fingerprint(CONFIG, short)
+
+
+def twice(*changed):
+    """The description with values of server 1 at server 2."""
+    data = json.loads(TEXT)
+    for part, name in changed:
+        data[part]["2"][name] = data[part]["1"][name]
+    return data
+
+
+@pytest.mark.parametrize("data, said", [
+    (twice(("addresses", "name")), "same name"), (twice(("addresses", "url")), "same URL"),
+    (twice(("addresses", "certificate")), "same TLS key"), (twice(("servers", "sign")), "same key"),
+    (twice(("servers", "box")), "same key"), (twice(("servers", "pair")), "same key"),
+])  # fmt: skip
+def test_servers_differ(data, said):
+    with pytest.raises(DeploymentError, match=said):
         DeploymentConfig.from_json(json.dumps(data))
 
 
-def test_files_are_bound_to_the_form_and_the_sizes_of_rows():
-    """Old files keep their hash; those of the form ``infinity`` keep it when a cloud joins."""
-    encoding = described(mipp.Params()).encoding.hash
+def test_names_differ_in_more_than_case():
+    data = json.loads(TEXT)
+    data["addresses"]["2"]["name"] = "NORTH"
+    with pytest.raises(DeploymentError, match="same name"):
+        DeploymentConfig.from_json(json.dumps(data))
 
-    def digest(text, *sizes):
-        return hashlib.sha256(text + ID + bytes(sizes) + encoding).digest()
 
-    assert described(mipp.Params(sharing="finite")).params_hash == digest(b"mipp v1 params", 3, 1, 32)
-    assert described(mipp.Params(2, 1, 32, "paillier")).params_hash == digest(b"mipp v1 params", 2, 1, 32)
-    assert described(mipp.Params()).params_hash == digest(b"mipp v1 params infinity", 2, 1, 32)
-    assert described(mipp.Params(4, 1)).params_hash == described(mipp.Params()).params_hash
-    other = dataclasses.replace(described(mipp.Params()), id=bytes(16))
-    assert other.params_hash != described(mipp.Params()).params_hash
+def bad():
+    """Descriptions that were never written so."""
+    for name in DATA:
+        if name != "window":  # the one that may be left out
+            yield {k: v for k, v in DATA.items() if k != name}
+        for value in (None, "x", [], -1, True, 10**30):
+            yield DATA | {name: value}
+    yield DATA | {"more": 1}
+    for part in ("servers", "addresses"):
+        for number in ("4", "0", "x", "\u0661", "01"):
+            yield DATA | {part: DATA[part] | {number: DATA[part]["1"]}}
+        yield DATA | {part: {i: DATA[part][i] for i in ("1", "2")}}
+        for name in DATA[part]["1"]:
+            for value in (None, 7, "", DATA[part]["1"][name] + " ", "\x1b[2J", []):
+                yield DATA | {part: DATA[part] | {"1": DATA[part]["1"] | {name: value}}}
+        yield DATA | {part: DATA[part] | {"1": DATA[part]["1"] | {"more": "x"}}}
+    yield DATA | {"registrar": DATA["registrar"].upper()}
+    yield DATA | {"registrar": "ab"}
+    yield DATA | {"id": DATA["id"].upper()}
+
+
+def test_other_descriptions():
+    count = 0
+    for data in bad():
+        try:
+            with pytest.raises(DeploymentError) as error:
+                DeploymentConfig.from_json(json.dumps(data))
+        except BaseException:
+            print({k: v for k, v in data.items() if DATA.get(k) != v}, set(DATA) - set(data))
+            raise
+        assert str(error.value).isprintable()
+        count += 1
+    assert count > 100
+
+
+@pytest.mark.parametrize("text", [
+    "", "{}", "[" * 200_000, TEXT.replace('"id"', '"id": "00", "id"'), TEXT.replace('"version": 3', '"version": 4'),
+    TEXT.replace('"version": 3', '"version": 2'), TEXT.replace("300.0", "NaN"), TEXT.replace("300.0", "1e999"), b"\xff",
+], ids=range(9))  # fmt: skip
+def test_other_text(text):
+    with pytest.raises(DeploymentError):
+        DeploymentConfig.from_json(text)
+
+
+def test_size_is_bounded(monkeypatch):
+    monkeypatch.setattr("mipp.rpc.description.MAX_DESCRIPTION_BYTES", 100)
+    with pytest.raises(DeploymentError, match="more than 100 bytes"):
+        DeploymentConfig.from_json(TEXT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1 << 16), st.integers(1, 255))
+def test_one_changed_byte(at, mask):
+    raw = bytearray(TEXT.encode())
+    raw[at % len(raw)] ^= mask
+    try:
+        other = DeploymentConfig.from_json(bytes(raw))
+    except DeploymentError:
+        return
+    assert other == CONFIG or other.fingerprint != CONFIG.fingerprint
