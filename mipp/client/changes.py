@@ -74,20 +74,18 @@ class ChangeMaker:
             self._commit(kind, op, content, contents, shares, head)
 
     def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[list[bytes], list[bytes], list[m.Head]]:
-        """Send every server its part, one after the other; a change that one refuses is aborted at all."""
-        contents, shares, heads, asked = [], [], [], []
+        """Send every server its part; a change that one refuses is aborted at all."""
+        contents, shares, requests = [], [], {}
+        for server, msg in sorted(msgs.items()):
+            requests[server], hashes, whole = self._owner.signed(msg, server)
+            contents.append(whole)
+            shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
         try:
-            for server in sorted(msgs):
-                msg = msgs[server]
-                frames, hashes, whole = self._owner.signed(msg, server)
-                asked.append(server)
-                heads.append(self._owner.send({server: frames}, {server: type(msg)})[server])
-                contents.append(whole)
-                shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
+            heads = self._owner.send(requests, {server: type(msg) for server, msg in msgs.items()})
         except BaseException:
-            self._abort(op, asked)
+            self._abort(op, sorted(msgs))
             raise
-        return contents, shares, heads
+        return contents, shares, [heads[server] for server in sorted(msgs)]
 
     def _certified(self, op: bytes) -> list[m.Head]:
         """Have the servers test the rows of a prepared change; heads of the chain if they did not answer at once.
