@@ -17,6 +17,7 @@ from ..rpc.local_socket import OperatorSocket
 from ..rpc.tls import mesh_context, server_context
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
+from ..server.metrics import Metrics
 from ..server.peer_channel import PeerChannel
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
@@ -105,7 +106,10 @@ class ServerProcess:
             self._tables: dict[str, KeyCentreRendezvous | CloudRendezvous] = {}
             if config.params.n == 3:
                 self._meet(config.params.key_centres[-1])
-            self.site = ServerSite(self.server, Uploads(folder), config.to_json().encode(), self.reasons)
+            self.server.metrics = Metrics(self._gauges)
+            self.site = ServerSite(
+                self.server, Uploads(folder), config.to_json().encode(), self.reasons, self.server.metrics.page
+            )
             context = server_context(*pem, [a.certificate for a in others.values()])
             try:
                 self.http = HttpServer(
@@ -176,6 +180,23 @@ class ServerProcess:
         self.server.close()
         self._session.close()
         return ended
+
+    def _gauges(self) -> dict[str, tuple[str, dict[str, float]]]:
+        sent = {str(i): float(size) for i, size in self.mesh.sent_bytes.items()}
+        there = {str(i): float(self.mesh.there(i)) for i in self.mesh.sent_bytes}
+        admissions = [a for a in (self.server.admission, self.server.certifying) if a is not None]
+        return {
+            "mipp_ready": ("Whether this server serves.", {"": float(self.server.ready)}),
+            "mipp_votes": ("Whether it takes part in changes.", {"": float(self.server.voting)}),
+            "mipp_peer_there": ("Whether another server is connected, both ways.", there),
+            "mipp_peer_sent_bytes": ("Bytes sent to another server since the start, TLS not counted.", sent),
+            "mipp_connections": ("Open connections, of clients and servers.", {"": float(self.http.connections)}),
+            "mipp_open_changes": ("Changes that are not decided.", {"": float(len(self._since))}),
+            "mipp_open_rankings": (
+                "Rankings and tests of rows that are parked, running or not collected.",
+                {"": float(sum(a.open for a in admissions))},
+            ),
+        }
 
     # --- the operator -------------------------------------------------------------------------------------------
 

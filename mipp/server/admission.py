@@ -99,6 +99,11 @@ class Admission:
         self._keeper: threading.Thread | None = None
         self._closed = threading.Event()
 
+    @property
+    def open(self) -> int:
+        """How many are parked, running or uncollected."""
+        return len(self._open)
+
     def close(self) -> None:
         """Refuse what is parked, at all three servers, and wait for what runs in worker threads."""
         self._closed.set()

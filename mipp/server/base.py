@@ -13,9 +13,10 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .. import schemes
 from ..backends import Backend, CpuBackend, Rows
 from ..crypto import box, schedule, signing
 from ..errors import AccessDeniedError, AuthenticationError, BusyError, IntegrityError, MessageError, ParameterError
+from ..mpc.session import Counters
 from ..rpc import messages as m
 from ..rpc.associated_data import owner_seal_info
 from ..rpc.description import DeploymentConfig
@@ -36,10 +38,20 @@ from .commits import parse_commit
 from .plan import Plan
 from .rates import RequestRates
 
-__all__ = ["Handlers", "Request", "ServerBase", "log"]
+__all__ = ["Handlers", "Observer", "Request", "ServerBase", "log"]
 
 M = TypeVar("M")
 log = logging.getLogger("mipp.server")
+
+
+class Observer(Protocol):
+    """Counts what a server does; see :class:`~mipp.server.metrics.Metrics`."""
+
+    def request(self, kind: str) -> AbstractContextManager[None]:
+        """Count a request while it is answered."""
+
+    def ranking(self, counters: Counters, seconds: float, outcome: str) -> None:
+        """Count a ranking that has ended."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,6 +144,8 @@ class ServerBase(ABC):
         self.voting = True
         #: ``new``, ``restored`` or ``whole``, as :class:`~mipp.rpc.peer_messages.PeerState` says
         self.phase = "whole"
+        #: counts for its operator; None where nobody asks
+        self.metrics: Observer | None = None
         #: has the servers settle what is open now; None where something else does
         self.settle: Callable[[], None] | None = None
         self._secrets: dict[bytes, bytes] = {}

@@ -157,8 +157,9 @@ class Queries:
             shares = server.scheme.answer(header, asked.hash, plan, stored, asked.query.query_share, rows)
             return shares, all(g.scores for g in grants), public, self._relations(asked.query)
 
+        ended = server.metrics.ranking if server.metrics is not None else None
         try:
-            return rank(server.index, server.pair_keys, link, header, prepare, asked.query.theta, server.threads)
+            return rank(server.index, server.pair_keys, link, header, prepare, asked.query.theta, server.threads, ended)
         except OutOfRangeError:
             count = server.store.note_out_of_range(header.user)
             log.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..errors import AccessDeniedError, ParameterError
 from ..mpc.comparison import threshold
 from ..mpc.facts import public_facts
 from ..mpc.link import Link
-from ..mpc.session import Party, Public
+from ..mpc.session import Counters, Party, Public
 from ..mpc.topk import top_k
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
@@ -54,6 +55,7 @@ def rank(
     prepare: Callable[[], Prepared],
     theta: np.ndarray,
     threads: int | None,
+    ended: Callable[[Counters, float, str], None] | None = None,
 ) -> m.Ranked:
     """Run one server's side; a refusal before the first round is told to the peers, so that nobody waits.
 
@@ -65,8 +67,20 @@ def rank(
         to the user, what :func:`check_ranking` returned, and its shares of what is zero for a query in range
     theta : (B,) words, share of the thresholds
     threads : native threads
+    ended : called at the end with what was sent, the seconds it took, and ``ok`` or the type of the error
     """
-    party = Party(index, pair_keys, link, timeout=TIMEOUT, threads=threads)
+    party, began, outcome = Party(index, pair_keys, link, timeout=TIMEOUT, threads=threads), time.perf_counter(), "ok"
+    try:
+        return _rank(party, header, prepare, theta)
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        if ended is not None:
+            ended(party.counters, time.perf_counter() - began, outcome)
+
+
+def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], theta: np.ndarray) -> m.Ranked:
     try:
         shares, scores, public, zero = prepare()
     except BaseException as error:

@@ -7,6 +7,7 @@ comes in at :meth:`Server.operate`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -169,7 +170,8 @@ class Server(ServerBase):
         kind = type(request.content)
         if not self.voting and kind in _VOTES:
             raise BusyError("this server waits for all other servers before it takes part in changes; try again later")
-        with self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
+        counted = self.metrics.request(kind.__name__) if self.metrics is not None else contextlib.nullcontext()
+        with counted, self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
             return self._handlers[kind](request)
 
     def _addressed(self, msg: m.Signed, kind: type, *, by_peer: bool, whole: bytes) -> signing.Statement:
