@@ -14,7 +14,8 @@ from ..client.client import Client
 from ..client.owner import ImageOwner
 from ..client.user import User
 from ..crypto import signing
-from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError
+from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError
+from ..io.durable import replace_file
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
@@ -124,8 +125,20 @@ class ConnectedDeployment(Parties):
     def _require_free(self, kind: str, name: str) -> None:
         """Nothing: strangers learn no names. The servers refuse a registration whose name is taken."""
 
-    def _register(self, owner: ImageOwner) -> None:
-        owner.register()
+    def _register(self, party: ImageOwner | User, path: Path) -> None:
+        mark = path.with_suffix(".registered")  # so that later openings need no server
+        try:
+            if mark.read_text() == party.id.hex():
+                return
+        except OSError:
+            pass
+        try:
+            party.register()
+        except AccessDeniedError as error:
+            if "forgotten" in str(error):
+                raise NotFoundError(f"owner {party.name} was forgotten; create one with another name") from None
+            raise
+        replace_file(mark, party.id.hex().encode())
 
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
         try:

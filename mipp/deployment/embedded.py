@@ -346,12 +346,14 @@ class Deployment(Parties):
             if name.casefold() in {n.casefold() for n in taken}:
                 raise ParameterError(f"the name {name!r} is taken; choose another")
 
-    def _register(self, owner: ImageOwner) -> None:
-        known = [request(self.operators, i, pm.StatusRequest(owner.id)) for i in self.servers]
-        if any(True in status.forgotten for status in known):
-            raise NotFoundError(f"owner {owner.name} was forgotten; create one with another name")
-        if not all(status.owners for status in known):
-            owner.register()
+    def _register(self, party: ImageOwner | User, path: Path) -> None:
+        if isinstance(party, ImageOwner):
+            known = [request(self.operators, i, pm.StatusRequest(party.id)) for i in self.servers]
+            if any(True in status.forgotten for status in known):
+                raise NotFoundError(f"owner {party.name} was forgotten; create one with another name")
+            if all(status.owners for status in known):
+                return
+        party.register()
 
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
         for server in self.servers:

@@ -67,8 +67,8 @@ class Parties(ABC):
         """ParameterError if the servers are known to have another party of this name."""
 
     @abstractmethod
-    def _register(self, owner: ImageOwner) -> None:
-        """Register an owner, if it is not; NotFoundError if it was forgotten."""
+    def _register(self, party: ImageOwner | User, path: Path) -> None:
+        """Register the party of a key file, if it is not; NotFoundError if it was forgotten."""
 
     @abstractmethod
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
@@ -180,7 +180,7 @@ class Parties(ABC):
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, owner.id)
         with _removed_if_refused(path) if new else contextlib.nullcontext():
-            self._register(owner)
+            self._register(owner, path)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
         with owner.turn:  # not while another process is between its entry and its upload
             journal.settle({b.id: b.live for b in owner.batches()})
@@ -291,7 +291,7 @@ class Parties(ABC):
         _require_id(path, public, user.id)
         user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
         with _removed_if_refused(path) if new else contextlib.nullcontext():
-            user.register()
+            self._register(user, path)
         user.recover = self._settler(user)
         return user
 
