@@ -1,0 +1,1 @@
+"""Deployments over a network against embedded ones, and at a distance."""
