@@ -15,6 +15,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
 from ..rpc.local_socket import OperatorSocket
 from ..rpc.tls import mesh_context, server_context
+from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
 from ..server.metrics import Metrics
@@ -121,6 +122,7 @@ class ServerProcess:
             self._operator = OperatorSocket(folder, self._operated)
             opened.pop_all()
         self._wake, self._stopped = threading.Event(), threading.Event()
+        self._turns = contextlib.ExitStack()
         self._settling = threading.Lock()
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
@@ -136,6 +138,7 @@ class ServerProcess:
 
     def start(self) -> None:
         """Begin to serve."""
+        self._turns.enter_context(short_turns())
         self.http.start()
         self.mesh.start()
         self._keeper.start()
@@ -179,6 +182,7 @@ class ServerProcess:
         self.mesh.close()
         self.server.close()
         self._session.close()
+        self._turns.close()
         return ended
 
     def _gauges(self) -> dict[str, tuple[str, dict[str, float]]]:
