@@ -22,6 +22,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "facts", {}),
         }
         if record.exc_info and record.exc_info[0] is not None:
             data["error"] = record.exc_info[0].__name__

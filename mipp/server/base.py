@@ -47,8 +47,8 @@ log = logging.getLogger("mipp.server")
 class Observer(Protocol):
     """Counts what a server does; see :class:`~mipp.server.metrics.Metrics`."""
 
-    def request(self, kind: str) -> AbstractContextManager[None]:
-        """Count a request while it is answered."""
+    def request(self, kind: str, random: bytes, party: bytes) -> AbstractContextManager[None]:
+        """Count and log a request while it is answered."""
 
     def ranking(self, counters: Counters, seconds: float, outcome: str) -> None:
         """Count a ranking that has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from ..mpc.session import Counters
 
 __all__ = ["Metrics"]
 
+_log = logging.getLogger("mipp.requests")
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -66,13 +68,17 @@ class Metrics:
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def request(self, kind: str) -> Iterator[None]:
-        """Count a request while it is answered.
+    def request(self, kind: str, random: bytes, party: bytes) -> Iterator[None]:
+        """Count a request while it is answered, and log it when it was.
 
         Parameters
         ----------
         kind : str
             Kind of the message.
+        random : bytes
+            The random bytes of its envelope, which name it in the log.
+        party : bytes
+            Id of who signed it.
         """
         began, outcome = time.perf_counter(), "ok"
         try:
@@ -81,8 +87,11 @@ class Metrics:
             outcome = type(error).__name__ if isinstance(error, MippError) else "unexpected"
             raise
         finally:
+            took = time.perf_counter() - began
             self._requests.labels(kind, outcome).inc()
-            self._seconds.labels(kind).observe(time.perf_counter() - began)
+            self._seconds.labels(kind).observe(took)
+            facts = {"request": random[:8].hex(), "kind": kind, "party": party.hex(), "outcome": outcome}
+            _log.info("request", extra={"facts": facts | {"ms": round(1e3 * took, 3)}})
 
     def ranking(self, counters: Counters, seconds: float, outcome: str) -> None:
         """Count a ranking that has ended.

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,9 @@ class Server(ServerBase):
         kind = type(request.content)
         if not self.voting and kind in _VOTES:
             raise BusyError("this server waits for all other servers before it takes part in changes; try again later")
-        counted = self.metrics.request(kind.__name__) if self.metrics is not None else contextlib.nullcontext()
+        counted: AbstractContextManager[None] = contextlib.nullcontext()
+        if self.metrics is not None:
+            counted = self.metrics.request(kind.__name__, request.envelope.random, request.signer)
         with counted, self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
             return self._handlers[kind](request)
 
