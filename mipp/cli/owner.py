@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..client.given import expiry_seconds
+from ..client.given import expiry_seconds, user_id
 from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
 from ..deployment import ConnectedDeployment, Deployment
@@ -206,7 +206,8 @@ def grant_command(
     """Let USER search and fetch this owner's images. Replaces an earlier grant, with its quota and limits."""
     until = expiry_seconds(expiry)
     with opened(folder) as deployment:
-        owner, granted = load_owner(deployment, name), deployment.user_id(user)
+        owner = load_owner(deployment, name)
+        granted = user_id(user, owner.find_user)
         owner.grant(granted, rankings=rankings or None, expiry=until, **limits)
         grant = next(g for g in owner.grants() if g.user == granted)
     ends = f" until {time_text(until)}" if until else ""
@@ -229,7 +230,7 @@ def grant_command(
 def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
     """Take USER's grant back, from its next query on."""
     with opened(folder) as deployment:
-        load_owner(deployment, name).revoke(deployment.user_id(user))
+        load_owner(deployment, name).revoke(user)
     show(
         {"owner": name, "user": user, "granted": False},
         as_json,

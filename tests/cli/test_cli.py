@@ -152,7 +152,7 @@ def test_errors_inside_a_deployment(mipp_command, pictures):
         (["owner", "create", "o"], "exists"),
         (["owner", "create", "../o"], "name"),
         (["owner", "add", "p", pictures[0]], "unknown owner"),
-        (["owner", "grant", "o", "u"], "unknown user"),
+        (["owner", "grant", "o", "u"], "no user called"),
         (["owner", "delete", "o", "zz"], "image id"),
         (["search", "u", pictures[0]], "unknown user"),
         (["owner", "add", "o", "--vectors", __file__], "features of images"),
