@@ -230,7 +230,7 @@ def _show_connected(folder: Path, as_json: bool) -> None:
         f"deployment {data['deployment']}: {data['descriptor'] or 'vectors'}, {p.scheme} scheme",
         *(
             f"server {i} {s['name']} at {s['url']}: "
-            + ("ready" if s["ready"] else "NOT READY: " + "; ".join(s["reasons"]))
+            + ("ready" + ("" if s["takes_changes"] else ", takes no changes yet") if s["ready"] else "NOT READY: " + "; ".join(s["reasons"]))
             for i, s in states.items()
         ),
         *(f"owner {name}: key file here" for name in deployment.owners()),

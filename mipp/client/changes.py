@@ -81,7 +81,8 @@ class ChangeMaker:
             contents.append(whole)
             shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
         try:
-            heads = self._owner.send(requests, {server: type(msg) for server, msg in msgs.items()})
+            kinds = {server: type(msg) for server, msg in msgs.items()}
+            heads = retry_busy(lambda: self._owner.send(requests, kinds))  # sent again it changes nothing more
         except BaseException:
             self._abort(op, sorted(msgs))
             raise

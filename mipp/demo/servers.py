@@ -108,7 +108,7 @@ class LocalServers:
             return process.wait()
 
     def wait_ready(self, seconds: float = START) -> None:
-        """Wait until all servers serve.
+        """Wait until all servers serve, and take part in changes.
 
         Raises
         ------
@@ -119,13 +119,13 @@ class LocalServers:
         with ConnectedDeployment.open(self.folder / "client") as client:
             while True:
                 states = client.server_states()
-                if all(state["ready"] for state in states.values()):
+                if all(state["ready"] and state["takes_changes"] for state in states.values()):
                     return
                 for server, process in self.processes.items():
                     if process.poll() is not None:
                         raise DeploymentError(f"server {self.names[server]} ended: {self._last_line(server)}")
                 if time.monotonic() > until:
-                    why = next(s["reasons"] for s in states.values() if not s["ready"])
+                    why = [reason for state in states.values() for reason in state["reasons"]]
                     raise DeploymentError(f"the servers are not ready after {seconds:g} s: {'; '.join(why)}")
                 time.sleep(0.05)
 

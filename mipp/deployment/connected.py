@@ -34,6 +34,8 @@ class ServerState(TypedDict):
     url: str
     #: whether it serves requests
     ready: bool
+    #: whether it takes part in changes: not before it heard all other servers since its start
+    takes_changes: bool
     #: why not, a sentence each
     reasons: list[str]
 
@@ -192,12 +194,13 @@ class ConnectedDeployment(Parties):
         try:
             _, body = self.channel.get(server, "/readyz")
             told = json.loads(body)
-            ready, reasons = bool(told["ready"]), [str(r)[:300] for r in told["reasons"]]
+            ready, votes = bool(told["ready"]), bool(told["takes_changes"])
+            reasons = [str(r)[:300] for r in told["reasons"]]
         except MippError as error:
-            ready, reasons = False, [str(error)]
+            ready, votes, reasons = False, False, [str(error)]
         except (ValueError, KeyError, TypeError):
-            ready, reasons = False, ["it sent no page on its state"]
-        return {"name": address.name, "url": address.url, "ready": ready, "reasons": reasons}
+            ready, votes, reasons = False, False, ["it sent no page on its state"]
+        return {"name": address.name, "url": address.url, "ready": ready, "takes_changes": votes, "reasons": reasons}
 
 
 def is_connected(folder: str | os.PathLike[str]) -> bool:

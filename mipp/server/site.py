@@ -146,7 +146,8 @@ class ServerSite:
             return Reply(200, [b"ok\n"], "text/plain")
         if path == "/readyz":
             reasons = self._reasons() + (["it stops soon"] if self.draining else [])
-            text = json.dumps({"ready": not reasons, "reasons": reasons}).encode() + b"\n"
+            state = {"ready": not reasons, "takes_changes": self._server.voting, "reasons": reasons}
+            text = json.dumps(state).encode() + b"\n"
             return Reply(503 if reasons else 200, [text], "application/json")
         if path == "/metrics":
             return Reply(200, [self._metrics()], "text/plain; version=0.0.4")
