@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import __version__, cpu
 from ..deployment import Deployment, is_connected
+from ..deployment.connected import ServerState
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
 from .ceremony import connect_command, deployment_group, invite_command, registrar_group
@@ -216,6 +217,12 @@ def status_command(folder: Path, as_json: bool) -> None:
     )
 
 
+def _said(state: ServerState) -> str:
+    if not state["ready"]:
+        return f"NOT READY: {'; '.join(state['reasons'])}"
+    return "ready" if state["takes_changes"] else "ready, takes no changes yet"
+
+
 def _show_connected(folder: Path, as_json: bool) -> None:
     with Deployment.connect(folder) as deployment:
         states = deployment.server_states()
@@ -229,8 +236,7 @@ def _show_connected(folder: Path, as_json: bool) -> None:
     show(data, as_json, lambda: [
         f"deployment {data['deployment']}: {data['descriptor'] or 'vectors'}, {p.scheme} scheme",
         *(
-            f"server {i} {s['name']} at {s['url']}: "
-            + ("ready" + ("" if s["takes_changes"] else ", takes no changes yet") if s["ready"] else "NOT READY: " + "; ".join(s["reasons"]))
+            f"server {i} {s['name']} at {s['url']}: {_said(s)}"
             for i, s in states.items()
         ),
         *(f"owner {name}: key file here" for name in deployment.owners()),
