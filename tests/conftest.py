@@ -10,7 +10,7 @@ import pytest
 
 import mipp
 from mipp import cpu
-from tests.network import Network
+from tests.network import Connected, Network
 
 DIM = 12
 # what most tests use; an owner grants "server" alone unless it names others
@@ -51,6 +51,49 @@ def deployment(request, tmp_path, encoding):
         network.stop()
 
 
+# What tests of roles do to a deployment beside using it, for both kinds.
+
+
+def over_network(deployment) -> bool:
+    return isinstance(deployment, Connected)
+
+
+def home(deployment, server: int) -> Path:
+    """Folder of a server, also while it is shut."""
+    if over_network(deployment):
+        return deployment.network.home(server)
+    return deployment.folder / "servers" / str(server)
+
+
+def again(deployment):
+    """The same folder opened once more, as another process does; over a network, another client of the same servers."""
+    if over_network(deployment):
+        return deployment.network.connect()
+    return mipp.Deployment.open(deployment.folder, threads=1)
+
+
+def shut(deployment) -> None:
+    """Close it, and end its servers."""
+    deployment.close()
+    if over_network(deployment):
+        deployment.network.stop()
+
+
+def reopened(deployment):
+    """Open what was shut; servers over a network start again."""
+    if over_network(deployment):
+        deployment.network.start().ready()
+    return again(deployment)
+
+
+@pytest.fixture
+def embedded(deployment):
+    """For a test about what only an embedded deployment has."""
+    if over_network(deployment):
+        pytest.skip("of embedded deployments only")
+    return deployment
+
+
 class World:
     """Two owners with 30 rows each (half with images), a user granted by both, the plaintext beside it."""
 
@@ -65,6 +108,16 @@ class World:
             ids = owner.add_vectors(x[:15], images) + owner.add_vectors(x[15:])
             self.plain |= dict(zip(ids, x, strict=True))
             owner.grant(self.user.id, rankings=ALL_RANKINGS if deployment.config.params.n == 3 else ("user",))
+
+    def home(self, server: int) -> Path:
+        return home(self.deployment, server)
+
+    def reopen(self) -> None:
+        """Everything ends and begins anew: servers, owners, user."""
+        shut(self.deployment)
+        self.deployment = reopened(self.deployment)
+        self.user = self.deployment.user("ulla")
+        self.owners = [self.deployment.owner(owner.name) for owner in self.owners]
 
     def expected(self, query: np.ndarray, k: int, user: mipp.User | None = None) -> list[tuple[tuple[bytes, int], int]]:
         """Hits by numpy on the quantised plaintext: (id, score), ties by smaller row number."""
@@ -86,8 +139,10 @@ class World:
 
 
 @pytest.fixture
-def world(deployment) -> World:
-    return World(deployment)
+def world(deployment):
+    made = World(deployment)
+    yield made
+    made.deployment.close()
 
 
 @pytest.fixture(params=["portable", "avx512"])

@@ -135,9 +135,13 @@ class HttpChannel:
         for connection in connections:
             connection.close()
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
-        if os.getpid() != self._process:  # connections are the parent's
+    def require_here(self) -> None:
+        """DeploymentError in a forked child: connections and locks are the parent's."""
+        if os.getpid() != self._process:
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
+
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+        self.require_here()
         with self._lock:
             self.rounds += 1
         if not requests:
