@@ -18,7 +18,7 @@ from mipp.deployment.servers import ServerSecrets
 from mipp.rpc.addresses import Address, check_url
 from mipp.rpc.cards import ServerCard, signed_card
 from mipp.schemes.shares import SharesScheme
-from tests.network import Network
+from tests.network import Connected, Network
 
 DIM = 12
 # what most tests use; an owner grants "server" alone unless it names others
@@ -52,13 +52,6 @@ def encoding() -> mipp.Encoding:
     return mipp.Encoding("cosine", DIM)
 
 
-@pytest.fixture
-def embedded(tmp_path, encoding):
-    """An embedded deployment, for what is about that kind alone."""
-    with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
-        yield made
-
-
 @pytest.fixture(params=["embedded", "network"])
 def deployment(request, tmp_path, encoding):
     """Both kinds of deployment: no behaviour of roles is of one kind alone."""
@@ -86,6 +79,49 @@ def three_cards() -> list[ServerCard]:
     return [server_card(), server_card(name="south"), server_card("key-centre", "mid")]
 
 
+# What tests of roles do to a deployment beside using it, for both kinds.
+
+
+def over_network(deployment) -> bool:
+    return isinstance(deployment, Connected)
+
+
+def home(deployment, server: int) -> Path:
+    """Folder of a server, also while it is shut."""
+    if over_network(deployment):
+        return deployment.network.home(server)
+    return deployment.folder / "servers" / str(server)
+
+
+def again(deployment):
+    """The same folder opened once more, as another process does; over a network, another client of the same servers."""
+    if over_network(deployment):
+        return deployment.network.connect()
+    return mipp.Deployment.open(deployment.folder, threads=1)
+
+
+def shut(deployment) -> None:
+    """Close it, and end its servers."""
+    deployment.close()
+    if over_network(deployment):
+        deployment.network.stop()
+
+
+def reopened(deployment):
+    """Open what was shut; servers over a network start again."""
+    if over_network(deployment):
+        deployment.network.start().ready()
+    return again(deployment)
+
+
+@pytest.fixture
+def embedded(deployment):
+    """For a test about what only an embedded deployment has."""
+    if over_network(deployment):
+        pytest.skip("of embedded deployments only")
+    return deployment
+
+
 class World:
     """Two owners with 30 rows each (half with images), a user granted by both, the plaintext beside it."""
 
@@ -100,6 +136,16 @@ class World:
             ids = owner.add_vectors(x[:15], images) + owner.add_vectors(x[15:])
             self.plain |= dict(zip(ids, x, strict=True))
             owner.grant(self.user.id, rankings=ALL_RANKINGS if deployment.config.params.n == 3 else ("user",))
+
+    def home(self, server: int) -> Path:
+        return home(self.deployment, server)
+
+    def reopen(self) -> None:
+        """Everything ends and begins anew: servers, owners, user."""
+        shut(self.deployment)
+        self.deployment = reopened(self.deployment)
+        self.user = self.deployment.user("ulla")
+        self.owners = [self.deployment.owner(owner.name) for owner in self.owners]
 
     def expected(self, query: np.ndarray, k: int, user: mipp.User | None = None) -> list[tuple[tuple[bytes, int], int]]:
         """Hits by numpy on the quantised plaintext: (id, score), ties by smaller row number."""
@@ -121,8 +167,10 @@ class World:
 
 
 @pytest.fixture
-def world(deployment) -> World:
-    return World(deployment)
+def world(deployment):
+    made = World(deployment)
+    yield made
+    made.deployment.close()
 
 
 @pytest.fixture(params=["portable", "avx512"])

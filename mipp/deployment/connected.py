@@ -125,7 +125,8 @@ class ConnectedDeployment(Parties):
     # --- parties ------------------------------------------------------------------------------------------------
 
     def _require_free(self, kind: str, name: str) -> None:
-        """Nothing: strangers learn no names. The servers refuse a registration whose name is taken."""
+        """No question to the servers: strangers learn no names. They refuse a registration whose name is taken."""
+        self.channel.require_here()  # before a key file is written
 
     def _register(self, party: ImageOwner | User, path: Path) -> None:
         mark = path.with_suffix(".registered")  # so that later openings need no server

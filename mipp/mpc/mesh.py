@@ -30,7 +30,7 @@ import numpy as np
 
 from ..crypto.schedule import random_bytes
 from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
-from ..rpc.tls import connect
+from ..rpc.tls import connect, end
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from .link import HEADER_BYTES, Frame, parse_header
 
@@ -226,8 +226,7 @@ class _Outgoing(threading.Thread):
         """End the connection that is open now."""
         sock = self._sock
         if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            end(sock)
 
     def run(self) -> None:
         pause = AGAIN
@@ -255,9 +254,9 @@ class _Outgoing(threading.Thread):
         sock.settimeout(SEND)
         mesh = self._mesh
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
-        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
-        with self._changed:
+        with self._changed:  # before the hello: once the peer has read it, it calls, and the reply must find a way
             self.up, self.problem = True, ""
+        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
         mesh._outgoing_up(self._index)
         return sock
 
@@ -368,8 +367,7 @@ class Mesh:
         with self._lock:
             incoming = list(self._in.values())
         for sock in incoming:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            end(sock)
         for peer in self._peers:
             self._fail(peer)
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -440,11 +438,13 @@ class Mesh:
         UnreachableError
             It is not there, was lost, or did not answer in time.
         """
-        if not self._there[peer]:  # its reply could not come
-            raise UnreachableError(f"{self._peers[peer].name} is not connected: {self.problem(peer)}")
         name, reply = random_bytes(16), queue.SimpleQueue[Any]()
-        with self._lock:
-            self._calls[name] = peer, reply
+        with self._lock:  # both at once: a peer that is lost from now on ends this call
+            there = self._there[peer]
+            if there:
+                self._calls[name] = peer, reply
+        if not there:  # its reply could not come
+            raise UnreachableError(f"{self._peers[peer].name} is not connected: {self.problem(peer)}")
         try:
             self._send(peer, _CALL, name, [pack_frames(frames)])
             got = reply.get(timeout=seconds)
@@ -496,8 +496,7 @@ class Mesh:
             restarted = self._boots.get(peer, hello[5]) != hello[5]
             self._boots[peer] = hello[5]
         if older is not None:
-            with contextlib.suppress(OSError):
-                older.shutdown(socket.SHUT_RDWR)
+            end(older)
             self._lost(peer)
         if restarted:  # the way to it, if it is open, leads to the process that ended
             self._out[peer].cut()

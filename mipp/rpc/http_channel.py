@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import queue
 import select
-import socket
 import ssl
 import threading
 import time
@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BusyError, DeploymentError, LimitError, MessageError, MippError, ProtocolError, UnreachableError
+from ..errors import (
+    BusyError,
+    ConflictError,
+    DeploymentError,
+    LimitError,
+    MessageError,
+    MippError,
+    NotFoundError,
+    ProtocolError,
+    UnreachableError,
+)
 from . import messages as m
 from .addresses import Address
 from .bodies import (
@@ -34,17 +44,21 @@ from .bodies import (
 from .channel import kind_of_request
 from .description import DeploymentConfig
 from .failures import error_from_wire
-from .tls import client_context, connect
+from .tls import client_context, connect, end
 from .wire import Frames, decode, frames_size
 
 __all__ = ["HttpChannel"]
 
 #: seconds to connect; to send a block; to wait for the first byte of a reply; for each further part of it
 CONNECT, SEND, WAIT, READ = 10.0, 60.0, 300.0, 30.0
+#: seconds for the reply to a request that the server did not want to the end
+REFUSAL = 2.0
 #: the whole of a reply takes at most this long, and one second more for every so many bytes
 REPLY, REPLY_RATE = 300.0, 64 << 10
 #: most bytes of a reply: one single image, or one batch that is given back to its owner, may be as long
 MAX_REPLY = 8 << 30
+#: seconds before a large request that broke goes on where it was: each time that nothing came through since the last
+RESUME = (0.2, 1.0, 5.0)
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
 _PER_SERVER = 16  # idle connections kept
@@ -70,6 +84,21 @@ class _Connection(http.client.HTTPConnection):
         with contextlib.suppress(OSError, ValueError):
             return not select.select([self.sock], [], [], 0)[0]
         return False
+
+
+class _Call:
+    """One call of :meth:`HttpChannel.gather`: its connections in use, by server, and whether it was given up."""
+
+    def __init__(self) -> None:
+        self.using: dict[int, _Connection] = {}
+        self.ended = threading.Event()
+
+    def end(self) -> None:
+        """Give it up: what it waits for fails, and nothing more is sent."""
+        self.ended.set()
+        for connection in list(self.using.values()):
+            if connection.sock is not None:
+                end(connection.sock)
 
 
 class HttpChannel:
@@ -106,34 +135,35 @@ class HttpChannel:
         for connection in connections:
             connection.close()
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
-        if os.getpid() != self._process:  # connections are the parent's
+    def require_here(self) -> None:
+        """DeploymentError in a forked child: connections and locks are the parent's."""
+        if os.getpid() != self._process:
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
+
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+        self.require_here()
         with self._lock:
             self.rounds += 1
         if not requests:
             return {}
         done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        using: dict[int, _Connection] = {}
+        call = _Call()
 
         def work(server: int, frames: Frames) -> None:
             try:
-                done.put((server, self._request(server, frames, using)))
+                done.put((server, self._request(server, frames, call)))
             except BaseException as error:
                 done.put((server, error))
 
-        for server, frames in requests.items():
-            threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
         replies: dict[int, Any] = {}
         try:
+            for server, frames in requests.items():
+                threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
             while len(replies) < len(requests):
                 server, reply = done.get()
                 replies[server] = reply
         except BaseException:  # Ctrl-C: nobody waits for the others any more
-            for connection in list(using.values()):
-                if connection.sock is not None:
-                    with contextlib.suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
+            call.end()
             raise
         failed = [r for r in replies.values() if isinstance(r, BaseException)]
         if failed:
@@ -159,11 +189,11 @@ class HttpChannel:
 
     # --- one request --------------------------------------------------------------------------------------------
 
-    def _request(self, server: int, frames: Frames, using: dict[int, _Connection]) -> Any:
+    def _request(self, server: int, frames: Frames, call: _Call) -> Any:
         if body_size([memoryview(f).nbytes for f in frames]) <= BODY_BYTES:
-            reply_frames = self._exchange(server, using, REQUEST_PATH, body_parts(frames))
+            reply_frames = self._exchange(server, call, REQUEST_PATH, body_parts(frames))
         else:
-            reply_frames = self._announced(server, using, frames)
+            reply_frames = self._announced(server, call, frames)
         reply: Any = decode(reply_frames)
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
@@ -172,57 +202,64 @@ class HttpChannel:
             raise error_from_wire(reply.name, reply.text)
         return reply
 
-    def _announced(self, server: int, using: dict[int, _Connection], frames: Frames) -> Frames:
-        """Announce a large request, send its data block by block, and have it answered."""
-        told: Any = decode(self._exchange(server, using, UPLOAD_PATH, [announce(frames)]))
-        if isinstance(told, m.Failure):
-            raise error_from_wire(told.name, told.text)
-        if not isinstance(told, m.UploadState):
-            raise MessageError(f"{self._name(server)} sent no reply, or one of another kind, to an announcement")
-        at = told.received
-        for block in _blocks([memoryview(p).cast("B") for p in body_parts(frames[1:])], at):
-            size = sum(p.nbytes for p in block)
-            path = f"{UPLOAD_PATH}/{told.token.hex()}/{at}"
-            got: Any = decode(self._exchange(server, using, path, list(block)))
-            if isinstance(got, m.Failure):
-                raise error_from_wire(got.name, got.text)
-            at += size
-        return self._exchange(server, using, f"{FINISH_PATH}/{told.token.hex()}", [])
+    def _announced(self, server: int, call: _Call, frames: Frames) -> Frames:
+        """Announce a large request, send its data block by block, and have it answered.
 
-    def _exchange(
-        self, server: int, using: dict[int, _Connection], path: str, parts: list[bytes | memoryview]
-    ) -> Frames:
+        If a block breaks, the same announcement tells where to go on.
+        """
+        told, best, tries = announce(frames), -1, 0
+        parts = [memoryview(p).cast("B") for p in body_parts(frames[1:])]
+        while True:
+            try:
+                state = self._upload_state(server, call, UPLOAD_PATH, [told])
+                at, best = state.received, max(best, 0)
+                for block in _blocks(parts, at):
+                    path = f"{UPLOAD_PATH}/{state.token.hex()}/{at}"
+                    self._upload_state(server, call, path, list(block))
+                    at += sum(p.nbytes for p in block)
+                    if at > best:
+                        best, tries = at, 0
+                break
+            except (UnreachableError, NotFoundError, ConflictError):
+                if best < 0 or tries == len(RESUME) or call.ended.wait(RESUME[tries]):
+                    raise
+                tries += 1
+        return self._exchange(server, call, f"{FINISH_PATH}/{state.token.hex()}", [])
+
+    def _upload_state(self, server: int, call: _Call, path: str, parts: list[bytes | memoryview]) -> m.UploadState:
+        """Post an announcement or a block; how far the upload is."""
+        reply: Any = decode(self._exchange(server, call, path, parts))
+        if isinstance(reply, m.Failure):
+            raise error_from_wire(reply.name, reply.text)
+        if not isinstance(reply, m.UploadState):
+            raise MessageError(f"{self._name(server)} sent no reply, or one of another kind, to a part of a request")
+        return reply
+
+    def _exchange(self, server: int, call: _Call, path: str, parts: list[bytes | memoryview]) -> Frames:
         """Post one body; frames of the reply."""
-        size = sum(memoryview(p).nbytes for p in parts)
-        connection = self._take(server)
-        using[server] = connection
-        try:
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(SEND)
-            connection.putrequest("POST", path, skip_accept_encoding=True)
-            connection.putheader("content-type", "application/octet-stream")
-            connection.putheader("content-length", str(size))
-            if size <= _CHUNK:
-                connection.endheaders(b"".join(parts))
-            else:
-                connection.endheaders()
-                for part in parts:
-                    view = memoryview(part).cast("B")
-                    for at in range(0, view.nbytes, _CHUNK):
-                        connection.sock.settimeout(SEND)
-                        connection.sock.sendall(view[at : at + _CHUNK])
-            connection.sock.settimeout(WAIT)
-            response = connection.getresponse()
-            body = self._body(server, connection, response)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise _broken(connection, error) from None
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            using.pop(server, None)
+        while True:
+            connection = self._take(server)
+            reused, response = connection.sock is not None, None
+            call.using[server] = connection
+            try:
+                if connection.sock is None:
+                    connection.connect()
+                if call.ended.is_set():
+                    raise UnreachableError("the call was given up")
+                response = _post(connection, path, parts)
+                body = self._body(server, connection, response)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                lost = isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
+                if reused and response is None and lost and not call.ended.is_set():
+                    continue  # the server closed it while it was idle, before this request came
+                raise _broken(connection, error) from None
+            except BaseException:
+                connection.close()
+                raise
+            finally:
+                call.using.pop(server, None)
+            break
         if response.will_close:
             connection.close()
         else:
@@ -284,6 +321,29 @@ class HttpChannel:
         connection.close()
 
 
+def _post(connection: _Connection, path: str, parts: list[bytes | memoryview]) -> http.client.HTTPResponse:
+    size = sum(memoryview(p).nbytes for p in parts)
+    wait = WAIT
+    try:
+        connection.sock.settimeout(SEND)
+        connection.putrequest("POST", path, skip_accept_encoding=True)
+        connection.putheader("content-type", "application/octet-stream")
+        connection.putheader("content-length", str(size))
+        if size <= _CHUNK:
+            connection.endheaders(b"".join(parts))
+        else:
+            connection.endheaders()
+            for part in parts:
+                view = memoryview(part).cast("B")
+                for at in range(0, view.nbytes, _CHUNK):
+                    connection.sock.settimeout(SEND)
+                    connection.sock.sendall(view[at : at + _CHUNK])
+    except (ConnectionError, ssl.SSLEOFError):
+        wait = REFUSAL  # the server may have refused it before it was all there
+    connection.sock.settimeout(wait)
+    return connection.getresponse()
+
+
 def _broken(connection: _Connection, error: Exception) -> MippError:
     if isinstance(error, MippError):
         return error
@@ -293,14 +353,14 @@ def _broken(connection: _Connection, error: Exception) -> MippError:
 
 def _refusal(name: str, response: http.client.HTTPResponse, body: bytes) -> MippError:
     """The error of a refusal that is no message: of the HTTP server itself."""
-    import json
-
     try:
         text = str(json.loads(body)["error"])[:500]
     except (ValueError, KeyError, TypeError):
         text = "no reason given"
     text = "".join(c if c.isprintable() else "?" for c in text)
-    kind = {413: LimitError, 429: BusyError, 503: BusyError}.get(response.status, MessageError)
+    kind = {404: NotFoundError, 409: ConflictError, 413: LimitError, 429: BusyError, 503: BusyError}.get(
+        response.status, MessageError
+    )
     wait = response.getheader("retry-after")
     later = f"; try again in {int(wait)} s" if wait is not None and wait.isdigit() else ""
     return kind(f"{name} refused: {text}{later}")

@@ -21,7 +21,8 @@ from typing import Protocol
 
 import h11
 
-from .tls import MESH
+from ..errors import MippError
+from .tls import MESH, end
 
 __all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
 
@@ -30,28 +31,32 @@ _log = logging.getLogger("mipp.http")
 HEAD_BYTES = 16 << 10
 #: seconds: for the handshake; idle between requests; from the first byte of a head to its last
 HANDSHAKE, IDLE, HEAD = 5.0, 75.0, 10.0
-#: a body takes this many seconds, and one more for every so many bytes
-BODY, BODY_RATE = 10.0, 32 << 10
+#: a body takes this many seconds, and one more for every so many bytes; it never pauses for longer than this
+BODY, BODY_RATE, STALL = 10.0, 32 << 10, 15.0
 #: the same for a reply
 REPLY, REPLY_RATE = 30.0, 512 << 10
 #: connections in all, and of one address
 CONNECTIONS, PER_ADDRESS = 512, 256
+#: after a refusal, what the client is still sending is taken in for so many seconds and bytes, and dropped: else the
+#: refusal would be lost with the connection
+LINGER, LINGER_BYTES = 5.0, 8 << 20
 _CHUNK = 1 << 20
 _SMALL = 1 << 14
 _REASONS = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-    411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests", 500: "Internal Server Error",
-    503: "Service Unavailable",
+    409: "Conflict", 411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests",
+    500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Head:
-    """Head of a request: method, path, and the length of its body."""
+    """Head of a request: method, path, length of its body, and whether its connection ends after the reply."""
 
     method: str
     path: str
     length: int
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,14 @@ class _Connection:
     sock: socket.socket
     address: str
     since: float
+    #: a request is here: answering it is never given up for another connection
     busy: bool = False
+    #: the head of a request is here: a server that stops waits for the reply
+    asked: bool = False
     mesh: bool = False
 
     def drop(self) -> None:
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        end(self.sock)
 
 
 class HttpServer:
@@ -141,17 +148,19 @@ class HttpServer:
         self._thread.start()
 
     def stop(self, seconds: float = 0.0) -> bool:
-        """Accept no more, drop idle connections, and wait so long for the others; whether all had ended."""
+        """Accept no more, drop idle connections, and wait so long for requests under way; whether all had ended."""
         self._stopping = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        if self._thread.ident is not None:  # the port is free when it has ended
+            self._thread.join(1)
         until = time.monotonic() + seconds
         while True:
             with self._lock:
-                busy = [c for c in self._open if c.busy and not c.mesh]
+                busy = [c for c in self._open if c.asked and not c.mesh]
                 for connection in self._open:
-                    if not connection.busy:
+                    if not connection.asked:
                         connection.drop()
             if not busy or time.monotonic() >= until:
                 break
@@ -217,8 +226,10 @@ class HttpServer:
         try:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sock.settimeout(HANDSHAKE)
-            secured = self._context().wrap_socket(connection.sock, server_side=True)
+            # in two steps, so that the connection can be dropped during the handshake
+            secured = self._context().wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
             connection.sock = secured
+            secured.do_handshake()
             if secured.selected_alpn_protocol() == MESH:
                 connection.mesh = True
                 if self._mesh is not None:
@@ -227,8 +238,10 @@ class HttpServer:
             reader = _Reader(secured)
             while not self._stopping and self._request(connection, reader):
                 pass
-        except (OSError, ValueError, h11.RemoteProtocolError):
-            pass  # a stranger's, or the client went away
+        except (OSError, EOFError, ValueError):
+            pass  # the client went away
+        except MippError as error:
+            _log.info("a connection was ended: %s", error)  # of a stranger who speaks as a server does
         except Exception:
             _log.exception("unexpected error on a connection")
         finally:
@@ -236,21 +249,17 @@ class HttpServer:
 
     def _request(self, connection: _Connection, reader: _Reader) -> bool:
         """Serve one request; whether another one may follow."""
-        connection.busy, connection.since = False, time.monotonic()
+        connection.busy = connection.asked = False
+        connection.since = time.monotonic()
         try:
             head = _head(reader.head())
+            connection.asked = True
+            body = self._site.buffer(head)
         except _Ended:
             return False
         except Refused as error:
             self._send(reader.sock, error.reply(), last=True)
-            return False
-        except h11.RemoteProtocolError:
-            self._send(reader.sock, Refused(400, "malformed request").reply(), last=True)
-            return False
-        try:
-            body = self._site.buffer(head)
-        except Refused as error:
-            self._send(reader.sock, error.reply(), last=True)
+            reader.linger()
             return False
         connection.busy = head.length == 0
         try:
@@ -259,16 +268,21 @@ class HttpServer:
             self._site.broken(head, body)
             raise
         connection.busy = True
+        last = head.last
         try:
             reply = self._site.answer(head, body)
         except Refused as error:
             reply = error.reply()
+        except Exception:
+            _log.exception("unexpected error in a request")
+            reply, last = Refused(500, "internal error of the server").reply(), True
         del body
+        last = last or self._stopping
         try:
-            self._send(reader.sock, reply, last=self._stopping)
+            self._send(reader.sock, reply, last=last)
         finally:
             reply.after()
-        return not self._stopping
+        return not last
 
     def _send(self, sock: ssl.SSLSocket, reply: Reply, *, last: bool) -> None:
         size = sum(memoryview(p).nbytes for p in reply.parts)
@@ -284,15 +298,11 @@ class HttpServer:
             lines.append("connection: close")
         begin = ("\r\n".join(lines) + "\r\n\r\n").encode()
         until = time.monotonic() + REPLY + size / REPLY_RATE
-        if size <= _SMALL:
-            sock.settimeout(REPLY)
-            sock.sendall(begin + b"".join(reply.parts))
-            return
-        for part in (begin, *reply.parts):
+        for part in [begin + b"".join(reply.parts)] if size <= _SMALL else (begin, *reply.parts):
             view = memoryview(part).cast("B")
-            for at in range(0, view.nbytes, _CHUNK):
+            while view.nbytes:  # sendall has a time limit for each part that it sends, none for all
                 sock.settimeout(max(until - time.monotonic(), 0.001))
-                sock.sendall(view[at : at + _CHUNK])
+                view = view[sock.send(view[:_CHUNK]) :]
 
 
 class _Ended(Exception):
@@ -345,25 +355,39 @@ class _Reader:
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            self.sock.settimeout(left)
+            self.sock.settimeout(min(left, STALL))
             count = self.sock.recv_into(into[got : got + _CHUNK])
             if not count:
                 raise ConnectionError
             got += count
 
+    def linger(self) -> None:
+        """After the last reply: take in what still comes, for a moment, so that the client gets to read the reply."""
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
+        buffer, until, left = bytearray(_SMALL), time.monotonic() + LINGER, LINGER_BYTES
+        while left > 0 and (seconds := until - time.monotonic()) > 0:
+            self.sock.settimeout(seconds)
+            count = self.sock.recv_into(buffer)
+            if not count:
+                return
+            left -= count
+
 
 def _head(data: bytes) -> Head:
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(data)
-    event = parser.next_event()
-    if not isinstance(event, h11.Request):
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError:
+        event = None
+    # more after the head: its lines end otherwise than here, and others would see another request
+    if not isinstance(event, h11.Request) or parser.trailing_data[0]:
         raise Refused(400, "malformed request")
-    lengths, coded = [], False
+    length, last = 0, event.http_version != b"1.1"
     for name, value in event.headers:
-        if name == b"content-length":
-            lengths.append(value)
-        coded = coded or name in (b"transfer-encoding", b"expect", b"upgrade")
-    if coded:
-        raise Refused(411, "a request's body has a length, and no coding")
-    length = int(lengths[0]) if lengths else 0
-    return Head(event.method.decode("ascii"), event.target.decode("ascii", "replace"), length)
+        if name in (b"transfer-encoding", b"expect", b"upgrade"):
+            raise Refused(411, "a request's body has a length, and no coding")
+        if name == b"content-length":  # h11 lets one through, of at most 20 digits
+            length = int(value)
+        last = last or (name == b"connection" and value.lower() == b"close")
+    return Head(event.method.decode("ascii"), event.target.decode("ascii", "replace"), length, last)

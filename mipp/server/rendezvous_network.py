@@ -121,8 +121,13 @@ class CloudRendezvous:
 
     def refuse(self, key: Key, server: int, error: BaseException) -> None:
         known = error if isinstance(error, Exception) else ProtocolError("stopped")
+        name, text = error_to_wire(known)
         with contextlib.suppress(UnreachableError):
-            self._mesh.note(self._key_centre, _pack(self._table, _REFUSE, *key, *error_to_wire(known)))
+            self._mesh.note(self._key_centre, _pack(self._table, _REFUSE, *key, name, text))
+        with self._lock:
+            ticket = self._tickets.pop(key, None)
+        if ticket is not None:  # what is parked here ends at once, whether or not the key centre can be told
+            ticket.refused(error_from_wire(name, f"server {server} refused: {text}"))
 
     def done(self, attempt: bytes, server: int) -> None:
         with contextlib.suppress(UnreachableError):

@@ -93,7 +93,7 @@ class ServerSite:
             try:
                 return self._uploads.block(token, at, head.length)
             except MippError as error:
-                raise Refused(404 if isinstance(error, NotFoundError) else 400, str(error)) from None
+                raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
         with self._lock:
             if self._bodies + head.length > BODIES:
                 raise Refused(429, "too many requests at once", 1)

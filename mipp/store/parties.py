@@ -29,7 +29,7 @@ class Parties:
         self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes,
         invitation: Invitation | None = None,
     ) -> None:  # fmt: skip
-        """Register an owner; again with the same keys is fine, after a forget never. ParameterError: name taken.
+        """Register an owner; again with the same keys is fine. NotFoundError: forgotten; ParameterError: name taken.
 
         ``frames``: the signed registration, for servers that miss it. ``invitation``: used up by this, for ever;
         AccessDeniedError if another party used it.
@@ -38,7 +38,7 @@ class Parties:
             row = db.execute("SELECT registration, forget FROM owners WHERE id=?", (owner,)).fetchone()
             if row is not None:
                 if row[1] is not None:
-                    raise AccessDeniedError("this owner was forgotten; create a new owner key")
+                    raise NotFoundError("this owner was forgotten; create one with another name")
                 if row[0] != registration:
                     raise ParameterError("this owner is registered with another registration nonce")
                 return

@@ -5,9 +5,8 @@ import random
 
 import pytest
 
-import mipp
 from mipp.errors import DeploymentError, MippError
-from tests.conftest import ALL_RANKINGS, vectors
+from tests.conftest import ALL_RANKINGS, again, vectors
 
 
 def _outcome(call):
@@ -117,7 +116,7 @@ def test_a_forked_child_is_refused_and_its_parent_goes_on(deployment):
         "add": lambda: owner.add_vectors(vectors(2)),
         "delete": lambda: owner.delete([before[0].id]),
         "search": lambda: user.search(query, 1),
-        "status": deployment.status,
+        "user": lambda: deployment.user("u"),
         "make": lambda: deployment.create_owner("b"),
     }
     assert {name: _in_child(call) for name, call in calls.items()} == dict.fromkeys(calls, 0)
@@ -130,5 +129,5 @@ def test_a_forked_child_is_refused_and_its_parent_goes_on(deployment):
     owner.add_vectors(vectors(2, seed=5))
     assert user.index().total == 6
     assert deployment.owners() == ["a"]
-    with mipp.Deployment.open(deployment.folder) as again:
-        assert not again.notes
+    with again(deployment) as opened:
+        assert not opened.notes

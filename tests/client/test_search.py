@@ -144,15 +144,15 @@ def test_large_batches_are_compacted_in_place(world):
     for row in (3, 4, 11):
         owner.delete([(batch.id, row)])
         del world.plain[batch.id, row]
-        share = next((world.deployment.folder / "servers/1/shares").glob(f"*/{batch.id.hex()}.*"))
+        share = next((world.home(1) / "shares").glob(f"*/{batch.id.hex()}.*"))
         size = share.stat().st_size
         owner.compact(merge_below=1)
-        share = next((world.deployment.folder / "servers/1/shares").glob(f"*/{batch.id.hex()}.*"))
+        share = next((world.home(1) / "shares").glob(f"*/{batch.id.hex()}.*"))
         assert share.stat().st_size < size + 200
         world.check(k=10)
     now = owner.batches()[0]
     assert (now.id, now.rows, now.live, now.generation) == (batch.id, 15, 12, 3)
-    images = list((world.deployment.folder / "servers/1/images").glob(f"*/{batch.id.hex()}.*"))
+    images = list((world.home(1) / "images").glob(f"*/{batch.id.hex()}.*"))
     assert len(images) == 1
     assert world.user.fetch([(batch.id, 5)])[0].content == bytes([0, 5]) * 50
     with pytest.raises(NotFoundError):
@@ -164,15 +164,10 @@ def test_everything_survives_reopening(world):
     before = world.check()
     world.owners[0].delete([(world.owners[0].batches()[0].id, 2)])
     world.plain.pop((world.owners[0].batches()[0].id, 2))
-    folder = world.deployment.folder
-    world.deployment.close()
-    with mipp.Deployment.open(folder) as deployment:
-        world.deployment = deployment
-        world.user = deployment.user("ulla")
-        world.owners = [deployment.owner(n) for n in ("anna", "berta")]
-        world.check()
-        world.owners[1].add_vectors(vectors(3, seed=9))
-        assert deployment.status()["images"] == 62
+    world.reopen()
+    world.check()
+    world.owners[1].add_vectors(vectors(3, seed=9))
+    assert world.deployment.status()["images"] == 62
     assert before.hits
 
 

@@ -83,8 +83,7 @@ def test_forget_takes_effect_at_once(world):
     anna.forget()
     assert {h.owner for h in world.user.search(QUERY, 30).hits} == {berta.id}
     for server in (1, 2, 3):
-        folder = world.deployment.folder / "servers" / str(server)
-        assert not [p for b in batches for p in folder.rglob(f"{b}*")]
+        assert not [p for b in batches for p in world.home(server).rglob(f"{b}*")]
     for act in (lambda: anna.add_vectors(vectors(1)), lambda: anna.grant(world.user.id), anna.register):
         with pytest.raises((AccessDeniedError, NotFoundError)):
             act()
@@ -96,7 +95,7 @@ def test_forget_takes_effect_at_once(world):
 def test_forgotten_keys_are_not_in_the_key_centres_files(world):
     anna = world.owners[0]
     sealed = world.deployment.servers[3].store.owner(anna.id)[2]
-    folder = world.deployment.folder / "servers" / "3"
+    folder = world.home(3)
     assert any(sealed in p.read_bytes() for p in folder.glob("catalog*"))
     anna.forget()
     assert not any(sealed in p.read_bytes() for p in folder.glob("catalog*"))

@@ -24,10 +24,11 @@ def test_fetch_gives_back_the_owners_files(world):
 
 
 def test_no_server_file_holds_a_clear_image_or_name(world):
-    for path in (world.deployment.folder / "servers").rglob("*"):
-        if path.is_file():
-            raw = path.read_bytes()
-            assert b"anna3.png" not in raw and bytes([0, 3]) * 10 not in raw
+    files = [p for server in (1, 2, 3) for p in world.home(server).rglob("*") if p.is_file()]
+    assert len([p for p in files if p.parent.parent.name == "images"]) == 4
+    for path in files:
+        raw = path.read_bytes()
+        assert b"anna3.png" not in raw and bytes([0, 3]) * 10 not in raw
 
 
 def test_the_client_asks_in_row_order(world):
@@ -58,7 +59,7 @@ def test_a_tampered_file_is_refused(world):
     """By the user's AEAD even if the cloud's own checksums were made to fit; by the checksum otherwise."""
     batch = world.owners[0].batches()[0].id
     for server in (1, 2):
-        path = next((world.deployment.folder / f"servers/{server}/images").glob(f"*/{batch.hex()}.*"))
+        path = next((world.home(server) / "images").glob(f"*/{batch.hex()}.*"))
         raw = bytearray(path.read_bytes())
         raw[-60] ^= 1
         path.chmod(0o600)

@@ -1,0 +1,564 @@
+"""HTTP of servers: strangers who are silent, slow or malformed hold nobody up; limits hold before memory is taken."""
+
+import contextlib
+import http.client
+import logging
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+import types
+
+import msgpack
+import numpy as np
+import pytest
+
+from mipp.errors import (
+    BusyError,
+    ConflictError,
+    LimitError,
+    NotFoundError,
+    ParameterError,
+    UnreachableError,
+)
+from mipp.rpc import http_channel, http_server, tls
+from mipp.rpc import messages as m
+from mipp.rpc.bodies import BLOCK_BYTES, BODY_BYTES, FINISH_PATH, REQUEST_PATH, UPLOAD_PATH, body_parts
+from mipp.rpc.http_channel import HttpChannel
+from mipp.rpc.http_server import HttpServer
+from mipp.rpc.wire import decode, encode
+from mipp.server.site import ServerSite
+from mipp.server.uploads import Uploads
+from tests.certificates import make
+
+SOON = 3.0  # seconds; in these tests limits are a few tenths
+LOST = ConnectionError, ssl.SSLEOFError
+OK = encode(m.UploadState(b"t" * 16, 7))
+
+
+class Answering:
+    """In place of a server: answers everything, and keeps the last large request."""
+
+    def __init__(self):
+        self.requests, self.large, self.reply = [], [], OK
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def handle(self, frames):
+        self.requests.append([bytes(f) for f in frames])
+        self.go_on.wait(10)
+        return self.reply
+
+    def announced(self, told):
+        return b"p" * 16
+
+    def handle_announced(self, frames):
+        self.large.append([bytes(f) for f in frames])
+        return self.reply
+
+
+class Running:
+    """One HTTP server, on a port of its own."""
+
+    def __init__(self, folder, **limits):
+        pem, key, self.certificate = make(folder, "it")
+        self.server = Answering()
+        self.site = ServerSite(self.server, Uploads(folder), b"{}", list)
+        context = tls.server_context(pem, key)
+        self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, **limits)
+        self.http.start()
+        address = types.SimpleNamespace(host="127.0.0.1", port=self.http.port, certificate=self.certificate, name="it")
+        self.channel = HttpChannel(types.SimpleNamespace(addresses={1: address}))
+
+    def dial(self):
+        return tls.connect("127.0.0.1", self.http.port, tls.client_context(), [self.certificate], 5, "it")
+
+    def silent(self):
+        return socket.create_connection(("127.0.0.1", self.http.port), 5)
+
+    def asked(self, sock, *parts):
+        """Status, body, and whether the connection ends."""
+        for part in parts:
+            sock.sendall(part)
+        return reply_of(sock)
+
+    def ask(self, *parts):
+        with self.dial() as sock:
+            return self.asked(sock, *parts)
+
+    def gather(self, frames=None):
+        return self.channel.gather({1: frames or request(1)})[1]
+
+    def wait(self, ready, seconds=SOON):
+        until = time.monotonic() + seconds
+        while not ready():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def reply_of(sock):
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    return response.status, response.read(), response.will_close
+
+
+def get(path="/healthz", version="1.1", *fields):
+    return "\r\n".join([f"GET {path} HTTP/{version}", "host: it", *fields, "", ""]).encode()
+
+
+def post(path, length, *fields):
+    return "\r\n".join([f"POST {path} HTTP/1.1", "host: it", f"content-length: {length}", *fields, "", ""]).encode()
+
+
+def request(rows):
+    """A signed request with so many words of eight bytes."""
+    content = encode(m.FetchOwnImages(b"b" * 16, np.arange(rows)))
+    arrays = [np.frombuffer(f, np.uint8) for f in content]
+    return encode(m.Signed(b"d" * 16, b"p" * 16, 1, 0, b"r" * 16, b"s" * 64, arrays))
+
+
+def ended(sock, seconds=SOON):
+    """Whether the other end closes in time; what it still sends is dropped."""
+    sock.settimeout(seconds)
+    with contextlib.suppress(*LOST):
+        while sock.recv(1 << 16):
+            pass
+    return True
+
+
+def drip(sock, data=b"x" * 10_000):
+    """Send a byte at a time until the other end has had enough; seconds that it took."""
+    began = time.monotonic()
+    with contextlib.suppress(*LOST):
+        for i in range(len(data)):
+            sock.sendall(data[i : i + 1])
+            time.sleep(0.02)
+            if time.monotonic() - began > SOON:
+                break
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def start(tmp_path):
+    made = []
+
+    def begin(**limits):
+        made.append(Running(tmp_path, **limits))
+        return made[-1]
+
+    before = set(threading.enumerate())
+    yield begin
+    for running in made:
+        running.server.go_on.set()
+        running.channel.close()
+        running.http.stop()
+    until = time.monotonic() + SOON
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < until, threading.enumerate()
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def it(start):
+    return start()
+
+
+# --- slow and silent ----------------------------------------------------------------------------------------------
+
+
+def test_silent_connections_hold_nobody_up(it):
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(it.silent())
+        for _ in range(20):
+            stack.enter_context(it.dial())
+        began = time.monotonic()
+        assert it.ask(get())[:2] == (200, b"ok\n")
+        assert time.monotonic() - began < SOON
+
+
+def test_a_dripped_handshake_is_cut(it, monkeypatch):
+    monkeypatch.setattr(http_server, "HANDSHAKE", 0.3)
+    with it.silent() as sock:
+        assert drip(sock, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)) < 1.5
+
+
+def test_a_dripped_head_is_cut(it, monkeypatch):
+    monkeypatch.setattr(http_server, "HEAD", 0.3)
+    monkeypatch.setattr(http_server, "LINGER", 0.1)
+    with it.dial() as sock:
+        assert drip(sock) < 1.5
+    monkeypatch.setattr(http_server, "LINGER", 5)
+    with it.dial() as sock:  # who stops in the middle reads why
+        assert it.asked(sock, b"GET /hea")[0] == 408
+
+
+def test_an_idle_connection_is_closed(it, monkeypatch):
+    monkeypatch.setattr(http_server, "IDLE", 0.2)
+    with it.dial() as sock:
+        assert ended(sock)
+
+
+@pytest.mark.parametrize("limit", ["BODY", "STALL"])
+@pytest.mark.parametrize("path", [REQUEST_PATH, UPLOAD_PATH])
+def test_a_dripped_body_is_cut(it, monkeypatch, limit, path):
+    monkeypatch.setattr(http_server, limit, 0.3)
+    monkeypatch.setattr(http_server, "BODY_RATE", 1 << 40)
+    with it.dial() as sock:
+        sock.sendall(post(path, 10_000) + b"xxx")
+        if limit == "STALL":
+            assert ended(sock, 1.5)
+        else:
+            assert drip(sock) < 1.5
+    it.wait(lambda: it.site._bodies == 0)
+
+
+def test_who_hardly_reads_its_reply_is_cut(it, monkeypatch):
+    """The time limit is of the whole reply; each piece of it used to have one of its own."""
+    monkeypatch.setattr(http_server, "REPLY", 0.4)
+    monkeypatch.setattr(http_server, "REPLY_RATE", 1 << 40)
+    it.server.reply = [*encode(m.Pending(1)), bytes(64 << 20)]
+    monkeypatch.setattr("mipp.server.site._frames", lambda frames: http_server.Reply(200, body_parts(frames)))
+    body = b"".join(body_parts(request(1)))
+    with it.dial() as sock:
+        sock.sendall(post(REQUEST_PATH, len(body)) + body)
+        sock.settimeout(SOON)
+        began = time.monotonic()
+        while it.http.connections and time.monotonic() - began < SOON:
+            with contextlib.suppress(OSError):
+                sock.recv(1 << 14)
+            time.sleep(0.05)
+        assert time.monotonic() - began < 1.5
+
+
+# --- malformed ----------------------------------------------------------------------------------------------------
+
+
+def test_a_head_that_is_too_long(it):
+    status, body, last = it.ask(b"GET /" + b"x" * (http_server.HEAD_BYTES + 100))
+    assert (status, last) == (400, True) and b"at most 16384 bytes" in body
+    assert it.ask(get("/healthz", "1.1", "x: " + "y" * http_server.HEAD_BYTES))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (post(REQUEST_PATH, 4, "content-length: 5"), 400),
+        (post(REQUEST_PATH, "-1"), 400),
+        (post(REQUEST_PATH, "9" * 30), 400),
+        (post(REQUEST_PATH, "0x10"), 400),
+        (b"POST /v1/request HTTP/1.1\r\nhost: it\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (post(REQUEST_PATH, 4, "transfer-encoding: chunked"), 411),
+        (post(REQUEST_PATH, 4, "expect: 100-continue"), 411),
+        (post(REQUEST_PATH, 4, "upgrade: websocket"), 411),
+        (get("/healthz", "1.1", "content-length: 3") + b"abc", 400),
+        (b"PUT /v1/request HTTP/1.1\r\nhost: it\r\n\r\n", 405),
+        (b"GET /healthz\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
+        (b"\x16\x03\x01\x00\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\nhost: it\n\nGET /readyz HTTP/1.1\r\n\r\n", 400),
+        (post("/v1/upload/00/zz", 3) + b"abc", 404),
+        (post("/v1/upload/" + "00" * 16 + "/" + "9" * 16, 3) + b"abc", 404),
+    ],
+)
+def test_heads_that_are_refused(it, data, status):
+    got = it.ask(data)
+    assert (got[0], got[2]) == (status, True)
+    assert it.site._bodies == 0 and not it.server.requests
+    assert it.ask(get())[0] == 200
+
+
+@pytest.mark.parametrize(("data", "status"), [(get("/nowhere"), 404), (post("/v1/nowhere", 2) + b"ab", 404)])
+def test_an_unknown_path(it, data, status):
+    with it.dial() as sock:
+        assert it.asked(sock, data)[0] == status
+        assert it.asked(sock, get())[0] == 200  # the connection goes on
+    assert it.site._bodies == 0
+
+
+def test_two_requests_at_once(it):
+    with it.dial() as sock:
+        sock.sendall(get() + get("/v1/description"))
+        assert reply_of(sock)[1] == b"ok\n" and reply_of(sock)[1] == b"{}"
+
+
+@pytest.mark.parametrize("data", [get("/healthz", "1.0"), get("/healthz", "1.1", "connection: close")])
+def test_who_wants_its_connection_closed(it, data):
+    """Old probes wait for the end of the connection."""
+    with it.dial() as sock:
+        assert it.asked(sock, data) == (200, b"ok\n", True)
+        assert ended(sock)
+
+
+def test_a_body_that_is_no_message(it):
+    status, body, _ = it.ask(post(REQUEST_PATH, 6), b"abcdef")
+    assert status == 200 and b"MessageError" in body
+    reply = decode(it.channel._exchange(1, http_channel._Call(), UPLOAD_PATH, [b"abc"]))
+    assert reply.name == "MessageError" and not it.site._uploads._open
+
+
+def test_an_unexpected_error_is_answered_and_logged(it, monkeypatch, caplog):
+    monkeypatch.setattr(it.site, "_posted", lambda *_: 1 / 0)
+    with caplog.at_level(logging.ERROR, "mipp.http"):
+        assert it.ask(post(REQUEST_PATH, 3), b"abc")[0] == 500
+    assert "unexpected error in a request" in caplog.text
+    assert it.ask(get())[0] == 200 and it.site._bodies == 0
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [BODY_BYTES + 1, 10 << 30])
+def test_a_body_beyond_the_limit_is_refused_before_it_comes(it, size):
+    status, body, last = it.ask(post(REQUEST_PATH, size))
+    assert (status, last) == (413, True) and b"announced" in body
+
+
+def test_who_sends_it_all_the_same_reads_the_refusal(it):
+    """It used to be lost: the connection was reset while the body came."""
+    assert it.ask(post(REQUEST_PATH, 3 << 20), bytes(3 << 20))[0] == 413
+    unknown = f"{UPLOAD_PATH}/{bytes(16).hex()}/0"
+    assert it.ask(post(unknown, BLOCK_BYTES), bytes(BLOCK_BYTES))[0] == 404
+    for _ in range(3):
+        with pytest.raises(LimitError, match="at most"):
+            it.channel._exchange(1, http_channel._Call(), REQUEST_PATH, [bytes(3 << 20)])
+        with pytest.raises(LimitError, match="at most"):
+            it.channel._exchange(1, http_channel._Call(), REQUEST_PATH, [bytes(40 << 20)])
+
+
+def test_an_announcement_of_ten_gigabytes(it):
+    told = msgpack.packb([b"head", "UploadOp", [10 << 30], [b"h" * 32]])
+    status, body, _ = it.ask(post(UPLOAD_PATH, len(told)), told)
+    assert status == 413 and b"LimitError" in body and not it.site._uploads._open
+
+
+def test_bodies_in_memory_are_bounded(it, monkeypatch):
+    monkeypatch.setattr("mipp.server.site.BODIES", 1000)
+    with pytest.raises(BusyError, match="too many requests at once; try again in 1 s"):
+        it.gather(request(1000))
+    assert it.gather(request(1)).received == 7
+
+
+def test_a_reply_that_is_too_large(it, monkeypatch):
+    monkeypatch.setattr(http_channel, "MAX_REPLY", 10)
+    with pytest.raises(LimitError, match="announced a reply"):
+        it.gather()
+
+
+def test_a_page_that_is_too_large(it):
+    it.site._description = bytes(2000)
+    with pytest.raises(LimitError):
+        it.channel.get(1, "/v1/description", 1000)
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["connections", "per_address"])
+def test_too_many_connections(start, limit):
+    it = start(**{limit: 3})
+    with contextlib.ExitStack() as stack:
+        first, *others = [stack.enter_context(it.dial()) for _ in range(3)]
+        for sock in (first, *others):
+            assert it.asked(sock, get())[0] == 200
+        assert it.asked(first, get())[0] == 200  # so that the second was idle longest
+        assert it.ask(get())[0] == 200
+        assert ended(others[0])
+        assert it.asked(first, get())[0] == 200 and it.asked(others[1], get())[0] == 200
+
+
+def test_connections_in_their_handshake_give_way_and_end(start):
+    """They used to go on, uncounted, until the handshake's time limit."""
+    it = start(connections=3)
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(it.silent()) for _ in range(8)]
+        assert it.ask(get())[0] == 200
+        for sock in silent[:5]:
+            assert ended(sock, 1)
+        it.wait(lambda: sum(t.name == "mipp http" for t in threading.enumerate()) <= 3)
+
+
+def test_who_is_served_does_not_give_way(start):
+    it = start(connections=2)
+    it.server.go_on.clear()
+    body = b"".join(body_parts(request(1)))
+    with it.dial() as one, it.dial() as two:
+        for sock in (one, two):
+            sock.sendall(post(REQUEST_PATH, len(body)) + body)
+        it.wait(lambda: len(it.server.requests) == 2)
+        with pytest.raises(UnreachableError):
+            it.channel.get(1, "/healthz")
+        it.server.go_on.set()
+        assert reply_of(one)[0] == reply_of(two)[0] == 200
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_connection_that_the_server_closed_is_replaced(it, monkeypatch, noticed):
+    """Also if its end comes while the next request is on its way."""
+    assert it.gather().received == 7
+    for connection in list(it.http._open):
+        connection.drop()
+    it.wait(lambda: not it.http.connections)
+    if not noticed:
+        monkeypatch.setattr(http_channel._Connection, "fresh", True)
+    assert it.gather().received == 7 and len(it.server.requests) == 2
+    for connection in list(it.http._open):
+        connection.drop()
+    it.wait(lambda: not it.http.connections)
+    it.gather(request(1 << 19))
+    assert len(it.server.large) == 1
+
+
+def test_a_request_that_was_taken_in_is_not_sent_again(it, monkeypatch):
+    """On a new connection the server got it: it may have acted on it."""
+    monkeypatch.setattr(it.site, "_posted", lambda *_: time.sleep(0.1) or [c.drop() for c in list(it.http._open)])
+    with pytest.raises(UnreachableError):
+        it.gather()
+
+
+# --- announced requests -------------------------------------------------------------------------------------------
+
+
+def test_an_announced_request_arrives_whole(it):
+    frames = request((9 << 20) // 8 + 5)
+    assert it.gather(frames).received == 7
+    assert it.server.large == [[bytes(f) for f in frames]] and not it.server.requests
+    assert not it.site._uploads._open
+
+
+@pytest.mark.parametrize("where", ["half a block", "block without reply", "forgotten"])
+def test_an_upload_goes_on_where_it_broke(it, monkeypatch, where):
+    monkeypatch.setattr(http_channel, "RESUME", (0.05, 0.05))
+    frames, blocks = request((14 << 20) // 8), []
+    real_block, real_body, real_written = Uploads.block, http_server._Reader.body, Uploads.written
+
+    def block(uploads, token, at, size):
+        blocks.append(size)
+        if len(blocks) == 2 and where == "forgotten":  # as after a restart
+            uploads.__init__(uploads._folder)
+        return real_block(uploads, token, at, size)
+
+    def body(reader, into):
+        if into.nbytes > BODY_BYTES and len(blocks) == 2 and where == "half a block":
+            real_body(reader, into[: into.nbytes // 2])
+            raise ConnectionError
+        real_body(reader, into)
+
+    def written(uploads, token, size):
+        at = real_written(uploads, token, size)
+        if len(blocks) == 2 and where == "block without reply":
+            for connection in list(it.http._open):
+                connection.drop()
+        return at
+
+    monkeypatch.setattr(Uploads, "block", block)
+    monkeypatch.setattr(http_server._Reader, "body", body)
+    monkeypatch.setattr(Uploads, "written", written)
+    assert it.gather(frames).received == 7
+    assert it.server.large == [[bytes(f) for f in frames]]
+    assert len(blocks) == {"half a block": 5, "block without reply": 5, "forgotten": 6}[where]
+
+
+def test_an_upload_that_never_gets_on_ends(it, monkeypatch):
+    monkeypatch.setattr(http_channel, "RESUME", (0.05, 0.05))
+    tries = []
+    monkeypatch.setattr(it.site._uploads, "block", lambda *a: tries.append(a) or (_ for _ in ()).throw(NotFoundError))
+    with pytest.raises(NotFoundError):
+        it.gather(request(1 << 20))
+    assert len(tries) == 3
+
+
+def announced(it, size):
+    told = msgpack.packb([b"head", "UploadOp", [size], [b"h" * 32]])
+    state = decode(it.channel._exchange(1, http_channel._Call(), UPLOAD_PATH, [told]))
+    return state.token.hex()
+
+
+def test_a_finish_without_all_data_and_a_second_one(it):
+    parts = [bytes(p) for p in body_parts([b"a" * 1000])]
+    body = b"".join(parts)
+    token, call = announced(it, 1000), http_channel._Call()
+
+    def posted(path, data=b""):
+        return decode(it.channel._exchange(1, call, path, [data]))
+
+    assert posted(f"{FINISH_PATH}/{token}").name == ParameterError.__name__
+    assert posted(f"{UPLOAD_PATH}/{token}/0", body[:600]).received == 600
+    for at in (0, 599, 601, len(body)):
+        with pytest.raises(ConflictError, match="the next byte of this request is 600"):
+            posted(f"{UPLOAD_PATH}/{token}/{at}", body[600:])
+    with pytest.raises(ConflictError):
+        posted(f"{UPLOAD_PATH}/{token}/600", body[600:] + b"x")
+    assert posted(f"{FINISH_PATH}/{token}").name == ParameterError.__name__
+    assert posted(f"{UPLOAD_PATH}/{token}/600", body[600:]).received == len(body)
+    assert posted(f"{FINISH_PATH}/{token}").received == 7
+    assert it.server.large == [[b"head", b"a" * 1000]]
+    assert posted(f"{FINISH_PATH}/{token}").name == NotFoundError.__name__
+    assert len(it.server.large) == 1
+
+
+@pytest.mark.parametrize("token", ["00" * 16, "00", "zz" * 16, ""])
+def test_a_token_of_nobody(it, token):
+    call = http_channel._Call()
+    with pytest.raises(NotFoundError):
+        it.channel._exchange(1, call, f"{UPLOAD_PATH}/{token}/0", [b"abc"])
+    failure = decode(it.channel._exchange(1, call, f"{FINISH_PATH}/{token}", []))
+    assert failure.name in (NotFoundError.__name__, ParameterError.__name__)
+
+
+# --- ends ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_interrupt_leaves_at_once(it, large):
+    it.server.go_on.clear()
+    if large:
+        it.server.handle_announced = it.server.handle
+    frames = request(1 << 18 if large else 1)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        it.gather(frames)
+    assert time.monotonic() - began < 2
+    timer.join()
+    it.wait(lambda: not any(t.name == "mipp request" for t in threading.enumerate()))
+    assert len(it.server.requests) == 1
+    it.server.go_on.set()
+    assert it.gather().received == 7
+
+
+def test_a_server_that_stops_waits_for_requests_under_way(it):
+    it.server.go_on.clear()
+    body = b"".join(body_parts(request(1)))
+    with it.dial() as served, it.dial() as coming, it.dial() as idle, it.silent() as silent:
+        assert it.asked(idle, get())[0] == 200
+        served.sendall(post(REQUEST_PATH, len(body)) + body)
+        coming.sendall(post(REQUEST_PATH, len(body)) + body[:10])
+        it.wait(lambda: sum(c.asked for c in it.http._open) == 2)
+        ends = []
+        stop = threading.Thread(target=lambda: ends.append(it.http.stop(5)))
+        stop.start()
+        assert ended(idle, 1) and ended(silent, 1)
+        with pytest.raises(UnreachableError):
+            it.channel.get(1, "/healthz")
+        coming.sendall(body[10:])
+        assert not ends
+        it.server.go_on.set()
+        assert reply_of(served)[::2] == reply_of(coming)[::2] == (200, True)
+        stop.join(SOON)
+        assert ends == [True]
+
+
+def test_a_server_that_stops_does_not_wait_for_ever(it):
+    it.server.go_on.clear()
+    with it.dial() as sock:
+        body = b"".join(body_parts(request(1)))
+        sock.sendall(post(REQUEST_PATH, len(body)) + body)
+        it.wait(lambda: it.server.requests)
+        began = time.monotonic()
+        assert not it.http.stop(0.3)
+        assert 0.3 <= time.monotonic() - began < 1.5
+        assert ended(sock)
