@@ -21,7 +21,7 @@ from typing import Protocol
 
 import h11
 
-from .tls import MESH
+from .tls import MESH, cut
 
 __all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
 
@@ -96,11 +96,11 @@ class _Connection:
     address: str
     since: float
     busy: bool = False
+    replying: bool = False
     mesh: bool = False
 
     def drop(self) -> None:
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        cut(self.sock)
 
 
 class HttpServer:
@@ -194,7 +194,7 @@ class HttpServer:
             for some, most in ((same, self._per_address), (clients, self._most)):
                 if len(some) < most:
                     continue
-                idle = [c for c in some if not c.busy]
+                idle = [c for c in some if not c.busy or c.replying]
                 if not idle:
                     return False
                 oldest = min(idle, key=lambda c: c.since)
@@ -217,8 +217,9 @@ class HttpServer:
         try:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sock.settimeout(HANDSHAKE)
-            secured = self._context().wrap_socket(connection.sock, server_side=True)
-            connection.sock = secured
+            secured = self._context().wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+            connection.sock = secured  # before the handshake: it can be dropped meanwhile
+            secured.do_handshake()
             if secured.selected_alpn_protocol() == MESH:
                 connection.mesh = True
                 if self._mesh is not None:
@@ -236,7 +237,7 @@ class HttpServer:
 
     def _request(self, connection: _Connection, reader: _Reader) -> bool:
         """Serve one request; whether another one may follow."""
-        connection.busy, connection.since = False, time.monotonic()
+        connection.busy, connection.replying, connection.since = False, False, time.monotonic()
         try:
             head = _head(reader.head())
         except _Ended:
@@ -264,6 +265,9 @@ class HttpServer:
         except Refused as error:
             reply = error.reply()
         del body
+        # strangers get small replies and pages only; one that does not read gives way like one that does not ask
+        small = sum(memoryview(p).nbytes for p in reply.parts) <= _SMALL
+        connection.replying, connection.since = head.method == "GET" or small, time.monotonic()
         try:
             self._send(reader.sock, reply, last=self._stopping)
         finally:

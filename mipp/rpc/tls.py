@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import AuthenticationError, UnreachableError
 
-__all__ = ["HTTP", "MESH", "client_context", "connect", "mesh_context", "server_context"]
+__all__ = ["HTTP", "MESH", "client_context", "connect", "cut", "mesh_context", "server_context"]
 
 #: application protocols (ALPN): what clients speak, and what servers speak among themselves, on one port
 HTTP, MESH = "http/1.1", "mipp-mesh/1"
@@ -156,6 +156,21 @@ def connect(
         raise AuthenticationError(_other(who))
     secured.settimeout(max(until - time.monotonic(), 0.01))
     return secured
+
+
+def cut(sock: socket.socket) -> None:
+    """End a connection at once, whichever thread reads or writes on it.
+
+    Not by ``SSLSocket.shutdown``: that takes TLS away first, and what another thread writes at that moment goes out in
+    the clear.
+
+    Parameters
+    ----------
+    sock : socket
+        The connection, with TLS or before it.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _other(who: str) -> str:
