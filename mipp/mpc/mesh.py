@@ -30,7 +30,7 @@ import numpy as np
 
 from ..crypto.schedule import random_bytes
 from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
-from ..rpc.tls import connect
+from ..rpc.tls import connect, cut
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from .link import HEADER_BYTES, Frame, parse_header
 
@@ -199,8 +199,7 @@ class _Outgoing(threading.Thread):
         """End the connection that is open now."""
         sock = self._sock
         if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            cut(sock)
 
     def run(self) -> None:
         pause = AGAIN
@@ -334,8 +333,7 @@ class Mesh:
         with self._lock:
             incoming = list(self._in.values())
         for sock in incoming:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            cut(sock)
         for peer in self._peers:
             self._fail(peer)
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -462,8 +460,7 @@ class Mesh:
             restarted = self._boots.get(peer, hello[5]) != hello[5]
             self._boots[peer] = hello[5]
         if older is not None:
-            with contextlib.suppress(OSError):
-                older.shutdown(socket.SHUT_RDWR)
+            cut(older)
             self._lost(peer)
         if restarted:  # the way to it, if it is open, leads to the process that ended
             self._out[peer].cut()

@@ -7,7 +7,6 @@ import http.client
 import os
 import queue
 import select
-import socket
 import ssl
 import threading
 import time
@@ -34,7 +33,7 @@ from .bodies import (
 from .channel import kind_of_request
 from .description import DeploymentConfig
 from .failures import error_from_wire
-from .tls import client_context, connect
+from .tls import client_context, connect, cut
 from .wire import Frames, decode, frames_size
 
 __all__ = ["HttpChannel"]
@@ -132,8 +131,7 @@ class HttpChannel:
         except BaseException:  # Ctrl-C: nobody waits for the others any more
             for connection in list(using.values()):
                 if connection.sock is not None:
-                    with contextlib.suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
+                    cut(connection.sock)
             raise
         failed = [r for r in replies.values() if isinstance(r, BaseException)]
         if failed:
