@@ -104,6 +104,8 @@ class _Connection:
     busy: bool = False
     #: the head of a request is here: a server that stops waits for the reply
     asked: bool = False
+    #: a small reply goes out; whoever does not read it gives way like one that does not ask
+    replying: bool = False
     mesh: bool = False
 
     def drop(self) -> None:
@@ -203,7 +205,7 @@ class HttpServer:
             for some, most in ((same, self._per_address), (clients, self._most)):
                 if len(some) < most:
                     continue
-                idle = [c for c in some if not c.busy]
+                idle = [c for c in some if not c.busy or c.replying]
                 if not idle:
                     return False
                 oldest = min(idle, key=lambda c: c.since)
@@ -249,7 +251,7 @@ class HttpServer:
 
     def _request(self, connection: _Connection, reader: _Reader) -> bool:
         """Serve one request; whether another one may follow."""
-        connection.busy = connection.asked = False
+        connection.busy = connection.asked = connection.replying = False
         connection.since = time.monotonic()
         try:
             head = _head(reader.head())
@@ -278,6 +280,9 @@ class HttpServer:
             reply, last = Refused(500, "internal error of the server").reply(), True
         del body
         last = last or self._stopping
+        # strangers get small replies and pages only; one that does not read gives way like one that does not ask
+        small = sum(memoryview(p).nbytes for p in reply.parts) <= _SMALL
+        connection.replying, connection.since = head.method == "GET" or small, time.monotonic()
         try:
             self._send(reader.sock, reply, last=last)
         finally:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
+
+import numpy as np
 
 from ..errors import BusyError, LimitError, MippError, NotFoundError, ParameterError
 from ..rpc import messages as m
@@ -40,8 +41,6 @@ __all__ = ["ServerSite"]
 
 _log = logging.getLogger("mipp.http")
 
-#: bytes of bodies that are in memory at once; more wait a second
-BODIES = 256 << 20
 _NONE = memoryview(b"")
 
 
@@ -74,7 +73,6 @@ class ServerSite:
         self._reasons, self._metrics = reasons, metrics
         #: no new requests any more: the server stops soon
         self.draining = False
-        self._lock, self._bodies = threading.Lock(), 0
 
     # --- bodies -------------------------------------------------------------------------------------------------
 
@@ -94,23 +92,13 @@ class ServerSite:
                 return self._uploads.block(token, at, head.length)
             except MippError as error:
                 raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
-        with self._lock:
-            if self._bodies + head.length > BODIES:
-                raise Refused(429, "too many requests at once", 1)
-            self._bodies += head.length
-        return memoryview(bytearray(head.length))
+        # the number of connections bounds them; a body that does not come takes no memory
+        return np.empty(head.length, np.uint8).data
 
     def broken(self, head: Head, body: memoryview) -> None:
         token, _ = _upload(head.path)
         if token is not None:
             self._uploads.broken(token)
-        else:
-            self._release(head)
-
-    def _release(self, head: Head) -> None:
-        if head.method == "POST":
-            with self._lock:
-                self._bodies -= head.length
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -120,10 +108,7 @@ class ServerSite:
         token, _ = _upload(head.path)
         if token is not None:
             return _message(m.UploadState(token, self._uploads.written(token, head.length)))
-        try:
-            return self._posted(head.path, body)
-        finally:
-            self._release(head)
+        return self._posted(head.path, body)
 
     def _posted(self, path: str, body: memoryview) -> Reply:
         if path not in (REQUEST_PATH, UPLOAD_PATH) and not path.startswith(FINISH_PATH + "/"):
