@@ -50,7 +50,7 @@ def test_what_is_sent_while_a_connection_is_cut_is_never_in_the_clear(pair, who,
     elif who == "server":
         _Connection(sock, "127.0.0.1", 0.0).drop()
     else:
-        tls.cut(sock)
+        tls.end(sock)
     received = b""
     with raw:
         while part := raw.recv(4096):
