@@ -27,6 +27,7 @@ from mipp.rpc.invitations import Invitation, invite
 from mipp.rpc.limits import Card
 from mipp.rpc.wire import Frames, encode, pack_frames
 from mipp.server.rates import RequestRates
+from mipp.server.settling import settle
 from tests.conftest import DIM, vectors
 
 SEED = b"k" * 32
@@ -111,7 +112,8 @@ def test_clients_refuse_before_anything_is_written(invited):
     assert not invited.owners() and not invited.users() and registered(invited) == [(0, 0)] * 3
 
 
-def test_an_embedded_deployment_takes_none(deployment):
+def test_an_embedded_deployment_takes_none(embedded):
+    deployment = embedded
     made = invitation(deployment)
     with pytest.raises(AccessDeniedError, match="takes no invitations"):
         deployment.create_owner("anna", invitation=made)
@@ -225,8 +227,9 @@ def test_a_relaying_server_cannot_invite(invited):
             Party(invited, "owner", "anna", given).pass_on(invited, 1)
 
 
-def test_registrations_of_earlier_versions(deployment, monkeypatch):
+def test_registrations_of_earlier_versions(embedded, monkeypatch):
     """They had no last field: servers that have them pass them on, and those that miss them accept them."""
+    deployment = embedded
 
     def earlier(msg):
         frames = encode(msg)
@@ -241,7 +244,7 @@ def test_registrations_of_earlier_versions(deployment, monkeypatch):
         for kind, name in (("owner", "anna"), ("user", "ulla")):
             parties.append(Party(deployment, kind, name))
             parties[-1].register(deployment, 1)
-    deployment._recover()
+    settle(deployment.operators)
     assert registered(deployment) == [(2, 0)] * 3
     stored = [server.store.registrations() for server in deployment.servers.values()]
     assert stored[0] == stored[1] == stored[2] == [pack_frames(party.signed) for party in parties]
