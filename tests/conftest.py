@@ -52,19 +52,29 @@ def encoding() -> mipp.Encoding:
     return mipp.Encoding("cosine", DIM)
 
 
-@pytest.fixture(params=["embedded", "network"])
-def deployment(request, tmp_path, encoding):
-    """Both kinds of deployment: no behaviour of roles is of one kind alone."""
-    if request.param == "embedded":
-        with mipp.Deployment.create(tmp_path / "deployment", encoding, threads=1) as made:
-            yield made
+KINDS = ("embedded", "network")
+
+
+@contextlib.contextmanager
+def made(kind, folder, encoding, **options):
+    """A new deployment of one of the two kinds."""
+    if kind == "embedded":
+        with mipp.Deployment.create(folder / "deployment", encoding, threads=1, **options) as deployment:
+            yield deployment
         return
-    network = Network(tmp_path / "network", encoding).start().ready()
+    network = Network(folder / "network", encoding, **options)
     try:
-        with network.connect() as made:
-            yield made
+        with network.start().ready().connect() as deployment:
+            yield deployment
     finally:
         network.stop()
+
+
+@pytest.fixture(params=KINDS)
+def deployment(request, tmp_path, encoding):
+    """Both kinds of deployment: no behaviour of roles is of one kind alone."""
+    with made(request.param, tmp_path, encoding) as deployment:
+        yield deployment
 
 
 def server_card(role: str = "cloud", name: str = "north", url: str = "") -> ServerCard:
@@ -114,12 +124,24 @@ def reopened(deployment):
     return again(deployment)
 
 
+def invited(deployment, kind: str, name: str) -> bytes:
+    """What a registration needs beside the keys."""
+    return deployment.network.invitation(kind, name).to_bytes() if over_network(deployment) else b""
+
+
+def answer(deployment, server: int, handler) -> None:
+    """Have a server answer clients by this function, of the frames of a request."""
+    if over_network(deployment):
+        deployment.servers[server].handle = handler
+    else:
+        deployment.channel._handlers[server] = handler
+
+
 @pytest.fixture
-def embedded(deployment):
-    """For a test about what only an embedded deployment has."""
+def embedded_only(deployment) -> None:
+    """For tests of ``world`` about what only an embedded deployment has."""
     if over_network(deployment):
         pytest.skip("of embedded deployments only")
-    return deployment
 
 
 class World:
@@ -168,9 +190,9 @@ class World:
 
 @pytest.fixture
 def world(deployment):
-    made = World(deployment)
-    yield made
-    made.deployment.close()
+    world = World(deployment)
+    yield world
+    world.deployment.close()
 
 
 @pytest.fixture(params=["portable", "avx512"])

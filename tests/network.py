@@ -100,8 +100,9 @@ class Connected(ConnectedDeployment):
     def status(self):
         return reports.status(self.config, self.operators, {i: type(s).__name__ for i, s in self.servers.items()})
 
+    def prepare(self, user, queries=1):
+        for server in self.servers.values():
+            server.scheme.prepare(user, self.status()["images"], queries)
+
     def verify(self):
         return reports.verify(self.config, self.operators)
-
-    def close(self):
-        super().close()

@@ -254,7 +254,7 @@ class _Outgoing(threading.Thread):
         sock.settimeout(SEND)
         mesh = self._mesh
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
-        with self._changed:  # before the hello: once the peer has read it, it calls, and the reply must find a way
+        with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
             self.up, self.problem = True, ""
         sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
         mesh._outgoing_up(self._index)

@@ -17,15 +17,18 @@ SERVERS = (1, 2, 3)
 @contextlib.contextmanager
 def uncertified(deployment):
     """As before servers tested rows: what is uploaded meanwhile is visible without a certificate, whatever it holds."""
-    config, stores = deployment.config, [s.store for s in deployment.servers.values()]
-    before = config.certifies
-    config.__dict__["certifies"] = False
+    configs = [deployment.config, *(s.config for s in deployment.servers.values())]
+    stores = [s.store for s in deployment.servers.values()]
+    before = deployment.config.certifies
+    for config in configs:
+        config.__dict__["certifies"] = False
     for store in stores:
         store.changes.certified_only = False
     try:
         yield
     finally:
-        config.__dict__["certifies"] = before
+        for config in configs:
+            config.__dict__["certifies"] = before
         for store in stores:
             store.changes.certified_only = before
 

@@ -12,6 +12,7 @@ from mipp.rpc import messages as m
 from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import request
 from mipp.rpc.wire import decode, encode, pack_frames, unpack_frames
+from mipp.server.settling import settle
 from tests.adversary.forge import SERVERS, Change
 from tests.conftest import vectors
 
@@ -47,7 +48,7 @@ def test_different_uploads_at_different_servers(world, mallory):
     assert all(decode(unpack_frames(v), m.VoteMessage).commit for v in votes)  # but not for the same
     for change in (one, other):
         assert change.certify(votes) == ["accepted"] * 3
-    world.deployment._recover()
+    settle(world.deployment.operators)
     status = world.deployment.status()
     assert status["servers_agree"] and next(o for o in status["owners"] if o["name"] == "mallory")["rows"] == 3
     with pytest.raises(MippError):  # only its own chain has stopped
@@ -65,7 +66,7 @@ def test_different_commits_at_different_servers(world, mallory):
     assert all(decode(unpack_frames(v), m.VoteMessage).commit for v in a + b)
     refused = one.commit([2, 3], head=head) + other.commit([1], head=head)
     assert not any(decode(unpack_frames(v), m.VoteMessage).commit for v in refused)
-    world.deployment._recover()
+    settle(world.deployment.operators)
     assert {
         s.store.changes.state(mallory.id, op) for s in world.deployment.servers.values() for op in (one.op, other.op)
     } == {"aborted"}
@@ -81,7 +82,7 @@ def test_a_change_that_never_ends(world, mallory):
     mallory.ask_all(m.AbortOp(change.op), [1, 2])
     change.commit([3])
     unharmed(world, mallory)
-    world.deployment._recover()
+    settle(world.deployment.operators)
     assert world.deployment.servers[3].store.changes.state(mallory.id, change.op) == "aborted"
     with pytest.raises(StoreError):
         change.prepare()

@@ -25,7 +25,7 @@ from tests.conftest import vectors
 
 
 def pack_of(world, owner, batch, server=1):
-    return next((world.deployment.folder / f"servers/{server}/images").glob(f"*/{batch.hex()}.*"))
+    return next((world.home(server) / "images").glob(f"*/{batch.hex()}.*"))
 
 
 def all_images(world):

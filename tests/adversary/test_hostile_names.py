@@ -17,7 +17,7 @@ from mipp.errors import KeyFileError, NotFoundError, ParameterError
 from mipp.rpc import messages as m
 from mipp.rpc.associated_data import owner_seal_info
 from mipp.rpc.names import check_name, known_name, safe_name
-from tests.conftest import vectors
+from tests.conftest import invited, vectors
 
 BAD_NAMES = [
     "", ".", "..", ".hidden", "a/b", "a\\b", "../a", "a\0", "a\n", "a\x1b[2J", "a b", "a" * 65, "a" * 300, "con", "NUL",
@@ -77,15 +77,15 @@ def test_servers_refuse_bad_names(world, name):
                 party.ask({server: request})
 
 
-def _registration(party, server):
+def _registration(party, server, invitation=b""):
     if isinstance(party, User):
-        return m.RegisterUser(party.name, *party._public, b"")
+        return m.RegisterUser(party.name, *party._public, b"", invitation)
     key_part, cloud_part = party.image_parts()
     sealed = []
     for s, keys in party.config.servers.items():
         secret = party.keys.server_key(s) + key_part if s == 3 else cloud_part
         sealed.append(box.seal(keys.box, secret, owner_seal_info(party.config.id, party.id, s)))
-    return m.RegisterOwner(party.name, signing.sign_public(party._seed), party.keys.registration, sealed)
+    return m.RegisterOwner(party.name, signing.sign_public(party._seed), party.keys.registration, sealed, invitation)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("owner", "anna"), ("owner", "ANNA"), ("user", "ulla"), ("user", "Ulla")])
@@ -93,7 +93,7 @@ def test_a_second_party_of_the_same_name_is_refused(world, kind, name):
     party = getattr(Stranger(world), kind)(name)
     for server in (1, 2, 3):
         with pytest.raises(ParameterError, match="taken"):
-            party.ask({server: _registration(party, server)})
+            party.ask({server: _registration(party, server, invited(world.deployment, kind, name))})
     create = world.deployment.create_owner if kind == "owner" else world.deployment.create_user
     if name not in ("anna", "ulla"):
         with pytest.raises(ParameterError, match="taken"):
@@ -105,7 +105,9 @@ def test_registering_again_is_fine_and_forgotten_names_are_free(world):
     world.owners[0].register()
     world.user.register()
     world.owners[0].forget()
-    Stranger(world).owner("anna").register()
+    anna = Stranger(world).owner("anna")
+    anna._invitation = invited(world.deployment, "owner", "anna")
+    anna.register()
 
 
 def test_a_bad_name_from_a_server_is_never_shown(world):
@@ -170,7 +172,7 @@ def test_the_id_that_is_granted_is_that_of_the_keys(world):
     with pytest.raises(KeyFileError):
         deployment.user_id("ulla")
     path.write_text(text.replace(world.user.id.hex(), "00" * 16))
-    with pytest.raises(NotFoundError):
+    with pytest.raises((NotFoundError, KeyFileError)):
         deployment.user_id("ulla")
     owner = deployment.folder / "owners/anna.key"
     owner.write_text(owner.read_text().replace(world.owners[0].id.hex(), world.owners[1].id.hex()))
@@ -178,7 +180,7 @@ def test_the_id_that_is_granted_is_that_of_the_keys(world):
         deployment.owner("anna")
 
 
-def test_key_files_of_earlier_versions(world):
+def test_key_files_of_earlier_versions(world, embedded_only):
     """They hold no public keys: those that the servers registered are compared with the id and the name."""
     deployment = world.deployment
     other = deployment.create_user("other")
@@ -200,7 +202,7 @@ def test_unusable_keys_are_refused_at_registration(world):
     user.id = signing.party_id(*user._public)
     for server in (1, 2, 3):
         with pytest.raises(ParameterError, match="X25519"):
-            user.ask({server: m.RegisterUser("weak", *user._public, b"")})
+            user.ask({server: _registration(user, server, invited(world.deployment, "user", "weak"))})
 
 
 def test_image_bytes_are_copied_as_they_are(world):

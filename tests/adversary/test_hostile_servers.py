@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-import mipp
 import mipp.server.peers as peering
 from mipp.crypto import signing
 from mipp.errors import AuthenticationError, MippError, ParameterError
@@ -14,7 +13,7 @@ from mipp.rpc import peer_messages as pm
 from mipp.rpc.chain import restart_bytes
 from mipp.rpc.channel import request
 from mipp.rpc.wire import decode, encode, pack_frames, unpack_frames
-from tests.conftest import vectors
+from tests.conftest import answer, over_network, reopened, shut, vectors
 
 QUERY = vectors(1, 7)[0]
 
@@ -44,8 +43,7 @@ def test_a_server_that_invents_what_others_did(world, monkeypatch):
     anna = world.owners[0]
     gone = (anna.batches()[0].id, 3)
     anna.delete([gone])
-    folder = world.deployment.folder
-    world.deployment.close()
+    shut(world.deployment)
     real = dict(peering.HANDLERS)
 
     def state(server, msg):
@@ -66,7 +64,7 @@ def test_a_server_that_invents_what_others_did(world, monkeypatch):
 
     monkeypatch.setitem(peering.HANDLERS, pm.PeerRequest, state)
     monkeypatch.setitem(peering.HANDLERS, pm.PeerRestored, restored)
-    with mipp.Deployment.open(folder, threads=1) as deployment:
+    with reopened(world.deployment) as deployment:
         assert deployment.notes == []
         for server in deployment.servers.values():
             assert server.store.catalog.counter("incarnation") == 0
@@ -74,20 +72,21 @@ def test_a_server_that_invents_what_others_did(world, monkeypatch):
         assert user.index().total == 59 and gone not in user.index().ids()
 
 
-def test_a_restored_server_keeps_the_deletions_that_it_knows(world, monkeypatch):
+def test_a_restored_server_keeps_the_deletions_that_it_knows(world, monkeypatch, tmp_path, caplog):
     """Whatever peers hand over; and two peers that say different things are not believed at all."""
     import shutil
 
     anna = world.owners[0]
     gone = (anna.batches()[0].id, 3)
     anna.delete([gone])
-    folder = world.deployment.folder
-    world.deployment.close()
-    shutil.copytree(folder / "servers/1", folder / "backup")
-    with mipp.Deployment.open(folder, threads=1) as deployment:
+    shut(world.deployment)
+    folder = world.home(1)
+    shutil.copytree(folder, tmp_path / "backup")
+    with reopened(world.deployment) as deployment:
         deployment.owner("anna").add_vectors(vectors(2, 60))
-    shutil.rmtree(folder / "servers/1")
-    (folder / "backup").rename(folder / "servers/1")
+        shut(deployment)
+    shutil.rmtree(folder)
+    (tmp_path / "backup").rename(folder)
     real, liars = dict(peering.HANDLERS), [2]
 
     def restored(server, msg):
@@ -99,12 +98,20 @@ def test_a_restored_server_keeps_the_deletions_that_it_knows(world, monkeypatch)
         return dataclasses.replace(told, chains=[pack_frames(encode(c)) for c in bare])
 
     monkeypatch.setitem(peering.HANDLERS, pm.PeerRestored, restored)
-    with pytest.raises(MippError, match="different histories"):
-        mipp.Deployment.open(folder, threads=1)
+    if over_network(world.deployment):  # it goes on asking, and answers nobody
+        network = world.deployment.network.start()
+        with pytest.raises(AssertionError, match="waits for all other servers"):
+            network.ready(2)
+        assert not network.processes[1].server.ready and "different histories" in caplog.text
+        network.stop()
+    else:
+        with pytest.raises(MippError, match="different histories"):
+            reopened(world.deployment)
     liars.append(3)
-    with mipp.Deployment.open(folder, threads=1) as deployment:
+    with reopened(world.deployment) as deployment:
         store = deployment.servers[1].store
-        assert 3 in store.batch(anna.id, gone[0])[1] and deployment.notes
+        assert 3 in store.batch(anna.id, gone[0])[1] and store.catalog.counter("incarnation")
+        assert deployment.notes or over_network(deployment)
 
 
 def test_texts_of_other_parties_are_plain(world):
@@ -112,7 +119,7 @@ def test_texts_of_other_parties_are_plain(world):
     server = world.deployment.servers[1]
     real = server.handle
     evil = "\x1b[2J\x1b]0;owned\x07\u202e../../etc\n" + "x" * 5000
-    world.deployment.channel._handlers[1] = lambda frames: encode(m.Failure("StoreError", evil))
+    answer(world.deployment, 1, lambda frames: encode(m.Failure("StoreError", evil)))
     with pytest.raises(MippError) as caught:
         world.user.index()
     assert str(caught.value).isprintable() and len(str(caught.value)) <= 500
@@ -125,7 +132,7 @@ def test_texts_of_other_parties_are_plain(world):
         owners = [dataclasses.replace(o, damaged=[o.batches[0].tobytes()], reasons=[evil]) for o in owners]
         return encode(dataclasses.replace(reply, owners=[pack_frames(encode(o)) for o in owners]))
 
-    world.deployment.channel._handlers[1] = snapshot
+    answer(world.deployment, 1, snapshot)
     world.user._known.clear()
     left_out = world.user.search(QUERY, 5).left_out
     assert len(left_out) == 2 and all(str(o).isprintable() for o in left_out)

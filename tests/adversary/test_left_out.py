@@ -2,9 +2,9 @@
 
 import pytest
 
-import mipp
 from mipp.errors import AccessDeniedError, IntegrityError, ParameterError, StaleSnapshotError
 from mipp.rpc import messages as m
+from mipp.server.settling import settle
 from tests.conftest import ALL_RANKINGS, vectors
 
 QUERY = vectors(1, 7)[0]
@@ -12,14 +12,7 @@ QUERY = vectors(1, 7)[0]
 
 def share_file(world, owner, server=1, number=0):
     batch = owner.batches()[number].id
-    return next((world.deployment.folder / f"servers/{server}/shares/{owner.id.hex()}").glob(f"{batch.hex()}.*")), batch
-
-
-def reopened(world):
-    world.deployment.close()
-    world.deployment = mipp.Deployment.open(world.deployment.folder, threads=1)
-    world.user = world.deployment.user("ulla")
-    world.owners = [world.deployment.owner(name) for name in ("anna", "berta")]
+    return next((world.home(server) / "shares" / owner.id.hex()).glob(f"{batch.hex()}.*")), batch
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "short"])
@@ -32,7 +25,7 @@ def test_a_damaged_share_file(world, server, damage):
         path.unlink()
     else:
         path.write_bytes(good[:-7] if damage == "short" else good[:300] + b"\xff" + good[301:])
-    reopened(world)
+    world.reopen()
     anna, berta = world.owners
     for ranking in ("user", "server"):
         result = world.user.search(QUERY, 45, ranking=ranking)
@@ -93,13 +86,13 @@ def test_a_grant_given_to_some_servers_only(world):
     for ranking in ("user", "server"):
         result = world.user.search(QUERY, 60, ranking=ranking)
         assert len(result.hits) == 60 and {o.owner for o in result.left_out} == {mallory.id}
-    world.deployment._recover()
+    settle(world.deployment.operators)
     assert world.user.index().total == 64 and not world.user.index().left_out
 
 
 def test_only_the_owners_that_are_asked_for_are_opened(world, monkeypatch):
     berta = world.owners[1]
-    reopened(world)
+    world.reopen()
     opened = []
     for server in world.deployment.servers.values():
         real = server.store.views._new_view

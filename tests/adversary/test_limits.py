@@ -190,7 +190,7 @@ def test_registrations_are_small(world):
     big = dataclasses.replace(sent[0], sealed=[sent[0].sealed[0], bytes(1000), bytes(1000)])
     with pytest.raises(ShapeError, match="256"):
         deployment.channel.gather({1: stranger.sign(big)})
-    huge = dataclasses.replace(big, sealed=[sent[0].sealed[0], bytes(1 << 20), b""])
+    huge = dataclasses.replace(big, sealed=[sent[0].sealed[0], bytes(1 << 19), b""])
     with pytest.raises(LimitError):
         deployment.channel.gather({1: stranger.sign(huge)})
     assert signing.party_id(big.sign_key, big.registration) == stranger.id

@@ -19,7 +19,7 @@ def files_of(world, owner):
         path: path.read_bytes()
         for server in (1, 2)
         for room in ("shares", "images")
-        for path in (world.deployment.folder / f"servers/{server}/{room}/{owner.id.hex()}").glob("*")
+        for path in (world.home(server) / room / owner.id.hex()).glob("*")
     }
 
 

@@ -4,17 +4,17 @@ import sqlite3
 
 import pytest
 
-import mipp
 from mipp.errors import AccessDeniedError, MippError, NotFoundError
-from tests.conftest import vectors
+from mipp.server.settling import settle
+from tests.conftest import again, vectors
 
 QUERY = vectors(1, 7)[0]
 
 
 @pytest.fixture
 def other(world):
-    """The same folder, open a second time, as another process has it."""
-    with mipp.Deployment.open(world.deployment.folder, threads=1) as opened:
+    """The same folder, open a second time, as another process has it; over a network the servers are the same."""
+    with again(world.deployment) as opened:
         yield opened
 
 
@@ -47,7 +47,7 @@ def test_a_busy_checkpoint_is_done_later(world, monkeypatch):
     anna = world.owners[0]
     server = world.deployment.servers[3]
     sealed = server.store.owner(anna.id)[2]
-    folder = world.deployment.folder / "servers/3"
+    folder = world.home(3)
     reader = sqlite3.connect(next(folder.glob("catalog-2.sqlite")))
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM owners").fetchone()
@@ -57,7 +57,7 @@ def test_a_busy_checkpoint_is_done_later(world, monkeypatch):
     assert any(sealed in p.read_bytes() for p in folder.glob("catalog*"))
     assert any("write-ahead log" in p for p in world.deployment.verify()["problems"])
     reader.close()
-    world.deployment._recover()
+    settle(world.deployment.operators)
     assert not any(sealed in p.read_bytes() for p in folder.glob("catalog*"))
     assert world.deployment.verify()["problems"] == []
 

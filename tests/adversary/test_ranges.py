@@ -467,7 +467,7 @@ def test_older_batches_are_certified_in_the_background(tmp_path):
         assert not deployment.notes
 
 
-def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
+def test_an_owner_mends_a_refused_batch_by_deleting_rows(world, embedded_only):
     """It sees which batch and rows; compacting leaves the batch alone; once they are deleted it is checked again."""
     anna, deployment, encoding = world.owners[0], world.deployment, world.deployment.config.encoding
     rows = encoding.encode_rows(vectors(20)).astype(np.int64)
@@ -493,7 +493,7 @@ def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
     assert len(anna.batches()) == 1
 
 
-def test_rows_that_are_deleted_during_a_test(world, monkeypatch):
+def test_rows_that_are_deleted_during_a_test(world, embedded_only, monkeypatch):
     """What was found of them is not written down: the batch is tested again."""
     from mipp.server import certifying
 

@@ -25,9 +25,9 @@ def wire(world):
     seen = []
     real = world.deployment.channel._request
 
-    def tapped(server, frames):
+    def tapped(server, frames, *call):
         kept = [bytes(f) for f in frames]
-        reply = real(server, frames)
+        reply = real(server, frames, *call)
         seen.append((server, kept, reply))
         return reply
 

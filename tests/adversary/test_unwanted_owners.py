@@ -6,9 +6,8 @@ import stat
 import numpy as np
 import pytest
 
-import mipp
 from mipp.errors import AccessDeniedError, IntegrityError, NotFoundError, ParameterError, StoreError
-from tests.conftest import ALL_RANKINGS, vectors
+from tests.conftest import ALL_RANKINGS, again, vectors
 
 QUERY = vectors(1, 7)[0]
 
@@ -130,10 +129,10 @@ def test_blocks_are_kept_in_the_users_folder(world, spammer):
     world.user.block([spammer, b"x" * 16])
     path = world.deployment.folder / "users/ulla.blocked"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with mipp.Deployment.open(world.deployment.folder) as again:
-        assert again.user("ulla").blocked == {spammer.id, b"x" * 16}
-        assert found(world, user=again.user("ulla")) == {"anna", "berta"}
-        assert again.users() == ["ulla"]
+    with again(world.deployment) as opened:
+        assert opened.user("ulla").blocked == {spammer.id, b"x" * 16}
+        assert found(world, user=opened.user("ulla")) == {"anna", "berta"}
+        assert opened.users() == ["ulla"]
     for corrupt in (
         "",
         "{",

@@ -97,34 +97,6 @@ def test_protocols_over_the_mesh(three):
     assert np.array_equal(combine_matches(list(matched.values())), scores >= theta[:, None])
 
 
-def test_a_server_that_was_just_reached_answers(tmp_path, monkeypatch):
-    """Its thread may be late to note that the hello is out: the reply used to be lost, and a start-up hung on it."""
-    real = mesh.connect
-
-    def slow(*args):
-        sock = real(*args)
-
-        def sendall(data, send=sock.sendall):
-            send(data)
-            time.sleep(0.3)
-
-        if args[-1] == "server 1":
-            sock.sendall = sendall
-        return sock
-
-    monkeypatch.setattr(mesh, "connect", slow)
-    three = Three(tmp_path)
-    try:
-        until = time.monotonic() + 10
-        while not three.meshes[1].there(2):
-            assert time.monotonic() < until
-            time.sleep(0.001)
-        assert bytes(three.meshes[1].call(2, [b"x"], 3.0)[0]) == b"x"
-    finally:
-        for i in (1, 2, 3):
-            three.end(i)
-
-
 def test_a_session_name_is_used_once(three):
     three.links(b"1" * 16)[1].close()
     with pytest.raises(ProtocolError, match="used before"):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from mipp.errors import (
-    BusyError,
     ConflictError,
     LimitError,
     NotFoundError,

@@ -23,7 +23,7 @@ from mipp.rpc.wire import encode, frames_hash
 from mipp.schemes.paillier import encrypt_query
 from mipp.sharing import OwnerKeys, batch_schedules, key_centre_rows, open_share, share_rows
 from tests.adversary.grants import store_old_grant
-from tests.conftest import DIM, World, vectors
+from tests.conftest import DIM, KINDS, World, made, vectors
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def ring_bits(request):
     return request.param
 
 
-@pytest.fixture
-def world(tmp_path, paillier, ring_bits, monkeypatch):
+@pytest.fixture(params=KINDS)
+def world(request, tmp_path, paillier, ring_bits, monkeypatch):
     monkeypatch.setattr("mipp.schemes.paillier.generate_keypair", lambda bits: paillier)
     encoding = mipp.Encoding("cosine", DIM, bits=6 if ring_bits == 16 else 8, ring_bits=ring_bits)
-    with mipp.Deployment.create(tmp_path / "deployment", encoding, scheme="paillier", threads=1) as made:
-        yield World(made)
+    with made(request.param, tmp_path, encoding, scheme="paillier") as deployment:
+        yield World(deployment)
 
 
 @pytest.mark.parametrize("ring_bits", [16, 32, 64], indirect=True)
@@ -113,14 +113,13 @@ def test_deletes_compaction_and_new_batches(world):
 
 
 def test_reopened_and_under_another_name(world, tmp_path, paillier):
-    folder = world.deployment.folder
-    world.deployment.close()
-    with mipp.Deployment.open(folder) as again:
-        user = again.user("ulla")
-        assert user.id == world.user.id
-        assert len(user.search(vectors(1)[0], k=3).hits) == 3
-        assert again.status()["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "paillier", "sharing": "masked"}
-        assert again.status()["servers_agree"] and not again.verify()["problems"]
+    before = world.user.id
+    world.reopen()
+    assert world.user.id == before
+    assert len(world.user.search(vectors(1)[0], k=3).hits) == 3
+    status = world.deployment.status()
+    assert status["params"] == {"n": 2, "t": 1, "k": 32, "scheme": "paillier", "sharing": "masked"}
+    assert status["servers_agree"] and not world.deployment.verify()["problems"]
 
 
 def test_images_come_back(world):
@@ -416,16 +415,14 @@ def test_the_key_file_keeps_the_paillier_key(world):
 
 def test_no_prime_and_no_plain_query_on_the_wire(world, monkeypatch):
     """What the user sends holds ciphertexts of the query, its public key, and nothing of the primes."""
-    from mipp.rpc.channel import LocalChannel
+    seen, channel = [], world.deployment.channel
+    gather = channel.gather
 
-    seen = []
-    gather = LocalChannel.gather
-
-    def spy(self, requests, **options):
+    def spy(requests, **options):
         seen.extend(bytes(f) for frames in requests.values() for f in frames)
-        return gather(self, requests, **options)
+        return gather(requests, **options)
 
-    monkeypatch.setattr(LocalChannel, "gather", spy)
+    monkeypatch.setattr(channel, "gather", spy)
     user = world.user
     user.register()
     query = vectors(1)

@@ -11,11 +11,11 @@ import mipp
 from mipp.errors import DeploymentError, IntegrityError, StoreError
 from mipp.server.settling import settle
 from mipp.store import files
-from tests.conftest import DIM, vectors
+from tests.conftest import DIM, over_network, reopened, shut, vectors
 
 
 def share_files(world, server=1):
-    return sorted((world.deployment.folder / f"servers/{server}/shares").glob("*/*"))
+    return sorted((world.home(server) / "shares").glob("*/*"))
 
 
 def flip(path, position):
@@ -30,15 +30,13 @@ def test_a_flipped_byte_is_detected_and_named(world, position):
     flip(path, position)
     report = world.deployment.verify()
     assert len(report["problems"]) == 1 and path.name in report["problems"][0]
-    folder = world.deployment.folder
-    world.deployment.close()
-    with mipp.Deployment.open(folder) as again:
-        user, batch = again.user("ulla"), path.name.split(".")[0]
-        with pytest.raises(IntegrityError, match=batch):
-            user.search(vectors(1)[0], strict=True)
-        result = user.search(vectors(1)[0], 45)  # the others
-        assert [(left.batch.hex(), left.server) for left in result.left_out] == [(batch, 1)]
-        assert "damaged" in result.left_out[0].reason and str(folder) not in str(result.left_out[0])
+    world.reopen()
+    user, batch = world.user, path.name.split(".")[0]
+    with pytest.raises(IntegrityError, match=batch):
+        user.search(vectors(1)[0], strict=True)
+    result = user.search(vectors(1)[0], 45)  # the others
+    assert [(left.batch.hex(), left.server) for left in result.left_out] == [(batch, 1)]
+    assert "damaged" in result.left_out[0].reason and str(world.home(1)) not in str(result.left_out[0])
 
 
 def test_truncated_missing_and_foreign_files_are_named(world):
@@ -53,7 +51,7 @@ def test_truncated_missing_and_foreign_files_are_named(world):
 
 
 def test_damaged_image_packs_are_named(world):
-    path = next((world.deployment.folder / "servers/2/images").glob("*/*"))
+    path = next((world.home(2) / "images").glob("*/*"))
     flip(path, 700)
     assert path.name in world.deployment.verify()["problems"][0]
 
@@ -93,7 +91,7 @@ def test_full_disk_while_uploading(world, monkeypatch, after):
         with pytest.raises(StoreError, match="No space left"):
             world.owners[0].add_vectors(vectors(3), [("n", b"x" * 1000)] * 3)
     assert [p.name for server in (1, 2) for p in share_files(world, server)] == names
-    assert not list(world.deployment.folder.rglob("*.tmp*"))
+    assert not [p for server in (1, 2, 3) for p in world.home(server).rglob("*.tmp*")]
     world.check(k=60)
     world.plain |= dict(zip(world.owners[0].add_vectors(vectors(3)), vectors(3), strict=True))
     world.check(k=63)
@@ -146,7 +144,7 @@ def test_full_disk_under_a_catalog(world, server):
     assert world.deployment.status()["servers_agree"]
 
 
-def test_folders_that_are_no_deployment(tmp_path, world):
+def test_folders_that_are_no_deployment(tmp_path, world, embedded_only):
     with pytest.raises(DeploymentError, match="mipp init"):
         mipp.Deployment.open(tmp_path / "nothing")
     (tmp_path / "deployment.json").write_text("{}")
@@ -170,14 +168,18 @@ def test_folders_that_are_no_deployment(tmp_path, world):
 
 
 def test_a_server_folder_of_another_server_is_refused(world):
-    folder = world.deployment.folder
-    world.deployment.close()
-    one, two = folder / "servers/1", folder / "servers/2"
-    one.rename(folder / "servers/x")
+    shut(world.deployment)
+    one, two = world.home(1), world.home(2)
+    one.rename(one.parent / "x")
     two.rename(one)
-    (folder / "servers/x").rename(two)
+    (one.parent / "x").rename(two)
+    if over_network(world.deployment):  # the folder holds its keys and its address, too: it is that server
+        opened = reopened(world.deployment)
+        assert {i: s.index for i, s in opened.servers.items()} == {1: 2, 2: 1, 3: 3}
+        assert len(opened.user("ulla").search(vectors(1)[0], 60, strict=True).hits) == 60
+        return
     with pytest.raises(DeploymentError):
-        mipp.Deployment.open(folder)
+        mipp.Deployment.open(world.deployment.folder)
 
 
 def child(act):
@@ -199,7 +201,7 @@ def wait(pids):
         assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
-def test_processes_add_and_search_at_once(world):
+def test_processes_add_and_search_at_once(world, embedded_only):
     """Two processes add, one deletes, one searches: no error, every answer exact, nothing lost."""
     folder = world.deployment.folder
     quiet = world.deployment.create_owner("quiet")
@@ -241,7 +243,7 @@ def test_processes_add_and_search_at_once(world):
         assert deployment.verify()["problems"] == []
 
 
-def test_the_same_owner_adds_in_two_processes(world):
+def test_the_same_owner_adds_in_two_processes(world, embedded_only):
     folder = world.deployment.folder
     world.deployment.close()
 
