@@ -20,7 +20,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,8 +50,10 @@ AGAIN, AGAIN_MOST = 0.1, 3.0
 SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
 #: bytes of a call or reply, and of a note
 CALL_BYTES, NOTE_BYTES = 256 << 20, 64 << 10
-#: calls of peers that are served at once
-WORKERS = 16
+#: calls of one peer that are served at once, and that are here at all: coming, waiting or served
+WORKERS, CALLS = 8, 256
+#: connections of one peer that have not said who they are
+GREETING = 8
 CLOSED = 4096
 
 _CHUNK = struct.Struct("<BBHI16s")
@@ -328,7 +330,8 @@ class Mesh:
     peers : the other servers, by number
     serve : answers a peer's call: its number and the frames of the request; frames of the reply
     note : takes a peer's note: its number and the bytes; must not block
-    changed : called with a peer's number and whether it is there now, when that changes; must not block
+    changed : called with a peer's number and whether it is there now, when that changes, and whenever one of its
+        connections ends; must not block
     """
 
     def __init__(
@@ -351,7 +354,11 @@ class Mesh:
         self._early: OrderedDict[bytes, _Session] = OrderedDict()
         self._closed: OrderedDict[bytes, None] = OrderedDict()
         self._calls: dict[bytes, tuple[int, queue.SimpleQueue[Any]]] = {}
-        self._pool = ThreadPoolExecutor(WORKERS, "mipp peer call")
+        self._pools = {i: ThreadPoolExecutor(WORKERS, "mipp peer call") for i in peers}
+        self._greeting: Counter[int] = Counter()
+        #: calls of each peer that wait or are served, and their bytes
+        self._serving: Counter[int] = Counter()
+        self._serving_bytes: Counter[int] = Counter()
         self._stopping = False
 
     def start(self) -> None:
@@ -370,7 +377,8 @@ class Mesh:
             end(sock)
         for peer in self._peers:
             self._fail(peer)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def there(self, peer: int) -> bool:
         """Whether a peer is connected, both ways."""
@@ -461,6 +469,20 @@ class Mesh:
         """Send a peer a note; notes arrive in order, or not at all. UnreachableError if it is not there."""
         self._send(peer, _NOTE, _NONE, [data])
 
+    def waiting_calls(self, peer: int) -> int:
+        """Calls of a peer that wait or are served."""
+        return self._serving[peer]
+
+    def _take_call(self, peer: int, name: bytes, data: bytes) -> None:
+        """Have a call served; MessageError if the peer has too many of them here."""
+        with self._lock:
+            if self._serving[peer] >= CALLS or self._serving_bytes[peer] + len(data) > CALL_BYTES:
+                raise MessageError("too many calls at once")
+            self._serving[peer] += 1
+            self._serving_bytes[peer] += len(data)
+        with contextlib.suppress(RuntimeError):  # the server stops
+            self._pools[peer].submit(self._answer, peer, name, data)
+
     def _answer(self, peer: int, name: bytes, data: bytes) -> None:
         try:
             reply = self._serve(peer, unpack_frames(data))
@@ -469,6 +491,10 @@ class Mesh:
             _log.info("a call of server %d was not answered: %s", peer, error)
         except Exception:
             _log.exception("unexpected error in a call of server %d", peer)
+        finally:
+            with self._lock:
+                self._serving[peer] -= 1
+                self._serving_bytes[peer] -= len(data)
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -478,12 +504,18 @@ class Mesh:
         if len(found) != 1:
             raise AuthenticationError("a stranger's certificate")
         (peer,) = found
-        sock.settimeout(CONNECT)
-        kind, _, _, length, _ = _CHUNK.unpack(_exactly(sock, _CHUNK.size))
-        if kind != _HELLO_KIND or length != _HELLO.size:
+        with self._lock:
+            if self._greeting[peer] >= GREETING:
+                return
+            self._greeting[peer] += 1
+        try:
+            hello = self._greeted(sock)
+        finally:
+            with self._lock:
+                self._greeting[peer] -= 1
+        if hello is None:
             _log.warning("server %d connected, but did not say who it is", peer)
             return
-        hello = _HELLO.unpack(_exactly(sock, _HELLO.size))
         if hello[:5] != (_MAGIC, VERSION, self.deployment, peer, self.index):
             _log.warning(
                 "server %d speaks another version (%d, here %d), or is of another deployment", peer, hello[1], VERSION
@@ -515,6 +547,14 @@ class Mesh:
             if current:
                 self._lost(peer)
 
+    def _greeted(self, sock: ssl.SSLSocket) -> tuple[Any, ...] | None:
+        """What a new connection says first; None if it is something else."""
+        sock.settimeout(CONNECT)
+        kind, _, _, length, _ = _CHUNK.unpack(_exactly(sock, _CHUNK.size))
+        if kind != _HELLO_KIND or length != _HELLO.size:
+            return None
+        return _HELLO.unpack(_exactly(sock, _HELLO.size))
+
     def _outgoing_up(self, peer: int) -> None:
         self._note_there(peer)
 
@@ -530,10 +570,9 @@ class Mesh:
         with self._lock:
             was, self._there[peer] = self._there[peer], False
         self._fail(peer)
-        if was:
-            if not self._stopping:
-                _log.warning("server %d is gone: %s", peer, self._out[peer].problem or "its connection broke")
-            self._changed(peer, False)
+        if was and not self._stopping:
+            _log.warning("server %d is gone: %s", peer, self._out[peer].problem or "its connection broke")
+        self._changed(peer, False)  # also if it was here one way only: what it was told, or said, may be lost
         self._out[peer].poke()
 
     def _fail(self, peer: int) -> None:
@@ -625,7 +664,7 @@ class _Incoming:
 
     def _message(self, kind: int, name: bytes, length: int, last: bool) -> None:
         data = self._messages.setdefault((kind, name), bytearray())
-        if sum(map(len, self._messages.values())) + length > CALL_BYTES:
+        if len(self._messages) > CALLS or sum(map(len, self._messages.values())) + length > CALL_BYTES:
             raise MessageError("calls that are too long")
         self._fill(self._scratch[:length])
         data += self._scratch[:length]
@@ -633,8 +672,7 @@ class _Incoming:
             return
         del self._messages[kind, name]
         if kind == _CALL:
-            with contextlib.suppress(RuntimeError):  # the server stops
-                self._mesh._pool.submit(self._mesh._answer, self._peer, name, bytes(data))
+            self._mesh._take_call(self._peer, name, bytes(data))
         else:
             with self._mesh._lock:
                 _, reply = self._mesh._calls.get(name, (0, None))

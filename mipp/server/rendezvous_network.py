@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from typing import Any
 
 import msgpack
@@ -24,6 +25,8 @@ __all__ = ["CloudRendezvous", "KeyCentreRendezvous", "deliver"]
 
 _log = logging.getLogger("mipp.server")
 _HAVE, _REFUSE, _DONE, _START, _CANCEL = "have", "refuse", "done", "start", "cancel"
+#: queries that one cloud may have reported and the others not; an honest one has fewer parked (``admission.OPEN``)
+REPORTED = 1024
 
 
 def _pack(table: str, what: str, *fields: Any) -> bytes:
@@ -31,21 +34,27 @@ def _pack(table: str, what: str, *fields: Any) -> bytes:
     return packed
 
 
+def _said(error: Exception) -> tuple[str, str]:
+    """An error for a note, as much of it as whoever reads it shows."""
+    name, text = error_to_wire(error)
+    return name, text[:500]
+
+
 class _RemoteTicket:
     """At the key centre: a query that is parked at a cloud."""
 
-    def __init__(self, mesh: Mesh, table: str, key: Key, server: int) -> None:
-        self._mesh, self._table, self._key, self._server = mesh, table, key, server
-
-    def _send(self, what: str, *fields: Any) -> None:
-        with contextlib.suppress(UnreachableError):  # then it is told by its connection
-            self._mesh.note(self._server, _pack(self._table, what, *self._key, *fields))
+    def __init__(self, centre: KeyCentreRendezvous, key: Key, server: int) -> None:
+        self._centre, self._key, self._server = centre, key, server
+        self._connection = centre.connections[server]
 
     def go(self, attempt: bytes, link: Link) -> None:
-        self._send(_START, attempt)
+        """Tell it to start. If its connection broke since it reported the query, it will not end the attempt."""
+        told = self._centre.tell(self._server, _START, *self._key, attempt)
+        if not told or self._centre.connections[self._server] != self._connection:
+            self._centre.done(attempt, self._server)
 
     def refused(self, error: MippError) -> None:
-        self._send(_CANCEL, *error_to_wire(error))
+        self._centre.tell(self._server, _CANCEL, *self._key, *_said(error))
 
 
 class KeyCentreRendezvous(LocalRendezvous):
@@ -61,6 +70,16 @@ class KeyCentreRendezvous(LocalRendezvous):
     def __init__(self, mesh: Mesh, table: str, *, running: int = RUNNING) -> None:
         super().__init__(running=running)
         self._mesh, self._table = mesh, table
+        #: how often each cloud's connection broke
+        self.connections: Counter[int] = Counter()
+
+    def tell(self, peer: int, what: str, *fields: Any) -> bool:
+        """Send a cloud a note; False if it is away: then it drops what it has parked, by itself."""
+        try:
+            self._mesh.note(peer, _pack(self._table, what, *fields))
+        except UnreachableError:
+            return False
+        return True
 
     def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> dict[int, Link]:
         link = self._mesh.open(attempt)
@@ -75,7 +94,11 @@ class KeyCentreRendezvous(LocalRendezvous):
         user, query, *rest = fields
         key = user, query
         if what == _HAVE:
-            self.have(key, peer, _RemoteTicket(self._mesh, self._table, key, peer))
+            with self._lock:
+                reported = sum(peer in g.tickets for g in self._gathering.values())
+            if reported >= REPORTED:
+                raise MessageError("more queries than a cloud has at once")
+            self.have(key, peer, _RemoteTicket(self, key, peer))
         elif what == _REFUSE:
             self.refuse(key, peer, error_from_wire(*rest))
         else:
@@ -86,6 +109,7 @@ class KeyCentreRendezvous(LocalRendezvous):
         if there:
             return
         with self._lock:
+            self.connections[peer] += 1
             keys = [k for k, g in self._gathering.items() if peer in g.tickets] + list(self._complete)
             attempts = list(self._running)
         for key in keys:
@@ -113,6 +137,8 @@ class CloudRendezvous:
         with self._lock:
             self._tickets[key] = ticket
         try:
+            if not self._mesh.there(self._key_centre):  # what it says in reply could not come
+                raise UnreachableError("the key centre is not connected")
             self._mesh.note(self._key_centre, _pack(self._table, _HAVE, *key))
         except BaseException:
             with self._lock:
@@ -121,7 +147,7 @@ class CloudRendezvous:
 
     def refuse(self, key: Key, server: int, error: BaseException) -> None:
         known = error if isinstance(error, Exception) else ProtocolError("stopped")
-        name, text = error_to_wire(known)
+        name, text = _said(known)
         with contextlib.suppress(UnreachableError):
             self._mesh.note(self._key_centre, _pack(self._table, _REFUSE, *key, name, text))
         with self._lock:
@@ -145,7 +171,12 @@ class CloudRendezvous:
             ticket = self._tickets.pop((user, query), None)
         if what == _START:
             (attempt,) = rest
-            link = self._mesh.open(attempt)
+            try:
+                link = self._mesh.open(attempt)
+            except MippError as error:
+                if ticket is not None:
+                    ticket.refused(error)
+                raise
             if ticket is not None:
                 ticket.go(attempt, link)
             else:  # it was given up here meanwhile: the others need not wait
@@ -185,7 +216,7 @@ def deliver(tables: dict[str, KeyCentreRendezvous | CloudRendezvous], peer: int,
             and type(what) is str
             and all(type(f) in (bytes, str) and len(f) <= 4096 for f in fields)
             and (len(fields), what) in {(2, _HAVE), (4, _REFUSE), (1, _DONE), (3, _START), (4, _CANCEL)}
-            and all(type(f) is bytes for f in fields[:2])
+            and (what == _DONE or [(type(f), len(f)) for f in fields[:2]] == [(bytes, 16), (bytes, 32)])
             and (len(fields) != 4 or all(type(f) is str for f in fields[2:]))
             and (what not in (_DONE, _START) or (type(fields[-1]) is bytes and len(fields[-1]) == 16))
         )
