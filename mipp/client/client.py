@@ -164,10 +164,11 @@ class Client:
             The key centre cannot be reached or refuses; nobody registered anything.
         """
         first = self.config.params.key_centres[-1]
-        self.ask_all(msg, [first])
         others = [s for s in sorted(self.config.servers) if s != first]
+        frames = self.sign(msg)  # once: what the servers keep is the same, so none passes its own on to the others
+        self.send({first: frames}, {first: type(msg)})
         try:
-            self.ask_all(msg, others)
+            self.send(dict.fromkeys(others, frames), dict.fromkeys(others, type(msg)))
         except MippError as error:
             raise RegistrationError(
                 f"the key centre registered {self.name}, another server did not: {error}"
