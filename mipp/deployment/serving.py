@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
+from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
@@ -17,7 +18,8 @@ from ..rpc.local_socket import OperatorSocket
 from ..rpc.tls import mesh_context, server_context
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
-from ..server.peer_channel import PeerChannel
+from ..server.peer_channel import PATIENCE, PeerChannel
+from ..server.peers import standing
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
 from ..server.settling import join, settle
@@ -35,6 +37,10 @@ _log = logging.getLogger("mipp.server")
 
 #: seconds between two looks at what is to be done, and between two settlings when nothing calls for one
 TICK, SETTLE = 0.5, 30.0
+#: seconds between two times that peers are told how far this server has come
+TOLD = 5.0
+#: seconds that a peer may take to note it, when this server stops
+LAST_WORD = 2.0
 #: seconds that an accepted change waits before peers are asked
 ASK = 5.0
 
@@ -109,8 +115,9 @@ class ServerProcess:
             context = server_context(*pem, [a.certificate for a in others.values()])
             try:
                 self.http = HttpServer(
-                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept
-                )
+                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept,
+                    clock=lambda: self.server.clock(),
+                )  # fmt: skip
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
             opened.callback(self.http.stop)
@@ -119,6 +126,7 @@ class ServerProcess:
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._settling = threading.Lock()
         self._since: dict[tuple[bytes, bytes], float] = {}
+        self._told = {i: -1 for i in others}
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
@@ -172,6 +180,7 @@ class ServerProcess:
         ended = self.http.stop(seconds)
         if self._keeper.ident is not None:
             self._keeper.join(5)
+            self._tell(LAST_WORD)
         self.mesh.close()
         self.server.close()
         self._session.close()
@@ -218,8 +227,21 @@ class ServerProcess:
         with self._settling:
             settle(self.channel)
 
+    def _tell(self, seconds: float = PATIENCE) -> None:
+        """Tell the peers how far this server has come, so that a restored backup of it is noticed."""
+        counter = self.server.store.catalog.counter("counter")
+        behind = [i for i, known in self._told.items() if known != counter and self.mesh.there(i)]
+        if not behind or not self.server.voting:
+            return
+        told = standing(self.server)
+        for peer in behind:
+            with contextlib.suppress(UnreachableError):
+                if kind_of(self.mesh.call(peer, encode(told), seconds)) == m.Ok.__name__:
+                    self._told[peer] = told.counter
+
     def _keep(self) -> None:
         settled = time.monotonic() - SETTLE
+        told = time.monotonic()
         while not self._stopped.is_set():
             woken = self._wake.wait(TICK)
             self._wake.clear()
@@ -233,6 +255,9 @@ class ServerProcess:
                 if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
                     settled = now
                     self.ask_settle()
+                if now - told > TOLD:
+                    told = now
+                    self._tell()
             except UnreachableError as error:
                 _log.info("server %d: %s", self.index, error)
             except MippError as error:

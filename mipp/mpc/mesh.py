@@ -228,9 +228,9 @@ class _Outgoing(threading.Thread):
         sock.settimeout(SEND)
         mesh = self._mesh
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
-        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
-        with self._changed:
+        with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
             self.up, self.problem = True, ""
+        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
         mesh._outgoing_up(self._index)
         return sock
 

@@ -25,6 +25,7 @@ from .bodies import (
     BODY_BYTES,
     FINISH_PATH,
     REQUEST_PATH,
+    TIME_HEADER,
     UPLOAD_PATH,
     announce,
     body_parts,
@@ -45,6 +46,8 @@ CONNECT, SEND, WAIT, READ = 10.0, 60.0, 300.0, 30.0
 REPLY, REPLY_RATE = 300.0, 64 << 10
 #: most bytes of a reply: one single image, or one batch that is given back to its owner, may be as long
 MAX_REPLY = 8 << 30
+#: seconds by which a server's clock may differ from this machine's; beyond, this machine's is used
+MAX_AHEAD = 366 * 86400.0
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
 _PER_SERVER = 16  # idle connections kept
@@ -88,6 +91,7 @@ class HttpChannel:
         self._addresses = dict(config.addresses)
         self._context = client_context()
         self._idle: dict[int, list[_Connection]] = {server: [] for server in self._addresses}
+        self._ahead: dict[int, float] = {}
         self._lock, self._process = threading.Lock(), os.getpid()
         self._closed = False
         self.bytes_sent: Counter[str] = Counter()
@@ -96,6 +100,10 @@ class HttpChannel:
     @property
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._addresses))
+
+    def ahead(self, server: int) -> float:
+        """Seconds by which a server's clock is ahead of this machine's, as its last reply told; 0 before the first."""
+        return self._ahead.get(server, 0.0)
 
     def close(self) -> None:
         """Close all connections."""
@@ -214,6 +222,7 @@ class HttpChannel:
                         connection.sock.sendall(view[at : at + _CHUNK])
             connection.sock.settimeout(WAIT)
             response = connection.getresponse()
+            self._note_clock(server, response.getheader(TIME_HEADER))
             body = self._body(server, connection, response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -230,6 +239,13 @@ class HttpChannel:
         if response.getheader("content-type") == "application/json":
             raise _refusal(self._name(server), response, bytes(body))
         return frames_of(body)
+
+    def _note_clock(self, server: int, told: str | None) -> None:
+        """Note a server's clock. It is used for requests to this server alone, so it can deceive only itself."""
+        if told is not None and told.isascii() and told.isdigit() and len(told) < 16:
+            ahead = int(told) / 1000 - time.time()
+            if abs(ahead) <= MAX_AHEAD:
+                self._ahead[server] = ahead
 
     def _body(self, server: int, connection: _Connection, response: http.client.HTTPResponse) -> memoryview:
         size = response.length
