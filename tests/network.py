@@ -67,8 +67,8 @@ class Network:
         for server in servers or list(self.processes):
             self.processes.pop(server).stop()
 
-    def invitation(self, kind, name, **limits):
-        made = Invitation(self.config.id, kind, name, int(time.time()) + 3600, **limits)
+    def invitation(self, kind, name, seconds=3600, **limits):
+        made = Invitation(self.config.id, kind, name, int(time.time()) + seconds, **limits)
         return invite(made, signing.private_key(self.registrar))
 
     def connect(self, threads=1):

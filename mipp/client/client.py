@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto import schedule, signing
-from ..errors import MessageError, MippError, RegistrationError
+from ..errors import AuthenticationError, MessageError, MippError, RegistrationError
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -42,6 +42,8 @@ class Client:
         self._key = signing.private_key(sign_seed)
         #: completes on all servers the changes that some have committed; set by the deployment
         self.recover: Callable[[], None] | None = None
+        #: seconds by which a server's clock is ahead of this machine's; set by the deployment
+        self.ahead: Callable[[int], float] = lambda server: 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, id={self.id.hex()})"
@@ -51,6 +53,8 @@ class Client:
 
     def signed(self, msg: Any, receiver: int = m.ALL_SERVERS) -> tuple[Frames, list[bytes], bytes]:
         """Sign a request for one server; messages that servers pass on to each other are signed for all.
+
+        A request for one server bears the time of that server's clock, which compares it: no other server takes it.
 
         Parameters
         ----------
@@ -73,7 +77,8 @@ class Client:
         whole = joined_hash(frames, hashes)
         if isinstance(msg, m.FOR_ALL):
             receiver = m.ALL_SERVERS
-        issued, random = int(time.time() * 1000), schedule.random_bytes(16)
+        ahead = 0.0 if receiver == m.ALL_SERVERS else self.ahead(receiver)
+        issued, random = int((time.time() + ahead) * 1000), schedule.random_bytes(16)
         statement = signing.Statement(self.config.id, receiver, type(msg).__name__, whole, issued, random)
         content = [np.frombuffer(f, np.uint8) for f in frames]
         signature = signing.sign(self._key, statement)
@@ -118,8 +123,16 @@ class Client:
         MessageError
             A server's reply is of another kind than is due, or missing.
         """
-        requests = {server: self.sign(msg, server) for server, msg in messages.items()}
-        return self.send(requests, {server: type(msg) for server, msg in messages.items()}, together=together)
+        kinds = {server: type(msg) for server, msg in messages.items()}
+        clocks = {server: self.ahead(server) for server in messages}
+        try:
+            return self.send({s: self.sign(msg, s) for s, msg in messages.items()}, kinds, together=together)
+        except AuthenticationError:
+            # a server whose clock was set since its last reply has told the new time in its refusal
+            changed = any(abs(self.ahead(server) - clock) > 1 for server, clock in clocks.items())
+            if not changed or any(kind in m.ONCE for kind in kinds.values()):
+                raise
+        return self.send({s: self.sign(msg, s) for s, msg in messages.items()}, kinds, together=together)
 
     def send(
         self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False
@@ -164,10 +177,11 @@ class Client:
             The key centre cannot be reached or refuses; nobody registered anything.
         """
         first = self.config.params.key_centres[-1]
-        self.ask_all(msg, [first])
         others = [s for s in sorted(self.config.servers) if s != first]
+        frames = self.sign(msg)  # once: what the servers keep is the same, so none passes its own on to the others
+        self.send({first: frames}, {first: type(msg)})
         try:
-            self.ask_all(msg, others)
+            self.send(dict.fromkeys(others, frames), dict.fromkeys(others, type(msg)))
         except MippError as error:
             raise RegistrationError(
                 f"the key centre registered {self.name}, another server did not: {error}"

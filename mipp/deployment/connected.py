@@ -151,6 +151,9 @@ class ConnectedDeployment(Parties):
         if signing.party_id(*keys) != identity:
             raise KeyFileError(f"the id in key file {path} is not that of its keys")
 
+    def _ahead(self, server: int) -> float:
+        return self.channel.ahead(server)
+
     def _find_user(self, owner: ImageOwner, name: str) -> bytes:
         return _agreed(owner, m.UserRequest(check_name(name)))
 

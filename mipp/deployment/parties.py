@@ -62,6 +62,10 @@ class Parties(ABC):
 
     # --- what depends on where the servers are ------------------------------------------------------------------
 
+    def _ahead(self, server: int) -> float:
+        """Seconds by which a server's clock is ahead of this machine's."""
+        return 0.0
+
     @abstractmethod
     def _require_free(self, kind: str, name: str) -> None:
         """ParameterError if the servers are known to have another party of this name."""
@@ -179,6 +183,7 @@ class Parties(ABC):
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, owner.id)
+        owner.ahead = self._ahead
         with _removed_if_refused(path) if new else contextlib.nullcontext():
             self._register(owner, path)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
@@ -289,6 +294,7 @@ class Parties(ABC):
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, user.id)
+        user.ahead = self._ahead
         user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
         with _removed_if_refused(path) if new else contextlib.nullcontext():
             self._register(user, path)

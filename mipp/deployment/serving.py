@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
+from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
@@ -19,7 +20,8 @@ from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
 from ..server.metrics import Metrics
-from ..server.peer_channel import PeerChannel
+from ..server.peer_channel import PATIENCE, PeerChannel
+from ..server.peers import standing
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
 from ..server.settling import join, settle
@@ -37,6 +39,10 @@ _log = logging.getLogger("mipp.server")
 
 #: seconds between two looks at what is to be done, and between two settlings when nothing calls for one
 TICK, SETTLE = 0.5, 30.0
+#: seconds between two times that peers are told how far this server has come
+TOLD = 5.0
+#: seconds that a peer may take to note it, when this server stops
+LAST_WORD = 2.0
 #: seconds that an accepted change waits before peers are asked
 ASK = 5.0
 
@@ -114,8 +120,9 @@ class ServerProcess:
             context = server_context(*pem, [a.certificate for a in others.values()])
             try:
                 self.http = HttpServer(
-                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept
-                )
+                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept,
+                    clock=lambda: self.server.clock(),
+                )  # fmt: skip
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
             opened.callback(self.http.stop)
@@ -125,6 +132,7 @@ class ServerProcess:
         self._turns = contextlib.ExitStack()
         self._settling = threading.Lock()
         self._since: dict[tuple[bytes, bytes], float] = {}
+        self._told = dict.fromkeys(others, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
@@ -179,6 +187,7 @@ class ServerProcess:
         ended = self.http.stop(seconds)
         if self._keeper.ident is not None:
             self._keeper.join(5)
+            self._tell(LAST_WORD)
         self.mesh.close()
         self.server.close()
         self._session.close()
@@ -243,8 +252,21 @@ class ServerProcess:
         with self._settling:
             settle(self.channel)
 
+    def _tell(self, seconds: float = PATIENCE) -> None:
+        """Tell the peers how far this server has come, so that a restored backup of it is noticed."""
+        counter = self.server.store.catalog.counter("counter")
+        behind = [i for i, known in self._told.items() if known != counter and self.mesh.there(i)]
+        if not behind or not self.server.voting:
+            return
+        told = standing(self.server)
+        for peer in behind:
+            with contextlib.suppress(UnreachableError):
+                if kind_of(self.mesh.call(peer, encode(told), seconds)) == m.Ok.__name__:
+                    self._told[peer] = told.counter
+
     def _keep(self) -> None:
         settled = time.monotonic() - SETTLE
+        told = time.monotonic()
         while not self._stopped.is_set():
             woken = self._wake.wait(TICK)
             self._wake.clear()
@@ -258,6 +280,9 @@ class ServerProcess:
                 if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
                     settled = now
                     self.ask_settle()
+                if now - told > TOLD:
+                    told = now
+                    self._tell()
             except UnreachableError as error:
                 _log.info("server %d: %s", self.index, error)
             except MippError as error:

@@ -24,6 +24,7 @@ __all__ = [
     "FINISH_PATH",
     "MAX_FRAMES",
     "REQUEST_PATH",
+    "TIME_HEADER",
     "UPLOAD_PATH",
     "Announcement",
     "announce",
@@ -40,6 +41,8 @@ MAX_FRAMES = 64
 
 REQUEST_PATH, UPLOAD_PATH, FINISH_PATH = "/v1/request", "/v1/upload", "/v1/finish"
 DESCRIPTION_PATH = "/v1/description"
+#: header of replies: Unix milliseconds by the server's clock
+TIME_HEADER = "mipp-time"
 
 _ALIGNED = 64
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")

@@ -23,6 +23,7 @@ __all__ = [
     "pack_votes",
     "restart_bytes",
     "snapshot_hash",
+    "standing_bytes",
     "unpack_dead",
     "unpack_votes",
     "vote_bytes",
@@ -64,6 +65,12 @@ def vote_bytes(deployment: bytes, owner: bytes, op: bytes, vote: Vote, counter: 
 def restart_bytes(deployment: bytes, server: int, incarnation: int) -> bytes:
     """Bytes that a server signs when it was restored from a backup and begins a new incarnation."""
     return b"mipp v2 restart" + deployment + server.to_bytes(1, "big") + incarnation.to_bytes(8, "big")
+
+
+def standing_bytes(deployment: bytes, server: int, incarnation: int, counter: int) -> bytes:
+    """Bytes that a server signs to tell the others how far it has come."""
+    numbers = incarnation.to_bytes(8, "big") + counter.to_bytes(8, "big")
+    return b"mipp v2 standing" + deployment + server.to_bytes(1, "big") + numbers
 
 
 def first_view(owner: bytes, registration: bytes) -> bytes:

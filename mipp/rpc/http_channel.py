@@ -35,6 +35,7 @@ from .bodies import (
     BODY_BYTES,
     FINISH_PATH,
     REQUEST_PATH,
+    TIME_HEADER,
     UPLOAD_PATH,
     announce,
     body_parts,
@@ -59,6 +60,8 @@ REPLY, REPLY_RATE = 300.0, 64 << 10
 MAX_REPLY = 8 << 30
 #: seconds before a large request that broke goes on where it was: each time that nothing came through since the last
 RESUME = (0.2, 1.0, 5.0)
+#: seconds by which a server's clock may differ from this machine's; beyond, this machine's is used
+MAX_AHEAD = 366 * 86400.0
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
 _PER_SERVER = 16  # idle connections kept
@@ -117,6 +120,7 @@ class HttpChannel:
         self._addresses = dict(config.addresses)
         self._context = client_context()
         self._idle: dict[int, list[_Connection]] = {server: [] for server in self._addresses}
+        self._ahead: dict[int, float] = {}
         self._lock, self._process = threading.Lock(), os.getpid()
         self._closed = False
         self.bytes_sent: Counter[str] = Counter()
@@ -125,6 +129,10 @@ class HttpChannel:
     @property
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._addresses))
+
+    def ahead(self, server: int) -> float:
+        """Seconds by which a server's clock is ahead of this machine's, as its last reply told; 0 before the first."""
+        return self._ahead.get(server, 0.0)
 
     def close(self) -> None:
         """Close all connections."""
@@ -247,6 +255,7 @@ class HttpChannel:
                 if call.ended.is_set():
                     raise UnreachableError("the call was given up")
                 response = _post(connection, path, parts)
+                self._note_clock(server, response.getheader(TIME_HEADER))
                 body = self._body(server, connection, response)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
@@ -267,6 +276,13 @@ class HttpChannel:
         if response.getheader("content-type") == "application/json":
             raise _refusal(self._name(server), response, bytes(body))
         return frames_of(body)
+
+    def _note_clock(self, server: int, told: str | None) -> None:
+        """Note a server's clock. It is used for requests to this server alone, so it can deceive only itself."""
+        if told is not None and told.isascii() and told.isdigit() and len(told) < 16:
+            ahead = int(told) / 1000 - time.time()
+            if abs(ahead) <= MAX_AHEAD:
+                self._ahead[server] = ahead
 
     def _body(self, server: int, connection: _Connection, response: http.client.HTTPResponse) -> memoryview:
         size = response.length

@@ -22,6 +22,7 @@ from typing import Protocol
 import h11
 
 from ..errors import MippError
+from .bodies import TIME_HEADER
 from .tls import MESH, end
 
 __all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
@@ -122,6 +123,7 @@ class HttpServer:
     site : answers requests
     mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
     connections, per_address : most connections of clients in all, and of one address
+    clock : Unix time, told in each reply
     """
 
     def __init__(
@@ -134,7 +136,9 @@ class HttpServer:
         *,
         connections: int = CONNECTIONS,
         per_address: int = PER_ADDRESS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._context, self._site, self._mesh = context, site, mesh
         self._most, self._per_address = connections, per_address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -295,6 +299,7 @@ class HttpServer:
             f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Status')}",
             f"content-type: {reply.media}",
             f"content-length: {size}",
+            f"{TIME_HEADER}: {int(self._clock() * 1000)}",
             "cache-control: no-store",
         ]
         if reply.retry_after:

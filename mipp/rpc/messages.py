@@ -64,6 +64,7 @@ from .wire import array, message
 __all__ = [
     "ALL_SERVERS",
     "FOR_ALL",
+    "ONCE",
     "REPLIES",
     "AbortOp",
     "Answer",
@@ -163,6 +164,8 @@ class Failure:
 
 #: what is signed for all servers, which pass it on to each other; it names versions or states, so it never grows stale
 FOR_ALL = (RegisterOwner, RegisterUser, Grant, CommitOp, AbortOp, ForgetOwner)
+#: never served twice: each time counts, or hands out what is handed out once
+ONCE = (Query, CollectRanking, CollectCertificate)
 
 #: kinds of replies to each request; :class:`Failure` beside them
 REPLIES: dict[type, tuple[type, ...]] = {

@@ -25,6 +25,7 @@ __all__ = [
     "ServerReport",
     "ServerReportRequest",
     "SettleRequest",
+    "Standing",
     "Status",
     "StatusRequest",
     "Uncertified",
@@ -71,8 +72,8 @@ class PeerRequest:
 class PeerState:
     """incarnation, counter, epoch: of this server. proofs: what others said of themselves, signed by them.
 
-    ``VoteMessage`` and ``PeerRestored``, as packed frames. phase: ``new`` until the server heard the others after its
-    start, then ``restored`` while it takes over what its backup lacks, and ``whole``.
+    ``VoteMessage``, ``Standing`` and ``PeerRestored``, as packed frames. phase: ``new`` until the server heard the
+    others after its start, then ``restored`` while it takes over what its backup lacks, and ``whole``.
     """
 
     incarnation: int
@@ -80,6 +81,19 @@ class PeerState:
     epoch: int
     proofs: list[bytes]
     phase: str
+
+
+@message
+class Standing:
+    """How far server ``server`` has come; it signs that itself. Answered with Ok, after it was noted durably.
+
+    Votes of an earlier incarnation count no more. If the server shows a lower counter later, it was restored.
+    """
+
+    server: int
+    incarnation: int
+    counter: int
+    signature: bytes
 
 
 @message

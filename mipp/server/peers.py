@@ -16,7 +16,7 @@ from ..crypto.signing import party_id
 from ..errors import MessageError, MippError, NotFoundError, ParameterError, ProtocolError
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
-from ..rpc.chain import restart_bytes
+from ..rpc.chain import restart_bytes, standing_bytes
 from ..rpc.description import DeploymentConfig
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
@@ -27,7 +27,7 @@ from .changes import noted_votes
 from .commits import verified_vote
 from .status import status
 
-__all__ = ["HANDLERS", "adopt", "proven", "restart"]
+__all__ = ["HANDLERS", "adopt", "proven", "restart", "standing"]
 
 _log = logging.getLogger("mipp.server")
 
@@ -67,14 +67,32 @@ def restart(server: ServerBase, incarnation: int) -> pm.PeerRestored:
     return pm.PeerRestored(server.index, incarnation, signature)
 
 
+def standing(server: ServerBase) -> pm.Standing:
+    """How far this server has come: what it says of itself to the others."""
+    with server.store.catalog.reading():
+        incarnation, counter = server.store.catalog.counter("incarnation"), server.store.catalog.counter("counter")
+    signature = server.sign(standing_bytes(server.config.id, server.index, incarnation, counter))
+    return pm.Standing(server.index, incarnation, counter, signature)
+
+
 def proven(config: DeploymentConfig, packed: bytes) -> tuple[int, int, int]:
     """Server, incarnation and counter (or 0) that a server said of itself; AuthenticationError if it did not."""
     msg: Any = decode(unpack_frames(packed))
     if isinstance(msg, pm.PeerRestored):
         _check_restart(config, msg)
         return msg.server, msg.incarnation, 0
+    if isinstance(msg, pm.Standing):
+        _check_standing(config, msg)
+        return msg.server, msg.incarnation, msg.counter
     vote = verified_vote(config, packed)
     return vote.server, vote.incarnation, vote.counter
+
+
+def _check_standing(config: DeploymentConfig, msg: pm.Standing) -> None:
+    if msg.server not in config.servers or not (0 <= msg.incarnation < 1 << 62 and 0 <= msg.counter < 1 << 62):
+        raise ParameterError("an unknown server, or numbers that are out of range")
+    data = standing_bytes(config.id, msg.server, msg.incarnation, msg.counter)
+    signing.verify_raw(config.servers[msg.server].sign, msg.signature, data, "standing")
 
 
 def _check_restart(config: DeploymentConfig, msg: pm.PeerRestored) -> None:
@@ -84,12 +102,20 @@ def _check_restart(config: DeploymentConfig, msg: pm.PeerRestored) -> None:
     signing.verify_raw(config.servers[msg.server].sign, msg.signature, data, "restart")
 
 
+def peer_stands(server: ServerBase, msg: pm.Standing) -> m.Ok:
+    if msg.server == server.index:
+        raise ParameterError("a peer is another server of the deployment")
+    _check_standing(server.config, msg)
+    server.store.changes.meet_peer(msg.server, msg.incarnation, msg.counter, proof=pack_frames(encode(msg)))
+    return m.Ok()
+
+
 def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
     if msg.server == server.index:
         raise ParameterError("a peer is another server of the deployment")
     _check_restart(server.config, msg)
     store = server.store
-    store.changes.meet_peer(msg.server, msg.incarnation, pack_frames(encode(msg)))
+    store.changes.meet_peer(msg.server, msg.incarnation, restart=pack_frames(encode(msg)))
     with store.catalog.reading():  # one moment
         chains = [_chain_message(c) for c in store.chains.all()]
         used = store.used()
@@ -188,6 +214,7 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     m.Certify: certify,
     pm.PeerRequest: peer_state,
     pm.PeerRestored: peer_restored,
+    pm.Standing: peer_stands,
     pm.KeysRequest: keys,
     pm.StatusRequest: told,
     pm.VerifyRequest: verify,

@@ -103,7 +103,7 @@ class Server(ServerBase):
         statement = self._addressed(msg, kind, by_peer=False, whole=whole)
         public, _ = self._identity(kind, None, msg.signer)
         signing.verify(public, msg.signature, statement)
-        self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
+        self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
         return msg.signer
 
     def handle_announced(self, frames: Frames) -> Frames:
@@ -209,7 +209,7 @@ class Server(ServerBase):
             raise AuthenticationError("the signer is not the party that the keys belong to")
         signing.verify(public, msg.signature, statement)
         if not announced and kind not in m.FOR_ALL:  # those carry versions; sent again they change nothing
-            self._log.check(msg.signer, statement, repeatable=kind not in _ONCE)
+            self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
         content = decode(frames, kind) if content is None else content
         return Request(msg.signer, content, whole, hashes, msg, by_peer)
 
@@ -238,8 +238,6 @@ _HANDLERS: Handlers = {
 _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking)}
 #: signed by a key inside
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
-#: never served twice: each time counts, or hands out what is handed out once
-_ONCE = (m.Query, m.CollectRanking, m.CollectCertificate)
 #: what can make a server promise something: not before it knows what it promised before
 _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted

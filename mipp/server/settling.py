@@ -19,7 +19,7 @@ from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.wire import encode as to_frames
 from ..rpc.wire import pack_frames
-from .peers import adopt, peer_state, proven, restart
+from .peers import adopt, peer_state, proven, restart, standing
 from .server import Server
 
 __all__ = ["join", "rejoin", "settle"]
@@ -142,9 +142,10 @@ def settle_among(channel: Channel, servers: list[int]) -> None:
 def join(server: Server, channel: Channel) -> None:
     """One server's part after its start: learn from the others whether it was restored from a backup, and catch up.
 
-    With one peer it begins to answer queries, with all it votes on changes, too. Call it again until
-    ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first. It takes
-    over from those that were not restored, or, if all were, all take over from each other.
+    With one peer it begins to answer queries, with all it votes on changes, too, at a new incarnation: what it voted
+    before this start counts no more where it is open, so a backup that nobody can recognise does no harm. Call it again
+    until ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first. It
+    takes over from those that were not restored, or, if all were, all take over from each other.
 
     Parameters
     ----------
@@ -171,8 +172,13 @@ def join(server: Server, channel: Channel) -> None:
     whole = len(states) == len(channel.servers) - 1
     restored = seen[1] > mine.counter or seen[0] > mine.incarnation or server.store.catalog.counter("restoring")
     if not restored:
-        server.phase = "whole" if whole else server.phase
-        server.voting, server.ready = whole, True
+        server.ready = True
+        if whole:
+            server.store.changes.started()
+            told = standing(server)
+            for i in states:
+                request(channel, i, told)
+            server.phase, server.voting = "whole", True
         return
     server.ready = server.voting = False
     server.phase = "restored"
@@ -182,12 +188,12 @@ def join(server: Server, channel: Channel) -> None:
     safe = [i for i, state in states.items() if state.phase == "whole"]
     settle_among(channel, safe)
     epoch = max(mine.epoch, *(state.epoch for state in states.values()))
-    told = restart(server, seen[0] + 1)
+    again = restart(server, seen[0] + 1)
     server.store.take_epoch(epoch)
-    notes = [request(channel, i, told) for i in safe or states]
+    notes = [request(channel, i, again) for i in safe or states]
     adopt(server, notes, refuse=bool(safe))
     if safe:
         for i in states.keys() - set(safe):
-            request(channel, i, told)
+            request(channel, i, again)
     server.store.begin_epoch(epoch if safe else epoch + 1, seen[1])
     server.phase, server.voting, server.ready = "whole", True, True

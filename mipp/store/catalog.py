@@ -66,9 +66,9 @@ _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 class Catalog:
     """Connection to a server's catalog (``folder`` / :data:`NAME`); safe to share between threads.
 
-    ``counters``: ``incarnation``, one higher after each restore from a backup; ``counter``, one higher with every
-    change that a restored backup must not undo unnoticed (grants, counted queries, votes, forgets); ``epoch`` of
-    grants; ``restoring``, 1 from the start of a restore to its end.
+    ``counters``: ``incarnation``, one higher after each restore from a backup, and over a network after each start;
+    ``counter``, one higher with every change that a restored backup must not undo unnoticed (grants, counted queries,
+    votes, forgets); ``epoch`` of grants; ``restoring``, 1 from the start of a restore to its end.
 
     Parameters
     ----------

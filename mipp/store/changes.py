@@ -10,8 +10,9 @@ chain, the view (hash of the history) before and after, and what each server was
 *accepts*: a durable, signed vote for exactly this COMMIT. Equal accepting votes of all servers at their current
 incarnations are the *certificate*: the change is committed. A server that has not accepted may refuse for ever
 (*never*), and one such vote aborts the change everywhere. So no two servers can end differently, whoever dies when; a
-server that accepted waits for the others' votes. After a restore from a backup a server has a new incarnation, and
-its votes of earlier ones count no more. Before it votes again every peer noted that, and told it what is refused.
+server that accepted waits for the others' votes. After a restore from a backup (over a network, after each start) a
+server has a new incarnation, and its votes of earlier ones count no more. Before it votes again every peer noted that,
+and told it, after a restore, what is refused.
 
 The rules were explored exhaustively (``tests/store/test_change_model.py`` explores these very functions).
 """

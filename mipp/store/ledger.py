@@ -407,14 +407,19 @@ class Ledger:
 
     # --- restored from a backup ---------------------------------------------------------------------------------
 
-    def meet_peer(self, server: int, incarnation: int, proof: bytes = b"") -> None:
-        """Note that a peer is at an incarnation now; what it voted before, and is open here, counts no more.
+    def meet_peer(
+        self, server: int, incarnation: int, counter: int = 0, *, proof: bytes = b"", restart: bytes = b""
+    ) -> None:
+        """Note how far a peer has come; what it voted at earlier incarnations, and is open here, counts no more.
 
-        ``proof``: frames in which the peer says so.
+        ``proof``: signed frames in which it says so. ``restart``: those in which it says that it was restored.
         """
         with self.catalog.transaction() as db:
-            self._meet(db, server, incarnation, 0)
-            db.execute("UPDATE peers SET restart=? WHERE server=? AND incarnation=?", (proof, server, incarnation))
+            self._meet(db, server, incarnation, counter, proof)
+            if restart:
+                db.execute(
+                    "UPDATE peers SET restart=? WHERE server=? AND incarnation=?", (restart, server, incarnation)
+                )
             for owner, op, votes in db.execute(
                 "SELECT owner, op, votes FROM changes WHERE state='accepted' AND votes<>x''"
             ).fetchall():
@@ -430,13 +435,33 @@ class Ledger:
         return [p for row in self.catalog.all("SELECT proof, restart FROM peers ORDER BY server") for p in row if p]
 
     def restored(self, incarnation: int) -> None:
-        """Begin again after a restore: a new incarnation, and nothing that is open here was promised by it.
+        """Begin again after a restore, at a new incarnation. What is open here is refused, unless all were restored.
 
         What is taken over raises the counter, so the counter alone would not show a restore that was interrupted.
         """
         with self.catalog.transaction() as db:
-            self.catalog.set_counter(db, "incarnation", incarnation)
+            self._begin(db, incarnation)
             self.catalog.set_counter(db, "restoring", 1)
+
+    def started(self) -> None:
+        """Begin again after a start: a new incarnation, at which this server promises again what it accepted.
+
+        What it voted before counts no more at the peers, once they noted the incarnation: a restored backup of which
+        they cannot know may lack some of it.
+        """
+        with self.catalog.transaction() as db:
+            self._begin(db, self.incarnation + 1)
+            self.catalog.raise_counter(db)
+
+    def _begin(self, db: Any, incarnation: int) -> None:
+        """Inside a transaction: begin an incarnation; what is accepted here is promised at it, too."""
+        self.catalog.set_counter(db, "incarnation", incarnation)
+        for owner, op, hash_, votes in db.execute(
+            "SELECT owner, op, commit_hash, votes FROM changes WHERE state=?", (rules.ACCEPTED,)
+        ).fetchall():
+            known = rules.valid_after_restore(unpack_votes(votes), self.server, incarnation)
+            known.append(Vote(self.server, incarnation, hash_))
+            db.execute("UPDATE changes SET votes=? WHERE owner=? AND op=?", (pack_votes(known), owner, op))
 
     def settle_restored(self, owner: bytes, op: bytes) -> None:
         """A change that is open here and unknown or aborted at all peers: refuse it."""

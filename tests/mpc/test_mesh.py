@@ -286,3 +286,33 @@ def test_a_call_waits_for_both_directions(tmp_path):
     deaf.close()
     for i in (1, 3):
         made.end(i)
+
+
+def test_a_peer_that_calls_at_once_gets_its_reply(tmp_path, monkeypatch):
+    """The hello arrives before the sender's thread goes on: a call that comes meanwhile is answered."""
+    real = mesh.connect
+
+    class Slow:
+        def __init__(self, sock):
+            self._sock, self._first = sock, True
+
+        def __getattr__(self, name):
+            return getattr(self._sock, name)
+
+        def sendall(self, data):
+            self._sock.sendall(data)
+            if self._first:
+                self._first = False
+                time.sleep(1)
+
+    monkeypatch.setattr(mesh, "connect", lambda *args: Slow(real(*args)) if args[-1] == "server 1" else real(*args))
+    three = Three(tmp_path)
+    try:
+        until = time.monotonic() + 5
+        while not three.meshes[1].there(2):
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        assert three.meshes[1].call(2, [b"now"], 2.0) == [b"now"]
+    finally:
+        for i in (1, 2, 3):
+            three.end(i)
