@@ -132,6 +132,8 @@ class ServerBase(ABC):
         self.voting = True
         #: ``new``, ``restored`` or ``whole``, as :class:`~mipp.rpc.peer_messages.PeerState` says
         self.phase = "whole"
+        #: whether an owner or user brought something since the last settling that the other servers may have missed
+        self.pass_on_due = False
         #: has the servers settle what is open now; None where something else does
         self.settle: Callable[[], None] | None = None
         self._secrets: dict[bytes, bytes] = {}

@@ -170,7 +170,9 @@ class Server(ServerBase):
         if not self.voting and kind in _VOTES:
             raise BusyError("this server waits for all other servers before it takes part in changes; try again later")
         with self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
-            return self._handlers[kind](request)
+            reply = self._handlers[kind](request)
+        self.pass_on_due |= kind in _PASSED_ON and not request.by_peer
+        return reply
 
     def _addressed(self, msg: m.Signed, kind: type, *, by_peer: bool, whole: bytes) -> signing.Statement:
         """What the signature of a request for this server must cover."""
@@ -235,6 +237,8 @@ _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: what can make a server promise something: not before it knows what it promised before
 _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
+#: what servers pass on to those that missed it, though nothing is open
+_PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
 _BY_USER = (m.GrantersRequest, m.OwnerRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
