@@ -43,7 +43,8 @@ TICK, SETTLE = 0.5, 30.0
 TOLD = 5.0
 #: seconds that a peer may take to note it, when this server stops
 LAST_WORD = 2.0
-#: seconds that an accepted change waits before peers are asked
+#: seconds that an accepted change waits before peers are asked; that a grant, forget or registration waits until it is
+#: passed on to servers that missed it
 ASK = 5.0
 
 
@@ -276,9 +277,9 @@ class ServerProcess:
                 if not self.server.voting:
                     join(self.server, self.channel)
                 now = time.monotonic()
-                due = ASK if self._accepted(now) else SETTLE
+                due = ASK if self._accepted(now) or self.server.pass_on_due else SETTLE
                 if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
-                    settled = now
+                    settled, self.server.pass_on_due = now, False
                     self.ask_settle()
                 if now - told > TOLD:
                     told = now

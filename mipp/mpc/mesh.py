@@ -1,7 +1,8 @@
 """The mesh: connections between servers over TLS, with sessions of protocols, calls and notes on them.
 
 Each pair of servers has two connections, one in each direction, each dialled by its sender: one thread writes on it at
-one end, one reads at the other, and nothing goes back. (A connection that one thread reads while another writes stalls
+one end, one reads at the other. Nothing goes back, but for the name of the receiving process, once, before anything
+else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one thread reads while another writes stalls
 in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64 KiB and takes turns between sessions, so a
 large message of one never holds up the small ones of another. The reader never waits for anybody: what it reads goes
 into bounded buffers. A server that was silent for 15 seconds, or whose connection broke, is gone: its sessions and
@@ -170,9 +171,11 @@ class _Outgoing(threading.Thread):
         self._urgent: deque[bytes] = deque()
         self._streams: OrderedDict[tuple[int, bytes], deque[memoryview]] = OrderedDict()
         self._sock: ssl.SSLSocket | None = None
-        self._stopping = False
+        self._stopping = self._cut = False
         self._writing = False  # a thread is sending
         self.up = False
+        #: name of the process at the other end
+        self.boot = b""
         self.problem = "not connected yet"
         self.sent_bytes = 0
 
@@ -181,8 +184,8 @@ class _Outgoing(threading.Thread):
         if sum(memoryview(p).nbytes for p in parts) <= _AT_ONCE and self._sent_at_once(kind, stream, parts):
             return
         with self._changed:
-            if not self.up:
-                raise UnreachableError(f"{self._peer.name} cannot be reached: {self.problem}")
+            if not self.usable:
+                raise UnreachableError(f"{self._peer.name} cannot be reached: {self.problem or 'it was restarted'}")
             if kind in (_NOTE, _BEAT_KIND):
                 data = b"".join(parts)
                 self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
@@ -196,7 +199,7 @@ class _Outgoing(threading.Thread):
         threads in each round."""
         with self._changed:
             sock = self._sock
-            if not self.up or sock is None or self._writing or self._urgent or self._streams:
+            if not self.usable or sock is None or self._writing or self._urgent or self._streams:
                 return False
             self._writing = True
         data = b"".join(parts)
@@ -213,6 +216,10 @@ class _Outgoing(threading.Thread):
                     self._changed.notify_all()
         return True
 
+    @property
+    def usable(self) -> bool:
+        return self.up and not self._cut
+
     def poke(self) -> None:
         """Find out soon whether the connection still works: writing twice to a dead one fails."""
         with contextlib.suppress(UnreachableError):
@@ -226,7 +233,10 @@ class _Outgoing(threading.Thread):
 
     def cut(self) -> None:
         """End the connection that is open now."""
-        sock = self._sock
+        with self._changed:
+            self._cut = self.up
+            sock = self._sock
+            self._changed.notify()
         if sock is not None:
             end(sock)
 
@@ -258,13 +268,20 @@ class _Outgoing(threading.Thread):
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
         with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
             self.up, self.problem = True, ""
-        sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
+        try:
+            sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
+            self.boot = _exactly(sock, len(mesh.boot))
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, EOFError):
+                raise UnreachableError(f"{p.name} ended the connection at once; its log says why") from None
+            raise
         mesh._outgoing_up(self._index)
         return sock
 
     def _end(self) -> None:
         with self._changed:
-            was, self.up, self._writing = self.up, False, False
+            was, self.up, self._cut, self._writing = self.up, False, False, False
             self._urgent.clear()
             self._streams.clear()
             sock, self._sock = self._sock, None
@@ -281,7 +298,7 @@ class _Outgoing(threading.Thread):
             with self._changed:
                 self._writing = False
                 ready = self._changed.wait_for(self._due, BEAT)
-                if self._stopping:
+                if self._stopping or self._cut:
                     return
                 while self._writing:  # the sign of life comes after what another thread is sending
                     self._changed.wait(BEAT)
@@ -300,7 +317,7 @@ class _Outgoing(threading.Thread):
             self.sent_bytes += size
 
     def _due(self) -> bool:
-        return self._stopping or (not self._writing and bool(self._urgent or self._streams))
+        return self._stopping or self._cut or (not self._writing and bool(self._urgent or self._streams))
 
     def _next(self, buffer: bytearray, view: memoryview) -> int:
         """The next chunk, of the stream whose turn it is. Holds the lock."""
@@ -347,7 +364,6 @@ class Mesh:
         self._peers, self._serve, self._note, self._changed = dict(peers), serve, note, changed
         self._out = {i: _Outgoing(self, i, peer) for i, peer in peers.items()}
         self._in: dict[int, ssl.SSLSocket] = {}
-        self._boots: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self._there: dict[int, bool] = dict.fromkeys(peers, False)
         self._sessions: dict[bytes, _Session] = {}
@@ -525,15 +541,15 @@ class Mesh:
             if self._stopping:
                 return
             older, self._in[peer] = self._in.get(peer), sock
-            restarted = self._boots.get(peer, hello[5]) != hello[5]
-            self._boots[peer] = hello[5]
+            restarted = self._out[peer].boot not in (b"", hello[5])
         if older is not None:
             end(older)
             self._lost(peer)
         if restarted:  # the way to it, if it is open, leads to the process that ended
             self._out[peer].cut()
-        self._note_there(peer)
         try:
+            sock.sendall(self.boot)
+            self._note_there(peer)
             _Incoming(self, peer, sock).run()
         except (OSError, EOFError):
             pass
@@ -560,7 +576,7 @@ class Mesh:
 
     def _note_there(self, peer: int) -> None:
         with self._lock:
-            there = self._out[peer].up and peer in self._in
+            there = self._out[peer].usable and peer in self._in
             changed, self._there[peer] = there != self._there[peer], there
         if changed and there:
             _log.info("server %d is there", peer)

@@ -146,6 +146,8 @@ class ServerBase(ABC):
         self.phase = "whole"
         #: counts for its operator; None where nobody asks
         self.metrics: Observer | None = None
+        #: whether an owner or user brought something since the last settling that the other servers may have missed
+        self.pass_on_due = False
         #: has the servers settle what is open now; None where something else does
         self.settle: Callable[[], None] | None = None
         self._secrets: dict[bytes, bytes] = {}

@@ -175,7 +175,9 @@ class Server(ServerBase):
         if self.metrics is not None:
             counted = self.metrics.request(kind.__name__, request.envelope.random, request.signer)
         with counted, self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
-            return self._handlers[kind](request)
+            reply = self._handlers[kind](request)
+        self.pass_on_due |= kind in _PASSED_ON and not request.by_peer
+        return reply
 
     def _addressed(self, msg: m.Signed, kind: type, *, by_peer: bool, whole: bytes) -> signing.Statement:
         """What the signature of a request for this server must cover."""
@@ -240,6 +242,8 @@ _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: what can make a server promise something: not before it knows what it promised before
 _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
+#: what servers pass on to those that missed it, though nothing is open
+_PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
 _BY_USER = (m.GrantersRequest, m.OwnerRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -38,21 +39,26 @@ AGREE = 10.0
 
 
 class Steps:
-    """Counts a server's steps, and kills it at one of them."""
+    """Counts a server's steps, and kills it at one of them, or lets its disk be full from there on."""
 
     def __init__(self):
-        self.count, self.kill_at = 0, 0
+        self.count, self.kill_at, self.full = 0, 0, False
         self._lock = threading.Lock()
 
     def step(self):
         with self._lock:
             self.count += 1
-            if self.count == self.kill_at:
+            if self.count != self.kill_at:
+                return
+            if self.full:
+                limit_files(0)
+            else:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def arm(self, kill_at):
+    def arm(self, kill_at, full=False):
+        limit_files(resource.RLIM_INFINITY)
         with self._lock:
-            self.count, self.kill_at = 0, kill_at
+            self.count, self.kill_at, self.full = 0, kill_at, full
 
     def around(self, owner, name):
         """Count a step before and one after each call of a function."""
@@ -85,6 +91,11 @@ class Steps:
         self.around(os, "fsync")
         for name in ("handle", "handle_announced", "operate"):
             self.around(Server, name)
+
+
+def limit_files(size):
+    """No file of this process can grow beyond a size; what it writes there fails, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def _run(folder, pipe, options):

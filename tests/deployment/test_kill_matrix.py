@@ -184,6 +184,34 @@ def test_killed_while(stage, what):
     print(f"{what}: slowest agreement {stage.slowest:.2f} s, all {time.monotonic() - begun:.1f} s, {errors} errors")
 
 
+def run_full(stage, what, points):
+    """The disk of a server is full from a step on: a typed error or none, and all agree when there is room again."""
+    net, errors = stage.net, 0
+    for server in (1, 2, 3):
+        for full_at in range(1, 3 * points, 3):
+            stage.before(what)
+            rows_before = dict(stage.plain.rows)
+            stage.coming = rows_before
+            net.tell(server, "arm", full_at, True)
+            error = attempt(stage, what)
+            net.tell(server, "arm", 0)
+            net.agreed(AGREE)
+            check(stage, what, error, rows_before)
+            errors += error is not None
+    return errors
+
+
+@pytest.mark.parametrize("what", ["upload", "delete", "merge", "compact", "grant", "forget"])
+def test_the_disk_is_full(stage, what):
+    assert run_full(stage, what, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", OPERATIONS)
+def test_the_disk_is_full_at_any_step(stage, what):
+    run_full(stage, what, 10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_killed_at_any_step(stage, what):
