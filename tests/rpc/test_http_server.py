@@ -19,6 +19,7 @@ from mipp.errors import (
     BusyError,
     ConflictError,
     LimitError,
+    MessageError,
     NotFoundError,
     ParameterError,
     UnreachableError,
@@ -349,8 +350,39 @@ def test_a_reply_that_is_too_large(it, monkeypatch):
 
 def test_a_page_that_is_too_large(it):
     it.site._description = bytes(2000)
+    assert it.channel.get(1, "/v1/description", 2000) == (200, bytes(2000))
     with pytest.raises(LimitError):
-        it.channel.get(1, "/v1/description", 1000)
+        it.channel.get(1, "/v1/description", 1999)
+
+
+def test_a_page_that_is_cut(it, monkeypatch):
+    """It used to be taken for the whole."""
+    for cut, kind in ((b"content-length: 9\r\n\r\n{}", UnreachableError), (b"content-ty", MessageError)):
+
+        def answer(server, connection, reader, cut=cut):
+            reader.head()
+            reader.sock.sendall(b"HTTP/1.1 200 OK\r\n" + cut)
+            return False
+
+        monkeypatch.setattr(http_server.HttpServer, "_request", answer)
+        with pytest.raises(kind):
+            it.channel.get(1, "/v1/description")
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_server_that_drips_its_reply(it, monkeypatch, page):
+    """Each byte comes in time, the head never ends: the client gives up all the same."""
+    for name in ("WAIT", "HEAD", "PAGE"):
+        monkeypatch.setattr(http_channel, name, 0.5)
+
+    def dripping(server, sock, *args, **options):
+        drip(sock, b"HTTP/1.1 200 OK\r\nx: " + b"y" * 10_000)
+
+    monkeypatch.setattr(http_server.HttpServer, "_send", dripping)
+    began = time.monotonic()
+    with pytest.raises((UnreachableError, MessageError)):
+        it.channel.get(1, "/healthz") if page else it.gather()
+    assert time.monotonic() - began < 2.5
 
 
 # --- connections --------------------------------------------------------------------------------------------------
@@ -361,9 +393,9 @@ def test_too_many_connections(start, limit):
     it = start(**{limit: 3})
     with contextlib.ExitStack() as stack:
         first, *others = [stack.enter_context(it.dial()) for _ in range(3)]
-        for sock in (first, *others):
+        for sock in (first, *others, first):  # so that the second was idle longest
             assert it.asked(sock, get())[0] == 200
-        assert it.asked(first, get())[0] == 200  # so that the second was idle longest
+            it.wait(lambda: not any(c.busy for c in it.http._open))
         assert it.ask(get())[0] == 200
         assert ended(others[0])
         assert it.asked(first, get())[0] == 200 and it.asked(others[1], get())[0] == 200
