@@ -105,8 +105,10 @@ class _Connection:
     #: the head of a request is here: a server that stops waits for the reply
     asked: bool = False
     mesh: bool = False
+    dropped: bool = False
 
     def drop(self) -> None:
+        self.dropped = True
         end(self.sock)
 
 
@@ -229,6 +231,8 @@ class HttpServer:
             # in two steps, so that the connection can be dropped during the handshake
             secured = self._context().wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
             connection.sock = secured
+            if connection.dropped:  # between the two sockets
+                return
             secured.do_handshake()
             if secured.selected_alpn_protocol() == MESH:
                 connection.mesh = True

@@ -67,6 +67,7 @@ class Running:
         pem, key, self.certificate = make(folder, "it")
         self.server = Answering()
         self.site = ServerSite(self.server, Uploads(folder), b"{}", list)
+        self.pem = pem, key
         context = tls.server_context(pem, key)
         self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, **limits)
         self.http.start()
@@ -410,6 +411,23 @@ def test_connections_in_their_handshake_give_way_and_end(start):
         for sock in silent[:5]:
             assert ended(sock, 1)
         it.wait(lambda: sum(t.name == "mipp http" for t in threading.enumerate()) <= 3)
+
+
+def test_a_connection_that_is_dropped_before_its_handshake_ends(it):
+    """The socket of the connection is exchanged for another one then."""
+    real, context = it.http._context, tls.server_context(*it.pem)
+
+    def wrap_socket(sock, **options):
+        secured = context.wrap_socket(sock, **options)
+        for connection in list(it.http._open):
+            connection.drop()
+        return secured
+
+    it.http._context = lambda: types.SimpleNamespace(wrap_socket=wrap_socket)
+    with it.silent() as sock:
+        assert ended(sock, 2)
+    it.http._context = real
+    assert it.ask(get())[0] == 200
 
 
 def test_who_is_served_does_not_give_way(start):
