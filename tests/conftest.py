@@ -25,6 +25,19 @@ DIM = 12
 ALL_RANKINGS = ("server", "user", "threshold")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Over a network one variant of a test runs: which values it is given is the same there. The others are slow."""
+    seen = set()
+    for item in items:
+        given = getattr(item, "callspec", None)
+        if given is not None and "network" in (given.params.get("deployment"), given.params.get("world")):
+            function = item.nodeid.partition("[")[0]
+            if function in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(function)
+
+
 @pytest.fixture
 def datasets() -> Path:
     """Folder of real data beside the project; tests that need it are skipped without."""

@@ -51,8 +51,10 @@ class Network:
         return self.folder / self.names[server - 1]
 
     def start(self, *servers):
-        for server in servers or range(1, len(self.names) + 1):
+        starting = servers or range(1, len(self.names) + 1)
+        for server in starting:
             self.processes[server] = ServerProcess(self.home(server))
+        for server in starting:  # all listen: nobody has to dial twice
             self.processes[server].start()
         return self
 

@@ -2,11 +2,11 @@
 
 Each pair of servers has two connections, one in each direction, each dialled by its sender: one thread writes on it at
 one end, one reads at the other. Nothing goes back, but for the name of the receiving process, once, before anything
-else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one thread reads while another writes stalls
-in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64 KiB and takes turns between sessions, so a
-large message of one never holds up the small ones of another. The reader never waits for anybody: what it reads goes
-into bounded buffers. A server that was silent for 15 seconds, or whose connection broke, is gone: its sessions and
-calls end with an error at once, and begin anew when it is back.
+else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one
+thread reads while another writes stalls in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64
+KiB and takes turns between sessions, so a large message of one never holds up the small ones of another. The reader
+never waits for anybody: what it reads goes into bounded buffers. A server that was silent for 15 seconds, or whose
+connection broke, is gone: its sessions and calls end with an error at once, and begin anew when it is back.
 
 On a connection come chunks: kind (u8), whether it is the last of its message (u8), 2 bytes 0, length (u32), stream (16
 bytes), payload. Leakage: to whoever watches, sizes and times; contents are TLS's.

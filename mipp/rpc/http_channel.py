@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import queue
 import select
@@ -52,6 +53,8 @@ __all__ = ["HttpChannel"]
 
 #: seconds to connect; to send a block; to wait for the first byte of a reply; for each further part of it
 CONNECT, SEND, WAIT, READ = 10.0, 60.0, 300.0, 30.0
+#: seconds from the first byte of a reply's head to its last; for a public page
+HEAD, PAGE = 10.0, 15.0
 #: seconds for the reply to a request that the server did not want to the end
 REFUSAL = 2.0
 #: the whole of a reply takes at most this long, and one second more for every so many bytes
@@ -62,6 +65,7 @@ MAX_REPLY = 8 << 30
 RESUME = (0.2, 1.0, 5.0)
 #: seconds by which a server's clock may differ from this machine's; beyond, this machine's is used
 MAX_AHEAD = 366 * 86400.0
+_LOOK = 0.5  # seconds between two looks for replies that drip
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
 _PER_SERVER = 16  # idle connections kept
@@ -74,6 +78,8 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(address.host, address.port, blocksize=_CHUNK)
         self._who, self._address, self._tls = f"server {server} ({address.name})", address, context
         self.used = 0.0
+        #: when the head of the reply must be there; whoever waits for the reply ends the connection then
+        self.due = math.inf
 
     def connect(self) -> None:
         a = self._address
@@ -95,6 +101,12 @@ class _Call:
     def __init__(self) -> None:
         self.using: dict[int, _Connection] = {}
         self.ended = threading.Event()
+
+    def end_late(self) -> None:
+        """End connections whose reply drips: each byte of it comes in time, but the whole does not."""
+        for connection in list(self.using.values()):
+            if connection.sock is not None and time.monotonic() > connection.due:
+                end(connection.sock)
 
     def end(self) -> None:
         """Give it up: what it waits for fails, and nothing more is sent."""
@@ -168,7 +180,11 @@ class HttpChannel:
             for server, frames in requests.items():
                 threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
             while len(replies) < len(requests):
-                server, reply = done.get()
+                try:
+                    server, reply = done.get(timeout=_LOOK)
+                except queue.Empty:
+                    call.end_late()
+                    continue
                 replies[server] = reply
         except BaseException:  # Ctrl-C: nobody waits for the others any more
             call.end()
@@ -182,17 +198,28 @@ class HttpChannel:
     def get(self, server: int, path: str, most: int = 1 << 20) -> tuple[int, bytes]:
         """Status and body of a public page of one server, such as ``/readyz``."""
         connection = self._connection(server)
+        late: threading.Timer | None = None
         try:
             connection.connect()
+            late = threading.Timer(PAGE, end, [connection.sock])  # a reply that drips ends, too
+            late.daemon = True
+            late.start()
             connection.request("GET", path)
             response = connection.getresponse()
-            body = response.read(most + 1)
+            size = response.length
+            if size is None:
+                raise MessageError(f"{self._name(server)} sent a page without a length")
+            if size > most:
+                raise LimitError(f"a page of {self._name(server)} is longer than {most} bytes")
+            body = response.read(size)
+            if len(body) < size:
+                raise http.client.IncompleteRead(body)
         except (OSError, http.client.HTTPException) as error:
             raise _broken(connection, error) from None
         finally:
+            if late is not None:
+                late.cancel()
             connection.close()
-        if len(body) > most:
-            raise LimitError(f"a page of {self._name(server)} is longer than {most} bytes")
         return response.status, body
 
     # --- one request --------------------------------------------------------------------------------------------
@@ -357,7 +384,11 @@ def _post(connection: _Connection, path: str, parts: list[bytes | memoryview]) -
     except (ConnectionError, ssl.SSLEOFError):
         wait = REFUSAL  # the server may have refused it before it was all there
     connection.sock.settimeout(wait)
-    return connection.getresponse()
+    connection.due = time.monotonic() + wait + HEAD
+    try:
+        return connection.getresponse()
+    finally:
+        connection.due = math.inf
 
 
 def _broken(connection: _Connection, error: Exception) -> MippError:

@@ -108,8 +108,10 @@ class _Connection:
     #: a small reply goes out; whoever does not read it gives way like one that does not ask
     replying: bool = False
     mesh: bool = False
+    dropped: bool = False
 
     def drop(self) -> None:
+        self.dropped = True
         end(self.sock)
 
 
@@ -235,6 +237,8 @@ class HttpServer:
             # in two steps, so that the connection can be dropped during the handshake
             secured = self._context().wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
             connection.sock = secured
+            if connection.dropped:  # between the two sockets
+                return
             secured.do_handshake()
             if secured.selected_alpn_protocol() == MESH:
                 connection.mesh = True

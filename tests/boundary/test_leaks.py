@@ -8,10 +8,11 @@ import pytest
 
 import mipp
 from mipp._native import _core
+from mipp.deployment.ceremony import CARD_NAME, TLS_CERTIFICATE_NAME
 from mipp.errors import MippError
 from mipp.rpc import messages as m
 from mipp.rpc.wire import frames_size
-from tests.conftest import DIM, vectors
+from tests.conftest import DIM, home, vectors
 
 
 def secrets_of(deployment):
@@ -19,9 +20,11 @@ def secrets_of(deployment):
     from mipp.crypto.keyfile import load_key_file
 
     out = []
-    for kind, pattern in (("owner", "owners/*.key"), ("user", "users/*.key"), ("server", "servers/*/server.key")):
+    for kind, pattern in (("owner", "owners/*.key"), ("user", "users/*.key")):
         for path in deployment.folder.glob(pattern):
             out += load_key_file(path, kind)[1].values()
+    for i in deployment.servers:
+        out += load_key_file(home(deployment, i) / "server.key", "server")[1].values()
     for owner in deployment.owners():
         out.append(deployment.owner(owner).keys.server_key(3))
     for server in deployment.servers.values():
@@ -128,9 +131,10 @@ def test_what_servers_store_and_receive(tmp_path):
 
 
 def test_files_are_for_their_owner_only(world):
-    for path in world.deployment.folder.rglob("*"):
+    public = "deployment.json", CARD_NAME, TLS_CERTIFICATE_NAME
+    for path in (p for f in (world.deployment.folder, *map(world.home, (1, 2, 3))) for p in f.rglob("*")):
         allowed = 0o700 if path.is_dir() else 0o600
-        if path.name != "deployment.json":
+        if path.name not in public:
             assert path.stat().st_mode & 0o777 & ~allowed == 0 or path.suffix in (".sqlite-wal", ".sqlite-shm"), path
 
 

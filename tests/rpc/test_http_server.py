@@ -18,6 +18,7 @@ import pytest
 from mipp.errors import (
     ConflictError,
     LimitError,
+    MessageError,
     NotFoundError,
     ParameterError,
     UnreachableError,
@@ -65,6 +66,7 @@ class Running:
         pem, key, self.certificate = make(folder, "it")
         self.server = Answering()
         self.site = ServerSite(self.server, Uploads(folder), b"{}", list)
+        self.pem = pem, key
         context = tls.server_context(pem, key)
         self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, **limits)
         self.http.start()
@@ -340,8 +342,39 @@ def test_a_reply_that_is_too_large(it, monkeypatch):
 
 def test_a_page_that_is_too_large(it):
     it.site._description = bytes(2000)
+    assert it.channel.get(1, "/v1/description", 2000) == (200, bytes(2000))
     with pytest.raises(LimitError):
-        it.channel.get(1, "/v1/description", 1000)
+        it.channel.get(1, "/v1/description", 1999)
+
+
+def test_a_page_that_is_cut(it, monkeypatch):
+    """It used to be taken for the whole."""
+    for cut, kind in ((b"content-length: 9\r\n\r\n{}", UnreachableError), (b"content-ty", MessageError)):
+
+        def answer(server, connection, reader, cut=cut):
+            reader.head()
+            reader.sock.sendall(b"HTTP/1.1 200 OK\r\n" + cut)
+            return False
+
+        monkeypatch.setattr(http_server.HttpServer, "_request", answer)
+        with pytest.raises(kind):
+            it.channel.get(1, "/v1/description")
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_server_that_drips_its_reply(it, monkeypatch, page):
+    """Each byte comes in time, the head never ends: the client gives up all the same."""
+    for name in ("WAIT", "HEAD", "PAGE"):
+        monkeypatch.setattr(http_channel, name, 0.5)
+
+    def dripping(server, sock, *args, **options):
+        drip(sock, b"HTTP/1.1 200 OK\r\nx: " + b"y" * 10_000)
+
+    monkeypatch.setattr(http_server.HttpServer, "_send", dripping)
+    began = time.monotonic()
+    with pytest.raises((UnreachableError, MessageError)):
+        it.channel.get(1, "/healthz") if page else it.gather()
+    assert time.monotonic() - began < 2.5
 
 
 # --- connections --------------------------------------------------------------------------------------------------
@@ -352,9 +385,9 @@ def test_too_many_connections(start, limit):
     it = start(**{limit: 3})
     with contextlib.ExitStack() as stack:
         first, *others = [stack.enter_context(it.dial()) for _ in range(3)]
-        for sock in (first, *others):
+        for sock in (first, *others, first):  # so that the second was idle longest
             assert it.asked(sock, get())[0] == 200
-        assert it.asked(first, get())[0] == 200  # so that the second was idle longest
+            it.wait(lambda: not any(c.busy for c in it.http._open))
         assert it.ask(get())[0] == 200
         assert ended(others[0])
         assert it.asked(first, get())[0] == 200 and it.asked(others[1], get())[0] == 200
@@ -369,6 +402,23 @@ def test_connections_in_their_handshake_give_way_and_end(start):
         for sock in silent[:5]:
             assert ended(sock, 1)
         it.wait(lambda: sum(t.name == "mipp http" for t in threading.enumerate()) <= 3)
+
+
+def test_a_connection_that_is_dropped_before_its_handshake_ends(it):
+    """The socket of the connection is exchanged for another one then."""
+    real, context = it.http._context, tls.server_context(*it.pem)
+
+    def wrap_socket(sock, **options):
+        secured = context.wrap_socket(sock, **options)
+        for connection in list(it.http._open):
+            connection.drop()
+        return secured
+
+    it.http._context = lambda: types.SimpleNamespace(wrap_socket=wrap_socket)
+    with it.silent() as sock:
+        assert ended(sock, 2)
+    it.http._context = real
+    assert it.ask(get())[0] == 200
 
 
 def test_who_is_served_does_not_give_way(start):
