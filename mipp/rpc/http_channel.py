@@ -192,7 +192,7 @@ class HttpChannel:
         failed = [r for r in replies.values() if isinstance(r, BaseException)]
         if failed:
             # a refusal says more than what the others, waiting for that server, met
-            raise min(failed, key=lambda e: (isinstance(e, ProtocolError), isinstance(e, UnreachableError)))
+            raise min(failed, key=_says_less)
         return {server: replies[server] for server in requests}
 
     def get(self, server: int, path: str, most: int = 1 << 20) -> tuple[int, bytes]:
@@ -389,6 +389,13 @@ def _post(connection: _Connection, path: str, parts: list[bytes | memoryview]) -
         return connection.getresponse()
     finally:
         connection.due = math.inf
+
+
+def _says_less(error: BaseException) -> int:
+    """Rank of an error among those of one call: which of them the caller hears."""
+    if isinstance(error, BusyError):
+        return 2  # another try is of no use while a server is away
+    return 1 if isinstance(error, UnreachableError) else 3 if isinstance(error, ProtocolError) else 0
 
 
 def _broken(connection: _Connection, error: Exception) -> MippError:

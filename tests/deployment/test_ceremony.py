@@ -295,7 +295,7 @@ def test_a_store_is_never_replaced(folders, description):
 # --- clients --------------------------------------------------------------------------------------------------------
 
 
-def test_a_clients_folder(tmp_path, description, embedded):
+def test_a_clients_folder(tmp_path, description, deployment, embedded_only):
     folder, right = tmp_path / "deep" / "index", description.fingerprint
     for wrong in (right[:-1], assemble(three_cards(), ENCODING).fingerprint):
         with pytest.raises(DeploymentError):
@@ -314,7 +314,7 @@ def test_a_clients_folder(tmp_path, description, embedded):
     with pytest.raises(DeploymentError, match="holds owners or users"):
         connect_folder(folder, description, right)
     with pytest.raises(DeploymentError, match="embedded"):
-        connect_folder(tmp_path / "e", embedded.config, embedded.config.fingerprint)
+        connect_folder(tmp_path / "e", deployment.config, deployment.config.fingerprint)
     with pytest.raises(DeploymentError, match="a server's folder"):
         connect_folder(tmp_path / "north", description, right)
     (tmp_path / "file").write_bytes(b"")
