@@ -90,6 +90,8 @@ class ServerSite:
         if token is not None:
             try:
                 return self._uploads.block(token, at, head.length)
+            except BusyError as error:
+                raise Refused(503, str(error), 30) from None
             except MippError as error:
                 raise Refused(404 if isinstance(error, NotFoundError) else 400, str(error)) from None
         # the number of connections bounds them; a body that does not come takes no memory
