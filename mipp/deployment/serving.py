@@ -117,7 +117,8 @@ class ServerProcess:
             self._operator = OperatorSocket(folder, self._operated)
             opened.pop_all()
         self._wake, self._stopped = threading.Event(), threading.Event()
-        self._settling = threading.Lock()
+        #: held while settling; how often that has begun
+        self._settling, self._settlings = threading.Lock(), 0
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
@@ -200,7 +201,7 @@ class ServerProcess:
     # --- peers --------------------------------------------------------------------------------------------------
 
     def _called(self, peer: int, frames: Frames) -> Frames:
-        return self.server.operate(frames)
+        return self.server.called(frames)
 
     def _noted(self, peer: int, data: bytes) -> None:
         deliver(self._tables, peer, data)
@@ -214,8 +215,12 @@ class ServerProcess:
     # --- what a server does by itself ---------------------------------------------------------------------------
 
     def ask_settle(self) -> None:
-        """Settle what is open between the servers, now; one at a time."""
+        """Settle what is open between the servers, now; one at a time. Those who ask meanwhile share the next one."""
+        asked = self._settlings
         with self._settling:
+            if self._settlings > asked:  # one began, and ended, since
+                return
+            self._settlings += 1
             settle(self.channel)
 
     def _keep(self) -> None:
