@@ -169,6 +169,7 @@ class _Outgoing(threading.Thread):
         self._streams: OrderedDict[tuple[int, bytes], deque[memoryview]] = OrderedDict()
         self._sock: ssl.SSLSocket | None = None
         self._stopping = False
+        self._replies = 0  # bytes of replies that wait
         self.up = False
         self.problem = "not connected yet"
         self.sent_bytes = 0
@@ -182,8 +183,14 @@ class _Outgoing(threading.Thread):
                 data = b"".join(parts)
                 self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
             else:
-                waiting = self._streams.setdefault((kind, stream), deque())
-                waiting.extend(v for p in parts if (v := memoryview(p).cast("B")).nbytes)
+                views = [v for p in parts if (v := memoryview(p).cast("B")).nbytes]
+                if kind == _REPLY:
+                    size = sum(v.nbytes for v in views)
+                    if self._replies and self._replies + size > CALL_BYTES:
+                        self.cut()
+                        raise UnreachableError(f"{self._peer.name} does not read what it asked for")
+                    self._replies += size
+                self._streams.setdefault((kind, stream), deque()).extend(views)
             self._changed.notify()
 
     def poke(self) -> None:
@@ -240,6 +247,7 @@ class _Outgoing(threading.Thread):
             was, self.up = self.up, False
             self._urgent.clear()
             self._streams.clear()
+            self._replies = 0
             sock, self._sock = self._sock, None
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -280,6 +288,8 @@ class _Outgoing(threading.Thread):
                 waiting.popleft()
             else:
                 waiting[0] = waiting[0][part.nbytes :]
+        if kind == _REPLY:
+            self._replies -= at - _CHUNK.size
         _CHUNK.pack_into(buffer, 0, kind, not waiting, 0, at - _CHUNK.size, stream)
         if waiting:
             self._streams[kind, stream] = waiting  # at the end: the others come first

@@ -98,6 +98,21 @@ def test_connections_that_do_not_say_who_they_are_are_bounded(three):
             peer.sock.close()
 
 
+def test_replies_that_nobody_reads_are_bounded():
+    """A peer that asks much and reads slowly: what waits for it is cut off, its connection with it."""
+    out = mesh._Outgoing(mesh.Mesh(1, bytes(16), {}, None), 2, mesh.Peer("127.0.0.1", 1, [], "server 2", None))
+    out.up, size = True, 64 << 20
+    with pytest.raises(UnreachableError, match="does not read"):
+        for _ in range(100):
+            out.put(mesh._REPLY, random_bytes(16), [bytes(size)])
+    waits = sum(view.nbytes for parts in out._streams.values() for view in parts)
+    assert waits == out._replies <= mesh.CALL_BYTES
+    buffer = bytearray(mesh._CHUNK.size + mesh.CHUNK)
+    while out._streams:
+        out._next(buffer, memoryview(buffer))
+    assert out._replies == 0
+
+
 # --- the rendezvous -------------------------------------------------------------------------------------------------
 
 
