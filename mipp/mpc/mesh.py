@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto.schedule import random_bytes
-from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
+from ..errors import AuthenticationError, LimitError, MessageError, MippError, ProtocolError, UnreachableError
 from ..rpc.tls import connect, cut
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from .link import HEADER_BYTES, Frame, parse_header
@@ -184,8 +184,10 @@ class _Outgoing(threading.Thread):
                 self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
             else:
                 views = [v for p in parts if (v := memoryview(p).cast("B")).nbytes]
+                size = sum(v.nbytes for v in views)
+                if kind in (_CALL, _REPLY) and size > CALL_BYTES:  # it would end the connection at the other end
+                    raise LimitError(f"a message of {size} bytes is too long for {self._peer.name}")
                 if kind == _REPLY:
-                    size = sum(v.nbytes for v in views)
                     if self._replies and self._replies + size > CALL_BYTES:
                         self.cut()
                         raise UnreachableError(f"{self._peer.name} does not read what it asked for")

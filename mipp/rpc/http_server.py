@@ -45,9 +45,9 @@ _REASONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Head:
-    """Head of a request: method, path, and the length of its body."""
+    """Head of a request: method, path, and the length of its body. A path may name an upload, which is secret."""
 
     method: str
     path: str

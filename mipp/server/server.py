@@ -8,11 +8,10 @@ time, grant and snapshot are checked before anything is computed. What this serv
 from __future__ import annotations
 
 import functools
+import mmap
 import os
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from ..crypto import signing
 from ..errors import AuthenticationError, BusyError, LimitError, MessageError, MippError
@@ -89,8 +88,10 @@ class Server(ServerBase):
             raise BusyError(_WAITING)
         if len(told.head) > MAX_ENVELOPE_BYTES:
             raise LimitError(f"a request's first frame has at most {MAX_ENVELOPE_BYTES} bytes")
-        # addresses without memory behind them: the lengths are checked, the data are not looked at
-        none = [np.empty(size, np.uint8).data for size in told.sizes]
+        # addresses that no memory is set aside for: the lengths are checked, the data are not looked at
+        none = [
+            memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE, mmap.PROT_READ) if size else b"") for size in told.sizes
+        ]
         msg = decode([told.head, *none], m.Signed)
         kind = _KINDS.get(told.kind)
         if kind is None or kind in _SELF_SIGNED or kind in m.FOR_ALL:

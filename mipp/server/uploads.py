@@ -36,7 +36,7 @@ MAX_BYTES, PARTY_BYTES, ALL_BYTES = 8 << 30, 16 << 30, 64 << 30
 FREE_BYTES = 256 << 20
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Upload:
     token: bytes
     party: bytes

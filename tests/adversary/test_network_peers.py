@@ -259,3 +259,17 @@ def test_peers_do_not_ask_what_operators_ask(tmp_path, encoding, msg):
         assert isinstance(reply, Failure) and "no request of" in reply.text
     finally:
         network.stop()
+
+
+def test_a_reply_that_is_too_long_does_not_end_the_connection(tmp_path, monkeypatch):
+    made = Three(tmp_path, lambda peer, frames: [bytes(3 << 20)] if bytes(frames[0]) == b"long" else frames).ready()
+    try:
+        monkeypatch.setattr(mesh, "CALL_BYTES", 1 << 20)
+        with pytest.raises(UnreachableError, match="did not answer"):
+            made.meshes[2].call(1, [b"long"], 1)
+        with pytest.raises(MippError, match="too long"):
+            made.meshes[2].call(1, [bytes(3 << 20)], 1)
+        assert made.meshes[2].call(1, [b"short"], 3) == [b"short"]
+    finally:
+        for i in (1, 2, 3):
+            made.end(i)

@@ -2,14 +2,19 @@
 
 import os
 import shutil
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import msgpack
 import pytest
 
+from mipp.crypto import signing
 from mipp.errors import BusyError, MippError, NotFoundError, ParameterError
 from mipp.rpc.bodies import Announcement, body_parts, body_size
 from mipp.server import uploads
 from mipp.server.uploads import Uploads
+from tests.network import Network
 
 GIB = 1 << 30
 
@@ -96,3 +101,27 @@ def test_data_never_change_after_they_were_handed_over(made):
     for call in (lambda: made.finish(token), lambda: made.block(token, 0, 1), lambda: made.written(token, 1)):
         with pytest.raises(NotFoundError):
             call()
+
+
+def test_announced_lengths_set_no_memory_aside(tmp_path, encoding, monkeypatch):
+    """A stranger's announcement is decoded before its signature can be checked."""
+
+    def size():
+        (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmData")]
+        return int(line.split()[1]) << 10
+
+    network = Network(tmp_path, encoding).start(1)
+    server, sizes = network.processes[1].server, []
+    monkeypatch.setattr(signing, "verify", lambda *_: sizes.append(size()))
+    monkeypatch.setattr(server, "_identity", lambda *_: (b"", b""))
+    try:
+        length = 7 * GIB
+        place = msgpack.ExtType(1, msgpack.packb(["|u1", [length], 1]))
+        head = b"MIPP\x01" + msgpack.packb(
+            ["Signed", [server.config.id, bytes(16), 1, int(time.time() * 1000), bytes(16), bytes(64), [place]]]
+        )
+        server.ready, before = True, size()
+        server.announced(Announcement(head, "Query", [length], [bytes(32)]))
+        assert sizes[0] - before < GIB
+    finally:
+        network.stop()
