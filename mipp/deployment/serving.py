@@ -20,6 +20,7 @@ from ..server.admission import Admission
 from ..server.peer_channel import PeerChannel
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
+from ..server.replies import ReplyRoom
 from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
@@ -91,6 +92,7 @@ class ServerProcess:
             opened.callback(self.server.close)
             self.server.ready = self.server.voting = False
             self.server.phase, self.server.settle = "new", self.ask_settle
+            self.server.replies = ReplyRoom()
             self.server.store.changes.take_prepared()
             if self._session.crashed:
                 self.server.store.sweep()

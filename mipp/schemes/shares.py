@@ -151,7 +151,7 @@ class _Server(ServerScheme):
         if not shapes_fit or {query_share.dtype, theta.dtype} != {p.dtype}:
             raise ShapeError(f"query shares must be ({count}, {width}) words of {8 * p.dtype.itemsize} bits")
 
-    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+    def check_size(self, header: m.QueryHeader, rows: int) -> int:
         size = self._config.params.dtype.itemsize
         words = header.queries * rows * size
         if header.ranking == "user":
@@ -160,7 +160,7 @@ class _Server(ServerScheme):
                     f"{header.queries} queries over {rows} rows are {words} bytes of score shares; at most "
                     f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
                 )
-            return
+            return words
         if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
             words = header.queries * largest_call(rows, header.k) * size
         if words > MAX_RANKED_BYTES and header.queries > 1:
@@ -168,6 +168,7 @@ class _Server(ServerScheme):
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
+        return words
         proof = proof_bytes(self._config.query_rule, header.queries, threshold=header.ranking == "threshold")
         if proof > MAX_PROOF_BYTES and header.queries > 1:
             raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")

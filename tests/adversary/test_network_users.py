@@ -3,13 +3,19 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
+import mipp
 from mipp.deployment import serving
 from mipp.errors import BusyError
 from mipp.rpc import messages as m
+from mipp.rpc.bodies import body_parts
+from mipp.server import replies
 from mipp.server.admission import OPEN, OPEN_BYTES, USER_BYTES, USER_OPEN, Admission
 from mipp.server.rendezvous import LocalRendezvous
+from tests.adversary.test_limits import query
+from tests.adversary.test_network_strangers import Stranger
 from tests.network import Network
 
 
@@ -21,20 +27,20 @@ def admissions():
 
 def ask(admissions, user, query, size=100):
     """One query at all three servers; nobody waits for its result."""
-    replies = []
+    got = []
 
     def one(admission):
         try:
-            replies.append(admission.ask(user, query, size, lambda: None, lambda link, checked: m.Ok(), attend=False))
+            got.append(admission.ask(user, query, size, lambda: None, lambda link, checked: m.Ok(), attend=False))
         except BusyError as error:
-            replies.append(error)
+            got.append(error)
 
     threads = [threading.Thread(target=one, args=(a,)) for a in admissions.values()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return replies
+    return got
 
 
 @pytest.mark.parametrize(("each", "size"), [(USER_OPEN, 100), (USER_BYTES // (1 << 26), 1 << 26)])
@@ -80,3 +86,39 @@ def test_owners_who_ask_to_settle_at_once_share_one(network, monkeypatch):
     for thread in threads:
         thread.join(10)
     assert len([c for c in began if c is network.processes[1].channel]) <= 3
+
+
+def test_replies_that_a_user_does_not_read_are_bounded(tmp_path, monkeypatch):
+    """A query of some KB is answered with a hundred times as much, counted once, and read by nobody."""
+    monkeypatch.setattr(replies, "PARTY_BYTES", 64 << 20)
+    encoding = mipp.Encoding("ip", 4, bits=4, query_bits=4, scale=1.0)
+    network = Network(tmp_path, encoding).start().ready()
+    try:
+        deployment = network.connect()
+        owner, users = deployment.create_owner("o"), [deployment.create_user(name) for name in "uv"]
+        owner.add_vectors(np.random.default_rng(0).integers(-7, 8, (10_000, 4)).astype(np.float32))
+        for user in users:
+            owner.grant(user.id, rankings=("user",), quota=1000)
+        msg = query(users[0], 500)  # 20 MB
+        with Stranger(network) as connections:
+            statuses = []
+            for _ in range(6):
+                sock = connections.tls(small=True)
+                statuses.append(posted(sock, users[0].sign(msg, 1)))
+            assert statuses.count(b"200") == 3 and statuses.count(b"429") == 3
+            assert users[1].search(np.ones(4), 3, ranking="user").hits
+        server = network.processes[1].server
+        until = time.monotonic() + 10
+        while server.replies._held and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not server.replies._held  # given back when the connections ended
+        assert users[0].search(np.ones(4), 3, ranking="user").hits
+    finally:
+        network.stop()
+
+
+def posted(sock, frames):
+    """Status of the reply to a request, which is not read further."""
+    body = b"".join(body_parts(frames))
+    sock.sendall(b"POST /v1/request HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    return sock.recv(12)[-3:]
