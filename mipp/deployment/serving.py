@@ -8,12 +8,14 @@ import threading
 import time
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError, UnreachableError
+from cryptography import x509
+
+from ..errors import DeploymentError, MippError, ParameterError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
-from ..rpc.local_socket import OperatorSocket
+from ..rpc.local_socket import SOCKET_NAME, OperatorSocket
 from ..rpc.tls import mesh_context, server_context
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
@@ -25,7 +27,7 @@ from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, read_card, read_description
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .settings import ServerSettings
@@ -80,6 +82,14 @@ class ServerProcess:
         address = config.addresses[index]
         self.settings = ServerSettings.load(folder, address.url)
         secrets = ServerSecrets.load(folder)
+        try:  # others compare the whole certificate, so one that ended still works
+            check_tls(
+                folder,
+                address.certificate,
+                now=x509.load_der_x509_certificate(address.certificate).not_valid_before_utc,
+            )
+        except ParameterError as error:
+            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)
@@ -116,7 +126,10 @@ class ServerProcess:
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
             opened.callback(self.http.stop)
-            self._operator = OperatorSocket(folder, self._operated)
+            try:
+                self._operator = OperatorSocket(folder, self._operated)
+            except OSError as error:
+                raise DeploymentError(f"cannot make {folder / SOCKET_NAME}: {error.strerror}") from None
             opened.pop_all()
         self._wake, self._stopped = threading.Event(), threading.Event()
         #: held while settling; how often that has begun

@@ -168,12 +168,12 @@ class _Server(ServerScheme):
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
-        return words
         proof = proof_bytes(self._config.query_rule, header.queries, threshold=header.ranking == "threshold")
         if proof > MAX_PROOF_BYTES and header.queries > 1:
             raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
         if header.queries * header.k > MAX_RANKED_HITS:
             raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
+        return words
 
     def answer(
         self,
