@@ -9,6 +9,7 @@ servers come to the same port and are told apart by their application protocol.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import logging
 import socket
@@ -112,7 +113,7 @@ class HttpServer:
     context : gives the TLS context for a new connection
     site : answers requests
     mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
-    connections, per_address : most connections of clients in all, and of one address
+    connections, per_address : most connections of clients in all, and of one address (of IPv6: of one /64)
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class HttpServer:
                     return
                 time.sleep(0.05)  # no file descriptor left: one will be
                 continue
-            connection = _Connection(sock, str(address[0]), time.monotonic())
+            connection = _Connection(sock, _origin(str(address[0])), time.monotonic())
             if not self._admit(connection):
                 sock.close()
                 continue
@@ -297,6 +298,14 @@ class HttpServer:
             for at in range(0, view.nbytes, _CHUNK):
                 sock.settimeout(max(until - time.monotonic(), 0.001))
                 sock.sendall(view[at : at + _CHUNK])
+
+
+def _origin(address: str) -> str:
+    """What connections of one origin share: an IPv4 address, or a /64 of IPv6, of which one machine has all."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if parsed.version == 4 or parsed.ipv4_mapped:
+        return str(parsed if parsed.version == 4 else parsed.ipv4_mapped)
+    return parsed.packed[:8].hex()
 
 
 class _Ended(Exception):
