@@ -11,7 +11,9 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from ..crypto import schedule, signing
@@ -32,6 +34,7 @@ __all__ = [
     "TLS_CERTIFICATE_NAME",
     "TLS_KEY_NAME",
     "assemble",
+    "check_tls",
     "connect_folder",
     "init_server",
     "join_server",
@@ -188,9 +191,7 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     index = _own_number(card, description)
     if secrets.public() != _keys(card):
         raise DeploymentError(f"the key files in {folder} are not those of its card")
-    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(folder / TLS_KEY_NAME, _PEM_BYTES))
-    if tls.certificate != card.certificate:
-        raise DeploymentError(f"{TLS_CERTIFICATE_NAME} in {folder} is not the certificate of its card")
+    check_tls(folder, card.certificate)
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
@@ -215,6 +216,33 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DeploymentError(f"cannot make the store in {folder}: {error.strerror or error}") from None
     return index
+
+
+def check_tls(folder: Path, certificate: bytes, *, now: datetime | None = None) -> None:
+    """Check a server's TLS files.
+
+    Parameters
+    ----------
+    folder : Path
+        The server's folder.
+    certificate : bytes
+        What others know it by, DER.
+    now : datetime, optional
+        When it must be valid, with a time zone; default this machine's clock.
+
+    Raises
+    ------
+    DeploymentError
+        A file is missing, the certificate is another one, or others may read the key.
+    ParameterError
+        The files are damaged, or do not fit each other.
+    """
+    key = folder / TLS_KEY_NAME
+    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(key, _PEM_BYTES), now=now)
+    if tls.certificate != certificate:
+        raise DeploymentError(f"{TLS_CERTIFICATE_NAME} in {folder} is not the certificate of its card")
+    if stat.S_IMODE(key.stat().st_mode) & 0o077:
+        raise DeploymentError(f"the TLS key {key} is readable by others; run: chmod 600 {key}")
 
 
 def _own_number(card: ServerCard, description: DeploymentConfig) -> int:

@@ -8,13 +8,15 @@ import threading
 import time
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError, UnreachableError
+from cryptography import x509
+
+from ..errors import DeploymentError, MippError, ParameterError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
-from ..rpc.local_socket import OperatorSocket
+from ..rpc.local_socket import SOCKET_NAME, OperatorSocket
 from ..rpc.tls import mesh_context, server_context
 from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
@@ -24,11 +26,12 @@ from ..server.peer_channel import PATIENCE, PeerChannel
 from ..server.peers import standing
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
+from ..server.replies import ReplyRoom
 from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, read_card, read_description
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .settings import ServerSettings
@@ -88,6 +91,14 @@ class ServerProcess:
         address = config.addresses[index]
         self.settings = ServerSettings.load(folder, address.url)
         secrets = ServerSecrets.load(folder)
+        try:  # others compare the whole certificate, so one that ended still works
+            check_tls(
+                folder,
+                address.certificate,
+                now=x509.load_der_x509_certificate(address.certificate).not_valid_before_utc,
+            )
+        except ParameterError as error:
+            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)
@@ -100,6 +111,7 @@ class ServerProcess:
             opened.callback(self.server.close)
             self.server.ready = self.server.voting = False
             self.server.phase, self.server.settle = "new", self.ask_settle
+            self.server.replies = ReplyRoom()
             self.server.store.changes.take_prepared()
             if self._session.crashed:
                 self.server.store.sweep()
@@ -127,11 +139,15 @@ class ServerProcess:
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
             opened.callback(self.http.stop)
-            self._operator = OperatorSocket(folder, self._operated)
+            try:
+                self._operator = OperatorSocket(folder, self._operated)
+            except OSError as error:
+                raise DeploymentError(f"cannot make {folder / SOCKET_NAME}: {error.strerror}") from None
             opened.pop_all()
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._turns = contextlib.ExitStack()
-        self._settling = threading.Lock()
+        #: held while settling; how often that has begun
+        self._settling, self._settlings = threading.Lock(), 0
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._told = dict.fromkeys(others, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
@@ -235,7 +251,7 @@ class ServerProcess:
     # --- peers --------------------------------------------------------------------------------------------------
 
     def _called(self, peer: int, frames: Frames) -> Frames:
-        return self.server.operate(frames)
+        return self.server.called(frames)
 
     def _noted(self, peer: int, data: bytes) -> None:
         deliver(self._tables, peer, data)
@@ -249,8 +265,12 @@ class ServerProcess:
     # --- what a server does by itself ---------------------------------------------------------------------------
 
     def ask_settle(self) -> None:
-        """Settle what is open between the servers, now; one at a time."""
+        """Settle what is open between the servers, now; one at a time. Those who ask meanwhile share the next one."""
+        asked = self._settlings
         with self._settling:
+            if self._settlings > asked:  # one began, and ended, since
+                return
+            self._settlings += 1
             settle(self.channel)
 
     def _tell(self, seconds: float = PATIENCE) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto.schedule import random_bytes
-from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
+from ..errors import AuthenticationError, LimitError, MessageError, MippError, ProtocolError, UnreachableError
 from ..rpc.tls import connect, end
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from .link import HEADER_BYTES, Frame, parse_header
@@ -173,6 +173,7 @@ class _Outgoing(threading.Thread):
         self._sock: ssl.SSLSocket | None = None
         self._stopping = self._cut = False
         self._writing = False  # a thread is sending
+        self._replies = 0  # bytes of replies that wait
         self.up = False
         #: name of the process at the other end
         self.boot = b""
@@ -190,8 +191,16 @@ class _Outgoing(threading.Thread):
                 data = b"".join(parts)
                 self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
             else:
-                waiting = self._streams.setdefault((kind, stream), deque())
-                waiting.extend(v for p in parts if (v := memoryview(p).cast("B")).nbytes)
+                views = [v for p in parts if (v := memoryview(p).cast("B")).nbytes]
+                size = sum(v.nbytes for v in views)
+                if kind in (_CALL, _REPLY) and size > CALL_BYTES:  # it would end the connection at the other end
+                    raise LimitError(f"a message of {size} bytes is too long for {self._peer.name}")
+                if kind == _REPLY:
+                    if self._replies and self._replies + size > CALL_BYTES:
+                        self.cut()
+                        raise UnreachableError(f"{self._peer.name} does not read what it asked for")
+                    self._replies += size
+                self._streams.setdefault((kind, stream), deque()).extend(views)
             self._changed.notify()
 
     def _sent_at_once(self, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> bool:
@@ -284,6 +293,7 @@ class _Outgoing(threading.Thread):
             was, self.up, self._cut, self._writing = self.up, False, False, False
             self._urgent.clear()
             self._streams.clear()
+            self._replies = 0
             sock, self._sock = self._sock, None
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -331,6 +341,8 @@ class _Outgoing(threading.Thread):
                 waiting.popleft()
             else:
                 waiting[0] = waiting[0][part.nbytes :]
+        if kind == _REPLY:
+            self._replies -= at - _CHUNK.size
         _CHUNK.pack_into(buffer, 0, kind, not waiting, 0, at - _CHUNK.size, stream)
         if waiting:
             self._streams[kind, stream] = waiting  # at the end: the others come first

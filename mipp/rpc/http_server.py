@@ -9,6 +9,7 @@ servers come to the same port and are told apart by their application protocol.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import logging
 import socket
@@ -50,9 +51,12 @@ _REASONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Head:
-    """Head of a request: method, path, length of its body, and whether its connection ends after the reply."""
+    """Head of a request: method, path, length of its body, and whether its connection ends after the reply.
+
+    A path may name an upload, which is secret.
+    """
 
     method: str
     path: str
@@ -124,7 +128,7 @@ class HttpServer:
     context : gives the TLS context for a new connection
     site : answers requests
     mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
-    connections, per_address : most connections of clients in all, and of one address
+    connections, per_address : most connections of clients in all, and of one address (of IPv6: of one /64)
     clock : Unix time, told in each reply
     """
 
@@ -194,7 +198,7 @@ class HttpServer:
                     return
                 time.sleep(0.05)  # no file descriptor left: one will be
                 continue
-            connection = _Connection(sock, str(address[0]), time.monotonic())
+            connection = _Connection(sock, _origin(str(address[0])), time.monotonic())
             if not self._admit(connection):
                 sock.close()
                 continue
@@ -317,6 +321,14 @@ class HttpServer:
             while view.nbytes:  # sendall has a time limit for each part that it sends, none for all
                 sock.settimeout(max(until - time.monotonic(), 0.001))
                 view = view[sock.send(view[:_CHUNK]) :]
+
+
+def _origin(address: str) -> str:
+    """What connections of one origin share: an IPv4 address, or a /64 of IPv6, of which one machine has all."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if parsed.version == 4 or parsed.ipv4_mapped:
+        return str(parsed if parsed.version == 4 else parsed.ipv4_mapped)
+    return parsed.packed[:8].hex()
 
 
 class _Ended(Exception):

@@ -1,7 +1,7 @@
 """Messages that are not signed: between servers, and from the one who operates a server.
 
-They come over links of their own (:meth:`mipp.server.server.Server.operate`), never from owners or users. What they
-carry of owners and users is signed by these, and checked.
+They come over links of their own (:meth:`mipp.server.server.Server.operate`, ``called``), never from owners or users.
+What they carry of owners and users is signed by these, and checked.
 """
 
 from __future__ import annotations

@@ -145,8 +145,8 @@ class ServerScheme(ABC):
         """ShapeError or ParameterError for what is no query share, or no share of thresholds, of this header."""
 
     @abstractmethod
-    def check_size(self, header: m.QueryHeader, rows: int) -> None:
-        """LimitError, before memory is taken, for a query over ``rows`` rows that takes more than a server gives."""
+    def check_size(self, header: m.QueryHeader, rows: int) -> int:
+        """Bytes that a query over ``rows`` rows takes; LimitError, before that, for more than a server gives."""
 
     @abstractmethod
     def answer(

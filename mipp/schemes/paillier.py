@@ -153,7 +153,7 @@ class _Server(ServerScheme):
             raise ShapeError("only a threshold query has thresholds")
         check_query(query_share, header.queries, self._config.encoding.encoded_dim, self._key(header.user)[0])
 
-    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+    def check_size(self, header: m.QueryHeader, rows: int) -> int:
         if not rows:
             raise ParameterError("the query covers no images")
         key, layout, _ = self._key(header.user)
@@ -163,6 +163,7 @@ class _Server(ServerScheme):
                 f"{header.queries} queries over {rows} rows are {size} bytes of score shares; at most "
                 f"{MAX_ANSWER_BYTES} are given at once: send fewer queries together"
             )
+        return size
 
     def answer(
         self,

@@ -151,7 +151,7 @@ class _Server(ServerScheme):
         if not shapes_fit or {query_share.dtype, theta.dtype} != {p.dtype}:
             raise ShapeError(f"query shares must be ({count}, {width}) words of {8 * p.dtype.itemsize} bits")
 
-    def check_size(self, header: m.QueryHeader, rows: int) -> None:
+    def check_size(self, header: m.QueryHeader, rows: int) -> int:
         size = self._config.params.dtype.itemsize
         words = header.queries * rows * size
         if header.ranking == "user":
@@ -160,7 +160,7 @@ class _Server(ServerScheme):
                     f"{header.queries} queries over {rows} rows are {words} bytes of score shares; at most "
                     f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
                 )
-            return
+            return words
         if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
             words = header.queries * largest_call(rows, header.k) * size
         if words > MAX_RANKED_BYTES and header.queries > 1:
@@ -173,6 +173,7 @@ class _Server(ServerScheme):
             raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
         if header.queries * header.k > MAX_RANKED_HITS:
             raise LimitError(f"{header.queries} queries with k={header.k} are more than {MAX_RANKED_HITS} hits")
+        return words
 
     def answer(
         self,

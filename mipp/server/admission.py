@@ -218,6 +218,7 @@ class Admission:
                 return old
             kept = [e for e in self._open.values() if e is not old and not e.failed]
             mine = [e for e in kept if e.key[0] == entry.key[0]]
+            self._make_room(kept, entry)
             for some, count, size in ((mine, USER_OPEN, USER_BYTES), (kept, OPEN, OPEN_BYTES)):
                 if len(some) >= count or (some and sum(e.size for e in some) + entry.size > size):
                     whose = "this user has" if some is mine else "the server has"
@@ -225,6 +226,24 @@ class Admission:
             self._open.pop(entry.key, None)  # an uncollected outcome gives way to the new attempt
             self._open[entry.key] = entry
             return None
+
+    def _make_room(self, kept: list[_Entry], entry: _Entry) -> None:
+        """If the table is full, drop uncollected results of whoever has most of it, if that is not who asks now.
+
+        Holds the lock.
+        """
+        sizes: tuple[tuple[int, Callable[[_Entry], int]], ...] = ((OPEN, lambda e: 1), (OPEN_BYTES, lambda e: e.size))
+        for most, size in sizes:
+            while sum(map(size, kept)) + size(entry) > most:
+                held: Counter[bytes] = Counter()
+                for e in kept:
+                    held[e.key[0]] += size(e)
+                users = held.most_common(1)
+                ended = [e for e in kept if e.key[0] == users[0][0] and e.outcome is not None and not e.attended]
+                if not ended or users[0][1] <= held[entry.key[0]] + size(entry):
+                    break
+                del self._open[ended[0].key]
+                kept.remove(ended[0])
 
     def _await(self, ready: Callable[[], bool]) -> None:
         """Wait briefly, holding the lock before and after; not at all if many requests wait."""

@@ -37,6 +37,7 @@ from .admission import Admission
 from .commits import parse_commit
 from .plan import Plan
 from .rates import RequestRates
+from .replies import ReplyRoom
 
 __all__ = ["Handlers", "Observer", "Request", "ServerBase", "log"]
 
@@ -138,6 +139,8 @@ class ServerBase(ABC):
         self._rates = RequestRates()
         #: held while a whole batch is given back to its owner: it takes several times its size
         self.large_reply = threading.BoundedSemaphore(2)
+        #: room for replies; None where they are not sent
+        self.replies: ReplyRoom | None = None
         #: false after a restore from a backup, until the other servers told what is missing here
         self.ready = True
         #: whether it votes on changes: false until all other servers were heard after a start
@@ -407,6 +410,24 @@ class ServerBase(ABC):
                 self._busy[party] -= 1
                 if not self._busy[party]:
                     del self._busy[party]
+
+    def room_for(self, party: bytes, size: int) -> None:
+        """Take room for a large reply before it is made.
+
+        Parameters
+        ----------
+        party : bytes
+            Id of who gets it, 16 bytes.
+        size : int
+            Its bytes.
+
+        Raises
+        ------
+        BusyError
+            The party has too much unread.
+        """
+        if self.replies is not None:
+            self.replies.take(party, size)
 
     @abstractmethod
     def pass_on(self, packed: bytes) -> Any:

@@ -5,6 +5,7 @@ Each function answers one signed request; the rules are in ``store/changes.py``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -200,6 +201,7 @@ def _shares(server: ServerBase, signer: bytes, msg: m.FetchShares) -> m.SealedSh
         raise StoreError(f"batch {msg.batch.hex()} is damaged at server {server.index}: {batch.problem}")
     if batch.words is None:
         raise StoreError("a key centre stores no shares")
+    server.room_for(signer, batch.words.nbytes)
     ordinals = np.arange(batch.rows) if batch.ordinals is None else np.asarray(batch.ordinals)
     alive = ~np.isin(ordinals, batch.tombstones)
     ids, rows = server.store.packs.origins(signer, msg.batch)
@@ -224,7 +226,8 @@ def fetch_own_images(server: ServerBase, request: Request[m.FetchOwnImages]) -> 
         raise BusyError("other owners' batches are being given back; try again later")
     try:
         places = [(signer, msg.batch, int(row)) for row in msg.rows]
-        files = image_files(server.store, locate_images(server.store, (signer,), places, ""))
+        room = functools.partial(server.room_for, signer)
+        files = image_files(server.store, locate_images(server.store, (signer,), places, ""), room)
     finally:
         server.large_reply.release()
     found = [np.empty(0, np.uint8) if isinstance(f, MippError) else f for f in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -104,10 +105,18 @@ def _locate(
     return Located(owner, batches[row].tobytes(), number)
 
 
-def image_files(store: ServerStore, images: Sequence[Located | MippError]) -> list[np.ndarray | MippError]:
+def image_files(
+    store: ServerStore, images: Sequence[Located | MippError], room: Callable[[int], None]
+) -> list[np.ndarray | MippError]:
     """The encrypted file of each image, or why there is none.
 
     Sizes are added up from the offsets of the packs before any file is read.
+
+    Parameters
+    ----------
+    store : of this server
+    images : of :func:`locate_images`
+    room : takes room for so many bytes, or refuses
 
     Raises
     ------
@@ -118,6 +127,7 @@ def image_files(store: ServerStore, images: Sequence[Located | MippError]) -> li
     known = [size for size in sizes if not isinstance(size, MippError)]
     if len(known) > 1 and sum(known) > FETCH_BYTES:
         raise ShapeError(f"these images have {sum(known)} bytes, a reply has at most {FETCH_BYTES}; ask for fewer")
+    room(sum(size for size in known if size <= IMAGE_BYTES))
     out: list[np.ndarray | MippError] = []
     for image, size in zip(images, sizes, strict=True):
         if isinstance(size, MippError):
@@ -194,7 +204,8 @@ def fetch_images(server: ServerBase, request: Request[m.FetchImages]) -> m.Image
     places = requested_images(msg)
     granted = {g.owner for g in server.granted(signer).values()}
     images = locate_images(server.store, granted, places, server.ended(signer))
-    files = image_files(server.store, images) if server.has_shares else []
+    room = functools.partial(server.room_for, signer)
+    files = image_files(server.store, images, room) if server.has_shares else []
     box_key = server.store.user(signer)[2]
 
     def seal(parts: bytes, ids: list[bytes]) -> bytes:

@@ -27,7 +27,7 @@ from .changes import noted_votes
 from .commits import verified_vote
 from .status import status
 
-__all__ = ["HANDLERS", "adopt", "proven", "restart", "standing"]
+__all__ = ["HANDLERS", "OF_PEERS", "adopt", "proven", "restart", "standing"]
 
 _log = logging.getLogger("mipp.server")
 
@@ -220,3 +220,5 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.VerifyRequest: verify,
     **certifying.PEER_HANDLERS,
 }
+#: what other servers ask; the rest is for a server's own operator
+OF_PEERS = (pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing)

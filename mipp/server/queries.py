@@ -109,7 +109,7 @@ class Queries:
         else:
             plan, grants = self._authorise(header, query.newest)
         rows = row_range(query.first, query.count, plan.live_total)
-        scheme.check_size(header, len(rows))
+        self._server.room_for(asked.signer, scheme.check_size(header, len(rows)))
         if known is None:
             self._charge(header, grants)
             if scheme.by_rows:

@@ -1,20 +1,19 @@
 """The way of a request through a server: its envelope is checked, then the handler of its kind answers.
 
 Every request of an owner or user is signed for one server (or, for changes that servers pass on, for all); signature,
-time, grant and snapshot are checked before anything is computed. What other servers and this server's operator ask
-comes in at :meth:`Server.operate`.
+time, grant and snapshot are checked before anything is computed. What this server's operator asks comes in at
+:meth:`Server.operate`, what other servers ask at :meth:`Server.called`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import mmap
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
-
-import numpy as np
 
 from ..crypto import signing
 from ..errors import AuthenticationError, BusyError, LimitError, MessageError, MippError
@@ -91,8 +90,10 @@ class Server(ServerBase):
             raise BusyError(_WAITING)
         if len(told.head) > MAX_ENVELOPE_BYTES:
             raise LimitError(f"a request's first frame has at most {MAX_ENVELOPE_BYTES} bytes")
-        # addresses without memory behind them: the lengths are checked, the data are not looked at
-        none = [np.empty(size, np.uint8).data for size in told.sizes]
+        # addresses that no memory is set aside for: the lengths are checked, the data are not looked at
+        none = [
+            memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE, mmap.PROT_READ) if size else b"") for size in told.sizes
+        ]
         msg = decode([told.head, *none], m.Signed)
         kind = _KINDS.get(told.kind)
         if kind is None or kind in _SELF_SIGNED or kind in m.FOR_ALL:
@@ -122,7 +123,7 @@ class Server(ServerBase):
         return self._reply(functools.partial(self._requested, announced=True), frames)
 
     def operate(self, frames: Frames) -> Frames:
-        """Answer one request of this server's operator or of another server; owners and users never reach this.
+        """Answer one request of this server's operator; owners and users never reach this.
 
         Parameters
         ----------
@@ -135,6 +136,21 @@ class Server(ServerBase):
             The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
         """
         return self._reply(self._operated, frames)
+
+    def called(self, frames: Frames) -> Frames:
+        """Answer one request of another server; owners and users never reach this.
+
+        Parameters
+        ----------
+        frames : list of bytes
+            The message.
+
+        Returns
+        -------
+        list of bytes
+            The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
+        """
+        return self._reply(functools.partial(self._operated, by_peer=True), frames)
 
     def _reply(self, answer: Callable[[Frames], Any], frames: Frames) -> Frames:
         try:
@@ -158,9 +174,9 @@ class Server(ServerBase):
         within_size(frames, MAX_ENVELOPE_BYTES)
         return self._handle(self._verified(decode(frames, m.Signed), announced=announced))
 
-    def _operated(self, frames: Frames) -> Any:
+    def _operated(self, frames: Frames, *, by_peer: bool = False) -> Any:
         msg: Any = decode(frames)
-        if type(msg) not in peers.HANDLERS:
+        if type(msg) not in peers.HANDLERS or (by_peer and type(msg) not in peers.OF_PEERS):
             raise MessageError(f"{type(msg).__name__} is no request of an operator or a server")
         return peers.HANDLERS[type(msg)](self, msg)
 

@@ -37,10 +37,11 @@ def settle(channel: Channel) -> None:
     channel : Channel
         To the servers' side for operators and peers.
     """
+    here = _Reached(channel)
     told: dict[int, pm.OpenChanges] = {}
     for i in channel.servers:
         with contextlib.suppress(UnreachableError):
-            told[i] = request(channel, i, pm.SettleRequest())
+            told[i] = here.request(i, pm.SettleRequest())
     signed: dict[bytes, None] = dict.fromkeys(packed for reply in told.values() for packed in reply.signed)
     for i, reply in told.items():
         have = set(reply.signed)
@@ -48,25 +49,41 @@ def settle(channel: Channel) -> None:
         # twice: a forget frees a name for a registration, and another forget may need its owner's registration first
         for packed in (*missing, *missing):
             with contextlib.suppress(MippError):  # the server has a newer one, or the owner was forgotten
-                request(channel, i, pm.PassedOn(packed))
+                here.request(i, pm.PassedOn(packed))
     commits: dict[tuple[bytes, bytes], bytes] = {}
     for reply in told.values():
         for owner, op, commit in zip(reply.owners, reply.ops, reply.commits, strict=True):
             if commit:
                 commits[owner, op] = commit
     for (owner, op), commit in commits.items():
-        _decide(channel, owner, op, commit)
+        _decide(here, owner, op, commit)
 
 
-def _decide(channel: Channel, owner: bytes, op: bytes, commit: bytes) -> None:
+class _Reached:
+    """A channel on which a server that did not answer once is not asked again: each time takes a minute."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self.servers = channel, list(channel.servers)
+
+    def request(self, server: int, msg: Any) -> Any:
+        if server not in self.servers:
+            raise UnreachableError(f"server {server} did not answer before")
+        try:
+            return request(self._channel, server, msg)
+        except UnreachableError:
+            self.servers.remove(server)
+            raise
+
+
+def _decide(here: _Reached, owner: bytes, op: bytes, commit: bytes) -> None:
     """Bring one COMMIT message to all servers, and their votes to all servers."""
     votes = []
-    for i in channel.servers:
+    for i in list(here.servers):
         with contextlib.suppress(MippError):  # the server has no vote for this commit now; it may have one later
-            votes.append(pack_frames(to_frames(request(channel, i, pm.PassedOn(commit)))))
-    for i in channel.servers:
+            votes.append(pack_frames(to_frames(here.request(i, pm.PassedOn(commit)))))
+    for i in list(here.servers):
         with contextlib.suppress(MippError):
-            request(channel, i, m.Certify(owner, op, votes))
+            here.request(i, m.Certify(owner, op, votes))
 
 
 def rejoin(channel: Channel, servers: Mapping[int, Server], witnessed: Mapping[int, int]) -> list[int]:

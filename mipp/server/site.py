@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -90,6 +91,8 @@ class ServerSite:
         if token is not None:
             try:
                 return self._uploads.block(token, at, head.length)
+            except BusyError as error:
+                raise Refused(503, str(error), 30) from None
             except MippError as error:
                 raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
         # the number of connections bounds them; a body that does not come takes no memory
@@ -117,14 +120,26 @@ class ServerSite:
             raise Refused(503, "this server stops soon", 30)
         try:
             if path == REQUEST_PATH:
-                return _frames(self._server.handle(frames_of(body)))
+                return self._answered(self._server.handle, frames_of(body))
             if path == UPLOAD_PATH:
                 told = announcement(body, MAX_BYTES)
                 return _message(m.UploadState(*self._uploads.begin(self._server.announced(told), told)))
             token = _token(path[len(FINISH_PATH) + 1 :])
-            return _frames(self._server.handle_announced(self._uploads.finish(token)))
+            return self._answered(self._server.handle_announced, self._uploads.finish(token))
         except MippError as error:
             return _message(m.Failure(*error_to_wire(error)))
+
+    def _answered(self, handle: Callable[[Frames], Frames], frames: Frames) -> Reply:
+        """A request's reply, which gives its room back when it was sent."""
+        replies = self._server.replies
+        if replies is None:
+            return _frames(handle(frames))
+        try:
+            reply = _frames(handle(frames))
+        except BaseException:
+            replies.taken()()
+            raise
+        return dataclasses.replace(reply, after=replies.taken())
 
     def _page(self, path: str) -> Reply:
         if path == "/healthz":

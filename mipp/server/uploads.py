@@ -1,13 +1,15 @@
 """Data of announced requests on their way: a file without a name each, filled block by block, handed over once.
 
 Nothing is taken before the announcement's signature was checked. A file has no name, so that nothing is left when the
-server stops. A connection that breaks loses one block; the same announcement, sent again, tells where to go on.
+server stops. A connection that breaks loses one block; the same announcement, sent again, tells where to go on. Disk is
+taken block by block, before a block is written; what is announced and does not come takes none from others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import shutil
 import tempfile
 import threading
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ..crypto.schedule import random_bytes
 from ..errors import BusyError, LimitError, MessageError, NotFoundError, ParameterError, StoreError
@@ -23,21 +26,22 @@ from ..rpc.wire import Frames
 
 __all__ = ["Uploads"]
 
-#: seconds without a block after which data are dropped
-IDLE = 900.0
+#: seconds without a block after which data are dropped, and after which they give way when there are too many
+IDLE, GIVE_WAY = 900.0, 60.0
 #: requests under way of one party, and of all
 PER_PARTY, IN_ALL = 8, 256
-#: bytes of one request, of all of one party, and of all parties
+#: bytes of one request, of all of one party, and of all parties that have come
 MAX_BYTES, PARTY_BYTES, ALL_BYTES = 8 << 30, 16 << 30, 64 << 30
 #: bytes that stay free on the disk
 FREE_BYTES = 256 << 20
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Upload:
     token: bytes
     party: bytes
     told: Announcement
+    file: IO[bytes]
     data: mmap.mmap
     used: float
     received: int = 0
@@ -98,25 +102,39 @@ class Uploads:
                 upload.used = self._clock()
                 return upload.token, upload.received
             mine = [u for u in self._open.values() if u.party == party]
-            for some, count, most in ((mine, PER_PARTY, PARTY_BYTES), (list(self._open.values()), IN_ALL, ALL_BYTES)):
-                if len(some) >= count or (some and sum(u.told.nbytes for u in some) + size > most):
-                    whose = "this party has" if some is mine else "the server has"
-                    raise BusyError(f"{whose} too many requests under way; try again later")
-            coming = sum(u.told.nbytes - u.received for u in self._open.values())
-            if shutil.disk_usage(self._folder).free < coming + size + FREE_BYTES:
+            if len(mine) >= PER_PARTY or (mine and sum(u.told.nbytes for u in mine) + size > PARTY_BYTES):
+                raise BusyError("this party has too many requests under way; try again later")
+            if (len(self._open) >= IN_ALL and not self._gave_way()) or self._received() + size > ALL_BYTES:
+                raise BusyError("the server has too many requests under way; try again later")
+            if self._free() < sum(u.told.nbytes - u.received for u in mine) + size:
                 raise StoreError("the server's disk is full")
             token = random_bytes(16)
-            self._open[token] = _Upload(token, party, told, self._file(size), self._clock())
+            self._open[token] = _Upload(token, party, told, *self._file(size), self._clock())
             self._tokens[name] = token
             return token, 0
 
-    def _file(self, size: int) -> mmap.mmap:
+    def _file(self, size: int) -> tuple[IO[bytes], mmap.mmap]:
         try:
-            with tempfile.TemporaryFile(dir=self._folder, prefix="upload-") as file:
-                file.truncate(size)
-                return mmap.mmap(file.fileno(), size)
+            file = tempfile.TemporaryFile(dir=self._folder, prefix="upload-")  # noqa: SIM115 - until it is handed over
+            file.truncate(size)
+            return file, mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise StoreError(f"the server cannot take in data: {error.strerror}") from None
+
+    def _received(self) -> int:
+        """Bytes of all requests that have come."""
+        return sum(u.received for u in self._open.values())
+
+    def _free(self) -> int:
+        """Bytes of the disk that data may take."""
+        return shutil.disk_usage(self._folder).free - FREE_BYTES
+
+    def _gave_way(self) -> bool:
+        """Drop the data that waited longest, if they waited long."""
+        idle = [u for u in self._open.values() if not u.writing and self._clock() - u.used > GIVE_WAY]
+        if idle:
+            self._forget(min(idle, key=lambda u: u.used))
+        return bool(idle)
 
     def block(self, token: bytes, at: int, size: int) -> memoryview:
         """Memory for the next block; :meth:`written` or :meth:`broken` must follow.
@@ -127,13 +145,24 @@ class Uploads:
             No such request: never announced, or given up.
         ParameterError
             Not the next bytes, or beyond the announced length.
+        BusyError
+            The disk is full, or the server has too much under way.
         """
         with self._lock:
             upload = self._find(token)
             if upload.writing or at != upload.received or not size or at + size > upload.told.nbytes:
                 raise ParameterError(f"the next byte of this request is {upload.received} of {upload.told.nbytes}")
+            if self._received() + size > ALL_BYTES:
+                raise BusyError("the server has too many requests under way; try again later")
             upload.writing, upload.used = True, self._clock()
-            return memoryview(upload.data)[at : at + size]
+        try:  # without its place on the disk, writing to the map could end the process by a signal
+            if self._free() < size:
+                raise OSError
+            os.posix_fallocate(upload.file.fileno(), at, size)
+        except OSError:
+            self.broken(token)
+            raise BusyError("the server's disk is full; try again later") from None
+        return memoryview(upload.data)[at : at + size]
 
     def written(self, token: bytes, size: int) -> int:
         """A block is there; bytes that have come so far."""
@@ -176,6 +205,7 @@ class Uploads:
         return upload
 
     def _forget(self, upload: _Upload) -> None:
+        upload.file.close()  # the map stays until nobody has views of it
         del self._open[upload.token]
         self._tokens = {name: token for name, token in self._tokens.items() if token != upload.token}
 

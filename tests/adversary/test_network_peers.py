@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import Counter
 
 import msgpack
 import pytest
@@ -10,10 +11,14 @@ import pytest
 from mipp.crypto.schedule import random_bytes
 from mipp.errors import MippError, UnreachableError
 from mipp.mpc import mesh
+from mipp.rpc import peer_messages as pm
 from mipp.rpc import tls
-from mipp.rpc.wire import pack_frames
+from mipp.rpc.messages import Failure
+from mipp.rpc.wire import decode, encode, pack_frames
 from mipp.server.rendezvous_network import REPORTED, CloudRendezvous, KeyCentreRendezvous, deliver
+from mipp.server.settling import settle
 from tests.mpc.test_mesh import DEPLOYMENT, Three
+from tests.network import Network
 
 
 class Peer:
@@ -91,6 +96,21 @@ def test_connections_that_do_not_say_who_they_are_are_bounded(three):
     finally:
         for peer in held:
             peer.sock.close()
+
+
+def test_replies_that_nobody_reads_are_bounded():
+    """A peer that asks much and reads slowly: what waits for it is cut off, its connection with it."""
+    out = mesh._Outgoing(mesh.Mesh(1, bytes(16), {}, None), 2, mesh.Peer("127.0.0.1", 1, [], "server 2", None))
+    out.up, size = True, 64 << 20
+    with pytest.raises(UnreachableError, match="does not read"):
+        for _ in range(100):
+            out.put(mesh._REPLY, random_bytes(16), [bytes(size)])
+    waits = sum(view.nbytes for parts in out._streams.values() for view in parts)
+    assert waits == out._replies <= mesh.CALL_BYTES
+    buffer = bytearray(mesh._CHUNK.size + mesh.CHUNK)
+    while out._streams:
+        out._next(buffer, memoryview(buffer))
+    assert out._replies == 0
 
 
 # --- the rendezvous -------------------------------------------------------------------------------------------------
@@ -199,3 +219,57 @@ def test_a_query_is_not_parked_where_no_start_can_come():
     with pytest.raises(UnreachableError):
         cloud.have(key(1), 1, Ticket())
     assert not cloud._tickets
+
+
+# --- what servers ask each other ------------------------------------------------------------------------------------
+
+
+class Mute:
+    """Servers of which one answers how it stands, falsely, and nothing else: each further call takes its time limit."""
+
+    servers = (1, 2, 3)
+
+    def __init__(self):
+        self.asked = Counter()
+
+    def gather(self, requests, *, together=False):
+        ((server, frames),) = requests.items()
+        msg = decode(frames)
+        if isinstance(msg, pm.SettleRequest):
+            signed = [] if server == 2 else [bytes([n]) for n in range(100)]
+            return {server: pm.OpenChanges([bytes(16)], [bytes(16)], ["accepted"], [b"commit"], signed)}
+        self.asked[server] += 1
+        if server == 2:
+            raise UnreachableError("no answer within 60 s")
+        raise MippError("refused")
+
+
+def test_a_server_that_does_not_answer_is_waited_for_once():
+    channel = Mute()
+    settle(channel)
+    assert channel.asked[2] == 1 and channel.asked[1] == 2
+
+
+@pytest.mark.parametrize("msg", [pm.VerifyRequest(), pm.StatusRequest(b""), pm.KeysRequest(bytes(16))])
+def test_peers_do_not_ask_what_operators_ask(tmp_path, encoding, msg):
+    """To read all files, to list owners: another server's operator has no business with these."""
+    network = Network(tmp_path, encoding).start(1)
+    try:
+        reply = decode(network.processes[1]._called(2, encode(msg)))
+        assert isinstance(reply, Failure) and "no request of" in reply.text
+    finally:
+        network.stop()
+
+
+def test_a_reply_that_is_too_long_does_not_end_the_connection(tmp_path, monkeypatch):
+    made = Three(tmp_path, lambda peer, frames: [bytes(3 << 20)] if bytes(frames[0]) == b"long" else frames).ready()
+    try:
+        monkeypatch.setattr(mesh, "CALL_BYTES", 1 << 20)
+        with pytest.raises(UnreachableError, match="did not answer"):
+            made.meshes[2].call(1, [b"long"], 1)
+        with pytest.raises(MippError, match="too long"):
+            made.meshes[2].call(1, [bytes(3 << 20)], 1)
+        assert made.meshes[2].call(1, [b"short"], 3) == [b"short"]
+    finally:
+        for i in (1, 2, 3):
+            made.end(i)

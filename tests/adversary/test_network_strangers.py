@@ -115,3 +115,18 @@ def test_readers_that_never_read_block_nobody(network, monkeypatch):
         other = stranger.tls("127.0.0.5")
         other.settimeout(5)
         assert ask(other, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::ffff:0:2", True),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+    ],
+)
+def test_addresses_of_one_machine_count_as_one(one, other, same):
+    assert (http_server._origin(one) == http_server._origin(other)) == same
