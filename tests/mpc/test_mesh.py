@@ -305,6 +305,8 @@ def test_a_peer_that_calls_at_once_gets_its_reply(tmp_path, monkeypatch):
                 self._first = False
                 time.sleep(1)
 
+    ended = mesh.end
+    monkeypatch.setattr(mesh, "end", lambda sock: ended(sock._sock if isinstance(sock, Slow) else sock))
     monkeypatch.setattr(mesh, "connect", lambda *args: Slow(real(*args)) if args[-1] == "server 1" else real(*args))
     three = Three(tmp_path)
     try:

@@ -27,8 +27,8 @@ def test_round_trip():
     assert DeploymentConfig.from_json(json.dumps(DATA, sort_keys=True)).fingerprint == CONFIG.fingerprint
 
 
-def test_embedded_descriptions_keep_their_format(embedded):
-    text = (embedded.folder / "deployment.json").read_text()
+def test_embedded_descriptions_keep_their_format(deployment, embedded_only):
+    text = (deployment.folder / "deployment.json").read_text()
     data = json.loads(text)
     assert data["version"] == 2 and set(data) == {
         "format", "version", "id", "params", "descriptor", "encoding", "servers"

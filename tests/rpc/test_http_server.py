@@ -42,7 +42,7 @@ class Answering:
     """In place of a server: answers everything, and keeps the last large request."""
 
     def __init__(self):
-        self.requests, self.large, self.reply = [], [], OK
+        self.requests, self.large, self.reply, self.replies = [], [], OK, None
         self.go_on = threading.Event()
         self.go_on.set()
 

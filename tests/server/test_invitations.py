@@ -61,7 +61,7 @@ class Party:
         else:
             self.client = User(name, *args, schedule.random_bytes(32), schedule.random_bytes(32), invitation=given)
         sent = []
-        self.client.ask_all = lambda msg, servers=None: sent.append(msg)
+        self.client.register_with_all = sent.append
         self.client.register()
         self.message = sent[0]
         self.signed: Frames = self.client.sign(self.message)
@@ -112,8 +112,7 @@ def test_clients_refuse_before_anything_is_written(invited):
     assert not invited.owners() and not invited.users() and registered(invited) == [(0, 0)] * 3
 
 
-def test_an_embedded_deployment_takes_none(embedded):
-    deployment = embedded
+def test_an_embedded_deployment_takes_none(deployment, embedded_only):
     made = invitation(deployment)
     with pytest.raises(AccessDeniedError, match="takes no invitations"):
         deployment.create_owner("anna", invitation=made)
@@ -227,9 +226,8 @@ def test_a_relaying_server_cannot_invite(invited):
             Party(invited, "owner", "anna", given).pass_on(invited, 1)
 
 
-def test_registrations_of_earlier_versions(embedded, monkeypatch):
+def test_registrations_of_earlier_versions(deployment, embedded_only, monkeypatch):
     """They had no last field: servers that have them pass them on, and those that miss them accept them."""
-    deployment = embedded
 
     def earlier(msg):
         frames = encode(msg)
