@@ -25,15 +25,29 @@ DIM = 12
 ALL_RANKINGS = ("server", "user", "threshold")
 
 
+#: tests of roles that the test command runs over a network, too
+_QUICK = (
+    "tests/client/test_search.py::",
+    "tests/server/test_grants.py::",
+    "tests/server/test_images.py::",
+    "tests/server/test_server_ranking.py::",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """Over a network one variant of a test runs: which values it is given is the same there. The others are slow."""
+    """Over a network one variant of a test runs: which values it is given is the same there. The others are for nights.
+
+    Those of most rooms are slow tests, which CI runs.
+    """
     seen = set()
     for item in items:
         given = getattr(item, "callspec", None)
         if given is not None and "network" in (given.params.get("deployment"), given.params.get("world")):
-            function = item.nodeid.partition("[")[0]
+            function, _, _ = item.nodeid.partition("[")
             if function in seen:
+                item.add_marker(pytest.mark.nightly)
+            elif not function.startswith(_QUICK):
                 item.add_marker(pytest.mark.slow)
             seen.add(function)
 

@@ -9,6 +9,8 @@ from mipp.errors import AccessDeniedError, MippError
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import AGREE, QUERY, Hosted, Plain, found
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):

@@ -10,6 +10,8 @@ from mipp.errors import AccessDeniedError, MippError
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import AGREE, QUERY, Hosted, Plain, found
 
+pytestmark = pytest.mark.slow
+
 
 class Stage:
     """Servers, an owner with rows, a user, and the plaintext."""
@@ -206,13 +208,13 @@ def test_the_disk_is_full(stage, what):
     assert run_full(stage, what, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_the_disk_is_full_at_any_step(stage, what):
     run_full(stage, what, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_killed_at_any_step(stage, what):
     assert run_matrix(stage, what, 25)

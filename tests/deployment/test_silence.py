@@ -14,6 +14,8 @@ from tests.deployment.hosted import QUERY, Hosted, Plain, found
 from tests.deployment.relay import Relay
 from tests.network import free_ports
 
+pytestmark = pytest.mark.slow
+
 
 class Relayed(Hosted):
     """A deployment in which server 2 is reached through a relay."""
@@ -112,7 +114,7 @@ def test_stopped_for_20_seconds(net, parties):
     stopped_for(net, parties, 2, 20)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("server", [1, 2, 3])
 @pytest.mark.parametrize("seconds", [20, 120])
 def test_stopped_for_long(net, parties, server, seconds):

@@ -14,6 +14,8 @@ from mipp.rpc import peer_messages as pm
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import PROCESSES, QUERY, Hosted, Plain, found
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
@@ -132,7 +134,7 @@ def test_poison_leaves_the_servers_serving(net, parties):
     assert found(user, "server", k=3) == plain.scores(QUERY)[:3]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_poison_note_ends_one_ranking(net, parties):
     """With a typed error, after the 60 s that servers wait for each other's messages."""
     _, user, plain = parties
