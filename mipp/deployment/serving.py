@@ -127,7 +127,7 @@ class ServerProcess:
         self._wake, self._stopped = threading.Event(), threading.Event()
         self._settling = threading.Lock()
         self._since: dict[tuple[bytes, bytes], float] = {}
-        self._told = {i: -1 for i in others}
+        self._told = dict.fromkeys(others, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:

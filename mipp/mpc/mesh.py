@@ -2,11 +2,11 @@
 
 Each pair of servers has two connections, one in each direction, each dialled by its sender: one thread writes on it at
 one end, one reads at the other. Nothing goes back, but for the name of the receiving process, once, before anything
-else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one thread reads while another writes stalls
-in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64 KiB and takes turns between sessions, so a
-large message of one never holds up the small ones of another. The reader never waits for anybody: what it reads goes
-into bounded buffers. A server that was silent for 15 seconds, or whose connection broke, is gone: its sessions and
-calls end with an error at once, and begin anew when it is back.
+else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one
+thread reads while another writes stalls in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64
+KiB and takes turns between sessions, so a large message of one never holds up the small ones of another. The reader
+never waits for anybody: what it reads goes into bounded buffers. A server that was silent for 15 seconds, or whose
+connection broke, is gone: its sessions and calls end with an error at once, and begin anew when it is back.
 
 On a connection come chunks: kind (u8), whether it is the last of its message (u8), 2 bytes 0, length (u32), stream (16
 bytes), payload. Leakage: to whoever watches, sizes and times; contents are TLS's.
@@ -21,6 +21,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,8 @@ CHUNK = 64 << 10
 BEAT, DEAD, CONNECT, SEND = 5.0, 15.0, 10.0, 15.0
 #: seconds before a peer is dialled again: the first time, and at most
 AGAIN, AGAIN_MOST = 0.1, 3.0
+#: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
+FRESH = 1.0
 #: bytes that one session buffers, and one that is not open here yet; sessions that are not open here yet
 SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
 #: bytes of a call or reply, and of a note
@@ -169,6 +172,8 @@ class _Outgoing(threading.Thread):
         self._sock: ssl.SSLSocket | None = None
         self._stopping = self._cut = False
         self.up = False
+        #: when the connection that is open now was opened
+        self.since = 0.0
         #: name of the process at the other end
         self.boot = b""
         self.problem = "not connected yet"
@@ -239,7 +244,7 @@ class _Outgoing(threading.Thread):
         mesh = self._mesh
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
         with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
-            self.up, self.problem = True, ""
+            self.up, self.problem, self.since = True, "", time.monotonic()
         try:
             sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
             self.boot = _exactly(sock, len(mesh.boot))
@@ -499,6 +504,9 @@ class Mesh:
                     del self._in[peer]
             if current:
                 self._lost(peer)
+                # the way back may be dead, too, and nothing but this tells the peer that it is not heard here
+                if time.monotonic() - self._out[peer].since > FRESH:
+                    self._out[peer].cut()
 
     def _outgoing_up(self, peer: int) -> None:
         self._note_there(peer)

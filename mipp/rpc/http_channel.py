@@ -48,6 +48,8 @@ REPLY, REPLY_RATE = 300.0, 64 << 10
 MAX_REPLY = 8 << 30
 #: seconds by which a server's clock may differ from this machine's; beyond, this machine's is used
 MAX_AHEAD = 366 * 86400.0
+#: seconds that the other servers' replies are waited for, once one server failed or refused
+LEFT = 5.0
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
 _PER_SERVER = 16  # idle connections kept
@@ -134,20 +136,31 @@ class HttpChannel:
             threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
         replies: dict[int, Any] = {}
         try:
+            until = None
             while len(replies) < len(requests):
-                server, reply = done.get()
+                try:
+                    server, reply = done.get(timeout=None if until is None else max(until - time.monotonic(), 0))
+                except queue.Empty:
+                    break
                 replies[server] = reply
+                if until is None and isinstance(reply, BaseException):
+                    until = time.monotonic() + LEFT
+            self._leave(using)
         except BaseException:  # Ctrl-C: nobody waits for the others any more
-            for connection in list(using.values()):
-                if connection.sock is not None:
-                    with contextlib.suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)
+            self._leave(using)
             raise
         failed = [r for r in replies.values() if isinstance(r, BaseException)]
         if failed:
             # a refusal says more than what the others, waiting for that server, met
             raise min(failed, key=lambda e: (isinstance(e, ProtocolError), isinstance(e, UnreachableError)))
         return {server: replies[server] for server in requests}
+
+    def _leave(self, using: dict[int, _Connection]) -> None:
+        """End the connections whose replies nobody waits for any more."""
+        for connection in list(using.values()):
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def get(self, server: int, path: str, most: int = 1 << 20) -> tuple[int, bytes]:
         """Status and body of a public page of one server, such as ``/readyz``."""

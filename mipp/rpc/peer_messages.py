@@ -72,8 +72,8 @@ class PeerRequest:
 class PeerState:
     """incarnation, counter, epoch: of this server. proofs: what others said of themselves, signed by them.
 
-    ``VoteMessage``, ``Standing`` and ``PeerRestored``, as packed frames. phase: ``new`` until the server heard the others after its
-    start, then ``restored`` while it takes over what its backup lacks, and ``whole``.
+    ``VoteMessage``, ``Standing`` and ``PeerRestored``, as packed frames. phase: ``new`` until the server heard the
+    others after its start, then ``restored`` while it takes over what its backup lacks, and ``whole``.
     """
 
     incarnation: int

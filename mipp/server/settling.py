@@ -144,8 +144,8 @@ def join(server: Server, channel: Channel) -> None:
 
     With one peer it begins to answer queries, with all it votes on changes, too, at a new incarnation: what it voted
     before this start counts no more where it is open, so a backup that nobody can recognise does no harm. Call it again
-    until ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first. It takes
-    over from those that were not restored, or, if all were, all take over from each other.
+    until ``server.voting``. A server that was restored (a peer saw a later state of it) waits for all peers first. It
+    takes over from those that were not restored, or, if all were, all take over from each other.
 
     Parameters
     ----------
