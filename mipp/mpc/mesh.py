@@ -21,6 +21,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,8 @@ _AT_ONCE = 8 << 10
 BEAT, DEAD, CONNECT, SEND = 5.0, 15.0, 10.0, 15.0
 #: seconds before a peer is dialled again: the first time, and at most
 AGAIN, AGAIN_MOST = 0.1, 3.0
+#: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
+FRESH = 1.0
 #: bytes that one session buffers, and one that is not open here yet; sessions that are not open here yet
 SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
 #: bytes of a call or reply, and of a note
@@ -175,6 +178,8 @@ class _Outgoing(threading.Thread):
         self._writing = False  # a thread is sending
         self._replies = 0  # bytes of replies that wait
         self.up = False
+        #: when the connection that is open now was opened
+        self.since = 0.0
         #: name of the process at the other end
         self.boot = b""
         self.problem = "not connected yet"
@@ -276,7 +281,7 @@ class _Outgoing(threading.Thread):
         mesh = self._mesh
         hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
         with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
-            self.up, self.problem = True, ""
+            self.up, self.problem, self.since = True, "", time.monotonic()
         try:
             sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
             self.boot = _exactly(sock, len(mesh.boot))
@@ -574,6 +579,9 @@ class Mesh:
                     del self._in[peer]
             if current:
                 self._lost(peer)
+                # the way back may be dead, too, and nothing but this tells the peer that it is not heard here
+                if time.monotonic() - self._out[peer].since > FRESH:
+                    self._out[peer].cut()
 
     def _greeted(self, sock: ssl.SSLSocket) -> tuple[Any, ...] | None:
         """What a new connection says first; None if it is something else."""

@@ -65,6 +65,8 @@ MAX_REPLY = 8 << 30
 RESUME = (0.2, 1.0, 5.0)
 #: seconds by which a server's clock may differ from this machine's; beyond, this machine's is used
 MAX_AHEAD = 366 * 86400.0
+#: seconds that the other servers' replies are waited for, once one server failed or refused
+LEFT = 5.0
 _LOOK = 0.5  # seconds between two looks for replies that drip
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
@@ -179,13 +181,21 @@ class HttpChannel:
         try:
             for server, frames in requests.items():
                 threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
+            until = None
             while len(replies) < len(requests):
                 try:
-                    server, reply = done.get(timeout=_LOOK)
+                    wait = _LOOK if until is None else min(_LOOK, max(until - time.monotonic(), 0))
+                    server, reply = done.get(timeout=wait)
                 except queue.Empty:
                     call.end_late()
+                    if until is not None and time.monotonic() >= until:
+                        break
                     continue
                 replies[server] = reply
+                if until is None and isinstance(reply, BaseException):
+                    until = time.monotonic() + LEFT
+            if len(replies) < len(requests):
+                call.end()
         except BaseException:  # Ctrl-C: nobody waits for the others any more
             call.end()
             raise
