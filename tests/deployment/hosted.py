@@ -19,6 +19,7 @@ import time
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from mipp.errors import MippError
 from mipp.rpc import messages as m
@@ -31,6 +32,13 @@ from tests.network import Network
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mipp.deployment.serving", "mipp.deployment", "tests.deployment.hosted"])
+
+
+def some(values, *first):
+    """Parameters of a test: the first ones always, the others with ``-m slow``."""
+    return [v if v in first else pytest.param(v, marks=pytest.mark.slow) for v in values]
+
+
 #: seconds after the return of the last server by which all agree
 AGREE = 10.0
 

@@ -8,10 +8,10 @@ import mipp
 from mipp.rpc.bodies import TIME_HEADER
 from mipp.rpc.http_channel import MAX_AHEAD, HttpChannel
 from tests.conftest import ALL_RANKINGS, DIM, vectors
-from tests.deployment.hosted import QUERY, Hosted, Plain, found
+from tests.deployment.hosted import QUERY, Hosted, Plain, found, some
 
 
-@pytest.mark.parametrize("ahead", [600, -600, 86400, -86400])
+@pytest.mark.parametrize("ahead", some([600, -600, 86400, -86400], -600, 86400))
 def test_one_clock_is_wrong(tmp_path, ahead):
     net = Hosted(tmp_path / "net", mipp.Encoding("cosine", DIM))
     try:

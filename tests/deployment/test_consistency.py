@@ -19,6 +19,8 @@ from mipp.rpc import peer_messages as pm
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import QUERY, Hosted, Plain
 
+pytestmark = pytest.mark.slow
+
 
 def record(folder):
     """In a server's process: note names of mesh sessions and keys of protocol sessions, one a line."""
@@ -228,7 +230,7 @@ def test_restarts_in_every_order(tmp_path):
         net.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_restarts_for_minutes(tmp_path):
     net = Hosted(tmp_path / "net", mipp.Encoding("cosine", DIM))
     try:

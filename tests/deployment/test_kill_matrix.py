@@ -1,7 +1,5 @@
 """Each server is killed at points spread over what owners and users do: all servers agree again, without a person."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -180,16 +178,13 @@ def run_matrix(stage, what, points):
 
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_killed_while(stage, what):
-    begun = time.monotonic()
-    errors = run_matrix(stage, what, 3)
-    assert errors, "no kill was met"
-    print(f"{what}: slowest agreement {stage.slowest:.2f} s, all {time.monotonic() - begun:.1f} s, {errors} errors")
+    assert run_matrix(stage, what, 3), "no kill was met"
 
 
-def run_full(stage, what, points):
+def run_full(stage, what, points, servers=(1, 2, 3)):
     """The disk of a server is full from a step on: a typed error or none, and all agree when there is room again."""
     net, errors = stage.net, 0
-    for server in (1, 2, 3):
+    for server in servers:
         for full_at in range(1, 3 * points, 3):
             stage.before(what)
             rows_before = dict(stage.plain.rows)
@@ -203,9 +198,9 @@ def run_full(stage, what, points):
     return errors
 
 
-@pytest.mark.parametrize("what", ["upload", "delete", "merge", "compact", "grant", "forget"])
+@pytest.mark.parametrize("what", ["upload", "merge", "grant"])
 def test_the_disk_is_full(stage, what):
-    assert run_full(stage, what, 3)
+    assert run_full(stage, what, 2, (1, 3))
 
 
 @pytest.mark.nightly

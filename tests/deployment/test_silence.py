@@ -8,9 +8,9 @@ import pytest
 
 import mipp
 from mipp.deployment.settings import SETTINGS_NAME
-from mipp.errors import MippError
+from mipp.errors import MippError, UnreachableError
 from tests.conftest import ALL_RANKINGS, DIM, vectors
-from tests.deployment.hosted import QUERY, Hosted, Plain, found
+from tests.deployment.hosted import QUERY, Hosted, Plain, found, some
 from tests.deployment.relay import Relay
 from tests.network import free_ports
 
@@ -103,15 +103,11 @@ def stopped_for(net, parties, server, seconds):
     return hits, ids
 
 
-@pytest.mark.parametrize("server", [2, 3])
+@pytest.mark.parametrize("server", some([2, 3], 3))
 def test_stopped_for_5_seconds(net, parties, server):
     """Shorter than the silence after which a server is gone: everything goes on."""
     hits, ids = stopped_for(net, parties, server, 5)
     assert not isinstance(hits, BaseException) and not isinstance(ids, BaseException)
-
-
-def test_stopped_for_20_seconds(net, parties):
-    stopped_for(net, parties, 2, 20)
 
 
 @pytest.mark.nightly
@@ -144,6 +140,23 @@ def test_a_line_that_is_dead_in_both_directions(net, parties):
     both = plain.rows | {("new", i): row for i, row in enumerate(vectors(2, 300))}
     assert found(user) in ([plain.scores(QUERY), plain.scores(QUERY, both)][isinstance(ids, list) :])
     plain.rows = both if len(found(user)) == len(both) else plain.rows
+
+
+def test_a_client_leaves_a_silent_server_once_another_one_failed(net, parties):
+    _, user, plain = parties
+    net.kill(3)
+    net.relay.silent = True
+    begun = time.monotonic()
+    try:
+        with pytest.raises(UnreachableError):
+            found(user)
+        assert time.monotonic() - begun < 8
+    finally:
+        net.relay.heal()
+        net.tell(2, "call", drop_clients)
+        net.start(3)
+        net.agreed(20)
+    assert found(user) == plain.scores(QUERY)
 
 
 def drop_clients(process):
