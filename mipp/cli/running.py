@@ -86,7 +86,7 @@ def status_command(folder: Path, as_json: bool) -> None:
     show(data, as_json, lambda: [
         "ready" if not state.reasons else "NOT READY: " + "; ".join(state.reasons),
         "takes part in changes" if state.votes else "takes no part in changes yet: it waits for the other servers",
-        *(f"server {i}: {problem or 'there'}" for i, problem in zip(state.peers, state.problems, strict=True)),
+        *(problem or f"server {i} is there" for i, problem in zip(state.peers, state.problems, strict=True)),
         *(
             f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else f"{o['rows']} rows in {o['batches']} batches, "
             f"{o['share_bytes']:,} share bytes and {o['image_bytes']:,} image bytes")

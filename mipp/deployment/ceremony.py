@@ -26,7 +26,7 @@ from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
 from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
-from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .settings import SETTINGS_NAME, ServerSettings
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "read_description",
 ]
 
-CARD_NAME = "card.json"
 #: PEM of a server's TLS key (mode 0600), and of its certificate with those above it
 TLS_KEY_NAME, TLS_CERTIFICATE_NAME = "tls.key", "tls.pem"
 _JOINING = ".joining"
@@ -196,7 +195,10 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
         if read_description(folder / CONFIG_NAME) != description:
-            raise DeploymentError(f"{folder} joined another description, or another version of it")
+            raise DeploymentError(
+                f"{folder} joined another description, or another version of it; to begin anew, make a new folder with "
+                "mipp server init, and hand out its card"
+            )
         if not has_store:  # an empty one in its place would forget what this server promised
             raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
         return index
@@ -384,11 +386,11 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
     check_fingerprint(description, fingerprint)
     known_scheme(description)
     try:
+        if (folder / CARD_NAME).exists():
+            raise DeploymentError(f"{folder} is a server's folder; name a new folder for owners and users")
         if (folder / CONFIG_NAME).exists():
             if read_description(folder / CONFIG_NAME) != description:
                 raise DeploymentError(f"{folder} belongs to another deployment, or another version of it")
-        elif (folder / CARD_NAME).exists():
-            raise DeploymentError(f"{folder} is a server's folder; clients have folders of their own")
         elif any(any((folder / name).glob("*")) for name in ("owners", "users")):
             raise DeploymentError(f"{folder} holds owners or users of another deployment; name a new folder")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
 
 from ..errors import MippError
+from ..rpc import peer_messages as pm
+from ..rpc.channel import request
 from ..rpc.http_channel import HttpChannel
+from ..rpc.local_socket import OperatorChannel
 from ..rpc.tls import server_context
+from ..store.catalog import NAME as CATALOG_NAME
 from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME
 from .servers import ServerSecrets
 from .serving import own_number
@@ -46,7 +51,14 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
         return [str(error)], facts
     facts.append(f"server {index} ({address.name}) of deployment {config.id.hex()}")
     facts.append(f"fingerprint of the description: {config.fingerprint}")
-    facts.append(_port(settings.host, settings.port))
+    if not (folder / CATALOG_NAME).exists():
+        problems.append(f"the store in {folder} is missing; restore it from a backup")
+    if (folder / TLS_KEY_NAME).stat().st_mode & 0o077:
+        problems.append(f"{TLS_KEY_NAME} can be read by others; run: chmod 600 {folder / TLS_KEY_NAME}")
+    if _runs(folder, index):
+        facts.append("this server runs")
+    elif problem := _port(settings.host, settings.port):
+        problems.append(problem)
     free = shutil.disk_usage(folder).free
     (problems if free < _FREE else facts).append(f"{free / 2**30:.1f} GiB are free on the disk")
     channel = HttpChannel(config)
@@ -62,10 +74,20 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     return problems, facts
 
 
+def _runs(folder: Path, index: int) -> bool:
+    """Whether the server in a folder runs now."""
+    try:
+        request(OperatorChannel(folder, index), index, pm.ServerReportRequest())
+        return True
+    except MippError:
+        return False
+
+
 def _port(host: str, port: int) -> str:
+    """Why nobody can listen there; empty if one can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
-        return f"port {port} is free to listen on"
-    except OSError:
-        return f"port {port} is in use: by this server, if it runs"
+        return ""
+    except OSError as error:
+        return f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; see listen in server.toml"

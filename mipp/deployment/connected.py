@@ -22,7 +22,7 @@ from ..rpc.http_channel import HttpChannel
 from ..rpc.names import check_name
 from .given import checked_threads, folder_path
 from .parties import Parties
-from .servers import CONFIG_NAME
+from .servers import CARD_NAME, CONFIG_NAME
 
 __all__ = ["ConnectedDeployment", "ServerState", "is_connected"]
 
@@ -103,6 +103,8 @@ class ConnectedDeployment(Parties):
                 f"{path} is connected to no deployment; do that with: mipp connect deployment.json --to {path}"
             ) from None
         config = DeploymentConfig.from_json(text)
+        if (path / CARD_NAME).exists():
+            raise DeploymentError(f"{path} is a server's folder; owners and users have folders of their own")
         if not config.addresses:
             raise DeploymentError(f"{path} is an embedded deployment, whose servers have no addresses")
         return cls(path, config, threads)
@@ -127,6 +129,11 @@ class ConnectedDeployment(Parties):
     def _require_free(self, kind: str, name: str) -> None:
         """No question to the servers: strangers learn no names. They refuse a registration whose name is taken."""
         self.channel.require_here()  # before a key file is written
+        path = self._key_path(f"{kind}s", name)
+        if path.exists() and not path.with_suffix(".registered").exists():
+            raise KeyFileError(
+                f"the key of {name} is there, and may not be registered yet; the next command of {name} completes that"
+            )
 
     def _register(self, party: ImageOwner | User, path: Path) -> None:
         mark = path.with_suffix(".registered")  # so that later openings need no server
@@ -222,7 +229,8 @@ def is_connected(folder: str | os.PathLike[str]) -> bool:
     """
     path = folder_path(folder)
     try:
-        return not (path / "servers").exists() and b'"addresses"' in (path / CONFIG_NAME).read_bytes()
+        embedded_or_server = (path / "servers").exists() or (path / CARD_NAME).exists()
+        return not embedded_or_server and b'"addresses"' in (path / CONFIG_NAME).read_bytes()
     except OSError:
         return False
 

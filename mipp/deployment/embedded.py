@@ -36,7 +36,7 @@ from .given import checked_index, checked_threads, folder_path
 from .migrate import migrate, remove_old
 from .parties import Parties
 from .results import DeploymentStatus, VerifyReport
-from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .witness import Witness
 
@@ -248,7 +248,7 @@ class Deployment(Parties):
                 text = _description(path)
             config = known_scheme(DeploymentConfig.from_json(text))
             if config.addresses:
-                raise DeploymentError(f"the servers of {path} are elsewhere; open it with Deployment.connect")
+                raise DeploymentError(_elsewhere(path))
             witness = Witness(path / "witness", len(config.servers))
             for i in config.servers:
                 home = path / "servers" / str(i)
@@ -336,6 +336,8 @@ class Deployment(Parties):
     # --- parties ------------------------------------------------------------------------------------------------
 
     def _require_free(self, kind: str, name: str) -> None:
+        if self._key_path(f"{kind}s", name).exists():
+            return
         for server in self.servers:
             known = request(self.operators, server, pm.StatusRequest(b""))
             taken = (
@@ -449,6 +451,12 @@ class Deployment(Parties):
         """
         self.wait_certified()
         return reports.verify(self.config, self.operators)
+
+
+def _elsewhere(path: Path) -> str:
+    if (path / CARD_NAME).exists():
+        return f"{path} is a server's folder: mipp server status {path}; owners and users have folders of their own"
+    return f"the servers of {path} are elsewhere; open it with Deployment.connect"
 
 
 def _description(path: Path) -> str:

@@ -472,10 +472,8 @@ class Parties(ABC):
     def _free_name(self, kind: str, name: str) -> str:
         """The checked name of a new party; ParameterError if the servers know another party by it."""
         name = check_name(name)
-        if self._key_path(f"{kind}s", name).exists():
-            return name  # saving the key file will refuse it
         self._require_free(kind, name)
-        return name
+        return name  # saving the key file refuses one that exists
 
     def _invited(self, kind: str, name: str, invitation: Invitation | str | None) -> dict[str, str]:
         """Public values of a new key file that keep its party's invitation, which was checked."""

@@ -15,9 +15,11 @@ from ..server.cloud import CloudServer
 from ..server.key_centre import KeyCentre
 from ..server.server import Server
 
-__all__ = ["CONFIG_NAME", "IDENTITY_NAME", "KEYS_NAME", "ServerSecrets", "known_scheme", "server_class"]
+__all__ = ["CARD_NAME", "CONFIG_NAME", "IDENTITY_NAME", "KEYS_NAME", "ServerSecrets", "known_scheme", "server_class"]
 
 CONFIG_NAME = "deployment.json"
+#: a server's card, in its folder
+CARD_NAME = "card.json"
 #: key file of a server's two X25519 keys, and of its identity
 KEYS_NAME, IDENTITY_NAME = "server.key", "identity.key"
 

@@ -182,7 +182,7 @@ class ServerProcess:
             return []
         if self.server.phase == "restored":
             return ["this server was restored from a backup and waits for all other servers"]
-        return ["no other server was heard since the start, so this one may have been restored from a backup"]
+        return ["it waits to hear another server, as after each start"]
 
     def stop(self, seconds: float = 0.0) -> bool:
         """Stop: take in nothing new, wait so long for what is under way, close everything.

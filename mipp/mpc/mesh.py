@@ -182,7 +182,7 @@ class _Outgoing(threading.Thread):
         self.since = 0.0
         #: name of the process at the other end
         self.boot = b""
-        self.problem = "not connected yet"
+        self.problem = f"{peer.name} is not connected yet"
         self.sent_bytes = 0
 
     def put(self, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> None:
@@ -191,7 +191,7 @@ class _Outgoing(threading.Thread):
             return
         with self._changed:
             if not self.usable:
-                raise UnreachableError(f"{self._peer.name} cannot be reached: {self.problem or 'it was restarted'}")
+                raise UnreachableError(self.problem or f"{self._peer.name} was restarted")
             if kind in (_NOTE, _BEAT_KIND):
                 data = b"".join(parts)
                 self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
@@ -262,7 +262,9 @@ class _Outgoing(threading.Thread):
                 pause = AGAIN
                 self._write(self._sock)
             except (OSError, MippError) as error:
-                self.problem = str(error) if isinstance(error, MippError) else "the connection broke"
+                self.problem = (
+                    str(error) if isinstance(error, MippError) else f"the connection to {self._peer.name} broke"
+                )
             except Exception:
                 _log.exception("unexpected error on the way to server %d", self._index)
                 self.problem = "internal error"
@@ -421,7 +423,7 @@ class Mesh:
         """Why a peer is not there; empty if it is."""
         if self._there[peer]:
             return ""
-        return self._out[peer].problem or "it has not connected to this server yet"
+        return self._out[peer].problem or f"{self._peers[peer].name} has not connected to this server yet"
 
     @property
     def sent_bytes(self) -> dict[int, int]:
@@ -485,7 +487,7 @@ class Mesh:
             if there:
                 self._calls[name] = peer, reply
         if not there:  # its reply could not come
-            raise UnreachableError(f"{self._peers[peer].name} is not connected: {self.problem(peer)}")
+            raise UnreachableError(self.problem(peer))
         try:
             self._send(peer, _CALL, name, [pack_frames(frames)])
             got = reply.get(timeout=seconds)

@@ -29,7 +29,7 @@ from .queries import Queries
 
 __all__ = ["Server"]
 
-_WAITING = "this server waits for the other servers, which tell it what it may have missed"
+_WAITING = "this server has just started and waits to hear the others; try again in some seconds"
 
 
 class Server(ServerBase):

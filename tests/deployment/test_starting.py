@@ -63,7 +63,7 @@ def test_one_never_starts(net, parties, away):
     net.start(there[0])
     client = net.connect()
     told = state_of(client, there[0])
-    assert not told["ready"] and "no other server was heard" in told["reasons"][0]
+    assert not told["ready"] and "waits to hear another server" in told["reasons"][0]
     net.start(there[1])
     until = time.monotonic() + 5
     while not all(state_of(client, s)["ready"] for s in there):
