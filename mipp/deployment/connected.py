@@ -136,6 +136,7 @@ class ConnectedDeployment(Parties):
             )
 
     def _register(self, party: ImageOwner | User, path: Path) -> None:
+        self.channel.require_here()
         mark = path.with_suffix(".registered")  # so that later openings need no server
         try:
             if mark.read_text() == party.id.hex():

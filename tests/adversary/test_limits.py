@@ -15,7 +15,7 @@ from mipp.rpc import messages as m
 from mipp.rpc.associated_data import query_share_commitment
 from mipp.rpc.limits import Card
 from mipp.rpc.wire import encode
-from tests.conftest import vectors
+from tests.conftest import invited, vectors
 
 NONE = np.empty(0, np.uint32)
 
@@ -183,9 +183,11 @@ def test_registrations_are_small(world):
     from mipp.errors import ShapeError
 
     deployment = world.deployment
-    stranger = ImageOwner("eve", deployment.config, deployment.channel, b"r" * 32, b"s" * 32, b"n" * 16)
+    given = invited(deployment, "owner", "eve")
+    keys = b"r" * 32, b"s" * 32, b"n" * 16
+    stranger = ImageOwner("eve", deployment.config, deployment.channel, *keys, invitation=given)
     sent = []
-    stranger.ask_all = lambda msg, servers=None: sent.append(msg)
+    stranger.register_with_all = sent.append
     stranger.register()
     big = dataclasses.replace(sent[0], sealed=[sent[0].sealed[0], bytes(1000), bytes(1000)])
     with pytest.raises(ShapeError, match="256"):
