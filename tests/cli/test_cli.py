@@ -190,6 +190,7 @@ def test_verify_names_a_damaged_file(mipp_command, pictures, tmp_path):
     assert code == 1 and path.name in out
 
 
+@pytest.mark.slow
 def test_demo_on_rendered_images(mipp_command, tmp_path):
     args = ["--queries", 6, "--k", 5, "--out", tmp_path / "out", "--json"]
     by_user = json.loads(mipp_command("demo", "--ranking", "user", *args)[1])

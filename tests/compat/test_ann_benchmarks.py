@@ -172,6 +172,7 @@ def test_bad_measurements(hdf5):
     assert CliRunner().invoke(main, [str(hdf5("euclidean")), "-k", "0"]).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, ring_bits, least",
     [

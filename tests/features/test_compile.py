@@ -94,6 +94,7 @@ def _emptied(content: bytes) -> bytes:
     return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "damages"), [("*.nbi", (_cut, _changed)), ("*.nbc", (_changed, _emptied))])
 def test_a_damaged_cache_is_made_again(cache, expected, pattern, damages):
     """Two kernels at once, each damaged in another way."""

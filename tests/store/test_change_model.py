@@ -406,7 +406,7 @@ def test_all_interleavings(world):
     print(f"{len(found.states)} states")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("world", LARGE.values(), ids=LARGE)
 def test_all_interleavings_of_larger_worlds(world):
     print(f"{len(check(world).states)} states")

@@ -534,6 +534,7 @@ def test_many_interleavings_with_a_death(fresh, scripts, plan, apart, kill):
     interleave(fresh, scripts, plan, apart=apart, kill=kill)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [("upload", 1), ("delete", 0), ("merge", 0)], ids=lambda s: s[0])
 def test_a_death_does_not_hold_up_the_owners_other_process(fresh, step):
     """A process dies anywhere in a change; another one, open all the time, makes the owner's next change."""

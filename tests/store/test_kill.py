@@ -86,6 +86,7 @@ def prepared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [upload, delete, merge, compact_in_place, forget, revoke, create_owner], ids=lambda f: f.__name__
 )

@@ -348,6 +348,7 @@ def in_child(folder, kill_at):
     return lines
 
 
+@pytest.mark.slow
 def test_a_killed_migration_starts_again(today, expected, tmp_path):
     old = to_old(today, tmp_path / "old")
     shutil.copytree(old, tmp_path / "dry")

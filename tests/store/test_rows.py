@@ -44,6 +44,7 @@ def wide(tmp_path, monkeypatch):
         yield deployment
 
 
+@pytest.mark.slow
 def test_many_small_batches_are_in_memory_once(wide):
     """All that a cloud holds for its plans, objects included, is at most 1.1 times the rows."""
     owner, user = wide.create_owner("o"), wide.create_user("u")
