@@ -71,7 +71,7 @@ def test_new_deployments_have_the_key_centre_at_infinity(world):
         world.check(ranking=ranking)
 
 
-def test_a_store_taken_for_one_of_the_other_form_is_refused(tmp_path, world):
+def test_a_store_taken_for_one_of_the_other_form_is_refused(tmp_path, world, embedded_only):
     """Rows would be noise: the catalogs name the form."""
     folder = world.deployment.folder
     world.deployment.close()
