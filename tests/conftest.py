@@ -26,12 +26,7 @@ ALL_RANKINGS = ("server", "user", "threshold")
 
 
 #: tests of roles that the test command runs over a network, too
-_QUICK = (
-    "tests/client/test_search.py::",
-    "tests/server/test_grants.py::",
-    "tests/server/test_images.py::",
-    "tests/server/test_server_ranking.py::",
-)
+_QUICK = ("tests/client/test_search.py::", "tests/server/test_grants.py::")
 
 
 @pytest.hookimpl(tryfirst=True)

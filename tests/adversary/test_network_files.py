@@ -11,6 +11,8 @@ from mipp.errors import DeploymentError
 from mipp.rpc.local_socket import SOCKET_NAME
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def network(tmp_path, encoding):

@@ -11,6 +11,8 @@ from mipp.rpc import tls
 from mipp.rpc.http_server import _Connection
 from tests.certificates import make
 
+pytestmark = pytest.mark.slow
+
 SECRET = b"words of a share" * 4
 
 

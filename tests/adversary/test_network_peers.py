@@ -20,6 +20,8 @@ from mipp.server.settling import settle
 from tests.mpc.test_mesh import DEPLOYMENT, Three
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 
 class Peer:
     """Server 2's certificate in a stranger's hands: what it writes to server 1."""

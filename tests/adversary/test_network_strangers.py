@@ -11,6 +11,8 @@ from mipp.rpc import http_server, tls
 from mipp.rpc.bodies import BODY_BYTES
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"POST /v1/request HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % BODY_BYTES
 
 

@@ -16,6 +16,8 @@ from mipp.server import uploads
 from mipp.server.uploads import Uploads
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 GIB = 1 << 30
 
 

@@ -18,6 +18,8 @@ from tests.adversary.test_limits import query
 from tests.adversary.test_network_strangers import Stranger
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def admissions():

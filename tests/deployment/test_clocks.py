@@ -10,6 +10,8 @@ from mipp.rpc.http_channel import MAX_AHEAD, HttpChannel
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import QUERY, Hosted, Plain, found, some
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("ahead", some([600, -600, 86400, -86400], -600, 86400))
 def test_one_clock_is_wrong(tmp_path, ahead):
