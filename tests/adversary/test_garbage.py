@@ -190,6 +190,7 @@ def commit_by_hand(owner, msg, contents, shares):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("certified", [True, False])
 def test_uploads_that_are_committed(sender, certified):
     """What servers accept of a hostile owner's uploads disturbs nobody else and crashes nothing afterwards."""

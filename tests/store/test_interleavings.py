@@ -419,12 +419,14 @@ def quick(examples: int) -> settings:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @quick(16)
 @given(SCRIPTS, PLANS, st.booleans())
 def test_interleavings(fresh, scripts, plan, apart):
     interleave(fresh, scripts, plan, apart=apart)
 
 
+@pytest.mark.slow
 @quick(16)
 @given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 4), st.integers(1, 400)))
 def test_interleavings_with_a_death(fresh, scripts, plan, apart, kill):

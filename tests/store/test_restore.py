@@ -423,6 +423,7 @@ def test_a_later_backup_after_an_earlier_one(past, tmp_path):
 # --- the restore itself is interrupted ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moments", "step"),
     [({1: "upload"}, 1), ({3: "owners"}, 3), ({1: "delete", 3: "upload"}, 4), (dict.fromkeys(SERVERS, "revoked"), 3)],
