@@ -18,7 +18,7 @@ from .failures import error_from_wire
 from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
 
-__all__ = ["Channel", "LocalChannel", "kind_of_request", "request"]
+__all__ = ["Channel", "LocalChannel", "accepted", "kind_of_request", "request"]
 
 Handler = Callable[[Frames], Frames]
 
@@ -75,9 +75,14 @@ class LocalChannel:
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
             self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
-        if isinstance(reply, m.Failure):
-            raise error_from_wire(reply.name, reply.text)
-        return reply
+        return accepted(reply)
+
+
+def accepted(reply: Any) -> Any:
+    """A server's reply, or the error that it refused with."""
+    if isinstance(reply, m.Failure):
+        raise error_from_wire(reply.name, reply.text)
+    return reply
 
 
 def kind_of_request(frames: Frames) -> str:

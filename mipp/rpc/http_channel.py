@@ -43,9 +43,8 @@ from .bodies import (
     body_size,
     frames_of,
 )
-from .channel import kind_of_request
+from .channel import accepted, kind_of_request
 from .description import DeploymentConfig
-from .failures import error_from_wire
 from .tls import client_context, connect, end
 from .wire import Frames, decode, frames_size
 
@@ -243,9 +242,7 @@ class HttpChannel:
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
             self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
-        if isinstance(reply, m.Failure):
-            raise error_from_wire(reply.name, reply.text)
-        return reply
+        return accepted(reply)
 
     def _announced(self, server: int, call: _Call, frames: Frames) -> Frames:
         """Announce a large request, send its data block by block, and have it answered.
@@ -273,9 +270,7 @@ class HttpChannel:
 
     def _upload_state(self, server: int, call: _Call, path: str, parts: list[bytes | memoryview]) -> m.UploadState:
         """Post an announcement or a block; how far the upload is."""
-        reply: Any = decode(self._exchange(server, call, path, parts))
-        if isinstance(reply, m.Failure):
-            raise error_from_wire(reply.name, reply.text)
+        reply = accepted(decode(self._exchange(server, call, path, parts)))
         if not isinstance(reply, m.UploadState):
             raise MessageError(f"{self._name(server)} sent no reply, or one of another kind, to a part of a request")
         return reply

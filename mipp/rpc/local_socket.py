@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DeploymentError, MessageError, UnreachableError
-from . import messages as m
 from .bodies import body_parts, frames_of
-from .failures import error_from_wire
+from .channel import accepted
 from .wire import Frames, decode
 
 __all__ = ["SOCKET_NAME", "OperatorChannel", "OperatorSocket"]
@@ -161,7 +160,4 @@ class OperatorChannel:
                 raise UnreachableError(f"the server in {self._folder} did not answer: {error.strerror}") from None
         if body is None:
             raise UnreachableError(f"the server in {self._folder} ended before it answered")
-        reply: Any = decode(frames_of(body))
-        if isinstance(reply, m.Failure):
-            raise error_from_wire(reply.name, reply.text)
-        return reply
+        return accepted(decode(frames_of(body)))
