@@ -86,7 +86,7 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def operator_tls(chain: bytes, key: bytes, *, now: datetime | None = None) -> ServerTls:
+def operator_tls(chain: bytes, key: bytes, *, dated: bool = True) -> ServerTls:
     """Take an operator's own TLS key and certificate.
 
     Parameters
@@ -95,8 +95,8 @@ def operator_tls(chain: bytes, key: bytes, *, now: datetime | None = None) -> Se
         PEM: the server's certificate first, then those above it, if any.
     key : bytes
         PEM of the private key, without a passphrase. Secret.
-    now : datetime, optional
-        With a time zone; default this machine's clock.
+    dated : bool
+        Whether the certificate must be valid now, by this machine's clock.
 
     Returns
     -------
@@ -109,7 +109,6 @@ def operator_tls(chain: bytes, key: bytes, *, now: datetime | None = None) -> Se
         A file that is no PEM or too large, a key that is not the certificate's, a kind of key that TLS 1.3 servers do
         not use, a certificate that is not valid now. The text holds no content of the files.
     """
-    now = datetime.now(UTC) if now is None else now
     if len(chain) > _MAX_PEM or len(key) > _MAX_PEM:
         raise ParameterError(f"a PEM file of a certificate or key has at most {_MAX_PEM} bytes")
     try:
@@ -127,7 +126,8 @@ def operator_tls(chain: bytes, key: bytes, *, now: datetime | None = None) -> Se
         raise ParameterError("the TLS key is no PEM file of a private key") from None
     if not same:
         raise ParameterError("the TLS key is not that of the certificate (the first one of its file)")
-    if not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
+    now = datetime.now(UTC)
+    if dated and not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
         raise ParameterError(
             f"the certificate is valid from {own.not_valid_before_utc:%Y-%m-%d} to {own.not_valid_after_utc:%Y-%m-%d}, "
             f"not now ({now:%Y-%m-%d})"

@@ -13,7 +13,6 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 from ..crypto import schedule, signing
@@ -38,6 +37,7 @@ __all__ = [
     "connect_folder",
     "init_server",
     "join_server",
+    "number_of",
     "read_card",
     "read_description",
 ]
@@ -187,7 +187,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _join(folder: Path, description: DeploymentConfig) -> int:
     card, secrets = read_card(folder), ServerSecrets.load(folder)
-    index = _own_number(card, description)
+    index = number_of(card, description)
     if secrets.public() != _keys(card):
         raise DeploymentError(f"the key files in {folder} are not those of its card")
     check_tls(folder, card.certificate)
@@ -220,7 +220,7 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     return index
 
 
-def check_tls(folder: Path, certificate: bytes, *, now: datetime | None = None) -> None:
+def check_tls(folder: Path, certificate: bytes, *, dated: bool = True) -> None:
     """Check a server's TLS files.
 
     Parameters
@@ -229,8 +229,8 @@ def check_tls(folder: Path, certificate: bytes, *, now: datetime | None = None) 
         The server's folder.
     certificate : bytes
         What others know it by, DER.
-    now : datetime, optional
-        When it must be valid, with a time zone; default this machine's clock.
+    dated : bool
+        Whether it must be valid now. Others compare the whole certificate, so one that ended still works.
 
     Raises
     ------
@@ -240,14 +240,14 @@ def check_tls(folder: Path, certificate: bytes, *, now: datetime | None = None) 
         The files are damaged, or do not fit each other.
     """
     key = folder / TLS_KEY_NAME
-    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(key, _PEM_BYTES), now=now)
+    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(key, _PEM_BYTES), dated=dated)
     if tls.certificate != certificate:
         raise DeploymentError(f"{TLS_CERTIFICATE_NAME} in {folder} is not the certificate of its card")
     if stat.S_IMODE(key.stat().st_mode) & 0o077:
         raise DeploymentError(f"the TLS key {key} is readable by others; run: chmod 600 {key}")
 
 
-def _own_number(card: ServerCard, description: DeploymentConfig) -> int:
+def number_of(card: ServerCard, description: DeploymentConfig) -> int:
     """The number of a card's server in a description that names it exactly so; else DeploymentError."""
     if not description.addresses:
         raise DeploymentError("the description is that of an embedded deployment, whose servers have no addresses")

@@ -12,9 +12,8 @@ from ..rpc import peer_messages as pm
 from ..rpc.channel import request
 from ..rpc.http_channel import HttpChannel
 from ..rpc.local_socket import OperatorChannel
-from ..rpc.tls import server_context
 from ..store.catalog import NAME as CATALOG_NAME
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME
+from .ceremony import check_tls
 from .servers import ServerSecrets
 from .serving import own_number
 from .settings import ServerSettings
@@ -46,15 +45,16 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
         settings = ServerSettings.load(folder, address.url)
         if ServerSecrets.load(folder).public() != config.servers[index]:
             problems.append("the key files are not those that the description names")
-        server_context(folder / TLS_CERTIFICATE_NAME, folder / TLS_KEY_NAME)
-    except (MippError, OSError) as error:
+    except MippError as error:
         return [str(error)], facts
+    try:
+        check_tls(folder, address.certificate, dated=False)
+    except MippError as error:
+        problems.append(str(error))
     facts.append(f"server {index} ({address.name}) of deployment {config.id.hex()}")
     facts.append(f"fingerprint of the description: {config.fingerprint}")
     if not (folder / CATALOG_NAME).exists():
         problems.append(f"the store in {folder} is missing; restore it from a backup")
-    if (folder / TLS_KEY_NAME).stat().st_mode & 0o077:
-        problems.append(f"{TLS_KEY_NAME} can be read by others; run: chmod 600 {folder / TLS_KEY_NAME}")
     if _runs(folder, index):
         facts.append("this server runs")
     elif problem := _port(settings.host, settings.port):

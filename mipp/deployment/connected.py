@@ -7,14 +7,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypedDict
 
 from ..client.client import Client
 from ..client.owner import ImageOwner
 from ..client.user import User
 from ..crypto import signing
-from ..errors import AccessDeniedError, DeploymentError, KeyFileError, MippError, NotFoundError
+from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError
 from ..io.durable import replace_file
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
@@ -116,14 +115,6 @@ class ConnectedDeployment(Parties):
             for journal in self._journals:
                 journal.close()
 
-    def __enter__(self) -> ConnectedDeployment:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # --- parties ------------------------------------------------------------------------------------------------
 
     def _require_free(self, kind: str, name: str) -> None:
@@ -143,12 +134,7 @@ class ConnectedDeployment(Parties):
                 return
         except OSError:
             pass
-        try:
-            party.register()
-        except AccessDeniedError as error:
-            if "forgotten" in str(error):
-                raise NotFoundError(f"owner {party.name} was forgotten; create one with another name") from None
-            raise
+        party.register()
         replace_file(mark, party.id.hex().encode())
 
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:

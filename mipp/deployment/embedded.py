@@ -10,7 +10,6 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..client.given import user_id
@@ -324,14 +323,6 @@ class Deployment(Parties):
                 journal.close()
             self._session.close()
             self._witness.close()
-
-    def __enter__(self) -> Deployment:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- parties ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from .. import schemes
 from ..client.blocklist import changed_blocked, read_blocked, write_blocked
@@ -32,7 +33,7 @@ from ..rpc.channel import LocalChannel
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
 from ..rpc.invitations import Invitation, check_invitation
-from ..rpc.names import check_name
+from ..rpc.names import check_name, is_id
 from .sessions import OwnerTurn
 
 __all__ = ["Parties"]
@@ -60,11 +61,23 @@ class Parties(ABC):
         self._threads = threads
         self._journals: list[Journal] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     # --- what depends on where the servers are ------------------------------------------------------------------
 
     def _ahead(self, server: int) -> float:
         """Seconds by which a server's clock is ahead of this machine's."""
         return 0.0
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all files and connections; nothing is lost without it."""
 
     @abstractmethod
     def _require_free(self, kind: str, name: str) -> None:
@@ -385,7 +398,7 @@ class Parties(ABC):
         self._party_path("users", user)
         path = self.blocked_path(user)
         refs = owner_refs(owners)
-        names = self.owner_names(user) if any(isinstance(o, str) and not _is_id(o) for o in refs) else {}
+        names = self.owner_names(user) if any(isinstance(o, str) and not is_id(o) for o in refs) else {}
         with OwnerTurn(path.with_suffix(".lock")):  # of two processes at once neither undoes the other's change
             blocked = read_blocked(path)
             changed = changed_blocked(blocked, [owner_id(o, names) for o in refs], block=block)
@@ -517,10 +530,6 @@ def _kept_invitation(public: dict[str, str]) -> bytes:
     """The invitation in a key file's public part; empty without one."""
     text = public.get("invitation", "")
     return Invitation.from_text(text).to_bytes() if text else b""
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 32 and all(c in "0123456789abcdefABCDEF" for c in text)
 
 
 def _require_id(path: Path, public: dict[str, str], identity: bytes) -> None:

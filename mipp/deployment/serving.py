@@ -8,8 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-from cryptography import x509
-
 from ..errors import DeploymentError, MippError, ParameterError, UnreachableError
 from ..mpc.mesh import Mesh, Peer
 from ..rpc import messages as m
@@ -31,7 +29,7 @@ from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_card, read_description
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, number_of, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .settings import ServerSettings
@@ -63,10 +61,7 @@ def own_number(folder: Path) -> tuple[DeploymentConfig, int]:
     if not (folder / CONFIG_NAME).exists():
         raise DeploymentError(f"the server in {folder} joined no deployment yet: mipp server join {folder} FILE")
     config = known_scheme(read_description(folder / CONFIG_NAME))
-    found = [i for i, keys in config.servers.items() if keys.sign == card.sign]
-    if len(found) != 1:
-        raise DeploymentError(f"the description in {folder} is not of this server")
-    return config, found[0]
+    return config, number_of(card, config)
 
 
 class ServerProcess:
@@ -91,12 +86,8 @@ class ServerProcess:
         address = config.addresses[index]
         self.settings = ServerSettings.load(folder, address.url)
         secrets = ServerSecrets.load(folder)
-        try:  # others compare the whole certificate, so one that ended still works
-            check_tls(
-                folder,
-                address.certificate,
-                now=x509.load_der_x509_certificate(address.certificate).not_valid_before_utc,
-            )
+        try:
+            check_tls(folder, address.certificate, dated=False)
         except ParameterError as error:
             raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
@@ -109,8 +100,7 @@ class ServerProcess:
                 alive=self._session.alive, card=self.settings.card,
             )  # fmt: skip
             opened.callback(self.server.close)
-            self.server.ready = self.server.voting = False
-            self.server.phase, self.server.settle = "new", self.ask_settle
+            self.server.ready, self.server.phase, self.server.settle = False, "new", self.ask_settle
             self.server.replies = ReplyRoom()
             self.server.store.changes.take_prepared()
             if self._session.crashed:
@@ -251,7 +241,7 @@ class ServerProcess:
     # --- peers --------------------------------------------------------------------------------------------------
 
     def _called(self, peer: int, frames: Frames) -> Frames:
-        return self.server.called(frames)
+        return self.server.operate(frames, by_peer=True)
 
     def _noted(self, peer: int, data: bytes) -> None:
         deliver(self._tables, peer, data)

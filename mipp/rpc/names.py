@@ -6,7 +6,7 @@ import unicodedata
 
 from ..errors import ParameterError
 
-__all__ = ["check_name", "known_name", "safe_name"]
+__all__ = ["check_name", "is_id", "known_name", "safe_name"]
 
 _NAME_CHARACTERS, _NAME_BYTES = 64, 200
 _FILE_CHARACTERS, _FILE_BYTES, _EXTENSION = 100, 200, 16
@@ -22,7 +22,8 @@ def _reserved(name: str) -> bool:
     return name.split(".")[0].rstrip(" ").casefold() in _RESERVED
 
 
-def _is_id(name: str) -> bool:
+def is_id(name: str) -> bool:
+    """Whether a text is an id as people write it: 32 hex digits."""
     return len(name) == 32 and all(c in "0123456789abcdefABCDEF" for c in name)
 
 
@@ -49,7 +50,7 @@ def check_name(name: str) -> str:
         raise ParameterError(f"a name has at most {_NAME_CHARACTERS} characters and {_NAME_BYTES} bytes of UTF-8")
     if _reserved(name):
         raise ParameterError(f"the name {name!r} is reserved on some systems; choose another")
-    if _is_id(name):
+    if is_id(name):
         raise ParameterError("a name of 32 hex digits looks like an id; choose another")
     return name
 

@@ -1,7 +1,7 @@
 """Messages that are not signed: between servers, and from the one who operates a server.
 
-They come over links of their own (:meth:`mipp.server.server.Server.operate`, ``called``), never from owners or users.
-What they carry of owners and users is signed by these, and checked.
+They come over links of their own (:meth:`mipp.server.server.Server.operate`), never from owners or users. What they
+carry of owners and users is signed by these, and checked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ __all__ = [
     "ChainState",
     "CollectBatch",
     "Handover",
-    "Keys",
     "KeysRequest",
     "OpenChanges",
     "PassedOn",
@@ -112,8 +111,8 @@ class PeerRestored:
 class Handover:
     """State that a restored server takes over from a peer.
 
-    epoch: of grants. gone: an encoded ``Keys`` for each owner that was forgotten. signed: forgets, registrations and
-    grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
+    epoch: of grants. gone: an encoded ``PartyKeys`` for each owner that was forgotten. signed: forgets, registrations
+    and grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
     """
 
     epoch: int
@@ -188,18 +187,9 @@ class Uncertified:
 
 @message
 class KeysRequest:
-    """Operator -> server: the public keys of an owner or a user. Answered with ``Keys``."""
+    """Operator -> server: the public keys of an owner or a user. Answered with ``PartyKeys``."""
 
     party: bytes
-
-
-@message
-class Keys:
-    """Public facts of a registered party. Its id is the hash of both: a user's X25519 key, an owner's registration."""
-
-    name: str
-    sign_key: bytes
-    second: bytes
 
 
 @message

@@ -18,7 +18,6 @@ __all__ = [
     "Granters",
     "GrantersRequest",
     "Images",
-    "OwnerRequest",
     "OwnerSnapshot",
     "Pending",
     "Query",
@@ -49,13 +48,6 @@ class Granters:
 
     owners: list[bytes]
     names: list[str]
-
-
-@message
-class OwnerRequest:
-    """User -> server: the public keys of the owner with this name. Answered with ``PartyKeys``."""
-
-    name: str
 
 
 @message

@@ -143,8 +143,6 @@ class ServerBase(ABC):
         self.replies: ReplyRoom | None = None
         #: false after a restore from a backup, until the other servers told what is missing here
         self.ready = True
-        #: whether it votes on changes: false until all other servers were heard after a start
-        self.voting = True
         #: ``new``, ``restored`` or ``whole``, as :class:`~mipp.rpc.peer_messages.PeerState` says
         self.phase = "whole"
         #: counts for its operator; None where nobody asks
@@ -160,6 +158,11 @@ class ServerBase(ABC):
 
     def __reduce__(self) -> str:
         raise TypeError("a server holds keys and does not pickle")
+
+    @property
+    def voting(self) -> bool:
+        """Whether it votes on changes: not before all other servers were heard after a start."""
+        return self.phase == "whole"
 
     def close(self) -> None:
         """Close all files, and drop what is kept in memory."""

@@ -1,4 +1,4 @@
-"""Handlers of what owners and users ask about each other, and of an owner's wish to have its changes settled."""
+"""Handlers of what owners ask about users, and of an owner's wish to have its changes settled."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ __all__ = ["HANDLERS"]
 
 
 def user_request(server: ServerBase, request: Request[m.UserRequest]) -> m.PartyKeys:
-    return m.PartyKeys(*server.store.party_named("user", request.content.name))
-
-
-def owner_request(server: ServerBase, request: Request[m.OwnerRequest]) -> m.PartyKeys:
-    return m.PartyKeys(*server.store.party_named("owner", request.content.name))
+    return m.PartyKeys(*server.store.user_named(request.content.name))
 
 
 def settle_own(server: ServerBase, request: Request[m.SettleOwn]) -> m.Ok:
@@ -27,6 +23,5 @@ def settle_own(server: ServerBase, request: Request[m.SettleOwn]) -> m.Ok:
 
 HANDLERS: Handlers = {
     m.UserRequest: user_request,
-    m.OwnerRequest: owner_request,
     m.SettleOwn: settle_own,
 }

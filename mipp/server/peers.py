@@ -121,7 +121,7 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
         used = store.used()
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
-        gone = [pack_frames(encode(pm.Keys(*known[1:]))) for known in store.gone_owners()]
+        gone = [pack_frames(encode(m.PartyKeys(*known[1:]))) for known in store.gone_owners()]
     owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
     return pm.Handover(store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains)
 
@@ -156,7 +156,7 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
     """
     store = server.store
     for handover in handovers:
-        for known in (decode(unpack_frames(packed), pm.Keys) for packed in handover.gone):
+        for known in (decode(unpack_frames(packed), m.PartyKeys) for packed in handover.gone):
             store.add_gone_owner(party_id(known.sign_key, known.second), known.name, known.sign_key, known.second)
         for packed in handover.signed:
             with contextlib.suppress(MippError):  # what is here is newer, or the same
@@ -198,8 +198,8 @@ def verify(server: ServerBase, msg: pm.VerifyRequest) -> pm.VerifyReport:
     return pm.VerifyReport(*server.store.verify())
 
 
-def keys(server: ServerBase, msg: pm.KeysRequest) -> pm.Keys:
-    return pm.Keys(*party_keys(server.store.catalog, msg.party))
+def keys(server: ServerBase, msg: pm.KeysRequest) -> m.PartyKeys:
+    return m.PartyKeys(*party_keys(server.store.catalog, msg.party))
 
 
 def told(server: ServerBase, msg: pm.StatusRequest) -> pm.Status:

@@ -1,8 +1,8 @@
 """The way of a request through a server: its envelope is checked, then the handler of its kind answers.
 
 Every request of an owner or user is signed for one server (or, for changes that servers pass on, for all); signature,
-time, grant and snapshot are checked before anything is computed. What this server's operator asks comes in at
-:meth:`Server.operate`, what other servers ask at :meth:`Server.called`.
+time, grant and snapshot are checked before anything is computed. What this server's operator and other servers ask
+comes in at :meth:`Server.operate`.
 """
 
 from __future__ import annotations
@@ -53,20 +53,22 @@ class Server(ServerBase):
         super().drop_caches(owners)
         self.queries.drop(owners)
 
-    def handle(self, frames: Frames) -> Frames:
+    def handle(self, frames: Frames, *, announced: bool = False) -> Frames:
         """Answer one signed request of an owner or user.
 
         Parameters
         ----------
         frames : list of bytes
             The signed message.
+        announced : bool
+            Whether it was announced (:meth:`announced`), so that time and repetition were checked then.
 
         Returns
         -------
         list of bytes
             The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
         """
-        return self._reply(self._requested, frames)
+        return self._reply(functools.partial(self._requested, announced=announced), frames)
 
     def announced(self, told: Announcement) -> bytes:
         """Check the announcement of a large request, before its data come.
@@ -107,50 +109,22 @@ class Server(ServerBase):
         self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
         return msg.signer
 
-    def handle_announced(self, frames: Frames) -> Frames:
-        """Answer a request that was announced, once, now that its data are here.
-
-        Parameters
-        ----------
-        frames : list of bytes
-            The signed message.
-
-        Returns
-        -------
-        list of bytes
-            As of :meth:`handle`.
-        """
-        return self._reply(functools.partial(self._requested, announced=True), frames)
-
-    def operate(self, frames: Frames) -> Frames:
-        """Answer one request of this server's operator; owners and users never reach this.
+    def operate(self, frames: Frames, *, by_peer: bool = False) -> Frames:
+        """Answer one request of this server's operator, or of another server; owners and users never reach this.
 
         Parameters
         ----------
         frames : list of bytes
             The message.
+        by_peer : bool
+            Whether another server asks, which may ask less.
 
         Returns
         -------
         list of bytes
             The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
         """
-        return self._reply(self._operated, frames)
-
-    def called(self, frames: Frames) -> Frames:
-        """Answer one request of another server; owners and users never reach this.
-
-        Parameters
-        ----------
-        frames : list of bytes
-            The message.
-
-        Returns
-        -------
-        list of bytes
-            The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
-        """
-        return self._reply(functools.partial(self._operated, by_peer=True), frames)
+        return self._reply(functools.partial(self._operated, by_peer=by_peer), frames)
 
     def _reply(self, answer: Callable[[Frames], Any], frames: Frames) -> Frames:
         try:
@@ -262,4 +236,4 @@ _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
 _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
-_BY_USER = (m.GrantersRequest, m.OwnerRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
+_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)

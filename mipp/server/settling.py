@@ -167,7 +167,7 @@ def join(server: Server, channel: Channel) -> None:
     Parameters
     ----------
     server : Server
-        This server; ``ready`` and ``voting`` are false when it starts.
+        This server; ``ready`` is false and ``phase`` ``new`` when it starts.
     channel : Channel
         To the other servers' side for peers, and this one's.
     """
@@ -195,10 +195,9 @@ def join(server: Server, channel: Channel) -> None:
             told = standing(server)
             for i in states:
                 request(channel, i, told)
-            server.phase, server.voting = "whole", True
+            server.phase = "whole"
         return
-    server.ready = server.voting = False
-    server.phase = "restored"
+    server.ready, server.phase = False, "restored"
     if not whole or any(state.phase == "new" for state in states.values()):
         return  # until all are there, and each knows whether it was restored itself
     _log.warning("server %d was restored from a backup", server.index)
@@ -213,4 +212,4 @@ def join(server: Server, channel: Channel) -> None:
         for i in states.keys() - set(safe):
             request(channel, i, again)
     server.store.begin_epoch(epoch if safe else epoch + 1, seen[1])
-    server.phase, server.voting, server.ready = "whole", True, True
+    server.phase, server.ready = "whole", True

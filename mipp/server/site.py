@@ -34,7 +34,7 @@ from ..rpc.bodies import (
 )
 from ..rpc.failures import error_to_wire
 from ..rpc.http_server import Head, Refused, Reply
-from ..rpc.wire import Frames, decode, encode
+from ..rpc.wire import Frames, decode, encode, kind_of
 from .server import Server
 from .uploads import MAX_BYTES, Uploads
 
@@ -120,22 +120,22 @@ class ServerSite:
             raise Refused(503, "this server stops soon", 30)
         try:
             if path == REQUEST_PATH:
-                return self._answered(self._server.handle, frames_of(body))
+                return self._answered(frames_of(body))
             if path == UPLOAD_PATH:
                 told = announcement(body, MAX_BYTES)
                 return _message(m.UploadState(*self._uploads.begin(self._server.announced(told), told)))
             token = _token(path[len(FINISH_PATH) + 1 :])
-            return self._answered(self._server.handle_announced, self._uploads.finish(token))
+            return self._answered(self._uploads.finish(token), announced=True)
         except MippError as error:
             return _message(m.Failure(*error_to_wire(error)))
 
-    def _answered(self, handle: Callable[[Frames], Frames], frames: Frames) -> Reply:
+    def _answered(self, frames: Frames, *, announced: bool = False) -> Reply:
         """A request's reply, which gives its room back when it was sent."""
-        replies = self._server.replies
+        server, replies = self._server, self._server.replies
         if replies is None:
-            return _frames(handle(frames))
+            return _frames(server.handle(frames, announced=announced))
         try:
-            reply = _frames(handle(frames))
+            reply = _frames(server.handle(frames, announced=announced))
         except BaseException:
             replies.taken()()
             raise
@@ -185,11 +185,10 @@ def _message(msg: object) -> Reply:
 
 def _frames(frames: Frames) -> Reply:
     status, wait = 200, 0
-    if memoryview(frames[0]).nbytes < 4096 and len(frames) == 1:
-        msg: object = decode(frames)
-        if isinstance(msg, m.Failure):
-            if msg.name == BusyError.__name__:
-                status, wait = 429, 1
-            elif msg.name == LimitError.__name__:
-                status = 413
+    if kind_of(frames) == m.Failure.__name__:
+        name = decode(frames, m.Failure).name
+        if name == BusyError.__name__:
+            status, wait = 429, 1
+        elif name == LimitError.__name__:
+            status = 413
     return Reply(status, body_parts(frames), retry_after=wait)

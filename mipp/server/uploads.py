@@ -7,7 +7,6 @@ taken block by block, before a block is written; what is announced and does not 
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import shutil
@@ -63,7 +62,6 @@ class Uploads:
         self._folder, self._clock = folder, clock
         self._lock = threading.Lock()
         self._open: dict[bytes, _Upload] = {}
-        self._tokens: dict[bytes, bytes] = {}
 
     def begin(self, party: bytes, told: Announcement) -> tuple[bytes, int]:
         """Take in an announcement whose signature was checked.
@@ -94,14 +92,13 @@ class Uploads:
         size = told.nbytes
         if size > MAX_BYTES:
             raise LimitError(f"a request has at most {MAX_BYTES} bytes, not {size}")
-        name = hashlib.sha256(party + told.head).digest()
         with self._lock:
             self._sweep()
-            if name in self._tokens:
-                upload = self._open[self._tokens[name]]
-                upload.used = self._clock()
-                return upload.token, upload.received
             mine = [u for u in self._open.values() if u.party == party]
+            for upload in mine:
+                if upload.told.head == told.head:
+                    upload.used = self._clock()
+                    return upload.token, upload.received
             if len(mine) >= PER_PARTY or (mine and sum(u.told.nbytes for u in mine) + size > PARTY_BYTES):
                 raise BusyError("this party has too many requests under way; try again later")
             if (len(self._open) >= IN_ALL and not self._gave_way()) or self._received() + size > ALL_BYTES:
@@ -110,7 +107,6 @@ class Uploads:
                 raise StoreError("the server's disk is full")
             token = random_bytes(16)
             self._open[token] = _Upload(token, party, told, *self._file(size), self._clock())
-            self._tokens[name] = token
             return token, 0
 
     def _file(self, size: int) -> tuple[IO[bytes], mmap.mmap]:
@@ -207,7 +203,6 @@ class Uploads:
     def _forget(self, upload: _Upload) -> None:
         upload.file.close()  # the map stays until nobody has views of it
         del self._open[upload.token]
-        self._tokens = {name: token for name, token in self._tokens.items() if token != upload.token}
 
     def _sweep(self) -> None:
         for upload in list(self._open.values()):

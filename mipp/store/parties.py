@@ -78,16 +78,11 @@ class Parties:
             raise NotFoundError(f"owner {row[0]} was forgotten")
         return row[0], row[1], row[2]
 
-    def party_named(self, kind: str, name: str) -> tuple[str, bytes, bytes]:
-        """Name, signing key and second key of the ``owner`` or ``user`` that is called so; UnknownNameError."""
-        sql = (
-            "SELECT name, sign_key, registration FROM owners WHERE name=? AND forget IS NULL"
-            if kind == "owner"
-            else "SELECT name, sign_key, box_key FROM users WHERE name=?"
-        )
-        row = self.catalog.one(sql, name)
+    def user_named(self, name: str) -> tuple[str, bytes, bytes]:
+        """Name, signing key and X25519 key of the user that is called so; UnknownNameError."""
+        row = self.catalog.one("SELECT name, sign_key, box_key FROM users WHERE name=?", name)
         if row is None:
-            raise UnknownNameError(f"the servers know no {kind} with this name")
+            raise UnknownNameError("the servers know no user with this name")
         return row[0], row[1], row[2]
 
     def registration(self, owner: bytes) -> tuple[bytes, bytes]:

@@ -97,7 +97,7 @@ class Steps:
 
         Catalog.transaction = transaction
         self.around(os, "fsync")
-        for name in ("handle", "handle_announced", "operate"):
+        for name in ("handle", "operate"):
             self.around(Server, name)
 
 

@@ -46,17 +46,14 @@ class Answering:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def handle(self, frames):
+    def handle(self, frames, *, announced=False):
         self.requests.append([bytes(f) for f in frames])
+        self.large += self.requests[-1:] * announced
         self.go_on.wait(10)
         return self.reply
 
     def announced(self, told):
         return b"p" * 16
-
-    def handle_announced(self, frames):
-        self.large.append([bytes(f) for f in frames])
-        return self.reply
 
 
 class Running:
@@ -555,8 +552,6 @@ def test_a_token_of_nobody(it, token):
 @pytest.mark.parametrize("large", [False, True])
 def test_an_interrupt_leaves_at_once(it, large):
     it.server.go_on.clear()
-    if large:
-        it.server.handle_announced = it.server.handle
     frames = request(1 << 18 if large else 1)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
