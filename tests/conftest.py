@@ -99,6 +99,10 @@ def deployment(request, tmp_path, encoding):
         yield deployment
 
 
+#: for tests of ``deployment`` or ``world`` about what only an embedded deployment has
+embedded_only = pytest.mark.parametrize("deployment", ["embedded"], indirect=True)
+
+
 def server_card(role: str = "cloud", name: str = "north", url: str = "") -> ServerCard:
     """A card of a server with new keys."""
     secrets, url = ServerSecrets.new(), url or f"https://{name}.example:7443"
@@ -157,13 +161,6 @@ def answer(deployment, server: int, handler) -> None:
         deployment.servers[server].handle = handler
     else:
         deployment.channel._handlers[server] = handler
-
-
-@pytest.fixture
-def embedded_only(deployment) -> None:
-    """For tests of ``world`` about what only an embedded deployment has."""
-    if over_network(deployment):
-        pytest.skip("of embedded deployments only")
 
 
 class World:

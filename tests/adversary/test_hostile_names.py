@@ -17,7 +17,7 @@ from mipp.errors import KeyFileError, NotFoundError, ParameterError
 from mipp.rpc import messages as m
 from mipp.rpc.associated_data import owner_seal_info
 from mipp.rpc.names import check_name, known_name, safe_name
-from tests.conftest import invited, vectors
+from tests.conftest import embedded_only, invited, vectors
 
 BAD_NAMES = [
     "", ".", "..", ".hidden", "a/b", "a\\b", "../a", "a\0", "a\n", "a\x1b[2J", "a b", "a" * 65, "a" * 300, "con", "NUL",
@@ -180,7 +180,8 @@ def test_the_id_that_is_granted_is_that_of_the_keys(world):
         deployment.owner("anna")
 
 
-def test_key_files_of_earlier_versions(world, embedded_only):
+@embedded_only
+def test_key_files_of_earlier_versions(world):
     """They hold no public keys: those that the servers registered are compared with the id and the name."""
     deployment = world.deployment
     other = deployment.create_user("other")

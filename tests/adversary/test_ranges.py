@@ -24,7 +24,7 @@ from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import request
 from mipp.rpc.wire import encode
 from tests.adversary.forge import SERVERS, Change, uncertified
-from tests.conftest import ALL_RANKINGS, DIM, World, vectors
+from tests.conftest import ALL_RANKINGS, DIM, World, embedded_only, vectors
 
 QUERY = vectors(1, 7)[0]
 
@@ -467,7 +467,8 @@ def test_older_batches_are_certified_in_the_background(tmp_path):
         assert not deployment.notes
 
 
-def test_an_owner_mends_a_refused_batch_by_deleting_rows(world, embedded_only):
+@embedded_only
+def test_an_owner_mends_a_refused_batch_by_deleting_rows(world):
     """It sees which batch and rows; compacting leaves the batch alone; once they are deleted it is checked again."""
     anna, deployment, encoding = world.owners[0], world.deployment, world.deployment.config.encoding
     rows = encoding.encode_rows(vectors(20)).astype(np.int64)
@@ -493,7 +494,8 @@ def test_an_owner_mends_a_refused_batch_by_deleting_rows(world, embedded_only):
     assert len(anna.batches()) == 1
 
 
-def test_rows_that_are_deleted_during_a_test(world, embedded_only, monkeypatch):
+@embedded_only
+def test_rows_that_are_deleted_during_a_test(world, monkeypatch):
     """What was found of them is not written down: the batch is tested again."""
     from mipp.server import certifying
 

@@ -18,7 +18,7 @@ from mipp.deployment.servers import ServerSecrets, server_class
 from mipp.errors import DeploymentError, DTypeError, KeyFileError, ParameterError, ScoreRangeError
 from mipp.rpc.addresses import Address
 from mipp.rpc.description import DeploymentConfig
-from tests.conftest import DIM, server_card, three_cards
+from tests.conftest import DIM, embedded_only, server_card, three_cards
 
 ENCODING = mipp.Encoding("cosine", DIM)
 #: differences of its scores can wrap
@@ -295,7 +295,8 @@ def test_a_store_is_never_replaced(folders, description):
 # --- clients --------------------------------------------------------------------------------------------------------
 
 
-def test_a_clients_folder(tmp_path, description, deployment, embedded_only):
+@embedded_only
+def test_a_clients_folder(tmp_path, description, deployment):
     folder, right = tmp_path / "deep" / "index", description.fingerprint
     for wrong in (right[:-1], assemble(three_cards(), ENCODING).fingerprint):
         with pytest.raises(DeploymentError):

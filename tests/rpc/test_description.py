@@ -11,7 +11,7 @@ import mipp
 from mipp.deployment.ceremony import assemble
 from mipp.errors import DeploymentError
 from mipp.rpc.description import Address, DeploymentConfig, check_fingerprint
-from tests.conftest import DIM, three_cards
+from tests.conftest import DIM, embedded_only, three_cards
 
 CARDS = three_cards()
 CONFIG = assemble(CARDS, mipp.Encoding("cosine", DIM), window=(-10.0, 300.0))
@@ -27,7 +27,8 @@ def test_round_trip():
     assert DeploymentConfig.from_json(json.dumps(DATA, sort_keys=True)).fingerprint == CONFIG.fingerprint
 
 
-def test_embedded_descriptions_keep_their_format(deployment, embedded_only):
+@embedded_only
+def test_embedded_descriptions_keep_their_format(deployment):
     text = (deployment.folder / "deployment.json").read_text()
     data = json.loads(text)
     assert data["version"] == 2 and set(data) == {

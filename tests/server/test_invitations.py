@@ -28,7 +28,7 @@ from mipp.rpc.limits import Card
 from mipp.rpc.wire import Frames, encode, pack_frames
 from mipp.server.rates import RequestRates
 from mipp.server.settling import settle
-from tests.conftest import DIM, vectors
+from tests.conftest import DIM, embedded_only, vectors
 
 SEED = b"k" * 32
 KEY = signing.private_key(SEED)
@@ -112,7 +112,8 @@ def test_clients_refuse_before_anything_is_written(invited):
     assert not invited.owners() and not invited.users() and registered(invited) == [(0, 0)] * 3
 
 
-def test_an_embedded_deployment_takes_none(deployment, embedded_only):
+@embedded_only
+def test_an_embedded_deployment_takes_none(deployment):
     made = invitation(deployment)
     with pytest.raises(AccessDeniedError, match="takes no invitations"):
         deployment.create_owner("anna", invitation=made)
@@ -226,7 +227,8 @@ def test_a_relaying_server_cannot_invite(invited):
             Party(invited, "owner", "anna", given).pass_on(invited, 1)
 
 
-def test_registrations_of_earlier_versions(deployment, embedded_only, monkeypatch):
+@embedded_only
+def test_registrations_of_earlier_versions(deployment, monkeypatch):
     """They had no last field: servers that have them pass them on, and those that miss them accept them."""
 
     def earlier(msg):

@@ -7,7 +7,7 @@ import pytest
 
 import mipp
 from mipp.errors import DeploymentError
-from tests.conftest import DIM, World, finite_sharing, vectors
+from tests.conftest import DIM, World, embedded_only, finite_sharing, vectors
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def test_new_deployments_have_the_key_centre_at_infinity(world):
         world.check(ranking=ranking)
 
 
-def test_a_store_taken_for_one_of_the_other_form_is_refused(tmp_path, world, embedded_only):
+@embedded_only
+def test_a_store_taken_for_one_of_the_other_form_is_refused(tmp_path, world):
     """Rows would be noise: the catalogs name the form."""
     folder = world.deployment.folder
     world.deployment.close()

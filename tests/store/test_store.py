@@ -11,7 +11,7 @@ import mipp
 from mipp.errors import DeploymentError, IntegrityError, StoreError
 from mipp.server.settling import settle
 from mipp.store import files
-from tests.conftest import DIM, over_network, reopened, shut, vectors
+from tests.conftest import DIM, embedded_only, over_network, reopened, shut, vectors
 
 
 def share_files(world, server=1):
@@ -144,7 +144,8 @@ def test_full_disk_under_a_catalog(world, server):
     assert world.deployment.status()["servers_agree"]
 
 
-def test_folders_that_are_no_deployment(tmp_path, world, embedded_only):
+@embedded_only
+def test_folders_that_are_no_deployment(tmp_path, world):
     with pytest.raises(DeploymentError, match="mipp init"):
         mipp.Deployment.open(tmp_path / "nothing")
     (tmp_path / "deployment.json").write_text("{}")
@@ -201,7 +202,8 @@ def wait(pids):
         assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
-def test_processes_add_and_search_at_once(world, embedded_only):
+@embedded_only
+def test_processes_add_and_search_at_once(world):
     """Two processes add, one deletes, one searches: no error, every answer exact, nothing lost."""
     folder = world.deployment.folder
     quiet = world.deployment.create_owner("quiet")
@@ -243,7 +245,8 @@ def test_processes_add_and_search_at_once(world, embedded_only):
         assert deployment.verify()["problems"] == []
 
 
-def test_the_same_owner_adds_in_two_processes(world, embedded_only):
+@embedded_only
+def test_the_same_owner_adds_in_two_processes(world):
     folder = world.deployment.folder
     world.deployment.close()
 
