@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from ..errors import DeploymentError, MippError, ParameterError, UnreachableError
-from ..mpc.mesh import Mesh, Peer
+from ..mpc.mesh import Mesh
+from ..mpc.outgoing import Peer
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig

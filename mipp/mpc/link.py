@@ -16,7 +16,18 @@ from typing import Protocol
 
 from ..errors import MessageError, ProtocolError
 
-__all__ = ["HEADER_BYTES", "KINDS", "Frame", "Header", "Link", "LocalLink", "local_links", "parse_header"]
+__all__ = [
+    "HEADER_BYTES",
+    "KINDS",
+    "Frame",
+    "Header",
+    "Link",
+    "LocalLink",
+    "bounded",
+    "local_links",
+    "parse_header",
+    "silent",
+]
 
 PARTIES = (1, 2, 3)
 VERSION = 1
@@ -90,8 +101,16 @@ class Link(Protocol):
         """No more frames in either direction; frames already sent still arrive."""
 
 
-def _silent(source: int) -> ProtocolError:
+def silent(source: int) -> ProtocolError:
+    """Of a party that sent nothing in time."""
     return ProtocolError(f"party {source} was silent for too long")
+
+
+def bounded(frame: Frame, source: int, limit: int) -> Frame:
+    """The frame, unless it carries more than ``limit`` payload bytes: MessageError."""
+    if frame.nbytes > limit:
+        raise MessageError(f"party {source} sent more than this message holds")
+    return frame
 
 
 class LocalLink:
@@ -107,10 +126,8 @@ class LocalLink:
         try:
             frame = self._queues[source, self._index].get(timeout=timeout)
         except queue.Empty:
-            raise _silent(source) from None
-        if frame.nbytes > limit:
-            raise MessageError(f"party {source} sent more than this message holds")
-        return frame
+            raise silent(source) from None
+        return bounded(frame, source, limit)
 
     def close(self) -> None:
         """Nothing to do: the queues go with the session."""

@@ -1,15 +1,13 @@
 """The mesh: connections between servers over TLS, with sessions of protocols, calls and notes on them.
 
 Each pair of servers has two connections, one in each direction, each dialled by its sender: one thread writes on it at
-one end, one reads at the other. Nothing goes back, but for the name of the receiving process, once, before anything
-else: so a server knows whether its way leads to the process that it hears, or to one that ended. (A connection that one
-thread reads while another writes stalls in OpenSSL's bindings.) The writer cuts what it has to send into chunks of 64
-KiB and takes turns between sessions, so a large message of one never holds up the small ones of another. The reader
-never waits for anybody: what it reads goes into bounded buffers. A server that was silent for 15 seconds, or whose
-connection broke, is gone: its sessions and calls end with an error at once, and begin anew when it is back.
+one end (``outgoing.py``), one reads at the other; ``chunks.py`` has the format. Nothing goes back, but for the name of
+the receiving process, once, before anything else: so a server knows whether its way leads to the process that it hears,
+or to one that ended. The reader never waits for anybody: what it reads goes into bounded buffers. A server that was
+silent for 15 seconds, or whose connection broke, is gone: its sessions and calls end with an error at once, and begin
+anew when it is back.
 
-On a connection come chunks: kind (u8), whether it is the last of its message (u8), 2 bytes 0, length (u32), stream (16
-bytes), payload. Leakage: to whoever watches, sizes and times; contents are TLS's.
+Leakage: to whoever watches, sizes and times; contents are TLS's.
 """
 
 from __future__ import annotations
@@ -17,66 +15,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import socket
 import ssl
-import struct
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..crypto.schedule import random_bytes
-from ..errors import AuthenticationError, LimitError, MessageError, MippError, ProtocolError, UnreachableError
-from ..rpc.tls import connect, end
+from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
+from ..rpc.sockets import end, fill
 from ..rpc.wire import Frames, pack_frames, unpack_frames
-from .link import HEADER_BYTES, Frame, parse_header
+from . import chunks
+from .link import HEADER_BYTES, Frame, bounded, parse_header, silent
+from .outgoing import Outgoing, Peer
 
-__all__ = ["Mesh", "MeshLink", "Peer"]
+__all__ = ["Mesh", "MeshLink"]
 
 _log = logging.getLogger("mipp.mesh")
 
-VERSION = 1
-CHUNK = 64 << 10
-#: bytes of a message that its own thread sends, if nothing waits
-_AT_ONCE = 8 << 10
-#: seconds: between signs of life; of silence after which a peer is gone; to connect; to send one chunk
-BEAT, DEAD, CONNECT, SEND = 5.0, 15.0, 10.0, 15.0
-#: seconds before a peer is dialled again: the first time, and at most
-AGAIN, AGAIN_MOST = 0.1, 3.0
+#: seconds: of silence after which a peer is gone; for a new connection to say who it is
+DEAD, WHO = 15.0, 10.0
 #: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
 FRESH = 1.0
 #: bytes that one session buffers, and one that is not open here yet; sessions that are not open here yet
 SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
-#: bytes of a call or reply, and of a note
-CALL_BYTES, NOTE_BYTES = 256 << 20, 64 << 10
+#: bytes of a note
+NOTE_BYTES = 64 << 10
 #: calls of one peer that are served at once, and that are here at all: coming, waiting or served
 WORKERS, CALLS = 8, 256
 #: connections of one peer that have not said who they are
 GREETING = 8
 CLOSED = 4096
-
-_CHUNK = struct.Struct("<BBHI16s")
-_HELLO = struct.Struct("<8sB16sBB16s")
-_MAGIC = b"mippmesh"
-_HELLO_KIND, _BEAT_KIND, _SESSION, _CALL, _REPLY, _NOTE = 1, 2, 3, 4, 5, 6
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
-_NONE = b"\0" * 16
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Another server: its address, the certificates (DER) that it may show, its name for errors, the way to dial it."""
-
-    host: str
-    port: int
-    certificates: Collection[bytes]
-    name: str
-    context: ssl.SSLContext
 
 
 class _Gone(Exception):
@@ -87,7 +60,7 @@ class _Session:
     """Frames of one session from each peer, and how many bytes wait."""
 
     def __init__(self, peers: Collection[int], limit: int) -> None:
-        self.limit, self.opened = limit, False
+        self.limit = limit
         self.queues: dict[int, queue.SimpleQueue[Frame | Exception]] = {p: queue.SimpleQueue() for p in peers}
         self.waiting = 0
         self.lock = threading.Lock()
@@ -143,217 +116,23 @@ class MeshLink:
         self._mesh, self._name, self._session = mesh, name, session
 
     def send(self, to: int, frame: Frame) -> None:
-        self._mesh._send(to, _SESSION, self._name, [memoryview(frame.head), *frame.parts])
+        self._mesh._send(to, chunks.SESSION, self._name, [memoryview(frame.head), *frame.parts])
 
     def receive(self, source: int, limit: int, timeout: float) -> Frame:
         try:
             got = self._session.queues[source].get(timeout=timeout)
         except queue.Empty:
-            raise ProtocolError(f"party {source} was silent for too long") from None
+            raise silent(source) from None
         if isinstance(got, Exception):
             self._session.queues[source].put(got)
             if isinstance(got, _Gone):
                 raise UnreachableError(f"the connection to server {source} broke")
             raise MessageError(str(got))
         self._session.give(got.nbytes + HEADER_BYTES)
-        if got.nbytes > limit:
-            raise MessageError(f"party {source} sent more than this message holds")
-        return got
+        return bounded(got, source, limit)
 
     def close(self) -> None:
         self._mesh._close(self._name)
-
-
-class _Outgoing(threading.Thread):
-    """Dials one peer, again and again, and writes to it."""
-
-    def __init__(self, mesh: Mesh, index: int, peer: Peer) -> None:
-        super().__init__(name=f"mipp to server {index}", daemon=True)
-        self._mesh, self._index, self._peer = mesh, index, peer
-        self._changed = threading.Condition()
-        self._urgent: deque[bytes] = deque()
-        self._streams: OrderedDict[tuple[int, bytes], deque[memoryview]] = OrderedDict()
-        self._sock: ssl.SSLSocket | None = None
-        self._stopping = self._cut = False
-        self._writing = False  # a thread is sending
-        self._replies = 0  # bytes of replies that wait
-        self.up = False
-        #: when the connection that is open now was opened
-        self.since = 0.0
-        #: name of the process at the other end
-        self.boot = b""
-        self.problem = f"{peer.name} is not connected yet"
-        self.sent_bytes = 0
-
-    def put(self, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> None:
-        """Queue a message, or send it at once if it is small and nothing waits; UnreachableError: the peer is gone."""
-        if sum(memoryview(p).nbytes for p in parts) <= _AT_ONCE and self._sent_at_once(kind, stream, parts):
-            return
-        with self._changed:
-            if not self.usable:
-                raise UnreachableError(self.problem or f"{self._peer.name} was restarted")
-            if kind in (_NOTE, _BEAT_KIND):
-                data = b"".join(parts)
-                self._urgent.append(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
-            else:
-                views = [v for p in parts if (v := memoryview(p).cast("B")).nbytes]
-                size = sum(v.nbytes for v in views)
-                if kind in (_CALL, _REPLY) and size > CALL_BYTES:  # it would end the connection at the other end
-                    raise LimitError(f"a message of {size} bytes is too long for {self._peer.name}")
-                if kind == _REPLY:
-                    if self._replies and self._replies + size > CALL_BYTES:
-                        self.cut()
-                        raise UnreachableError(f"{self._peer.name} does not read what it asked for")
-                    self._replies += size
-                self._streams.setdefault((kind, stream), deque()).extend(views)
-            self._changed.notify()
-
-    def _sent_at_once(self, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> bool:
-        """Send a small message in the caller's thread, if nobody else writes and nothing waits: saves a change of
-        threads in each round."""
-        with self._changed:
-            sock = self._sock
-            if not self.usable or sock is None or self._writing or self._urgent or self._streams:
-                return False
-            self._writing = True
-        data = b"".join(parts)
-        try:
-            sock.settimeout(SEND)
-            sock.sendall(_CHUNK.pack(kind, 1, 0, len(data), stream) + data)
-            self.sent_bytes += _CHUNK.size + len(data)
-        except OSError:
-            self.cut()  # the writer notices, and ends the connection
-        finally:
-            with self._changed:
-                if self._sock is sock:  # else the connection ended meanwhile, and another may be in use
-                    self._writing = False
-                    self._changed.notify_all()
-        return True
-
-    @property
-    def usable(self) -> bool:
-        return self.up and not self._cut
-
-    def poke(self) -> None:
-        """Find out soon whether the connection still works: writing twice to a dead one fails."""
-        with contextlib.suppress(UnreachableError):
-            self.put(_BEAT_KIND, _NONE, [])
-
-    def close(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self.cut()
-
-    def cut(self) -> None:
-        """End the connection that is open now."""
-        with self._changed:
-            self._cut = self.up
-            sock = self._sock
-            self._changed.notify()
-        if sock is not None:
-            end(sock)
-
-    def run(self) -> None:
-        pause = AGAIN
-        while not self._stopping:
-            try:
-                self._sock = self._dial()
-                pause = AGAIN
-                self._write(self._sock)
-            except (OSError, MippError) as error:
-                self.problem = (
-                    str(error) if isinstance(error, MippError) else f"the connection to {self._peer.name} broke"
-                )
-            except Exception:
-                _log.exception("unexpected error on the way to server %d", self._index)
-                self.problem = "internal error"
-            finally:
-                self._end()
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping, pause)
-            pause = min(2 * pause, AGAIN_MOST)
-
-    def _dial(self) -> ssl.SSLSocket:
-        p = self._peer
-        sock = connect(p.host, p.port, p.context, p.certificates, CONNECT, p.name)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, 2 * CHUNK)
-        sock.settimeout(SEND)
-        mesh = self._mesh
-        hello = _HELLO.pack(_MAGIC, VERSION, mesh.deployment, mesh.index, self._index, mesh.boot)
-        with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
-            self.up, self.problem, self.since = True, "", time.monotonic()
-        try:
-            sock.sendall(_CHUNK.pack(_HELLO_KIND, 1, 0, len(hello), _NONE) + hello)
-            self.boot = _exactly(sock, len(mesh.boot))
-        except BaseException as error:
-            sock.close()
-            if isinstance(error, EOFError):
-                raise UnreachableError(f"{p.name} ended the connection at once; its log says why") from None
-            raise
-        mesh._outgoing_up(self._index)
-        return sock
-
-    def _end(self) -> None:
-        with self._changed:
-            was, self.up, self._cut, self._writing = self.up, False, False, False
-            self._urgent.clear()
-            self._streams.clear()
-            self._replies = 0
-            sock, self._sock = self._sock, None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.close()
-        if was:
-            self._mesh._lost(self._index)
-
-    def _write(self, sock: ssl.SSLSocket) -> None:
-        buffer = bytearray(_CHUNK.size + CHUNK)
-        view = memoryview(buffer)
-        while True:
-            with self._changed:
-                self._writing = False
-                ready = self._changed.wait_for(self._due, BEAT)
-                if self._stopping or self._cut:
-                    return
-                while self._writing:  # the sign of life comes after what another thread is sending
-                    self._changed.wait(BEAT)
-                self._writing = True
-                if not ready:
-                    size = _CHUNK.size
-                    _CHUNK.pack_into(buffer, 0, _BEAT_KIND, 1, 0, 0, _NONE)
-                elif self._urgent:
-                    data = self._urgent.popleft()
-                    size = len(data)
-                    view[:size] = data
-                else:
-                    size = self._next(buffer, view)
-            sock.settimeout(SEND)
-            sock.sendall(view[:size])
-            self.sent_bytes += size
-
-    def _due(self) -> bool:
-        return self._stopping or self._cut or (not self._writing and bool(self._urgent or self._streams))
-
-    def _next(self, buffer: bytearray, view: memoryview) -> int:
-        """The next chunk, of the stream whose turn it is. Holds the lock."""
-        (kind, stream), waiting = self._streams.popitem(last=False)
-        at = _CHUNK.size
-        while waiting and at < len(buffer):
-            part = waiting[0][: len(buffer) - at]
-            view[at : at + part.nbytes] = part
-            at += part.nbytes
-            if part.nbytes == waiting[0].nbytes:
-                waiting.popleft()
-            else:
-                waiting[0] = waiting[0][part.nbytes :]
-        if kind == _REPLY:
-            self._replies -= at - _CHUNK.size
-        _CHUNK.pack_into(buffer, 0, kind, not waiting, 0, at - _CHUNK.size, stream)
-        if waiting:
-            self._streams[kind, stream] = waiting  # at the end: the others come first
-        return at
 
 
 class Mesh:
@@ -379,9 +158,12 @@ class Mesh:
         note: Callable[[int, bytes], None] = lambda peer, data: None,
         changed: Callable[[int, bool], None] = lambda peer, there: None,
     ) -> None:
-        self.index, self.deployment, self.boot = index, deployment, random_bytes(16)
+        self.index, self.deployment, self.boot = index, deployment, random_bytes(chunks.BOOT_BYTES)
         self._peers, self._serve, self._note, self._changed = dict(peers), serve, note, changed
-        self._out = {i: _Outgoing(self, i, peer) for i, peer in peers.items()}
+        self._out = {
+            i: Outgoing(i, peer, chunks.hello(deployment, index, i, self.boot), self._opened, self._lost)
+            for i, peer in peers.items()
+        }
         self._in: dict[int, ssl.SSLSocket] = {}
         self._lock = threading.Lock()
         self._there: dict[int, bool] = dict.fromkeys(peers, False)
@@ -444,7 +226,7 @@ class Mesh:
             session = self._early.pop(name, None) or _Session(self._peers, limit)
             if name in self._sessions or name in self._closed:
                 raise ProtocolError("a session's name was used before")
-            session.limit, session.opened = limit, True
+            session.limit = limit
             self._sessions[name] = session
             gone = [peer for peer, there in self._there.items() if not there]
         for peer in gone:
@@ -489,7 +271,7 @@ class Mesh:
         if not there:  # its reply could not come
             raise UnreachableError(self.problem(peer))
         try:
-            self._send(peer, _CALL, name, [pack_frames(frames)])
+            self._send(peer, chunks.CALL, name, [pack_frames(frames)])
             got = reply.get(timeout=seconds)
         except queue.Empty:
             raise UnreachableError(f"{self._peers[peer].name} did not answer within {seconds:g} s") from None
@@ -502,7 +284,7 @@ class Mesh:
 
     def note(self, peer: int, data: bytes) -> None:
         """Send a peer a note; notes arrive in order, or not at all. UnreachableError if it is not there."""
-        self._send(peer, _NOTE, _NONE, [data])
+        self._send(peer, chunks.NOTE, chunks.NO_STREAM, [data])
 
     def waiting_calls(self, peer: int) -> int:
         """Calls of a peer that wait or are served."""
@@ -511,7 +293,7 @@ class Mesh:
     def _take_call(self, peer: int, name: bytes, data: bytes) -> None:
         """Have a call served; MessageError if the peer has too many of them here."""
         with self._lock:
-            if self._serving[peer] >= CALLS or self._serving_bytes[peer] + len(data) > CALL_BYTES:
+            if self._serving[peer] >= CALLS or self._serving_bytes[peer] + len(data) > chunks.CALL_BYTES:
                 raise MessageError("too many calls at once")
             self._serving[peer] += 1
             self._serving_bytes[peer] += len(data)
@@ -521,7 +303,7 @@ class Mesh:
     def _answer(self, peer: int, name: bytes, data: bytes) -> None:
         try:
             reply = self._serve(peer, unpack_frames(data))
-            self._send(peer, _REPLY, name, [pack_frames(reply)])
+            self._send(peer, chunks.REPLY, name, [pack_frames(reply)])
         except MippError as error:
             _log.info("a call of server %d was not answered: %s", peer, error)
         except Exception:
@@ -551,10 +333,9 @@ class Mesh:
         if hello is None:
             _log.warning("server %d connected, but did not say who it is", peer)
             return
-        if hello[:5] != (_MAGIC, VERSION, self.deployment, peer, self.index):
-            _log.warning(
-                "server %d speaks another version (%d, here %d), or is of another deployment", peer, hello[1], VERSION
-            )
+        if hello[:5] != (chunks.MAGIC, chunks.VERSION, self.deployment, peer, self.index):
+            other = f"another version ({hello[1]}, here {chunks.VERSION})"
+            _log.warning("server %d speaks %s, or is of another deployment", peer, other)
             return
         with self._lock:
             if self._stopping:
@@ -568,7 +349,7 @@ class Mesh:
             self._out[peer].cut()
         try:
             sock.sendall(self.boot)
-            self._note_there(peer)
+            self._opened(peer)
             _Incoming(self, peer, sock).run()
         except (OSError, EOFError):
             pass
@@ -587,16 +368,16 @@ class Mesh:
 
     def _greeted(self, sock: ssl.SSLSocket) -> tuple[Any, ...] | None:
         """What a new connection says first; None if it is something else."""
-        sock.settimeout(CONNECT)
-        kind, _, _, length, _ = _CHUNK.unpack(_exactly(sock, _CHUNK.size))
-        if kind != _HELLO_KIND or length != _HELLO.size:
+        sock.settimeout(WHO)
+        head, who = bytearray(chunks.HEAD.size), bytearray(chunks.WHO.size)
+        fill(sock, memoryview(head))
+        kind, _, _, length, _ = chunks.HEAD.unpack(head)
+        if kind != chunks.HELLO or length != len(who):
             return None
-        return _HELLO.unpack(_exactly(sock, _HELLO.size))
+        fill(sock, memoryview(who))
+        return chunks.WHO.unpack(who)
 
-    def _outgoing_up(self, peer: int) -> None:
-        self._note_there(peer)
-
-    def _note_there(self, peer: int) -> None:
+    def _opened(self, peer: int) -> None:
         with self._lock:
             there = self._out[peer].usable and peer in self._in
             changed, self._there[peer] = there != self._there[peer], there
@@ -631,38 +412,29 @@ class _Incoming:
         self._mesh, self._peer, self._sock = mesh, peer, sock
         self._assemblies: dict[bytes, _Assembly] = {}
         self._messages: dict[tuple[int, bytes], bytearray] = {}
-        self._scratch = memoryview(bytearray(CHUNK))
+        self._scratch = memoryview(bytearray(chunks.CHUNK))
 
     def run(self) -> None:
-        head = memoryview(bytearray(_CHUNK.size))
+        head = memoryview(bytearray(chunks.HEAD.size))
+        self._sock.settimeout(DEAD)
         while True:
-            self._fill(head)
-            kind, last, _, length, stream = _CHUNK.unpack(head)
-            if length > CHUNK:
+            fill(self._sock, head)
+            kind, last, _, length, stream = chunks.HEAD.unpack(head)
+            if length > chunks.CHUNK:
                 raise MessageError("a chunk that is too long")
-            if kind == _SESSION:
+            if kind == chunks.SESSION:
                 self._session(stream, length)
-            elif kind in (_CALL, _REPLY):
+            elif kind in (chunks.CALL, chunks.REPLY):
                 self._message(kind, stream, length, bool(last))
-            elif kind == _NOTE:
+            elif kind == chunks.NOTE:
                 if length > NOTE_BYTES:
                     raise MessageError("a note that is too long")
-                self._fill(self._scratch[:length])
+                fill(self._sock, self._scratch[:length])
                 self._noted(bytes(self._scratch[:length]))
-            elif kind == _BEAT_KIND and not length:
+            elif kind == chunks.BEAT and not length:
                 continue
             else:
                 raise MessageError("a chunk of an unknown kind")
-
-    def _fill(self, into: memoryview) -> None:
-        """Read exactly; a peer that is silent meanwhile is gone."""
-        got = 0
-        while got < into.nbytes:
-            self._sock.settimeout(DEAD)
-            count = self._sock.recv_into(into[got:])
-            if not count:
-                raise EOFError
-            got += count
 
     def _noted(self, data: bytes) -> None:
         try:
@@ -677,7 +449,7 @@ class _Incoming:
         assembly = self._assemblies.get(name)
         if session is None:
             self._assemblies.pop(name, None)
-            self._fill(self._scratch[:length])
+            fill(self._sock, self._scratch[:length])
             return
         if assembly is None or assembly.session is not session:
             if len(self._assemblies) > 2 * EARLY:
@@ -685,14 +457,14 @@ class _Incoming:
             assembly = self._assemblies[name] = _Assembly(session, self._peer)
         while length and not assembly.broken:
             room = assembly.room(length)
-            self._fill(room)
+            fill(self._sock, room)
             length -= room.nbytes
             try:
                 assembly.filled(room.nbytes)
             except MessageError as error:  # ends this session, not the connection
                 assembly.broken = True
                 session.queues[self._peer].put(error)
-        self._fill(self._scratch[:length])
+        fill(self._sock, self._scratch[:length])
 
     def _forget(self) -> None:
         """Drop what belongs to sessions that ended."""
@@ -702,28 +474,17 @@ class _Incoming:
 
     def _message(self, kind: int, name: bytes, length: int, last: bool) -> None:
         data = self._messages.setdefault((kind, name), bytearray())
-        if len(self._messages) > CALLS or sum(map(len, self._messages.values())) + length > CALL_BYTES:
+        if len(self._messages) > CALLS or sum(map(len, self._messages.values())) + length > chunks.CALL_BYTES:
             raise MessageError("calls that are too long")
-        self._fill(self._scratch[:length])
+        fill(self._sock, self._scratch[:length])
         data += self._scratch[:length]
         if not last:
             return
         del self._messages[kind, name]
-        if kind == _CALL:
+        if kind == chunks.CALL:
             self._mesh._take_call(self._peer, name, bytes(data))
         else:
             with self._mesh._lock:
                 _, reply = self._mesh._calls.get(name, (0, None))
             if reply is not None:
                 reply.put(bytes(data))
-
-
-def _exactly(sock: ssl.SSLSocket, size: int) -> bytes:
-    data = bytearray(size)
-    view, got = memoryview(data), 0
-    while got < size:
-        count = sock.recv_into(view[got:])
-        if not count:
-            raise EOFError
-        got += count
-    return bytes(data)

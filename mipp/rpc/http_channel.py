@@ -45,7 +45,8 @@ from .bodies import (
 )
 from .channel import accepted, kind_of_request
 from .description import DeploymentConfig
-from .tls import client_context, connect, end
+from .sockets import end
+from .tls import client_context, connect
 from .wire import Frames, decode, frames_size
 
 __all__ = ["HttpChannel"]

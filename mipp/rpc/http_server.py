@@ -24,7 +24,8 @@ import h11
 
 from ..errors import MippError
 from .bodies import TIME_HEADER
-from .tls import MESH, end
+from .sockets import end
+from .tls import MESH
 
 __all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
 

@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import DeploymentError, MessageError, UnreachableError
 from .bodies import body_parts, frames_of
 from .channel import accepted
+from .sockets import fill
 from .wire import Frames, decode
 
 __all__ = ["SOCKET_NAME", "OperatorChannel", "OperatorSocket"]
@@ -40,26 +41,16 @@ def _address(folder: Path) -> Iterator[str]:
         os.close(fd)
 
 
-def _read(sock: socket.socket, most: int) -> memoryview | None:
-    """One body; None at the end."""
-    head = _exactly(sock, _LENGTH.size)
-    if head is None:
-        return None
+def _read(sock: socket.socket, most: int) -> memoryview:
+    """One body; EOFError at the end."""
+    head = bytearray(_LENGTH.size)
+    fill(sock, memoryview(head))
     (size,) = _LENGTH.unpack(head)
     if size > most:
         raise MessageError("a message that is too long")
-    return _exactly(sock, size)
-
-
-def _exactly(sock: socket.socket, size: int) -> memoryview | None:
-    data = memoryview(bytearray(size))
-    got = 0
-    while got < size:
-        count = sock.recv_into(data[got:])
-        if not count:
-            return None
-        got += count
-    return data
+    body = memoryview(bytearray(size))
+    fill(sock, body)
+    return body
 
 
 def _write(sock: socket.socket, frames: Frames) -> None:
@@ -111,10 +102,10 @@ class OperatorSocket:
             threading.Thread(target=self._one, args=(sock,), name="mipp operator", daemon=True).start()
 
     def _one(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError, MessageError):
+        with sock, contextlib.suppress(OSError, EOFError, MessageError):
             sock.settimeout(READ)
-            while (body := _read(sock, REQUEST_BYTES)) is not None:
-                _write(sock, self._serve(frames_of(body)))
+            while True:
+                _write(sock, self._serve(frames_of(_read(sock, REQUEST_BYTES))))
 
 
 class OperatorChannel:
@@ -158,6 +149,6 @@ class OperatorChannel:
                 ) from None
             except OSError as error:
                 raise UnreachableError(f"the server in {self._folder} did not answer: {error.strerror}") from None
-        if body is None:
-            raise UnreachableError(f"the server in {self._folder} ended before it answered")
+            except EOFError:
+                raise UnreachableError(f"the server in {self._folder} ended before it answered") from None
         return accepted(decode(frames_of(body)))

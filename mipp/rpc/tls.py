@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import AuthenticationError, UnreachableError
 
-__all__ = ["HTTP", "MESH", "client_context", "connect", "end", "mesh_context", "server_context"]
+__all__ = ["HTTP", "MESH", "client_context", "connect", "mesh_context", "server_context"]
 
 #: application protocols (ALPN): what clients speak, and what servers speak among themselves, on one port
 HTTP, MESH = "http/1.1", "mipp-mesh/1"
@@ -156,19 +156,6 @@ def connect(
         raise AuthenticationError(_other(who))
     secured.settimeout(max(until - time.monotonic(), 0.01))
     return secured
-
-
-def end(sock: socket.socket) -> None:
-    """End a connection that another thread may be using: whatever it waits for fails at once.
-
-    Parameters
-    ----------
-    sock : socket
-        The connection; nothing happens if it is closed. Whoever uses it closes it.
-    """
-    # not SSLSocket.shutdown: that takes TLS away first, and what the other thread writes then would go out in the clear
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _other(who: str) -> str:

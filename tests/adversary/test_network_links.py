@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from mipp.mpc.mesh import Mesh, Peer, _Outgoing
-from mipp.rpc import tls
+from mipp.mpc.outgoing import Outgoing, Peer
+from mipp.rpc import sockets, tls
 from mipp.rpc.http_server import _Connection
 from tests.certificates import make
 
@@ -46,13 +46,13 @@ def test_what_is_sent_while_a_connection_is_cut_is_never_in_the_clear(pair, who,
 
     monkeypatch.setattr(socket.socket, "shutdown", hook)
     if who == "mesh":
-        out = _Outgoing(Mesh(1, bytes(16), {}, None), 2, Peer("127.0.0.1", 1, [], "server 2", tls.client_context()))
+        out = Outgoing(2, Peer("127.0.0.1", 1, [], "server 2", tls.client_context()), b"", print, print)
         out._sock = sock
         out.cut()
     elif who == "server":
         _Connection(sock, "127.0.0.1", 0.0).drop()
     else:
-        tls.end(sock)
+        sockets.end(sock)
     received = b""
     with raw:
         while part := raw.recv(4096):

@@ -10,7 +10,7 @@ import pytest
 
 from mipp.crypto.schedule import random_bytes
 from mipp.errors import MippError, UnreachableError
-from mipp.mpc import mesh
+from mipp.mpc import chunks, mesh, outgoing
 from mipp.rpc import peer_messages as pm
 from mipp.rpc import tls
 from mipp.rpc.messages import Failure
@@ -32,12 +32,11 @@ class Peer:
         self.sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [der]), [der], 5, "server 1")
 
     def hello(self):
-        hello = mesh._HELLO.pack(mesh._MAGIC, mesh.VERSION, DEPLOYMENT, 2, 1, random_bytes(16))
-        self.chunk(mesh._HELLO_KIND, hello)
+        self.sock.sendall(chunks.hello(DEPLOYMENT, 2, 1, random_bytes(16)))
         return self
 
     def chunk(self, kind, data=b"", stream=bytes(16), last=True):
-        self.sock.sendall(mesh._CHUNK.pack(kind, last, 0, len(data), stream) + data)
+        self.sock.sendall(chunks.HEAD.pack(kind, last, 0, len(data), stream) + data)
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def three(tmp_path, gate):
 def test_calls_of_one_peer_leave_room_for_the_other(three):
     peer = Peer(three).hello()
     for _ in range(64):
-        peer.chunk(mesh._CALL, pack_frames([b"wait"]), random_bytes(16))
+        peer.chunk(chunks.CALL, pack_frames([b"wait"]), random_bytes(16))
     time.sleep(0.3)
     assert three.meshes[3].call(1, [b"quick"], 3) == [b"quick"]
 
@@ -77,7 +76,7 @@ def test_calls_that_wait_are_bounded(three):
     data = pack_frames([b"wait", bytes(60_000)])
     with contextlib.suppress(OSError):
         for _ in range(3000):
-            peer.chunk(mesh._CALL, data, random_bytes(16))
+            peer.chunk(chunks.CALL, data, random_bytes(16))
     time.sleep(0.5)
     assert three.meshes[1].waiting_calls(2) <= mesh.CALLS
 
@@ -87,7 +86,7 @@ def test_calls_that_never_end_are_bounded(three):
     start = time.monotonic()
     with pytest.raises(OSError):
         while time.monotonic() < start + 3:
-            peer.chunk(mesh._CALL, b"", random_bytes(16), last=False)
+            peer.chunk(chunks.CALL, b"", random_bytes(16), last=False)
 
 
 def test_connections_that_do_not_say_who_they_are_are_bounded(three):
@@ -102,14 +101,14 @@ def test_connections_that_do_not_say_who_they_are_are_bounded(three):
 
 def test_replies_that_nobody_reads_are_bounded():
     """A peer that asks much and reads slowly: what waits for it is cut off, its connection with it."""
-    out = mesh._Outgoing(mesh.Mesh(1, bytes(16), {}, None), 2, mesh.Peer("127.0.0.1", 1, [], "server 2", None))
+    out = outgoing.Outgoing(2, outgoing.Peer("127.0.0.1", 1, [], "server 2", None), b"", print, print)
     out.up, size = True, 64 << 20
     with pytest.raises(UnreachableError, match="does not read"):
         for _ in range(100):
-            out.put(mesh._REPLY, random_bytes(16), [bytes(size)])
+            out.put(chunks.REPLY, random_bytes(16), [bytes(size)])
     waits = sum(view.nbytes for parts in out._streams.values() for view in parts)
-    assert waits == out._replies <= mesh.CALL_BYTES
-    buffer = bytearray(mesh._CHUNK.size + mesh.CHUNK)
+    assert waits == out._replies <= chunks.CALL_BYTES
+    buffer = bytearray(chunks.HEAD.size + chunks.CHUNK)
     while out._streams:
         out._next(buffer, memoryview(buffer))
     assert out._replies == 0
@@ -266,7 +265,7 @@ def test_peers_do_not_ask_what_operators_ask(tmp_path, encoding, msg):
 def test_a_reply_that_is_too_long_does_not_end_the_connection(tmp_path, monkeypatch):
     made = Three(tmp_path, lambda peer, frames: [bytes(3 << 20)] if bytes(frames[0]) == b"long" else frames).ready()
     try:
-        monkeypatch.setattr(mesh, "CALL_BYTES", 1 << 20)
+        monkeypatch.setattr(chunks, "CALL_BYTES", 1 << 20)
         with pytest.raises(UnreachableError, match="did not answer"):
             made.meshes[2].call(1, [b"long"], 1)
         with pytest.raises(MippError, match="too long"):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mipp.errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
-from mipp.mpc import ideal, mesh
+from mipp.mpc import ideal, mesh, outgoing
 from mipp.mpc.comparison import combine_matches, threshold
 from mipp.mpc.link import Frame, Header, parse_header
-from mipp.mpc.mesh import Mesh, Peer
+from mipp.mpc.mesh import Mesh
+from mipp.mpc.outgoing import Peer
 from mipp.mpc.session import run_local
 from mipp.mpc.topk import combine_top_k, top_k
 from mipp.rpc import tls
@@ -290,7 +291,7 @@ def test_a_call_waits_for_both_directions(tmp_path):
 
 def test_a_peer_that_calls_at_once_gets_its_reply(tmp_path, monkeypatch):
     """The hello arrives before the sender's thread goes on: a call that comes meanwhile is answered."""
-    real = mesh.connect
+    real = outgoing.connect
 
     class Slow:
         def __init__(self, sock):
@@ -305,9 +306,9 @@ def test_a_peer_that_calls_at_once_gets_its_reply(tmp_path, monkeypatch):
                 self._first = False
                 time.sleep(1)
 
-    ended = mesh.end
-    monkeypatch.setattr(mesh, "end", lambda sock: ended(sock._sock if isinstance(sock, Slow) else sock))
-    monkeypatch.setattr(mesh, "connect", lambda *args: Slow(real(*args)) if args[-1] == "server 1" else real(*args))
+    ended = outgoing.end
+    monkeypatch.setattr(outgoing, "end", lambda sock: ended(sock._sock if isinstance(sock, Slow) else sock))
+    monkeypatch.setattr(outgoing, "connect", lambda *args: Slow(real(*args)) if args[-1] == "server 1" else real(*args))
     three = Three(tmp_path)
     try:
         until = time.monotonic() + 5
