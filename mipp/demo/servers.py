@@ -1,15 +1,15 @@
-"""Three servers on this machine, each a process of its own, that speak over loopback as they would over a network."""
+"""Servers on this machine, each a process of its own, that speak over loopback as they would over a network."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,16 +26,37 @@ from ..io.durable import replace_file
 from ..params import Params
 from ..rpc.invitations import Invitation, invite
 
-__all__ = ["LocalServers"]
+__all__ = ["LocalDeployment", "LocalServers", "free_ports"]
 
 #: seconds for the servers to be ready after their start, and to end
 START, END = 30.0, 30.0
-#: seconds for which the demo's invitations hold
-_INVITED = 7 * 86400
+#: seconds for which invitations hold
+INVITED = 7 * 86400
 
 
-class LocalServers:
-    """Servers of a new deployment in a folder, all steps of the ceremony done; a context manager that runs them.
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing listens on.
+
+    Parameters
+    ----------
+    count : int
+        How many.
+
+    Returns
+    -------
+    list of int
+        Of those that systems do not give to outgoing connections, which could take them again.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports += [port] * (port not in ports)
+    return ports
+
+
+class LocalDeployment:
+    """Servers of a new deployment in a folder, all steps of the ceremony done; none runs.
 
     The folder then holds a folder for each server, ``deployment.json``, the registrar's key file and ``client``.
 
@@ -45,6 +66,8 @@ class LocalServers:
         New or empty.
     encoding : Encoding
         Of the index.
+    settings : str
+        Further lines of each server's settings.
     options : Any
         Further ones of :func:`mipp.deployment.ceremony.assemble`: descriptor, scheme, window, rankings.
 
@@ -54,16 +77,15 @@ class LocalServers:
         The folder cannot be used.
     """
 
-    def __init__(self, folder: Path, encoding: Encoding, **options: Any) -> None:
+    def __init__(self, folder: Path, encoding: Encoding, *, settings: str = "", **options: Any) -> None:
         self.folder = folder
         params: Params = schemes.get(options.get("scheme", "shares")).params(encoding.ring_bits)
         names = [f"cloud{i}" for i in params.clouds] + ["keycentre"]
         roles = ["cloud"] * len(params.clouds) + ["key-centre"]
-        with _free_ports(len(names)) as ports:
-            cards = [
-                init_server(folder / name, role, name, f"https://127.0.0.1:{port}")
-                for name, role, port in zip(names, roles, ports, strict=True)
-            ]
+        cards = [
+            init_server(folder / name, role, name, f"https://127.0.0.1:{port}")
+            for name, role, port in zip(names, roles, free_ports(len(names)), strict=True)
+        ]
         self._registrar = schedule.random_bytes(32)
         public = signing.sign_public(self._registrar)
         save_key_file(folder / "registrar.key", "registrar", {"sign_key": public.hex()}, {"sign": self._registrar})
@@ -72,19 +94,44 @@ class LocalServers:
         self.names = dict(enumerate(names, 1))
         for name, card in zip(names, cards, strict=True):
             # nobody else's business: on this machine only
-            replace_file(folder / name / SETTINGS_NAME, f'listen = "127.0.0.1:{card.address.port}"\n'.encode())
+            listen = f'listen = "127.0.0.1:{card.address.port}"\n'
+            replace_file(folder / name / SETTINGS_NAME, (listen + settings).encode())
             join_server(folder / name, self.config)
         connect_folder(folder / "client", self.config, self.config.fingerprint)
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __repr__(self) -> str:
-        return f"LocalServers({str(self.folder)!r})"
+        return f"{type(self).__name__}({str(self.folder)!r})"
 
-    # --- processes ----------------------------------------------------------------------------------------------
+    def home(self, server: int) -> Path:
+        """Folder of a server."""
+        return self.folder / self.names[server]
+
+    def connect(self) -> ConnectedDeployment:
+        """Open the client's folder."""
+        return ConnectedDeployment.open(self.folder / "client")
+
+    def invitation(self, kind: str, name: str, *, seconds: float = INVITED, max_rows: int | None = None) -> Invitation:
+        """The registrar's invitation of an ``owner`` or ``user``, which holds for so many seconds."""
+        made = Invitation(self.config.id, kind, name, int(time.time() + seconds), max_rows)
+        return invite(made, signing.private_key(self._registrar))
+
+
+class LocalServers(LocalDeployment):
+    """The same, and a context manager that runs the servers, each as a process of its own.
+
+    Raises
+    ------
+    DeploymentError
+        The folder cannot be used, or a server does not start.
+    """
+
+    def __init__(self, folder: Path, encoding: Encoding, **options: Any) -> None:
+        super().__init__(folder, encoding, **options)
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, server: int) -> None:
         """Start the process of one server; its log goes to ``log`` in its folder."""
-        home = self.folder / self.names[server]
+        home = self.home(server)
         with open(home / "log", "ab") as log:
             self.processes[server] = subprocess.Popen(
                 [sys.executable, "-m", "mipp", "server", "run", str(home)],
@@ -131,7 +178,7 @@ class LocalServers:
 
     def _last_line(self, server: int) -> str:
         with contextlib.suppress(OSError, IndexError):
-            text = (self.folder / self.names[server] / "log").read_text(errors="replace")
+            text = (self.home(server) / "log").read_text(errors="replace")
             return text.strip().splitlines()[-1][:300]
         return "it left no log"
 
@@ -156,36 +203,14 @@ class LocalServers:
         for server in list(self.processes):
             self.stop(server)
 
-    # --- parties ------------------------------------------------------------------------------------------------
-
-    def connect(self) -> ConnectedDeployment:
-        """Open the client's folder."""
-        return ConnectedDeployment.open(self.folder / "client")
-
-    def invitation(self, kind: str, name: str, *, max_rows: int | None = None) -> Invitation:
-        """The registrar's invitation of an ``owner`` or ``user``."""
-        made = Invitation(self.config.id, kind, name, int(time.time()) + _INVITED, max_rows)
-        return invite(made, signing.private_key(self._registrar))
-
     def commands(self) -> list[str]:
         """Commands to go on with, a line each."""
         q = shlex.quote
         client = q(str(self.folder / "client"))
         return [
-            *(f"mipp server run {q(str(self.folder / name))} &" for name in self.names.values()),
+            *(f"mipp server run {q(str(self.home(server)))} &" for server in self.names),
             f"mipp status --deployment {client}",
             f"mipp invite --owner anna --key {q(str(self.folder / 'registrar.key'))} --deployment "
             f"{q(str(self.folder / 'deployment.json'))}",
             f"mipp owner create anna --invitation TEXT --deployment {client}",
         ]
-
-
-@contextlib.contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
-    """Ports of loopback that nothing listens on, kept until the end of the block."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        yield [s.getsockname()[1] for s in held]
-    finally:
-        for s in held:
-            s.close()

@@ -11,7 +11,7 @@ import pytest
 
 from mipp.demo.render import render_collection
 from mipp.demo.run import DemoImage, run_demo
-from tests.network import free_ports
+from mipp.demo.servers import free_ports
 
 
 def invite(mipp_command, tmp_path, kind, name):

@@ -152,7 +152,7 @@ class Hosted(Network):
         self.killed = Counter()
 
     def start(self, *servers, wait=True, **options):
-        for server in servers or range(1, len(self.names) + 1):
+        for server in servers or self.names:
             self._pipes[server], theirs = PROCESSES.Pipe()
             process = PROCESSES.Process(target=_run, args=(self.home(server), theirs, options), daemon=True)
             process.start()

@@ -7,12 +7,12 @@ import time
 import pytest
 
 import mipp
+from mipp.demo.servers import free_ports
 from mipp.deployment.settings import SETTINGS_NAME
 from mipp.errors import MippError, UnreachableError
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.deployment.hosted import QUERY, Hosted, Plain, found, some
 from tests.deployment.relay import Relay
-from tests.network import free_ports
 
 pytestmark = pytest.mark.slow
 
