@@ -8,13 +8,17 @@ from mipp.demo.servers import LocalDeployment
 from mipp.deployment import ConnectedDeployment, reports
 from mipp.deployment.serving import ServerProcess
 from mipp.rpc.channel import LocalChannel
+from mipp.server.repair import repair
 
 
 class Network(LocalDeployment):
-    """Servers of a new deployment as objects of this process."""
+    """Servers of a new deployment as objects of this process.
 
-    def __init__(self, folder, encoding, **options):
-        super().__init__(folder, encoding, settings="threads = 1\n", **options)
+    They rebuild lost files only when they are told to, so that tests see what is lost.
+    """
+
+    def __init__(self, folder, encoding, *, settings="threads = 1\nrepair = false\n", **options):
+        super().__init__(folder, encoding, settings=settings, **options)
         self.processes = {}
 
     def start(self, *servers):
@@ -64,6 +68,10 @@ class Connected(ConnectedDeployment):
 
     def status(self):
         return reports.status(self.config, self.operators, {i: type(s).__name__ for i, s in self.servers.items()})
+
+    def repair(self):
+        done = [repair(p.server, p.channel, read=True) for p in self.network.processes.values()]
+        return {"files": sum(files for files, _ in done), "problems": [line for _, lines in done for line in lines]}
 
     def prepare(self, user, queries=1):
         for server in self.servers.values():

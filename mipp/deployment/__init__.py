@@ -2,13 +2,14 @@
 
 from .connected import ConnectedDeployment, is_connected
 from .embedded import DEFAULT_BITS, Deployment
-from .results import DeploymentStatus, VerifyReport
+from .results import DeploymentStatus, RepairReport, VerifyReport
 
 __all__ = [
     "DEFAULT_BITS",
     "ConnectedDeployment",
     "Deployment",
     "DeploymentStatus",
+    "RepairReport",
     "VerifyReport",
     "is_connected",
 ]

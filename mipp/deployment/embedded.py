@@ -26,6 +26,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.names import known_name
 from ..server.admission import Admission
 from ..server.rendezvous import LocalRendezvous
+from ..server.repair import repair
 from ..server.server import Server
 from ..server.settling import rejoin, settle
 from . import reports
@@ -34,7 +35,7 @@ from .connected import ConnectedDeployment
 from .given import checked_index, checked_threads, folder_path
 from .migrate import migrate, remove_old
 from .parties import Parties
-from .results import DeploymentStatus, VerifyReport
+from .results import DeploymentStatus, RepairReport, VerifyReport
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .witness import Witness
@@ -442,6 +443,21 @@ class Deployment(Parties):
         """
         self.wait_certified()
         return reports.verify(self.config, self.operators)
+
+    def repair(self) -> RepairReport:
+        """Rebuild share files and image packs that a cloud lost, or that are damaged there, from the other servers'.
+
+        No owner takes part; batches and rows keep their ids. A rebuilt share is byte for byte what its owner sent,
+        unless the other cloud compacted the batch: then rows that were deleted are not there.
+
+        Returns
+        -------
+        RepairReport
+            A dict: ``files`` (how many were rebuilt) and ``problems`` (a line for each that was not).
+        """
+        self.wait_certified()
+        done = [repair(server, self.operators, read=True) for server in self.servers.values()]
+        return {"files": sum(files for files, _ in done), "problems": [line for _, lines in done for line in lines]}
 
 
 def _elsewhere(path: Path) -> str:

@@ -47,7 +47,7 @@ def status(config: DeploymentConfig, operators: Channel, kinds: Mapping[int, str
                 "live": int(first.live[of].sum()),
                 "share_bytes": int(first.sizes[of].sum()),
                 "image_bytes": int(first.image_bytes[number]),
-                "unranked": max(int(r.unranked[of].sum()) for r in clouds) if config.certifies else 0,
+                "unranked": max(_unranked(r, owner) for r in clouds) if config.certifies else 0,
             }
         )
     facts = [(r.owners, r.forgotten, r.positions, r.views, r.live.tolist()) for r in replies.values()]
@@ -67,6 +67,11 @@ def status(config: DeploymentConfig, operators: Channel, kinds: Mapping[int, str
         "rankings": list(config.possible),
         "servers_agree": all(f == facts[0] for f in facts),
     }
+
+
+def _unranked(told: pm.Status, owner: bytes) -> int:
+    """Batches of an owner that a server does not rank; servers may hold different ones for a moment."""
+    return int(told.unranked[told.batch_owner == told.owners.index(owner)].sum()) if owner in told.owners else 0
 
 
 def verify(config: DeploymentConfig, operators: Channel) -> VerifyReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-__all__ = ["DeploymentStatus", "OwnerStatus", "ParamsStatus", "UserStatus", "VerifyReport"]
+__all__ = ["DeploymentStatus", "OwnerStatus", "ParamsStatus", "RepairReport", "UserStatus", "VerifyReport"]
 
 
 class ParamsStatus(TypedDict):
@@ -75,4 +75,13 @@ class VerifyReport(TypedDict):
     #: number of files that were read
     files: int
     #: one line for each problem, which names the file
+    problems: list[str]
+
+
+class RepairReport(TypedDict):
+    """Result of rebuilding lost files (:meth:`mipp.Deployment.repair`)."""
+
+    #: number of files that were rebuilt
+    files: int
+    #: one line for each that was not
     problems: list[str]

@@ -25,6 +25,7 @@ from ..server.peer_channel import PATIENCE, PeerChannel
 from ..server.peers import standing
 from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
+from ..server.repair import lost_files, repair
 from ..server.replies import ReplyRoom
 from ..server.settling import join, settle
 from ..server.site import ServerSite
@@ -43,6 +44,8 @@ _log = logging.getLogger("mipp.server")
 TICK, SETTLE = 0.5, 30.0
 #: seconds between two times that peers are told how far this server has come
 TOLD = 5.0
+#: seconds between two looks for files to be rebuilt
+REPAIR = 5.0
 #: seconds that a peer may take to note it, when this server stops
 LAST_WORD = 2.0
 #: seconds that an accepted change waits before peers are asked; that a grant, forget or registration waits until it is
@@ -139,6 +142,8 @@ class ServerProcess:
         self._turns = contextlib.ExitStack()
         #: held while settling; how often that has begun
         self._settling, self._settlings = threading.Lock(), 0
+        #: held while files are rebuilt; when that was last tried
+        self._repairing, self._repaired = threading.Lock(), -REPAIR
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._told = dict.fromkeys(others, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
@@ -229,6 +234,9 @@ class ServerProcess:
             return encode(pm.ServerReport(self.reasons(), self.server.voting, peers, problems))
         if kind == pm.WaitingChangesRequest.__name__:
             return encode(self._waiting())
+        if kind == pm.RepairRequest.__name__:
+            with self._repairing:
+                return encode(pm.RepairReport(*self._repair(read=True)))
         return self.server.operate(frames)
 
     def _waiting(self) -> pm.WaitingChanges:
@@ -242,7 +250,7 @@ class ServerProcess:
     # --- peers --------------------------------------------------------------------------------------------------
 
     def _called(self, peer: int, frames: Frames) -> Frames:
-        return self.server.operate(frames, by_peer=True)
+        return self.server.operate(frames, peer=peer)
 
     def _noted(self, peer: int, data: bytes) -> None:
         deliver(self._tables, peer, data)
@@ -276,6 +284,23 @@ class ServerProcess:
                 if kind_of(self.mesh.call(peer, encode(told), seconds)) == m.Ok.__name__:
                     self._told[peer] = told.counter
 
+    def _repair(self, *, read: bool = False) -> tuple[int, list[str]]:
+        return repair(self.server, self.channel, read=read, stopped=self._stopped.is_set)
+
+    def _repair_in_background(self) -> None:
+        """Rebuild lost files with the other servers, in a thread of its own, unless one is at it."""
+        if not self._repairing.acquire(blocking=False):
+            return
+        try:
+            _, problems = self._repair()
+            for problem in problems:
+                _log.warning("server %d: %s", self.index, problem)
+        except Exception:
+            if not self._stopped.is_set():
+                _log.exception("server %d: unexpected error in a repair", self.index)
+        finally:
+            self._repairing.release()
+
     def _keep(self) -> None:
         settled = time.monotonic() - SETTLE
         told = time.monotonic()
@@ -288,13 +313,18 @@ class ServerProcess:
                 if not self.server.voting:
                     join(self.server, self.channel)
                 now = time.monotonic()
-                due = ASK if self._accepted(now) or self.server.pass_on_due else SETTLE
-                if self.server.voting and (woken or now - settled > due) and not self._stopped.is_set():
+                wait = ASK if self._accepted(now) or self.server.pass_on_due else SETTLE
+                if self.server.voting and (woken or now - settled > wait) and not self._stopped.is_set():
                     settled, self.server.pass_on_due = now, False
                     self.ask_settle()
                 if now - told > TOLD:
                     told = now
                     self._tell()
+                due = self.settings.repair and self.server.voting and now - self._repaired > REPAIR
+                if due and not self._repairing.locked():
+                    self._repaired = now
+                    if lost_files(self.server):
+                        threading.Thread(target=self._repair_in_background, name="mipp repair", daemon=True).start()
             except UnreachableError as error:
                 _log.info("server %d: %s", self.index, error)
             except MippError as error:

@@ -35,6 +35,9 @@ _TEMPLATE = """\
 # Seconds that requests under way may take when the server is told to stop.
 #drain_seconds = 60
 
+# Whether a cloud has the other servers rebuild files that it lost, by itself; mipp server repair does it at any time.
+#repair = true
+
 # Limits of each owner or user, where its invitation sets none. 0: no limit.
 [party]
 #rows = 0
@@ -58,6 +61,8 @@ class ServerSettings:
         One of :data:`LOG_LEVELS`.
     drain_seconds : int
         Time that requests under way may take when the server stops.
+    repair : bool
+        Whether a cloud has lost files rebuilt by itself.
     card : Card
         Limits of each party, where its invitation sets none.
     """
@@ -66,6 +71,7 @@ class ServerSettings:
     threads: int | None = None
     log_level: str = "info"
     drain_seconds: int = 60
+    repair: bool = True
     card: Card = field(default_factory=Card)
 
     @property
@@ -130,7 +136,10 @@ class ServerSettings:
             _number(party, "requests_per_minute", 0, _MAX_LIMIT, 0) or None,
         )
         threads = _number(data, "threads", 0, 4096, 0) or None
-        return cls(listen, threads, level, _number(data, "drain_seconds", 0, 86400, 60), card)
+        repair = data.get("repair", True)
+        if not isinstance(repair, bool):
+            raise DeploymentError(f"{SETTINGS_NAME}: repair is true or false")
+        return cls(listen, threads, level, _number(data, "drain_seconds", 0, 86400, 60), repair, card)
 
     @classmethod
     def load(cls, folder: Path, url: str) -> ServerSettings:

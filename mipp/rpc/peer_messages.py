@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .wire import array, message
+from .wire import added, array, message
 
 __all__ = [
+    "BackupReport",
+    "BackupRequest",
+    "BeginCompletion",
     "CertifyBatch",
     "ChainState",
     "CollectBatch",
+    "Completion",
+    "CompletionBegun",
+    "CompletionPart",
     "Handover",
     "KeysRequest",
     "OpenChanges",
+    "PackPart",
+    "PackRequest",
     "PassedOn",
     "PeerRequest",
     "PeerRestored",
     "PeerState",
+    "RepairReport",
+    "RepairRequest",
     "ServerReport",
     "ServerReportRequest",
     "SettleRequest",
@@ -128,8 +138,8 @@ class Handover:
 class ChainState:
     """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
 
-    dead, origin_batch, origin_row, imaged: as in the catalog, one for each batch. commits: hashes of the COMMITs
-    of ``ops``. refused: ids of changes that were refused.
+    dead, origin_batch, origin_row, imaged, shares, certificates: as in the catalog, one for each batch. commits: hashes
+    of the COMMITs of ``ops``. refused: ids of changes that were refused.
     """
 
     owner: bytes
@@ -151,6 +161,8 @@ class ChainState:
     views: list[bytes]
     commits: list[bytes]
     refused: list[bytes]
+    shares: list[bytes] = added(default_factory=list)
+    certificates: list[bytes] = added(default_factory=list)
 
 
 @message
@@ -180,6 +192,106 @@ class Uncertified:
 
     owners: list[bytes]
     batches: list[bytes]
+
+
+# --- repair -------------------------------------------------------------------------------------------------------
+
+
+@message
+class BeginCompletion:
+    """Cloud ``target`` lost its share of a batch: begin to rebuild it. Answered with ``CompletionBegun``.
+
+    ordinals: for a key centre, the rows that the other cloud stores (their original numbers), or empty for all.
+    """
+
+    target: int
+    owner: bytes
+    batch: bytes
+    ordinals: np.ndarray = array("i8")
+
+
+@message
+class CompletionBegun:
+    """nonce: new, this server's part of the session. rows, dim: of the batch. ordinals: as in ``BeginCompletion``.
+
+    shares: hashes of all servers' shares, one after the other, or empty if they are not known here. certificate: the
+    range certificate of the batch, or empty.
+    """
+
+    nonce: bytes
+    rows: int
+    dim: int
+    shares: bytes
+    certificate: bytes
+    ordinals: np.ndarray = array("i8")
+
+
+@message
+class CompletionPart:
+    """Asks for a server's part of some rows. nonces: of all holders, in order. first, count: of the stored rows."""
+
+    target: int
+    owner: bytes
+    batch: bytes
+    nonces: list[bytes]
+    first: int
+    count: int
+
+
+@message
+class Completion:
+    """A server's part of some rows' words (:func:`mipp.sharing.completion_part`), row after row. Secret."""
+
+    words: np.ndarray = array("u2", "u4", "u8", ndim=2)
+
+
+@message
+class PackRequest:
+    """Cloud ``target`` lost an image pack: some bytes of its body. digest: of the file that is being read, or empty."""
+
+    target: int
+    owner: bytes
+    batch: bytes
+    digest: bytes
+    start: int
+
+
+@message
+class PackPart:
+    """digest: of the file. rows, size: of the whole pack, size in bytes. data: encrypted images and their offsets."""
+
+    digest: bytes
+    rows: int
+    size: int
+    data: np.ndarray = array("u1")
+
+
+@message
+class BackupRequest:
+    """Operator -> its server: copy the store of one moment into ``folder``. Answered with ``BackupReport``."""
+
+    folder: str
+
+
+@message
+class BackupReport:
+    """files: that were copied, or linked. missing: a line for each that is not here."""
+
+    files: int
+    missing: list[str]
+
+
+@message
+class RepairRequest:
+    """Operator -> its server: read all files, and rebuild what is lost with the others. Answered with RepairReport."""
+
+
+@message
+class RepairReport:
+    """files: that were rebuilt. problems: a sentence for each that was not."""
+
+    files: int
+    problems: list[str]
 
 
 # --- operation ----------------------------------------------------------------------------------------------------

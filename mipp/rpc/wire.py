@@ -56,9 +56,9 @@ def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSIN
     return dataclasses.field(metadata=metadata, default_factory=default_factory)
 
 
-def added(*, default: Any) -> Any:
+def added(*, default: Any = dataclasses.MISSING, default_factory: Any = dataclasses.MISSING) -> Any:
     """Last field of a message that earlier versions sent without it: then it has this value. It is always sent."""
-    return dataclasses.field(default=default, metadata={"added": True})
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"added": True})
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(array, added, dataclasses.field))

@@ -35,6 +35,7 @@ from ..store.store import ServerStore
 from ..store.views import BatchView
 from .admission import Admission
 from .commits import parse_commit
+from .completion_sessions import Sessions
 from .plan import Plan
 from .rates import RequestRates
 from .replies import ReplyRoom
@@ -145,6 +146,8 @@ class ServerBase(ABC):
         self.ready = True
         #: ``new``, ``restored`` or ``whole``, as :class:`~mipp.rpc.peer_messages.PeerState` says
         self.phase = "whole"
+        #: shares of other clouds that this server helps to rebuild
+        self.completions = Sessions()
         #: counts for its operator; None where nobody asks
         self.metrics: Observer | None = None
         #: whether an owner or user brought something since the last settling that the other servers may have missed

@@ -25,7 +25,7 @@ def commit_of(signer: bytes, msg: m.CommitOp, hash_: bytes, frames: bytes) -> Co
         raise MessageError("a commit with values of the wrong size or kind")
     return Commit(
         signer, msg.op, msg.kind, msg.position, msg.parent, msg.view, tuple(msg.servers), tuple(msg.contents),
-        hash_, frames,
+        tuple(msg.shares), hash_, frames,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..crypto import signing
@@ -21,7 +22,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
 from ..store.parties import party_keys
-from . import certifying
+from . import certifying, completions
 from .base import ServerBase
 from .changes import noted_votes
 from .commits import verified_vote
@@ -127,18 +128,20 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
 
 
 def _chain_message(c: Chain) -> bytes:
-    batches = list(zip(*c.batches, strict=True)) or [()] * 8
+    batches = list(zip(*c.batches, strict=True)) or [()] * 10
     ops = list(zip(*c.ops, strict=True)) or [()] * 5
-    columns: list[Any] = [list(column) for column in (*batches, *ops)]
-    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *[*columns, c.refused])
+    *facts, shares, certificates, imaged = [list(column) for column in batches]
+    columns: list[Any] = [*facts, imaged, *(list(column) for column in ops), c.refused, shares, certificates]
+    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *columns)
     return pack_frames(encode(chain))
 
 
 def _chain(packed: bytes) -> Chain:
     msg = decode(unpack_frames(packed), pm.ChainState)
+    none = [b""] * len(msg.batches)
     batches = list(
-        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row, msg.imaged,
-            strict=True)
+        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row,
+            msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
     )  # fmt: skip
     ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
     return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
@@ -181,8 +184,8 @@ def _longest(chains: list[Chain]) -> list[Chain]:
         same = short.position == long.position
         if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
             raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
-        if same and any(b[7] for b in short.batches):  # a cloud knows which rows have images
-            long = dataclasses.replace(long, batches=short.batches)
+        imaged = same and any(b[-1] for b in short.batches)  # a cloud knows which rows have images
+        long = dataclasses.replace(long, batches=_agreed(long, short) if not imaged else _agreed(short, long))
         committed = {op[0] for op in long.ops}
         refused = ({*short.refused} | {*long.refused}) - committed
         found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
@@ -194,8 +197,26 @@ def _facts(chain: Chain) -> list[Any]:
     return [tuple(b[:7]) for b in chain.batches]
 
 
+def _agreed(chain: Chain, second: Chain) -> list[tuple[Any, ...]]:
+    """Batches of a chain; hashes of shares and range certificates only where both servers say the same of them.
+
+    ProtocolError if they know different shares; those of batches that came before servers noted them are not known.
+    """
+    known, out = {b[3]: (b[7], b[8]) for b in second.batches}, []
+    for *facts, shares, certificate, imaged in chain.batches:
+        other = known.get(facts[3], (b"", b""))
+        if shares and other[0] and shares != other[0]:
+            raise ProtocolError(f"the other servers have different shares of batch {facts[3].hex()}")
+        out.append((*facts, shares if other[0] else b"", certificate if certificate == other[1] else b"", imaged))
+    return out
+
+
 def verify(server: ServerBase, msg: pm.VerifyRequest) -> pm.VerifyReport:
     return pm.VerifyReport(*server.store.verify())
+
+
+def back_up(server: ServerBase, msg: pm.BackupRequest) -> pm.BackupReport:
+    return pm.BackupReport(*server.store.back_up(Path(msg.folder)))
 
 
 def keys(server: ServerBase, msg: pm.KeysRequest) -> m.PartyKeys:
@@ -218,7 +239,11 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.KeysRequest: keys,
     pm.StatusRequest: told,
     pm.VerifyRequest: verify,
+    pm.BackupRequest: back_up,
     **certifying.PEER_HANDLERS,
+    **completions.HANDLERS,
 }
 #: what other servers ask; the rest is for a server's own operator
-OF_PEERS = (pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing)
+OF_PEERS = (
+    pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing, *completions.HANDLERS,
+)  # fmt: skip

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..crypto import signing
-from ..errors import AuthenticationError, BusyError, LimitError, MessageError, MippError
+from ..errors import AccessDeniedError, AuthenticationError, BusyError, LimitError, MessageError, MippError
 from ..rpc import messages as m
 from ..rpc.bodies import Announcement
 from ..rpc.failures import error_to_wire
@@ -109,22 +109,22 @@ class Server(ServerBase):
         self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
         return msg.signer
 
-    def operate(self, frames: Frames, *, by_peer: bool = False) -> Frames:
+    def operate(self, frames: Frames, *, peer: int | None = None) -> Frames:
         """Answer one request of this server's operator, or of another server; owners and users never reach this.
 
         Parameters
         ----------
         frames : list of bytes
             The message.
-        by_peer : bool
-            Whether another server asks, which may ask less.
+        peer : int, optional
+            Number of another server that asks: it may ask less, and for itself only.
 
         Returns
         -------
         list of bytes
             The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
         """
-        return self._reply(functools.partial(self._operated, by_peer=by_peer), frames)
+        return self._reply(functools.partial(self._operated, peer=peer), frames)
 
     def _reply(self, answer: Callable[[Frames], Any], frames: Frames) -> Frames:
         try:
@@ -148,10 +148,12 @@ class Server(ServerBase):
         within_size(frames, MAX_ENVELOPE_BYTES)
         return self._handle(self._verified(decode(frames, m.Signed), announced=announced))
 
-    def _operated(self, frames: Frames, *, by_peer: bool = False) -> Any:
+    def _operated(self, frames: Frames, *, peer: int | None = None) -> Any:
         msg: Any = decode(frames)
-        if type(msg) not in peers.HANDLERS or (by_peer and type(msg) not in peers.OF_PEERS):
+        if type(msg) not in peers.HANDLERS or (peer is not None and type(msg) not in peers.OF_PEERS):
             raise MessageError(f"{type(msg).__name__} is no request of an operator or a server")
+        if peer is not None and getattr(msg, "target", peer) != peer:
+            raise AccessDeniedError("a server asks for what itself lost")
         return peers.HANDLERS[type(msg)](self, msg)
 
     def pass_on(self, packed: bytes) -> Any:

@@ -43,7 +43,7 @@ CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NO
     dim INTEGER NOT NULL, stored INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, file TEXT NOT NULL,
     size INTEGER NOT NULL, digest BLOB NOT NULL, share_hash BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
     imaged BLOB NOT NULL DEFAULT x'', origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'',
-    certificate BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, id));
+    certificate BLOB NOT NULL DEFAULT x'', shares BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, id));
 CREATE INDEX batches_by_position ON batches (owner, position);
 CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL
 #: columns that catalogs of this format did not have from the beginning
 _ADDED = (
     ("batches", "certificate", "BLOB NOT NULL DEFAULT x''"),
+    ("batches", "shares", "BLOB NOT NULL DEFAULT x''"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
 )
 #: a table that they did not have
@@ -193,6 +194,17 @@ class Catalog:
     def set_counter(self, db: sqlite3.Connection, name: str, value: int) -> None:
         """Inside a transaction: set a counter."""
         db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", (name, value))
+
+    def copy_to(self, path: Path) -> None:
+        """Write the catalog of one moment to a new file, mode 0600, while others go on; StoreError."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            with contextlib.closing(sqlite3.connect(self._path, timeout=60, isolation_level=None)) as db:
+                db.execute("VACUUM INTO ?", (os.fspath(path),))
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot write {path}: {error}") from None
 
     def changed_elsewhere(self) -> bool:
         """Whether another process wrote to the catalog since the last call of this."""

@@ -12,6 +12,7 @@ from ..errors import NotFoundError
 from . import changes as rules
 from .catalog import Catalog
 from .ledger import Ledger
+from .views import CERTIFICATE_BYTES
 
 __all__ = ["Chain", "Chains"]
 
@@ -20,8 +21,8 @@ __all__ = ["Chain", "Chains"]
 class Chain:
     """History and state of one owner at a server.
 
-    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, which rows have images) each, in row
-        order; a key centre does not know the latter
+    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, hashes of all servers' shares, range
+        certificate, which rows have images) each, in row order; a key centre does not know the latter
     ops : (op, kind, position, view, hash of the COMMIT) of each committed change; position 0: an id that is taken
     refused : ids of changes that the server refused for ever
     """
@@ -53,8 +54,9 @@ class Chains:
             "SELECT id, position, view, floor, floor_view FROM owners WHERE forget IS NULL ORDER BY id"
         ):
             batches = self._catalog.all(
-                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, imaged FROM batches "
-                "WHERE owner=? ORDER BY position", owner,
+                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, shares, "
+                "iif(length(certificate)=?, certificate, x''), imaged FROM batches WHERE owner=? ORDER BY position",
+                CERTIFICATE_BYTES, owner,
             )  # fmt: skip
             ops = self._catalog.all(
                 "SELECT op, kind, coalesce(position, 0), coalesce(view, x''), coalesce(commit_hash, x'') FROM changes "
@@ -114,19 +116,19 @@ class Chains:
         self._prepared_files(db, chain, here)
         gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
-        for position, rows, dim, batch, dead, origin_batch, origin_row, has in chain.batches:
+        for position, rows, dim, batch, dead, origin_batch, origin_row, shares, tested, has in chain.batches:
             file, size, digest, share_hash, stored, generation, imaged, certificate, *known = here.get(
-                batch, ("", 0, b"", b"", rows, 0, has if self._has_shares else b"", b"")
+                batch, ("", 0, b"", self._share_hash(shares), rows, 0, has if self._has_shares else b"", tested)
             )
             if known and known[0]:  # a deletion that is known here is undone by nobody
                 both = np.union1d(np.frombuffer(known[0], "<i8"), np.frombuffer(dead, "<i8"))
                 dead = both.astype("<i8").tobytes()
             db.execute(
                 "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
-                "share_hash, tombstones, imaged, origin_batch, origin_row, certificate) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "share_hash, tombstones, imaged, origin_batch, origin_row, certificate, shares) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
-                 imaged, origin_batch, origin_row, certificate),
+                 imaged, origin_batch, origin_row, certificate, shares),
             )  # fmt: skip
         for op, kind, position, view, hash_ in chain.ops:
             # the COMMIT's hash, so that this server can confirm it to a peer that only accepted it yet
@@ -142,6 +144,11 @@ class Chains:
             (chain.position, chain.view, chain.floor, chain.floor_view, chain.owner),
         )
         return gone
+
+    def _share_hash(self, shares: bytes) -> bytes:
+        """Hash of this server's share, from those of all servers; empty if they are not known."""
+        at = 32 * (self._ledger.server - 1)
+        return shares[at : at + 32]
 
     def _prepared_files(self, db: Any, chain: Chain, here: dict[bytes, tuple[Any, ...]]) -> None:
         """Files of changes that the backup holds as open, and that are visible at the peers."""

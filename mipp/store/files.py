@@ -15,10 +15,11 @@ Both end with the SHA-256 of everything before. They are written under a tempora
 from __future__ import annotations
 
 import hashlib
+import itertools
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,10 @@ __all__ = [
     "ShareFile",
     "check_file",
     "read_share",
+    "write_body",
     "write_images",
     "write_share",
+    "write_share_pieces",
 ]
 
 _SHARE, _IMAGES = b"mippshr1", b"mippimp1"
@@ -84,18 +87,28 @@ class FileInfo:
 
 def write_share(path: Path, info: FileInfo, share: np.ndarray, ordinals: np.ndarray | None) -> tuple[int, bytes]:
     """Write a share file durably; returns its size and SHA-256. ``ordinals`` for generation > 0 only."""
-    parts: list[bytes | np.ndarray] = [info.header(_SHARE), share]
-    if ordinals is not None:
-        parts.append(np.ascontiguousarray(ordinals, "<i8"))
-    return _write(path, parts)
+    return write_share_pieces(path, info, [share], ordinals)
+
+
+def write_share_pieces(
+    path: Path, info: FileInfo, pieces: Iterable[np.ndarray], ordinals: np.ndarray | None
+) -> tuple[int, bytes]:
+    """:func:`write_share`, from consecutive rows at a time."""
+    last = [] if ordinals is None else [np.ascontiguousarray(ordinals, "<i8")]
+    return _write(path, itertools.chain([info.header(_SHARE)], pieces, last))
 
 
 def write_images(path: Path, info: FileInfo, offsets: np.ndarray, files: Iterable[np.ndarray]) -> tuple[int, bytes]:
     """Write an image pack durably; returns its size and SHA-256."""
-    return _write(path, [info.header(_IMAGES), np.ascontiguousarray(offsets, "<i8"), *files])
+    return write_body(path, info, [np.ascontiguousarray(offsets, "<i8"), *files])
 
 
-def _write(path: Path, parts: Sequence[bytes | np.ndarray]) -> tuple[int, bytes]:
+def write_body(path: Path, info: FileInfo, pieces: Iterable[np.ndarray]) -> tuple[int, bytes]:
+    """:func:`write_images`, from the bytes after the header, piece by piece (:attr:`ImagePack.body`)."""
+    return _write(path, itertools.chain([info.header(_IMAGES)], pieces))
+
+
+def _write(path: Path, parts: Iterable[bytes | np.ndarray]) -> tuple[int, bytes]:
     digest, size = hashlib.sha256(), 0
 
     def write(fd: int) -> None:
@@ -212,6 +225,8 @@ class ImagePack:
         start = _HEADER + 8 * (info.stored + 1)
         self.offsets = data[_HEADER:start].view("<i8")
         self._files = data[start:-_DIGEST]
+        #: offsets and files, as bytes; SHA-256 of the file
+        self.body, self.digest = data[_HEADER:-_DIGEST], digest
         if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] != len(self._files):
             raise IntegrityError(f"{path}: offsets are damaged")
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import msgpack
 
-from ..crypto.schedule import random_bytes
 from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, OutOfRangeError, StoreError
 from ..rpc.chain import Vote, next_view, pack_votes, unpack_dead, unpack_votes
 from . import changes as rules
+from .attempts import Attempts
 from .catalog import Catalog
 
 __all__ = ["Commit", "Ledger", "OpenChange", "record_files"]
@@ -35,7 +35,8 @@ Files = dict[str, Callable[[Path], tuple[int, bytes]]]
 class Commit:
     """A COMMIT, as its owner signed it for all servers (``frames``).
 
-    ``servers``: all that the change is written to; ``contents``: hash of what each was given, in their order.
+    ``servers``: all that the change is written to; ``contents``, ``shares``: hash of what each was given, and of the
+    share in it, in their order.
     """
 
     owner: bytes
@@ -46,6 +47,7 @@ class Commit:
     view: bytes
     servers: tuple[int, ...]
     contents: tuple[bytes, ...]
+    shares: tuple[bytes, ...]
     hash: bytes
     frames: bytes
 
@@ -60,7 +62,7 @@ class OpenChange:
     commit: bytes
 
 
-class Ledger:
+class Ledger(Attempts):
     """The chain of changes of each owner at one server.
 
     Parameters
@@ -76,55 +78,14 @@ class Ledger:
         self, catalog: Catalog, folder: Path, server: int, apply: Callable[[Any, Commit, dict[str, Any]], list[str]],
         *, holder: bytes, alive: Callable[[bytes], bool],
     ) -> None:  # fmt: skip
-        self.catalog, self.folder, self.server = catalog, folder, server
-        self._apply, self.holder, self._alive = apply, holder, alive
+        super().__init__(catalog, folder, holder)
+        self.server, self._apply, self._alive = server, apply, alive
         self._deadlines: dict[tuple[bytes, bytes], float] = {}
         self._lock = threading.Lock()
 
     @property
     def incarnation(self) -> int:
         return self.catalog.counter("incarnation")
-
-    # --- files --------------------------------------------------------------------------------------------------
-
-    def attempt_name(self, room: str, owner: bytes, name: str) -> str:
-        """A file name of this attempt alone, below the server's folder."""
-        return f"{room}/{owner.hex()}/{name}-{random_bytes(6).hex()}"
-
-    @contextlib.contextmanager
-    def attempt(self, owner: bytes, files: Iterable[str]) -> Any:
-        """Files of one attempt: noted in the catalog before they are written, removed if the body raises.
-
-        Whoever sweeps meanwhile leaves them alone. The body must call :meth:`keep` in the transaction that names them.
-        """
-        names = list(files)
-        with self.catalog.transaction(sync=False) as db:
-            self.note(db, owner, names)
-        try:
-            yield
-        except BaseException:
-            self.drop(names)
-            raise
-
-    def note(self, db: Any, owner: bytes, names: Iterable[str]) -> None:
-        db.executemany("INSERT INTO attempts VALUES (?, ?, ?)", [(n, owner, self.holder) for n in names])
-
-    @staticmethod
-    def keep(db: Any, names: Iterable[str]) -> None:
-        """Inside the transaction that names them elsewhere: files are no attempt any more."""
-        db.executemany("DELETE FROM attempts WHERE file=?", [(n,) for n in names])
-
-    def drop(self, names: Iterable[str]) -> None:
-        """Remove files that nothing names any more, or an attempt's own."""
-        names = list(names)
-        self.unlink(names)
-        with contextlib.suppress(StoreError), self.catalog.transaction(sync=False) as db:  # else a sweep does it
-            self.keep(db, names)
-
-    def unlink(self, names: Iterable[str]) -> None:
-        for name in names:
-            with contextlib.suppress(OSError):
-                (self.folder / name).unlink(missing_ok=True)
 
     # --- prepare ------------------------------------------------------------------------------------------------
 

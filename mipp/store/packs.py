@@ -158,6 +158,27 @@ class Packs:
                 self.ledger.keep(db, [new])
         self.ledger.drop([name])
 
+    def needed(self, owner: bytes) -> set[bytes]:
+        """Packs that live rows with images need, by the id of the batch that brought them."""
+        found: set[bytes] = set()
+        for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
+            "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
+            owner,
+        ):
+            has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows).astype(bool)
+            has[np.frombuffer(dead, "<i8")] = False
+            of, _ = _origins(batch, rows, ids, numbers)
+            found |= {i.tobytes() for i in np.unique(of[has], axis=0)}
+        return found
+
+    def whole(self, owner: bytes, batch: bytes) -> tuple[int, ImagePack]:
+        """Rows and content of a pack; NotFoundError if it is not here."""
+        row = self.catalog.one("SELECT rows FROM packs WHERE owner=? AND id=?", owner, batch)
+        pack = self._pack(owner, batch)
+        if row is None or pack is None:
+            raise NotFoundError(f"the images of batch {batch.hex()} are not here")
+        return row[0], pack
+
     def missing(self, owner: bytes) -> list[str]:
         """Live rows whose image is not here any more, though they came with one; a line each batch."""
         problems = []

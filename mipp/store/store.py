@@ -7,6 +7,10 @@ that only an attempt's note, or nothing, names; :meth:`ServerStore.sweep` remove
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +18,18 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from ..errors import ConflictError, NotFoundError, ShapeError
+from ..errors import ConflictError, NotFoundError, ShapeError, StoreError
+from ..io.durable import sync_folder
 from ..params import Params
 from ..rpc.chain import pack_dead, unpack_dead
-from .catalog import Catalog
+from .catalog import NAME, Catalog
 from .certificates import Certificates
 from .chains import Chains
 from .files import FileInfo, ShareFile, check_file, write_images, write_share
 from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
+from .repairs import Repairs
 from .viewing import ViewCache
 from .views import CERTIFICATE_BYTES, OwnerView
 
@@ -78,6 +84,7 @@ class ServerStore(Parties):
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
         self.chains = Chains(self.catalog, self.changes, has_shares=has_shares)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
+        self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash, self.views.drop)
 
     def close(self) -> None:
         self.catalog.close()
@@ -156,10 +163,10 @@ class ServerStore(Parties):
         share = record.get("share") or {"file": "", "size": 0, "digest": b""}
         db.execute(
             "INSERT INTO batches (owner, id, position, rows, dim, stored, file, size, digest, share_hash, imaged, "
-            "origin_batch, origin_row, certificate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "origin_batch, origin_row, certificate, shares) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (commit.owner, commit.op, commit.position, record["rows"], record["dim"], record["rows"], share["file"],
              share["size"], share["digest"], record["share_hash"], record["imaged"], *record["origin"],
-             record.get("certificate", b"")),
+             record.get("certificate", b""), b"".join(commit.shares)),
         )  # fmt: skip
         pack = record.get("pack")
         if pack:
@@ -240,20 +247,49 @@ class ServerStore(Parties):
         self.catalog.checkpoint()
 
     def _files(self, db: Any, owner: bytes | None = None) -> list[str]:
-        """All files that the catalog names, of one owner or of all; those of attempts only if their process lives."""
+        """Files that a catalog names, of one owner or of all; without those of attempts."""
         where, args = ("", ()) if owner is None else (" WHERE owner=?", (owner,))
         names = [r[0] for r in db.execute(f"SELECT file FROM batches{where}", args)]
         names += [r[0] for r in db.execute(f"SELECT file FROM packs{where}", args)]
         for (record,) in db.execute(f"SELECT record FROM changes{where}", args):
             names += record_files(msgpack.unpackb(record, strict_map_key=False)) if record else []
-        if owner is None:
-            names += [r[0] for r in db.execute("SELECT file, holder FROM attempts") if self._alive(r[1])]
         return [name for name in names if name]
+
+    def back_up(self, target: Path) -> tuple[int, list[str]]:
+        """Copy the store of one moment into an existing folder, while changes and queries go on.
+
+        Files are linked where the file system can do that: they never change.
+
+        Returns
+        -------
+        files : how many
+        missing : a line for each that is not here
+        """
+        missing, count = [], 0
+        with self.changes.holding():  # what the copied catalog names stays until it is linked
+            self.catalog.copy_to(target / NAME)
+            with contextlib.closing(sqlite3.connect(target / NAME)) as db:
+                names = self._files(db)
+            for name in names:
+                try:
+                    (target / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    _link(self.folder / name, target / name)
+                    count += 1
+                except FileNotFoundError:
+                    missing.append(f"{name} is not here; mipp server repair rebuilds it")
+                except OSError as error:
+                    raise StoreError(f"cannot copy {name}: {error.strerror}") from None
+        for room in ("shares", "images"):
+            (target / room).mkdir(exist_ok=True, mode=0o700)
+            for folder in (*(target / room).iterdir(), target / room):
+                sync_folder(folder)
+        return count, missing
 
     def sweep(self) -> int:
         """Remove files that the catalog does not name; safe while other processes write: they note files first."""
         with self.catalog.transaction() as db:
             named = set(self._files(db))
+            named |= {r[0] for r in db.execute("SELECT file, holder FROM attempts") if self._alive(r[1])}
             found = [
                 p for room in ("shares", "images") for p in (self.folder / room).glob("*/*")
                 if str(p.relative_to(self.folder)) not in named and not _temporary_of(p, named, self.folder)
@@ -354,6 +390,19 @@ class ServerStore(Parties):
         if self.catalog.counter("checkpoint_due"):
             problems.append(f"{self.folder}: forgotten secrets are still in the catalog's write-ahead log")
         return count, problems
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where it cannot be linked."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        with open(source, "rb") as old, open(target, "xb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            os.fsync(new.fileno())
 
 
 def _temporary_of(path: Path, named: set[str], folder: Path) -> bool:

@@ -48,6 +48,12 @@ class ViewCache:
         """Drop an owner's view."""
         self._views.pop(owner, None)
 
+    def damaged(self) -> list[tuple[bytes, bytes]]:
+        """Owner and id of each batch whose file could not be used when it was last tried."""
+        with self._lock:
+            known = list(self._views.items())
+        return [(owner, b.id) for owner, (_, view, _) in known for b in view.batches if b.problem]
+
     def view(self, owner: bytes) -> OwnerView:
         """The owner's committed batches, mapped; cached until the owner's catalog rows change.
 

@@ -22,17 +22,17 @@ def test_the_template_is_the_defaults(url, host, tmp_path):
     assert settings == ServerSettings.from_toml("", url) == ServerSettings.load(tmp_path, url)
     assert (settings.host, settings.port, settings.threads, settings.card) == (host, 7443, None, Card())
     spelled = "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in text.splitlines())
-    assert set(tomllib.loads(spelled)) == {"listen", "threads", "log_level", "drain_seconds", "party"}
+    assert set(tomllib.loads(spelled)) == {"listen", "threads", "log_level", "drain_seconds", "repair", "party"}
     assert ServerSettings.from_toml(spelled, "https://other:1" if host == "0.0.0.0" else url) == settings
 
 
 def test_every_setting(tmp_path):
     (tmp_path / "server.toml").write_text(
-        'listen = "[2001:db8::1]:80"\nthreads = 3\nlog_level = "debug"\ndrain_seconds = 0\n'
+        'listen = "[2001:db8::1]:80"\nthreads = 3\nlog_level = "debug"\ndrain_seconds = 0\nrepair = false\n'
         "[party]\nrows = 5\nbytes = 6\nrequests_per_minute = 7\nconcurrent = 8\n"
     )
     settings = ServerSettings.load(tmp_path, URL)
-    assert settings == ServerSettings("[2001:db8::1]:80", 3, "debug", 0, Card(5, 6, 8, 7))
+    assert settings == ServerSettings("[2001:db8::1]:80", 3, "debug", 0, False, Card(5, 6, 8, 7))
     assert (settings.host, settings.port) == ("2001:db8::1", 80)
 
 
@@ -40,7 +40,8 @@ def test_every_setting(tmp_path):
     ("x = 1", "unknown setting 'x'"), ("[party]\nx = 1", "unknown setting 'party.x'"), ("[more]", "unknown setting"),
     ("party = 3", "table"), ("threads = -1", "threads"), ("threads = 1.5", "threads"), ("threads = true", "threads"),
     ("drain_seconds = 100000", "drain_seconds"), ('log_level = "loud"', "log_level"), ("log_level = []", "log_level"),
-    ("listen = 7443", "listen"), ('listen = "7443"', "listen"), ('listen = "localhost:7443"', "listen"),
+    ("repair = 1", "repair"), ("repair = \"no\"", "repair"), ("listen = 7443", "listen"),
+    ('listen = "7443"', "listen"), ('listen = "localhost:7443"', "listen"),
     ('listen = "0.0.0.0:0"', "listen"), ('listen = "::1:7443"', "listen"), ('listen = "0.0.0.0:7443 "', "listen"),
     ("[party]\nconcurrent = 0", "concurrent"), ("[party]\nrows = -1", "rows"), ("card = 1", "unknown"),
     ("x", "no TOML"), ('"\\u001b[2J" = 1', "unknown"), ("#" * 70_000, "more than"), ("a = " + "[" * 5000, "no TOML"),

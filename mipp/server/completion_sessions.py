@@ -1,0 +1,62 @@
+"""Shares of other clouds that a server helps to rebuild: what it promised whom."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..crypto.schedule import random_bytes
+from ..store.views import BatchView
+
+__all__ = ["NONCE_BYTES", "Session", "Sessions"]
+
+#: sessions that a server keeps for one that asks; the oldest gives way
+OPEN = 2
+NONCE_BYTES = 16
+
+
+@dataclass(frozen=True, repr=False)
+class Session:
+    """What a holder promised one asker: parts of this batch's rows, under its own nonce.
+
+    ``ordinals``: original numbers of the rows, or empty for all.
+    """
+
+    target: int
+    owner: bytes
+    batch: BatchView
+    ordinals: np.ndarray
+
+    @property
+    def stored(self) -> int:
+        return len(self.ordinals) or self.batch.rows
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Original numbers of some of the rows."""
+        if not len(self.ordinals):
+            return np.arange(first, first + count)
+        return self.ordinals[first : first + count].astype(np.int64)
+
+
+class Sessions:
+    """Sessions that a server holds its share for, by its own nonce."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[bytes, Session] = {}
+
+    def begin(self, session: Session) -> bytes:
+        """Keep a session; its new nonce."""
+        nonce = random_bytes(NONCE_BYTES)
+        with self._lock:
+            mine = [n for n, s in self._open.items() if s.target == session.target]
+            for old in mine[: len(mine) + 1 - OPEN]:
+                del self._open[old]
+            self._open[nonce] = session
+        return nonce
+
+    def get(self, nonce: bytes) -> Session | None:
+        """The session of a nonce."""
+        return self._open.get(nonce)

@@ -1,0 +1,152 @@
+"""A lost share of a cloud, rebuilt by t+1 other servers without its owner; and lost image packs, from another cloud.
+
+Each holder gives its words of some rows, weighted and masked (:func:`mipp.sharing.completion_part`), to the cloud that
+lost its share and to nobody else; the parts add up to that share. The masks hold only while no session repeats with
+other words, and a cloud that asks is trusted with nothing: a session is a hash of all that the words depend on, and of
+a new nonce of each holder, which uses its own for one batch and one asker. Holders that were told different rows,
+owners or batches mask under different sessions, and their parts add up to nothing.
+
+Source: Shamir's shares over Galois rings with weights of Lagrange interpolation (``../sharing/completion.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConflictError, IntegrityError, NotFoundError, ParameterError, ShapeError
+from ..rpc import peer_messages as pm
+from ..sharing import completion_part
+from ..store.views import BatchView
+from .base import ServerBase
+from .completion_sessions import NONCE_BYTES, Session
+
+__all__ = ["HANDLERS", "PART_BYTES", "completion_session", "holders_of"]
+
+#: words of one part, and bytes of one piece of an image pack
+PART_BYTES = 4 << 20
+#: rows between two that are asked for, up to which a key centre makes those in between, too
+_GAP = 16
+
+
+def holders_of(server: ServerBase, target: int) -> tuple[int, ...]:
+    """The servers that rebuild a cloud's share, in order: clouds before key centres.
+
+    Raises
+    ------
+    ParameterError
+        ``target`` is no cloud of a deployment whose rows others can rebuild.
+    """
+    p = server.config.params
+    clouds = [i for i in p.clouds if i != target][: p.t]
+    if target not in p.clouds or len(clouds) < p.t:
+        raise ParameterError(f"nobody can rebuild the rows of server {target} in this deployment")
+    return (*clouds, p.key_centres[-1])
+
+
+def completion_session(
+    deployment: bytes, target: int, owner: bytes, batch: bytes, rows: int, dim: int, ordinals: np.ndarray,
+    nonces: list[bytes],
+) -> bytes:  # fmt: skip
+    """What the masks of a rebuilt share depend on; 32 bytes.
+
+    Parameters
+    ----------
+    deployment : its id, 16 bytes
+    target : number of the cloud that lost its share
+    owner, batch : ids of 16 bytes
+    rows, dim : of the batch
+    ordinals : original numbers of the rows that are rebuilt, or empty for all
+    nonces : a new one of each holder, 16 bytes each, in the holders' order
+    """
+    digest = hashlib.sha256(b"mipp v1 completion" + deployment + bytes([target, len(nonces)]) + owner + batch)
+    digest.update(rows.to_bytes(8, "big") + dim.to_bytes(8, "big") + b"".join(nonces))
+    digest.update(len(ordinals).to_bytes(8, "big") + ordinals.astype("<i8").tobytes())
+    return digest.digest()
+
+
+def begin(server: ServerBase, msg: pm.BeginCompletion) -> pm.CompletionBegun:
+    _require_holder(server, msg.target)
+    batch = _batch(server, msg.owner, msg.batch)
+    if server.has_shares:
+        ordinals = np.empty(0, "<i8") if batch.ordinals is None else batch.ordinals
+    else:
+        ordinals = msg.ordinals
+        steps = np.diff(ordinals)
+        if len(ordinals) and (ordinals[0] < 0 or ordinals[-1] >= batch.rows or (steps <= 0).any()):
+            raise ShapeError("original numbers of rows ascend, and are those of the batch")
+    nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals))
+    shares, certificate = server.store.repairs.known(msg.owner, msg.batch)
+    return pm.CompletionBegun(nonce, batch.rows, batch.dim, shares, certificate, ordinals)
+
+
+def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
+    p = server.config.params
+    holders = _require_holder(server, msg.target)
+    if len(msg.nonces) != len(holders) or {len(n) for n in msg.nonces} != {NONCE_BYTES}:
+        raise ShapeError(f"a session has a nonce of {NONCE_BYTES} bytes of each of the servers {list(holders)}")
+    session = server.completions.get(msg.nonces[holders.index(server.index)])
+    if session is None or (session.target, session.owner, session.batch.id) != (msg.target, msg.owner, msg.batch):
+        raise NotFoundError("no such session; begin again")
+    _batch(server, msg.owner, msg.batch)  # it may be gone since, or its owner
+    batch, width = session.batch, p.padded(session.batch.dim)
+    if not 0 <= msg.first < msg.first + msg.count <= session.stored:
+        raise ShapeError(f"the session is about {session.stored} rows")
+    if msg.count * width * p.dtype.itemsize > max(PART_BYTES, width * p.dtype.itemsize):
+        raise ShapeError(f"a part has at most {PART_BYTES} bytes, or one row")
+    name = completion_session(
+        server.config.id, msg.target, msg.owner, msg.batch, batch.rows, batch.dim, session.ordinals, msg.nonces
+    )
+    words = _words(server, session, session.rows(msg.first, msg.count))
+    return pm.Completion(
+        completion_part(
+            words, server.index, holders, msg.target, p, server.pair_keys, name, msg.batch,
+            first=msg.first, threads=server.threads,
+        )
+    )  # fmt: skip
+
+
+def _words(server: ServerBase, session: Session, rows: np.ndarray) -> np.ndarray:
+    """This server's words of some rows. A key centre makes those between two of them, too: never many."""
+    some = server.row_words(session.owner, session.batch)
+    pieces = np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1)
+    return np.concatenate([some(piece) for piece in pieces])
+
+
+def _require_holder(server: ServerBase, target: int) -> tuple[int, ...]:
+    holders = holders_of(server, target)
+    if server.index not in holders:
+        raise ParameterError(f"server {server.index} does not rebuild rows of server {target}")
+    return holders
+
+
+def _batch(server: ServerBase, owner: bytes, batch: bytes) -> BatchView:
+    view = server.store.view(owner)
+    if batch not in view.index:
+        raise NotFoundError("this owner has no such batch")
+    found = view.batches[view.index[batch]]
+    if found.problem:
+        raise IntegrityError(f"batch {batch.hex()} is damaged at server {server.index}, too")
+    return found
+
+
+def pack(server: ServerBase, msg: pm.PackRequest) -> pm.PackPart:
+    p = server.config.params
+    if msg.target not in p.clouds or not server.has_shares or msg.target == server.index:
+        raise ParameterError("image packs are brought back from one cloud to another")
+    rows, found = server.store.packs.whole(msg.owner, msg.batch)
+    if msg.digest and msg.digest != found.digest:
+        raise ConflictError("the images were rewritten meanwhile; begin again")
+    if not 0 <= msg.start <= len(found.body):
+        raise ShapeError(f"the pack has {len(found.body)} bytes")
+    return pm.PackPart(found.digest, rows, len(found.body), found.body[msg.start : msg.start + PART_BYTES])
+
+
+HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
+    pm.BeginCompletion: begin,
+    pm.CompletionPart: part,
+    pm.PackRequest: pack,
+}

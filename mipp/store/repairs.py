@@ -1,0 +1,195 @@
+"""Files that a cloud lost: which they are, and writing them anew when other servers bring their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConflictError, IntegrityError, LimitError, NotFoundError
+from ..params import Params
+from .catalog import Catalog
+from .files import FileInfo, ImagePack, check_file, write_body, write_share_pieces
+from .ledger import Ledger
+from .packs import Packs
+from .views import CERTIFICATE_BYTES
+
+__all__ = ["Agreed", "LostBatch", "Repairs"]
+
+#: bytes that stay free on the disk when image packs are brought back
+RESERVE = 1 << 30
+
+
+@dataclass(frozen=True)
+class LostBatch:
+    """A visible batch whose share file is missing or damaged here.
+
+    ``share_hash``: of this server's share as its owner sent it, empty if it is not known. ``file``: what the catalog
+    names, empty if the batch came without one.
+    """
+
+    owner: bytes
+    id: bytes
+    rows: int
+    dim: int
+    generation: int
+    share_hash: bytes
+    file: str
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What the other servers agree on about a batch: hashes of all servers' shares, and its range certificate."""
+
+    shares: bytes
+    certificate: bytes
+
+
+class Repairs:
+    """Finds and replaces lost files of one cloud's store.
+
+    Parameters
+    ----------
+    catalog, ledger, packs, folder, params, params_hash : of the store
+    drop_view : called with the owner of a file that was replaced: what was read of the old one is used no more
+    """
+
+    def __init__(
+        self, catalog: Catalog, ledger: Ledger, packs: Packs, folder: Path, params: Params, params_hash: bytes,
+        drop_view: Callable[[bytes], None],
+    ) -> None:  # fmt: skip
+        self._catalog, self._ledger, self._packs, self._folder = catalog, ledger, packs, folder
+        self._params, self._hash, self._drop_view = params, params_hash, drop_view
+
+    def lost_batches(self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False) -> list[LostBatch]:
+        """Visible batches without a usable file: those that have none, and ``damaged`` (owner and id of each).
+
+        ``read``: read all files to find them.
+        """
+        known, found = set(damaged), []
+        for owner, batch, rows, dim, generation, hash_, file, size, digest in self._catalog.all(
+            "SELECT b.owner, b.id, b.rows, b.dim, b.generation, b.share_hash, b.file, b.size, b.digest "
+            "FROM batches b JOIN owners o ON o.id = b.owner WHERE o.forget IS NULL ORDER BY b.owner, b.position"
+        ):
+            if not file or (owner, batch) in known or (read and check_file(self._folder / file, size, digest)):
+                found.append(LostBatch(owner, batch, rows, dim, generation, hash_, file))
+        return found
+
+    def lost_packs(self, *, read: bool = False) -> list[tuple[bytes, bytes]]:
+        """Owner and id of each image pack that live rows need and that is not here, or damaged if all are ``read``."""
+        found = []
+        for (owner,) in self._catalog.all("SELECT id FROM owners WHERE forget IS NULL ORDER BY id"):
+            here = {
+                batch: (file, size, digest) for batch, file, size, digest in self._catalog.all(
+                    "SELECT id, file, size, digest FROM packs WHERE owner=?", owner
+                )
+            }  # fmt: skip
+            for batch in self._packs.needed(owner):
+                if batch not in here or (read and check_file(self._folder / here[batch][0], *here[batch][1:])):
+                    found.append((owner, batch))
+        return found
+
+    def put_share(
+        self, lost: LostBatch, ordinals: np.ndarray | None, pieces: Iterator[np.ndarray], share_hash: bytes,
+        agreed: Agreed,
+    ) -> None:  # fmt: skip
+        """Write a batch's share file from its words, row after row, and use it from now on.
+
+        Parameters
+        ----------
+        ordinals : (stored,) original row numbers, or None for all rows
+        pieces : (n, D) words each; secret
+        share_hash : SHA-256 of all words as the owner sent them, or empty where nothing is to compare
+
+        Raises
+        ------
+        ConflictError
+            The batch went, or a row that is left out is not deleted here.
+        IntegrityError
+            The words are not those that the owner sent.
+        """
+        rows, width = lost.rows, self._params.padded(lost.dim)
+        stored, generation = (rows, 0) if ordinals is None else (len(ordinals), lost.generation + 1)
+        info = FileInfo(
+            self._hash, lost.owner, lost.id, self._params.ring_bits, lost.dim, width, generation, rows, stored
+        )
+        name = self._ledger.attempt_name("shares", lost.owner, f"{lost.id.hex()}.{generation}")
+        found = hashlib.sha256()
+        with self._ledger.attempt(lost.owner, [name]):
+            size, digest = write_share_pieces(self._folder / name, info, _hashed(pieces, found), ordinals)
+            if share_hash and ordinals is None and found.digest() != share_hash:
+                raise IntegrityError("the other servers' parts do not give the share that the owner sent")
+            with self._catalog.transaction() as db:
+                row = db.execute(
+                    "SELECT tombstones FROM batches WHERE owner=? AND id=? AND file=?", (lost.owner, lost.id, lost.file)
+                ).fetchone()
+                if row is None:
+                    raise ConflictError("the batch was replaced meanwhile")
+                if ordinals is not None:
+                    absent = np.setdiff1d(np.arange(rows), ordinals, assume_unique=True)
+                    if len(np.setdiff1d(absent, np.frombuffer(row[0], "<i8"), assume_unique=True)):
+                        raise ConflictError("the other cloud dropped rows that are not deleted here yet")
+                db.execute(
+                    "UPDATE batches SET file=?, size=?, digest=?, generation=?, stored=?, share_hash=?, shares=?, "
+                    "certificate=iif(length(certificate)=?, certificate, ?) WHERE owner=? AND id=?",
+                    (name, size, digest, generation, stored, share_hash or lost.share_hash, agreed.shares,
+                     CERTIFICATE_BYTES, agreed.certificate, lost.owner, lost.id),
+                )  # fmt: skip
+                db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (lost.owner,))
+                self._ledger.keep(db, [name])
+        self._drop_view(lost.owner)
+        if lost.file:
+            self._ledger.drop([lost.file])
+
+    def put_pack(self, owner: bytes, batch: bytes, rows: int, size: int, pieces: Iterator[np.ndarray]) -> None:
+        """Write an image pack from its body (offsets and files), and use it from now on.
+
+        Raises
+        ------
+        LimitError
+            There is no room for ``size`` bytes.
+        IntegrityError
+            It is no body of a pack.
+        ConflictError
+            No live row needs it any more.
+        """
+        if shutil.disk_usage(self._folder).free - size < RESERVE:
+            raise LimitError(f"the disk has no room for an image pack of {size} bytes")
+        row = self._catalog.one("SELECT generation, file FROM packs WHERE owner=? AND id=?", owner, batch)
+        generation, old = (row[0] + 1, row[1]) if row is not None else (0, "")
+        info = self._packs.info(owner, batch, rows, generation)
+        name = self._ledger.attempt_name("images", owner, f"{batch.hex()}.{generation}")
+        with self._ledger.attempt(owner, [name]):
+            written = write_body(self._folder / name, info, pieces)
+            try:
+                ImagePack(self._folder / name, info, *written, check=False)
+            except (IndexError, ValueError):
+                raise IntegrityError("what the other cloud sent is no image pack") from None
+            with self._catalog.transaction() as db:
+                if batch not in self._packs.needed(owner):
+                    raise ConflictError("no row needs these images any more")
+                db.execute(
+                    "INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows=excluded.rows, "
+                    "generation=excluded.generation, file=excluded.file, size=excluded.size, digest=excluded.digest",
+                    (owner, batch, rows, generation, name, *written),
+                )
+                self._ledger.keep(db, [name])
+        if old:
+            self._ledger.drop([old])
+
+    def known(self, owner: bytes, batch: bytes) -> tuple[bytes, bytes]:
+        """Hashes of all servers' shares of a visible batch (empty if unknown), and its range certificate."""
+        row = self._catalog.one("SELECT shares, certificate FROM batches WHERE owner=? AND id=?", owner, batch)
+        if row is None:
+            raise NotFoundError(f"this owner has no batch {batch.hex()}")
+        return row[0], row[1] if len(row[1]) == CERTIFICATE_BYTES else b""
+
+
+def _hashed(pieces: Iterable[np.ndarray], digest: hashlib._Hash) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
+        yield piece
