@@ -17,6 +17,7 @@ from ..deployment import Deployment, is_connected
 from ..deployment.connected import ServerState
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
+from .backups import server_group
 from .ceremony import connect_command, deployment_group, invite_command, registrar_group
 from .common import (
     collected_warnings,
@@ -35,7 +36,6 @@ from .evaluate import evaluate_command, weights_command
 from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
-from .running import server_group
 from .user import search_command, user_group
 from .warm_up import show_notices, warm_up_command
 
@@ -252,6 +252,20 @@ def verify_command(folder: Path, as_json: bool) -> None:
     with opened_embedded(folder, "mipp server verify") as deployment:
         data = deployment.verify()
     show(data, as_json, lambda: [*data["problems"], f"{data['files']} files, {len(data['problems'])} problems"])
+    if data["problems"]:
+        sys.exit(1)
+
+
+@cli.command("repair")
+@deployment_option
+@json_option
+def repair_command(folder: Path, as_json: bool) -> None:
+    """Read all files of all servers, and rebuild those that are missing or damaged from the other servers' files."""
+    with opened_embedded(folder, "mipp server repair") as deployment:
+        data = deployment.repair()
+    show(data, as_json, lambda: [
+        *data["problems"], f"{data['files']} files were rebuilt, {len(data['problems'])} were not"
+    ])  # fmt: skip
     if data["problems"]:
         sys.exit(1)
 

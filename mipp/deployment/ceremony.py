@@ -37,6 +37,7 @@ __all__ = [
     "connect_folder",
     "init_server",
     "join_server",
+    "new_folder",
     "number_of",
     "read_card",
     "read_description",
@@ -96,7 +97,7 @@ def init_server(
     card = signed_card(
         role, Address(name, url, tls.certificate), public.box, public.pair, signing.private_key(secrets.sign)
     )
-    with _new_folder(folder) as made:
+    with new_folder(folder) as made:
         secrets.save(made, {"name": name, "role": role})
         replace_file(made / TLS_KEY_NAME, tls.key)
         replace_file(made / TLS_CERTIFICATE_NAME, tls.chain)
@@ -106,7 +107,7 @@ def init_server(
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to be filled, which takes its name when all is on disk; DeploymentError if the name is used."""
     folder = Path(os.path.abspath(folder))
     temporary = folder.parent / f".{folder.name}.{schedule.random_bytes(4).hex()}"

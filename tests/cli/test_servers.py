@@ -109,6 +109,25 @@ def test_operators_and_clients(mipp_command, servers, tmp_path):
     code, _, err = mipp_command("server", "run", tmp_path / "north")
     assert code == 1 and "another process runs the server" in err
 
+    # backup while it runs; a lost file comes back
+    code, out, err = mipp_command("server", "backup", tmp_path / "north", "--to", tmp_path / "copy", "--json")
+    assert code == 0 and json.loads(out) == {"folder": str(tmp_path / "copy"), "files": 1, "missing": []}, err
+    (share,) = (tmp_path / "north" / "shares").glob("*/*")
+    (copied,) = (tmp_path / "copy" / "shares").glob("*/*")
+    assert share.samefile(copied)
+    share.unlink()
+    code, out, err = mipp_command("server", "repair", tmp_path / "north")
+    assert code == 0 and "0 were not" in out, err
+    (again,) = (tmp_path / "north" / "shares").glob("*/*")
+    assert again.read_bytes() == copied.read_bytes()
+    code, out, err = mipp_command("server", "restore", tmp_path / "restored", "--from", tmp_path / "copy")
+    assert code == 0 and "is as the backup" in out, err
+    for command, option in (("restore", "--from"), ("replace", "--keys")):
+        code, _, err = mipp_command("server", command, tmp_path / "new", option, tmp_path / "north")
+        assert code == 1 and "runs; stop it first" in err and not (tmp_path / "new").exists()
+    assert mipp_command("server", "replace", tmp_path / "new", "--keys", tmp_path / "copy")[0] == 0
+    assert mipp_command("server", "check", tmp_path / "new")[0] == 1  # its port is the running one's
+
     # one stops: exit code 0; clients hear which, at once; it comes back by itself
     servers["south"].send_signal(signal.SIGTERM)
     out, err = servers["south"].communicate(timeout=20)
