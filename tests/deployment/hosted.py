@@ -35,8 +35,8 @@ PROCESSES.set_forkserver_preload(["mipp.deployment.serving", "mipp.deployment", 
 
 
 def some(values, *first):
-    """Parameters of a test: the first ones always, the others with ``-m slow``."""
-    return [v if v in first else pytest.param(v, marks=pytest.mark.slow) for v in values]
+    """Parameters of a slow test: the first ones in CI, the others at night."""
+    return [v if v in first else pytest.param(v, marks=pytest.mark.nightly) for v in values]
 
 
 #: seconds after the return of the last server by which all agree
@@ -267,6 +267,17 @@ def _essence(packed):
     signed = decode(unpack_frames(packed), m.Signed)
     kind = kind_of([f.data for f in signed.frames])
     return signed.signer, kind, b"" if kind.startswith("Register") else b"".join(f.tobytes() for f in signed.frames)
+
+
+@contextlib.contextmanager
+def running(net):
+    """Its servers run and agree until the end of the block."""
+    net.start()
+    try:
+        net.agreed()
+        yield net
+    finally:
+        net.stop()
 
 
 class Plain:

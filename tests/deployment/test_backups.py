@@ -4,20 +4,11 @@ import contextlib
 
 import pytest
 
-import mipp
 from mipp.errors import AccessDeniedError, MippError
-from tests.conftest import ALL_RANKINGS, DIM, vectors
-from tests.deployment.hosted import AGREE, QUERY, Hosted, Plain, found, some
+from tests.conftest import ALL_RANKINGS, vectors
+from tests.deployment.hosted import AGREE, QUERY, Plain, found, some
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    made = Hosted(tmp_path_factory.mktemp("backups") / "net", mipp.Encoding("cosine", DIM)).start()
-    made.agreed()
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import mipp
 from mipp.demo.servers import free_ports
 from mipp.deployment.settings import SETTINGS_NAME
 from mipp.errors import MippError, UnreachableError
-from tests.conftest import ALL_RANKINGS, DIM, vectors
-from tests.deployment.hosted import QUERY, Hosted, Plain, found, some
+from tests.conftest import DIM, vectors
+from tests.deployment.hosted import QUERY, Hosted, found, running, some
 from tests.deployment.relay import Relay
 
 pytestmark = pytest.mark.slow
@@ -34,21 +34,8 @@ class Relayed(Hosted):
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
-    made = Relayed(tmp_path_factory.mktemp("silence") / "net", mipp.Encoding("cosine", DIM))
-    made.start()
-    made.agreed()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def parties(net):
-    with net.connect() as client:
-        owner, user = client.create_owner("anna"), client.create_user("ulla")
-        owner.grant(user.id, rankings=ALL_RANKINGS)
-        plain, x = Plain(net.config.encoding), vectors(8)
-        plain.rows = dict(zip(owner.add_vectors(x), x, strict=True))
-        yield owner, user, plain
+    with running(Relayed(tmp_path_factory.mktemp("silence") / "net", mipp.Encoding("cosine", DIM))) as made:
+        yield made
 
 
 def outcome(work, into):

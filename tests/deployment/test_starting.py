@@ -8,31 +8,12 @@ import time
 
 import pytest
 
-import mipp
 from mipp.errors import MippError, ProtocolError
 from mipp.rpc import peer_messages as pm
-from tests.conftest import ALL_RANKINGS, DIM, vectors
-from tests.deployment.hosted import PROCESSES, QUERY, Hosted, Plain, found, some
+from tests.conftest import vectors
+from tests.deployment.hosted import PROCESSES, QUERY, found, some
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    made = Hosted(tmp_path_factory.mktemp("starting") / "net", mipp.Encoding("cosine", DIM)).start()
-    made.agreed()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def parties(net):
-    with net.connect() as client:
-        owner, user = client.create_owner("anna"), client.create_user("ulla")
-        owner.grant(user.id, rankings=ALL_RANKINGS)
-        plain, x = Plain(net.config.encoding), vectors(8)
-        plain.rows = dict(zip(owner.add_vectors(x), x, strict=True))
-        yield owner, user, plain
 
 
 def state_of(client, server):
