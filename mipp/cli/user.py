@@ -14,7 +14,7 @@ from ..client.user import User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ImageError, ParameterError
 from ..io.files import replace_whole
-from ..schemes.base import SearchCost
+from ..schemes.base import SearchCost, seconds_on_lines
 from .common import (
     deployment_option,
     invitation_option,
@@ -158,6 +158,12 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
     help="Fail if a batch is damaged or missing at a server, or servers differ on an owner; default: go on without.",
 )
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
+@click.option(
+    "--line",
+    type=(click.FloatRange(0, 60_000), click.FloatRange(0.001, 1000)),
+    metavar="MS GBIT",
+    help="With --explain-cost: what messages take if each machine has a line of this round trip and rate.",
+)
 @passphrase_option
 @deployment_option
 @json_option
@@ -173,6 +179,7 @@ def search_command(
     owners: tuple[str, ...],
     strict: bool,
     explain_cost: bool,
+    line: tuple[float, float] | None,
     folder: Path,
     as_json: bool,
 ) -> None:
@@ -183,13 +190,17 @@ def search_command(
         raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
     if threshold is not None and k is not None:
         raise click.UsageError("give either -k or --threshold")
+    if line is not None and not explain_cost:
+        raise click.UsageError("--line goes with --explain-cost")
     if not explain_cost:
         _check_outputs(fetch, sheet, image)
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
             cost = seeker.cost(k, owners=owners or None, ranking="threshold" if threshold is not None else ranking)
-            show(cost, as_json, lambda: _cost_lines(cost))
+            taken = seconds_on_lines(cost, line[0] / 1e3, line[1] * 1e9) if line is not None else None
+            told = dict(cost) if taken is None else {**cost, "line_seconds": taken}
+            show(told, as_json, lambda: _cost_lines(cost, taken))
             return
         query = _query(deployment, image, vector)
         deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
@@ -233,7 +244,7 @@ def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
     return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}"
 
 
-def _cost_lines(cost: SearchCost) -> list[str]:
+def _cost_lines(cost: SearchCost, taken: float | None) -> list[str]:
     user = cost["user"]
     lines = [
         f"ranking {cost['ranking']} over {cost['images']} images",
@@ -246,6 +257,8 @@ def _cost_lines(cost: SearchCost) -> list[str]:
         if "bound" in servers:
             bound = servers["bound"]
             lines.append(f"  at most {bound['rounds']} rounds and {max(bound['bytes'].values()):,} bytes")
+    if taken is not None:
+        lines.append(f"over these lines messages take {taken:.3f} s, beside what the machines compute")
     return lines
 
 

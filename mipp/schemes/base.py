@@ -20,7 +20,7 @@ from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["RowPlan", "Scheme", "SearchCost", "ServerScheme", "UserCost", "UserScheme"]
+__all__ = ["RowPlan", "Scheme", "SearchCost", "ServerScheme", "UserCost", "UserScheme", "seconds_on_lines"]
 
 
 class UserCost(TypedDict):
@@ -61,6 +61,43 @@ class SearchCost(TypedDict):
     user: UserCost
     #: where servers rank or compare
     servers: NotRequired[ServersCost]
+
+
+def seconds_on_lines(cost: SearchCost, round_trip: float, rate: float) -> float:
+    """Predict what messages of a search add to its time between machines, beside what the machines compute.
+
+    The user asks all servers at once, each over a line of its own. Where servers rank, the key centre first hears of
+    the query from the others and starts it (a round trip), then a round of messages takes half a round trip. TCP's
+    slow start after a pause is not counted.
+
+    Parameters
+    ----------
+    cost : SearchCost
+        Of :meth:`mipp.User.cost`.
+    round_trip : float
+        Between any two machines, in seconds.
+    rate : float
+        Of each machine's line, in bits a second.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Examples
+    --------
+    >>> from mipp.schemes.base import seconds_on_lines
+    >>> cost = {"ranking": "user", "images": 10, "user": {"rounds": 1, "sent": 500_000, "received": 500_000}}
+    >>> seconds_on_lines(cost, 0.02, 1e9)
+    0.028
+    """
+    user = cost["user"]
+    size, trips = float(user["sent"] + user["received"]), float(user["rounds"])
+    if "servers" in cost:
+        servers = cost["servers"]
+        size += max(servers["bytes"].values())
+        trips += 1 + servers["rounds"] / 2
+    return trips * round_trip + 8 * size / rate
 
 
 class RowPlan(Protocol):

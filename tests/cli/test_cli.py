@@ -60,6 +60,13 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     cost = json.loads(out)
     assert code == 0 and cost["images"] == 8 and cost["servers"]["rounds"] > 3 and "bound" in cost["servers"]
     assert "rounds" in mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
+    code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--line", 20, 1, "--json")
+    told = json.loads(out)
+    trips = 2 + told["servers"]["rounds"] / 2
+    assert code == 0 and 0.02 * trips < told["line_seconds"] < 0.02 * trips + 0.01
+    assert "messages take" in mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--line", 20, 1)[1]
+    assert mipp_command("search", "ulla", "query.png", "--line", 20, 1)[0] == 2
+    assert mipp_command("search", "ulla", "--explain-cost", "--line", 20, 0)[0] == 2
     by_user = ("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
     code, _, err = mipp_command(*by_user)
     assert code == 1 and "ranking 'user'" in err, "all scores are granted by name only"
