@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import mipp
+from benchmarks.common import seconds
 from mipp.demo.servers import LocalServers
 
 DIM, USERS = 128, 8
@@ -70,6 +72,42 @@ def load(servers: LocalServers, names: list[str], ranking: str, seconds: float) 
     return sum(done for done, _ in counts) / seconds, sum(failed for _, failed in counts)
 
 
+def fairness(
+    servers: LocalServers, names: list[str], data: np.ndarray, ranking: str, times: int
+) -> tuple[float, float]:
+    """Median milliseconds of one user's query: alone, and while another user sends one batch of 256 after the other."""
+    spawn = multiprocessing.get_context("spawn")
+    pipe, theirs = spawn.Pipe()
+    with servers.connect() as network:
+        user = network.user(names[0])
+
+        def median() -> float:
+            user.search(data[0], 10, ranking=ranking)
+            return 1e3 * statistics.median(
+                seconds(lambda: user.search(data[1], 10, ranking=ranking)) for _ in range(times)
+            )
+
+        alone = median()
+        process = spawn.Process(target=_batches, args=(servers.folder / "client", names[1], ranking, theirs))
+        process.start()
+        pipe.recv()
+        beside = median()
+        pipe.send("stop")
+        process.join()
+    return alone, beside
+
+
+def _batches(folder: Path, name: str, ranking: str, pipe) -> None:
+    with mipp.Deployment.connect(folder) as deployment:
+        user = deployment.user(name)
+        queries = np.random.default_rng(5).normal(size=(256, DIM)).astype(np.float32)
+        user.nearest(queries[:2], 10, ranking=ranking)
+        pipe.send("ready")
+        while not pipe.poll():
+            with contextlib.suppress(mipp.errors.BusyError):
+                user.nearest(queries, 10, ranking=ranking)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000, help="Of the index that is searched.")
@@ -113,6 +151,9 @@ def main() -> None:
                 f"{large} rows: stop {stopped - begin:.1f} s, start to ready {ready - stopped:.1f} s, "
                 f"first search {time.monotonic() - ready:.1f} s"
             )
+            for ranking in ("user", "server"):
+                alone, beside = fairness(servers, names, data, ranking, 5 if given.quick else 30)
+                print(f"  one query ranked by {ranking:6s} alone {alone:7.1f} ms, beside a batch {beside:7.1f} ms")
     if failed:
         sys.exit(1)
 
