@@ -213,6 +213,68 @@ void combine_layer(const py::object& g_object, const py::object& p_object, const
     run(n * words, [&] { return tree_combine(from_g, from_p, from_z, n, words, to_g, to_p, threads); });
 }
 
+// --- digits --------------------------------------------------------------------------------------------------------
+
+void products_of_digits(const py::object& bits_object, const py::object& out_object, const py::object& threads_object) {
+    const py::array bits = require_planes(bits_object, "bits");
+    py::array out = require_planes(out_object, "out", true);
+    require_width(bits.shape(0), "bits");
+    const auto n = static_cast<std::size_t>(bits.shape(0)), words = static_cast<std::size_t>(bits.shape(1));
+    bind::require_shape(out, {static_cast<py::ssize_t>(digit_products_of(n)), bits.shape(1)}, "out");
+    const int threads = bind::require_threads(threads_object);
+    bind::require_disjoint(out, "out", bits, "bits");
+    const std::uint64_t* from = words_of(bits);
+    std::uint64_t* to = words_of(out);
+    run(n * words, [&] { return digit_products(from, n, words, to, threads); });
+}
+
+void carries_of_digits(const py::object& shares_object, const py::object& t_object, const py::object& first_object,
+                       const py::object& out_object, const py::object& threads_object) {
+    const py::array shares = require_planes(shares_object, "shares"), t = require_planes(t_object, "t");
+    py::array out = require_planes(out_object, "out", true);
+    require_width(t.shape(0), "t");
+    const auto n = static_cast<std::size_t>(t.shape(0)), words = static_cast<std::size_t>(t.shape(1));
+    bind::require_shape(shares, {static_cast<py::ssize_t>(digit_products_of(n)), t.shape(1)}, "shares");
+    bind::require_shape(out, {static_cast<py::ssize_t>(2 * digits_of(n) - 1), t.shape(1)}, "out");
+    const bool first = require_bool(first_object, "first");
+    const int threads = bind::require_threads(threads_object);
+    bind::require_disjoint(out, "out", shares, "shares");
+    bind::require_disjoint(out, "out", t, "t");
+    const std::uint64_t *s = words_of(shares), *known = words_of(t);
+    std::uint64_t* to = words_of(out);
+    run(n * words, [&] { return digit_carries(s, known, n, words, first, to, threads); });
+}
+
+// The packed array must have exactly the words that n words of `width` bits take.
+int require_packing(const py::object& width_object, std::size_t n, const py::array& packed, const char* what) {
+    const int width = static_cast<int>(bind::require_int(width_object, 1, 64, "width"));
+    const std::size_t words = packed_words_of(n, static_cast<std::size_t>(width));
+    bind::require_shape(packed, {static_cast<py::ssize_t>(words)}, what);
+    return width;
+}
+
+void pack_words(const py::object& words_object, const py::object& width_object, const py::object& out_object,
+                const py::object& threads_object) {
+    const py::array words = require_u64(words_object, 1, "words");
+    py::array out = require_u64(out_object, 1, "out", true);
+    const std::size_t n = size_of(words);
+    const int width = require_packing(width_object, n, out, "out");
+    const int threads = bind::require_threads(threads_object);
+    bind::require_disjoint(out, "out", words, "words");
+    run(n, [=, from = words_of(words), to = words_of(out)] { return words_pack(from, n, width, to, threads); });
+}
+
+void unpack_words(const py::object& packed_object, const py::object& width_object, const py::object& out_object,
+                  const py::object& threads_object) {
+    const py::array packed = require_u64(packed_object, 1, "packed");
+    py::array out = require_u64(out_object, 1, "out", true);
+    const std::size_t n = size_of(out);
+    const int width = require_packing(width_object, n, packed, "packed");
+    const int threads = bind::require_threads(threads_object);
+    bind::require_disjoint(out, "out", packed, "packed");
+    run(n, [=, from = words_of(packed), to = words_of(out)] { return words_unpack(from, n, width, to, threads); });
+}
+
 // --- shuffle -------------------------------------------------------------------------------------------------------
 
 py::array permutation(const py::object& key_object, const py::object& n_object) {
@@ -420,6 +482,11 @@ void bind_compare(py::module_& m) {
           py::arg("key_a"), py::arg("key_b"), py::arg("out"), threads);
     m.def("tree_combine", &combine_layer, py::arg("g"), py::arg("p"), py::arg("z"), py::arg("out_g"), py::arg("out_p"),
           threads);
+    m.def("digit_products", &products_of_digits, py::arg("bits"), py::arg("out"), threads);
+    m.def("digit_carries", &carries_of_digits, py::arg("shares"), py::arg("t"), py::arg("first"), py::arg("out"),
+          threads);
+    m.def("pack_words", &pack_words, py::arg("words"), py::arg("width"), py::arg("out"), threads);
+    m.def("unpack_words", &unpack_words, py::arg("packed"), py::arg("width"), py::arg("out"), threads);
     m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
     m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("y"), py::arg("perm"), py::arg("key_before"),
           py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);

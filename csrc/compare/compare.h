@@ -47,6 +47,29 @@ Status tree_and(Replicated g, Replicated p, std::size_t n, std::size_t words, co
 Status tree_combine(const std::uint64_t* g, const std::uint64_t* p, const std::uint64_t* z, std::size_t n,
                     std::size_t words, std::uint64_t* out_g, std::uint64_t* out_p, int threads);
 
+// Digits of three bits, least significant first, that n bits make; the last one may be shorter.
+constexpr std::size_t digits_of(std::size_t n) { return (n + 2) / 3; }
+
+// Products of all bits of every subset of a digit's bits but the empty one: 7 a digit, fewer of a shorter one.
+constexpr std::size_t digit_products_of(std::size_t n) { return n / 3 * 7 + ((std::size_t{1} << n % 3) - 1); }
+
+// The products of n planes, digit after digit; that of subset m (bit i of m: bit i of the digit) is place m - 1.
+Status digit_products(const std::uint64_t* bits, std::size_t n, std::size_t words, std::uint64_t* out, int threads);
+
+// A party's part of generate and propagate of S + T by digits: of two parties that know T and have shares of S's
+// products, one is the first. out: generate of every digit, then propagate of every digit but the lowest.
+Status digit_carries(const std::uint64_t* shares, const std::uint64_t* t, std::size_t n, std::size_t words, bool first,
+                     std::uint64_t* out, int threads);
+
+// Packed words that n words of `width` bits make.
+constexpr std::size_t packed_words_of(std::size_t n, std::size_t width) {
+    return n / 64 * width + (n % 64 * width + 63) / 64;
+}
+
+// The low `width` bits of n words, one after the other; zero behind the last. And back.
+Status words_pack(const std::uint64_t* words, std::size_t n, int width, std::uint64_t* out, int threads);
+Status words_unpack(const std::uint64_t* packed, std::size_t n, int width, std::uint64_t* out, int threads);
+
 // The stream F(key), AES-256-CTR from block 0: stored, or combined with what is there.
 enum class Mask : int { set = 0, exclusive = 1, add = 2, subtract = 3 };
 Status words_mask(const std::uint8_t* key, Mask mask, std::uint64_t* inout, std::size_t words, int threads);

@@ -14,9 +14,9 @@ import numpy as np
 from .._native import _core
 
 __all__ = [
-    "add_mask", "and_gates", "combine", "count", "digest", "keystream", "layer_gates", "mask_planes", "partition",
-    "permutation", "plane_words", "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates",
-    "words_mask", "xor_mask",
+    "add_mask", "and_gates", "combine", "count", "digest", "digit_carries", "digit_products", "digits", "keystream",
+    "layer_gates", "mask_planes", "pack", "packed_words", "partition", "permutation", "plane_words", "products",
+    "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates", "unpack", "words_mask", "xor_mask",
 ]  # fmt: skip
 
 #: both summands that a party holds, and keys of both masks of a zero share
@@ -76,6 +76,34 @@ def and_gates(x: Planes, y: Planes, keys: Keys, out: np.ndarray, threads: int) -
     _core.and_layer(x[0], x[1], y[0], y[1], keys[0], keys[1], out, threads)
 
 
+def digits(n: int) -> int:
+    """Digits of three bits, least significant first, that n bits make; the last may be shorter."""
+    return -(-n // 3)
+
+
+def products(n: int) -> int:
+    """Products of the bits of every subset of a digit, over all digits of n bits: 7 for three bits, 3 for two, 1."""
+    return 7 * (n // 3) + (1 << n % 3) - 1
+
+
+def digit_products(bits: np.ndarray, threads: int) -> np.ndarray:
+    """(n, W) planes to (products(n), W): subset m of a digit, a number of three bits, is its place m - 1."""
+    out = np.empty((products(len(bits)), bits.shape[1]), np.uint64)
+    _core.digit_products(bits, out, threads)
+    return out
+
+
+def digit_carries(shares: np.ndarray, t: np.ndarray, first: bool, threads: int) -> np.ndarray:
+    """An XOR share of S + T's generate bits of all digits, then of the propagate bits of all but the lowest.
+
+    Two parties know T and hold XOR shares of :func:`digit_products` of S; one of the two is ``first``. The parts are
+    not masked.
+    """
+    out = np.empty((2 * digits(len(t)) - 1, t.shape[1]), np.uint64)
+    _core.digit_carries(shares, t, first, out, threads)
+    return out
+
+
 def layer_gates(n: int) -> int:
     """AND gates of a tree layer over n (generate, propagate) pairs: the lowest needs no propagate."""
     return n // 2 + max(n // 2 - 1, 0)
@@ -92,6 +120,25 @@ def combine(g: np.ndarray, p: np.ndarray, z: np.ndarray, threads: int) -> tuple[
     out_g, out_p = np.empty((half, g.shape[1]), np.uint64), np.empty((half, g.shape[1]), np.uint64)
     _core.tree_combine(g, p, z, out_g, out_p, threads)
     return out_g, out_p
+
+
+def packed_words(n: int, width: int) -> int:
+    """Words that :func:`pack` makes of n words."""
+    return -(-n * width // 64)
+
+
+def pack(words: np.ndarray, width: int, threads: int) -> np.ndarray:
+    """The low ``width`` bits of (n,) uint64 words, one after the other; nothing above them is kept."""
+    out = np.empty(packed_words(len(words), width), np.uint64)
+    _core.pack_words(words, width, out, threads)
+    return out
+
+
+def unpack(packed: np.ndarray, n: int, width: int, threads: int) -> np.ndarray:
+    """The n words of :func:`pack`, each below 2^width."""
+    out = np.empty(n, np.uint64)
+    _core.unpack_words(packed, width, out, threads)
+    return out
 
 
 def permutation(key: bytes, n: int) -> np.ndarray:

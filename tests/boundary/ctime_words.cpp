@@ -1,5 +1,6 @@
 // The constant-time cases of ring, prf, galois and compare. Kernels whose names end in _var, and those that move words
 // to public places (gather, partition), have public places here and secret words.
+#include "compare/compare.h"
 #include "compare/compare_kernels.h"
 #include "compare/squares_kernels.h"
 #include "ctime.h"
@@ -312,6 +313,39 @@ Cases galois_cases(const std::string& tier) {
     return all;
 }
 
+// Of no tier, and run with each.
+void add_digits(Cases& all) {
+    constexpr std::size_t n = 8, words = 16, many = 70;
+    constexpr int width = 43;
+    {
+        Case c("digit_products");
+        auto* bits = c.secret<std::uint64_t>(n * words);
+        auto* out = c.output<std::uint64_t>(mipp::digit_products_of(n) * words);
+        c.run = [=] { return mipp::digit_products(bits, n, words, out, 1) == mipp::Status::ok; };
+        all.push_back(c);
+    }
+    {
+        Case c("digit_carries");
+        auto* shares = c.secret<std::uint64_t>(mipp::digit_products_of(n) * words);
+        auto* t = c.secret<std::uint64_t>(n * words);
+        auto* out = c.output<std::uint64_t>((2 * mipp::digits_of(n) - 1) * words);
+        c.run = [=] { return mipp::digit_carries(shares, t, n, words, true, out, 1) == mipp::Status::ok; };
+        all.push_back(c);
+    }
+    {
+        Case c("words_pack");
+        auto* whole = c.secret<std::uint64_t>(many);
+        auto* out = c.output<std::uint64_t>(mipp::packed_words_of(many, width));
+        c.run = [=] { return mipp::words_pack(whole, many, width, out, 1) == mipp::Status::ok; };
+        all.push_back(c);
+    }
+    Case c("words_unpack");
+    auto* packed = c.secret<std::uint64_t>(mipp::packed_words_of(many, width));
+    auto* out = c.output<std::uint64_t>(many);
+    c.run = [=] { return mipp::words_unpack(packed, many, width, out, 1) == mipp::Status::ok; };
+    all.push_back(c);
+}
+
 Cases compare_cases(const std::string& tier) {
     Cases all;
     const Compare* kernels = kernels_of(compare_tiers, tier);
@@ -320,6 +354,7 @@ Cases compare_cases(const std::string& tier) {
     add_words(all, k.u16);
     add_words(all, k.u32);
     add_words(all, k.u64);
+    add_digits(all);
     {
         constexpr std::size_t words = 24;
         Case c("gates_and_u64");
