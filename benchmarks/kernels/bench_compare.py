@@ -231,30 +231,6 @@ def bench_permutation_ratio(benchmark):
     paired(benchmark, lambda: _core.permutation(KEYS[0], ROWS), lambda: rng.permutation(ROWS), "permutation ratio")
 
 
-def split(words, n):
-    x, bits = words(n, 0), words(n, 1)[: columns(n)]
-    ones = _core.count_bits(bits, n)
-    return x, bits, np.zeros(ones, np.uint64), np.zeros(n - ones, np.uint64)
-
-
-@pytest.mark.parametrize("threads", COUNTS)
-def bench_partition(benchmark, words, threads):
-    arrays = split(words, ROWS)
-    benchmark.pedantic(lambda: _core.partition(*arrays, COUNTS[threads]), rounds=ROUNDS, warmup_rounds=1)
-    describe(benchmark, f"partition n={ROWS}", **{"GB/s": 16 * ROWS / 1e9})
-
-
-def bench_partition_ratio(benchmark, words):
-    arrays = split(words, ROWS)
-    x, bits = arrays[:2]
-
-    def by_numpy():
-        chosen = np.unpackbits(bits.view(np.uint8), bitorder="little")[:ROWS].astype(bool)
-        return x[chosen], x[~chosen]
-
-    paired(benchmark, lambda: _core.partition(*arrays, 1), by_numpy, f"partition n={ROWS} ratio")
-
-
 # --- sums of squares -----------------------------------------------------------------------------------------------
 
 

@@ -38,9 +38,9 @@ def share(scores):
     return {1: a, 2: b, 3: scores.view(np.uint32) - a - b}
 
 
-def our_top_k(shares, rows, circuit="tree"):
+def our_top_k(shares, rows):
     pub = public(rows)
-    parts = run_local(lambda p: top_k(p, shares[p.index], 10, pub, circuit=circuit), KEYS)
+    parts = run_local(lambda p: top_k(p, shares[p.index], 10, pub), KEYS)
     return combine_top_k(list(parts.values()), pub)[0]
 
 
@@ -51,20 +51,19 @@ def our_threshold(shares, rows, circuit="tree"):
     )
 
 
-@pytest.mark.parametrize("circuit", ["tree", "exchanged"])
 @pytest.mark.parametrize("rows", [ROWS // 10, ROWS, 4 * ROWS])
-def bench_top_10(benchmark, rows, circuit):
+def bench_top_10(benchmark, rows):
     shares = share(scores_of(rows))
-    benchmark.pedantic(lambda: our_top_k(shares, rows, circuit), rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(lambda: our_top_k(shares, rows), rounds=ROUNDS, warmup_rounds=1)
     benchmark.group = "top-10"
-    cost = top_k_cost(public(rows), 1, 10, circuit).typical
+    cost = top_k_cost(public(rows), 1, 10).typical
     benchmark.extra_info["rounds"] = cost.rounds
     benchmark.extra_info["bytes a row and server"] = round(sum(cost.bytes.values()) / 3 / rows, 1)
     if benchmark.stats:
         benchmark.extra_info["ns a row"] = round(benchmark.stats.stats.median / rows * 1e9)
 
 
-@pytest.mark.parametrize("circuit", ["tree", "exchanged", "ripple"])
+@pytest.mark.parametrize("circuit", ["tree", "ripple"])
 @pytest.mark.parametrize("rows", [ROWS // 10, ROWS])
 def bench_threshold(benchmark, rows, circuit):
     shares = share(scores_of(rows))

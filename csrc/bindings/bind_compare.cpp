@@ -101,14 +101,6 @@ void slice(const py::object& words_object, const py::object& first_object, const
     run(n, [&] { return bits_slice(bits, from, n, first, width, to, threads); });
 }
 
-std::size_t count_bits(const py::object& bits_object, const py::object& n_object) {
-    const py::array bits = require_u64(bits_object, 1, "bits");
-    const auto n = static_cast<std::size_t>(bind::require_int(n_object, 0, 64 * bits.shape(0), "n"));
-    const std::uint64_t* from = words_of(bits);
-    bind::GilRelease release;
-    return bits_count(from, n);
-}
-
 // --- streams -------------------------------------------------------------------------------------------------------
 
 void mask(const py::object& key_object, const py::object& array_object, const char* what, int ndim, Mask operation,
@@ -337,33 +329,6 @@ void shuffle_pass(const py::object& x_object, const py::object& y_object, const 
     run_pass(pass, size_of(x), threads);
 }
 
-void partition(const py::object& words_object, const py::object& bits_object, const py::object& set_object,
-               const py::object& clear_object, const py::object& threads_object) {
-    const py::array words = require_u64(words_object, 1, "words"), bits = require_u64(bits_object, 1, "bits");
-    py::array set = require_u64(set_object, 1, "out_set", true),
-              clear = require_u64(clear_object, 1, "out_clear", true);
-    const std::size_t n = size_of(words);
-    if (size_of(bits) < n / 64 + (n % 64 != 0)) bind::raise_shape("bits must have a bit for every word");
-    if (set.size() + clear.size() != words.size()) bind::raise_shape("out_set and out_clear must hold all words");
-    const int threads = bind::require_threads(threads_object);
-    for (const auto* input : {&words, &bits}) {
-        bind::require_disjoint(set, "out_set", *input, "words or bits");
-        bind::require_disjoint(clear, "out_clear", *input, "words or bits");
-    }
-    bind::require_disjoint(set, "out_set", clear, "out_clear");
-    const std::uint64_t *from = words_of(words), *open = words_of(bits);
-    std::uint64_t *to_set = words_of(set), *to_clear = words_of(clear);
-    Status status = Status::ok;
-    bool fits;
-    {
-        bind::GilRelease release;
-        fits = bits_count(open, n) == size_of(set);
-        if (fits) status = words_partition_var(from, open, n, to_set, to_clear, threads);
-    }
-    if (!fits) bind::raise_shape("out_set must have as many words as bits are set");
-    bind::throw_status(status);
-}
-
 // --- sums of squares -----------------------------------------------------------------------------------------------
 
 // Rows of words, their weights, a sum per row. Returns the bits of a word.
@@ -472,7 +437,6 @@ void square_share(const py::object& m_object, const py::object& r_object, const 
 void bind_compare(py::module_& m) {
     const auto threads = py::arg("threads") = py::none();
     m.def("slice_bits", &slice, py::arg("words"), py::arg("first_bit"), py::arg("planes"), threads);
-    m.def("count_bits", &count_bits, py::arg("bits"), py::arg("n"));
     m.def("prf_words", &prf_words, py::arg("key"), py::arg("out"), threads);
     m.def("prf_xor", &prf_xor, py::arg("key"), py::arg("inout"), threads);
     m.def("prf_add", &prf_add, py::arg("key"), py::arg("inout"), py::arg("negate"), threads);
@@ -490,8 +454,6 @@ void bind_compare(py::module_& m) {
     m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
     m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("y"), py::arg("perm"), py::arg("key_before"),
           py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);
-    m.def("partition", &partition, py::arg("words"), py::arg("bits"), py::arg("out_set"), py::arg("out_clear"),
-          threads);
     m.def("square_dealer", &square_dealer, py::arg("r1"), py::arg("r2"), py::arg("weights"), py::arg("out"),
           py::arg("carry"), py::arg("msb"), py::arg("delta"), threads);
     m.def("square_share", &square_share, py::arg("m"), py::arg("r"), py::arg("weights"), py::arg("first"),

@@ -9,13 +9,12 @@
 namespace mipp {
 namespace {
 
-#define MIPP_TIER(tier)                                                                                                \
-    {                                                                                                                  \
-        Level::tier, {                                                                                                 \
-            bits_slice_u16_##tier, bits_slice_u32_##tier, bits_slice_u64_##tier, gates_and_u64_##tier,                 \
-                words_mask_u64_##tier, words_gather_u64_##tier, words_partition_u64_##tier, schedule_expand_u8_##tier, \
-                keystream_fill_u8_##tier                                                                               \
-        }                                                                                                              \
+#define MIPP_TIER(tier)                                                                                             \
+    {                                                                                                               \
+        Level::tier, {                                                                                              \
+            bits_slice_u16_##tier, bits_slice_u32_##tier, bits_slice_u64_##tier, gates_and_u64_##tier,              \
+                words_mask_u64_##tier, words_gather_u64_##tier, schedule_expand_u8_##tier, keystream_fill_u8_##tier \
+        }                                                                                                           \
     }
 
 const Tier<CompareKernels> tiers[] = {MIPP_TIER(portable),
@@ -59,16 +58,6 @@ Status bits_slice(int bits, const void* words, std::size_t n, int first_bit, int
                 return Status::bad_argument;
         }
     });
-}
-
-std::size_t bits_count(const std::uint64_t* bits, std::size_t n) {
-    std::size_t count = 0;
-    for (std::size_t w = 0; w < n / 64; ++w) count += static_cast<std::size_t>(__builtin_popcountll(bits[w]));
-    if (n % 64 != 0) {
-        const std::uint64_t rest = bits[n / 64] & ((std::uint64_t{1} << n % 64) - 1);
-        count += static_cast<std::size_t>(__builtin_popcountll(rest));
-    }
-    return count;
 }
 
 Status gates_and(Replicated x, Replicated y, std::size_t words, const std::uint8_t* key_a, const std::uint8_t* key_b,

@@ -23,9 +23,6 @@ constexpr std::size_t plane_words_of(std::size_t n) { return (n / 512 + (n % 512
 Status bits_slice(int bits, const void* words, std::size_t n, int first_bit, int width, std::uint64_t* planes,
                   int threads);
 
-// Number of bits set among the first n.
-std::size_t bits_count(const std::uint64_t* bits, std::size_t n);
-
 // A party's two summands of shared bits.
 struct Replicated {
     const std::uint64_t *lo, *hi;
@@ -90,10 +87,6 @@ struct ShufflePass {
 
 // out[i] = t[index[i]] +- F(after)[i] for i < n, t = x + y +- F(before): n words of memory for t, unless it is x.
 Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads);
-
-// Words whose bit is set to `set`, the others to `clear`, in order.
-Status words_partition_var(const std::uint64_t* words, const std::uint64_t* bits, std::size_t n, std::uint64_t* set,
-                           std::uint64_t* clear, int threads);
 
 // Parts of sums of weighted squares of secrets behind words of `bits` = 16, 32 or 64 bits: the dealer's, a cloud's.
 Status squares_deal(int bits, const MippSquaresDeal& work, int threads);

@@ -44,18 +44,13 @@ typedef struct {
     void name(const uint8_t* schedule, uint64_t first_block, uint64_t* inout, size_t words, int operation)
 // out[i] for i in [begin, end), begin even. Addresses depend on the index.
 #define MIPP_WORDS_GATHER(name) void name(const MippGather* pass, size_t begin, size_t end)
-// Words whose bit is set to `set`, in order; the others to `clear`. Addresses depend on the bits.
-#define MIPP_WORDS_PARTITION(name) \
-    void name(const uint64_t* words, const uint64_t* bits, size_t count, uint64_t* set, uint64_t* clear)
-
 #define MIPP_COMPARE_KERNELS(tier)              \
     MIPP_BITS_SLICE(bits_slice_u16_##tier, 16); \
     MIPP_BITS_SLICE(bits_slice_u32_##tier, 32); \
     MIPP_BITS_SLICE(bits_slice_u64_##tier, 64); \
     MIPP_GATES_AND(gates_and_u64_##tier);       \
     MIPP_WORDS_MASK(words_mask_u64_##tier);     \
-    MIPP_WORDS_GATHER(words_gather_u64_##tier); \
-    MIPP_WORDS_PARTITION(words_partition_u64_##tier);
+    MIPP_WORDS_GATHER(words_gather_u64_##tier);
 
 extern "C" {
 MIPP_COMPARE_KERNELS(portable)

@@ -18,7 +18,6 @@ struct CompareKernels {
     decltype(&gates_and_u64_portable) gates_and;
     decltype(&words_mask_u64_portable) mask;
     decltype(&words_gather_u64_portable) gather;
-    decltype(&words_partition_u64_portable) partition;
     decltype(&schedule_expand_u8_portable) schedule_expand;
     decltype(&keystream_fill_u8_portable) fill;
 };

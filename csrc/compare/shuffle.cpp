@@ -1,4 +1,4 @@
-// Permutations, passes of the shuffle, the split by open bits.
+// Permutations, passes of the shuffle.
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <memory>
 
 #include "../common/pool.h"
 #include "compare_tiers.h"
@@ -157,27 +156,6 @@ Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads) {
                                pass.out};
     return parallel_for(n, piece, threads, [&](std::size_t begin, std::size_t end) {
         kernels.gather(&gather, begin, end);
-        return Status::ok;
-    });
-}
-
-Status words_partition_var(const std::uint64_t* words, const std::uint64_t* bits, std::size_t n, std::uint64_t* set,
-                           std::uint64_t* clear, int threads) {
-    const CompareKernels& kernels = compare_kernels();
-    // Where each piece's words begin is counted first.
-    constexpr std::size_t grain = std::size_t{1} << 15;
-    const std::size_t pieces = n / grain + 1;
-    const std::unique_ptr<std::size_t, void (*)(void*)> before(
-        static_cast<std::size_t*>(std::malloc(pieces * sizeof(std::size_t))), std::free);
-    if (!before) return Status::no_memory;
-    std::size_t total = 0;
-    for (std::size_t i = 0; i < pieces; ++i) {
-        before.get()[i] = total;
-        total += bits_count(bits + i * grain / 64, std::min(grain, n - i * grain));
-    }
-    return parallel_for(n, grain, threads, [&](std::size_t begin, std::size_t end) {
-        const std::size_t ones = before.get()[begin / grain];
-        kernels.partition(words + begin, bits + begin / 64, end - begin, set + ones, clear + (begin - ones));
         return Status::ok;
     });
 }

@@ -1,22 +1,23 @@
 """Less-than on shared differences, and the threshold: which scores are at least theta, known to the user only.
 
-d < 0 is the top bit of d mod 2^v. d = x_1 + x_2 + x_3; party c knows x_(c+1) and x_(c+2), shares the bits of their sum
-S with one masked word, and x_c =: T is a bit sharing already, as two parties know it. The sign is
-S_(v-1) ^ T_(v-1) ^ carry, the carry by a tree (or ripple) of AND gates. The rows are cut in blocks, one per splitting
-party. The last gate is not reshared: its masked additive parts are opened, to all or to the user.
+d < 0 is the top bit of d mod 2^v. d = x_1 + x_2 + x_3; party c knows x_(c+1) and x_(c+2), so it knows their sum S, and
+x_c =: T is known to the two others. The sign is S_(v-1) ^ T_(v-1) ^ carry. The tree cuts the v - 1 lower bits in digits
+of three. Generate and propagate of a digit are linear in the products of the digit's bits of S, with coefficients that
+depend on T alone: c shares these products with one masked message, the two others evaluate, and no AND gate is needed.
+The digits are combined by a tree of AND gates. The rows are cut in blocks, one per splitting party. The last gate is
+not reshared: its masked additive parts are opened, to all or to the user.
 
-========== ================================== ================ ========== ========== =======
-circuit    rounds, opened to all              bytes, v = 32    v = 16     to user    rounds
-========== ================================== ================ ========== ========== =======
-tree       2 + ceil(log2(v-1))                12.21            5.67       12.08      one less
-exchanged  3 + ceil(log2(v-1))                10.83            4.96       10.79      two less
-ripple     v                                  5.33             2.67       5.21       one less
-========== ================================== ================ ========== ========== =======
+========== ====================================== ================ ========== ========== =======
+circuit    rounds, opened to all                  bytes, v = 32    v = 16     to user    rounds
+========== ====================================== ================ ========== ========== =======
+tree       2 + ceil(log2(ceil((v-1)/3)))          6.88             3.00       6.75       one less
+ripple     v                                      5.33             2.67       5.21       one less
+========== ====================================== ================ ========== ========== =======
 
-Bytes are per comparison and party, the opened bit included, the resharing not; "to user" for v = 32. ``exchanged``: the
-generate bits S & T come from the two parties that know T, and opened bits are gathered by one party.
+Bytes are per comparison and party, the opened bit included, the resharing not; "to user" for v = 32.
 
-Source: Mohassel, Rindal, "ABY3", CCS 2018 (two-way split); Kogge, Stone 1973 (carry tree); the reduced tree is our own.
+Source: Mohassel, Rindal, "ABY3", CCS 2018 (two-way split); Kogge, Stone 1973 (carry tree); the reduced tree and the
+digits are our own.
 Leakage: opened bits only. Every message is masked by keystream that its receiver lacks.
 """
 
@@ -31,7 +32,7 @@ import numpy as np
 from ..errors import DTypeError, MessageError, ParameterError, ScoreRangeError, ShapeError
 from . import kernels as local
 from .query_proof import check_relations
-from .replicated import Pair, UserShare, open_gathered, open_to_all, reshare_words, send_back, together
+from .replicated import Pair, UserShare, open_to_all, reshare_words, send_back, together
 from .session import Party, Public
 
 __all__ = [
@@ -39,8 +40,8 @@ __all__ = [
     "threshold",
 ]  # fmt: skip
 
-Circuit = Literal["tree", "exchanged", "ripple"]
-CIRCUITS: tuple[Circuit, ...] = ("tree", "exchanged", "ripple")
+Circuit = Literal["tree", "ripple"]
+CIRCUITS: tuple[Circuit, ...] = ("tree", "ripple")
 #: fewer groups of 512 rows than this are split by one party: three blocks would cost more calls than they save
 _SPLIT_GROUPS = 128
 
@@ -65,16 +66,17 @@ def blocks_of(n: int, step: int) -> Blocks:
 
 @dataclasses.dataclass(repr=False)
 class _Block:
-    """One block at one party; ``role`` 0 splits (knows S), 1 knows x_c as lo, 2 knows x_c as hi."""
+    """One block at one party; ``role`` 0 splits (knows S), 1 knows T as x_c in lo, 2 knows it in hi."""
 
     item: int
     owner: int
     role: int
-    start: int
     words: int
-    p: Pair  # S and T summands side by side: all (v, words) planes that this party knows of S ^ T
-    g: Pair
+    s: np.ndarray  # share of what is split, the top bit last: the mask (roles 0 and 1), or the masked planes (role 2)
+    t: np.ndarray  # (v, words) planes of T; at role 0 the masked planes that it sends
     top: np.ndarray  # lo summand of the top bit of S ^ T
+    g: Pair
+    p: Pair
 
 
 class _Run:
@@ -104,7 +106,7 @@ def sign_shares(party: Party, d: Pair, width: int, circuit: Circuit = "tree") ->
     ----------
     d : (n,) words of any unsigned dtype, of which the low ``width`` bits count; -2^(width-1) <= d < 2^(width-1); secret
     width : v >= 2 bits
-    circuit : 'tree', 'exchanged' or 'ripple'
+    circuit : 'tree' or 'ripple'
 
     Returns
     -------
@@ -116,85 +118,93 @@ def sign_shares(party: Party, d: Pair, width: int, circuit: Circuit = "tree") ->
         raise ParameterError(f"width must be from 2 to the word's bits, not {width}")
     check_circuit(circuit)
     run = _Run(party, len(d.lo))
-    blocks = _split(run, d, width)
-    if circuit == "ripple":
+    tree = circuit == "tree"
+    blocks = _split(run, d, width, tree)
+    if not tree:
         return _ripple(run, blocks, width)
-    if circuit == "exchanged":
-        _generate_exchanged(run, blocks, width - 1)
-    else:
-        flat = np.empty((width - 1) * run.total, np.uint64)
-        _generate(run, blocks, flat, width - 1)
-        if width == 2:
-            return _finish(blocks, run.parts(flat, blocks, 1))
-        got = send_back(party, "generate", flat)
-        views = zip(run.parts(got.lo, blocks, width - 1), run.parts(got.hi, blocks, width - 1), strict=True)
-        for b, (lo, hi) in zip(blocks, views, strict=True):
-            b.g = Pair(lo, hi)
-    return _tree(run, blocks, width - 1)
+    n = local.digits(width - 1)
+    if n == 1:
+        return _only_digit(run, blocks, width - 1)
+    _carries(run, blocks, width - 1)
+    return _tree(run, blocks, n)
 
 
-def _split(run: _Run, d: Pair, width: int) -> list[_Block]:
-    """Bit sharings of S and T. Cost: 1 round; the splitting party sends v planes of its block to the next party."""
+def _split(run: _Run, d: Pair, width: int, products: bool) -> list[_Block]:
+    """XOR shares of S, or of the products of its digits and its top bit, and T.
+
+    Cost: 1 round; the splitting party sends the planes of its block, one for each bit or product, to the next party.
+    """
     party, blocks = run.party, []
-    empty = np.empty((0, 0), np.uint64)
+    none = np.empty((0, 0), np.uint64)
+    planes = local.products(width - 1) + 1 if products else width
     for item, (owner, start, end) in enumerate(run.layout):
         rows = slice(64 * start, 64 * end)
         role = (owner - party.index) % 3
-        shape = (width, end - start)
+        s, t = none, none
         if role == 0:
-            a = local.mask_planes(party.key(party.next, "split", item), shape, run.threads)
-            b = local.slice_planes(d.lo[rows] + d.hi[rows], width, run.threads)
-            np.bitwise_xor(b, a, out=b)
-            p = Pair(a, b)
+            t = local.slice_planes(d.lo[rows] + d.hi[rows], width, run.threads)
+            if products:
+                t = local.digit_products(t, run.threads)
+            # of the mask the tree needs the top bit's plane alone
+            s = t[-1:].copy() if products else t.copy()
+            local.xor_mask(party.key(party.next, "split", item), t, run.threads)
+            np.bitwise_xor(s, t[-len(s) :], out=s)
         elif role == 1:
-            a = local.mask_planes(party.key(party.previous, "split", item), shape, run.threads)
-            p = Pair(local.slice_planes(d.lo[rows], width, run.threads), a)
+            s = local.mask_planes(party.key(party.previous, "split", item), (planes, end - start), run.threads)
+            t = local.slice_planes(d.lo[rows], width, run.threads)
         else:
-            p = Pair(empty, local.slice_planes(d.hi[rows], width, run.threads))
-        blocks.append(_Block(item, owner, role, start, end - start, p, Pair(empty, empty), empty))
-    mine = [b.p.hi for b in blocks if b.role == 0]
+            t = local.slice_planes(d.hi[rows], width, run.threads)
+        blocks.append(_Block(item, owner, role, end - start, s, t, none, Pair(none, none), Pair(none, none)))
+    mine = [b.t for b in blocks if b.role == 0]
     wanted = [b for b in blocks if b.role == 2]
     got = party.exchange(
         "split",
         {party.next: mine} if mine else {},
-        {party.previous: [(width * b.words, np.uint64) for b in wanted]} if wanted else {},
+        {party.previous: [(planes * b.words, np.uint64) for b in wanted]} if wanted else {},
     )
-    for block, planes in zip(wanted, got.get(party.previous, []), strict=True):
-        block.p = Pair(planes.reshape(width, block.words), block.p.hi)
+    for block, words in zip(wanted, got.get(party.previous, []), strict=True):
+        block.s = words.reshape(planes, block.words)
     for block in blocks:
-        block.top = block.p.lo[width - 1]
+        block.top = (block.t if block.role == 1 else block.s)[-1].copy()
     return blocks
 
 
-def _generate(run: _Run, blocks: list[_Block], flat: np.ndarray, rows: int) -> None:
-    """Masked additive parts of S & T, planes 0..rows-1, into ``flat``."""
-    for b, out in zip(blocks, run.parts(flat, blocks, rows), strict=True):
+def _only_digit(run: _Run, blocks: list[_Block], n: int) -> np.ndarray:
+    """Masked additive parts of the sign when the digit's generate bit is the carry."""
+    out = []
+    for b in blocks:
         first, second = run.keys("generate", b)
-        local.words_mask(first, out, run.threads)
-        local.xor_mask(second, out, run.threads)
+        part = local.mask_planes(first, (1, b.words), run.threads)
+        local.xor_mask(second, part, run.threads)
         if b.role:  # the splitting party knows nothing of T
-            np.bitwise_xor(out, b.p.lo[:rows] & b.p.hi[:rows], out=out)
+            np.bitwise_xor(part, local.digit_carries(b.s[:-1], b.t[:n], b.role == 1, run.threads), out=part)
+        out.append(part)
+    return _finish(blocks, out)
 
 
-def _generate_exchanged(run: _Run, blocks: list[_Block], rows: int) -> None:
-    """Replicated S & T by the two parties that know T. Cost: 1 round, 2/3 bit per gate and party."""
-    party = run.party
+def _carries(run: _Run, blocks: list[_Block], n: int) -> None:
+    """Replicated generate and propagate of all digits. Cost: 1 round, 2/3 bit per plane and party.
+
+    The XOR shares of the two parties that know T are u and w. With x_(c+1), x_(c+2) keystream, x_c = u ^ w ^ x_(c+1) ^
+    x_(c+2): one sends u ^ x_(c+1), the other w ^ x_(c+2), each masked by a key that the receiver lacks.
+    """
+    party, digits = run.party, local.digits(n)
+    rows = 2 * digits - 1
     sent: dict[int, list[np.ndarray]] = {}
     awaited: dict[int, list[_Block]] = {}
     for b in blocks:
-        shape = (rows, b.words)
         if b.role == 0:
-            lo, hi = (local.mask_planes(k, shape, run.threads) for k in run.keys("generate", b))
-            # lo summand c+1 is masked with K_(c+1), hi summand c+2 with K_(c+2)
+            # lo is summand c+1 under K_(c+1), hi is summand c+2 under K_(c+2)
+            lo, hi = (local.mask_planes(k, (rows, b.words), run.threads) for k in run.keys("generate", b))
             b.g = Pair(lo, hi)
             continue
         other = party.previous if b.role == 1 else party.next
         # role 1 is party c+2 and shares K_(c+1) with c; role 2 is party c+1 and shares K_(c+2) with c
-        known = local.mask_planes(party.key(other, "generate", b.item), shape, run.threads)
-        product = b.p.lo[:rows] & b.p.hi[:rows]
-        np.bitwise_xor(product, known, out=product)
-        b.g = Pair(product, known) if b.role == 1 else Pair(known, product)
-        sent.setdefault(other, []).append(product)
+        known = local.mask_planes(party.key(other, "generate", b.item), (rows, b.words), run.threads)
+        part = local.digit_carries(b.s[:-1], b.t[:n], b.role == 1, run.threads)
+        np.bitwise_xor(part, known, out=part)
+        b.g = Pair(part, known) if b.role == 1 else Pair(known, part)
+        sent.setdefault(other, []).append(part)
         awaited.setdefault(other, []).append(b)
     got = party.exchange(
         "generate", sent, {p: [(rows * b.words, np.uint64) for b in wanted] for p, wanted in awaited.items()}
@@ -202,16 +212,17 @@ def _generate_exchanged(run: _Run, blocks: list[_Block], rows: int) -> None:
     for peer, wanted in awaited.items():
         for b, theirs in zip(wanted, got[peer], strict=True):
             mine = b.g.lo if b.role == 1 else b.g.hi
-            product = mine ^ theirs.reshape(mine.shape)
-            b.g = Pair(product, b.g.hi) if b.role == 1 else Pair(b.g.lo, product)
+            both = mine ^ theirs.reshape(mine.shape)
+            b.g = Pair(both, b.g.hi) if b.role == 1 else Pair(b.g.lo, both)
+    for b in blocks:
+        b.s = b.t = np.empty((0, 0), np.uint64)  # several times as large as what the tree needs
+        # the lowest digit has no propagate bit and no gate uses one: the last generate plane stands in its place
+        b.p = Pair(b.g.lo[digits - 1 :], b.g.hi[digits - 1 :])
+        b.g = Pair(b.g.lo[:digits], b.g.hi[:digits])
 
 
 def _tree(run: _Run, blocks: list[_Block], n: int) -> np.ndarray:
-    """From (generate, propagate) of n bits to the carry; the last layer stays additive."""
-    for b in blocks:
-        b.p = Pair(b.p.lo[:n], b.p.hi[:n])
-    if n == 1:
-        return _finish_masked(run, blocks)
+    """From (generate, propagate) of n >= 2 digits to the carry; the last layer stays additive."""
     while True:
         gates = local.layer_gates(n)
         flat = np.empty(gates * run.total, np.uint64)
@@ -240,22 +251,18 @@ def _finish(blocks: list[_Block], parts: list[np.ndarray], keep: int | None = No
     return np.concatenate(out)
 
 
-def _finish_masked(run: _Run, blocks: list[_Block]) -> np.ndarray:
-    """As :func:`_finish` when no gate is left, so that a fresh zero share masks the sum."""
-    parts = []
-    for b in blocks:
-        first, second = run.keys("and", b)
-        part = local.mask_planes(first, (1, b.words), run.threads)
-        local.xor_mask(second, part, run.threads)
-        parts.append(part)
-    return _finish(blocks, parts, 0)
-
-
 def _ripple(run: _Run, blocks: list[_Block], width: int) -> np.ndarray:
     """c_1 = S_0 & T_0, c_(b+1) = (S_b ^ c_b) & (T_b ^ c_b) ^ c_b. Cost: v - 2 rounds, 1 bit per gate and party."""
     flat = np.empty(run.total, np.uint64)
-    _generate(run, blocks, flat, 1)
     parts = run.parts(flat, blocks, 1)
+    for b, out in zip(blocks, parts, strict=True):
+        first, second = run.keys("generate", b)
+        local.words_mask(first, out, run.threads)
+        local.xor_mask(second, out, run.threads)
+        if b.role:  # the splitting party knows nothing of T
+            np.bitwise_xor(out, b.s[:1] & b.t[:1], out=out)
+        # S ^ T has summands c, c+1, c+2: T, the mask, the masked bits
+        b.p = Pair(b.t, b.s) if b.role == 1 else Pair(b.s, b.t)
     for bit in range(1, width - 1):
         carry = send_back(run.party, "and", flat)
         flat = np.empty(run.total, np.uint64)
@@ -280,11 +287,7 @@ def less_than(party: Party, d: Pair, width: int, circuit: Circuit = "tree") -> n
 
     Parameters, cost: :func:`sign_shares`, and the opening.
     """
-    step = party.step
-    mine = sign_shares(party, d, width, circuit)
-    if circuit == "exchanged":
-        return open_gathered(party, mine, blocks_of(len(d.lo), step))
-    return open_to_all(party, mine)
+    return open_to_all(party, sign_shares(party, d, width, circuit))
 
 
 def theta_width(public: Public, theta_low: int, theta_high: int) -> int:

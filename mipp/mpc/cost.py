@@ -16,7 +16,7 @@ from . import kernels as local
 from .certificate import TOGETHER, chunk_rows
 from .comparison import Circuit, blocks_of, theta_width
 from .link import HEADER_BYTES, PARTIES
-from .quickselect import SMALL, cross_size, pivot_rank, sample_size
+from .quickselect import cross_size, pivot_rank, sample_size
 from .session import CONFIRM_BYTES, HELLO_BYTES, Public
 
 __all__ = [
@@ -80,32 +80,26 @@ def comparison_cost(
     cost, plane = Cost(), 8 * local.plane_words(n)
     blocks = [(owner, 8 * (end - start)) for owner, start, end in blocks_of(n, first_step)]
     cost.rounds += 1
+    planes = width if circuit == "ripple" else local.products(width - 1) + 1
     for owner, size in blocks:
-        cost.send(owner, width * size)
+        cost.send(owner, planes * size)
     if circuit == "ripple":
         for _ in range(width - 2):
             cost.all_send(plane)
-    else:
-        leaves = width - 1
-        if circuit == "exchanged":
-            cost.rounds += 1
-            for owner, size in blocks:
-                for party in PARTIES:
-                    if party != owner:
-                        cost.send(party, leaves * size)
-        elif leaves > 1:
-            cost.all_send(leaves * plane)
-        while leaves > 2:
-            cost.all_send(local.layer_gates(leaves) * plane)
-            leaves = (leaves + 1) // 2
-    if not to_user and circuit == "exchanged":
-        cost.rounds += 2
+    elif (digits := local.digits(width - 1)) > 1:
+        cost.rounds += 1
+        sent = {(party, other) for owner, _ in blocks for party in PARTIES for other in PARTIES
+                if len({owner, party, other}) == 3}  # fmt: skip
         for owner, size in blocks:
             for party in PARTIES:
-                cost.send(party, 2 * size if party == owner else size, 0)
-        for party in PARTIES:
-            cost.send(party, 0, 4)
-    elif not to_user:
+                if party != owner:
+                    cost.send(party, (2 * digits - 1) * size, 0)
+        for party, _ in sent:
+            cost.send(party, 0)
+        while digits > 2:
+            cost.all_send(local.layer_gates(digits) * plane)
+            digits = (digits + 1) // 2
+    if not to_user:
         cost.all_send(2 * plane, 2)
     return cost
 
@@ -181,7 +175,7 @@ def top_k_cost(
         cost.all_send(0, 2)
         _add_check(cost, rule)
         cost.rounds += 3
-    words = 8 * public.rows
+    words = 8 * local.packed_words(public.rows, public.key_bits)
     whole, rest = divmod(queries, 3)
     for party in PARTIES:
         typical.send(party, 5 * words * queries // 3, 2)
@@ -191,7 +185,7 @@ def top_k_cost(
     width, rows = public.key_bits, public.rows
     for count in calls:
         _add(typical, _mean(comparison_cost(queries * count, width, circuit)))
-    if rows <= SMALL:
+    if rows <= sample_size(rows):
         _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4 + (rule is not None))))
     else:
         most = bound_comparisons(calls, rows)
@@ -208,7 +202,7 @@ def bound_calls(calls: list[int]) -> int:
 
 def bound_comparisons(calls: list[int], rows: int) -> int:
     """Comparisons, padding included, that one query is bound by."""
-    return 2 * sum(calls) + rows + 64 * SMALL
+    return 2 * sum(calls) + rows + 64 * sample_size(rows)
 
 
 @functools.lru_cache(maxsize=256)
@@ -220,6 +214,7 @@ def largest_call(rows: int, k: int) -> int:
 def expected_calls(rows: int, k: int) -> list[int]:
     """Comparisons in each call for one query when every pivot falls where it is expected."""
     segments, calls = [(rows, -1, rows == 1)], []
+    sample = sample_size(rows)
     while not all(done for _, _, done in segments):
         count, rank, after = 0, 0, []
         for size, pivot, done in segments:
@@ -228,16 +223,16 @@ def expected_calls(rows: int, k: int) -> list[int]:
             parts = [(size, pivot, done)]
             if not done and pivot >= 0:
                 count += _padded(size)
-                above = min(max(round((pivot + 1) * (size + 1) / (sample_size(size) + 1)) - 1, 0), size - 1)
+                above = min(max(round((pivot + 1) * (size + 1) / (sample + 1)) - 1, 0), size - 1)
                 parts = [(above, -1, above == 1), (1, -1, True), (size - 1 - above, -1, size - 1 - above == 1)]
-            elif not done and size > SMALL and (cross := cross_size(size)):
+            elif not done and size > sample and (cross := cross_size(size, rows)):
                 count += _padded(cross * size)
                 gap = -(-(size - cross) // (cross + 1))
                 parts = [(gap, -1, gap == 1), (1, -1, True)] * cross + [(gap, -1, gap == 1)]
             elif not done:
-                some = size if size <= SMALL else sample_size(size)
+                some = min(size, sample)
                 count += _padded(some * (some - 1) // 2)
-                parts = [(size, -1, True) if size <= SMALL else (size, pivot_rank(size, k - rank), False)]
+                parts = [(size, -1, True) if size <= sample else (size, pivot_rank(size, k - rank, sample), False)]
             for part in parts:
                 if part[0] and rank < k:
                     after.append(part)

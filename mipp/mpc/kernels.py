@@ -14,8 +14,8 @@ import numpy as np
 from .._native import _core
 
 __all__ = [
-    "add_mask", "and_gates", "combine", "count", "digest", "digit_carries", "digit_products", "digits", "keystream",
-    "layer_gates", "mask_planes", "pack", "packed_words", "partition", "permutation", "plane_words", "products",
+    "add_mask", "and_gates", "combine", "digest", "digit_carries", "digit_products", "digits", "keystream",
+    "layer_gates", "mask_planes", "pack", "packed_words", "permutation", "plane_words", "products",
     "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates", "unpack", "words_mask", "xor_mask",
 ]  # fmt: skip
 
@@ -86,18 +86,22 @@ def products(n: int) -> int:
     return 7 * (n // 3) + (1 << n % 3) - 1
 
 
-def digit_products(bits: np.ndarray, threads: int) -> np.ndarray:
-    """(n, W) planes to (products(n), W): subset m of a digit, a number of three bits, is its place m - 1."""
-    out = np.empty((products(len(bits)), bits.shape[1]), np.uint64)
-    _core.digit_products(bits, out, threads)
+def digit_products(planes: np.ndarray, threads: int) -> np.ndarray:
+    """(v, W) planes to (products(v - 1) + 1, W): products of the digits of all bits but the top one, then that one.
+
+    Subset m of a digit, a number of three bits, is its place m - 1.
+    """
+    out = np.empty((products(len(planes) - 1) + 1, planes.shape[1]), np.uint64)
+    _core.digit_products(planes[:-1], out[:-1], threads)
+    out[-1] = planes[-1]
     return out
 
 
 def digit_carries(shares: np.ndarray, t: np.ndarray, first: bool, threads: int) -> np.ndarray:
     """An XOR share of S + T's generate bits of all digits, then of the propagate bits of all but the lowest.
 
-    Two parties know T and hold XOR shares of :func:`digit_products` of S; one of the two is ``first``. The parts are
-    not masked.
+    Two parties know T and hold XOR shares of the products of S's digits; one of the two is ``first``. The parts are not
+    masked.
     """
     out = np.empty((2 * digits(len(t)) - 1, t.shape[1]), np.uint64)
     _core.digit_carries(shares, t, first, out, threads)
@@ -160,19 +164,6 @@ def shuffle_pass(
     key_after, sign_after = after or (None, 0)
     _core.shuffle_pass(x, y, perm, key_before, sign_before, key_after, sign_after, out, threads)
     return out
-
-
-def count(bits: np.ndarray, n: int) -> int:
-    """Set bits among the first n."""
-    return _core.count_bits(bits, n)
-
-
-def partition(words: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words whose bit is set, and the others, each in order."""
-    total = count(bits, len(words))
-    chosen, others = np.empty(total, np.uint64), np.empty(len(words) - total, np.uint64)
-    _core.partition(words, bits, chosen, others)
-    return chosen, others
 
 
 def square_dealer(r1: np.ndarray, r2: np.ndarray, weights: np.ndarray, hints: Hints | None, threads: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from .link import PARTIES
 from .session import Party
 
 __all__ = [
-    "Pair", "UserShare", "open_gathered", "open_to_all", "open_words", "reshare_words", "send_back", "together",
+    "Pair", "UserShare", "open_to_all", "open_words", "reshare_words", "send_back", "together",
 ]  # fmt: skip
 
 
@@ -79,38 +79,6 @@ def open_words(party: Party, words: np.ndarray, kind: str = "open") -> np.ndarra
     total = got[party.next][0] + got[party.previous][0] + mine
     party.note_opened(total)
     return total
-
-
-def open_gathered(party: Party, mine: np.ndarray, blocks: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """As :func:`open_to_all` with fewer bytes: the owner of each block gathers it and tells the others.
-
-    Parameters
-    ----------
-    mine : (W,) masked additive plane
-    blocks : (owner, first word, end word) over all W words
-
-    Cost: 2 rounds, W 4/3 words sent per party on average.
-    """
-    own = [b for b in blocks if b[0] == party.index]
-    theirs = {p: [b for b in blocks if b[0] == p] for p in party.peers}
-    parts = party.exchange(
-        "open",
-        {p: [mine[i:j] for _, i, j in theirs[p]] for p in party.peers},
-        {p: [(j - i, np.uint64) for _, i, j in own] for p in party.peers},
-    )
-    out = np.empty_like(mine)
-    for (_, i, j), a, b in zip(own, parts[party.next], parts[party.previous], strict=True):
-        out[i:j] = mine[i:j] ^ a ^ b
-    results = party.exchange(
-        "open",
-        {p: [out[i:j] for _, i, j in own] for p in party.peers},
-        {p: [(j - i, np.uint64) for _, i, j in theirs[p]] for p in party.peers},
-    )
-    for peer, arrays in results.items():
-        for (_, i, j), bits in zip(theirs[peer], arrays, strict=True):
-            out[i:j] = bits
-    party.note_opened(out)
-    return out
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

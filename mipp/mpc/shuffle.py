@@ -11,9 +11,12 @@ The input is s_1 + s_2 + s_3, one summand at each role:
 The output is replicated: y_1 = R_1 (roles 2, 3), y_3 = R_3 (roles 1, 2), y_2 = m3 + m4 (roles 1, 3), and
 y_1 + y_2 + y_3 = pi_31 pi_23 pi_12 (s_1 + s_2 + s_3), where pi(t)[i] = t[pi[i]].
 
-Cost: 3 rounds, 5 words per row over the three parties: one to bring the input to two summands, four for the shuffle.
-Leakage: none. Role 1 lacks pi_23, role 2 lacks pi_31, role 3 lacks pi_12, so to each the result is uniform; every
-message is masked by keystream that its receiver lacks.
+All sums count modulo 2^v, v the width of the keys. So a message is the low v bits of each word, one word after the
+other: bits above them carry, would depend on shares, and stay where they are.
+
+Cost: 3 rounds, 5 v bits per row over the three parties: one word to bring the input to two summands, four for the
+shuffle. Leakage: none. Role 1 lacks pi_23, role 2 lacks pi_31, role 3 lacks pi_12, so to each the result is uniform;
+every message is masked by keystream that its receiver lacks, so modulo 2^v, too, it is uniform.
 
 Source: Araki, Furukawa, Ohara, Pinkas, Rosemarin, Tsuchida, "Secure Graph Analysis at Scale", CCS 2021.
 """
@@ -56,40 +59,42 @@ class _One:
 
 
 class _Mail:
-    """Messages of one round, over all queries."""
+    """Messages of one round, over all queries: n words of ``width`` bits each."""
 
-    def __init__(self, n: int) -> None:
-        self._n = n
+    def __init__(self, n: int, width: int, threads: int) -> None:
+        self._n, self._width, self._threads = n, width, threads
         self._out: dict[int, list[np.ndarray]] = {}
         self._into: dict[int, list[_One]] = {}
 
     def send(self, to: int, words: np.ndarray) -> None:
-        self._out.setdefault(to, []).append(words)
+        self._out.setdefault(to, []).append(local.pack(words, self._width, self._threads))
 
     def expect(self, source: int, one: _One) -> None:
         self._into.setdefault(source, []).append(one)
 
     def exchange(self, party: Party) -> None:
+        size = local.packed_words(self._n, self._width)
         got = party.exchange(
-            "shuffle", self._out, {p: [(self._n, np.uint64)] * len(ones) for p, ones in self._into.items()}
+            "shuffle", self._out, {p: [(size, np.uint64)] * len(ones) for p, ones in self._into.items()}
         )
         for peer, ones in self._into.items():
             for one in ones:
                 one.got[peer] = []
             for one, words in zip(ones, got[peer], strict=True):
-                one.got[peer].append(words)
+                one.got[peer].append(local.unpack(words, self._n, self._width, self._threads))
 
 
-def shuffle(party: Party, words: np.ndarray) -> list[Pair]:
+def shuffle(party: Party, words: np.ndarray, width: int) -> list[Pair]:
     """Shuffle each query's words under a permutation of its own.
 
     Parameters
     ----------
-    words : (B, N) uint64, this party's additive shares mod 2^64, N < 2^32; secret; not kept, not changed
+    words : (B, N) uint64, this party's additive shares, N < 2^32; secret; not kept, not changed
+    width : v from 1 to 64; the low v bits of the words count
 
     Returns
     -------
-    list of B Pairs of (N,) uint64
+    list of B Pairs of (N,) uint64, of which the low v bits count: above them the two copies of a summand differ
     """
     queries, n = words.shape
     t = party.threads
@@ -97,7 +102,7 @@ def shuffle(party: Party, words: np.ndarray) -> list[Pair]:
     for one in ones:
         one.perms = {missing: local.permutation(key, n) for missing, key in one.perm_keys.items()}
 
-    mail = _Mail(n)
+    mail = _Mail(n, width, t)
     for one, s in zip(ones, words, strict=True):
         if one.role == 3:
             masked = s.copy()
@@ -112,7 +117,7 @@ def shuffle(party: Party, words: np.ndarray) -> list[Pair]:
             mail.expect(one.at[2], one)
     mail.exchange(party)
 
-    mail = _Mail(n)
+    mail = _Mail(n, width, t)
     for one, s in zip(ones, words, strict=True):
         if one.role == 1:
             (i,), (m2,) = one.got[one.at[3]], one.got[one.at[2]]
@@ -125,7 +130,7 @@ def shuffle(party: Party, words: np.ndarray) -> list[Pair]:
             mail.expect(one.at[1], one)
     mail.exchange(party)
 
-    mail = _Mail(n)
+    mail = _Mail(n, width, t)
     for one in ones:
         if one.role == 3:
             m1, m4 = one.got[one.at[1]]

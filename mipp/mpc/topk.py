@@ -80,7 +80,7 @@ def top_k(
         party.hello(public.header, public.digest("top-k", len(words), k, scores, circuit), public.snapshot)
         if zero is not None:
             check_relations(party, zero)
-        shuffled = shuffle(party, distinct_keys(party.index, words, public.row_bits))
+        shuffled = shuffle(party, distinct_keys(party.index, words, public.row_bits), width)
         orders = _select(party, shuffled, k, width, circuit)
         bits = width if scores else public.row_bits
         mask = np.uint64((1 << bits) - 1)

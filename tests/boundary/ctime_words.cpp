@@ -1,5 +1,5 @@
 // The constant-time cases of ring, prf, galois and compare. Kernels whose names end in _var, and those that move words
-// to public places (gather, partition), have public places here and secret words.
+// to public places (gather), have public places here and secret words.
 #include "compare/compare.h"
 #include "compare/compare_kernels.h"
 #include "compare/squares_kernels.h"
@@ -182,13 +182,12 @@ struct Compare {
     decltype(&gates_and_u64_portable) gates_and;
     decltype(&words_mask_u64_portable) mask;
     decltype(&words_gather_u64_portable) gather;
-    decltype(&words_partition_u64_portable) partition;
 };
 
 #define WORDS(bits, tier) {bits_slice_u##bits##_##tier, squares_deal_u##bits##_##tier, squares_share_u##bits##_##tier}
-#define COMPARE(tier)                                                                                 \
-    {WORDS(16, tier),       WORDS(32, tier),         WORDS(64, tier),           gates_and_u64_##tier, \
-     words_mask_u64_##tier, words_gather_u64_##tier, words_partition_u64_##tier}
+#define COMPARE(tier)                                              \
+    {WORDS(16, tier),      WORDS(32, tier),       WORDS(64, tier), \
+     gates_and_u64_##tier, words_mask_u64_##tier, words_gather_u64_##tier}
 const NamedTier<Compare> compare_tiers[] = CTIME_TIERS(COMPARE);
 
 template <class Word>
@@ -391,17 +390,6 @@ Cases compare_cases(const std::string& tier) {
         c.run = [=] {
             const MippGather pass = {x, index, schedule, subtract, out};
             k.gather(&pass, 0, n);
-            return true;
-        };
-        all.push_back(c);
-    }
-    {
-        Case c("words_partition_u64");
-        auto* bits = c.open<std::uint64_t>(2);  // opened
-        auto* words = c.secret<std::uint64_t>(n);
-        auto *set = c.output<std::uint64_t>(n), *clear = c.output<std::uint64_t>(n);
-        c.run = [=] {
-            k.partition(words, bits, n, set, clear);
             return true;
         };
         all.push_back(c);

@@ -107,13 +107,6 @@ def test_views_of_consecutive_planes(tier, rng):
     assert (planes[:5] == 0xDEAD).all() and (planes[15:] == 0xDEAD).all()
 
 
-def test_count_bits(rng):
-    bits = words(rng, 16)
-    [plane] = oracle.from_planes(bits[None])
-    for n in [0, *SIZES, 1023, 1024]:
-        assert _core.count_bits(bits, n) == (plane & (1 << n) - 1).bit_count()
-
-
 # --- streams -------------------------------------------------------------------------------------------------------
 
 

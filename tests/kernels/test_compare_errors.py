@@ -73,11 +73,6 @@ def test_plane_errors():
         (ParameterError, {"words": both[0], "planes": both[:, :8].copy().reshape(10, 8), "first_bit": 60}),
         (ParameterError, {"words": both.reshape(-1)[:512], "planes": both.reshape(-1)[:80].reshape(10, 8)}),
     ])  # fmt: skip
-    for n in (-1, 129):
-        with pytest.raises(ParameterError):
-            _core.count_bits(u64(2), n)
-    with pytest.raises(DTypeError):
-        _core.count_bits(np.zeros(2, np.int64), 1)
 
 
 def test_stream_errors():
@@ -187,23 +182,4 @@ def test_shuffle_errors():
         (DTypeError, {"sign_after": 1.0}),
         (ParameterError, {"x": x, "out": x}),
         (ParameterError, {"y": x, "out": x}),
-    ])  # fmt: skip
-
-
-def test_partition_errors():
-    bits = np.array([0b1011], np.uint64)
-    x = u64(9)
-    good = {"words": u64(5), "bits": bits, "out_set": u64(3), "out_clear": u64(2), "threads": 1}
-    fails(_core.partition, good, [
-        *wrong_words("words", (5,)),
-        *[c for c in wrong_words("bits", (1,)) if c[0] is DTypeError],
-        (ShapeError, {"bits": u64(0)}),
-        (ShapeError, {"bits": u64(1, 1)}),
-        *wrong_out("out_set", (3,)),
-        *wrong_out("out_clear", (2,)),
-        (ShapeError, {"out_set": u64(2), "out_clear": u64(3)}),
-        (ParameterError, {"words": x[:5], "out_set": x[4:7]}),
-        (ParameterError, {"words": x[:5], "out_clear": x[4:6]}),
-        (ParameterError, {"out_set": x[:3], "out_clear": x[2:4]}),
-        (ParameterError, {"bits": x[:1], "out_set": x[:0], "out_clear": x[:5]}),
     ])  # fmt: skip

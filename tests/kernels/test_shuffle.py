@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mipp._native import _core
-from tests.kernels.test_compare import KEYS, SIZES, THREADS, bits_of, empty, extremes, words
+from tests.kernels.test_compare import KEYS, THREADS, empty, extremes, words
 from tests.reference import compare as oracle
 
 
@@ -103,27 +103,3 @@ def test_three_passes_shuffle(tier, rng):
     _core.prf_words(r1, y1, 1)
     _core.prf_words(r3, y3, 1)
     assert np.array_equal(y1 + y3 + m3 + m4, x[p12][p23][p31])
-
-
-@pytest.mark.parametrize("n", [0, *SIZES])
-def test_partition(tier, rng, n):
-    x = words(rng, n)
-    for bits in (words(rng, 16), np.zeros(16, np.uint64), ~np.zeros(16, np.uint64), words(rng, 16) & words(rng, 16)):
-        chosen = np.array(bits_of(bits, n), bool)
-        ones = _core.count_bits(bits, n)
-        assert ones == chosen.sum()
-        # one more word behind each, which must stay
-        space_set, space_clear = empty(ones + 1), empty(n - ones + 1)
-        _core.partition(x, bits, space_set[:ones], space_clear[: n - ones], 1)
-        assert np.array_equal(space_set[:ones], x[chosen]) and np.array_equal(space_clear[: n - ones], x[~chosen])
-        assert space_set[ones] == space_clear[n - ones] == 0xDEAD
-
-
-def test_partition_by_threads(tier, rng):
-    n = 200_001
-    x, bits = words(rng, n), words(rng, oracle.plane_words(n))
-    chosen = np.array(bits_of(bits, n), bool)
-    for threads in (*THREADS, None):
-        ones, zeros = empty(chosen.sum()), empty(n - chosen.sum())
-        _core.partition(x, bits, ones, zeros, threads)
-        assert np.array_equal(ones, x[chosen]) and np.array_equal(zeros, x[~chosen])

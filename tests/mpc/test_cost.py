@@ -52,7 +52,7 @@ def test_comparison_cost_is_exact(width, circuit):
         assert cost.frames[i] == whole[i].frames - plain[i].frames
 
 
-@pytest.mark.parametrize("circuit", ["tree", "exchanged"])
+@pytest.mark.parametrize("circuit", CIRCUITS)
 @pytest.mark.parametrize("queries, rows, k", [(1, 1, 1), (2, 100, 10), (1, 129, 1), (3, 900, 20), (1, 30_000, 10)])
 def test_top_k_cost_is_within_its_bound(queries, rows, k, circuit):
     pub = public(rows)

@@ -12,27 +12,31 @@ from tests.mpc.parties import in_session, run, share
 RNG = np.random.default_rng(13)
 
 
-def shuffled(values):
+def shuffled(values, width=64):
     """Values (B, N) after the shuffle, opened, with the three parties' views checked for agreement."""
+    low = np.uint64((1 << width) - 1)
     words = share(values, np.uint64, RNG)
-    results = [r for r, _ in run(in_session(lambda p: (shuffle(p, words[p.index]), p.counters.payload["shuffle"])))]
+    results = [
+        r for r, _ in run(in_session(lambda p: (shuffle(p, words[p.index], width), p.counters.payload["shuffle"])))
+    ]
     pairs, sent = zip(*results, strict=True)
     opened = []
     for q in range(len(values)):
         for a in range(3):
-            assert np.array_equal(pairs[a][q].hi, pairs[(a + 1) % 3][q].lo)
-        opened.append(sum(p[q].lo for p in pairs))
+            assert np.array_equal(pairs[a][q].hi & low, pairs[(a + 1) % 3][q].lo & low)
+        opened.append(sum(p[q].lo for p in pairs) & low)
     return np.array(opened), sum(sent)
 
 
+@pytest.mark.parametrize("width", [1, 7, 43, 63, 64])
 @pytest.mark.parametrize("queries, n", [(1, 1), (1, 2), (3, 70), (4, 1000)])
-def test_a_permutation_of_the_input(queries, n):
-    values = RNG.integers(0, 1 << 63, (queries, n)).astype(np.uint64)
-    opened, sent = shuffled(values)
+def test_a_permutation_of_the_input(queries, n, width):
+    values = RNG.integers(0, 1 << min(width, 63), (queries, n)).astype(np.uint64)
+    opened, sent = shuffled(values, width)
     for a, b in zip(opened, values, strict=True):
         assert np.array_equal(np.sort(a), np.sort(b))
-        assert n < 70 or not np.array_equal(a, b)
-    assert sent == 5 * 8 * n * queries
+        assert n < 70 or width == 1 or not np.array_equal(a, b)
+    assert sent == 5 * 8 * -(-n * width // 64) * queries
 
 
 def test_every_query_and_session_has_its_own():
