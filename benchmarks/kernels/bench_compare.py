@@ -65,7 +65,10 @@ def keystream(key, n):
 
 
 class Sign:
-    """All local steps of one party for the signs of n sums of width v; what it receives is its own output again."""
+    """All local steps of one party for the signs of n sums of width v by a tree over bits.
+
+    The protocol's tree is over digits of three bits: a third of these gates. What the party receives is its own output.
+    """
 
     def __init__(self, words, n, v, threads):
         self.a, self.b, self.v, self.threads = words(n, 0), words(n, 1), v, threads
@@ -229,6 +232,38 @@ def bench_permutation(benchmark, n):
 def bench_permutation_ratio(benchmark):
     rng = np.random.default_rng(1)
     paired(benchmark, lambda: _core.permutation(KEYS[0], ROWS), lambda: rng.permutation(ROWS), "permutation ratio")
+
+
+# --- digits and packing --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+def bench_digit_products(benchmark, words, threads):
+    bits, out = words(42 * columns(ROWS), 0).reshape(42, -1), np.zeros((98, columns(ROWS)), np.uint64)
+    benchmark.pedantic(lambda: _core.digit_products(bits, out, COUNTS[threads]), rounds=ROUNDS, warmup_rounds=1)
+    describe(benchmark, f"digit_products v=43 n={ROWS}", **{"GB/s": (bits.nbytes + out.nbytes) / 1e9})
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+def bench_digit_carries(benchmark, words, threads):
+    t, shares = words(42 * columns(ROWS), 0).reshape(42, -1), words(98 * columns(ROWS), 1).reshape(98, -1)
+    out = np.zeros((27, columns(ROWS)), np.uint64)
+    benchmark.pedantic(
+        lambda: _core.digit_carries(shares, t, True, out, COUNTS[threads]), rounds=ROUNDS, warmup_rounds=1
+    )
+    describe(benchmark, f"digit_carries v=43 n={ROWS}", **{"GB/s": (t.nbytes + shares.nbytes + out.nbytes) / 1e9})
+
+
+@pytest.mark.parametrize("threads", COUNTS)
+def bench_packing(benchmark, words, threads):
+    whole, packed = words(ROWS, 0), np.zeros(-(-43 * ROWS // 64), np.uint64)
+
+    def there_and_back():
+        _core.pack_words(whole, 43, packed, COUNTS[threads])
+        _core.unpack_words(packed, 43, whole, COUNTS[threads])
+
+    benchmark.pedantic(there_and_back, rounds=ROUNDS, warmup_rounds=1)
+    describe(benchmark, f"pack_words and unpack_words 43 bits n={ROWS}", **{"GB/s": 2 * 13.375 * ROWS / 1e9})
 
 
 # --- sums of squares -----------------------------------------------------------------------------------------------

@@ -127,9 +127,10 @@ def threshold_cost(
 
 
 def _add_check(cost: Cost, rule: QueryRule | None) -> None:
-    """The round in which sums of what is zero are opened."""
+    """Sums of what is zero, opened along with the next round."""
     if rule is not None:
-        cost.all_send(2 * PROJECTIONS * rule.proof_bits // 8, 2)
+        for party in PARTIES:
+            cost.send(party, 2 * PROJECTIONS * rule.proof_bits // 8, 2)
 
 
 def certificate_cost(rule: RowRule, rows: int) -> Cost:
@@ -186,7 +187,7 @@ def top_k_cost(
     for count in calls:
         _add(typical, _mean(comparison_cost(queries * count, width, circuit)))
     if rows <= sample_size(rows):
-        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4 + (rule is not None))))
+        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4)))
     else:
         most = bound_comparisons(calls, rows)
         each = -(-most // bound_calls(calls))
@@ -197,7 +198,7 @@ def top_k_cost(
 
 def bound_calls(calls: list[int]) -> int:
     """Calls of the comparison that a query is bound by."""
-    return 2 * len(calls) + 4
+    return len(calls) + 5
 
 
 def bound_comparisons(calls: list[int], rows: int) -> int:

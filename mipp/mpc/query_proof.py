@@ -1,4 +1,4 @@
-"""A user's proof that its query keeps the encoding's bounds, and the servers' check of it: exact, one round.
+"""A user's proof that its query keeps the encoding's bounds, and the servers' check of it: exact, no round of its own.
 
 The user shares every bit of its query with the three servers, and of what the squared norm leaves to its bound, in
 words x_1 + x_2 + x_3 of which server a lacks x_a (x_1 and x_2 are keystream of a seed, x_3 is sent). From its two
@@ -37,7 +37,7 @@ from ..params import RING_DTYPES, Params
 from ..sharing import constants
 from . import kernels as local
 from .link import PARTIES
-from .replicated import open_words
+from .replicated import open_words_along
 from .session import Party
 
 __all__ = [
@@ -241,13 +241,15 @@ def _sums(bits: np.ndarray) -> np.ndarray:
 
 
 def check_relations(party: Party, shares: np.ndarray) -> None:
-    """Open sums of random subsets of relations; OutOfRangeError at every party if one is not zero.
+    """Open sums of random subsets of relations with the next round's messages.
+
+    That round raises OutOfRangeError at every party if one is not zero. Its own messages must be masked ones.
 
     Parameters
     ----------
     shares : this party's additive shares, of any shape; fixed before the session began
 
-    Cost: 1 round, 40 words to each peer.
+    Cost: no round, 40 words to each peer.
     """
     flat = np.ascontiguousarray(shares).reshape(-1)
     total = np.zeros(PROJECTIONS, flat.dtype)
@@ -256,5 +258,9 @@ def check_relations(party: Party, shares: np.ndarray) -> None:
         coins = party.coins(f"relations {start}", PROJECTIONS * (-(-len(some) // 8)))
         chosen = np.unpackbits(coins.reshape(PROJECTIONS, -1), axis=1, count=len(some)).astype(flat.dtype)
         total += ring.matmul(chosen, some[None], threads=1)[0]
-    if open_words(party, total, "check").any():
+    open_words_along(party, total, "check", _zero_or_out_of_range)
+
+
+def _zero_or_out_of_range(sums: np.ndarray) -> None:
+    if sums.any():
         raise OutOfRangeError("the query is out of the encoding's range, and was counted against its user")

@@ -11,7 +11,7 @@ Honest Majority", CCS 2016. Leakage: none; every message is masked by keystream 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +19,10 @@ import numpy as np
 from ..errors import ProtocolError
 from . import kernels as local
 from .link import PARTIES
-from .session import Party
+from .session import Arrays, Incoming, Outgoing, Party
 
 __all__ = [
-    "Pair", "UserShare", "open_to_all", "open_words", "reshare_words", "send_back", "together",
+    "Pair", "UserShare", "open_to_all", "open_words", "open_words_along", "reshare_words", "send_back", "together",
 ]  # fmt: skip
 
 
@@ -71,11 +71,25 @@ def open_to_all(party: Party, mine: np.ndarray) -> np.ndarray:
     return bits
 
 
-def open_words(party: Party, words: np.ndarray, kind: str = "open") -> np.ndarray:
+def open_words(party: Party, words: np.ndarray) -> np.ndarray:
     """The sums of all parties' additive shares (n,), mod the dtype's ring, at every party. Cost: 1 round, 2 n words."""
+    mine, outgoing, incoming = _opening(party, words, "open")
+    return _opened(party, mine, party.exchange("open", outgoing, incoming))
+
+
+def open_words_along(party: Party, words: np.ndarray, kind: str, then: Callable[[np.ndarray], None]) -> None:
+    """As :func:`open_words`, with the next round's messages: ``then`` gets the sums before that round ends."""
+    mine, outgoing, incoming = _opening(party, words, kind)
+    party.along(kind, outgoing, incoming, lambda got: then(_opened(party, mine, got)))
+
+
+def _opening(party: Party, words: np.ndarray, kind: str) -> tuple[np.ndarray, Outgoing, Incoming]:
     mine = _masked(party, words, kind)
     spec = [(len(mine), mine.dtype.type)]
-    got = party.exchange(kind, {p: [mine] for p in party.peers}, dict.fromkeys(party.peers, spec))
+    return mine, {p: [mine] for p in party.peers}, dict.fromkeys(party.peers, spec)
+
+
+def _opened(party: Party, mine: np.ndarray, got: Arrays) -> np.ndarray:
     total = got[party.next][0] + got[party.previous][0] + mine
     party.note_opened(total)
     return total

@@ -44,6 +44,10 @@ from .link import HEADER_BYTES, PARTIES, Frame, Header, Link, local_links, parse
 __all__ = ["Counters", "Party", "Public", "run_local"]
 
 T = TypeVar("T")
+#: peer -> arrays; peer -> length and dtype of each array to come
+Arrays = dict[int, list[np.ndarray]]
+Outgoing = Mapping[int, Sequence[np.ndarray]]
+Incoming = Mapping[int, Sequence[tuple[int, type[np.unsignedinteger]]]]
 _ABORT_BYTES = 1024
 HELLO_BYTES = 16 + 32 + 32
 CONFIRM_BYTES = 32
@@ -180,6 +184,7 @@ class Party:
         self._state = "new"
         self._labels: set[bytes] = set()
         self._opened = hashlib.sha256()
+        self._along: list[tuple[str, Outgoing, Incoming, Callable[[Arrays], None]]] = []
 
     def __repr__(self) -> str:
         return f"Party({self.index}, {self._state}, secret hidden)"
@@ -207,6 +212,7 @@ class Party:
             self._tell(error)
             raise
         else:
+            assert not self._along, "no round came for messages that go along"
             self._state = "done"
         finally:
             self._keys.clear()
@@ -301,12 +307,14 @@ class Party:
 
     # --- messages ----------------------------------------------------------------------------------------------
 
-    def exchange(
-        self,
-        kind: str,
-        outgoing: Mapping[int, Sequence[np.ndarray]],
-        incoming: Mapping[int, Sequence[tuple[int, type[np.unsignedinteger]]]],
-    ) -> dict[int, list[np.ndarray]]:
+    def along(self, kind: str, outgoing: Outgoing, incoming: Incoming, then: Callable[[Arrays], None]) -> None:
+        """Messages that go along with the next round's, before them; ``then`` gets what comes before that round ends.
+
+        Parameters as of :meth:`exchange`. What ``then`` raises ends the attempt as if the round had raised it.
+        """
+        self._along.append((kind, outgoing, incoming, then))
+
+    def exchange(self, kind: str, outgoing: Outgoing, incoming: Incoming) -> Arrays:
         """One round: send, then wait for what must come.
 
         Parameters
@@ -327,8 +335,12 @@ class Party:
         """
         if self._state != "running":
             raise ProtocolError("this attempt is over; start a new one with a new link")
-        for peer, arrays in outgoing.items():
-            self._send(kind, peer, [a.reshape(-1).view(np.uint8).data.toreadonly() for a in arrays if a.size])
+        along, self._along = self._along, []
+        for name, out in [*((name, out) for name, out, _, _ in along), (kind, outgoing)]:
+            for peer, arrays in out.items():
+                self._send(name, peer, [a.reshape(-1).view(np.uint8).data.toreadonly() for a in arrays if a.size])
+        for name, _, wanted, then in along:
+            then({peer: self._receive(name, peer, specs) for peer, specs in wanted.items()})
         got = {peer: self._receive(kind, peer, specs) for peer, specs in incoming.items()}
         self._step += 1
         self.counters.rounds += 1

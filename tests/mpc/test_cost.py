@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from mipp import Encoding
+from mipp.encoding.bounds import query_rule
 from mipp.mpc.comparison import CIRCUITS, less_than, threshold
 from mipp.mpc.cost import comparison_cost, expected_calls, threshold_cost, top_k_cost
 from mipp.mpc.replicated import reshare_words
-from mipp.mpc.topk import top_k
-from tests.mpc.parties import in_session, public, run, share
+from mipp.mpc.topk import combine_top_k, top_k
+from tests.mpc.parties import in_session, public, recorded, run, share
 from tests.mpc.test_topk import select
 
 RNG = np.random.default_rng(10)
@@ -78,6 +80,41 @@ def test_the_bound_of_the_selection(rows, k, runs):
     assert max(map(len, made)) <= bound_calls(expected)
     assert max(map(sum, made)) <= bound_comparisons(expected, rows)
     assert 0.5 <= np.mean([sum(m) for m in made]) / sum(expected) <= 1.5
+
+
+@pytest.mark.parametrize("queries, rows, k", [(1, 400, 3), (2, 900, 20), (1, 30_000, 10)])
+def test_rounds_of_a_run_are_those_of_its_calls(queries, rows, k):
+    """Hello, shuffle, confirm and done, and the comparison's rounds for each call; the shuffle's bytes exactly."""
+    pub, frames = public(rows), []
+    scores = RNG.integers(-100, 101, (queries, rows))
+    shares = share(scores, np.uint32, RNG)
+    counters = []
+
+    def task(party):
+        counters.append(party.counters)
+        return top_k(party, shares[party.index], k, pub)
+
+    got, _ = combine_top_k(recorded(task, frames), pub)
+    assert got.tolist() == [np.lexsort((np.arange(rows), -s))[:k].tolist() for s in scores]
+    calls = len({h.step for h, _ in frames if h.kind == "split"})
+    each = comparison_cost(1000, pub.key_bits).rounds
+    assert {c.rounds for c in counters} == {6 + calls * each}
+    assert calls <= len(expected_calls(rows, k)) + 5
+    size = 8 * -(-rows * pub.key_bits // 64)
+    assert sum(c.payload["shuffle"] for c in counters) == 5 * size * queries
+
+
+@pytest.mark.parametrize("high, key_bits", [(17_598, 37), (128 * 127 * 127, 43)])
+def test_the_first_ten_of_a_million(high, key_bits):
+    """Few rounds, also with a call more than expected, and few bytes at every server: cosine, and words of 8 bits."""
+    pub, encoding = public(1_000_000, -high, high), Encoding("cosine", 128)
+    assert pub.key_bits == key_bits and encoding.score_range == (-17_598, 17_598)
+    rule = query_rule(encoding, 128)
+    cost = top_k_cost(pub, 1, 10, rule=rule)
+    rounds = comparison_cost(1_000_000, pub.key_bits).rounds
+    assert cost.typical.rounds == 30 and cost.typical.rounds + rounds <= 36
+    # the server with two of the shuffle's five words sends a third of a word a row more than the mean
+    assert max(cost.typical.bytes.values()) + 1e6 * pub.key_bits / 24 < 24e6
 
 
 def test_cost_grows_linearly():

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from mipp.errors import MippError, ParameterError, ProtocolError
+from mipp.errors import MippError, OutOfRangeError, ParameterError, ProtocolError
 from mipp.mpc import session
 from mipp.mpc.comparison import CIRCUITS, threshold
 from mipp.mpc.link import local_links
@@ -98,6 +98,34 @@ def test_the_session_depends_on_header_and_every_nonce(monkeypatch):
     assert base == with_nonces(HEADER, [b"1" * 16] * 3)
     assert base != with_nonces(b"g" * 32, [b"1" * 16] * 3)
     assert base != with_nonces(HEADER, [b"1" * 16, b"1" * 16, b"2" * 16])
+
+
+def test_messages_that_go_along():
+    """They are sent and read before the round's own, in the same round; what they raise is raised there."""
+    word = [np.array([7], np.uint64)]
+
+    def task(party, wrong):
+        seen = []
+
+        def then(got):
+            seen.append(got[party.next][0].tolist())
+            if wrong:
+                raise OutOfRangeError("wrong")
+
+        with party.attempt():
+            party.hello(HEADER, b"p" * 32, SNAPSHOT)
+            sizes = {p: [(1, np.uint64)] for p in party.peers}
+            party.along("check", dict.fromkeys(party.peers, word), sizes, then)
+            assert not seen and party.counters.rounds == 1
+            party.exchange("open", dict.fromkeys(party.peers, word), sizes)
+            assert seen == [[7]] and party.counters.rounds == 2
+            party.exchange("open", dict.fromkeys(party.peers, word), sizes)
+            assert party.counters.frames == 8
+            party.confirm()
+
+    run(lambda party: task(party, False))
+    with pytest.raises(OutOfRangeError):
+        run(lambda party: task(party, True))
 
 
 def test_an_attempt_is_used_once():
