@@ -17,8 +17,8 @@ class Network(LocalDeployment):
     They rebuild lost files only when they are told to, so that tests see what is lost.
     """
 
-    def __init__(self, folder, encoding, *, settings="threads = 1\nrepair = false\n", **options):
-        super().__init__(folder, encoding, settings=settings, **options)
+    def __init__(self, folder, encoding, *, settings="repair = false\n", **options):
+        super().__init__(folder, encoding, settings=f"threads = 1\n{settings}", **options)
         self.processes = {}
 
     def start(self, *servers):

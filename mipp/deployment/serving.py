@@ -23,7 +23,6 @@ from ..server.admission import Admission
 from ..server.metrics import Metrics
 from ..server.peer_channel import PATIENCE, PeerChannel
 from ..server.peers import standing
-from ..server.rendezvous import RUNNING
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
 from ..server.repair import lost_files, repair
 from ..server.replies import ReplyRoom
@@ -105,7 +104,7 @@ class ServerProcess:
             )  # fmt: skip
             opened.callback(self.server.close)
             self.server.ready, self.server.phase, self.server.settle = False, "new", self.ask_settle
-            self.server.replies = ReplyRoom()
+            self.server.replies = ReplyRoom(self.settings.card.reply_bytes)
             self.server.store.changes.take_prepared()
             if self._session.crashed:
                 self.server.store.sweep()
@@ -115,20 +114,21 @@ class ServerProcess:
                 i: Peer(a.host, a.port, [a.certificate], f"server {i} ({a.name})", mesh_context(*pem, [a.certificate]))
                 for i, a in others.items()
             }
-            self.mesh = Mesh(index, config.id, peers, self._called, self._noted, self._changed)
+            self.mesh = Mesh(index, config.id, peers, self._called, self._noted, self._changed, self.settings.peers)
             self.channel = PeerChannel(self.server, self.mesh)
             self._tables: dict[str, KeyCentreRendezvous | CloudRendezvous] = {}
             if config.params.n == 3:
                 self._meet(config.params.key_centres[-1])
             self.server.metrics = Metrics(self._gauges)
             self.site = ServerSite(
-                self.server, Uploads(folder), config.to_json().encode(), self.reasons, self.server.metrics.page
-            )
+                self.server, Uploads(folder, limits=self.settings.uploads), config.to_json().encode(), self.reasons,
+                self.server.metrics.page,
+            )  # fmt: skip
             context = server_context(*pem, [a.certificate for a in others.values()])
             try:
                 self.http = HttpServer(
                     self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept,
-                    clock=lambda: self.server.clock(),
+                    limits=self.settings.connections, clock=lambda: self.server.clock(),
                 )  # fmt: skip
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
@@ -149,13 +149,14 @@ class ServerProcess:
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
-        for table, running in (("rankings", RUNNING), ("tests", 1)):
+        limits = self.settings.rankings
+        for table, running in (("rankings", limits.at_once), ("tests", limits.tests_at_once)):
             if self.index == key_centre:
                 self._tables[table] = KeyCentreRendezvous(self.mesh, table, running=running)
             else:
                 self._tables[table] = CloudRendezvous(self.mesh, table, key_centre)
-        self.server.admission = Admission(self.index, self._tables["rankings"])
-        self.server.certifying = Admission(self.index, self._tables["tests"])
+        self.server.admission = Admission(self.index, self._tables["rankings"], limits=limits)
+        self.server.certifying = Admission(self.index, self._tables["tests"], limits=limits)
 
     def start(self) -> None:
         """Begin to serve."""

@@ -5,20 +5,25 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeploymentError
+from ..mpc.outgoing import PeerLimits
 from ..rpc.addresses import check_url
+from ..rpc.http_server import Connections
 from ..rpc.limits import Card
+from ..server.admission import RankingLimits
+from ..server.uploads import UploadLimits
+from .tables import TABLES, number
 
 __all__ = ["LOG_LEVELS", "SETTINGS_NAME", "ServerSettings"]
 
 SETTINGS_NAME = "server.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _MAX_BYTES = 64 << 10
-_MAX_LIMIT = 1 << 62
+_SETTINGS = ("listen", "threads", "log_level", "drain_seconds", "repair")
 
 _TEMPLATE = """\
 # Settings of a mipp server. Every line shows the default; remove its # to change it, then start the server again.
@@ -37,13 +42,6 @@ _TEMPLATE = """\
 
 # Whether a cloud has the other servers rebuild files that it lost, by itself; mipp server repair does it at any time.
 #repair = true
-
-# Limits of each owner or user, where its invitation sets none. 0: no limit.
-[party]
-#rows = 0
-#bytes = 0
-#requests_per_minute = 0
-#concurrent = {concurrent}
 """
 
 
@@ -65,6 +63,14 @@ class ServerSettings:
         Whether a cloud has lost files rebuilt by itself.
     card : Card
         Limits of each party, where its invitation sets none.
+    connections : Connections
+        Limits of the connections of clients.
+    uploads : UploadLimits
+        Limits of announced requests.
+    rankings : RankingLimits
+        Limits of rankings and of tests of rows.
+    peers : PeerLimits
+        Limits of the other servers.
     """
 
     listen: str
@@ -73,6 +79,10 @@ class ServerSettings:
     drain_seconds: int = 60
     repair: bool = True
     card: Card = field(default_factory=Card)
+    connections: Connections = field(default_factory=Connections)
+    uploads: UploadLimits = field(default_factory=UploadLimits)
+    rankings: RankingLimits = field(default_factory=RankingLimits)
+    peers: PeerLimits = field(default_factory=PeerLimits)
 
     @property
     def host(self) -> str:
@@ -92,9 +102,8 @@ class ServerSettings:
     @classmethod
     def template(cls, url: str) -> str:
         """Text of a new ``server.toml``: every setting, commented, with its default."""
-        return _TEMPLATE.format(
-            listen=cls.default_listen(url), levels=", ".join(LOG_LEVELS), concurrent=Card().concurrent
-        )
+        first = _TEMPLATE.format(listen=cls.default_listen(url), levels=", ".join(LOG_LEVELS))
+        return first + "".join(table.template() for table in TABLES)
 
     @classmethod
     def from_toml(cls, text: str, url: str) -> ServerSettings:
@@ -118,28 +127,25 @@ class ServerSettings:
             data = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise DeploymentError(f"{SETTINGS_NAME} is no TOML: {str(error)[:200]!r}") from None
-        party = data.pop("party", {})
-        if not isinstance(party, dict):
-            raise DeploymentError(f"{SETTINGS_NAME}: [party] is a table")
-        _require_known(data, {f.name for f in fields(cls)} - {"card"}, "")
-        _require_known(party, {"rows", "bytes", "requests_per_minute", "concurrent"}, "party.")
+        limits = {table.field: table.read(data.pop(table.name, {}), SETTINGS_NAME) for table in TABLES}
+        for name in data:
+            if name not in _SETTINGS:
+                raise DeploymentError(
+                    f"{SETTINGS_NAME} has an unknown setting {name[:80]!r}; there are {', '.join(_SETTINGS)} and the "
+                    f"tables {', '.join(f'[{table.name}]' for table in TABLES)}"
+                )
         listen = data.get("listen", cls.default_listen(url))
         if not _is_listen(listen):
             raise DeploymentError(f'{SETTINGS_NAME}: listen is "ADDRESS:PORT", such as "{cls.default_listen(url)}"')
         level = data.get("log_level", "info")
         if level not in LOG_LEVELS:
             raise DeploymentError(f"{SETTINGS_NAME}: log_level is one of {', '.join(LOG_LEVELS)}")
-        card = Card(
-            _number(party, "rows", 0, _MAX_LIMIT, 0) or None,
-            _number(party, "bytes", 0, _MAX_LIMIT, 0) or None,
-            _number(party, "concurrent", 1, 1 << 20, Card().concurrent),
-            _number(party, "requests_per_minute", 0, _MAX_LIMIT, 0) or None,
-        )
-        threads = _number(data, "threads", 0, 4096, 0) or None
+        threads = number(data.get("threads", 0), "threads", 0, 4096, SETTINGS_NAME) or None
+        drain = number(data.get("drain_seconds", 60), "drain_seconds", 0, 86400, SETTINGS_NAME)
         repair = data.get("repair", True)
         if not isinstance(repair, bool):
             raise DeploymentError(f"{SETTINGS_NAME}: repair is true or false")
-        return cls(listen, threads, level, _number(data, "drain_seconds", 0, 86400, 60), repair, card)
+        return cls(listen, threads, level, drain, repair, **limits)
 
     @classmethod
     def load(cls, folder: Path, url: str) -> ServerSettings:
@@ -155,22 +161,6 @@ class ServerSettings:
         except OSError as error:
             raise DeploymentError(f"cannot read {path}: {error.strerror}") from None
         return cls.from_toml(text, url)
-
-
-def _require_known(data: dict[str, Any], known: set[str], table: str) -> None:
-    for name in data:
-        if name not in known:
-            raise DeploymentError(
-                f"{SETTINGS_NAME} has an unknown setting {f'{table}{name}'[:80]!r}; there are "
-                + ", ".join(f"{table}{one}" for one in sorted(known))
-            )
-
-
-def _number(data: dict[str, Any], name: str, low: int, high: int, default: int) -> int:
-    value = data.get(name, default)
-    if type(value) is not int or not low <= value <= high:
-        raise DeploymentError(f"{SETTINGS_NAME}: {name} is a whole number from {low} to {high}")
-    return value
 
 
 def _is_listen(value: Any) -> bool:

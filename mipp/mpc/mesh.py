@@ -31,7 +31,7 @@ from ..rpc.sockets import end, fill
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from . import chunks
 from .link import HEADER_BYTES, Frame, bounded, parse_header, silent
-from .outgoing import Outgoing, Peer
+from .outgoing import Outgoing, Peer, PeerLimits
 
 __all__ = ["Mesh", "MeshLink"]
 
@@ -41,12 +41,10 @@ _log = logging.getLogger("mipp.mesh")
 DEAD, WHO = 15.0, 10.0
 #: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
 FRESH = 1.0
-#: bytes that one session buffers, and one that is not open here yet; sessions that are not open here yet
-SESSION_BYTES, EARLY_BYTES, EARLY = 2 << 30, 4096, 256
+#: bytes that a session buffers which is not open here yet; number of such sessions
+EARLY_BYTES, EARLY = 4096, 256
 #: bytes of a note
 NOTE_BYTES = 64 << 10
-#: calls of one peer that are served at once, and that are here at all: coming, waiting or served
-WORKERS, CALLS = 8, 256
 #: connections of one peer that have not said who they are
 GREETING = 8
 CLOSED = 4096
@@ -147,6 +145,7 @@ class Mesh:
     note : takes a peer's note: its number and the bytes; must not block
     changed : called with a peer's number and whether it is there now, when that changes, and whenever one of its
         connections ends; must not block
+    limits : of what a peer may have here
     """
 
     def __init__(
@@ -157,7 +156,9 @@ class Mesh:
         serve: Callable[[int, Frames], Frames],
         note: Callable[[int, bytes], None] = lambda peer, data: None,
         changed: Callable[[int, bool], None] = lambda peer, there: None,
+        limits: PeerLimits | None = None,
     ) -> None:
+        self.limits = PeerLimits() if limits is None else limits
         self.index, self.deployment, self.boot = index, deployment, random_bytes(chunks.BOOT_BYTES)
         self._peers, self._serve, self._note, self._changed = dict(peers), serve, note, changed
         self._out = {
@@ -171,7 +172,7 @@ class Mesh:
         self._early: OrderedDict[bytes, _Session] = OrderedDict()
         self._closed: OrderedDict[bytes, None] = OrderedDict()
         self._calls: dict[bytes, tuple[int, queue.SimpleQueue[Any]]] = {}
-        self._pools = {i: ThreadPoolExecutor(WORKERS, "mipp peer call") for i in peers}
+        self._pools = {i: ThreadPoolExecutor(self.limits.calls_at_once, "mipp peer call") for i in peers}
         self._greeting: Counter[int] = Counter()
         #: calls of each peer that wait or are served, and their bytes
         self._serving: Counter[int] = Counter()
@@ -214,14 +215,15 @@ class Mesh:
 
     # --- sessions -----------------------------------------------------------------------------------------------
 
-    def open(self, name: bytes, limit: int = SESSION_BYTES) -> MeshLink:
+    def open(self, name: bytes, limit: int | None = None) -> MeshLink:
         """Open a session.
 
         Parameters
         ----------
         name : 16 bytes, the same at all servers, never used before
-        limit : bytes of its frames that wait here at most
+        limit : bytes of its frames that wait here at most; default ``session_bytes`` of the limits
         """
+        limit = self.limits.session_bytes if limit is None else limit
         with self._lock:
             session = self._early.pop(name, None) or _Session(self._peers, limit)
             if name in self._sessions or name in self._closed:
@@ -293,7 +295,7 @@ class Mesh:
     def _take_call(self, peer: int, name: bytes, data: bytes) -> None:
         """Have a call served; MessageError if the peer has too many of them here."""
         with self._lock:
-            if self._serving[peer] >= CALLS or self._serving_bytes[peer] + len(data) > chunks.CALL_BYTES:
+            if self._serving[peer] >= self.limits.calls or self._serving_bytes[peer] + len(data) > chunks.CALL_BYTES:
                 raise MessageError("too many calls at once")
             self._serving[peer] += 1
             self._serving_bytes[peer] += len(data)
@@ -474,7 +476,8 @@ class _Incoming:
 
     def _message(self, kind: int, name: bytes, length: int, last: bool) -> None:
         data = self._messages.setdefault((kind, name), bytearray())
-        if len(self._messages) > CALLS or sum(map(len, self._messages.values())) + length > chunks.CALL_BYTES:
+        coming = sum(map(len, self._messages.values()))
+        if len(self._messages) > self._mesh.limits.calls or coming + length > chunks.CALL_BYTES:
             raise MessageError("calls that are too long")
         fill(self._sock, self._scratch[:length])
         data += self._scratch[:length]

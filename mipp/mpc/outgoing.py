@@ -22,7 +22,7 @@ from ..rpc.sockets import end, fill
 from ..rpc.tls import connect
 from . import chunks
 
-__all__ = ["Outgoing", "Peer"]
+__all__ = ["Outgoing", "Peer", "PeerLimits"]
 
 _log = logging.getLogger("mipp.mesh")
 
@@ -44,6 +44,21 @@ class Peer:
     certificates: Collection[bytes]
     name: str
     context: ssl.SSLContext
+
+
+@dataclass(frozen=True)
+class PeerLimits:
+    """Limits of another server.
+
+    Parameters
+    ----------
+    session_bytes : of the messages of one session that wait here
+    calls, calls_at_once : of one server that are here (coming, waiting or served), and that are served at once
+    """
+
+    session_bytes: int = 2 << 30
+    calls: int = 256
+    calls_at_once: int = 8
 
 
 class Outgoing(threading.Thread):

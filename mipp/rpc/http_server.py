@@ -27,19 +27,13 @@ from .bodies import TIME_HEADER
 from .sockets import end
 from .tls import MESH
 
-__all__ = ["Head", "HttpServer", "Refused", "Reply", "Site"]
+__all__ = ["Connections", "Head", "HttpServer", "Refused", "Reply", "Site"]
 
 _log = logging.getLogger("mipp.http")
 
 HEAD_BYTES = 16 << 10
-#: seconds: for the handshake; idle between requests; from the first byte of a head to its last
-HANDSHAKE, IDLE, HEAD = 5.0, 75.0, 10.0
-#: a body takes this many seconds, and one more for every so many bytes; it never pauses for longer than this
-BODY, BODY_RATE, STALL = 10.0, 32 << 10, 15.0
-#: the same for a reply
-REPLY, REPLY_RATE = 30.0, 512 << 10
-#: connections in all, and of one address
-CONNECTIONS, PER_ADDRESS = 512, 256
+#: bytes for which a body, and a reply, may take one second more
+BODY_RATE, REPLY_RATE = 32 << 10, 512 << 10
 #: after a refusal, what the client is still sending is taken in for so many seconds and bytes, and dropped: else the
 #: refusal would be lost with the connection
 LINGER, LINGER_BYTES = 5.0, 8 << 20
@@ -50,6 +44,31 @@ _REASONS = {
     409: "Conflict", 411: "Length Required", 413: "Content Too Large", 429: "Too Many Requests",
     500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Limits of the connections of clients.
+
+    Parameters
+    ----------
+    in_all, per_address : open at the same time; an address of IPv6 is a /64
+    handshake_seconds : for the TLS handshake
+    idle_seconds : between two requests
+    head_seconds : from the first byte of a request's head to its last
+    body_seconds : for a request's body, and one second more for each ``BODY_RATE`` bytes
+    pause_seconds : between two parts of a body
+    reply_seconds : to send a reply, and one second more for each ``REPLY_RATE`` bytes
+    """
+
+    in_all: int = 512
+    per_address: int = 256
+    handshake_seconds: float = 5.0
+    idle_seconds: float = 75.0
+    head_seconds: float = 10.0
+    body_seconds: float = 10.0
+    pause_seconds: float = 15.0
+    reply_seconds: float = 30.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,7 +148,7 @@ class HttpServer:
     context : gives the TLS context for a new connection
     site : answers requests
     mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
-    connections, per_address : most connections of clients in all, and of one address (of IPv6: of one /64)
+    limits : of the connections of clients
     clock : Unix time, told in each reply
     """
 
@@ -141,13 +160,12 @@ class HttpServer:
         site: Site,
         mesh: Callable[[ssl.SSLSocket, bytes], None] | None = None,
         *,
-        connections: int = CONNECTIONS,
-        per_address: int = PER_ADDRESS,
+        limits: Connections | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._context, self._site, self._mesh = context, site, mesh
-        self._most, self._per_address = connections, per_address
+        self.limits = Connections() if limits is None else limits
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
@@ -213,7 +231,7 @@ class HttpServer:
         with self._lock:
             clients = [c for c in self._open if not c.mesh]
             same = [c for c in clients if c.address == connection.address]
-            for some, most in ((same, self._per_address), (clients, self._most)):
+            for some, most in ((same, self.limits.per_address), (clients, self.limits.in_all)):
                 if len(some) < most:
                     continue
                 idle = [c for c in some if not c.busy or c.replying]
@@ -238,7 +256,7 @@ class HttpServer:
     def _serve(self, connection: _Connection) -> None:
         try:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sock.settimeout(HANDSHAKE)
+            connection.sock.settimeout(self.limits.handshake_seconds)
             # in two steps, so that the connection can be dropped during the handshake
             secured = self._context().wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
             connection.sock = secured
@@ -250,7 +268,7 @@ class HttpServer:
                 if self._mesh is not None:
                     self._mesh(secured, secured.getpeercert(binary_form=True) or b"")
                 return
-            reader = _Reader(secured)
+            reader = _Reader(secured, self.limits)
             while not self._stopping and self._request(connection, reader):
                 pass
         except (OSError, EOFError, ValueError):
@@ -316,7 +334,7 @@ class HttpServer:
         if last:
             lines.append("connection: close")
         begin = ("\r\n".join(lines) + "\r\n\r\n").encode()
-        until = time.monotonic() + REPLY + size / REPLY_RATE
+        until = time.monotonic() + self.limits.reply_seconds + size / REPLY_RATE
         for part in [begin + b"".join(reply.parts)] if size <= _SMALL else (begin, *reply.parts):
             view = memoryview(part).cast("B")
             while view.nbytes:  # sendall has a time limit for each part that it sends, none for all
@@ -339,13 +357,14 @@ class _Ended(Exception):
 class _Reader:
     """Reads heads and bodies from a connection."""
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
-        self.sock = sock
+    def __init__(self, sock: ssl.SSLSocket, limits: Connections) -> None:
+        self.sock, self._limits = sock, limits
         self._have = bytearray()
 
     def head(self) -> bytes:
         """Bytes of the next head, with its empty line."""
-        until = time.monotonic() + (HEAD if self._have else IDLE)
+        limits = self._limits
+        until = time.monotonic() + (limits.head_seconds if self._have else limits.idle_seconds)
         began = bool(self._have)
         buffer = bytearray(4096)
         while (end := self._have.find(b"\r\n\r\n")) < 0:
@@ -362,7 +381,7 @@ class _Reader:
             if not count:
                 raise _Ended
             if not began:
-                began, until = True, time.monotonic() + HEAD
+                began, until = True, time.monotonic() + limits.head_seconds
             self._have += memoryview(buffer)[:count]
         if end > HEAD_BYTES:
             raise Refused(400, f"a request's head has at most {HEAD_BYTES} bytes")
@@ -377,12 +396,12 @@ class _Reader:
         got = min(len(self._have), into.nbytes)
         into[:got] = self._have[:got]
         del self._have[:got]
-        until = time.monotonic() + BODY + into.nbytes / BODY_RATE
+        until = time.monotonic() + self._limits.body_seconds + into.nbytes / BODY_RATE
         while got < into.nbytes:
             left = until - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            self.sock.settimeout(min(left, STALL))
+            self.sock.settimeout(min(left, self._limits.pause_seconds))
             count = self.sock.recv_into(into[got : got + _CHUNK])
             if not count:
                 raise ConnectionError

@@ -87,9 +87,11 @@ class Card:
     rows, bytes : that an owner may store, shares and images together; None without limit
     concurrent : requests under way at once
     requests : a minute, on average, with bursts of as many; None without limit
+    reply_bytes : of replies, over a network, that are made or were not read; a single one may have more
     """
 
     rows: int | None = None
     bytes: int | None = None
     concurrent: int = 256
     requests: int | None = None
+    reply_bytes: int = 512 << 20

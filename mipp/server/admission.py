@@ -23,9 +23,9 @@ from ..mpc.link import Link
 from ..rpc import messages as m
 from ..rpc.failures import error_from_wire, error_to_wire
 from ..rpc.turns import short_turns
-from .rendezvous import Key, Rendezvous
+from .rendezvous import RUNNING, Key, Rendezvous
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "RankingLimits"]
 
 _log = logging.getLogger("mipp.server")
 
@@ -34,17 +34,30 @@ WAIT = 0.2
 #: Request threads of one server that wait so at the same time; a further request gets Pending at once. With RUNNING
 #: rankings in request threads as well, a server with ten of them still answers other requests.
 WAITING = 4
-#: Rankings of one user, and of all users, that are parked, running or uncollected.
-USER_OPEN = 64
-OPEN = 256
-#: Bytes of their query shares and results, for one user and for all. A user's only query, or the server's only one, is
-#: always admitted.
-USER_BYTES = 1 << 28
-OPEN_BYTES = 1 << 30
-#: Seconds that a result or an error is kept for its user.
-KEEP = 60.0
 #: Seconds between two looks for what is out of time.
 SWEEP = 0.5
+
+
+@dataclass(frozen=True)
+class RankingLimits:
+    """Limits of rankings, and of tests of rows.
+
+    Parameters
+    ----------
+    per_user, in_all : rankings that are parked, running or uncollected
+    bytes_per_user, bytes_in_all : of their query shares and results; the only query of a user, or of a server, is
+        always admitted
+    at_once, tests_at_once : rankings, and tests of rows, that run at the same time. The key centre decides
+    keep_seconds : that a result or an error is kept for its user
+    """
+
+    per_user: int = 64
+    in_all: int = 256
+    bytes_per_user: int = 256 << 20
+    bytes_in_all: int = 1 << 30
+    at_once: int = RUNNING
+    tests_at_once: int = 1
+    keep_seconds: float = 60.0
 
 
 @dataclass(eq=False)
@@ -88,10 +101,18 @@ class Admission:
     index : this server
     rendezvous : shared with the other two servers
     clock : seconds, monotonic
+    limits : of what is open here
     """
 
-    def __init__(self, index: int, rendezvous: Rendezvous, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        index: int,
+        rendezvous: Rendezvous,
+        clock: Callable[[], float] = time.monotonic,
+        limits: RankingLimits | None = None,
+    ) -> None:
         self._index, self._rendezvous, self._clock = index, rendezvous, clock
+        self.limits = RankingLimits() if limits is None else limits
         self._changed = threading.Condition(threading.Lock())
         self._open: dict[Key, _Entry] = {}
         self._waiting = 0
@@ -201,7 +222,7 @@ class Admission:
         """If the table is full: the newest parked query of the user who has most, to give way to one who has fewer."""
         with self._changed:
             kept = [e for e in self._open.values() if not e.failed]
-            if len(kept) < OPEN:
+            if len(kept) < self.limits.in_all:
                 return None
             count = Counter(e.key[0] for e in kept)
             most, held = count.most_common(1)[0]
@@ -219,7 +240,8 @@ class Admission:
             kept = [e for e in self._open.values() if e is not old and not e.failed]
             mine = [e for e in kept if e.key[0] == entry.key[0]]
             self._make_room(kept, entry)
-            for some, count, size in ((mine, USER_OPEN, USER_BYTES), (kept, OPEN, OPEN_BYTES)):
+            own = self.limits.per_user, self.limits.bytes_per_user
+            for some, count, size in ((mine, *own), (kept, self.limits.in_all, self.limits.bytes_in_all)):
                 if len(some) >= count or (some and sum(e.size for e in some) + entry.size > size):
                     whose = "this user has" if some is mine else "the server has"
                     raise BusyError(f"{whose} too many rankings open at once; collect results or try again later")
@@ -232,7 +254,10 @@ class Admission:
 
         Holds the lock.
         """
-        sizes: tuple[tuple[int, Callable[[_Entry], int]], ...] = ((OPEN, lambda e: 1), (OPEN_BYTES, lambda e: e.size))
+        sizes: tuple[tuple[int, Callable[[_Entry], int]], ...] = (
+            (self.limits.in_all, lambda e: 1),
+            (self.limits.bytes_in_all, lambda e: e.size),
+        )
         for most, size in sizes:
             while sum(map(size, kept)) + size(entry) > most:
                 held: Counter[bytes] = Counter()
@@ -338,7 +363,7 @@ class Admission:
             if entry.failed:  # they are small, but not without bound
                 failed = [e.key for e in self._open.values() if e.failed and not e.attended and e is not entry]
                 mine = [key for key in failed if key[0] == entry.key[0]]
-                for keys, count in ((mine, USER_OPEN), (failed, OPEN)):
+                for keys, count in ((mine, self.limits.per_user), (failed, self.limits.in_all)):
                     if len(keys) >= count:
                         self._open.pop(keys[0], None)
             self._changed.notify_all()
@@ -357,7 +382,7 @@ class Admission:
         """Drop what is out of time, until nothing is left that no request thread attends to."""
         while True:
             with self._changed:
-                limit = self._clock() - KEEP
+                limit = self._clock() - self.limits.keep_seconds
                 for key, entry in list(self._open.items()):
                     if entry.outcome is not None and not entry.attended and entry.ended <= limit:
                         del self._open[key]

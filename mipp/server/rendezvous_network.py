@@ -25,7 +25,7 @@ __all__ = ["CloudRendezvous", "KeyCentreRendezvous", "deliver"]
 
 _log = logging.getLogger("mipp.server")
 _HAVE, _REFUSE, _DONE, _START, _CANCEL = "have", "refuse", "done", "start", "cancel"
-#: queries that one cloud may have reported and the others not; an honest one has fewer parked (``admission.OPEN``)
+#: queries that one cloud may have reported and the others not; an honest one has no more (``rankings.in_all``)
 REPORTED = 1024
 
 

@@ -11,16 +11,20 @@ from collections.abc import Callable
 
 from ..errors import BusyError
 
-__all__ = ["PARTY_BYTES", "ReplyRoom"]
-
-#: bytes of replies to one party; a single one may have more
-PARTY_BYTES = 512 << 20
+__all__ = ["ReplyRoom"]
 
 
 class ReplyRoom:
-    """Room for replies. Handlers take it before they make a reply; who sends the reply gives it back."""
+    """Room for replies. Handlers take it before they make a reply; who sends the reply gives it back.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    most : int
+        Bytes of replies to one party; a single one may have more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._held: Counter[bytes] = Counter()
         self._here = threading.local()
@@ -41,7 +45,7 @@ class ReplyRoom:
             The party has too much unread.
         """
         with self._lock:
-            if self._held[party] and self._held[party] + size > PARTY_BYTES:
+            if self._held[party] and self._held[party] + size > self._most:
                 raise BusyError("this party has too many replies on their way; read them, or try again later")
             self._held[party] += size
         taken: list[tuple[bytes, int]] = self._here.__dict__.setdefault("taken", [])

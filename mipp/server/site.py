@@ -36,7 +36,7 @@ from ..rpc.failures import error_to_wire
 from ..rpc.http_server import Head, Refused, Reply
 from ..rpc.wire import Frames, decode, encode, kind_of
 from .server import Server
-from .uploads import MAX_BYTES, Uploads
+from .uploads import Uploads
 
 __all__ = ["ServerSite"]
 
@@ -122,7 +122,7 @@ class ServerSite:
             if path == REQUEST_PATH:
                 return self._answered(frames_of(body))
             if path == UPLOAD_PATH:
-                told = announcement(body, MAX_BYTES)
+                told = announcement(body, self._uploads.limits.largest)
                 return _message(m.UploadState(*self._uploads.begin(self._server.announced(told), told)))
             token = _token(path[len(FINISH_PATH) + 1 :])
             return self._answered(self._uploads.finish(token), announced=True)

@@ -23,16 +23,37 @@ from ..errors import BusyError, LimitError, MessageError, NotFoundError, Paramet
 from ..rpc.bodies import Announcement, frames_of
 from ..rpc.wire import Frames
 
-__all__ = ["Uploads"]
+__all__ = ["UploadLimits", "Uploads"]
 
-#: seconds without a block after which data are dropped, and after which they give way when there are too many
-IDLE, GIVE_WAY = 900.0, 60.0
-#: requests under way of one party, and of all
-PER_PARTY, IN_ALL = 8, 256
-#: bytes of one request, of all of one party, and of all parties that have come
-MAX_BYTES, PARTY_BYTES, ALL_BYTES = 8 << 30, 16 << 30, 64 << 30
-#: bytes that stay free on the disk
-FREE_BYTES = 256 << 20
+#: seconds without a block after which data give way when there are too many
+GIVE_WAY = 60.0
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """Limits of announced requests.
+
+    Parameters
+    ----------
+    request_bytes, party_bytes, bytes_in_all : of one request; of all requests of one party, which may have a single
+        larger one; of the data of all parties that have come
+    per_party, in_all : requests under way
+    free_bytes : that stay free on the disk
+    idle_seconds : without a block after which data are dropped
+    """
+
+    request_bytes: int = 8 << 30
+    party_bytes: int = 16 << 30
+    bytes_in_all: int = 64 << 30
+    per_party: int = 8
+    in_all: int = 256
+    free_bytes: int = 256 << 20
+    idle_seconds: float = 900.0
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest request that can ever be taken in."""
+        return min(self.request_bytes, self.bytes_in_all)
 
 
 @dataclass(eq=False, repr=False)
@@ -56,10 +77,15 @@ class Uploads:
         Where the files lie.
     clock : callable
         Seconds, monotonic.
+    limits : UploadLimits
+        Of requests and their bytes.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, clock: Callable[[], float] = time.monotonic, limits: UploadLimits | None = None
+    ) -> None:
         self._folder, self._clock = folder, clock
+        self.limits = UploadLimits() if limits is None else limits
         self._lock = threading.Lock()
         self._open: dict[bytes, _Upload] = {}
 
@@ -89,9 +115,9 @@ class Uploads:
         StoreError
             The disk is full.
         """
-        size = told.nbytes
-        if size > MAX_BYTES:
-            raise LimitError(f"a request has at most {MAX_BYTES} bytes, not {size}")
+        size, limits = told.nbytes, self.limits
+        if size > limits.largest:
+            raise LimitError(f"a request has at most {limits.largest} bytes, not {size}")
         with self._lock:
             self._sweep()
             mine = [u for u in self._open.values() if u.party == party]
@@ -99,9 +125,11 @@ class Uploads:
                 if upload.told.head == told.head:
                     upload.used = self._clock()
                     return upload.token, upload.received
-            if len(mine) >= PER_PARTY or (mine and sum(u.told.nbytes for u in mine) + size > PARTY_BYTES):
+            announced = sum(u.told.nbytes for u in mine)
+            if len(mine) >= limits.per_party or (mine and announced + size > limits.party_bytes):
                 raise BusyError("this party has too many requests under way; try again later")
-            if (len(self._open) >= IN_ALL and not self._gave_way()) or self._received() + size > ALL_BYTES:
+            full = len(self._open) >= limits.in_all and not self._gave_way()
+            if full or self._received() + size > limits.bytes_in_all:
                 raise BusyError("the server has too many requests under way; try again later")
             if self._free() < sum(u.told.nbytes - u.received for u in mine) + size:
                 raise StoreError("the server's disk is full")
@@ -123,7 +151,7 @@ class Uploads:
 
     def _free(self) -> int:
         """Bytes of the disk that data may take."""
-        return shutil.disk_usage(self._folder).free - FREE_BYTES
+        return shutil.disk_usage(self._folder).free - self.limits.free_bytes
 
     def _gave_way(self) -> bool:
         """Drop the data that waited longest, if they waited long."""
@@ -148,7 +176,7 @@ class Uploads:
             upload = self._find(token)
             if upload.writing or at != upload.received or not size or at + size > upload.told.nbytes:
                 raise ParameterError(f"the next byte of this request is {upload.received} of {upload.told.nbytes}")
-            if self._received() + size > ALL_BYTES:
+            if self._received() + size > self.limits.bytes_in_all:
                 raise BusyError("the server has too many requests under way; try again later")
             upload.writing, upload.used = True, self._clock()
         try:  # without its place on the disk, writing to the map could end the process by a signal
@@ -206,5 +234,5 @@ class Uploads:
 
     def _sweep(self) -> None:
         for upload in list(self._open.values()):
-            if not upload.writing and self._clock() - upload.used > IDLE:
+            if not upload.writing and self._clock() - upload.used > self.limits.idle_seconds:
                 self._forget(upload)

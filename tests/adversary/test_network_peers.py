@@ -78,7 +78,7 @@ def test_calls_that_wait_are_bounded(three):
         for _ in range(3000):
             peer.chunk(chunks.CALL, data, random_bytes(16))
     time.sleep(0.5)
-    assert three.meshes[1].waiting_calls(2) <= mesh.CALLS
+    assert three.meshes[1].waiting_calls(2) <= three.meshes[1].limits.calls
 
 
 def test_calls_that_never_end_are_bounded(three):

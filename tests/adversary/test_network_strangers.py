@@ -9,6 +9,7 @@ import pytest
 
 from mipp.rpc import http_server, tls
 from mipp.rpc.bodies import BODY_BYTES
+from mipp.rpc.http_server import Connections
 from tests.network import Network
 
 pytestmark = pytest.mark.slow
@@ -86,14 +87,14 @@ def test_connections_that_never_begin_tls_are_bounded(network):
     with Stranger(network) as stranger:
         for _ in range(800):
             stranger.tcp()
-        until(lambda: http_threads() <= before + http_server.PER_ADDRESS, 2)
-        assert http_threads() <= before + http_server.PER_ADDRESS
+        until(lambda: http_threads() <= before + Connections().per_address, 2)
+        assert http_threads() <= before + Connections().per_address
 
 
 def test_bodies_that_never_come_block_nobody(network):
     """One address announces as many bodies as it has connections and sends none."""
     with Stranger(network) as stranger:
-        for _ in range(http_server.PER_ADDRESS):
+        for _ in range(Connections().per_address):
             stranger.tls().sendall(HEAD)
         time.sleep(0.5)
         other = stranger.tls("127.0.0.2")
@@ -104,8 +105,7 @@ def test_bodies_that_never_come_block_nobody(network):
 def test_readers_that_never_read_block_nobody(network, monkeypatch):
     """Two addresses ask for pages without end and read none; a third is still served."""
     server = network.processes[1].http
-    monkeypatch.setattr(server, "_most", 32)
-    monkeypatch.setattr(server, "_per_address", 16)
+    monkeypatch.setattr(server, "limits", Connections(in_all=32, per_address=16))
     with Stranger(network) as stranger:
         for source in ["127.0.0.3"] * 16 + ["127.0.0.4"] * 16:
             sock = stranger.tls(source, small=True)

@@ -12,7 +12,6 @@ import pytest
 from mipp.crypto import signing
 from mipp.errors import BusyError, MippError, NotFoundError, ParameterError
 from mipp.rpc.bodies import Announcement, body_parts, body_size
-from mipp.server import uploads
 from mipp.server.uploads import Uploads
 from tests.network import Network
 
@@ -77,8 +76,8 @@ def test_announcements_without_data_take_no_share_of_the_limits(made, monkeypatc
 
 
 def test_announcements_without_data_give_way(made, clock):
-    for party in range(uploads.IN_ALL // uploads.PER_PARTY):
-        for n in range(uploads.PER_PARTY):
+    for party in range(made.limits.in_all // made.limits.per_party):
+        for n in range(made.limits.per_party):
             made.begin(party.to_bytes(16, "big"), announced(bytes([n])))
     with pytest.raises(BusyError):
         made.begin(b"z" * 16, announced(b"z"))

@@ -11,12 +11,13 @@ from mipp.deployment import serving
 from mipp.errors import BusyError
 from mipp.rpc import messages as m
 from mipp.rpc.bodies import body_parts
-from mipp.server import replies
-from mipp.server.admission import OPEN, OPEN_BYTES, USER_BYTES, USER_OPEN, Admission
+from mipp.server.admission import Admission, RankingLimits
 from mipp.server.rendezvous import LocalRendezvous
 from tests.adversary.test_limits import query
 from tests.adversary.test_network_strangers import Stranger
 from tests.network import Network
+
+LIMITS = RankingLimits()
 
 pytestmark = pytest.mark.slow
 
@@ -45,10 +46,10 @@ def ask(admissions, user, query, size=100):
     return got
 
 
-@pytest.mark.parametrize(("each", "size"), [(USER_OPEN, 100), (USER_BYTES // (1 << 26), 1 << 26)])
+@pytest.mark.parametrize(("each", "size"), [(LIMITS.per_user, 100), (LIMITS.bytes_per_user >> 26, 1 << 26)])
 def test_results_that_nobody_collects_block_nobody(admissions, each, size):
     """As many users as fill the table have small queries ranked and never ask for the results."""
-    users = min(OPEN // each, OPEN_BYTES // (each * size))
+    users = min(LIMITS.in_all // each, LIMITS.bytes_in_all // (each * size))
     for user in range(users):
         for n in range(each):
             ask(admissions, user.to_bytes(16, "big"), n.to_bytes(32, "big"), size)
@@ -90,11 +91,10 @@ def test_owners_who_ask_to_settle_at_once_share_one(network, monkeypatch):
     assert len([c for c in began if c is network.processes[1].channel]) <= 3
 
 
-def test_replies_that_a_user_does_not_read_are_bounded(tmp_path, monkeypatch):
+def test_replies_that_a_user_does_not_read_are_bounded(tmp_path):
     """A query of some KB is answered with a hundred times as much, counted once, and read by nobody."""
-    monkeypatch.setattr(replies, "PARTY_BYTES", 64 << 20)
     encoding = mipp.Encoding("ip", 4, bits=4, query_bits=4, scale=1.0)
-    network = Network(tmp_path, encoding).start().ready()
+    network = Network(tmp_path, encoding, settings=f"[party]\nreply_bytes = {64 << 20}\n").start().ready()
     try:
         deployment = network.connect()
         owner, users = deployment.create_owner("o"), [deployment.create_user(name) for name in "uv"]

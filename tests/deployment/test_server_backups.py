@@ -18,7 +18,7 @@ QUERY = vectors(1, 99)[0]
 
 @pytest.fixture
 def net(tmp_path, encoding):
-    network = Network(tmp_path / "network", encoding, settings="threads = 1\n")
+    network = Network(tmp_path / "network", encoding, settings="")
     yield network.start().ready()
     network.stop()
 

@@ -27,7 +27,7 @@ from mipp.rpc import http_channel, http_server, tls
 from mipp.rpc import messages as m
 from mipp.rpc.bodies import BLOCK_BYTES, BODY_BYTES, FINISH_PATH, REQUEST_PATH, UPLOAD_PATH, body_parts
 from mipp.rpc.http_channel import HttpChannel
-from mipp.rpc.http_server import HttpServer
+from mipp.rpc.http_server import Connections, HttpServer
 from mipp.rpc.wire import decode, encode
 from mipp.server.site import ServerSite
 from mipp.server.uploads import Uploads
@@ -64,7 +64,7 @@ class Running:
         self.site = ServerSite(self.server, Uploads(folder), b"{}", list)
         self.pem = pem, key
         context = tls.server_context(pem, key)
-        self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, **limits)
+        self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, limits=Connections(**limits))
         self.http.start()
         address = types.SimpleNamespace(host="127.0.0.1", port=self.http.port, certificate=self.certificate, name="it")
         self.channel = HttpChannel(types.SimpleNamespace(addresses={1: address}))
@@ -176,14 +176,13 @@ def test_silent_connections_hold_nobody_up(it):
         assert time.monotonic() - began < SOON
 
 
-def test_a_dripped_handshake_is_cut(it, monkeypatch):
-    monkeypatch.setattr(http_server, "HANDSHAKE", 0.3)
-    with it.silent() as sock:
+def test_a_dripped_handshake_is_cut(start):
+    with start(handshake_seconds=0.3).silent() as sock:
         assert drip(sock, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)) < 1.5
 
 
-def test_a_dripped_head_is_cut(it, monkeypatch):
-    monkeypatch.setattr(http_server, "HEAD", 0.3)
+def test_a_dripped_head_is_cut(start, monkeypatch):
+    it = start(head_seconds=0.3)
     monkeypatch.setattr(http_server, "LINGER", 0.1)
     with it.dial() as sock:
         assert drip(sock) < 1.5
@@ -192,29 +191,28 @@ def test_a_dripped_head_is_cut(it, monkeypatch):
         assert it.asked(sock, b"GET /hea")[0] == 408
 
 
-def test_an_idle_connection_is_closed(it, monkeypatch):
-    monkeypatch.setattr(http_server, "IDLE", 0.2)
-    with it.dial() as sock:
+def test_an_idle_connection_is_closed(start):
+    with start(idle_seconds=0.2).dial() as sock:
         assert ended(sock)
 
 
-@pytest.mark.parametrize("limit", ["BODY", "STALL"])
+@pytest.mark.parametrize("limit", ["body_seconds", "pause_seconds"])
 @pytest.mark.parametrize("path", [REQUEST_PATH, UPLOAD_PATH])
-def test_a_dripped_body_is_cut(it, monkeypatch, limit, path):
-    monkeypatch.setattr(http_server, limit, 0.3)
+def test_a_dripped_body_is_cut(start, monkeypatch, limit, path):
+    it = start(**{limit: 0.3})
     monkeypatch.setattr(http_server, "BODY_RATE", 1 << 40)
     with it.dial() as sock:
         sock.sendall(post(path, 10_000) + b"xxx")
-        if limit == "STALL":
+        if limit == "pause_seconds":
             assert ended(sock, 1.5)
         else:
             assert drip(sock) < 1.5
     assert it.ask(get())[0] == 200
 
 
-def test_who_hardly_reads_its_reply_is_cut(it, monkeypatch):
+def test_who_hardly_reads_its_reply_is_cut(start, monkeypatch):
     """The time limit is of the whole reply; each piece of it used to have one of its own."""
-    monkeypatch.setattr(http_server, "REPLY", 0.4)
+    it = start(reply_seconds=0.4)
     monkeypatch.setattr(http_server, "REPLY_RATE", 1 << 40)
     it.server.reply = [*encode(m.Pending(1)), bytes(64 << 20)]
     monkeypatch.setattr("mipp.server.site._frames", lambda frames: http_server.Reply(200, body_parts(frames)))
@@ -376,7 +374,7 @@ def test_a_server_that_drips_its_reply(it, monkeypatch, page):
 # --- connections --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", ["connections", "per_address"])
+@pytest.mark.parametrize("limit", ["in_all", "per_address"])
 def test_too_many_connections(start, limit):
     it = start(**{limit: 3})
     with contextlib.ExitStack() as stack:
@@ -391,7 +389,7 @@ def test_too_many_connections(start, limit):
 
 def test_connections_in_their_handshake_give_way_and_end(start):
     """They used to go on, uncounted, until the handshake's time limit."""
-    it = start(connections=3)
+    it = start(in_all=3)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(it.silent()) for _ in range(8)]
         assert it.ask(get())[0] == 200
@@ -418,7 +416,7 @@ def test_a_connection_that_is_dropped_before_its_handshake_ends(it):
 
 
 def test_who_is_served_does_not_give_way(start):
-    it = start(connections=2)
+    it = start(in_all=2)
     it.server.go_on.clear()
     body = b"".join(body_parts(request(1)))
     with it.dial() as one, it.dial() as two:

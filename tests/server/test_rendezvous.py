@@ -28,6 +28,7 @@ from mipp.rpc.wire import decode
 from mipp.server import admission as admission_module
 from mipp.server import ranking as ranking_module
 from mipp.server import rendezvous as rendezvous_module
+from mipp.server.admission import RankingLimits
 from mipp.server.rendezvous import RUNNING
 from tests.conftest import vectors
 
@@ -60,6 +61,12 @@ class PooledChannel:
     def close(self):
         for pool in self._pools.values():
             pool.shutdown()
+
+
+def limit(world, monkeypatch, **limits):
+    """Limits of what all servers have open."""
+    for server in world.deployment.servers.values():
+        monkeypatch.setattr(server.admission, "limits", RankingLimits(**limits))
 
 
 class Direct:
@@ -216,7 +223,7 @@ def test_few_run_at_the_same_time(world, monkeypatch):
 
 
 def test_an_honest_user_retries_while_servers_are_busy(world, monkeypatch):
-    monkeypatch.setattr(admission_module, "USER_OPEN", 3)
+    limit(world, monkeypatch, per_user=3)
     search_at_once(world, [world.user], 12, 10)
 
 
@@ -244,7 +251,7 @@ def test_a_query_at_one_server_alone_computes_nothing(world, direct, monkeypatch
 def test_what_nobody_comes_for_leaves_by_itself(world, direct, monkeypatch):
     """Without another request: the query's memory, then the error, then the thread that looks after them."""
     monkeypatch.setattr(rendezvous_module, "GATHER_LIMIT", 0.1)
-    monkeypatch.setattr(admission_module, "KEEP", 0.1)
+    limit(world, monkeypatch, keep_seconds=0.1)
     direct.send(direct.prepare(), 1, 2)
     direct.wait(lambda: not any(direct.open.values()))
     direct.wait(lambda: not any(s.admission._keeper for s in direct.servers.values()))
@@ -271,7 +278,7 @@ def test_a_result_that_nobody_collects_is_dropped(world, direct, monkeypatch):
     direct.send(asked, 3)
     assert isinstance(direct.outcome(asked, 1), m.Ranked)
     assert direct.open[2] == 1
-    monkeypatch.setattr(admission_module, "KEEP", 0)
+    limit(world, monkeypatch, keep_seconds=0)
     direct.wait(lambda: not any(direct.open.values()))
     with pytest.raises(NotFoundError):
         direct.collect(asked, 2)
@@ -491,7 +498,7 @@ def test_an_unknown_query_and_servers_that_do_not_rank(world, direct, monkeypatc
 
 def test_a_user_parks_a_bounded_number(world, direct, monkeypatch):
     """A user could open any number of rankings. Refused before the checks; other users are not affected."""
-    monkeypatch.setattr(admission_module, "USER_OPEN", 3)
+    limit(world, monkeypatch, per_user=3)
     other = world.deployment.create_user("otto")
     for owner in world.owners:
         owner.grant(other.id)
@@ -515,7 +522,7 @@ def test_a_user_parks_a_bounded_number(world, direct, monkeypatch):
 
 
 def test_uncollected_results_count_and_errors_are_few(world, direct, monkeypatch):
-    monkeypatch.setattr(admission_module, "USER_OPEN", 2)
+    limit(world, monkeypatch, per_user=2)
     asked = [direct.prepare() for _ in range(2)]
     for one in asked:
         direct.send(one, 1, 2)
@@ -537,7 +544,7 @@ def test_uncollected_results_count_and_errors_are_few(world, direct, monkeypatch
 
 
 def test_all_users_together_park_a_bounded_number(world, direct, monkeypatch):
-    monkeypatch.setattr(admission_module, "OPEN", 2)
+    limit(world, monkeypatch, in_all=2)
     asked = [direct.prepare() for _ in range(2)]
     for one in asked:
         direct.send(one, 1)
@@ -553,12 +560,11 @@ def test_all_users_together_park_a_bounded_number(world, direct, monkeypatch):
 
 
 def test_parked_bytes_are_bounded(world, direct, monkeypatch):
-    monkeypatch.setattr(admission_module, "USER_BYTES", 1)
+    limit(world, monkeypatch, bytes_per_user=1)
     assert isinstance(direct.send(direct.prepare(), 1)[1], m.Pending)  # one alone is always admitted
     with pytest.raises(BusyError):
         direct.send(direct.prepare(), 1)
-    monkeypatch.setattr(admission_module, "USER_BYTES", 1 << 30)
-    monkeypatch.setattr(admission_module, "OPEN_BYTES", 1)
+    limit(world, monkeypatch, bytes_per_user=1 << 30, bytes_in_all=1)
     with pytest.raises(BusyError):
         direct.send(direct.prepare(), 1)
 
