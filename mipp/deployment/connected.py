@@ -193,10 +193,10 @@ class ConnectedDeployment(Parties):
             _, body = self.channel.get(server, "/readyz")
             told = json.loads(body)
             ready, votes = bool(told["ready"]), bool(told["takes_changes"])
-            reasons = [str(r)[:300] for r in told["reasons"]]
+            reasons = ["".join(c if c.isprintable() else "?" for c in str(r)[:300]) for r in told["reasons"]]
         except MippError as error:
             ready, votes, reasons = False, False, [str(error)]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             ready, votes, reasons = False, False, ["it sent no page on its state"]
         return {"name": address.name, "url": address.url, "ready": ready, "takes_changes": votes, "reasons": reasons}
 

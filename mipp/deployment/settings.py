@@ -125,7 +125,7 @@ class ServerSettings:
             raise DeploymentError(f"{SETTINGS_NAME} has more than {_MAX_BYTES} bytes")
         try:
             data = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
             raise DeploymentError(f"{SETTINGS_NAME} is no TOML: {str(error)[:200]!r}") from None
         limits = {table.field: table.read(data.pop(table.name, {}), SETTINGS_NAME) for table in TABLES}
         for name in data:

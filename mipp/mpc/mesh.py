@@ -42,7 +42,9 @@ DEAD, WHO = 15.0, 10.0
 #: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
 FRESH = 1.0
 #: bytes that a session buffers which is not open here yet; number of such sessions
-EARLY_BYTES, EARLY = 4096, 256
+EARLY_BYTES, EARLY = 8192, 256
+#: bytes that a frame takes here besides its payload: its header, and objects around both
+FRAME_BYTES = 512
 #: bytes of a note
 NOTE_BYTES = 64 << 10
 #: connections of one peer that have not said who they are
@@ -98,7 +100,7 @@ class _Assembly:
             if self._got < HEADER_BYTES:
                 return
             length = parse_header(bytes(self._head)).length
-            if not self.session.take(length + HEADER_BYTES):
+            if not self.session.take(length + FRAME_BYTES):
                 raise MessageError(f"server {self._peer} sent more than a session may hold")
             self._payload, self._got = np.empty(length, np.uint8).data, 0
         if self._got == self._payload.nbytes:
@@ -126,7 +128,7 @@ class MeshLink:
             if isinstance(got, _Gone):
                 raise UnreachableError(f"the connection to server {source} broke")
             raise MessageError(str(got))
-        self._session.give(got.nbytes + HEADER_BYTES)
+        self._session.give(got.nbytes + FRAME_BYTES)
         return bounded(got, source, limit)
 
     def close(self) -> None:

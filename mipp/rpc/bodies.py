@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 
 from ..errors import LimitError, MessageError
+from .limits import MAX_ENVELOPE_BYTES
 from .wire import Frames, frame_hashes, kind_of
 
 __all__ = [
@@ -45,6 +46,8 @@ DESCRIPTION_PATH = "/v1/description"
 TIME_HEADER = "mipp-time"
 
 _ALIGNED = 64
+#: bytes of an announcement: an envelope, the kind, and for each frame its length and hash
+_ANNOUNCEMENT = MAX_ENVELOPE_BYTES + 256 + 48 * MAX_FRAMES
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
 
 
@@ -121,6 +124,8 @@ def announce(frames: Sequence[bytes | memoryview]) -> bytes:
 def announcement(body: memoryview, most: int) -> Announcement:
     """Read an announcement; MessageError for anything else, LimitError for more than ``most`` bytes of data."""
     try:
+        if body.nbytes > _ANNOUNCEMENT:  # strangers send it, and objects are larger than their bytes
+            raise ValueError
         values: Any = msgpack.unpackb(body, max_array_len=MAX_FRAMES, max_map_len=0, max_ext_len=0)
         head, kind, sizes, hashes = values
         ok = (

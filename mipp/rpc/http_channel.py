@@ -8,6 +8,7 @@ import json
 import math
 import os
 import queue
+import re
 import select
 import ssl
 import threading
@@ -415,14 +416,14 @@ def _refusal(name: str, response: http.client.HTTPResponse, body: bytes) -> Mipp
     """The error of a refusal that is no message: of the HTTP server itself."""
     try:
         text = str(json.loads(body)["error"])[:500]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         text = "no reason given"
     text = "".join(c if c.isprintable() else "?" for c in text)
     kind = {404: NotFoundError, 409: ConflictError, 413: LimitError, 429: BusyError, 503: BusyError}.get(
         response.status, MessageError
     )
-    wait = response.getheader("retry-after")
-    later = f"; try again in {int(wait)} s" if wait is not None and wait.isdigit() else ""
+    wait = response.getheader("retry-after") or ""
+    later = f"; try again in {wait} s" if re.fullmatch("[0-9]{1,6}", wait) else ""
     return kind(f"{name} refused: {text}{later}")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ..errors import DeploymentError
 
 __all__ = ["canonical", "read_object"]
+
+#: objects and lists within each other; far below the depth at which Python's own reader and writer give up
+_DEPTH = 16
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,6 +23,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number")
+    return number
+
+
+def _is_flat(data: Any) -> bool:
+    """Whether objects and lists are not too deep within each other."""
+    level = [data]
+    for _ in range(_DEPTH):
+        level = [v for room in level for v in (room.values() if isinstance(room, dict) else room)
+                 if isinstance(v, (dict, list))]  # fmt: skip
+    return not level
 
 
 def read_object(text: str | bytes, most: int, what: str) -> dict[str, Any]:
@@ -43,10 +63,10 @@ def read_object(text: str | bytes, most: int, what: str) -> dict[str, Any]:
     try:
         if isinstance(text, bytes):
             text = text.decode()
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         data = None
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not _is_flat(data):
         raise DeploymentError(f"{what} is corrupt: it is no JSON object whose keys are there once each")
     return data
 

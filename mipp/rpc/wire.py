@@ -13,7 +13,7 @@ import functools
 import hashlib
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgpack
@@ -46,6 +46,10 @@ _ARRAY = 1  # msgpack extension code
 _MAX_LIST = 1 << 20
 _DTYPES = {np.dtype(c).str: np.dtype(c) for c in ("<u2", "<u4", "<u8", "<i8", "|u1")}
 
+#: bytes of the length after the first byte of msgpack's arrays and byte strings
+_ARRAYS: Mapping[int, int] = {0xDC: 2, 0xDD: 4}
+_BINARIES: Mapping[int, int] = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+
 _KINDS: dict[str, type] = {}
 T = TypeVar("T")
 
@@ -71,7 +75,7 @@ def message(cls: type[T]) -> type[T]:
 
 
 @functools.cache
-def _specs(cls: type) -> tuple[tuple[str, Any, typing.Mapping[str, Any]], ...]:
+def _specs(cls: type) -> tuple[tuple[str, Any, Mapping[str, Any]], ...]:
     """Name, type and metadata of a message's fields: kept, since a search sends dozens of messages."""
     hints = typing.get_type_hints(cls)
     return tuple((f.name, hints[f.name], f.metadata) for f in dataclasses.fields(cls))
@@ -132,7 +136,7 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
     def unpack_array(code: int, data: bytes) -> np.ndarray:
         if code != _ARRAY:
             raise MessageError("unknown extension in a message")
-        name, shape, index = msgpack.unpackb(data)
+        name, shape, index = msgpack.unpackb(data, max_array_len=3, max_map_len=0, max_ext_len=0)
         dtype = _DTYPES.get(name) if isinstance(name, str) else None
         ok = (
             dtype is not None
@@ -152,30 +156,56 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
         out.flags.writeable = False
         return out
 
+    # read one by one, each as its type: msgpack makes 64 bytes of each byte that is an empty list, and lists in lists
+    size = max(len(head) - 5, 1)
+    reader = msgpack.Unpacker(max_buffer_size=size, max_array_len=0, max_map_len=0, ext_hook=unpack_array)
     try:
-        kind, fields = msgpack.unpackb(head[5:], ext_hook=unpack_array)
-        cls = _KINDS[kind]
-        specs = _specs(cls)
+        reader.feed(head[5:])
+        pair, kind = reader.read_array_header(), reader.unpack()
+        cls, count = _KINDS[kind], reader.read_array_header()
     except MessageError:
         raise
     except Exception:
         raise MessageError("malformed message") from None
+    if pair != 2:
+        raise MessageError("malformed message")
     if expected is not None and cls is not expected:
         raise MessageError(f"expected a message {expected.__name__}, got {kind}")
+    specs = _specs(cls)
     least = len(specs) - sum("added" in metadata for _, _, metadata in specs)
-    if (
-        not isinstance(fields, list)
-        or not least <= len(fields) <= len(specs)
-        or sorted(used) != list(range(1, len(frames)))
-    ):
+    fields, fitting = [], least <= count <= len(specs)
+    for name, hint, metadata in specs[: count if fitting else 0]:
+        try:
+            fields.append(_field(reader, hint, metadata))
+        except MessageError:
+            raise
+        except Exception:
+            raise MessageError(f"{kind}.{name}: wrong type or size") from None
+    if not fitting or sorted(used) != list(range(1, len(frames))):
         raise MessageError(f"{kind}: wrong number of fields or frames")
-    for (name, hint, metadata), value in zip(specs, fields, strict=False):
-        if not _fits(value, hint, metadata):
-            raise MessageError(f"{kind}.{name}: wrong type or size")
+    if reader.tell() != len(head) - 5:
+        raise MessageError("malformed message")
     return typing.cast(T, cls(*fields))
 
 
-def _fits(value: Any, hint: Any, metadata: typing.Mapping[str, Any]) -> bool:
+def _field(reader: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+    """Read a field of this type; ValueError or an error of msgpack for another one."""
+    item = _item(hint)
+    if item is None:
+        return _fitting(reader.unpack(), hint, metadata)
+    count = reader.read_array_header()
+    if count > _MAX_LIST:
+        raise ValueError
+    return [_fitting(reader.unpack(), item, metadata) for _ in range(count)]
+
+
+def _fitting(value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+    if not _fits(value, hint, metadata):
+        raise ValueError
+    return value
+
+
+def _fits(value: Any, hint: Any, metadata: Mapping[str, Any]) -> bool:
     if hint is np.ndarray:
         return (
             isinstance(value, np.ndarray) and value.dtype.str in metadata["dtypes"] and value.ndim == metadata["ndim"]
@@ -183,10 +213,7 @@ def _fits(value: Any, hint: Any, metadata: typing.Mapping[str, Any]) -> bool:
     if hint is int:
         # what SQLite and numpy's int64 hold; True is no number
         return type(value) is int and -(1 << 63) <= value < 1 << 63
-    item = _item(hint)
-    if item is not None:
-        return isinstance(value, list) and len(value) <= _MAX_LIST and all(_fits(v, item, metadata) for v in value)
-    return hint is Any or type(value) is hint
+    return type(value) is hint
 
 
 def frames_size(frames: Sequence[bytes | memoryview]) -> int:
@@ -224,10 +251,29 @@ def pack_frames(frames: Sequence[bytes | memoryview]) -> bytes:
 
 def unpack_frames(data: bytes) -> Frames:
     """Inverse of :func:`pack_frames`."""
-    try:
-        frames = msgpack.unpackb(data)
-    except Exception:
-        raise MessageError("malformed frames") from None
-    if not isinstance(frames, list) or not all(isinstance(f, bytes) for f in frames):
+    # read by hand: msgpack would make any objects of what a peer sends, far larger than the bytes
+    count, at = _header(data, 0, _ARRAYS)
+    if count > len(data) or count > _MAX_LIST:
+        raise MessageError("malformed frames")
+    frames: Frames = []
+    for _ in range(count):
+        size, at = _header(data, at, _BINARIES)
+        if size > len(data) - at:
+            raise MessageError("malformed frames")
+        frames.append(data[at : at + size])
+        at += size
+    if at != len(data):
         raise MessageError("malformed frames")
     return frames
+
+
+def _header(data: bytes, at: int, kinds: Mapping[int, int]) -> tuple[int, int]:
+    """Length in a header of msgpack at a place, and where the header ends."""
+    first = data[at] if at < len(data) else 0
+    if kinds is _ARRAYS and first & 0xF0 == 0x90:
+        return first & 0x0F, at + 1
+    width = kinds.get(first, 0)
+    end = at + 1 + width
+    if not width or end > len(data):
+        raise MessageError("malformed frames")
+    return int.from_bytes(data[at + 1 : end], "big"), end

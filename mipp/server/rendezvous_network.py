@@ -166,6 +166,8 @@ class CloudRendezvous:
         """Take the key centre's note."""
         if peer != self._key_centre:
             raise MessageError("only the key centre starts rankings")
+        if what not in (_START, _CANCEL):
+            raise MessageError("a note of an unknown kind")
         user, query, *rest = fields
         with self._lock:
             ticket = self._tickets.pop((user, query), None)
@@ -181,11 +183,8 @@ class CloudRendezvous:
                 ticket.go(attempt, link)
             else:  # it was given up here meanwhile: the others need not wait
                 self._abort(attempt, link)
-        elif what == _CANCEL:
-            if ticket is not None:
-                ticket.refused(error_from_wire(*rest))
-        else:
-            raise MessageError("a note of an unknown kind")
+        elif ticket is not None:
+            ticket.refused(error_from_wire(*rest))
 
     def _abort(self, attempt: bytes, link: Link) -> None:
         text = b"ProtocolError\nthe query was given up"
@@ -209,7 +208,7 @@ class CloudRendezvous:
 def deliver(tables: dict[str, KeyCentreRendezvous | CloudRendezvous], peer: int, data: bytes) -> None:
     """Give a peer's note to the rendezvous that it is about; MessageError for anything else."""
     try:
-        values: Any = msgpack.unpackb(data)
+        values: Any = msgpack.unpackb(data, max_array_len=8, max_map_len=0, max_ext_len=0)
         table, what, *fields = values
         ok = (
             table in tables

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from mipp.crypto.schedule import random_bytes
-from mipp.errors import MippError, UnreachableError
+from mipp.errors import MessageError, MippError, UnreachableError
 from mipp.mpc import chunks, mesh, outgoing
 from mipp.rpc import peer_messages as pm
 from mipp.rpc import tls
@@ -274,3 +274,10 @@ def test_a_reply_that_is_too_long_does_not_end_the_connection(tmp_path, monkeypa
     finally:
         for i in (1, 2, 3):
             made.end(i)
+
+
+@pytest.mark.parametrize("told", [("done", b"a" * 16), ("have", *key(1)), ("refuse", *key(1), "BusyError", "later")])
+def test_notes_for_the_key_centre_at_a_cloud(told):
+    """Told the wrong way round: the cloud logged a traceback."""
+    with pytest.raises(MessageError, match="unknown kind"):
+        note(CloudRendezvous(Wire(1), "rankings", 3), 3, *told)

@@ -72,6 +72,7 @@ def test_every_setting(tmp_path):
     ('listen = "0.0.0.0:0"', "listen"), ('listen = "::1:7443"', "listen"), ('listen = "0.0.0.0:7443 "', "listen"),
     ("[party]\nconcurrent = 0", "concurrent"), ("[party]\nrows = -1", "rows"), ("card = 1", "unknown"),
     ("x", "no TOML"), ('"\\u001b[2J" = 1', "unknown"), ("#" * 70_000, "more than"), ("a = " + "[" * 5000, "no TOML"),
+    ("threads = " + "9" * 5000, "no TOML"),
 ])  # fmt: skip
 def test_refusals(text, said):
     with pytest.raises(DeploymentError, match=said) as error:

@@ -129,7 +129,8 @@ def test_one_changed_byte(at, mask):
     "", "{", "[]", "null", "\xff", "[" * 100_000, TEXT[:-3], TEXT + "x", b"\xff\xfe", '{"a": NaN}',
     TEXT.replace('"role"', '"role": "cloud", "role"'), TEXT.replace('"version": 1', '"version": 2'),
     " " * MAX_CARD_BYTES + TEXT, '{"format": ' + "1" * 5000 + "}",
-], ids=range(14))  # fmt: skip
+    TEXT.replace("{", '{"x": 1e999,', 1), TEXT.replace("{", '{"x":' + "[" * 960 + "]" * 960 + ",", 1),
+], ids=range(16))  # fmt: skip
 def test_other_text(text):
     with pytest.raises(DeploymentError):
         ServerCard.from_json(text)

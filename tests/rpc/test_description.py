@@ -145,7 +145,8 @@ def test_other_descriptions():
 @pytest.mark.parametrize("text", [
     "", "{}", "[" * 200_000, TEXT.replace('"id"', '"id": "00", "id"'), TEXT.replace('"version": 3', '"version": 4'),
     TEXT.replace('"version": 3', '"version": 2'), TEXT.replace("300.0", "NaN"), TEXT.replace("300.0", "1e999"), b"\xff",
-], ids=range(9))  # fmt: skip
+    TEXT.replace("{", '{"x": 1e999,', 1), TEXT.replace("{", '{"x":' + "[" * 960 + "]" * 960 + ",", 1),
+], ids=range(11))  # fmt: skip
 def test_other_text(text):
     with pytest.raises(DeploymentError):
         DeploymentConfig.from_json(text)
