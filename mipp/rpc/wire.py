@@ -118,9 +118,9 @@ def kind_of(frames: Sequence[bytes | memoryview]) -> str:
         kind = reader.unpack() if head[:5] == _MAGIC + bytes([_VERSION]) and reader.read_array_header() == 2 else None
     except Exception:
         kind = None
-    if kind not in _KINDS:
+    if type(kind) is not str or kind not in _KINDS:  # a list is no key, and an error of another type
         raise MessageError("malformed message, or of an unknown kind")
-    return str(kind)
+    return kind
 
 
 def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None) -> T:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mipp.errors import MessageError, MippError
 from mipp.rpc import messages as m
 from mipp.rpc.failures import error_from_wire, error_to_wire
-from mipp.rpc.wire import decode, encode, frames_hash, frames_size, pack_frames, unpack_frames
+from mipp.rpc.wire import decode, encode, frames_hash, frames_size, kind_of, pack_frames, unpack_frames
 
 
 def sample():
@@ -52,6 +52,14 @@ BAD = [
     [b"MIPP\x01" + msgpack.packb([["Query"], []])], [encode(sample())[0]], encode(sample())[:2],
     [*encode(sample()), b"more"], [encode(sample())[0], encode(sample())[2], encode(sample())[1]],
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [[], {}, ["Query"], None, 1, b"Query", "Nothing"])
+def test_a_kind_of_another_type(kind):
+    """A list is no key of a dictionary: it was an unexpected error, in the server's log, at any stranger's wish."""
+    for read in (kind_of, decode):
+        with pytest.raises(MessageError):
+            read([head([], kind)])
 
 
 @pytest.mark.parametrize("frames", BAD)
