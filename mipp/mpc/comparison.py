@@ -117,6 +117,7 @@ def sign_shares(party: Party, d: Pair, width: int, circuit: Circuit = "tree") ->
     if not 2 <= width <= 64 or width > 8 * d.lo.itemsize:
         raise ParameterError(f"width must be from 2 to the word's bits, not {width}")
     check_circuit(circuit)
+    party.counters.comparisons += len(d.lo)
     run = _Run(party, len(d.lo))
     tree = circuit == "tree"
     blocks = _split(run, d, width, tree)

@@ -18,6 +18,7 @@ import hmac
 import itertools
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -130,11 +131,29 @@ class Public:
 
 @dataclasses.dataclass
 class Counters:
-    """Counts of one party: payload bytes by message kind, frames, and rounds (also those in which it sent nothing)."""
+    """Counts of one party, public.
+
+    Parameters
+    ----------
+    payload : bytes sent, by message kind
+    frames, rounds : frames sent; rounds, also those in which it sent nothing
+    comparisons : secret comparisons, with the padding to whole words
+    seconds : by message kind, from the end of the round before to the end of its own
+    since : when the last round ended
+    """
 
     payload: Counter[str] = dataclasses.field(default_factory=Counter)
     frames: int = 0
     rounds: int = 0
+    comparisons: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
+    since: float = dataclasses.field(default_factory=time.perf_counter, compare=False)
+
+    def lap(self, what: str) -> None:
+        """Count the seconds since the last one."""
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - self.since
+        self.since = now
 
     @property
     def payload_bytes(self) -> int:
@@ -344,6 +363,7 @@ class Party:
         got = {peer: self._receive(kind, peer, specs) for peer, specs in incoming.items()}
         self._step += 1
         self.counters.rounds += 1
+        self.counters.lap(kind)
         return got
 
     def _send(self, kind: str, peer: int, parts: Sequence[memoryview]) -> None:

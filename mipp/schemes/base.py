@@ -49,7 +49,7 @@ class ServersCost(TypedDict):
     bytes: dict[int, int]
     #: of a ranking
     bound: NotRequired[CostBound]
-    #: expected comparisons of two scores, of a ranking
+    #: comparisons of two scores, or of scores and thresholds; of a ranking the expected number
     comparisons: NotRequired[int]
 
 

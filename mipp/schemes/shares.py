@@ -120,7 +120,11 @@ class _User(UserScheme):
         report: SearchCost = {"ranking": ranking, "images": images, "user": user}
         if ranking == "threshold":
             exact = threshold_cost(public, queries, (rule.low, rule.high), rule=rule)
-            report["servers"] = {"rounds": exact.rounds, "bytes": exact.bytes}
+            report["servers"] = {
+                "rounds": exact.rounds,
+                "bytes": exact.bytes,
+                "comparisons": queries * images,
+            }
             return report
         cost = top_k_cost(public, queries, k, rule=rule)
         report["servers"] = {

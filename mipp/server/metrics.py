@@ -1,4 +1,4 @@
-"""Counts of a server for Prometheus: requests, bytes, rounds, seconds. Public facts, nothing about what was asked."""
+"""Counts of a server for Prometheus: requests, bytes, rounds, comparisons, seconds. Nothing about what was asked."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from ..mpc.session import Counters
 __all__ = ["Metrics"]
 
 _log = logging.getLogger("mipp.requests")
+#: phases of a ranking, by the kinds of messages that end their rounds
+_PHASES = {
+    "product": "product", "hello": "agree", "check": "agree", "confirm": "agree", "done": "agree",
+    "reshare": "shuffle", "shuffle": "shuffle", "split": "compare", "generate": "compare", "and": "compare",
+    "open": "compare",
+}  # fmt: skip
 _SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -62,6 +68,15 @@ class Metrics:
             "mipp_ranking_seconds", "Seconds of a ranking, scores included.", buckets=_SECONDS, registry=registry
         )
         self._rounds = Counter("mipp_ranking_rounds", "Rounds of rankings.", registry=registry)
+        self._comparisons = Counter(
+            "mipp_ranking_comparisons", "Secret comparisons of rankings, with padding.", registry=registry
+        )
+        self._phases = Counter(
+            "mipp_ranking_phase_seconds",
+            "Seconds of rankings by phase, waiting for other servers included: product (of rows and queries), agree "
+            "(on parameters, queries in range, the result), shuffle, compare.",
+            ["phase"], registry=registry,
+        )  # fmt: skip
         self._bytes = Counter(
             "mipp_ranking_sent_bytes", "Payload that rankings sent to the other servers, by kind of message.", ["kind"],
             registry=registry,
@@ -108,6 +123,9 @@ class Metrics:
         self._rankings.labels(outcome).inc()
         self._ranking_seconds.observe(seconds)
         self._rounds.inc(counters.rounds)
+        self._comparisons.inc(counters.comparisons)
+        for what, took in counters.seconds.items():
+            self._phases.labels(_PHASES.get(what, what)).inc(took)
         for kind, size in counters.payload.items():
             self._bytes.labels(kind).inc(size)
 

@@ -86,6 +86,7 @@ def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], 
     except BaseException as error:
         party.fail(error)
         raise
+    party.counters.lap("product")
     if header.ranking == "threshold":
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from mipp.errors import AccessDeniedError
+from mipp.mpc.cost import bound_comparisons, expected_calls
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 from tests.network import Network
+
+PHASES = ("product", "agree", "shuffle", "compare")
 
 
 @pytest.fixture
@@ -42,6 +45,27 @@ def test_counts(network):
         rounds = after["mipp_ranking_rounds_total"]
         bound = cost["servers"]["bound"]  # of the protocol; the transcript is never above it
         assert 0 < rounds <= bound["rounds"] and 0.5 * cost["servers"]["bytes"][1] < sent <= bound["bytes"][1]
+        # 50 rows are few enough for one call of all pairs, so the preview is exact
+        assert after["mipp_ranking_comparisons_total"] == cost["servers"]["comparisons"] > 50 * 49 // 2
+        phases = {p: after[f'mipp_ranking_phase_seconds_total{{phase="{p}"}}'] for p in PHASES}
+        assert all(v > 0 for v in phases.values())
+        assert sum(phases.values()) <= after["mipp_ranking_seconds_sum"]
+        ulla.range_search(vectors(1)[0], 0.5)
+        more = values(client)["mipp_ranking_comparisons_total"] - after["mipp_ranking_comparisons_total"]
+        assert more == ulla.cost(ranking="threshold")["servers"]["comparisons"] == 50
+
+
+def test_comparisons_of_a_large_index(network):
+    """Their number depends on the order at the shuffled positions: near the preview, and never above its bound."""
+    with network.connect() as client:
+        anna, ulla = client.create_owner("anna"), client.create_user("ulla")
+        anna.add_vectors(vectors(5000))
+        anna.grant(ulla.id)
+        ulla.search(vectors(1)[0], 10)
+        expected = ulla.cost(10, ranking="server")["servers"]["comparisons"]
+        for server in (1, 2, 3):
+            counted = values(client, server)["mipp_ranking_comparisons_total"]
+            assert 5000 < counted < bound_comparisons(expected_calls(5000, 10), 5000) and counted < 3 * expected
 
 
 def test_nothing_secret_on_any_page(network):
