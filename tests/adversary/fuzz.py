@@ -6,10 +6,12 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 NIGHTLY = 100
+#: of hypothesis: nothing is kept between runs
+PHASES = (Phase.generate, Phase.shrink)
 #: CI reads some ten thousand inputs, a night a hundred times as many
 modes = pytest.mark.parametrize(
     "times",
@@ -33,7 +35,7 @@ def fuzz(strategy, check, count):
     """Run ``check`` on so many inputs: the same ones in each run of CI, others each night."""
 
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize=count < 10_000,
+        max_examples=count, deadline=None, database=None, derandomize=count < 10_000, phases=PHASES,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(strategy)

@@ -146,18 +146,20 @@ def test_small_messages_that_unpack_to_much():
 # --- what operators and registrars hand out -------------------------------------------------------------------------
 
 
+CHANGED_CARDS = changed_json([json.loads(card.to_json()) for card in CARDS])
+TEXTS = [v for v in VALUES if type(v) is str]
+
+
 @st.composite
 def cards(draw):
     """Cards with other values; some of them signed again, as whoever makes a card can sign anything."""
-    text = draw(changed_json([json.loads(card.to_json()) for card in CARDS]))
     if draw(st.booleans()):
-        return text
+        return draw(CHANGED_CARDS)
     data = json.loads(CARDS[0].to_json())
     public = KEY.public_key().public_bytes_raw()
-    texts = [v for v in VALUES if type(v) is str]
     der = draw(changed([CARDS[0].certificate]))
     name, role, url = (
-        draw(st.sampled_from((data[field], *texts, "https://[::1]:1", "cloud"))) for field in ("name", "role", "url")
+        draw(st.sampled_from((data[field], *TEXTS, "https://[::1]:1", "cloud"))) for field in ("name", "role", "url")
     )
     values = [v.encode("utf-8", "surrogatepass") for v in (role, name, url)]
     signed = [*values, bytes.fromhex(data["box"]), bytes.fromhex(data["pair"]), public, der]
