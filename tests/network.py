@@ -8,7 +8,6 @@ from mipp.demo.servers import LocalDeployment
 from mipp.deployment import ConnectedDeployment, reports
 from mipp.deployment.serving import ServerProcess
 from mipp.rpc.channel import LocalChannel
-from mipp.server.repair import repair
 
 
 class Network(LocalDeployment):
@@ -70,7 +69,7 @@ class Connected(ConnectedDeployment):
         return reports.status(self.config, self.operators, {i: type(s).__name__ for i, s in self.servers.items()})
 
     def repair(self):
-        done = [repair(p.server, p.channel, read=True) for p in self.network.processes.values()]
+        done = [p.repairer.repair() for p in self.network.processes.values()]
         return {"files": sum(files for files, _ in done), "problems": [line for _, lines in done for line in lines]}
 
     def prepare(self, user, queries=1):

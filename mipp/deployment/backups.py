@@ -19,6 +19,7 @@ from .ceremony import (
     CARD_NAME,
     TLS_CERTIFICATE_NAME,
     TLS_KEY_NAME,
+    check_keys,
     join_server,
     new_folder,
     number_of,
@@ -28,7 +29,7 @@ from .ceremony import (
 from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_NAME, ServerSecrets, known_scheme, server_class
 from .serving import own_number
 from .sessions import Session
-from .settings import SETTINGS_NAME
+from .settings import SETTINGS_NAME, ServerSettings
 
 __all__ = ["back_up_server", "replace_server", "restore_server"]
 
@@ -137,6 +138,7 @@ def restore_server(backup: Path, folder: Path) -> list[str]:
     if not (backup / CATALOG_NAME).exists():
         raise DeploymentError(f"{backup} holds keys and no store; begin with an empty one: mipp server replace")
     _require_stopped(backup, index)
+    ServerSettings.load(backup, config.addresses[index].url)
     with new_folder(folder) as made:
         for name in (*_OWN, CATALOG_NAME):
             _copy(backup / name, made / name)
@@ -144,13 +146,14 @@ def restore_server(backup: Path, folder: Path) -> list[str]:
             _copy(wal, made / wal.name)
         for room in ("shares", "images"):
             _copy_tree(backup / room, made / room)
+        check_keys(made, config, index)
         server = _opened(made, config, index)
         try:
             _, problems = server.store.verify()
         finally:
             server.close()
         _copy(backup / CONFIG_NAME, made / CONFIG_NAME)
-    return [line.replace(f"{made}{os.sep}", "").replace(str(made), str(folder)) for line in problems]
+    return [line.replace(str(made), str(folder)) for line in problems]
 
 
 def replace_server(keys: Path, folder: Path) -> int:
@@ -181,10 +184,16 @@ def replace_server(keys: Path, folder: Path) -> int:
     card, config = read_card(keys), known_scheme(read_description(keys / CONFIG_NAME))
     index = number_of(card, config)
     _require_stopped(keys, index)
+    ServerSettings.load(keys, config.addresses[index].url)
     with new_folder(folder) as made:
         for name in _OWN:
             _copy(keys / name, made / name)
         join_server(made, config)
+        server = _opened(made, config, index)
+        try:
+            server.store.changes.begin_empty()
+        finally:
+            server.close()
     return index
 
 

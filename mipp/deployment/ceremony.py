@@ -33,6 +33,7 @@ __all__ = [
     "TLS_CERTIFICATE_NAME",
     "TLS_KEY_NAME",
     "assemble",
+    "check_keys",
     "check_tls",
     "connect_folder",
     "init_server",
@@ -189,8 +190,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _join(folder: Path, description: DeploymentConfig) -> int:
     card, secrets = read_card(folder), ServerSecrets.load(folder)
     index = number_of(card, description)
-    if secrets.public() != _keys(card):
-        raise DeploymentError(f"the key files in {folder} are not those of its card")
+    check_keys(folder, description, index)
     check_tls(folder, card.certificate)
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
@@ -219,6 +219,12 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DeploymentError(f"cannot make the store in {folder}: {error.strerror or error}") from None
     return index
+
+
+def check_keys(folder: Path, description: DeploymentConfig, index: int) -> None:
+    """DeploymentError unless a server's key files are those that the description names."""
+    if ServerSecrets.load(folder).public() != description.servers[index]:
+        raise DeploymentError(f"the key files in {folder} are not those of server {index} in the description")
 
 
 def check_tls(folder: Path, certificate: bytes, *, dated: bool = True) -> None:

@@ -26,7 +26,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.names import known_name
 from ..server.admission import Admission
 from ..server.rendezvous import LocalRendezvous
-from ..server.repair import repair
+from ..server.repair import Repairer
 from ..server.server import Server
 from ..server.settling import rejoin, settle
 from . import reports
@@ -456,7 +456,7 @@ class Deployment(Parties):
             A dict: ``files`` (how many were rebuilt) and ``problems`` (a line for each that was not).
         """
         self.wait_certified()
-        done = [repair(server, self.operators, read=True) for server in self.servers.values()]
+        done = [Repairer(server, self.operators).repair() for server in self.servers.values()]
         return {"files": sum(files for files, _ in done), "problems": [line for _, lines in done for line in lines]}
 
 

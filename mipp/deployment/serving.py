@@ -24,13 +24,13 @@ from ..server.metrics import Metrics
 from ..server.peer_channel import PATIENCE, PeerChannel
 from ..server.peers import standing
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
-from ..server.repair import lost_files, repair
+from ..server.repair import Repairer
 from ..server.replies import ReplyRoom
 from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, number_of, read_card, read_description
+from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_keys, check_tls, number_of, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .settings import ServerSettings
@@ -43,8 +43,6 @@ _log = logging.getLogger("mipp.server")
 TICK, SETTLE = 0.5, 30.0
 #: seconds between two times that peers are told how far this server has come
 TOLD = 5.0
-#: seconds between two looks for files to be rebuilt
-REPAIR = 5.0
 #: seconds that a peer may take to note it, when this server stops
 LAST_WORD = 2.0
 #: seconds that an accepted change waits before peers are asked; that a grant, forget or registration waits until it is
@@ -88,6 +86,7 @@ class ServerProcess:
         self.config, self.index = config, index = own_number(folder)
         address = config.addresses[index]
         self.settings = ServerSettings.load(folder, address.url)
+        check_keys(folder, config, index)
         secrets = ServerSecrets.load(folder)
         try:
             check_tls(folder, address.certificate, dated=False)
@@ -116,6 +115,7 @@ class ServerProcess:
             }
             self.mesh = Mesh(index, config.id, peers, self._called, self._noted, self._changed, self.settings.peers)
             self.channel = PeerChannel(self.server, self.mesh)
+            self.repairer = Repairer(self.server, self.channel)
             self._tables: dict[str, KeyCentreRendezvous | CloudRendezvous] = {}
             if config.params.n == 3:
                 self._meet(config.params.key_centres[-1])
@@ -142,8 +142,6 @@ class ServerProcess:
         self._turns = contextlib.ExitStack()
         #: held while settling; how often that has begun
         self._settling, self._settlings = threading.Lock(), 0
-        #: held while files are rebuilt; when that was last tried
-        self._repairing, self._repaired = threading.Lock(), -REPAIR
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._told = dict.fromkeys(others, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
@@ -164,6 +162,8 @@ class ServerProcess:
         self.http.start()
         self.mesh.start()
         self._keeper.start()
+        if self.settings.repair:
+            self.repairer.start()
         self._session.ready()
         _log.info("server %d listens on port %d", self.index, self.http.port)
 
@@ -198,6 +198,7 @@ class ServerProcess:
         self._stopped.set()
         self._wake.set()
         self._operator.close()
+        self.repairer.stop()
         ended = self.http.stop(seconds)
         if self._keeper.ident is not None:
             self._keeper.join(5)
@@ -236,8 +237,7 @@ class ServerProcess:
         if kind == pm.WaitingChangesRequest.__name__:
             return encode(self._waiting())
         if kind == pm.RepairRequest.__name__:
-            with self._repairing:
-                return encode(pm.RepairReport(*self._repair(read=True)))
+            return encode(pm.RepairReport(*self.repairer.repair()))
         return self.server.operate(frames)
 
     def _waiting(self) -> pm.WaitingChanges:
@@ -285,23 +285,6 @@ class ServerProcess:
                 if kind_of(self.mesh.call(peer, encode(told), seconds)) == m.Ok.__name__:
                     self._told[peer] = told.counter
 
-    def _repair(self, *, read: bool = False) -> tuple[int, list[str]]:
-        return repair(self.server, self.channel, read=read, stopped=self._stopped.is_set)
-
-    def _repair_in_background(self) -> None:
-        """Rebuild lost files with the other servers, in a thread of its own, unless one is at it."""
-        if not self._repairing.acquire(blocking=False):
-            return
-        try:
-            _, problems = self._repair()
-            for problem in problems:
-                _log.warning("server %d: %s", self.index, problem)
-        except Exception:
-            if not self._stopped.is_set():
-                _log.exception("server %d: unexpected error in a repair", self.index)
-        finally:
-            self._repairing.release()
-
     def _keep(self) -> None:
         settled = time.monotonic() - SETTLE
         told = time.monotonic()
@@ -321,11 +304,6 @@ class ServerProcess:
                 if now - told > TOLD:
                     told = now
                     self._tell()
-                due = self.settings.repair and self.server.voting and now - self._repaired > REPAIR
-                if due and not self._repairing.locked():
-                    self._repaired = now
-                    if lost_files(self.server):
-                        threading.Thread(target=self._repair_in_background, name="mipp repair", daemon=True).start()
             except UnreachableError as error:
                 _log.info("server %d: %s", self.index, error)
             except MippError as error:

@@ -123,6 +123,7 @@ class Handover:
 
     epoch: of grants. gone: an encoded ``PartyKeys`` for each owner that was forgotten. signed: forgets, registrations
     and grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
+    invitations, invited: ids of the invitations of owners that were forgotten, and these owners.
     """
 
     epoch: int
@@ -132,6 +133,8 @@ class Handover:
     used_grant: list[bytes]
     used: list[int]
     chains: list[bytes]
+    invitations: list[bytes] = added(default_factory=list)
+    invited: list[bytes] = added(default_factory=list)
 
 
 @message

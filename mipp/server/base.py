@@ -186,6 +186,7 @@ class ServerBase(ABC):
         """
         for owner in owners:
             self._secrets.pop(owner, None)
+        self.completions.drop(owners)
 
     # --- rows ---------------------------------------------------------------------------------------------------
 

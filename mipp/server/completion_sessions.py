@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,6 +17,8 @@ __all__ = ["NONCE_BYTES", "Session", "Sessions"]
 #: sessions that a server keeps for one that asks; the oldest gives way
 OPEN = 2
 NONCE_BYTES = 16
+#: that a session lasts
+SECONDS = 3600.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +32,7 @@ class Session:
     owner: bytes
     batch: BatchView
     ordinals: np.ndarray
+    until: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     @property
     def stored(self) -> int:
@@ -43,14 +48,16 @@ class Session:
 class Sessions:
     """Sessions that a server holds its share for, by its own nonce."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[bytes, Session] = {}
 
     def begin(self, session: Session) -> bytes:
         """Keep a session; its new nonce."""
-        nonce = random_bytes(NONCE_BYTES)
+        nonce, now = random_bytes(NONCE_BYTES), self._clock()
         with self._lock:
+            self._open = {n: s for n, s in self._open.items() if s.until > now}
             mine = [n for n, s in self._open.items() if s.target == session.target]
             for old in mine[: len(mine) + 1 - OPEN]:
                 del self._open[old]
@@ -58,5 +65,11 @@ class Sessions:
         return nonce
 
     def get(self, nonce: bytes) -> Session | None:
-        """The session of a nonce."""
-        return self._open.get(nonce)
+        """The session of a nonce, unless it ended."""
+        session = self._open.get(nonce)
+        return session if session is not None and session.until > self._clock() else None
+
+    def drop(self, owners: set[bytes]) -> None:
+        """Drop what is about owners that were forgotten."""
+        with self._lock:
+            self._open = {n: s for n, s in self._open.items() if s.owner not in owners}

@@ -28,8 +28,6 @@ __all__ = ["HANDLERS", "PART_BYTES", "completion_session", "holders_of"]
 
 #: words of one part, and bytes of one piece of an image pack
 PART_BYTES = 4 << 20
-#: rows between two that are asked for, up to which a key centre makes those in between, too
-_GAP = 16
 
 
 def holders_of(server: ServerBase, target: int) -> tuple[int, ...]:
@@ -75,8 +73,8 @@ def begin(server: ServerBase, msg: pm.BeginCompletion) -> pm.CompletionBegun:
         ordinals = np.empty(0, "<i8") if batch.ordinals is None else batch.ordinals
     else:
         ordinals = msg.ordinals
-        steps = np.diff(ordinals)
-        if len(ordinals) and (ordinals[0] < 0 or ordinals[-1] >= batch.rows or (steps <= 0).any()):
+        ascend = (ordinals[1:] > ordinals[:-1]).all()  # a difference could wrap
+        if len(ordinals) and not (ascend and ordinals[0] >= 0 and ordinals[-1] < batch.rows):
             raise ShapeError("original numbers of rows ascend, and are those of the batch")
     nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals))
     shares, certificate = server.store.repairs.known(msg.owner, msg.batch)
@@ -100,20 +98,13 @@ def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
     name = completion_session(
         server.config.id, msg.target, msg.owner, msg.batch, batch.rows, batch.dim, session.ordinals, msg.nonces
     )
-    words = _words(server, session, session.rows(msg.first, msg.count))
+    words = server.row_words(session.owner, batch)(session.rows(msg.first, msg.count))
     return pm.Completion(
         completion_part(
             words, server.index, holders, msg.target, p, server.pair_keys, name, msg.batch,
             first=msg.first, threads=server.threads,
         )
     )  # fmt: skip
-
-
-def _words(server: ServerBase, session: Session, rows: np.ndarray) -> np.ndarray:
-    """This server's words of some rows. A key centre makes those between two of them, too: never many."""
-    some = server.row_words(session.owner, session.batch)
-    pieces = np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1)
-    return np.concatenate([some(piece) for piece in pieces])
 
 
 def _require_holder(server: ServerBase, target: int) -> tuple[int, ...]:
@@ -123,7 +114,13 @@ def _require_holder(server: ServerBase, target: int) -> tuple[int, ...]:
     return holders
 
 
+def _require_ids(owner: bytes, batch: bytes) -> None:
+    if len(owner) != 16 or len(batch) != 16:
+        raise ShapeError("an owner and a batch have ids of 16 bytes")
+
+
 def _batch(server: ServerBase, owner: bytes, batch: bytes) -> BatchView:
+    _require_ids(owner, batch)
     view = server.store.view(owner)
     if batch not in view.index:
         raise NotFoundError("this owner has no such batch")
@@ -137,6 +134,7 @@ def pack(server: ServerBase, msg: pm.PackRequest) -> pm.PackPart:
     p = server.config.params
     if msg.target not in p.clouds or not server.has_shares or msg.target == server.index:
         raise ParameterError("image packs are brought back from one cloud to another")
+    _require_ids(msg.owner, msg.batch)
     rows, found = server.store.packs.whole(msg.owner, msg.batch)
     if msg.digest and msg.digest != found.digest:
         raise ConflictError("the images were rewritten meanwhile; begin again")

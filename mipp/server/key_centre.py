@@ -16,6 +16,9 @@ from .server import Server
 
 __all__ = ["KeyCentre"]
 
+#: rows between two that are asked for, up to which those in between are made, too: a range of its own costs more
+_GAP = 16
+
 
 class KeyCentre(Server):
     """The key centre: holds 64 secret bytes for each owner, makes its share words from them, and stores no rows.
@@ -76,10 +79,15 @@ class KeyCentre(Server):
         schedules = batch_schedules(key, [batch.id], [batch.dim], [batch.rows], p.ring_bits, threads=self.threads)
 
         def some(rows: np.ndarray) -> np.ndarray:
-            first, last = int(rows[0]), int(rows[-1])
-            run = Run(np.zeros(1, np.int64), np.array([first]), np.array([last + 1 - first]))
-            words = key_centre_words(schedules, run, p, batch.dim)
-            return words if len(words) == len(rows) else np.ascontiguousarray(words[rows - first])
+            # ranges of rows; those between two that are near are made, too
+            starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) > _GAP) + 1])
+            first, last = rows[starts], rows[np.append(starts[1:], len(rows)) - 1]
+            counts = last - first + 1
+            words = key_centre_words(schedules, Run(np.zeros(len(first), np.int64), first, counts), p, batch.dim)
+            if len(words) == len(rows):
+                return words
+            before = np.repeat(np.cumsum(counts) - counts - first, np.diff(np.append(starts, len(rows))))
+            return np.ascontiguousarray(words[rows + before])
 
         return some
 

@@ -123,8 +123,12 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
         gone = [pack_frames(encode(m.PartyKeys(*known[1:]))) for known in store.gone_owners()]
+        ended = store.gone_invitations()
     owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
-    return pm.Handover(store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains)
+    return pm.Handover(
+        store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains, [e[0] for e in ended],
+        [e[1] for e in ended],
+    )  # fmt: skip
 
 
 def _chain_message(c: Chain) -> bytes:
@@ -164,6 +168,9 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         for packed in handover.signed:
             with contextlib.suppress(MippError):  # what is here is newer, or the same
                 server.pass_on(packed)
+        store.add_gone_invitations(
+            (i, o) for i, o in zip(handover.invitations, handover.invited, strict=False) if len(i) == 16
+        )
     for chain in _longest([_chain(packed) for handover in handovers for packed in handover.chains]):
         try:
             store.chains.adopt(chain)
@@ -198,16 +205,17 @@ def _facts(chain: Chain) -> list[Any]:
 
 
 def _agreed(chain: Chain, second: Chain) -> list[tuple[Any, ...]]:
-    """Batches of a chain; hashes of shares and range certificates only where both servers say the same of them.
+    """Batches of a chain, with the hashes of shares that either server knows, and range certificates that both know.
 
-    ProtocolError if they know different shares; those of batches that came before servers noted them are not known.
+    ProtocolError if they know different shares. One that keeps silent about them makes nobody forget them, and one
+    that names wrong ones hinders a repair, no more.
     """
     known, out = {b[3]: (b[7], b[8]) for b in second.batches}, []
     for *facts, shares, certificate, imaged in chain.batches:
         other = known.get(facts[3], (b"", b""))
         if shares and other[0] and shares != other[0]:
             raise ProtocolError(f"the other servers have different shares of batch {facts[3].hex()}")
-        out.append((*facts, shares if other[0] else b"", certificate if certificate == other[1] else b"", imaged))
+        out.append((*facts, shares or other[0], certificate if certificate == other[1] else b"", imaged))
     return out
 
 

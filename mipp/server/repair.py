@@ -2,20 +2,22 @@
 
 No owner takes part, and searches go on over the rest. Parts travel between servers only; the cloud learns its own share
 again, which it had, and nothing else. What it writes is compared with the hash of the share that the owner signed, as
-this server or, after a restore, both others know it. Where the other cloud dropped deleted rows from its file, the
-remaining rows are rebuilt, and there is no hash to compare them with: then a lie of the other cloud stays, as it would
-in its own rows.
+this server or, after a restore, the others know it. Where the other cloud dropped deleted rows from its file, the
+remaining rows are rebuilt, and there is no hash to compare them with: then a lie of either holder stays.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ..errors import BusyError, IntegrityError, MessageError, MippError, ParameterError
+from ..errors import BusyError, IntegrityError, LimitError, MessageError, MippError, ParameterError
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.limits import MAX_ROW
@@ -24,147 +26,184 @@ from ..store.repairs import Agreed, LostBatch
 from .base import ServerBase
 from .completions import PART_BYTES, holders_of
 
-__all__ = ["lost_files", "repair"]
+__all__ = ["Repairer"]
 
 _log = logging.getLogger("mipp.server")
+#: seconds between two looks for lost files, and the longest pause after one that was not rebuilt
+PAUSE, LONGEST = 5.0, 600.0
 
 
-def lost_files(server: ServerBase) -> int:
-    """How many files of a cloud are known to be missing or damaged, without reading any."""
-    if not server.has_shares:
-        return 0
-    store = server.store
-    return len(store.repairs.lost_batches(store.views.damaged())) + len(store.repairs.lost_packs())
+class Repairer:
+    """Rebuilds the lost files of a cloud, one after the other; nothing for a key centre, which has none.
 
-
-def repair(
-    server: ServerBase, channel: Channel, *, read: bool = False, stopped: Callable[[], bool] = lambda: False
-) -> tuple[int, list[str]]:
-    """Rebuild all lost files of a cloud, one after the other.
+    What fails is tried again after a while, twice as long each time.
 
     Parameters
     ----------
     server : ServerBase
-        The cloud; nothing is done for a key centre, which has no files.
+        The cloud.
     channel : Channel
         To the other servers' side for peers.
-    read : bool
-        Whether to read all files first, to find those that are damaged.
-    stopped : callable
-        Whether to stop now, between two parts.
-
-    Returns
-    -------
-    files : int
-        How many were rebuilt.
-    problems : list of str
-        A sentence for each that was not; public facts only.
     """
-    if not server.has_shares:
-        return 0, []
-    store, done, problems = server.store, 0, list[str]()
 
-    def attempt(what: str, work: Callable[[], None]) -> None:
-        nonlocal done
-        if stopped():
-            return
-        try:
-            work()
-            done += 1
-            _log.info("server %d: %s was rebuilt", server.index, what)
-        except MippError as error:
-            text = str(error).replace(str(store.folder), "")
-            problems.append(f"{what} was not rebuilt: {text}")
+    def __init__(self, server: ServerBase, channel: Channel) -> None:
+        self._server, self._channel = server, channel
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        #: of each file that was not rebuilt: not before when, after how long a pause, and why
+        self._failed: dict[str, tuple[float, float, str]] = {}
+        self._thread = threading.Thread(target=self._watch, name="mipp repair", daemon=True)
 
-    for lost in store.repairs.lost_batches(store.views.damaged(), read=read):
-        attempt(f"batch {lost.id.hex()}", lambda lost=lost: _rebuild(server, channel, lost, stopped))  # type: ignore[misc]
-    for owner, batch in store.repairs.lost_packs(read=read):
-        attempt(
-            f"the image pack of batch {batch.hex()}",
-            lambda owner=owner, batch=batch: _fetch(server, channel, owner, batch, stopped),  # type: ignore[misc]
-        )
-    return done, problems
+    def start(self) -> None:
+        """Look for lost files every few seconds, in a thread of its own, and rebuild them."""
+        self._thread.start()
 
+    def stop(self) -> None:
+        """End after the part that is being fetched."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(5)
 
-def _rebuild(server: ServerBase, channel: Channel, lost: LostBatch, stopped: Callable[[], bool]) -> None:
-    """Rebuild one share file; MippError if that cannot be done now."""
-    holders, none = holders_of(server, server.index), np.empty(0, "<i8")
-    told: dict[int, pm.CompletionBegun] = {}
-    ordinals = none
-    for holder in holders:  # clouds first: their rows say which ones a key centre makes
-        told[holder] = request(channel, holder, pm.BeginCompletion(server.index, lost.owner, lost.id, ordinals))
-        ordinals = told[holder].ordinals if len(told[holder].ordinals) else ordinals
-    replies = list(told.values())
-    facts = {(r.rows, r.dim, len(r.nonce), r.ordinals.tobytes()) for r in replies}
-    if facts != {(lost.rows, lost.dim, len(replies[0].nonce), ordinals.tobytes())}:
-        raise IntegrityError("the other servers have other facts of this batch")
-    share_hash, agreed = _agreed(server, lost, replies)
-    nonces = [told[holder].nonce for holder in holders]
-    stored, width = len(ordinals) or lost.rows, server.config.params.padded(lost.dim)
-    step = max(1, PART_BYTES // (width * server.config.params.dtype.itemsize))
+    def repair(self) -> tuple[int, list[str]]:
+        """Read all files now, and rebuild what is missing or damaged.
 
-    def pieces() -> Iterator[np.ndarray]:
-        for first in range(0, stored, step):
-            if stopped():
-                raise BusyError("the server stops")
-            count = min(step, stored - first)
-            msg = pm.CompletionPart(server.index, lost.owner, lost.id, nonces, first, count)
-            parts = [request(channel, holder, msg).words for holder in holders]
-            if any(p.shape != (count, width) or p.dtype != server.config.params.dtype for p in parts):
-                raise MessageError("a part of other rows than were asked for")
-            yield complete_share(parts)
+        Returns
+        -------
+        files : int
+            How many were rebuilt.
+        problems : list of str
+            A sentence for each that was not; public facts only.
+        """
+        with self._lock:
+            return self._all(read=True)
 
-    server.store.repairs.put_share(lost, ordinals if len(ordinals) else None, pieces(), share_hash, agreed)
+    def _watch(self) -> None:
+        while not self._stop.wait(PAUSE):
+            try:
+                if self._server.voting:
+                    with self._lock:
+                        self._all(read=False)
+            except MippError as error:
+                _log.warning("server %d: no repair now: %s", self._server.index, error)
+            except Exception:
+                if not self._stop.is_set():
+                    _log.exception("server %d: unexpected error in a repair", self._server.index)
+
+    def _all(self, *, read: bool) -> tuple[int, list[str]]:
+        if not self._server.has_shares:
+            return 0, []
+        store, done, problems, failed = self._server.store, 0, list[str](), dict[str, tuple[float, float, str]]()
+        work: list[tuple[str, Callable[[], None]]] = [
+            (f"batch {lost.id.hex()} of owner {lost.owner.hex()}", functools.partial(self._rebuild, lost))
+            for lost in store.repairs.lost_batches(store.views.damaged(), read=read)
+        ]
+        work += [
+            (
+                f"image pack {batch.hex()} of owner {owner.hex()}",
+                functools.partial(self._fetch, owner, batch),
+            )
+            for owner, batch in store.repairs.lost_packs(read=read)
+        ]
+        for what, rebuild in work:
+            when, pause, known = self._failed.get(what, (0.0, PAUSE, ""))
+            if self._stop.is_set() or (not read and time.monotonic() < when):
+                failed[what] = when, pause, known
+                continue
+            try:
+                rebuild()
+                done += 1
+                _log.info("server %d: %s was rebuilt", self._server.index, what)
+            except MippError as error:
+                text = f"{what} was not rebuilt: {str(error).replace(str(store.folder), '')}"
+                problems.append(text)
+                failed[what] = time.monotonic() + pause, min(2 * pause, LONGEST), text
+                if text != known:
+                    _log.warning("server %d: %s", self._server.index, text)
+        self._failed = failed
+        return done, problems
+
+    def _rebuild(self, lost: LostBatch) -> None:
+        """Rebuild one share file; MippError if that cannot be done now."""
+        server, channel = self._server, self._channel
+        holders, none = holders_of(server, server.index), np.empty(0, "<i8")
+        told: dict[int, pm.CompletionBegun] = {}
+        ordinals = none
+        for holder in holders:  # clouds first: their rows say which ones a key centre makes
+            reply = request(channel, holder, pm.BeginCompletion(server.index, lost.owner, lost.id, ordinals))
+            if len(reply.ordinals) == reply.rows:  # nothing is left out: all rows, which have a hash
+                raise IntegrityError("another server names all rows as if some were gone")
+            told[holder] = reply
+            ordinals = reply.ordinals if len(reply.ordinals) else ordinals
+        replies = list(told.values())
+        facts = {(r.rows, r.dim, len(r.nonce), r.ordinals.tobytes()) for r in replies}
+        if facts != {(lost.rows, lost.dim, len(replies[0].nonce), ordinals.tobytes())}:
+            raise IntegrityError("the other servers have other facts of this batch")
+        share_hash, agreed = _agreed(server, lost, replies)
+        nonces = [told[holder].nonce for holder in holders]
+        stored, width = len(ordinals) or lost.rows, server.config.params.padded(lost.dim)
+        step = max(1, PART_BYTES // (width * server.config.params.dtype.itemsize))
+
+        def pieces() -> Iterator[np.ndarray]:
+            for first in range(0, stored, step):
+                if self._stop.is_set():
+                    raise BusyError("the server stops")
+                count = min(step, stored - first)
+                msg = pm.CompletionPart(server.index, lost.owner, lost.id, nonces, first, count)
+                parts = [request(channel, holder, msg).words for holder in holders]
+                if any(p.shape != (count, width) or p.dtype != server.config.params.dtype for p in parts):
+                    raise MessageError("a part of other rows than were asked for")
+                yield complete_share(parts)
+
+        server.store.repairs.put_share(lost, ordinals if len(ordinals) else None, pieces(), share_hash, agreed)
+
+    def _fetch(self, owner: bytes, batch: bytes) -> None:
+        """Copy one image pack from another cloud; MippError if that cannot be done now.
+
+        Its files are encrypted and authenticated by their owner; who fetches one notices if it was changed.
+        """
+        server, channel = self._server, self._channel
+        others = [i for i in server.config.params.clouds if i != server.index]
+        if not others:
+            raise ParameterError("there is no other cloud that has its images")
+        msg = pm.PackRequest(server.index, owner, batch, b"", 0)
+        first: Any = None
+        for other in others:
+            try:
+                first = request(channel, other, msg)
+                break
+            except MippError:
+                if other == others[-1]:
+                    raise
+        if not 0 < first.rows < MAX_ROW or not 0 < first.size < MAX_ROW:
+            raise MessageError("an image pack with numbers that are out of range")
+        most = server.card_of(owner).bytes
+        if most is not None and server.store.size_of(owner) + first.size > most:
+            raise LimitError(f"with this image pack the owner would store more than {most} bytes")
+
+        def pieces() -> Iterator[np.ndarray]:
+            at, piece = 0, first
+            while True:
+                if piece.digest != first.digest or len(piece.data) != min(PART_BYTES, first.size - at):
+                    raise MessageError("pieces of another image pack than was asked for")
+                at += len(piece.data)
+                yield piece.data
+                if at == first.size:
+                    return
+                if self._stop.is_set():
+                    raise BusyError("the server stops")
+                piece = request(channel, other, pm.PackRequest(server.index, owner, batch, first.digest, at))
+
+        server.store.repairs.put_pack(owner, batch, first.rows, first.size, pieces())
 
 
 def _agreed(server: ServerBase, lost: LostBatch, replies: list[pm.CompletionBegun]) -> tuple[bytes, Agreed]:
     """Hash of this server's share, and what all others agree on; IntegrityError if they do not."""
     at = sorted(server.config.servers).index(server.index)
-    shares = {r.shares for r in replies}
+    shares = {r.shares for r in replies} - {b""}
     known = {s[32 * at : 32 * at + 32] for s in shares} | {lost.share_hash}
     known.discard(b"")
-    if len(known) > 1:
-        raise IntegrityError("the servers know different hashes of the share that was lost")
+    if len(known) > 1 or len(shares) > 1:
+        raise IntegrityError("the servers know different hashes of the shares of this batch")
     certificates = {r.certificate for r in replies}
     return known.pop() if known else b"", Agreed(
-        shares.pop() if len(shares) == 1 else b"", certificates.pop() if len(certificates) == 1 else b""
+        shares.pop() if shares else b"", certificates.pop() if len(certificates) == 1 else b""
     )
-
-
-def _fetch(server: ServerBase, channel: Channel, owner: bytes, batch: bytes, stopped: Callable[[], bool]) -> None:
-    """Copy one image pack from another cloud; MippError if that cannot be done now.
-
-    Its files are encrypted and authenticated by their owner; who fetches one notices if it was changed.
-    """
-    others = [i for i in server.config.params.clouds if i != server.index]
-    if not others:
-        raise ParameterError("there is no other cloud that has its images")
-    msg = pm.PackRequest(server.index, owner, batch, b"", 0)
-    first: Any = None
-    for other in others:
-        try:
-            first = request(channel, other, msg)
-            break
-        except MippError:
-            if other == others[-1]:
-                raise
-
-    if not 0 < first.rows < MAX_ROW or not 0 < first.size < MAX_ROW:
-        raise MessageError("an image pack with numbers that are out of range")
-
-    def pieces() -> Iterator[np.ndarray]:
-        at, piece = 0, first
-        while True:
-            if piece.digest != first.digest or (not len(piece.data) and at < first.size):
-                raise MessageError("pieces of another image pack than was asked for")
-            at += len(piece.data)
-            if at > first.size:
-                raise MessageError("an image pack that is longer than was said")
-            yield piece.data
-            if at == first.size:
-                return
-            if stopped():
-                raise BusyError("the server stops")
-            piece = request(channel, other, pm.PackRequest(server.index, owner, batch, first.digest, at))
-
-    server.store.repairs.put_pack(owner, batch, first.rows, first.size, pieces())

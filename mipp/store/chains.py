@@ -108,8 +108,8 @@ class Chains:
         """Show what the peer shows; files that are needed no more."""
         here = {
             r[0]: r[1:] for r in db.execute(
-                "SELECT id, file, size, digest, share_hash, stored, generation, imaged, certificate, tombstones "
-                "FROM batches WHERE owner=?",
+                "SELECT id, file, size, digest, share_hash, stored, generation, imaged, certificate, tombstones, "
+                "shares FROM batches WHERE owner=?",
                 (chain.owner,),
             )
         }  # fmt: skip
@@ -123,6 +123,9 @@ class Chains:
             if known and known[0]:  # a deletion that is known here is undone by nobody
                 both = np.union1d(np.frombuffer(known[0], "<i8"), np.frombuffer(dead, "<i8"))
                 dead = both.astype("<i8").tobytes()
+            certificate = certificate or tested  # of what was prepared here and tested after the backup
+            if known and known[1]:  # noted from the owner's COMMIT
+                shares = known[1]
             db.execute(
                 "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
                 "share_hash, tombstones, imaged, origin_batch, origin_row, certificate, shares) "

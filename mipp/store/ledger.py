@@ -404,6 +404,11 @@ class Ledger(Attempts):
             self._begin(db, incarnation)
             self.catalog.set_counter(db, "restoring", 1)
 
+    def begin_empty(self) -> None:
+        """This store is empty and its server is not new: it promises nothing before it heard all others."""
+        with self.catalog.transaction() as db:
+            self.catalog.set_counter(db, "restoring", 1)
+
     def started(self) -> None:
         """Begin again after a start: a new incarnation, at which this server promises again what it accepted.
 

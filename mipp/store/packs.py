@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NotFoundError, StoreError
+from ..errors import MippError, NotFoundError, StoreError
 from ..params import Params
 from .catalog import Catalog
 from .files import FileInfo, ImagePack, write_images
@@ -33,6 +33,10 @@ class Packs:
         self._params, self._hash, self.check = params, params_hash, check
         self._lock = threading.Lock()
         self._open: dict[str, ImagePack] = {}
+        #: what could not be read, by owner and batch
+        self.damaged: set[tuple[bytes, bytes]] = set()
+        #: of each owner: at which revision, and which packs and rows of them its live rows need
+        self._needed: dict[bytes, tuple[int, dict[bytes, np.ndarray]]] = {}
 
     def close(self) -> None:
         self._open.clear()
@@ -97,9 +101,13 @@ class Packs:
         with self._lock:
             pack = self._open.get(name)
         if pack is None:
-            pack = ImagePack(
-                self.folder / name, self.info(owner, batch, rows, generation), size, digest, check=self.check
-            )
+            try:
+                pack = ImagePack(
+                    self.folder / name, self.info(owner, batch, rows, generation), size, digest, check=self.check
+                )
+            except MippError:
+                self.damaged.add((owner, batch))
+                raise
             with self._lock:
                 while len(self._open) >= _OPEN_PACKS:
                     self._open.pop(next(iter(self._open)))
@@ -158,18 +166,33 @@ class Packs:
                 self.ledger.keep(db, [new])
         self.ledger.drop([name])
 
-    def needed(self, owner: bytes) -> set[bytes]:
-        """Packs that live rows with images need, by the id of the batch that brought them."""
-        found: set[bytes] = set()
+    def needed(self, owner: bytes) -> dict[bytes, np.ndarray]:
+        """Packs that live rows with images need, by the id of the batch that brought them: which rows of each."""
+        revision = self.catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
+        if revision is None:
+            return {}
+        cached = self._needed.get(owner)
+        if cached is not None and cached[0] == revision[0]:
+            return cached[1]
+        found: dict[bytes, list[np.ndarray]] = {}
         for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
             "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
             owner,
         ):
             has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows).astype(bool)
             has[np.frombuffer(dead, "<i8")] = False
-            of, _ = _origins(batch, rows, ids, numbers)
-            found |= {i.tobytes() for i in np.unique(of[has], axis=0)}
-        return found
+            if not numbers:
+                if has.any():
+                    found.setdefault(batch, []).append(np.flatnonzero(has))
+                continue
+            of, at = _origins(batch, rows, ids, numbers)
+            of, at = np.ascontiguousarray(of[has]).view("V16")[:, 0], at[has]
+            names, which = np.unique(of, return_inverse=True)
+            for i, name in enumerate(names):
+                found.setdefault(name.tobytes(), []).append(at[which == i])
+        needed = {name: np.concatenate(parts) for name, parts in found.items()}
+        self._needed[owner] = revision[0], needed
+        return needed
 
     def whole(self, owner: bytes, batch: bytes) -> tuple[int, ImagePack]:
         """Rows and content of a pack; NotFoundError if it is not here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import AccessDeniedError, NotFoundError, ParameterError, UnknownNameError
@@ -159,6 +160,21 @@ class Parties:
         """Rows, bytes and requests a minute of the invitation that a party registered with; None: it sets no limit."""
         row = self.catalog.one("SELECT rows, bytes, requests FROM invitations WHERE party=?", party)
         return (None, None, None) if row is None else (row[0], row[1], row[2])
+
+    def gone_invitations(self) -> list[tuple[bytes, bytes]]:
+        """Invitations of owners that were forgotten, and these owners: nobody uses them again."""
+        return self.catalog.all(
+            "SELECT i.id, i.party FROM invitations i JOIN owners o ON o.id = i.party WHERE o.forget IS NOT NULL"
+        )
+
+    def add_gone_invitations(self, used: Iterable[tuple[bytes, bytes]]) -> None:
+        """Know invitations that owners used who are forgotten here."""
+        with self.catalog.transaction() as db:
+            for invitation, owner in used:
+                db.execute(
+                    "INSERT OR IGNORE INTO invitations SELECT ?, id, NULL, NULL, NULL FROM owners "
+                    "WHERE id=? AND forget IS NOT NULL", (invitation, owner),
+                )  # fmt: skip
 
     # --- grants -------------------------------------------------------------------------------------------------
 

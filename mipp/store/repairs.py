@@ -22,6 +22,8 @@ __all__ = ["Agreed", "LostBatch", "Repairs"]
 
 #: bytes that stay free on the disk when image packs are brought back
 RESERVE = 1 << 30
+#: rows of a batch that was merged away, whose number nobody notes; clients merge smaller ones only
+MERGED_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,11 @@ class Repairs:
         return found
 
     def lost_packs(self, *, read: bool = False) -> list[tuple[bytes, bytes]]:
-        """Owner and id of each image pack that live rows need and that is not here, or damaged if all are ``read``."""
+        """Owner and id of each image pack that live rows need and that is not here whole.
+
+        Found are those that are not here and those that somebody met damaged; if all are ``read``, those that are
+        damaged or lack the image of a row, too.
+        """
         found = []
         for (owner,) in self._catalog.all("SELECT id FROM owners WHERE forget IS NULL ORDER BY id"):
             here = {
@@ -88,10 +94,28 @@ class Repairs:
                     "SELECT id, file, size, digest FROM packs WHERE owner=?", owner
                 )
             }  # fmt: skip
-            for batch in self._packs.needed(owner):
-                if batch not in here or (read and check_file(self._folder / here[batch][0], *here[batch][1:])):
+            for batch, rows in self._packs.needed(owner).items():
+                if (
+                    batch not in here
+                    or (owner, batch) in self._packs.damaged
+                    or (
+                        read
+                        and (
+                            check_file(self._folder / here[batch][0], *here[batch][1:])
+                            or _lacks(self._packs.whole(owner, batch)[1], rows)
+                        )
+                    )
+                ):
                     found.append((owner, batch))
         return found
+
+    def rows_of_pack(self, owner: bytes, batch: bytes) -> tuple[int, int]:
+        """Least and largest number of rows that an image pack can have which live rows need."""
+        row = self._catalog.one("SELECT rows FROM batches WHERE owner=? AND id=? AND origin_row=x''", owner, batch)
+        if row is not None:
+            return row[0], row[0]
+        needed = self._packs.needed(owner).get(batch)
+        return (0, 0) if needed is None else (int(needed.max()) + 1, max(int(needed.max()) + 1, MERGED_ROWS))
 
     def put_share(
         self, lost: LostBatch, ordinals: np.ndarray | None, pieces: Iterator[np.ndarray], share_hash: bytes,
@@ -133,11 +157,12 @@ class Repairs:
                     absent = np.setdiff1d(np.arange(rows), ordinals, assume_unique=True)
                     if len(np.setdiff1d(absent, np.frombuffer(row[0], "<i8"), assume_unique=True)):
                         raise ConflictError("the other cloud dropped rows that are not deleted here yet")
-                db.execute(
-                    "UPDATE batches SET file=?, size=?, digest=?, generation=?, stored=?, share_hash=?, shares=?, "
+                db.execute(  # what is known here is never replaced by what others say, or do not say
+                    "UPDATE batches SET file=?, size=?, digest=?, generation=?, stored=?, "
+                    "share_hash=iif(share_hash<>x'', share_hash, ?), shares=iif(shares<>x'', shares, ?), "
                     "certificate=iif(length(certificate)=?, certificate, ?) WHERE owner=? AND id=?",
-                    (name, size, digest, generation, stored, share_hash or lost.share_hash, agreed.shares,
-                     CERTIFICATE_BYTES, agreed.certificate, lost.owner, lost.id),
+                    (name, size, digest, generation, stored, share_hash, agreed.shares, CERTIFICATE_BYTES,
+                     agreed.certificate, lost.owner, lost.id),
                 )  # fmt: skip
                 db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (lost.owner,))
                 self._ledger.keep(db, [name])
@@ -153,10 +178,13 @@ class Repairs:
         LimitError
             There is no room for ``size`` bytes.
         IntegrityError
-            It is no body of a pack.
+            It is no body of a pack of this batch, or lacks an image.
         ConflictError
             No live row needs it any more.
         """
+        least, most = self.rows_of_pack(owner, batch)
+        if not least <= rows <= most or not 8 * (rows + 1) <= size:
+            raise IntegrityError("what the other cloud has is not the image pack of this batch")
         if shutil.disk_usage(self._folder).free - size < RESERVE:
             raise LimitError(f"the disk has no room for an image pack of {size} bytes")
         row = self._catalog.one("SELECT generation, file FROM packs WHERE owner=? AND id=?", owner, batch)
@@ -166,18 +194,22 @@ class Repairs:
         with self._ledger.attempt(owner, [name]):
             written = write_body(self._folder / name, info, pieces)
             try:
-                ImagePack(self._folder / name, info, *written, check=False)
+                pack = ImagePack(self._folder / name, info, *written, check=False)
             except (IndexError, ValueError):
                 raise IntegrityError("what the other cloud sent is no image pack") from None
             with self._catalog.transaction() as db:
-                if batch not in self._packs.needed(owner):
+                needed = self._packs.needed(owner).get(batch)
+                if needed is None:
                     raise ConflictError("no row needs these images any more")
+                if _lacks(pack, needed):
+                    raise IntegrityError("the other cloud lacks images of some rows, too")
                 db.execute(
                     "INSERT INTO packs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows=excluded.rows, "
                     "generation=excluded.generation, file=excluded.file, size=excluded.size, digest=excluded.digest",
                     (owner, batch, rows, generation, name, *written),
                 )
                 self._ledger.keep(db, [name])
+            self._packs.damaged.discard((owner, batch))
         if old:
             self._ledger.drop([old])
 
@@ -187,6 +219,11 @@ class Repairs:
         if row is None:
             raise NotFoundError(f"this owner has no batch {batch.hex()}")
         return row[0], row[1] if len(row[1]) == CERTIFICATE_BYTES else b""
+
+
+def _lacks(pack: ImagePack, rows: np.ndarray) -> bool:
+    """Whether a pack has no image of one of these rows."""
+    return bool((pack.offsets[rows + 1] == pack.offsets[rows]).any())
 
 
 def _hashed(pieces: Iterable[np.ndarray], digest: hashlib._Hash) -> Iterator[np.ndarray]:

@@ -266,21 +266,23 @@ class ServerStore(Parties):
         missing : a line for each that is not here
         """
         missing, count = [], 0
+        for room in ("shares", "images"):
+            (target / room).mkdir(mode=0o700)
         with self.changes.holding():  # what the copied catalog names stays until it is linked
             self.catalog.copy_to(target / NAME)
             with contextlib.closing(sqlite3.connect(target / NAME)) as db:
                 names = self._files(db)
             for name in names:
-                try:
-                    (target / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                    _link(self.folder / name, target / name)
-                    count += 1
-                except FileNotFoundError:
+                if not (self.folder / name).exists():
                     missing.append(f"{name} is not here; mipp server repair rebuilds it")
-                except OSError as error:
+                    continue
+                try:
+                    (target / name).parent.mkdir(exist_ok=True, mode=0o700)
+                    _link(self.folder / name, target / name)
+                except OSError as error:  # also if who asked for it gave up, and removed what was there
                     raise StoreError(f"cannot copy {name}: {error.strerror}") from None
+                count += 1
         for room in ("shares", "images"):
-            (target / room).mkdir(exist_ok=True, mode=0o700)
             for folder in (*(target / room).iterdir(), target / room):
                 sync_folder(folder)
         return count, missing
@@ -351,6 +353,11 @@ class ServerStore(Parties):
         packs = dict(self.catalog.all("SELECT owner, sum(size) FROM packs GROUP BY owner"))
         return Summary(owners, users, batches, packs)
 
+    def size_of(self, owner: bytes) -> int:
+        """Bytes that an owner has here, also in changes that are under way."""
+        with self.catalog.reading() as db:
+            return self.owner_size(db, owner)[1]
+
     def owner_size(self, db: Any, owner: bytes) -> tuple[int, int]:
         """Rows and bytes that an owner has here, also in changes that are under way; inside a transaction."""
         rows, size = db.execute(
@@ -396,7 +403,7 @@ def _link(source: Path, target: Path) -> None:
     """Link a file, or copy it where it cannot be linked."""
     try:
         os.link(source, target)
-    except FileNotFoundError:
+    except FileNotFoundError:  # the folder that is filled went
         raise
     except OSError:  # another file system, or one without links
         with open(source, "rb") as old, open(target, "xb") as new:

@@ -59,24 +59,30 @@ class ViewCache:
 
         A batch whose file is damaged or missing has a ``problem`` and no rows; it is tried again when its file changed.
         """
+        if owner not in self._owner_locks:
+            self._revision(owner)  # no lock is kept for who is unknown
         with self._lock:
             lock = self._owner_locks.setdefault(owner, threading.RLock())
         with lock:  # reading an owner's files may take long; other owners do not wait
-            row = self._catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
-            if row is None:
-                self._views.pop(owner, None)
-                raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
+            revision = self._revision(owner)
             cached = self._views.get(owner)
-            if cached is not None and cached[0] == row[0] and all(self._stat(n) == t for n, t in cached[2].items()):
+            if cached is not None and cached[0] == revision and all(self._stat(n) == t for n, t in cached[2].items()):
                 return cached[1]
             revision, view, tried = self._new_view(owner, cached[1] if cached is not None else None)
             self._views[owner] = revision, view, tried
             return view
 
+    def _revision(self, owner: bytes) -> int:
+        row = self._catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
+        if row is None:
+            self._views.pop(owner, None)
+            raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
+        return int(row[0])
+
     def _new_view(self, owner: bytes, old: OwnerView | None) -> tuple[int, OwnerView, dict[str, _Tried]]:
-        known: dict[tuple[bytes, int], BatchView] = {}
+        known: dict[str, BatchView] = {}
         if old is not None and self._has_shares:
-            known = {(b.id, b.generation): b for b in old.batches if not b.problem}
+            known = {b.file: b for b in old.batches if not b.problem}
         for attempt in range(3):  # a compaction may remove a file between the reading of its name and its use
             with self._catalog.reading() as db:  # one moment
                 head = db.execute(
@@ -91,16 +97,14 @@ class ViewCache:
                 raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             places: list[Place] = [(None, 0, None, "")] * len(rows)
             if self._has_shares:
-                places[:] = place_rows(
-                    [self._wanted(owner, r, known.get((r[0], r[3]))) for r in rows], check=self.check
-                )
+                places[:] = place_rows([self._wanted(owner, r, known.get(r[8])) for r in rows], check=self.check)
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
         batches, tried = [], {}
         for row, place in zip(rows, places, strict=True):
             batch, count, dim, generation, dead, _, _, _, file, position, certificate = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate))
+            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate, file))
             if place[3]:
                 tried[file] = self._stat(file)
         revision, name, position, view, floor = head

@@ -22,7 +22,7 @@ class BatchView:
     At clouds ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
     ``ordinals`` if rows were compacted away. At the key centre ``home`` is None. ``problem`` says why a batch cannot be
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
-    session in which the servers found all rows in range, or what they refused, or empty.
+    session in which the servers found all rows in range, or what they refused, or empty. ``file``: its name.
     """
 
     id: bytes
@@ -36,6 +36,7 @@ class BatchView:
     ordinals: np.ndarray | None
     problem: str = ""
     certificate: bytes = b""
+    file: str = ""
 
     @property
     def certified(self) -> bool:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mipp.deployment.backups import back_up_server, replace_server, restore_server
-from mipp.errors import AccessDeniedError, DeploymentError, MippError
+from mipp.errors import AccessDeniedError, DeploymentError, MippError, StoreError
 from tests.conftest import World, home, over_network, vectors
 from tests.deployment.hosted import Plain
 from tests.network import Network
@@ -178,3 +178,65 @@ def test_wrong_use_makes_nothing(net, world, tmp_path):
     for path in (tmp_path / "keys").iterdir():
         assert path.stat().st_mode & 0o077 == 0
     assert over_network(world.deployment) and not (tmp_path / "e").exists()
+
+
+@pytest.mark.slow
+def test_two_servers_that_began_anew_wait_for_the_third(net, world, tmp_path):
+    """Else a used invitation would let somebody take a name, at two servers that forgot it."""
+    used = net.invitation("owner", "gone")
+    gone = world.deployment.create_owner("gone", invitation=used)
+    gone.forget()
+    (net.folder / "client" / "owners" / "gone.key").unlink()
+    for server in (1, 2, 3):
+        back_up_server(net.home(server), tmp_path / f"keys{server}", keys_only=True)
+    net.stop()
+    for server in (1, 3):
+        net.home(server).rename(tmp_path / f"old{server}")
+        replace_server(tmp_path / f"keys{server}", net.home(server))
+    net.start(1, 3)
+    time.sleep(2)
+    assert not any(net.processes[s].server.ready or net.processes[s].server.voting for s in (1, 3))
+    net.start(2).ready()
+    whole(world)
+    check(world)
+    net.stop(2)  # and now the last that knew of the owner from its own time
+    put(net, 2, lambda old, new: replace_server(tmp_path / "keys2", new))
+    whole(world)
+    with pytest.raises(AccessDeniedError, match="used"):
+        world.deployment.create_owner("gone", invitation=used)
+    check(world)
+
+
+def test_a_restored_server_has_its_own_keys(net, tmp_path):
+    for server in (1, 2):
+        back_up_server(net.home(server), tmp_path / str(server))
+    backup = tmp_path / "1"
+    for name in ("identity.key", "server.key"):
+        own = (backup / name).read_bytes()
+        (backup / name).write_bytes((tmp_path / "2" / name).read_bytes())
+        with pytest.raises(DeploymentError, match="not those of server 1"):
+            restore_server(backup, tmp_path / "new")
+        (backup / name).write_bytes(own)
+    (backup / "server.toml").write_text("threads = -1\n")
+    for make in (restore_server, replace_server):
+        with pytest.raises(DeploymentError, match="threads"):
+            make(backup, tmp_path / "new")
+    (backup / "server.toml").write_text("")
+    for folder in (backup, *(p for p in backup.rglob("*") if p.is_dir())):
+        assert folder.stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "new").exists() and restore_server(backup, tmp_path / "new") == []
+
+
+def test_a_backup_ends_when_its_folder_goes(world, tmp_path):
+    store, target = world.deployment.servers[1].store, tmp_path / "copy"
+    target.mkdir()
+    real = store.catalog.copy_to
+
+    def copy_to(path):
+        real(path)
+        shutil.rmtree(target / "shares")
+
+    store.catalog.copy_to = copy_to
+    with pytest.raises(StoreError):
+        store.back_up(target)
+    assert not (target / "shares").exists() and not store.changes._holding

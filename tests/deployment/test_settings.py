@@ -25,7 +25,8 @@ def test_the_template_is_the_defaults(url, host, tmp_path):
     assert (settings.host, settings.port, settings.threads, settings.card) == (host, 7443, None, Card())
     spelled = "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in text.splitlines())
     found = tomllib.loads(spelled)
-    assert set(found) == {"listen", "threads", "log_level", "drain_seconds", "repair"} | {table.name for table in TABLES}
+    names = {"listen", "threads", "log_level", "drain_seconds", "repair"}
+    assert set(found) == names | {table.name for table in TABLES}
     for table in TABLES:  # each setting is there, with a line that says what it limits
         assert list(found[table.name]) == [setting.name for setting in table.settings]
         assert {s.field or s.name for s in table.settings} == {f.name for f in dataclasses.fields(table.limits)}

@@ -1,17 +1,19 @@
 """Files that a cloud lost are rebuilt by the other servers, without their owner."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, ConflictError, NotFoundError, ParameterError, ShapeError
+from mipp.errors import AccessDeniedError, ConflictError, MippError, NotFoundError, ParameterError, ShapeError
 from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import LocalChannel, accepted, request
 from mipp.rpc.wire import decode, encode
-from mipp.server import repair as repairing
 from mipp.server.completions import completion_session, holders_of
+from mipp.server.peers import _longest
+from mipp.server.repair import Repairer
 from tests.conftest import World, vectors
 
 QUERY = vectors(1, 99)[0]
@@ -132,6 +134,38 @@ def fewer_rows(server, reply):
     return dataclasses.replace(reply, rows=1) if server == 3 and isinstance(reply, pm.CompletionBegun) else reply
 
 
+def all_rows_named(server, reply):
+    """As if rows had been dropped: there would be no hash to compare."""
+    if server == 2 and isinstance(reply, pm.CompletionBegun):
+        return dataclasses.replace(reply, ordinals=np.arange(reply.rows, dtype="<i8"))
+    return flipped(server, reply)
+
+
+def silent_hashes(server, reply):
+    if server == 2 and isinstance(reply, pm.CompletionBegun):
+        return dataclasses.replace(reply, shares=b"")
+    return flipped(server, reply)
+
+
+def no_images(server, reply):
+    """A pack of the right number of rows, none of which has an image."""
+    if isinstance(reply, pm.PackPart):
+        body = np.zeros(8 * (reply.rows + 1), np.uint8)
+        return dataclasses.replace(reply, size=len(body), data=body)
+    return reply
+
+
+def more_rows(server, reply):
+    if isinstance(reply, pm.PackPart):
+        body = np.zeros(8 * 300_001, np.uint8)
+        return dataclasses.replace(reply, rows=300_000, size=len(body), data=body)
+    return reply
+
+
+def dribbled(server, reply):
+    return dataclasses.replace(reply, data=reply.data[:1]) if isinstance(reply, pm.PackPart) else reply
+
+
 def other_pack(server, reply):
     return dataclasses.replace(reply, data=reply.data[::-1].copy()) if isinstance(reply, pm.PackPart) else reply
 
@@ -144,21 +178,24 @@ def endless_pack(server, reply):
     return dataclasses.replace(reply, size=1 << 47) if isinstance(reply, pm.PackPart) else reply
 
 
-@pytest.mark.parametrize(
-    "change",
-    [flipped, shorter, other_hashes, fewer_rows, other_pack, longer_pack, endless_pack],
-    ids=lambda f: f.__name__,
-)
+LIES = [
+    flipped, shorter, other_hashes, fewer_rows, all_rows_named, silent_hashes, other_pack, longer_pack, endless_pack,
+    no_images, more_rows, dribbled,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", LIES, ids=lambda f: f.__name__)
 def test_what_is_not_the_owners_changes_nothing(world, change):
     drop_images(world, 1)
     cloud, _ = lost_batch(world)
     before = files(world, 1)
-    _, problems = repairing.repair(cloud, Lying(world.deployment.servers, change), read=True)
+    _, problems = Repairer(cloud, Lying(world.deployment.servers, change)).repair()
     assert problems and all(str(world.home(1)) not in line for line in problems)
-    if "pack" in change.__name__:
-        assert all("image pack" in line for line in problems)
+    if change in LIES[-6:]:
+        assert all(line.startswith("image pack") for line in problems)
+        assert not files(world, 1, "images")
     else:
-        assert any("batch" in line and "image pack" not in line for line in problems)
+        assert all(line.startswith("batch") for line in problems)
         assert before == files(world, 1)
     assert not world.deployment.repair()["problems"] and not world.deployment.verify()["problems"]
 
@@ -208,7 +245,8 @@ def test_a_session_is_for_one_asker_and_one_batch(world):
     for first, count in ((0, 0), (-1, 1), (0, lost.rows + 1), (lost.rows, 1), (1 << 62, 1 << 62)):
         with pytest.raises((ShapeError, ParameterError)):
             ask(2, pm.CompletionPart(1, lost.owner, lost.id, nonces, first, count))
-    for bad in ([1, 1], [-1], [lost.rows], [2, 1]):
+    wraps = [0, 1 << 62, -(1 << 63), -(1 << 62), 1]
+    for bad in ([1, 1], [-1], [lost.rows], [2, 1], wraps, [0, (1 << 63) - 1, -(1 << 63)]):
         with pytest.raises(ShapeError):
             ask(3, pm.BeginCompletion(1, lost.owner, lost.id, np.array(bad, "<i8")))
     for _ in range(2):  # later sessions of the same server push it out
@@ -243,6 +281,117 @@ def test_holders_that_were_told_different_rows_give_nothing(world):
         assert not np.array_equal(one, words) and not np.array_equal(one - words, delta)
         assert not np.array_equal(one + delta, words)
     assert not np.array_equal(*forged)  # masks of sessions that do not meet
+
+
+def test_ids_of_another_length_are_not_kept(world):
+    _, lost = lost_batch(world)
+    views = world.deployment.servers[2].store.views
+    for owner, batch in ((b"o" * (1 << 20), lost.id), (lost.owner, b"b"), (b"", b""), (b"u" * 16, lost.id)):
+        for msg in (
+            pm.BeginCompletion(1, owner, batch, NONE), pm.PackRequest(1, owner, batch, b"", 0),
+            pm.CompletionPart(1, owner, batch, [b"n" * 16] * 2, 0, 1),
+        ):  # fmt: skip
+            with pytest.raises((ShapeError, NotFoundError)):
+                peers_of(world, 1)(2, msg)
+    assert set(views._owner_locks) <= {o.id for o in world.owners}
+
+
+def test_a_server_that_forgets_an_owner_drops_its_sessions(world):
+    _, lost = lost_batch(world)
+    begun(peers_of(world, 1), 1, lost)
+    next(o for o in world.owners if o.id == lost.owner).forget()
+    assert not any(world.deployment.servers[s].completions._open for s in (2, 3))
+
+
+def test_hashes_that_a_server_noted_stay(world):
+    """Whatever the others say of them, or do not say, in a repair or after a restore."""
+    cloud, lost = lost_batch(world)
+    shares = cloud.store.repairs.known(lost.owner, lost.id)[0]
+    assert len(shares) == 96
+
+    def silent(server, reply):
+        known = isinstance(reply, pm.CompletionBegun)
+        return dataclasses.replace(reply, shares=b"", certificate=b"") if known else reply
+
+    assert not Repairer(cloud, Lying(world.deployment.servers, silent)).repair()[1]
+    assert cloud.store.repairs.known(lost.owner, lost.id)[0] == shares
+    chains = world.deployment.servers[2].store.chains.all()
+    cut = [dataclasses.replace(c, batches=[(*b[:7], b"", b"", b[9]) for b in c.batches]) for c in chains]
+    for chain in cut:
+        cloud.store.chains.adopt(chain)
+    known, certificate = cloud.store.repairs.known(lost.owner, lost.id)
+    assert known == shares and len(certificate) == 32
+    # of two others, one that is silent is not believed to know that there is nothing
+    for two in ((chains, cut), (cut, chains)):
+        for chain in _longest([*two[0], *two[1]]):
+            assert all(len(b[7]) == 96 and b[8] == b"" for b in chain.batches)
+
+
+def test_a_pack_that_somebody_met_damaged_comes_back(world):
+    (path, *_) = sorted((world.home(1) / "images").glob("*/*"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
+    world.reopen()
+    cloud = world.deployment.servers[1]
+    assert not cloud.store.repairs.lost_packs()
+    for owner in world.owners:
+        with contextlib.suppress(MippError):
+            cloud.store.packs.image(owner.id, owner.batches()[0].id, 0)
+    assert len(cloud.store.repairs.lost_packs()) == 1
+    assert world.deployment.repair()["files"] == 1 and not cloud.store.repairs.lost_packs()
+
+
+def test_who_had_the_damaged_file_mapped_reads_the_new_one(world, monkeypatch):
+    monkeypatch.setattr("mipp.store.files.SMALL_FILE", 1)
+    monkeypatch.setattr("mipp.store.rows.SMALL_FILE", 1)
+    world.reopen()
+    told = answers(world)
+    (path, *_) = sorted((world.home(1) / "shares").glob("*/*"))
+    with open(path, "r+b") as file:  # in place: the map shows it
+        file.seek(-200, 2)
+        file.write(bytes(100))
+    total = world.user.index().total
+    assert [h.score for h in world.user.search(QUERY, 60, ranking="user").hits] != [h[2] for h in told[0][1]]
+    assert total == 60 and world.deployment.repair()["files"] == 1
+    assert answers(world) == told
+
+
+def test_what_fails_is_tried_less_and_less(world, caplog):
+    cloud, _ = lost_batch(world)
+    asked = []
+
+    def counted(server, reply):
+        asked.append(server)
+        return flipped(server, reply)
+
+    repairer = Repairer(cloud, Lying(world.deployment.servers, counted))
+    assert repairer.repair()[1]
+    first = len(asked)
+    cloud.store.views.clear()
+    with contextlib.suppress(MippError):
+        cloud.store.view(world.owners[0].id), cloud.store.view(world.owners[1].id)
+    for _ in range(3):
+        assert repairer._all(read=False) == (0, [])
+    assert len(asked) == first
+    repairer.repair()
+    assert len(asked) == 2 * first
+    assert sum("was not rebuilt" in r.getMessage() for r in caplog.records) == 1
+    (_, pause, _) = next(iter(repairer._failed.values()))
+    assert pause == 20.0
+
+
+def test_rows_far_from_each_other(world):
+    """Ranges of rows are made together, however far they lie from each other."""
+    centre, owner = world.deployment.servers[3], world.owners[0]
+    view = centre.store.view(owner.id)
+    words = centre.row_words(owner.id, view.batches[0])
+    all_rows = words(np.arange(15))
+    for rows in ([0], [14], [0, 14], [0, 1, 2, 7, 14], list(range(15))):
+        assert np.array_equal(words(np.array(rows)), all_rows[rows])
+    large = dataclasses.replace(view.batches[0], rows=1 << 20)
+    far = centre.row_words(owner.id, large)
+    rows = np.concatenate([np.arange(0, 1 << 20, 10_007), [(1 << 20) - 1]])
+    together = far(rows)
+    assert all(np.array_equal(far(rows[i : i + 1])[0], together[i]) for i in range(0, len(rows), 9))
 
 
 def test_a_session_depends_on_all_that_words_depend_on():
