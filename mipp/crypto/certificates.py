@@ -8,15 +8,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from ..errors import ParameterError
+from ..errors import AuthenticationError, ParameterError
 
-__all__ = ["MAX_CERTIFICATE_BYTES", "ServerTls", "certificate_pem", "certificate_pin", "make_tls", "operator_tls"]
+__all__ = [
+    "MAX_CERTIFICATE_BYTES",
+    "MAX_PROOF_BYTES",
+    "ServerTls",
+    "certificate_pem",
+    "certificate_pin",
+    "check_possession",
+    "make_tls",
+    "operator_tls",
+    "prove_possession",
+]
 
 #: most bytes of a certificate (DER), and of an operator's PEM file
 MAX_CERTIFICATE_BYTES, _MAX_PEM = 16 << 10, 256 << 10
+#: most bytes of a proof of possession: a signature of RSA with 8192 bits
+MAX_PROOF_BYTES = 1024
 _FORMATS = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -209,3 +222,74 @@ def certificate_pem(certificate: bytes) -> bytes:
         It is no certificate.
     """
     return _parsed(certificate).public_bytes(serialization.Encoding.PEM)
+
+
+# --- proofs of possession -------------------------------------------------------------------------------------------
+
+_PSS = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+
+
+def prove_possession(key: bytes, statement: bytes) -> bytes:
+    """Sign a statement with a TLS key, so that nobody can claim the certificate of another server as its own.
+
+    Parameters
+    ----------
+    key : bytes
+        PEM of the private key, without a passphrase. Secret.
+    statement : bytes
+        Begins with a label of its own, so that it is never part of a TLS handshake.
+
+    Returns
+    -------
+    bytes
+        Signature: ECDSA or RSA-PSS with SHA-256, or Ed25519. Public.
+
+    Raises
+    ------
+    ParameterError
+        It is no PEM of such a key.
+    """
+    try:
+        private = serialization.load_pem_private_key(key, None)
+    except Exception:
+        raise ParameterError("the TLS key is no PEM file of a private key") from None
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        return private.sign(statement, ec.ECDSA(hashes.SHA256()))
+    if isinstance(private, rsa.RSAPrivateKey):
+        return private.sign(statement, _PSS, hashes.SHA256())
+    if isinstance(private, ed25519.Ed25519PrivateKey):
+        return private.sign(statement)
+    raise ParameterError("a TLS key is of EC, RSA or Ed25519")
+
+
+def check_possession(certificate: bytes, proof: bytes, statement: bytes) -> None:
+    """Check a proof of possession.
+
+    Parameters
+    ----------
+    certificate : bytes
+        DER, from anybody.
+    proof : bytes
+        Made by :func:`prove_possession`.
+    statement : bytes
+        The statement that was signed.
+
+    Raises
+    ------
+    ParameterError
+        It is no certificate, or of a kind of key that servers do not use.
+    AuthenticationError
+        Whoever made the proof does not have the certificate's key.
+    """
+    parsed = _parsed(certificate)
+    _public_bytes(parsed)  # refuses other kinds of keys
+    public = parsed.public_key()
+    try:
+        if isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(proof, statement, ec.ECDSA(hashes.SHA256()))
+        elif isinstance(public, rsa.RSAPublicKey):
+            public.verify(proof, statement, _PSS, hashes.SHA256())
+        elif isinstance(public, ed25519.Ed25519PublicKey):
+            public.verify(proof, statement)
+    except (InvalidSignature, ValueError):
+        raise AuthenticationError("the proof that a server has its certificate's key is not valid") from None

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 
 from mipp.crypto.certificates import (
     MAX_CERTIFICATE_BYTES,
+    MAX_PROOF_BYTES,
     certificate_pem,
     certificate_pin,
+    check_possession,
     make_tls,
     operator_tls,
+    prove_possession,
 )
-from mipp.errors import ParameterError
+from mipp.errors import AuthenticationError, ParameterError
 
 PEM = serialization.Encoding.PEM
 NOW = datetime.now(UTC)
@@ -144,3 +147,32 @@ def test_any_other_bytes(at, mask, noise):
             assert len(certificate_pin(other)) == 32
     with pytest.raises(ParameterError, match="at most"):
         certificate_pin(bytes(MAX_CERTIFICATE_BYTES + 1))
+
+
+def test_proofs_of_possession():
+    """Of every kind of key that servers use; of another key, statement or kind they are not valid."""
+    kinds = {
+        "p256": ec.generate_private_key(ec.SECP256R1()), "p521": ec.generate_private_key(ec.SECP521R1()),
+        "ed25519": ed25519.Ed25519PrivateKey.generate(), "rsa": rsa.generate_private_key(65537, 2048),
+    }  # fmt: skip
+    made = {
+        name: (private_pem(key), signed(key).public_bytes(serialization.Encoding.DER)) for name, key in kinds.items()
+    }
+    for name, (key, der) in made.items():
+        proof = prove_possession(key, b"statement")
+        assert 0 < len(proof) <= MAX_PROOF_BYTES
+        check_possession(der, proof, b"statement")
+        for wrong in (b"", proof[:-1], proof + b"x", bytes(len(proof))):
+            with pytest.raises(AuthenticationError):
+                check_possession(der, wrong, b"statement")
+        with pytest.raises(AuthenticationError):
+            check_possession(der, proof, b"Statement")
+        for other, (_, certificate) in made.items():
+            if other != name:
+                with pytest.raises(AuthenticationError):
+                    check_possession(certificate, proof, b"statement")
+    for wrong in (b"", b"-----BEGIN PRIVATE KEY-----"):
+        with pytest.raises(ParameterError):
+            prove_possession(wrong, b"statement")
+    with pytest.raises(ParameterError):
+        check_possession(b"x", b"x", b"statement")
