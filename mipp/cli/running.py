@@ -14,6 +14,7 @@ from ..deployment.checks import check_server
 from ..deployment.logs import begin_log
 from ..deployment.serving import ServerProcess, own_number
 from ..rpc import peer_messages as pm
+from ..rpc.address_book import AddressBook
 from ..rpc.channel import request
 from ..rpc.local_socket import OperatorChannel
 from ..rpc.names import known_name
@@ -68,6 +69,8 @@ def _asked(folder: Path, msg: Any) -> Any:
 @json_option
 def status_command(folder: Path, as_json: bool) -> None:
     """Owners, users and sizes of the server that runs in FOLDER, and whether the others are there."""
+    config, _ = own_number(folder)
+    book = AddressBook(config, folder, keep=False)
     told: pm.Status = _asked(folder, pm.StatusRequest(b""))
     state: pm.ServerReport = _asked(folder, pm.ServerReportRequest())
     owners = [
@@ -82,11 +85,18 @@ def status_command(folder: Path, as_json: bool) -> None:
     data = {
         "ready": not state.reasons, "reasons": state.reasons, "votes": state.votes,
         "peers": dict(zip(map(str, state.peers), state.problems, strict=True)), "owners": owners, "users": users,
+        "addresses": {
+            str(i): {"url": book.address(i).url, "version": v, "certificates": len(book.certificates(i))}
+            for i, v in book.versions.items()
+        },
+        "conflicts": book.conflicts,
     }  # fmt: skip
     show(data, as_json, lambda: [
         "ready" if not state.reasons else "NOT READY: " + "; ".join(state.reasons),
         "takes part in changes" if state.votes else "takes no part in changes yet: it waits for the other servers",
         *(problem or f"server {i} is there" for i, problem in zip(state.peers, state.problems, strict=True)),
+        *(f"server {i} is at {book.address(i).url}, address of version {v}" for i, v in book.versions.items() if v),
+        *book.conflicts,
         *(
             f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else f"{o['rows']} rows in {o['batches']} batches, "
             f"{o['share_bytes']:,} share bytes and {o['image_bytes']:,} image bytes")

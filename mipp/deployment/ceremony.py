@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ..crypto.certificates import make_tls, operator_tls
 from ..encoding import Encoding
 from ..errors import DeploymentError, MippError, ParameterError
 from ..io.durable import replace_file, sync_folder
+from ..rpc.address_book import AddressBook
 from ..rpc.addresses import Address, check_server_name, check_url, require_distinct
 from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
@@ -27,14 +27,12 @@ from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .settings import SETTINGS_NAME, ServerSettings
+from .tls_files import PEM_BYTES, TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file, served_tls
 
 __all__ = [
     "CARD_NAME",
-    "TLS_CERTIFICATE_NAME",
-    "TLS_KEY_NAME",
     "assemble",
     "check_keys",
-    "check_tls",
     "connect_folder",
     "init_server",
     "join_server",
@@ -44,10 +42,7 @@ __all__ = [
     "read_description",
 ]
 
-#: PEM of a server's TLS key (mode 0600), and of its certificate with those above it
-TLS_KEY_NAME, TLS_CERTIFICATE_NAME = "tls.key", "tls.pem"
 _JOINING = ".joining"
-_PEM_BYTES = 1 << 20
 
 
 # --- servers ------------------------------------------------------------------------------------------------------
@@ -92,7 +87,7 @@ def init_server(
     if certificate is None or key is None:
         tls = make_tls(name, host)
     else:
-        tls = operator_tls(_read(certificate, _PEM_BYTES), _read(key, _PEM_BYTES))
+        tls = operator_tls(read_file(certificate, PEM_BYTES), read_file(key, PEM_BYTES))
     secrets = ServerSecrets.new()
     public = secrets.public()
     card = signed_card(
@@ -141,7 +136,7 @@ def read_card(path: Path) -> ServerCard:
         if not (path / CARD_NAME).is_file():
             raise DeploymentError(f"{path} is no folder of a server; make one with: mipp server init {path}")
         path = path / CARD_NAME
-    return ServerCard.from_json(_read(path, MAX_CARD_BYTES))
+    return ServerCard.from_json(read_file(path, MAX_CARD_BYTES))
 
 
 def join_server(folder: Path, description: DeploymentConfig) -> int:
@@ -191,7 +186,6 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     card, secrets = read_card(folder), ServerSecrets.load(folder)
     index = number_of(card, description)
     check_keys(folder, description, index)
-    check_tls(folder, card.certificate)
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
@@ -200,9 +194,11 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
                 f"{folder} joined another description, or another version of it; to begin anew, make a new folder with "
                 "mipp server init, and hand out its card"
             )
+        served_tls(folder, AddressBook(description, folder).certificates(index))
         if not has_store:  # an empty one in its place would forget what this server promised
             raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
         return index
+    check_tls(folder, card.certificate)
     temporary = folder / _JOINING
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died; nothing refers to it
@@ -225,33 +221,6 @@ def check_keys(folder: Path, description: DeploymentConfig, index: int) -> None:
     """DeploymentError unless a server's key files are those that the description names."""
     if ServerSecrets.load(folder).public() != description.servers[index]:
         raise DeploymentError(f"the key files in {folder} are not those of server {index} in the description")
-
-
-def check_tls(folder: Path, certificate: bytes, *, dated: bool = True) -> None:
-    """Check a server's TLS files.
-
-    Parameters
-    ----------
-    folder : Path
-        The server's folder.
-    certificate : bytes
-        What others know it by, DER.
-    dated : bool
-        Whether it must be valid now. Others compare the whole certificate, so one that ended still works.
-
-    Raises
-    ------
-    DeploymentError
-        A file is missing, the certificate is another one, or others may read the key.
-    ParameterError
-        The files are damaged, or do not fit each other.
-    """
-    key = folder / TLS_KEY_NAME
-    tls = operator_tls(_read(folder / TLS_CERTIFICATE_NAME, _PEM_BYTES), _read(key, _PEM_BYTES), dated=dated)
-    if tls.certificate != certificate:
-        raise DeploymentError(f"{TLS_CERTIFICATE_NAME} in {folder} is not the certificate of its card")
-    if stat.S_IMODE(key.stat().st_mode) & 0o077:
-        raise DeploymentError(f"the TLS key {key} is readable by others; run: chmod 600 {key}")
 
 
 def number_of(card: ServerCard, description: DeploymentConfig) -> int:
@@ -350,19 +319,7 @@ def read_description(path: Path) -> DeploymentConfig:
     DeploymentError if it cannot be read or is corrupt.
     """
     path = path / CONFIG_NAME if path.is_dir() else path
-    return DeploymentConfig.from_json(_read(path, MAX_DESCRIPTION_BYTES))
-
-
-def _read(path: Path, most: int) -> bytes:
-    """A file of bounded size."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise DeploymentError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > most:
-        raise DeploymentError(f"{path} has more than {most} bytes")
-    return content
+    return DeploymentConfig.from_json(read_file(path, MAX_DESCRIPTION_BYTES))
 
 
 # --- clients ------------------------------------------------------------------------------------------------------

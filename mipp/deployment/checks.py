@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ..errors import MippError
 from ..rpc import peer_messages as pm
+from ..rpc.address_book import AddressBook
+from ..rpc.address_exchange import exchange
 from ..rpc.channel import request
 from ..rpc.http_channel import HttpChannel
 from ..rpc.local_socket import OperatorChannel
 from ..store.catalog import NAME as CATALOG_NAME
-from .ceremony import check_tls
 from .servers import ServerSecrets
 from .serving import own_number
 from .settings import ServerSettings
+from .tls_files import load_tls
 
 __all__ = ["check_server"]
 
@@ -41,18 +43,25 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     facts: list[str] = []
     try:
         config, index = own_number(folder)
-        address = config.addresses[index]
+        book = AddressBook(config, folder, keep=False)
+        address, certificates = book.address(index), book.certificates(index)
         settings = ServerSettings.load(folder, address.url)
         if ServerSecrets.load(folder).public() != config.servers[index]:
             problems.append("the key files are not those that the description names")
     except MippError as error:
         return [str(error)], facts
     try:
-        check_tls(folder, address.certificate, dated=False)
+        load_tls(folder, address.certificate)
     except MippError as error:
-        problems.append(str(error))
+        again = "; make a new one with: mipp server rotate --new-certificate --finish" if book.version(index) else ""
+        problems.append(str(error) + again)
     facts.append(f"server {index} ({address.name}) of deployment {config.id.hex()}")
     facts.append(f"fingerprint of the description: {config.fingerprint}")
+    if book.version(index):
+        facts.append(f"address of version {book.version(index)}: {address.url}")
+    if len(certificates) > 1:
+        facts.append("the certificate before the newest is valid, too, until: mipp server rotate --finish")
+    problems += book.conflicts
     if not (folder / CATALOG_NAME).exists():
         problems.append(f"the store in {folder} is missing; restore it from a backup")
     if _runs(folder, index):
@@ -61,17 +70,28 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
         problems.append(problem)
     free = shutil.disk_usage(folder).free
     (problems if free < _FREE else facts).append(f"{free / 2**30:.1f} GiB are free on the disk")
-    channel = HttpChannel(config)
-    for other, peer in config.addresses.items():
-        if other == index:
-            continue
+    channel = HttpChannel(config, book)
+    for other in sorted(config.addresses.keys() - {index}):
+        peer = book.address(other)
         try:
             status, _ = channel.get(other, "/readyz")
             facts.append(f"server {other} ({peer.name}) answers" + ("" if status == 200 else ", and is not ready"))
+            if book.version(index):
+                facts.append(_knows(book, other, index))
         except MippError as error:
             problems.append(str(error))
     channel.close()
     return problems, facts
+
+
+def _knows(book: AddressBook, other: int, index: int) -> str:
+    """Whether another server knows this one's newest address."""
+    name, mine = f"server {other} ({book.address(other).name})", book.version(index)
+    try:
+        shown = exchange(book, other)[1].get(index, 0)
+    except MippError:
+        return f"{name} tells no addresses of servers"
+    return f"{name} knows version {shown} of this server's address" + (f", not yet {mine}" if shown < mine else "")
 
 
 def _runs(folder: Path, index: int) -> bool:

@@ -16,6 +16,7 @@ from ..crypto import signing
 from ..errors import DeploymentError, KeyFileError, MippError, NotFoundError
 from ..io.durable import replace_file
 from ..rpc import messages as m
+from ..rpc.address_book import AddressBook
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
 from ..rpc.names import check_name
@@ -31,6 +32,8 @@ class ServerState(TypedDict):
 
     name: str
     url: str
+    #: updates of its address that are known here; 0: that of the description holds
+    address_version: int
     #: whether it serves requests
     ready: bool
     #: whether it takes part in changes: not before it heard all other servers since its start
@@ -66,7 +69,7 @@ class ConnectedDeployment(Parties):
 
     def __init__(self, folder: Path, config: DeploymentConfig, threads: int | None = None) -> None:
         self.channel: HttpChannel
-        super().__init__(folder, config, HttpChannel(config), threads)
+        super().__init__(folder, config, HttpChannel(config, AddressBook(config, folder)), threads)
         self.notes: list[str] = []
         self._process = os.getpid()
 
@@ -188,7 +191,6 @@ class ConnectedDeployment(Parties):
         return {server: self._state(server) for server in self.channel.servers}
 
     def _state(self, server: int) -> ServerState:
-        address = self.config.addresses[server]
         try:
             _, body = self.channel.get(server, "/readyz")
             told = json.loads(body)
@@ -198,7 +200,16 @@ class ConnectedDeployment(Parties):
             ready, votes, reasons = False, False, [str(error)]
         except (ValueError, KeyError, TypeError, RecursionError):
             ready, votes, reasons = False, False, ["it sent no page on its state"]
-        return {"name": address.name, "url": address.url, "ready": ready, "takes_changes": votes, "reasons": reasons}
+        book = self.channel.book
+        address = book.address(server)
+        return {
+            "name": address.name,
+            "url": address.url,
+            "address_version": book.version(server),
+            "ready": ready,
+            "takes_changes": votes,
+            "reasons": reasons,
+        }
 
 
 def is_connected(folder: str | os.PathLike[str]) -> bool:

@@ -8,15 +8,13 @@ import threading
 import time
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError, ParameterError, UnreachableError
+from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh
-from ..mpc.outgoing import Peer
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
 from ..rpc.local_socket import SOCKET_NAME, OperatorSocket
-from ..rpc.tls import mesh_context, server_context
 from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
@@ -30,10 +28,11 @@ from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_keys, check_tls, number_of, read_card, read_description
+from .ceremony import check_keys, number_of, read_card, read_description
 from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .sessions import Session
 from .settings import ServerSettings
+from .transport import Transport
 
 __all__ = ["ServerProcess", "own_number"]
 
@@ -84,14 +83,10 @@ class ServerProcess:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config, self.index = config, index = own_number(folder)
-        address = config.addresses[index]
-        self.settings = ServerSettings.load(folder, address.url)
+        self.transport = Transport(folder, config, index)
+        self.settings = ServerSettings.load(folder, self.transport.url)
         check_keys(folder, config, index)
         secrets = ServerSecrets.load(folder)
-        try:
-            check_tls(folder, address.certificate, dated=False)
-        except ParameterError as error:
-            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)
@@ -107,12 +102,7 @@ class ServerProcess:
             self.server.store.changes.take_prepared()
             if self._session.crashed:
                 self.server.store.sweep()
-            pem = folder / TLS_CERTIFICATE_NAME, folder / TLS_KEY_NAME
-            others = {i: a for i, a in config.addresses.items() if i != index}
-            peers = {
-                i: Peer(a.host, a.port, [a.certificate], f"server {i} ({a.name})", mesh_context(*pem, [a.certificate]))
-                for i, a in others.items()
-            }
+            peers = self.transport.peers
             self.mesh = Mesh(index, config.id, peers, self._called, self._noted, self._changed, self.settings.peers)
             self.channel = PeerChannel(self.server, self.mesh)
             self.repairer = Repairer(self.server, self.channel)
@@ -122,13 +112,12 @@ class ServerProcess:
             self.server.metrics = Metrics(self._gauges)
             self.site = ServerSite(
                 self.server, Uploads(folder, limits=self.settings.uploads), config.to_json().encode(), self.reasons,
-                self.server.metrics.page,
+                self.server.metrics.page, self.transport.book,
             )  # fmt: skip
-            context = server_context(*pem, [a.certificate for a in others.values()])
             try:
                 self.http = HttpServer(
-                    self.settings.host, self.settings.port, lambda: context, self.site, self.mesh.accept,
-                    limits=self.settings.connections, clock=lambda: self.server.clock(),
+                    self.settings.host, self.settings.port, self.transport.context, self.site, self.mesh.accept,
+                    limits=self.settings.connections, clock=lambda: self.server.clock(), extra=self.transport.headers,
                 )  # fmt: skip
             except OSError as error:
                 raise DeploymentError(f"cannot listen on {self.settings.listen}: {error.strerror}") from None
@@ -143,7 +132,7 @@ class ServerProcess:
         #: held while settling; how often that has begun
         self._settling, self._settlings = threading.Lock(), 0
         self._since: dict[tuple[bytes, bytes], float] = {}
-        self._told = dict.fromkeys(others, -1)
+        self._told = dict.fromkeys(peers, -1)
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
@@ -161,6 +150,7 @@ class ServerProcess:
         self._turns.enter_context(short_turns())
         self.http.start()
         self.mesh.start()
+        self.transport.start(self.mesh)
         self._keeper.start()
         if self.settings.repair:
             self.repairer.start()
@@ -197,6 +187,7 @@ class ServerProcess:
         self.site.draining = True
         self._stopped.set()
         self._wake.set()
+        self.transport.stop()
         self._operator.close()
         self.repairer.stop()
         ended = self.http.stop(seconds)
@@ -261,6 +252,7 @@ class ServerProcess:
             meet.changed(peer, there)
         if there:
             self._wake.set()
+            self.transport.met(peer)
 
     # --- what a server does by itself ---------------------------------------------------------------------------
 

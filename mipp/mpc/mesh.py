@@ -167,7 +167,7 @@ class Mesh:
             i: Outgoing(i, peer, chunks.hello(deployment, index, i, self.boot), self._opened, self._lost)
             for i, peer in peers.items()
         }
-        self._in: dict[int, ssl.SSLSocket] = {}
+        self._in: dict[int, tuple[ssl.SSLSocket, bytes]] = {}  # with the certificate that was shown
         self._lock = threading.Lock()
         self._there: dict[int, bool] = dict.fromkeys(peers, False)
         self._sessions: dict[bytes, _Session] = {}
@@ -193,7 +193,7 @@ class Mesh:
             outgoing.close()
         with self._lock:
             incoming = list(self._in.values())
-        for sock in incoming:
+        for sock, _ in incoming:
             end(sock)
         for peer in self._peers:
             self._fail(peer)
@@ -214,6 +214,15 @@ class Mesh:
     def sent_bytes(self) -> dict[int, int]:
         """Bytes sent to each peer so far."""
         return {i: out.sent_bytes for i, out in self._out.items()}
+
+    def replace(self, index: int, peer: Peer) -> None:
+        """Know a peer so from now on; connections with a certificate that it may show no more end."""
+        with self._lock:
+            self._peers[index] = peer
+            sock, shown = self._in.get(index, (None, b""))
+        self._out[index].replace(peer)
+        if sock is not None and shown not in peer.certificates:
+            end(sock)
 
     # --- sessions -----------------------------------------------------------------------------------------------
 
@@ -342,12 +351,12 @@ class Mesh:
             _log.warning("server %d speaks %s, or is of another deployment", peer, other)
             return
         with self._lock:
-            if self._stopping:
+            if self._stopping or certificate not in self._peers[peer].certificates:
                 return
-            older, self._in[peer] = self._in.get(peer), sock
+            older, self._in[peer] = self._in.get(peer), (sock, certificate)
             restarted = self._out[peer].boot not in (b"", hello[5])
         if older is not None:
-            end(older)
+            end(older[0])
             self._lost(peer)
         if restarted:  # the way to it, if it is open, leads to the process that ended
             self._out[peer].cut()
@@ -361,7 +370,7 @@ class Mesh:
             _log.warning("the connection of server %d was ended: %s", peer, error)
         finally:
             with self._lock:
-                current = self._in.get(peer) is sock
+                current = self._in.get(peer, (None,))[0] is sock
                 if current:
                     del self._in[peer]
             if current:

@@ -83,6 +83,7 @@ class Outgoing(threading.Thread):
         self._stopping = self._cut = False
         self._writing = False  # a thread is sending
         self._replies = 0  # bytes of replies that wait
+        self._shown = b""  # certificate of the connection that is open now
         self.up = False
         #: when the connection that is open now was opened
         self.since = 0.0
@@ -144,6 +145,14 @@ class Outgoing(threading.Thread):
         with contextlib.suppress(UnreachableError):
             self.put(chunks.BEAT, chunks.NO_STREAM, [])
 
+    def replace(self, peer: Peer) -> None:
+        """Dial the peer so from now on; a connection on which it showed a certificate that it may show no more ends."""
+        with self._changed:
+            self._peer = peer
+            refused = self.up and self._shown not in peer.certificates
+        if refused:
+            self.cut()
+
     def close(self) -> None:
         with self._changed:
             self._stopping = True
@@ -185,8 +194,12 @@ class Outgoing(threading.Thread):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, 2 * chunks.CHUNK)
         sock.settimeout(SEND)
-        boot = bytearray(chunks.BOOT_BYTES)
+        boot, shown = bytearray(chunks.BOOT_BYTES), sock.getpeercert(binary_form=True) or b""
         with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
+            if shown not in self._peer.certificates:  # replaced meanwhile
+                sock.close()
+                raise UnreachableError(f"{p.name} showed a certificate that is not valid any more")
+            self._shown = shown
             self.up, self.problem, self.since = True, "", time.monotonic()
         try:
             sock.sendall(self._hello)

@@ -19,6 +19,8 @@ from .limits import MAX_ENVELOPE_BYTES
 from .wire import Frames, frame_hashes, kind_of
 
 __all__ = [
+    "ADDRESSES_HEADER",
+    "ADDRESSES_PATH",
     "BLOCK_BYTES",
     "BODY_BYTES",
     "DESCRIPTION_PATH",
@@ -41,9 +43,11 @@ BODY_BYTES, BLOCK_BYTES = 1 << 20, 4 << 20
 MAX_FRAMES = 64
 
 REQUEST_PATH, UPLOAD_PATH, FINISH_PATH = "/v1/request", "/v1/upload", "/v1/finish"
-DESCRIPTION_PATH = "/v1/description"
+DESCRIPTION_PATH, ADDRESSES_PATH = "/v1/description", "/v1/addresses"
 #: header of replies: Unix milliseconds by the server's clock
 TIME_HEADER = "mipp-time"
+#: header of replies: the version of each server's address that the server knows, as ``1.0.2``
+ADDRESSES_HEADER = "mipp-addresses"
 
 _ALIGNED = 64
 #: bytes of an announcement: an envelope, the kind, and for each frame its length and hash

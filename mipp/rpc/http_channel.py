@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import (
+    AuthenticationError,
     BusyError,
     ConflictError,
     DeploymentError,
@@ -31,8 +32,10 @@ from ..errors import (
     UnreachableError,
 )
 from . import messages as m
-from .addresses import Address
+from .address_book import AddressBook
+from .address_exchange import Learner
 from .bodies import (
+    ADDRESSES_HEADER,
     BLOCK_BYTES,
     BODY_BYTES,
     FINISH_PATH,
@@ -46,6 +49,7 @@ from .bodies import (
 )
 from .channel import accepted, kind_of_request
 from .description import DeploymentConfig
+from .http_pages import page
 from .sockets import end
 from .tls import client_context, connect
 from .wire import Frames, decode, frames_size
@@ -77,21 +81,32 @@ _PER_SERVER = 16  # idle connections kept
 class _Connection(http.client.HTTPConnection):
     """An HTTP connection over a socket whose other end was compared with the description."""
 
-    def __init__(self, server: int, address: Address, context: ssl.SSLContext) -> None:
+    def __init__(self, server: int, book: AddressBook, context: ssl.SSLContext) -> None:
+        address = book.address(server)
         super().__init__(address.host, address.port, blocksize=_CHUNK)
-        self._who, self._address, self._tls = f"server {server} ({address.name})", address, context
+        self._who, self._server, self._book, self._tls = f"server {server} ({address.name})", server, book, context
+        self._shown = b""
         self.used = 0.0
         #: when the head of the reply must be there; whoever waits for the reply ends the connection then
         self.due = math.inf
 
     def connect(self) -> None:
-        a = self._address
-        self.sock = connect(a.host, a.port, self._tls, [a.certificate], CONNECT, self._who)
+        known = self._book.certificates(self._server)
+        self.sock = connect(self.host, self.port, self._tls, known, CONNECT, self._who)
+        self._shown = self.sock.getpeercert(binary_form=True) or b""
+
+    @property
+    def made(self) -> bool:
+        """Whether it was ever open."""
+        return bool(self._shown)
 
     @property
     def fresh(self) -> bool:
-        """Whether it can be used again: open, not idle for long, and nothing came that nobody asked for."""
+        """Whether it can be used again: open, not idle for long, and nothing came that nobody asked for. The server may
+        still show the certificate that it showed."""
         if self.sock is None or time.monotonic() - self.used > _IDLE:
+            return False
+        if self._shown not in self._book.certificates(self._server):
             return False
         with contextlib.suppress(OSError, ValueError):
             return not select.select([self.sock], [], [], 0)[0]
@@ -129,12 +144,15 @@ class HttpChannel:
     ----------
     config : DeploymentConfig
         Public description with the servers' addresses and certificates.
+    book : AddressBook, optional
+        Newer addresses; default those of the description, and what is learned of later ones is kept in memory.
     """
 
-    def __init__(self, config: DeploymentConfig) -> None:
-        self._addresses = dict(config.addresses)
-        self._context = client_context()
-        self._idle: dict[int, list[_Connection]] = {server: [] for server in self._addresses}
+    def __init__(self, config: DeploymentConfig, book: AddressBook | None = None) -> None:
+        self.book = AddressBook(config) if book is None else book
+        self._names = {server: address.name for server, address in config.addresses.items()}
+        self._context, self._learner = client_context(), Learner(self.book)
+        self._idle: dict[int, list[_Connection]] = {server: [] for server in self._names}
         self._ahead: dict[int, float] = {}
         self._lock, self._process = threading.Lock(), os.getpid()
         self._closed = False
@@ -143,7 +161,7 @@ class HttpChannel:
 
     @property
     def servers(self) -> tuple[int, ...]:
-        return tuple(sorted(self._addresses))
+        return tuple(sorted(self._names))
 
     def ahead(self, server: int) -> float:
         """Seconds by which a server's clock is ahead of this machine's, as its last reply told; 0 before the first."""
@@ -154,7 +172,7 @@ class HttpChannel:
         with self._lock:
             self._closed = True
             connections = [c for some in self._idle.values() for c in some]
-            self._idle = {server: [] for server in self._addresses}
+            self._idle = {server: [] for server in self._names}
         for connection in connections:
             connection.close()
 
@@ -208,30 +226,15 @@ class HttpChannel:
 
     def get(self, server: int, path: str, most: int = 1 << 20) -> tuple[int, bytes]:
         """Status and body of a public page of one server, such as ``/readyz``."""
-        connection = self._connection(server)
-        late: threading.Timer | None = None
-        try:
-            connection.connect()
-            late = threading.Timer(PAGE, end, [connection.sock])  # a reply that drips ends, too
-            late.daemon = True
-            late.start()
-            connection.request("GET", path)
-            response = connection.getresponse()
-            size = response.length
-            if size is None:
-                raise MessageError(f"{self._name(server)} sent a page without a length")
-            if size > most:
-                raise LimitError(f"a page of {self._name(server)} is longer than {most} bytes")
-            body = response.read(size)
-            if len(body) < size:
-                raise http.client.IncompleteRead(body)
-        except (OSError, http.client.HTTPException) as error:
-            raise _broken(connection, error) from None
-        finally:
-            if late is not None:
-                late.cancel()
-            connection.close()
-        return response.status, body
+        for again in (False, True):
+            connection = self._connection(server)
+            try:
+                return page(connection, path, most, PAGE, self._name(server))
+            except (OSError, http.client.HTTPException) as error:
+                told = _broken(connection, error)
+            if again or not self._may_have_moved(server, connection, told):
+                break
+        raise told from None
 
     # --- one request --------------------------------------------------------------------------------------------
 
@@ -285,7 +288,7 @@ class HttpChannel:
             call.using[server] = connection
             try:
                 if connection.sock is None:
-                    connection.connect()
+                    connection = call.using[server] = self._opened(server, connection)
                 if call.ended.is_set():
                     raise UnreachableError("the call was given up")
                 response = _post(connection, path, parts)
@@ -307,6 +310,7 @@ class HttpChannel:
             connection.close()
         else:
             self._give(server, connection)
+        self._learner.told(server, response.getheader(ADDRESSES_HEADER))
         if response.getheader("content-type") == "application/json":
             raise _refusal(self._name(server), response, bytes(body))
         return frames_of(body)
@@ -343,10 +347,27 @@ class HttpChannel:
     # --- connections --------------------------------------------------------------------------------------------
 
     def _name(self, server: int) -> str:
-        return f"server {server} ({self._addresses[server].name})"
+        return f"server {server} ({self._names[server]})"
 
     def _connection(self, server: int) -> _Connection:
-        return _Connection(server, self._addresses[server], self._context)
+        return _Connection(server, self.book, self._context)
+
+    def _opened(self, server: int, connection: _Connection) -> _Connection:
+        """Connect; once more if the server has a newer address, or another certificate, as others tell."""
+        try:
+            connection.connect()
+            return connection
+        except (AuthenticationError, UnreachableError) as error:
+            if not self._may_have_moved(server, connection, error):
+                raise
+        again = self._connection(server)
+        again.connect()
+        return again
+
+    def _may_have_moved(self, server: int, connection: _Connection, error: MippError) -> bool:
+        """Whether another try may reach a server to which no connection was made."""
+        refused = isinstance(error, AuthenticationError | UnreachableError) and not connection.made
+        return refused and self._learner.failed(server, error)
 
     def _take(self, server: int) -> _Connection:
         while True:

@@ -150,6 +150,7 @@ class HttpServer:
     mesh : takes over a connection of another server: the socket and the certificate (DER) that it showed
     limits : of the connections of clients
     clock : Unix time, told in each reply
+    extra : further lines of each reply's head
     """
 
     def __init__(
@@ -162,8 +163,9 @@ class HttpServer:
         *,
         limits: Connections | None = None,
         clock: Callable[[], float] = time.time,
+        extra: Callable[[], list[str]] = list,
     ) -> None:
-        self._clock = clock
+        self._clock, self._extra = clock, extra
         self._context, self._site, self._mesh = context, site, mesh
         self.limits = Connections() if limits is None else limits
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -328,6 +330,7 @@ class HttpServer:
             f"content-length: {size}",
             f"{TIME_HEADER}: {int(self._clock() * 1000)}",
             "cache-control: no-store",
+            *self._extra(),
         ]
         if reply.retry_after:
             lines.append(f"retry-after: {reply.retry_after}")

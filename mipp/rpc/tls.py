@@ -17,10 +17,23 @@ from pathlib import Path
 
 from ..errors import AuthenticationError, UnreachableError
 
-__all__ = ["HTTP", "MESH", "client_context", "connect", "mesh_context", "server_context"]
+__all__ = [
+    "ADDRESSES",
+    "HTTP",
+    "MESH",
+    "addresses_context",
+    "client_context",
+    "connect",
+    "connect_unpinned",
+    "mesh_context",
+    "server_context",
+]
 
-#: application protocols (ALPN): what clients speak, and what servers speak among themselves, on one port
+#: application protocols (ALPN) on one port: what clients speak, and what servers speak among themselves
 HTTP, MESH = "http/1.1", "mipp-mesh/1"
+#: HTTP for the signed list of addresses alone. A server's URL can lead to any machine; nothing is sent to one that does
+#: not name this protocol
+ADDRESSES = "mipp-addresses/1"
 #: OpenSSL's X509_V_FLAG_NO_CHECK_TIME: certificates are compared as a whole, so their dates say nothing
 _NO_CHECK_TIME = 0x200000
 
@@ -53,6 +66,19 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
+def addresses_context() -> ssl.SSLContext:
+    """Make the context for :func:`connect_unpinned`.
+
+    Returns
+    -------
+    SSLContext
+        TLS 1.3 only, with the protocol for addresses.
+    """
+    context = client_context()
+    context.set_alpn_protocols([ADDRESSES])
+    return context
+
+
 def server_context(certificate: Path, key: Path, peers: Collection[bytes] = ()) -> ssl.SSLContext:
     """Make the context of a server that clients and other servers connect to.
 
@@ -72,7 +98,7 @@ def server_context(certificate: Path, key: Path, peers: Collection[bytes] = ()) 
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols([HTTP, MESH] if peers else [HTTP])
+    context.set_alpn_protocols([HTTP, ADDRESSES, *([MESH] if peers else [])])
     if peers:
         context.verify_mode = ssl.CERT_OPTIONAL
         _pinned(context, peers)
@@ -134,12 +160,51 @@ def connect(
         Somebody else answers.
     """
     until = time.monotonic() + seconds
+    secured = _dialled(host, port, context, seconds, who)
+    shown = secured.getpeercert(binary_form=True) or b""
+    if not any(hmac.compare_digest(shown, known) for known in certificates):
+        with contextlib.suppress(OSError):
+            secured.close()
+        raise AuthenticationError(_other(who))
+    secured.settimeout(max(until - time.monotonic(), 0.01))
+    return secured
+
+
+def connect_unpinned(host: str, port: int, seconds: float, who: str) -> ssl.SSLSocket:
+    """Connect to whoever answers in place of a server, to exchange what is public and signed, and nothing else.
+
+    Parameters
+    ----------
+    host, port, seconds, who
+        As of :func:`connect`.
+
+    Returns
+    -------
+    SSLSocket
+        The connection. Who is at its other end is not known.
+
+    Raises
+    ------
+    UnreachableError
+        Nobody answers at this address, or somebody who does not speak the protocol for addresses.
+    """
+    secured = _dialled(host, port, addresses_context(), seconds, who)
+    if secured.selected_alpn_protocol() != ADDRESSES:
+        with contextlib.suppress(OSError):
+            secured.close()
+        raise UnreachableError(f"{who} tells no addresses of servers")
+    return secured
+
+
+def _dialled(host: str, port: int, context: ssl.SSLContext, seconds: float, who: str) -> ssl.SSLSocket:
+    """A connection whose other end was not compared with anything yet."""
+    until = time.monotonic() + seconds
     sock: socket.socket | None = None
     try:
         sock = socket.create_connection((host, port), timeout=seconds)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(max(until - time.monotonic(), 0.01))
-        secured = context.wrap_socket(sock, server_hostname=None)
+        return context.wrap_socket(sock, server_hostname=None)
     except ssl.SSLCertVerificationError:
         if sock is not None:
             sock.close()
@@ -149,13 +214,6 @@ def connect(
             sock.close()
         reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or "the connection broke")
         raise UnreachableError(f"{who} cannot be reached at {host}:{port} ({reason})") from None
-    shown = secured.getpeercert(binary_form=True) or b""
-    if not any(hmac.compare_digest(shown, known) for known in certificates):
-        with contextlib.suppress(OSError):
-            secured.close()
-        raise AuthenticationError(_other(who))
-    secured.settimeout(max(until - time.monotonic(), 0.01))
-    return secured
 
 
 def _other(who: str) -> str:

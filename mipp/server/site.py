@@ -6,6 +6,8 @@
 ``POST /v1/upload/TOKEN/OFFSET``            the next block of its data
 ``POST /v1/finish/TOKEN``                   all data have come: the reply to the request
 ``GET /v1/description``                     the deployment's public description
+``GET /v1/addresses``                       signed updates of servers' addresses, the newest of each
+``POST /v1/addresses``                      the same, after newer ones were taken over from the body
 ``GET /healthz``, ``/readyz``, ``/metrics``  the process runs; it can serve, or why not; counts for Prometheus
 ==========================================  ======================================================================
 """
@@ -21,7 +23,10 @@ import numpy as np
 
 from ..errors import BusyError, LimitError, MippError, NotFoundError, ParameterError
 from ..rpc import messages as m
+from ..rpc.address_book import AddressBook
+from ..rpc.address_updates import read_updates
 from ..rpc.bodies import (
+    ADDRESSES_PATH,
     BLOCK_BYTES,
     BODY_BYTES,
     DESCRIPTION_PATH,
@@ -60,6 +65,8 @@ class ServerSite:
         Why this server is not ready, a sentence each; empty if it is.
     metrics : callable
         The page for Prometheus.
+    book : AddressBook, optional
+        Servers' addresses. Anybody may ask for them and bring newer ones, which their signatures prove.
     """
 
     def __init__(
@@ -69,7 +76,9 @@ class ServerSite:
         description: bytes,
         reasons: Callable[[], list[str]],
         metrics: Callable[[], bytes] = lambda: b"",
+        book: AddressBook | None = None,
     ) -> None:
+        self._book = book
         self._server, self._uploads, self._description = server, uploads, description
         self._reasons, self._metrics = reasons, metrics
         #: no new requests any more: the server stops soon
@@ -114,6 +123,8 @@ class ServerSite:
         return self._posted(head.path, body)
 
     def _posted(self, path: str, body: memoryview) -> Reply:
+        if path == ADDRESSES_PATH and self._book is not None:
+            return self._addresses(self._book, body)
         if path not in (REQUEST_PATH, UPLOAD_PATH) and not path.startswith(FINISH_PATH + "/"):
             raise Refused(404, "nothing is served at this path")
         if self.draining and path == UPLOAD_PATH:
@@ -153,7 +164,19 @@ class ServerSite:
             return Reply(200, [self._metrics()], "text/plain; version=0.0.4")
         if path == DESCRIPTION_PATH:
             return Reply(200, [self._description], "application/json")
+        if path == ADDRESSES_PATH and self._book is not None:
+            return Reply(200, [self._book.to_json()], "application/json")
         raise Refused(404, "nothing is served at this path")
+
+    def _addresses(self, book: AddressBook, body: memoryview) -> Reply:
+        """Take over newer addresses, and tell all that are known here."""
+        try:
+            updates, _ = read_updates(bytes(body))
+        except MippError as error:
+            raise Refused(400, str(error)) from None
+        for problem in book.take(updates).refused:
+            _log.info("an address was not taken: %s", problem)
+        return Reply(200, [book.to_json()], "application/json")
 
 
 def _upload(path: str) -> tuple[bytes | None, int]:

@@ -8,7 +8,8 @@ import pytest
 
 import mipp
 from mipp._native import _core
-from mipp.deployment.ceremony import CARD_NAME, TLS_CERTIFICATE_NAME
+from mipp.deployment.ceremony import CARD_NAME
+from mipp.deployment.tls_files import TLS_CERTIFICATE_NAME
 from mipp.errors import MippError
 from mipp.rpc import messages as m
 from mipp.rpc.wire import frames_size

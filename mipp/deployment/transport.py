@@ -1,0 +1,175 @@
+"""A server's certificates and its way to the others, kept up to date while it runs.
+
+Servers tell each other their signed addresses: when a connection is made, when one of them has news, when one cannot be
+reached, and now and then. A new address is used at once: TLS contexts are made anew, and connections with a certificate
+that is not valid any more end.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from pathlib import Path
+
+from ..errors import DeploymentError, MippError, ParameterError
+from ..mpc.mesh import Mesh
+from ..mpc.outgoing import Peer
+from ..rpc.address_book import AddressBook
+from ..rpc.address_exchange import exchange, versions_text
+from ..rpc.bodies import ADDRESSES_HEADER
+from ..rpc.description import DeploymentConfig
+from ..rpc.tls import mesh_context, server_context
+from .tls_files import served_tls
+
+__all__ = ["Transport"]
+
+_log = logging.getLogger("mipp.addresses")
+
+#: seconds between two updates of one server that are taken
+SPACING = 1.0
+#: seconds between two looks at the file; until a peer is asked again that is there, and one that is not
+TICK, SETTLED, MISSING = 0.5, 300.0, 3.0
+
+
+class Transport:
+    """TLS contexts of one server, the peers that it dials, and what it learns of their addresses.
+
+    Parameters
+    ----------
+    folder : Path
+        The server's folder.
+    config : DeploymentConfig
+        The description that it joined.
+    index : int
+        Its number.
+
+    Raises
+    ------
+    DeploymentError
+        The TLS files, or the file of addresses, are missing or damaged.
+    """
+
+    def __init__(self, folder: Path, config: DeploymentConfig, index: int) -> None:
+        self._folder, self._index = folder, index
+        self.book = AddressBook(config, folder, spacing=SPACING)
+        self._others = sorted(config.addresses.keys() - {index})
+        self._known: dict[int, tuple[str, tuple[bytes, ...]]] = {}
+        self._mesh: Mesh | None = None
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        #: when each peer is asked next; versions that it showed last
+        self._next = dict.fromkeys(self._others, 0.0)
+        self._shown: dict[int, dict[int, int]] = {}
+        self._conflicts: list[str] = []
+        self._thread = threading.Thread(target=self._keep, name="mipp addresses", daemon=True)
+        try:
+            self._take_over()
+        except ParameterError as error:
+            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
+
+    @property
+    def url(self) -> str:
+        """URL of this server."""
+        return self.book.address(self._index).url
+
+    def context(self) -> ssl.SSLContext:
+        """Context for a new connection to this server."""
+        return self._context
+
+    def headers(self) -> list[str]:
+        """Line of each reply's head that tells clients which versions there are."""
+        return [f"{ADDRESSES_HEADER}: {versions_text(self.book)}"]
+
+    @property
+    def peers(self) -> dict[int, Peer]:
+        """The other servers as they are known now."""
+        return dict(self._peers)
+
+    def start(self, mesh: Mesh) -> None:
+        """Begin to learn addresses, and to have the mesh use them."""
+        self._mesh = mesh
+        self._thread.start()
+
+    def met(self, peer: int) -> None:
+        """A peer is there: tell it what is known here, and hear what it knows."""
+        self._next[peer] = 0.0
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Learn no more."""
+        self._stopped.set()
+        self._wake.set()
+
+    # --- what is known now --------------------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """Make contexts and peers of the addresses that are known now, if they changed."""
+        known = {i: (self.book.address(i).url, self.book.certificates(i)) for i in (self._index, *self._others)}
+        if known == self._known:
+            return
+        pem = served_tls(self._folder, known[self._index][1])
+        self._context = server_context(*pem, [c for i in self._others for c in known[i][1]])
+        self._peers = {
+            i: Peer(
+                self.book.address(i).host, self.book.address(i).port, known[i][1],
+                f"server {i} ({self.book.address(i).name})", mesh_context(*pem, known[i][1]),
+            )
+            for i in self._others
+        }  # fmt: skip
+        if self._mesh is not None:
+            for i, peer in self._peers.items():
+                self._mesh.replace(i, peer)
+            changed = [i for i, now in known.items() if now != self._known.get(i)]
+            _log.info("the addresses of servers %s changed", ", ".join(map(str, changed)))
+        self._known = known
+
+    def _keep(self) -> None:
+        versions: dict[int, int] = {}
+        failed = ""
+        while not self._stopped.is_set():
+            self._wake.wait(TICK)
+            self._wake.clear()
+            try:
+                self.book.reload()
+                self._take_over()
+                failed = ""
+            except MippError as error:  # it goes on with what it had
+                if str(error) != failed:
+                    failed = str(error)
+                    _log.warning("a new address cannot be used: %s", error)
+            except Exception:
+                _log.exception("unexpected error at a new address")
+            if self.book.versions != versions:
+                versions = self.book.versions
+                self._next = {i: 0.0 for i in self._others if self._shown.get(i) != versions} | {
+                    i: self._next[i] for i in self._others if self._shown.get(i) == versions
+                }
+            if self.book.conflicts != self._conflicts:
+                self._conflicts = self.book.conflicts
+                for text in self._conflicts:
+                    _log.warning("%s", text)
+            for peer in self._others:
+                if time.monotonic() >= self._next[peer] and not self._stopped.is_set():
+                    self._ask(peer)
+
+    def _ask(self, peer: int) -> None:
+        """Exchange addresses with a peer, and note when to do so again."""
+        there = self._mesh is None or self._mesh.there(peer)
+        self._next[peer] = time.monotonic() + (SETTLED if there else MISSING)
+        try:
+            done, shown = exchange(self.book, peer, give=True)
+        except MippError as error:
+            self._next[peer] = time.monotonic() + MISSING
+            _log.debug("no addresses were exchanged: %s", error)
+            return
+        except Exception:
+            _log.exception("unexpected error at an exchange of addresses")
+            return
+        self._shown[peer] = {i: shown.get(i, 0) for i in self.book.versions}
+        for text in done.refused:
+            _log.info("an address was not taken: %s", text)
+        if self._shown[peer] != self.book.versions:  # one of both takes the rest later
+            self._next[peer] = time.monotonic() + MISSING
+        if done.changed:
+            self._wake.set()
