@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..deployment.ceremony import CARD_NAME, init_server, join_server, read_description
+from ..deployment.rotation import rotate_server
 from ..rpc.cards import ROLES
 from .common import json_option, show
 
@@ -68,4 +69,44 @@ def join_command(folder: Path, description: Path, as_json: bool) -> None:
     show(data, as_json, lambda: [
         f"joined deployment {config.id.hex()} as server {index}",
         f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
+    ])  # fmt: skip
+
+
+@server_group.command("rotate")
+@folder_argument
+@click.option("--new-certificate", is_flag=True, help="Make a new TLS key and a self-signed certificate.")
+@click.option("--certificate", type=FILE, help="Instead: PEM file of your own new TLS certificate.")
+@click.option("--key", type=FILE, help="PEM file of that certificate's key, without a passphrase.")
+@click.option("--url", metavar="URL", help="New https://HOST:PORT of the server.")
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="The newest certificate alone is valid from now on; with a new one, that one at once.",
+)
+@json_option
+def rotate_command(
+    folder: Path, new_certificate: bool, certificate: Path | None, key: Path | None, url: str | None, finish: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Give the server in FOLDER a new TLS certificate or URL, while the others and the clients go on.
+
+    The certificate before stays valid until --finish. A server that runs shows the new one by itself, and tells the
+    others; for another port restart it. The description and its fingerprint stay the same.
+    """
+    if not (new_certificate or certificate or key or url or finish):
+        raise click.UsageError("give --new-certificate, --certificate and --key, --url or --finish")
+    done = rotate_server(
+        folder, url=url, new_certificate=new_certificate, certificate=certificate, key=key, finish=finish
+    )
+    data = {
+        "server": done.server, "version": done.version, "url": done.url,
+        "certificate_pins": [pin.hex() for pin in done.pins],
+    }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"address of server {done.server} is of version {done.version} now: {done.url}",
+        f"public key of its certificate (SHA-256): {done.pins[0].hex()}",
+        *(f"still valid beside it: {pin.hex()}; end it with: mipp server rotate {folder} --finish"
+          for pin in done.pins[1:]),
+        *(["to listen on another port: change listen in server.toml, if it is set, and start the server again"]
+          if url else []),
     ])  # fmt: skip

@@ -174,3 +174,34 @@ def test_numbers(mipp_command, assembled, text, number):
     folders, path, _ = assembled
     out = mipp_command("invite", "--owner", "a", "--max-bytes", text, "--server", folders[0], "--deployment", path)[1]
     assert Invitation.from_text(out).max_bytes == number
+
+
+def test_rotation(mipp_command, assembled, tmp_path):
+    folders, path, told = assembled
+    assert mipp_command("server", "rotate", folders[0], "--new-certificate")[0] == 1  # it joined nothing yet
+    for folder in folders:
+        assert mipp_command("server", "join", folder, path)[0] == 0
+    code, out, err = mipp_command("server", "rotate", folders[0], "--new-certificate", "--json")
+    data = json.loads(out)
+    assert (code, err, data["version"], len(data["certificate_pins"])) == (0, "", 1, 2)
+    for secret in secrets_of(folders[0]):
+        assert secret.hex() not in out + (folders[0] / "addresses.json").read_text()
+    code, out, err = mipp_command("server", "rotate", folders[0], "--url", "https://North.example:7444")
+    assert (code, err) == (0, "") and "version 2 now: https://north.example:7444" in out
+    assert "still valid beside it" in out and "listen" in out
+    code, out, _ = mipp_command("server", "rotate", folders[0], "--finish")
+    assert code == 0 and "version 3" in out and "still valid" not in out
+    code, out, err = mipp_command("server", "check", folders[0], "--json")
+    facts = json.loads(out)["facts"]
+    assert "address of version 3: https://north.example:7444" in facts and f"{told['fingerprint']}" in " ".join(facts)
+    for args, code, said in (
+        ((), 2, "give --new-certificate"),
+        (("--finish",), 1, "nothing is to be done"),
+        (("--url", "https://north.example:7444"), 1, "nothing is to be done"),
+        (("--url", "https://a\x1b[2J:7"), 1, "https://"),
+        (("--key", path), 1, "both"),
+        (("--key", path, "--certificate", path), 1, "no PEM"),
+    ):
+        got, out, err = mipp_command("server", "rotate", folders[0], *args)
+        assert (got, out) == (code, "") and said in err and "\x1b" not in err, (args, err)
+    assert mipp_command("server", "join", folders[0], path)[0] == 0
