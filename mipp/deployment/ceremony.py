@@ -31,8 +31,11 @@ from .tls_files import PEM_BYTES, TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls,
 
 __all__ = [
     "CARD_NAME",
+    "TLS_CERTIFICATE_NAME",
+    "TLS_KEY_NAME",
     "assemble",
     "check_keys",
+    "check_tls",
     "connect_folder",
     "init_server",
     "join_server",

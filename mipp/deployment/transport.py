@@ -61,6 +61,7 @@ class Transport:
         #: when each peer is asked next; versions that it showed last
         self._next = dict.fromkeys(self._others, 0.0)
         self._shown: dict[int, dict[int, int]] = {}
+        self._asking: set[int] = set()
         self._conflicts: list[str] = []
         self._thread = threading.Thread(target=self._keep, name="mipp addresses", daemon=True)
         try:
@@ -150,13 +151,20 @@ class Transport:
                 for text in self._conflicts:
                     _log.warning("%s", text)
             for peer in self._others:
-                if time.monotonic() >= self._next[peer] and not self._stopped.is_set():
-                    self._ask(peer)
+                if time.monotonic() >= self._next[peer] and peer not in self._asking and not self._stopped.is_set():
+                    there = self._mesh is None or self._mesh.there(peer)
+                    self._next[peer] = time.monotonic() + (SETTLED if there else MISSING)
+                    self._asking.add(peer)  # in a thread of its own: a silent peer holds nothing up
+                    threading.Thread(target=self._ask, args=(peer,), name="mipp exchange", daemon=True).start()
 
     def _ask(self, peer: int) -> None:
-        """Exchange addresses with a peer, and note when to do so again."""
-        there = self._mesh is None or self._mesh.there(peer)
-        self._next[peer] = time.monotonic() + (SETTLED if there else MISSING)
+        """Exchange addresses with a peer, and note when to do so again if that is soon."""
+        try:
+            self._exchange(peer)
+        finally:
+            self._asking.discard(peer)
+
+    def _exchange(self, peer: int) -> None:
         try:
             done, shown = exchange(self.book, peer, give=True)
         except MippError as error:

@@ -217,4 +217,4 @@ def _dialled(host: str, port: int, context: ssl.SSLContext, seconds: float, who:
 
 
 def _other(who: str) -> str:
-    return f"whoever answers in place of {who} has another certificate than the description of the deployment names"
+    return f"whoever answers in place of {who} has another certificate than those that the server is known by"

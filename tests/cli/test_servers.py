@@ -151,3 +151,30 @@ def test_the_demo_with_servers(tmp_path):
         images.append(DemoImage(tmp_path / f"{name}.png", label))
     told = run_demo(images, tmp_path / "out", owners=2, queries=4, k=3, servers=True)
     assert told["exact_match"] and told["images"] == 12 and any("server run" in line for line in told["commands"])
+
+
+@pytest.mark.slow
+def test_rotation_of_servers_that_run(mipp_command, servers, tmp_path):
+    """Commands alone: a new certificate, then the end of the earlier one; a user's folder learns both."""
+    index = tmp_path / "index"
+    token = invite(mipp_command, tmp_path, "user", "ulla")
+    assert mipp_command("user", "create", "ulla", "--invitation", token, "--deployment", index)[0] == 0
+    for version, option in ((1, "--new-certificate"), (2, "--finish")):
+        assert mipp_command("server", "rotate", tmp_path / "south", option)[0] == 0
+        for name in servers:
+            told = wait_for(
+                mipp_command, tmp_path / name, lambda s, v=version: s["addresses"]["2"]["version"] == v and s["votes"]
+            )
+            assert told["addresses"]["2"]["certificates"] == 3 - version and not told["conflicts"]
+    until = time.monotonic() + 20
+    while True:
+        code, out, _ = mipp_command("server", "check", tmp_path / "south")
+        if out.count("knows version 2 of this server's address") == 2 and not code:
+            break
+        assert time.monotonic() < until, out
+        time.sleep(0.1)
+    code, out, _ = mipp_command("status", "--deployment", index, "--json")
+    state = json.loads(out)["servers"]["2"]
+    assert code == 0 and state["ready"] and state["address_version"] == 2
+    assert (index / "addresses.json").exists()
+    assert "is at https://127.0.0.1:" in mipp_command("server", "status", tmp_path / "north")[1]

@@ -1,6 +1,8 @@
 """Rotation of real servers: certificates and URLs change one after the other, while owners, users and peers go on."""
 
 import http.client
+import os
+import pathlib
 import shutil
 import socket
 import ssl
@@ -12,15 +14,15 @@ import pytest
 
 from mipp.crypto.certificates import certificate_pem, make_tls
 from mipp.demo.servers import free_ports
-from mipp.deployment import checks, transport
+from mipp.deployment import checks, tls_files, transport
 from mipp.deployment.ceremony import init_server, join_server
 from mipp.deployment.rotation import rotate_server
 from mipp.deployment.servers import ServerSecrets
 from mipp.deployment.settings import SETTINGS_NAME
 from mipp.deployment.tls_files import load_tls
 from mipp.errors import AuthenticationError, DeploymentError, ParameterError, StoreError, UnreachableError
-from mipp.rpc import address_exchange, tls
-from mipp.rpc.address_book import ADDRESSES_NAME, AddressBook
+from mipp.rpc import address_book, address_exchange, tls
+from mipp.rpc.address_book import ADDRESSES_NAME, AddressBook, Taken
 from mipp.rpc.address_exchange import exchange
 from mipp.rpc.address_updates import read_updates, updates_json
 from mipp.rpc.bodies import ADDRESSES_PATH
@@ -172,6 +174,24 @@ def test_a_peer_that_was_down_catches_up(network):
     work.client.close()
 
 
+@pytest.mark.slow
+def test_all_servers_move_at_once(network):
+    """Nobody is where a client looks; a server's list of addresses, as a file, tells."""
+    network.start().ready()
+    urls = {server: move(network, server) for server in network.names}
+    for server, url in urls.items():
+        rotate_server(network.home(server), new_certificate=True, url=url)
+    all_know(network, {1: 1, 2: 1, 3: 1})
+    network.stop()
+    network.start().ready()
+    with network.connect() as client, pytest.raises(UnreachableError, match="cannot be reached"):
+        client.create_user("ulla")
+    shutil.copy(network.home(3) / ADDRESSES_NAME, network.folder / "client" / ADDRESSES_NAME)
+    with network.connect() as client:
+        client.user("ulla")  # completes its registration
+        assert {i: s["url"] for i, s in client.server_states().items()} == urls
+
+
 def test_a_stolen_key_is_refused(network):
     """By a client and by peers that know the update; also on connections that are open already."""
     base = network.config.addresses[1].certificate
@@ -213,6 +233,13 @@ def test_a_stolen_key_is_refused(network):
             server.stop()
 
 
+class Quiet(AddressBook):
+    """Takes nothing over."""
+
+    def take(self, updates, *, own=False):
+        return Taken()
+
+
 def test_a_server_that_withholds(network, monkeypatch):
     """One server shows old addresses or none, and brings forged ones: the other tells."""
     network.start().ready()
@@ -220,7 +247,7 @@ def test_a_server_that_withholds(network, monkeypatch):
     rotate_server(network.home(3), new_certificate=True, finish=True)
     network.start(3).ready()
     all_know(network, {1: 0, 2: 0, 3: 1})
-    quiet = AddressBook(network.config)
+    quiet = Quiet(network.config)
     network.processes[1].site._book = quiet
     network.processes[1].http._extra = list
     with network.connect() as client:
@@ -354,6 +381,44 @@ def test_a_rotation_that_fails_changes_nothing(network, monkeypatch):
     network.start().ready()
 
 
+@pytest.mark.slow
+def test_a_rotation_that_is_killed_leaves_a_server(network):
+    """At each file that it writes or removes: the server starts with what is valid, and the next rotation works."""
+    home, copy, step = network.home(1), network.folder / "copy", 0
+    rotate_server(home, new_certificate=True)
+    while True:
+        step += 1
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(home, copy)
+        if (pid := os.fork()) == 0:
+            left = [step]
+
+            def dying(real, left=left):
+                def call(*args, **options):
+                    left[0] -= 1
+                    if not left[0]:
+                        os._exit(9)
+                    return real(*args, **options)
+
+                return call
+
+            for module in (tls_files, address_book):
+                module.replace_file = dying(module.replace_file)
+            pathlib.Path.unlink = dying(pathlib.Path.unlink)
+            rotate_server(copy, new_certificate=True, finish=step % 2 == 0)
+            os._exit(0)
+        ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        made = transport.Transport(copy, network.config, 1)
+        newest = made.book.certificates(1)[0]
+        assert load_tls(copy, newest).certificate == newest
+        done = rotate_server(copy, new_certificate=True, finish=True)
+        assert done.version == made.book.version(1) + 1 and len(list(copy.glob("tls*"))) == 2
+        if not ended:
+            break
+    assert step > 5
+
+
+@pytest.mark.slow
 def test_a_restored_folder(network):
     """Its backup knows neither the newest certificate nor its key: the others tell, and another rotation ends it."""
     home, backup = network.home(1), network.folder / "backup"
@@ -366,8 +431,8 @@ def test_a_restored_folder(network):
     shutil.copytree(backup, home)
     network.start(1)
     all_know(network, {1: 1, 2: 0, 3: 0})
-    problems, _ = checks.check_server(home)
-    assert any("mipp server rotate --new-certificate" in p for p in problems)
+    # soon in its file, too
+    until(lambda: any("mipp server rotate --new-certificate" in p for p in checks.check_server(home)[0]))
     assert rotate_server(home, new_certificate=True, finish=True).version == 2
     network.ready()
     assert ServerSecrets.load(home).public() == network.config.servers[1]
@@ -383,8 +448,7 @@ def test_a_server_that_signs_twice(network):
     all_know(network, {1: 1, 2: 0, 3: 0})
     (other,), _ = read_updates((copy / ADDRESSES_NAME).read_bytes())
     assert "signed two" in book(network, 2).take([other]).refused[0]
-    problems, _ = checks.check_server(network.home(2))
-    assert any("signed two different addresses" in p for p in problems)
+    assert any("signed two different addresses" in p for p in checks.check_server(network.home(2))[0])
     rotate_server(home, new_certificate=True)
     all_know(network, {1: 2, 2: 0, 3: 0})
     assert not book(network, 2).conflicts
