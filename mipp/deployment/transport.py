@@ -64,10 +64,13 @@ class Transport:
         self._asking: set[int] = set()
         self._conflicts: list[str] = []
         self._thread = threading.Thread(target=self._keep, name="mipp addresses", daemon=True)
+        self._pem: tuple[Path, Path] | None = None
         try:
             self._take_over()
-        except ParameterError as error:
-            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}") from None
+        except (DeploymentError, ParameterError) as error:
+            again = f"; make new ones with: mipp server rotate {folder} --new-certificate --finish"
+            hint = again if self.book.version(index) else ""
+            raise DeploymentError(f"cannot use the TLS files in {folder}: {error}{hint}") from None
 
     @property
     def url(self) -> str:
@@ -109,7 +112,13 @@ class Transport:
         known = {i: (self.book.address(i).url, self.book.certificates(i)) for i in (self._index, *self._others)}
         if known == self._known:
             return
-        pem = served_tls(self._folder, known[self._index][1])
+        try:
+            pem = served_tls(self._folder, known[self._index][1])
+        except MippError as error:
+            if self._pem is None:
+                raise
+            pem = self._pem  # the others' addresses count all the same
+            _log.warning("the newest certificate of this server cannot be used: %s", error)
         self._context = server_context(*pem, [c for i in self._others for c in known[i][1]])
         self._peers = {
             i: Peer(
@@ -123,7 +132,7 @@ class Transport:
                 self._mesh.replace(i, peer)
             changed = [i for i, now in known.items() if now != self._known.get(i)]
             _log.info("the addresses of servers %s changed", ", ".join(map(str, changed)))
-        self._known = known
+        self._known, self._pem = known, pem
 
     def _keep(self) -> None:
         versions: dict[int, int] = {}
@@ -143,9 +152,9 @@ class Transport:
                 _log.exception("unexpected error at a new address")
             if self.book.versions != versions:
                 versions = self.book.versions
-                self._next = {i: 0.0 for i in self._others if self._shown.get(i) != versions} | {
-                    i: self._next[i] for i in self._others if self._shown.get(i) == versions
-                }
+                for peer in self._others:
+                    if self._shown.get(peer) != versions:
+                        self._next[peer] = 0.0
             if self.book.conflicts != self._conflicts:
                 self._conflicts = self.book.conflicts
                 for text in self._conflicts:

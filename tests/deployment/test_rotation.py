@@ -433,8 +433,15 @@ def test_a_restored_folder(network):
     all_know(network, {1: 1, 2: 0, 3: 0})
     # soon in its file, too
     until(lambda: any("mipp server rotate --new-certificate" in p for p in checks.check_server(home)[0]))
+    rotate_server(network.home(2), new_certificate=True, finish=True)  # others' addresses count all the same
+    all_know(network, {1: 1, 2: 1, 3: 0})
+    peers = network.processes[1].transport
+    until(lambda: network.config.addresses[2].certificate not in peers.peers[2].certificates)
+    network.stop(1)
+    with pytest.raises(DeploymentError, match="--new-certificate --finish"):
+        network.start(1)
     assert rotate_server(home, new_certificate=True, finish=True).version == 2
-    network.ready()
+    network.start(1).ready()
     assert ServerSecrets.load(home).public() == network.config.servers[1]
 
 
