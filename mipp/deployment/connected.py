@@ -64,13 +64,13 @@ class ConnectedDeployment(Parties):
     channel : HttpChannel
         From owners and users to the servers. Counts ``rounds``, and ``bytes_sent`` by kind of message.
     notes : list of str
-        Sentences for a person; always empty here.
+        Sentences for a person: on servers that signed two different addresses of one version.
     """
 
     def __init__(self, folder: Path, config: DeploymentConfig, threads: int | None = None) -> None:
         self.channel: HttpChannel
         super().__init__(folder, config, HttpChannel(config, AddressBook(config, folder)), threads)
-        self.notes: list[str] = []
+        self.notes: list[str] = self.channel.book.conflicts
         self._process = os.getpid()
 
     def __repr__(self) -> str:

@@ -456,6 +456,10 @@ def test_a_server_that_signs_twice(network):
     (other,), _ = read_updates((copy / ADDRESSES_NAME).read_bytes())
     assert "signed two" in book(network, 2).take([other]).refused[0]
     assert any("signed two different addresses" in p for p in checks.check_server(network.home(2))[0])
+    client = AddressBook(network.config, network.folder / "client")
+    client.take([other]), exchange(client, 2)
+    with network.connect() as opened:
+        assert "signed two different addresses" in opened.notes[0]
     rotate_server(home, new_certificate=True)
     all_know(network, {1: 2, 2: 0, 3: 0})
     assert not book(network, 2).conflicts
