@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import queue
 import threading
 import time
 
@@ -24,6 +25,8 @@ _log = logging.getLogger("mipp.addresses")
 
 #: seconds to connect, and for the reply
 CONNECT, PAGE = 5.0, 10.0
+#: seconds that a request waits for news of a server that cannot be reached
+PATIENCE = 1.5
 #: seconds for which a server that failed, or told of news, is not asked about again
 AGAIN = 5.0
 #: most characters of the header that tells versions
@@ -108,7 +111,7 @@ class Learner:
         server : int
             The server.
         error : MippError
-            Why it cannot be reached. If somebody answers with another certificate, that one is asked first: it may be
+            Why it cannot be reached. If somebody answers with another certificate, that one is asked, too: it may be
             the server itself, with a new certificate.
         """
         book, before = self._book, self._known(server)
@@ -117,12 +120,24 @@ class Learner:
             return True
         if not self._due(self._failed, server):
             return False
-        others = [i for i in book.versions if i != server]
-        for i in [server, *others] if isinstance(error, AuthenticationError) else others:
-            self._ask(i)
+        asked = [i for i in book.versions if i != server or isinstance(error, AuthenticationError)]
+        done: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+        def ask(other: int) -> None:
+            self._ask(other)
+            done.put(other)
+
+        for i in asked:  # all at once: one of them may be silent
+            threading.Thread(target=ask, args=(i,), name="mipp addresses", daemon=True).start()
+        until = time.monotonic() + PATIENCE
+        for _ in asked:
+            try:
+                done.get(timeout=max(until - time.monotonic(), 0))
+            except queue.Empty:
+                break
             if self._known(server) != before:
-                return True
-        return False
+                break
+        return self._known(server) != before
 
     def told(self, server: int, header: str | None) -> None:
         """Ask a server whose reply tells of addresses that are not known here."""
