@@ -7,34 +7,26 @@ import shutil
 import stat
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError
+from ..errors import DeploymentError, MippError, ParameterError
 from ..io.durable import replace_file, sync_folder
 from ..rpc import peer_messages as pm
+from ..rpc.address_book import ADDRESSES_NAME, AddressBook
 from ..rpc.channel import request
 from ..rpc.description import DeploymentConfig
 from ..rpc.local_socket import SOCKET_NAME, OperatorChannel
 from ..server.server import Server
 from ..store.catalog import NAME as CATALOG_NAME
-from .ceremony import (
-    CARD_NAME,
-    TLS_CERTIFICATE_NAME,
-    TLS_KEY_NAME,
-    check_keys,
-    join_server,
-    new_folder,
-    number_of,
-    read_card,
-    read_description,
-)  # fmt: skip
+from .ceremony import CARD_NAME, check_keys, join_server, new_folder, number_of, read_card, read_description
 from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_NAME, ServerSecrets, known_scheme, server_class
 from .serving import own_number
 from .sessions import Session
 from .settings import SETTINGS_NAME, ServerSettings
+from .tls_files import served_tls
 
 __all__ = ["back_up_server", "replace_server", "restore_server"]
 
-#: what makes a server this one, in the order in which it is copied; the description comes last
-_OWN = (KEYS_NAME, IDENTITY_NAME, TLS_KEY_NAME, TLS_CERTIFICATE_NAME, SETTINGS_NAME, CARD_NAME)
+#: what makes a server this one, beside its TLS files; the description is copied last
+_OWN = (KEYS_NAME, IDENTITY_NAME, SETTINGS_NAME, CARD_NAME)
 
 
 def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tuple[int, list[str]]:
@@ -71,9 +63,26 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
         raise DeploymentError(f"{target} is inside {folder}; name a folder outside of the server's")
     with new_folder(target) as made:
         done = (0, list[str]()) if keys_only else _copy_store(folder, index, made)
-        for name in (*_OWN, CONFIG_NAME):
+        for name in (*_own_files(folder), CONFIG_NAME):
             replace_file(made / name, _content(folder / name))
     return done
+
+
+def _own_files(folder: Path) -> list[str]:
+    """Names of the files that make a server this one, but for the description."""
+    later = [p.name for pattern in ("tls*.key", "tls*.pem", ADDRESSES_NAME) for p in sorted(folder.glob(pattern))]
+    return [*_OWN, *later]
+
+
+def _check_own(folder: Path, config: DeploymentConfig, index: int) -> None:
+    """DeploymentError unless keys, TLS files and settings are those of this server, and can be used."""
+    check_keys(folder, config, index)
+    book = AddressBook(config, folder, keep=False)
+    try:
+        served_tls(folder, book.certificates(index))
+    except ParameterError as error:
+        raise DeploymentError(f"the TLS files are damaged: {error}") from None
+    ServerSettings.load(folder, book.address(index).url)
 
 
 def _copy_store(folder: Path, index: int, target: Path) -> tuple[int, list[str]]:
@@ -138,15 +147,14 @@ def restore_server(backup: Path, folder: Path) -> list[str]:
     if not (backup / CATALOG_NAME).exists():
         raise DeploymentError(f"{backup} holds keys and no store; begin with an empty one: mipp server replace")
     _require_stopped(backup, index)
-    ServerSettings.load(backup, config.addresses[index].url)
+    _check_own(backup, config, index)
     with new_folder(folder) as made:
-        for name in (*_OWN, CATALOG_NAME):
+        for name in (*_own_files(backup), CATALOG_NAME):
             _copy(backup / name, made / name)
         if (wal := backup / f"{CATALOG_NAME}-wal").exists():  # of a folder that was copied after a crash
             _copy(wal, made / wal.name)
         for room in ("shares", "images"):
             _copy_tree(backup / room, made / room)
-        check_keys(made, config, index)
         server = _opened(made, config, index)
         try:
             _, problems = server.store.verify()
@@ -184,9 +192,9 @@ def replace_server(keys: Path, folder: Path) -> int:
     card, config = read_card(keys), known_scheme(read_description(keys / CONFIG_NAME))
     index = number_of(card, config)
     _require_stopped(keys, index)
-    ServerSettings.load(keys, config.addresses[index].url)
+    _check_own(keys, config, index)
     with new_folder(folder) as made:
-        for name in _OWN:
+        for name in _own_files(keys):
             _copy(keys / name, made / name)
         join_server(made, config)
         server = _opened(made, config, index)

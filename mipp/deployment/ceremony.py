@@ -31,11 +31,8 @@ from .tls_files import PEM_BYTES, TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls,
 
 __all__ = [
     "CARD_NAME",
-    "TLS_CERTIFICATE_NAME",
-    "TLS_KEY_NAME",
     "assemble",
     "check_keys",
-    "check_tls",
     "connect_folder",
     "init_server",
     "join_server",
@@ -201,7 +198,11 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
         if not has_store:  # an empty one in its place would forget what this server promised
             raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
         return index
-    check_tls(folder, card.certificate)
+    book = AddressBook(description, folder)
+    if book.version(index):  # with the keys of one that rotated its certificate since it joined
+        served_tls(folder, book.certificates(index))
+    else:
+        check_tls(folder, card.certificate)
     temporary = folder / _JOINING
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # left by a process that died; nothing refers to it

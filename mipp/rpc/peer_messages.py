@@ -142,7 +142,8 @@ class ChainState:
     """One owner's visible state: head, batches with deleted rows and origins of images, and all committed changes.
 
     dead, origin_batch, origin_row, imaged, shares, certificates: as in the catalog, one for each batch. commits: hashes
-    of the COMMITs of ``ops``. refused: ids of changes that were refused.
+    of the COMMITs of ``ops``. refused: ids of changes that were refused. accepted: id and COMMIT's hash of the change
+    that is accepted and not decided, or empty.
     """
 
     owner: bytes
@@ -166,6 +167,7 @@ class ChainState:
     refused: list[bytes]
     shares: list[bytes] = added(default_factory=list)
     certificates: list[bytes] = added(default_factory=list)
+    accepted: bytes = added(default=b"")
 
 
 @message

@@ -135,7 +135,15 @@ def _chain_message(c: Chain) -> bytes:
     batches = list(zip(*c.batches, strict=True)) or [()] * 10
     ops = list(zip(*c.ops, strict=True)) or [()] * 5
     *facts, shares, certificates, imaged = [list(column) for column in batches]
-    columns: list[Any] = [*facts, imaged, *(list(column) for column in ops), c.refused, shares, certificates]
+    columns: list[Any] = [
+        *facts,
+        imaged,
+        *(list(column) for column in ops),
+        c.refused,
+        shares,
+        certificates,
+        c.accepted,
+    ]
     chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *columns)
     return pack_frames(encode(chain))
 
@@ -148,7 +156,7 @@ def _chain(packed: bytes) -> Chain:
             msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
     )  # fmt: skip
     ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
-    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused)
+    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused, msg.accepted)
 
 
 def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
@@ -171,7 +179,8 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.add_gone_invitations(
             (i, o) for i, o in zip(handover.invitations, handover.invited, strict=False) if len(i) == 16
         )
-    for chain in _longest([_chain(packed) for handover in handovers for packed in handover.chains]):
+    chains = [_chain(packed) for handover in handovers for packed in handover.chains]
+    for chain in _longest(chains, whole=refuse):
         try:
             store.chains.adopt(chain)
         except NotFoundError:  # one peer knows of a forget that another missed
@@ -182,8 +191,12 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
 
 
-def _longest(chains: list[Chain]) -> list[Chain]:
-    """The longest history of each owner, with all that any server refused."""
+def _longest(chains: list[Chain], *, whole: bool) -> list[Chain]:
+    """The longest history of each owner, with all that any server refused.
+
+    ``whole``: of servers that were not restored. Then one is ahead of the other by one change at most, which that one
+    accepted: else the longer history is made up.
+    """
     found: dict[bytes, Chain] = {}
     for chain in chains:
         best = found.setdefault(chain.owner, chain)
@@ -191,12 +204,20 @@ def _longest(chains: list[Chain]) -> list[Chain]:
         same = short.position == long.position
         if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
             raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
+        if whole and not same and not _one_ahead(short, long):
+            raise ProtocolError(f"a server shows changes of owner {chain.owner.hex()} that another one never accepted")
         imaged = same and any(b[-1] for b in short.batches)  # a cloud knows which rows have images
         long = dataclasses.replace(long, batches=_agreed(long, short) if not imaged else _agreed(short, long))
         committed = {op[0] for op in long.ops}
         refused = ({*short.refused} | {*long.refused}) - committed
         found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
     return list(found.values())
+
+
+def _one_ahead(short: Chain, long: Chain) -> bool:
+    """Whether the longer history goes on from the shorter one with the change that is accepted there."""
+    last = [op + commit for op, _, position, _, commit in long.ops if position == long.position]
+    return long.position == short.position + 1 and last == [short.accepted]
 
 
 def _facts(chain: Chain) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
@@ -25,6 +25,7 @@ class Chain:
         certificate, which rows have images) each, in row order; a key centre does not know the latter
     ops : (op, kind, position, view, hash of the COMMIT) of each committed change; position 0: an id that is taken
     refused : ids of changes that the server refused for ever
+    accepted : id of the change that is accepted there and not decided, and hash of its COMMIT; or empty
     """
 
     owner: bytes
@@ -35,6 +36,7 @@ class Chain:
     batches: list[tuple[Any, ...]]
     ops: list[tuple[Any, ...]]
     refused: list[bytes]
+    accepted: bytes = b""
 
     def begins(self, other: Chain) -> bool:
         """Whether this history is a beginning of another's."""
@@ -63,9 +65,11 @@ class Chains:
                 "WHERE owner=? AND state='committed' ORDER BY op", owner,
             )  # fmt: skip
             refused = self._catalog.all("SELECT op FROM changes WHERE owner=? AND state='aborted'", owner)
-            found.append(
-                Chain(owner, position, view, floor, floor_view, batches, ops, sorted(row[0] for row in refused))
+            accepted = self._catalog.one(
+                "SELECT op, commit_hash FROM changes WHERE owner=? AND state='accepted'", owner
             )
+            chain = Chain(owner, position, view, floor, floor_view, batches, ops, sorted(row[0] for row in refused))
+            found.append(chain if accepted is None else replace(chain, accepted=accepted[0] + accepted[1]))
         return found
 
     def adopt(self, chain: Chain) -> None:

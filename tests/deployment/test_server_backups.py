@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mipp.deployment.backups import back_up_server, replace_server, restore_server
+from mipp.deployment.rotation import rotate_server
 from mipp.errors import AccessDeniedError, DeploymentError, MippError, StoreError
 from tests.conftest import World, home, over_network, vectors
 from tests.deployment.hosted import Plain
@@ -225,6 +226,21 @@ def test_a_restored_server_has_its_own_keys(net, tmp_path):
     for folder in (backup, *(p for p in backup.rglob("*") if p.is_dir())):
         assert folder.stat().st_mode & 0o077 == 0
     assert not (tmp_path / "new").exists() and restore_server(backup, tmp_path / "new") == []
+
+
+def test_a_rotated_certificate_is_in_a_backup(net, world, tmp_path):
+    rotate_server(net.home(1), new_certificate=True, finish=True)
+    back_up_server(net.home(1), tmp_path / "keys", keys_only=True)
+    assert (tmp_path / "keys" / "addresses.json").exists() and not (tmp_path / "keys" / "tls.key").exists()
+    put(net, 1, lambda old, new: replace_server(tmp_path / "keys", new))
+    whole(world)
+    check(world)
+    for path in (tmp_path / "keys").glob("tls*.key"):
+        path.write_text("no key")
+    for make in (restore_server, replace_server):
+        with pytest.raises(DeploymentError):
+            make(tmp_path / "keys", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_backup_ends_when_its_folder_goes(world, tmp_path):

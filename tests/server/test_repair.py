@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, ConflictError, MippError, NotFoundError, ParameterError, ShapeError
+from mipp.errors import (
+    AccessDeniedError,
+    ConflictError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    ProtocolError,
+    ShapeError,
+)
 from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import LocalChannel, accepted, request
 from mipp.rpc.wire import decode, encode
@@ -323,8 +331,32 @@ def test_hashes_that_a_server_noted_stay(world):
     assert known == shares and len(certificate) == 32
     # of two others, one that is silent is not believed to know that there is nothing
     for two in ((chains, cut), (cut, chains)):
-        for chain in _longest([*two[0], *two[1]]):
+        for chain in _longest([*two[0], *two[1]], whole=True):
             assert all(len(b[7]) == 96 and b[8] == b"" for b in chain.batches)
+
+
+def test_a_longer_history_needs_the_other_servers_vote(world):
+    """Else one server could have a restored one drop all of an owner's rows."""
+    chains = {c.owner: c for c in world.deployment.servers[2].store.chains.all()}
+    for true in chains.values():
+        op, commit = b"o" * 16, b"c" * 32
+        view, at = b"v" * 32, true.position + 1
+        made_up = dataclasses.replace(
+            true, position=at, view=view, batches=[], ops=[*true.ops, (op, "delete", at, view, commit)]
+        )
+        for two in ((true, made_up), (made_up, true)):
+            with pytest.raises(ProtocolError, match="never accepted"):
+                _longest(list(two), whole=True)
+        for vote in (op + b"d" * 32, b"p" * 16 + commit):
+            with pytest.raises(ProtocolError):
+                _longest([dataclasses.replace(true, accepted=vote), made_up], whole=True)
+        (longer,) = _longest([dataclasses.replace(true, accepted=op + commit), made_up], whole=True)
+        assert longer.position == at
+        two_ahead = dataclasses.replace(made_up, position=at + 1)
+        with pytest.raises(ProtocolError):
+            _longest([dataclasses.replace(true, accepted=op + commit), two_ahead], whole=True)
+        (longer,) = _longest([true, made_up], whole=False)  # all were restored
+        assert longer.position == at
 
 
 def test_a_pack_that_somebody_met_damaged_comes_back(world):
