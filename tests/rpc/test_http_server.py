@@ -1,166 +1,26 @@
 """HTTP of servers: strangers who are silent, slow or malformed hold nobody up; limits hold before memory is taken."""
 
 import contextlib
-import http.client
 import logging
 import os
 import signal
-import socket
-import ssl
 import threading
 import time
 import types
 
 import msgpack
-import numpy as np
 import pytest
 
 from mipp.errors import (
-    ConflictError,
     LimitError,
     MessageError,
-    NotFoundError,
-    ParameterError,
     UnreachableError,
 )
 from mipp.rpc import http_channel, http_server, tls
 from mipp.rpc import messages as m
-from mipp.rpc.bodies import BLOCK_BYTES, BODY_BYTES, FINISH_PATH, REQUEST_PATH, UPLOAD_PATH, body_parts
-from mipp.rpc.http_channel import HttpChannel
-from mipp.rpc.http_server import Connections, HttpServer
+from mipp.rpc.bodies import BLOCK_BYTES, BODY_BYTES, REQUEST_PATH, UPLOAD_PATH, body_parts
 from mipp.rpc.wire import decode, encode
-from mipp.server.site import ServerSite
-from mipp.server.uploads import Uploads
-from tests.certificates import make
-
-SOON = 3.0  # seconds; in these tests limits are a few tenths
-LOST = ConnectionError, ssl.SSLEOFError
-OK = encode(m.UploadState(b"t" * 16, 7))
-
-
-class Answering:
-    """In place of a server: answers everything, and keeps the last large request."""
-
-    def __init__(self):
-        self.requests, self.large, self.reply, self.replies = [], [], OK, None
-        self.go_on = threading.Event()
-        self.go_on.set()
-
-    def handle(self, frames, *, announced=False):
-        (self.large if announced else self.requests).append([bytes(f) for f in frames])
-        self.go_on.wait(10)
-        return self.reply
-
-    def announced(self, told):
-        return b"p" * 16
-
-
-class Running:
-    """One HTTP server, on a port of its own."""
-
-    def __init__(self, folder, **limits):
-        pem, key, self.certificate = make(folder, "it")
-        self.server = Answering()
-        self.site = ServerSite(self.server, Uploads(folder), b"{}", list)
-        self.pem = pem, key
-        context = tls.server_context(pem, key)
-        self.http = HttpServer("127.0.0.1", 0, lambda: context, self.site, limits=Connections(**limits))
-        self.http.start()
-        address = types.SimpleNamespace(host="127.0.0.1", port=self.http.port, certificate=self.certificate, name="it")
-        self.channel = HttpChannel(types.SimpleNamespace(addresses={1: address}))
-
-    def dial(self):
-        return tls.connect("127.0.0.1", self.http.port, tls.client_context(), [self.certificate], 5, "it")
-
-    def silent(self):
-        return socket.create_connection(("127.0.0.1", self.http.port), 5)
-
-    def asked(self, sock, *parts):
-        """Status, body, and whether the connection ends."""
-        for part in parts:
-            sock.sendall(part)
-        return reply_of(sock)
-
-    def ask(self, *parts):
-        with self.dial() as sock:
-            return self.asked(sock, *parts)
-
-    def gather(self, frames=None):
-        return self.channel.gather({1: frames or request(1)})[1]
-
-    def wait(self, ready, seconds=SOON):
-        until = time.monotonic() + seconds
-        while not ready():
-            assert time.monotonic() < until
-            time.sleep(0.01)
-
-
-def reply_of(sock):
-    response = http.client.HTTPResponse(sock)
-    response.begin()
-    return response.status, response.read(), response.will_close
-
-
-def get(path="/healthz", version="1.1", *fields):
-    return "\r\n".join([f"GET {path} HTTP/{version}", "host: it", *fields, "", ""]).encode()
-
-
-def post(path, length, *fields):
-    return "\r\n".join([f"POST {path} HTTP/1.1", "host: it", f"content-length: {length}", *fields, "", ""]).encode()
-
-
-def request(rows):
-    """A signed request with so many words of eight bytes."""
-    content = encode(m.FetchOwnImages(b"b" * 16, np.arange(rows)))
-    arrays = [np.frombuffer(f, np.uint8) for f in content]
-    return encode(m.Signed(b"d" * 16, b"p" * 16, 1, 0, b"r" * 16, b"s" * 64, arrays))
-
-
-def ended(sock, seconds=SOON):
-    """Whether the other end closes in time; what it still sends is dropped."""
-    sock.settimeout(seconds)
-    with contextlib.suppress(*LOST):
-        while sock.recv(1 << 16):
-            pass
-    return True
-
-
-def drip(sock, data=b"x" * 10_000):
-    """Send a byte at a time until the other end has had enough; seconds that it took."""
-    began = time.monotonic()
-    with contextlib.suppress(*LOST):
-        for i in range(len(data)):
-            sock.sendall(data[i : i + 1])
-            time.sleep(0.02)
-            if time.monotonic() - began > SOON:
-                break
-    return time.monotonic() - began
-
-
-@pytest.fixture
-def start(tmp_path):
-    made = []
-
-    def begin(**limits):
-        made.append(Running(tmp_path, **limits))
-        return made[-1]
-
-    before = set(threading.enumerate())
-    yield begin
-    for running in made:
-        running.server.go_on.set()
-        running.channel.close()
-        running.http.stop()
-    until = time.monotonic() + SOON
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < until, threading.enumerate()
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def it(start):
-    return start()
-
+from tests.rpc.running import SOON, drip, ended, get, post, reply_of, request
 
 # --- slow and silent ----------------------------------------------------------------------------------------------
 
@@ -451,99 +311,6 @@ def test_a_request_that_was_taken_in_is_not_sent_again(it, monkeypatch):
     monkeypatch.setattr(it.site, "_posted", lambda *_: time.sleep(0.1) or [c.drop() for c in list(it.http._open)])
     with pytest.raises(UnreachableError):
         it.gather()
-
-
-# --- announced requests -------------------------------------------------------------------------------------------
-
-
-def test_an_announced_request_arrives_whole(it):
-    frames = request((9 << 20) // 8 + 5)
-    assert it.gather(frames).received == 7
-    assert it.server.large == [[bytes(f) for f in frames]] and not it.server.requests
-    assert not it.site._uploads._open
-
-
-@pytest.mark.parametrize("where", ["half a block", "block without reply", "forgotten"])
-def test_an_upload_goes_on_where_it_broke(it, monkeypatch, where):
-    monkeypatch.setattr(http_channel, "RESUME", (0.05, 0.05))
-    frames, blocks = request((14 << 20) // 8), []
-    real_block, real_body, real_written = Uploads.block, http_server._Reader.body, Uploads.written
-
-    def block(uploads, token, at, size):
-        blocks.append(size)
-        if len(blocks) == 2 and where == "forgotten":  # as after a restart
-            uploads.__init__(uploads._folder)
-        return real_block(uploads, token, at, size)
-
-    def body(reader, into):
-        if into.nbytes > BODY_BYTES and len(blocks) == 2 and where == "half a block":
-            real_body(reader, into[: into.nbytes // 2])
-            raise ConnectionError
-        real_body(reader, into)
-
-    def written(uploads, token, size):
-        at = real_written(uploads, token, size)
-        if len(blocks) == 2 and where == "block without reply":
-            for connection in list(it.http._open):
-                connection.drop()
-        return at
-
-    monkeypatch.setattr(Uploads, "block", block)
-    monkeypatch.setattr(http_server._Reader, "body", body)
-    monkeypatch.setattr(Uploads, "written", written)
-    assert it.gather(frames).received == 7
-    assert it.server.large == [[bytes(f) for f in frames]]
-    assert len(blocks) == {"half a block": 5, "block without reply": 5, "forgotten": 6}[where]
-
-
-def test_an_upload_that_never_gets_on_ends(it, monkeypatch):
-    monkeypatch.setattr(http_channel, "RESUME", (0.05, 0.05))
-    tries = []
-    monkeypatch.setattr(it.site._uploads, "block", lambda *a: tries.append(a) or (_ for _ in ()).throw(NotFoundError))
-    with pytest.raises(NotFoundError):
-        it.gather(request(1 << 20))
-    assert len(tries) == 3
-
-
-def announced(it, size):
-    told = msgpack.packb([b"head", "UploadOp", [size], [b"h" * 32]])
-    state = decode(it.channel._exchange(1, http_channel._Call(), UPLOAD_PATH, [told]))
-    return state.token.hex()
-
-
-def test_a_finish_without_all_data_and_a_second_one(it):
-    parts = [bytes(p) for p in body_parts([b"a" * 1000])]
-    body = b"".join(parts)
-    token, call = announced(it, 1000), http_channel._Call()
-
-    def posted(path, data=b""):
-        return decode(it.channel._exchange(1, call, path, [data]))
-
-    assert posted(f"{FINISH_PATH}/{token}").name == ParameterError.__name__
-    assert posted(f"{UPLOAD_PATH}/{token}/0", body[:600]).received == 600
-    for at in (0, 599, 601, len(body)):
-        with pytest.raises(ConflictError, match="the next byte of this request is 600"):
-            posted(f"{UPLOAD_PATH}/{token}/{at}", body[600:])
-    with pytest.raises(ConflictError):
-        posted(f"{UPLOAD_PATH}/{token}/600", body[600:] + b"x")
-    assert posted(f"{FINISH_PATH}/{token}").name == ParameterError.__name__
-    assert posted(f"{UPLOAD_PATH}/{token}/600", body[600:]).received == len(body)
-    assert posted(f"{FINISH_PATH}/{token}").received == 7
-    assert it.server.large == [[b"head", b"a" * 1000]]
-    assert posted(f"{FINISH_PATH}/{token}").name == NotFoundError.__name__
-    assert len(it.server.large) == 1
-
-
-@pytest.mark.parametrize("token", ["00" * 16, "00", "zz" * 16, ""])
-def test_a_token_of_nobody(it, token):
-    call = http_channel._Call()
-    with pytest.raises(NotFoundError):
-        it.channel._exchange(1, call, f"{UPLOAD_PATH}/{token}/0", [b"abc"])
-    failure = decode(it.channel._exchange(1, call, f"{FINISH_PATH}/{token}", []))
-    assert failure.name in (NotFoundError.__name__, ParameterError.__name__)
-
-
-# --- ends ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("large", [False, True])
