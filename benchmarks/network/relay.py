@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection
 
 __all__ = ["Lines"]
 
-_CHUNK = 1 << 18
+#: what is read at a time; seconds of the line that may be read ahead; bytes that the system keeps before the line
+_CHUNK, _AHEAD, _BUFFER = 1 << 15, 5e-4, 1 << 15
 _START = 60.0
 
 
@@ -36,11 +37,14 @@ class _Line:
             self._free = max(self._free, now) + (size / self.rate if self.rate else 0.0)
             return self._free + self.delay
 
+    def ahead(self) -> float:
+        """Seconds until the line has taken all that entered it."""
+        return self._free - time.monotonic()
+
 
 def _carry(source: socket.socket, target: socket.socket, line: _Line) -> None:
-    """Read from one side at once, and write to the other when it is due."""
-    # as much as a real line holds, and the buffers at its ends
-    way: queue.Queue[tuple[float, bytes]] = queue.Queue(4096)
+    """Read from one side as fast as the line takes it, and write to the other side when it is due."""
+    way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
 
     def write() -> None:
         with contextlib.suppress(OSError):
@@ -59,11 +63,14 @@ def _carry(source: socket.socket, target: socket.socket, line: _Line) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(_CHUNK):
             way.put((line.due(len(data)), data))
+            if (ahead := line.ahead()) > _AHEAD:  # the sender feels that the line is full
+                time.sleep(ahead)
     way.put((line.due(0), b""))
 
 
 def _listen(port: int, to: int, into: _Line, out: _Line) -> None:
     with socket.create_server(("127.0.0.1", port), backlog=64) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         while True:
             near, _ = listener.accept()
             try:

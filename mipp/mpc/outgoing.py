@@ -192,7 +192,8 @@ class Outgoing(threading.Thread):
         p = self._peer
         sock = connect(p.host, p.port, p.context, p.certificates, CONNECT, p.name)
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, 2 * chunks.CHUNK)
+            # what waits in the system's buffer delays small messages of other sessions
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, chunks.CHUNK // 2)
         sock.settimeout(SEND)
         boot, shown = bytearray(chunks.BOOT_BYTES), sock.getpeercert(binary_form=True) or b""
         with self._changed:  # before the peer knows: it may call at once, and the reply goes this way
