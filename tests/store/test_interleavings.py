@@ -515,24 +515,35 @@ def test_an_owner_competes_with_itself(fresh, scripts, plan, kill):
     compete(fresh, scripts, plan, kill=kill)
 
 
+RIVALRY = given(st.tuples(RIVALS, RIVALS, RIVALS), PLANS, st.none() | st.tuples(st.integers(0, 2), st.integers(1, 400)))
+ANY = given(SCRIPTS, PLANS, st.booleans(), st.none() | st.tuples(st.integers(0, 4), st.integers(1, 600)))
+
+
 @pytest.mark.slow
-@quick(300)
-@given(st.tuples(RIVALS, RIVALS, RIVALS), PLANS, st.none() | st.tuples(st.integers(0, 2), st.integers(1, 400)))
+@quick(150)
+@RIVALRY
 def test_an_owner_competes_with_itself_often(fresh, scripts, plan, kill):
     compete(fresh, scripts, plan, kill=kill)
 
 
 @pytest.mark.slow
-@quick(500)
-@given(SCRIPTS, PLANS, st.booleans())
-def test_many_interleavings(fresh, scripts, plan, apart):
-    interleave(fresh, scripts, plan, apart=apart)
+@quick(400)
+@ANY
+def test_many_interleavings(fresh, scripts, plan, apart, kill):
+    interleave(fresh, scripts, plan, apart=apart, kill=kill)
 
 
-@pytest.mark.slow
-@quick(500)
-@given(SCRIPTS, PLANS, st.booleans(), st.tuples(st.integers(0, 4), st.integers(1, 600)))
-def test_many_interleavings_with_a_death(fresh, scripts, plan, apart, kill):
+@pytest.mark.nightly
+@quick(3000)
+@RIVALRY
+def test_an_owner_competes_with_itself_all_night(fresh, scripts, plan, kill):
+    compete(fresh, scripts, plan, kill=kill)
+
+
+@pytest.mark.nightly
+@quick(10_000)
+@ANY
+def test_interleavings_all_night(fresh, scripts, plan, apart, kill):
     interleave(fresh, scripts, plan, apart=apart, kill=kill)
 
 
