@@ -18,10 +18,12 @@ from mipp.deployment import ConnectedDeployment
 from mipp.deployment.ceremony import assemble
 from mipp.deployment.settings import ServerSettings
 from mipp.deployment.tables import TABLES
-from mipp.errors import DeploymentError, LimitError, MessageError, MippError, ParameterError
+from mipp.errors import AuthenticationError, DeploymentError, LimitError, MessageError, MippError, ParameterError
 from mipp.mpc.link import Header, parse_header
 from mipp.rpc import messages as m
 from mipp.rpc import wire
+from mipp.rpc.address_book import AddressBook
+from mipp.rpc.address_updates import check_update, read_updates, signed_update, updates_json
 from mipp.rpc.bodies import announce, announcement, body_parts, frames_of
 from mipp.rpc.cards import ServerCard, _signed_bytes
 from mipp.rpc.description import DeploymentConfig
@@ -264,7 +266,7 @@ def test_pages_of_servers(times):
 
     def check(data):
         body, wait = data
-        client.channel = types.SimpleNamespace(get=lambda server, path: (200, body))
+        client.channel = types.SimpleNamespace(get=lambda server, path: (200, body), book=AddressBook(CONFIG))
         state = reading(ConnectedDeployment._state, client, 1)
         assert all(r.isprintable() and len(r) <= 300 for r in state["reasons"])
         response = types.SimpleNamespace(status=429, getheader=lambda name: wait)
@@ -272,6 +274,23 @@ def test_pages_of_servers(times):
         assert text.isprintable() and len(text) < 700
 
     fuzz(st.tuples(changed_json(pages), waits), check, 400 * times)
+
+
+@modes
+def test_addresses(times):
+    """A list of addresses: whoever changes one has not the server's identity, so nothing of it is taken."""
+    reading = Reading(DeploymentError, AuthenticationError)
+    proofs, update = [], signed_update(CONFIG, 1, 3, URL, [(CARDS[0].certificate, b"p" * 70)], KEY)
+    seeds = [json.loads(updates_json([update])), json.loads(updates_json([], [update]))]
+
+    def read(text):
+        updates, refused = read_updates(text)
+        for one in (*updates, *refused):
+            check_update(CONFIG, one)
+            proofs.append(one)
+
+    fuzz(changed_json(seeds), lambda text: reading(read, text), 300 * times)
+    assert reading.refused and not proofs
 
 
 @modes
