@@ -44,9 +44,9 @@ class Two:
             pem.write_bytes(made[i].chain)
             key.write_bytes(made[i].key)
             der = made[other].certificate
-            peer = Peer("127.0.0.1", dialled[other], [der], f"server {other}", tls.mesh_context(pem, key, [der]))
+            peer = Peer("127.0.0.1", dialled[other], [der], f"server {other}", tls.mesh_context(pem, key, [der], i))
             mesh = Mesh(i, b"d" * 16, {other: peer}, lambda _, frames: frames, lambda *_: None, lambda *_: None)
-            context = tls.server_context(pem, key, [der])
+            context = tls.server_context(pem, key, {other: [der]})
             self.https[i] = HttpServer("127.0.0.1", listen[i], lambda context=context: context, None, mesh.accept)  # type: ignore[misc,arg-type]
             self.meshes[i] = mesh
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ def search_command(
         raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
     if threshold is not None and k is not None:
         raise click.UsageError("give either -k or --threshold")
+    if line is not None and not all(map(math.isfinite, line)):
+        raise click.UsageError("--line takes milliseconds and gigabits a second, such as --line 20 1")
     if line is not None and not explain_cost:
         raise click.UsageError("--line goes with --explain-cost")
     if not explain_cost:

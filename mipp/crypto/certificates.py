@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -158,6 +159,8 @@ def _parsed(certificate: bytes) -> x509.Certificate:
     try:
         found = x509.load_der_x509_certificate(certificate)
         whole = found.public_bytes(serialization.Encoding.DER) == certificate
+        # TLS has a parser of its own, which refuses some that this one takes
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
     except Exception:  # bytes of strangers: the parser has many errors of its own
         whole = False
     if not whole:

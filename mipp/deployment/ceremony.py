@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..crypto import schedule, signing
-from ..crypto.certificates import make_tls, operator_tls
+from ..crypto.certificates import make_tls
 from ..encoding import Encoding
 from ..errors import DeploymentError, MippError, ParameterError
 from ..io.durable import replace_file, sync_folder
@@ -27,7 +27,7 @@ from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
 from .settings import SETTINGS_NAME, ServerSettings
-from .tls_files import PEM_BYTES, TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file, served_tls
+from .tls_files import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file, read_tls, served_tls
 
 __all__ = [
     "CARD_NAME",
@@ -84,10 +84,7 @@ def init_server(
     url, host, _ = check_url(url)
     if (certificate is None) != (key is None):
         raise ParameterError("give both the certificate and its key, or neither")
-    if certificate is None or key is None:
-        tls = make_tls(name, host)
-    else:
-        tls = operator_tls(read_file(certificate, PEM_BYTES), read_file(key, PEM_BYTES))
+    tls = make_tls(name, host) if certificate is None or key is None else read_tls(certificate, key)
     secrets = ServerSecrets.new()
     public = secrets.public()
     card = signed_card(

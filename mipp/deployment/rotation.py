@@ -14,7 +14,6 @@ from ..crypto.certificates import (
     certificate_pin,
     check_possession,
     make_tls,
-    operator_tls,
     prove_possession,
 )
 from ..errors import DeploymentError, MippError, ParameterError
@@ -24,7 +23,7 @@ from ..rpc.addresses import check_url
 from ..rpc.description import DeploymentConfig
 from .servers import IDENTITY_NAME, ServerSecrets
 from .serving import own_number
-from .tls_files import PEM_BYTES, drop_tls, load_tls, read_file, save_tls
+from .tls_files import drop_tls, load_tls, read_tls, save_tls
 
 __all__ = ["Rotated", "rotate_server"]
 
@@ -104,11 +103,14 @@ def rotate_server(
         book = AddressBook(config, folder)
         known, old = book.address(index), book.certificates(index)
         new_url, host, _ = check_url(known.url if url is None else url)
+        taken = [i for i in config.servers if i != index and book.address(i).url == new_url]
+        if taken:  # others take it all the same: else a server could keep another one from moving
+            raise ParameterError(f"{new_url} is the URL of server {taken[0]}")
         tls: ServerTls | None = None
         if new_certificate:
             tls = make_tls(known.name, host)
         elif certificate is not None and key is not None:
-            tls = operator_tls(read_file(certificate, PEM_BYTES), read_file(key, PEM_BYTES))
+            tls = read_tls(certificate, key)
         if tls is not None and tls.certificate in old:
             raise ParameterError("this certificate is valid already; give another one")
         if tls is None and new_url == known.url and not (finish and len(old) > 1):
@@ -122,8 +124,8 @@ def rotate_server(
         book.check(update)
         try:
             if tls is not None:
-                drop_tls(folder, old)  # left by a rotation that died, or of a certificate that ended
                 save_tls(folder, tls)
+                drop_tls(folder, (tls.certificate, *old))  # what a rotation that died left
             book.take([update], own=True)  # from here on it holds
         except BaseException:
             drop_tls(folder, AddressBook(config, folder).certificates(index))  # as the folder has it

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import stat
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 from ..crypto.certificates import ServerTls, operator_tls
 from ..errors import DeploymentError, MippError
 from ..io.durable import replace_file, sync_folder
+from ..rpc.tls import check_handshake
 
 __all__ = [
     "PEM_BYTES",
@@ -24,6 +26,7 @@ __all__ = [
     "drop_tls",
     "load_tls",
     "read_file",
+    "read_tls",
     "save_tls",
     "served_tls",
     "tls_paths",
@@ -44,6 +47,25 @@ def read_file(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise DeploymentError(f"{path} has more than {most} bytes")
     return content
+
+
+def read_tls(certificate: Path, key: Path) -> ServerTls:
+    """An operator's own certificate and key, PEM files, tried out.
+
+    Raises
+    ------
+    DeploymentError
+        A file cannot be read.
+    ParameterError
+        They are damaged, do not fit, or are none that servers can use.
+    """
+    tls = operator_tls(read_file(certificate, PEM_BYTES), read_file(key, PEM_BYTES))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder) / "pem", Path(folder) / "key"
+        replace_file(paths[0], tls.chain)
+        replace_file(paths[1], tls.key)
+        check_handshake(*paths, tls.certificate)
+    return tls
 
 
 def _later_paths(folder: Path, certificate: bytes) -> tuple[Path, Path]:
@@ -120,9 +142,11 @@ def save_tls(folder: Path, tls: ServerTls) -> None:
 
 
 def drop_tls(folder: Path, valid: Collection[bytes]) -> None:
-    """Remove the files of all certificates but the ``valid`` ones (DER), keys first."""
+    """Remove the files of all certificates but the ``valid`` ones (DER)."""
     kept = {path for certificate in valid for path in tls_paths(folder, certificate)}
-    found = [*folder.glob("tls-*.key"), folder / TLS_KEY_NAME, *folder.glob("tls-*.pem"), folder / TLS_CERTIFICATE_NAME]
+    hexes = "[0-9a-f]" * 16  # not an operator's own files
+    later = [*folder.glob(f"tls-{hexes}.key"), *folder.glob(f"tls-{hexes}.pem")]
+    found = [folder / TLS_KEY_NAME, folder / TLS_CERTIFICATE_NAME, *later]
     for path in found:
         if path not in kept:
             with contextlib.suppress(FileNotFoundError):

@@ -67,7 +67,7 @@ class Transport:
         self._pem: tuple[Path, Path] | None = None
         try:
             self._take_over()
-        except (DeploymentError, ParameterError) as error:
+        except (DeploymentError, ParameterError, ssl.SSLError) as error:
             again = f"; make new ones with: mipp server rotate {folder} --new-certificate --finish"
             hint = again if self.book.version(index) else ""
             raise DeploymentError(f"cannot use the TLS files in {folder}: {error}{hint}") from None
@@ -114,16 +114,16 @@ class Transport:
             return
         try:
             pem = served_tls(self._folder, known[self._index][1])
-        except MippError as error:
+        except (MippError, ssl.SSLError) as error:
             if self._pem is None:
                 raise
             pem = self._pem  # the others' addresses count all the same
             _log.warning("the newest certificate of this server cannot be used: %s", error)
-        self._context = server_context(*pem, [c for i in self._others for c in known[i][1]])
+        self._context = server_context(*pem, {i: known[i][1] for i in self._others})
         self._peers = {
             i: Peer(
                 self.book.address(i).host, self.book.address(i).port, known[i][1],
-                f"server {i} ({self.book.address(i).name})", mesh_context(*pem, known[i][1]),
+                f"server {i} ({self.book.address(i).name})", mesh_context(*pem, known[i][1], self._index),
             )
             for i in self._others
         }  # fmt: skip

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -232,7 +233,9 @@ class AddressBook:
             try:
                 if (seen := _state(path)) == self._seen:
                     return changed
-                with open(path, "rb") as file:
+                with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        raise DeploymentError(f"{path} is no file")
                     text = file.read(MAX_UPDATES_BYTES + 1)
             except FileNotFoundError:
                 return changed

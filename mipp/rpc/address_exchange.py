@@ -168,3 +168,5 @@ class Learner:
                 _log.warning("server %d told of an address that is not taken: %s", server, problem)
         except MippError as error:
             _log.info("no addresses were learned: %s", error)
+        except Exception:  # what a server tells of others must not end a request
+            _log.exception("unexpected error when server %d told its addresses", server)

@@ -86,6 +86,7 @@ class AddressUpdate:
             and 1 <= self.version < _MAX_VERSION
             and type(self.url) is str
             and len(self.url) <= _MAX_URL
+            and self.url.isascii()
             and 1 <= len(self.certificates) == len(self.proofs) <= 2
             and len(set(self.certificates)) == len(self.certificates)
             and all(0 < len(c) <= MAX_CERTIFICATE_BYTES for c in self.certificates)

@@ -23,7 +23,7 @@ from typing import Protocol
 import h11
 
 from ..errors import MippError
-from .bodies import TIME_HEADER
+from .bodies import ADDRESSES_PATH, TIME_HEADER
 from .sockets import end
 from .tls import MESH
 
@@ -315,7 +315,8 @@ class HttpServer:
         last = last or self._stopping
         # strangers get small replies and pages only; one that does not read gives way like one that does not ask
         small = sum(memoryview(p).nbytes for p in reply.parts) <= _SMALL
-        connection.replying, connection.since = head.method == "GET" or small, time.monotonic()
+        public = head.method == "GET" or head.path == ADDRESSES_PATH
+        connection.replying, connection.since = public or small, time.monotonic()
         try:
             self._send(reader.sock, reply, last=last)
         finally:

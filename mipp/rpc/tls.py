@@ -12,16 +12,17 @@ import hmac
 import socket
 import ssl
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ..errors import AuthenticationError, UnreachableError
+from ..errors import AuthenticationError, ParameterError, UnreachableError
 
 __all__ = [
     "ADDRESSES",
     "HTTP",
     "MESH",
     "addresses_context",
+    "check_handshake",
     "client_context",
     "connect",
     "connect_unpinned",
@@ -79,33 +80,62 @@ def addresses_context() -> ssl.SSLContext:
     return context
 
 
-def server_context(certificate: Path, key: Path, peers: Collection[bytes] = ()) -> ssl.SSLContext:
+def server_context(
+    certificate: Path, key: Path, peers: Mapping[int, Collection[bytes]] | None = None
+) -> ssl.SSLContext:
     """Make the context of a server that clients and other servers connect to.
+
+    A server that connects names itself (SNI), and is compared with its own certificates alone. In one list of all
+    servers' certificates one server could name a certificate that makes OpenSSL refuse another one's: it looks for
+    issuers by name.
 
     Parameters
     ----------
     certificate, key : Path
         PEM files of this server.
-    peers : collection of bytes
-        Certificates (DER) of the other servers. Whoever shows a certificate must show one of these; clients show none.
+    peers : mapping of int to collection of bytes, optional
+        Certificates (DER) of each other server, by its number. Clients show none.
 
     Returns
     -------
     SSLContext
         TLS 1.3 only, with both application protocols.
     """
+    context = _accepting(certificate, key, ())
+    if peers:
+        contexts = {_name(i): _accepting(certificate, key, trusted) for i, trusted in peers.items()}
+
+        def choose(sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            if name in contexts:
+                sock.context = contexts[name]
+
+        context.sni_callback = choose
+    return context
+
+
+def _accepting(certificate: Path, key: Path, trusted: Collection[bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols([HTTP, ADDRESSES, *([MESH] if peers else [])])
-    if peers:
-        context.verify_mode = ssl.CERT_OPTIONAL
-        _pinned(context, peers)
+    context.set_alpn_protocols([MESH] if trusted else [HTTP, ADDRESSES])
+    context.verify_mode = ssl.CERT_OPTIONAL
+    _pinned(context, trusted)
     return context
 
 
-def mesh_context(certificate: Path, key: Path, peer: Collection[bytes]) -> ssl.SSLContext:
+def _name(server: int) -> str:
+    """Under which a server introduces itself to another one."""
+    return f"server-{server}.mipp.invalid"
+
+
+class _MeshContext(ssl.SSLContext):
+    """Context of a server, with the name under which it introduces itself."""
+
+    me: str
+
+
+def mesh_context(certificate: Path, key: Path, peer: Collection[bytes], server: int) -> ssl.SSLContext:
     """Make the context of a server that connects to another server.
 
     Parameters
@@ -114,19 +144,59 @@ def mesh_context(certificate: Path, key: Path, peer: Collection[bytes]) -> ssl.S
         PEM files of this server.
     peer : collection of bytes
         Certificates (DER) that the other server may show.
+    server : int
+        Number of this server.
 
     Returns
     -------
     SSLContext
         TLS 1.3 only, with the servers' application protocol.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _MeshContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.me = _name(server)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname, context.verify_mode = False, ssl.CERT_REQUIRED
     context.load_cert_chain(certificate, key)
     _pinned(context, peer)
     context.set_alpn_protocols([MESH])
     return context
+
+
+def check_handshake(certificate: Path, key: Path, der: bytes) -> None:
+    """Try out, in memory, whether a server can use a certificate: to be connected to, and to connect to others.
+
+    Parameters
+    ----------
+    certificate, key : Path
+        PEM files.
+    der : bytes
+        What others will know it by.
+
+    Raises
+    ------
+    ParameterError
+        TLS refuses it; a certificate for servers alone, for one, which is no certificate of a client.
+    """
+    try:
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        me = mesh_context(certificate, key, [der], 1)
+        server = server_context(certificate, key, {1: [der]}).wrap_bio(to_server, to_client, server_side=True)
+        client = me.wrap_bio(to_client, to_server, server_hostname=_name(1))
+        for _ in range(4):
+            for end in (client, server):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        with contextlib.suppress(ssl.SSLWantReadError):  # TLS 1.3 tells a client of a refusal only then
+            client.read(1)
+        if not server.getpeercert(binary_form=True) or client.getpeercert(binary_form=True) != der:
+            raise ParameterError("servers cannot show this certificate to each other")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        reason = getattr(error, "reason", "") or type(error).__name__
+        raise ParameterError(
+            f"servers cannot use this certificate ({reason}): it must serve for servers and for clients"
+        ) from None
 
 
 def connect(
@@ -204,7 +274,8 @@ def _dialled(host: str, port: int, context: ssl.SSLContext, seconds: float, who:
         sock = socket.create_connection((host, port), timeout=seconds)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(max(until - time.monotonic(), 0.01))
-        return context.wrap_socket(sock, server_hostname=None)
+        me = context.me if isinstance(context, _MeshContext) else None
+        return context.wrap_socket(sock, server_hostname=me)
     except ssl.SSLCertVerificationError:
         if sock is not None:
             sock.close()

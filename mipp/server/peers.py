@@ -179,8 +179,7 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.add_gone_invitations(
             (i, o) for i, o in zip(handover.invitations, handover.invited, strict=False) if len(i) == 16
         )
-    chains = [_chain(packed) for handover in handovers for packed in handover.chains]
-    for chain in _longest(chains, whole=refuse):
+    for chain in _longest([[_chain(packed) for packed in h.chains] for h in handovers], whole=refuse):
         try:
             store.chains.adopt(chain)
         except NotFoundError:  # one peer knows of a forget that another missed
@@ -191,33 +190,51 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
 
 
-def _longest(chains: list[Chain], *, whole: bool) -> list[Chain]:
-    """The longest history of each owner, with all that any server refused.
+def _longest(handed: list[list[Chain]], *, whole: bool) -> list[Chain]:
+    """The longest history of each owner, of the chains of each server, with all that any server refused.
 
     ``whole``: of servers that were not restored. Then one is ahead of the other by one change at most, which that one
     accepted: else the longer history is made up.
     """
     found: dict[bytes, Chain] = {}
-    for chain in chains:
-        best = found.setdefault(chain.owner, chain)
-        short, long = sorted((best, chain), key=lambda c: c.position)
-        same = short.position == long.position
-        if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
-            raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
-        if whole and not same and not _one_ahead(short, long):
-            raise ProtocolError(f"a server shows changes of owner {chain.owner.hex()} that another one never accepted")
-        imaged = same and any(b[-1] for b in short.batches)  # a cloud knows which rows have images
-        long = dataclasses.replace(long, batches=_agreed(long, short) if not imaged else _agreed(short, long))
-        committed = {op[0] for op in long.ops}
-        refused = ({*short.refused} | {*long.refused}) - committed
-        found[chain.owner] = dataclasses.replace(long, refused=sorted(refused))
+    for chains in handed:
+        if len({chain.owner for chain in chains}) != len(chains):
+            raise ProtocolError("a server shows two histories of one owner")
+        for chain in chains:
+            found[chain.owner] = _longer(found.get(chain.owner, chain), chain, whole=whole)
     return list(found.values())
 
 
+def _longer(best: Chain, chain: Chain, *, whole: bool) -> Chain:
+    """Of the chains of two servers the longer one; ProtocolError if they do not fit."""
+    short, long = sorted((best, chain), key=lambda c: c.position)
+    same = short.position == long.position
+    if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
+        raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
+    if whole and not same and not _one_ahead(short, long):
+        raise ProtocolError(f"a server shows changes of owner {chain.owner.hex()} that another one never accepted")
+    imaged = same and any(b[-1] for b in short.batches)  # a cloud knows which rows have images
+    batches = _agreed(long, short) if not imaged else _agreed(short, long)
+    committed = {op[0] for op in long.ops}
+    refused = ({*short.refused} | {*long.refused}) - committed
+    return dataclasses.replace(long, batches=batches, refused=sorted(refused))
+
+
 def _one_ahead(short: Chain, long: Chain) -> bool:
-    """Whether the longer history goes on from the shorter one with the change that is accepted there."""
-    last = [op + commit for op, _, position, _, commit in long.ops if position == long.position]
-    return long.position == short.position + 1 and last == [short.accepted]
+    """Whether the longer history goes on from the shorter one with the change that is accepted there.
+
+    Batches of the shorter one are in the longer one as they are, unless that change deletes rows of them or merges
+    them.
+    """
+    last = [(op + commit, kind) for op, kind, position, _, commit in long.ops if position == long.position]
+    if long.position != short.position + 1 or len(last) != 1 or last[0][0] != short.accepted:
+        return False
+    kind, before, after = last[0][1], _facts(short), _facts(long)
+    if kind == "upload":
+        return after[:-1] == before
+    if kind == "delete":
+        return [(*f[:4], *f[5:]) for f in after] == [(*f[:4], *f[5:]) for f in before]
+    return after[:-1] == [f for f in before if f in after[:-1]]
 
 
 def _facts(chain: Chain) -> list[Any]:

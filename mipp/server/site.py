@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -50,6 +51,10 @@ _log = logging.getLogger("mipp.http")
 _NONE = memoryview(b"")
 
 
+#: of a list of addresses: two certificates with their proofs of each of some servers
+_ADDRESSES_BYTES = 160 << 10
+
+
 class ServerSite:
     """The site of one server.
 
@@ -78,7 +83,7 @@ class ServerSite:
         metrics: Callable[[], bytes] = lambda: b"",
         book: AddressBook | None = None,
     ) -> None:
-        self._book = book
+        self._book, self._reading = book, threading.Lock()
         self._server, self._uploads, self._description = server, uploads, description
         self._reasons, self._metrics = reasons, metrics
         #: no new requests any more: the server stops soon
@@ -95,6 +100,8 @@ class ServerSite:
             raise Refused(405, "only GET and POST are served here")
         token, at = _upload(head.path)
         most = BLOCK_BYTES if token is not None else BODY_BYTES
+        if head.path == ADDRESSES_PATH:  # strangers send it, and what is parsed takes many times its bytes
+            most = _ADDRESSES_BYTES
         if head.length > most:
             raise Refused(413, f"a body here has at most {most} bytes; larger requests are announced")
         if token is not None:
@@ -170,12 +177,14 @@ class ServerSite:
 
     def _addresses(self, book: AddressBook, body: memoryview) -> Reply:
         """Take over newer addresses, and tell all that are known here."""
-        try:
-            updates, _ = read_updates(bytes(body))
-        except MippError as error:
-            raise Refused(400, str(error)) from None
-        for problem in book.take(updates).refused:
-            _log.info("an address was not taken: %s", problem)
+        with self._reading:
+            try:
+                updates, _ = read_updates(bytes(body))
+                refused = book.take(updates).refused
+            except MippError as error:
+                raise Refused(400, str(error)) from None
+        if refused:
+            _log.debug("%d addresses were not taken; the first: %s", len(refused), refused[0])
         return Reply(200, [book.to_json()], "application/json")
 
 

@@ -68,7 +68,7 @@ class Repairs:
         self._params, self._hash, self._drop_view = params, params_hash, drop_view
 
     def lost_batches(self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False) -> list[LostBatch]:
-        """Visible batches without a usable file: those that have none, and ``damaged`` (owner and id of each).
+        """Visible batches without a usable file: none, one of another size, and ``damaged`` (owner and id of each).
 
         ``read``: read all files to find them.
         """
@@ -77,7 +77,8 @@ class Repairs:
             "SELECT b.owner, b.id, b.rows, b.dim, b.generation, b.share_hash, b.file, b.size, b.digest "
             "FROM batches b JOIN owners o ON o.id = b.owner WHERE o.forget IS NULL ORDER BY b.owner, b.position"
         ):
-            if not file or (owner, batch) in known or (read and check_file(self._folder / file, size, digest)):
+            gone = not file or (owner, batch) in known or not _there(self._folder / file, size)
+            if gone or (read and check_file(self._folder / file, size, digest)):
                 found.append(LostBatch(owner, batch, rows, dim, generation, hash_, file))
         return found
 
@@ -95,8 +96,9 @@ class Repairs:
                 )
             }  # fmt: skip
             for batch, rows in self._packs.needed(owner).items():
+                gone = batch not in here or not _there(self._folder / here[batch][0], here[batch][1])
                 if (
-                    batch not in here
+                    gone
                     or (owner, batch) in self._packs.damaged
                     or (
                         read
@@ -219,6 +221,14 @@ class Repairs:
         if row is None:
             raise NotFoundError(f"this owner has no batch {batch.hex()}")
         return row[0], row[1] if len(row[1]) == CERTIFICATE_BYTES else b""
+
+
+def _there(path: Path, size: int) -> bool:
+    """Whether a file is there, whole as far as its size tells."""
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _lacks(pack: ImagePack, rows: np.ndarray) -> bool:

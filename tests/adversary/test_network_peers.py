@@ -29,7 +29,7 @@ class Peer:
     def __init__(self, three):
         pem, key, _ = three.pems[2]
         der = three.pems[1][2]
-        self.sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [der]), [der], 5, "server 1")
+        self.sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [der], 2), [der], 5, "server 1")
 
     def hello(self):
         self.sock.sendall(chunks.hello(DEPLOYMENT, 2, 1, random_bytes(16)))

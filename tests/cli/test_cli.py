@@ -66,7 +66,8 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     assert code == 0 and 0.02 * trips < told["line_seconds"] < 0.02 * trips + 0.01
     assert "messages take" in mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--line", 20, 1)[1]
     assert mipp_command("search", "ulla", "query.png", "--line", 20, 1)[0] == 2
-    assert mipp_command("search", "ulla", "--explain-cost", "--line", 20, 0)[0] == 2
+    for line in ((20, 0), ("nan", 1), (20, "nan"), (20, "inf"), (-1, 1)):
+        assert mipp_command("search", "ulla", "--explain-cost", "--line", *line)[0] == 2
     by_user = ("search", "ulla", pictures[2], "-k", 3, "--ranking", "user", "--json")
     code, _, err = mipp_command(*by_user)
     assert code == 1 and "ranking 'user'" in err, "all scores are granted by name only"

@@ -214,7 +214,7 @@ def test_a_stolen_key_is_refused(network):
         assert client.channel.book.version(1) == 1 and not any(c.fresh for c in old)
         # in place of a peer
         address = network.config.addresses[2]
-        context = tls.mesh_context(*pem, [address.certificate])
+        context = tls.mesh_context(*pem, [address.certificate], 1)
         try:
             sock = tls.connect("127.0.0.1", address.port, context, [address.certificate], 5, "server 2")
             assert sock.recv(1) == b""  # TLS 1.3 tells a client only then

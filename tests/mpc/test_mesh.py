@@ -1,12 +1,17 @@
 """The mesh between servers: three of them in this process, over loopback TLS."""
 
 import contextlib
+import datetime
 import socket
 import threading
 import time
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from mipp.errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
 from mipp.mpc import ideal, mesh, outgoing
@@ -47,14 +52,14 @@ class Three:
     def begin(self, i):
         pem, key, _ = self.pems[i]
         peers = {
-            j: Peer("127.0.0.1", self.ports[j], [der], f"server {j}", tls.mesh_context(pem, key, [der]))
+            j: Peer("127.0.0.1", self.ports[j], [der], f"server {j}", tls.mesh_context(pem, key, [der], i))
             for j, (_, _, der) in self.pems.items() if j != i
         }  # fmt: skip
         made = Mesh(
             i, DEPLOYMENT, peers, self.serve, lambda peer, data: self.notes.append((i, peer, data)),
             lambda peer, there: self.events.append((i, peer, there)),
         )  # fmt: skip
-        context = tls.server_context(pem, key, [der for j, (_, _, der) in self.pems.items() if j != i])
+        context = tls.server_context(pem, key, {j: [der] for j, (_, _, der) in self.pems.items() if j != i})
         self.https[i] = HttpServer("127.0.0.1", self.ports[i], lambda: context, None, made.accept)
         self.https[i].start()
         made.start()
@@ -216,7 +221,7 @@ def test_a_peer_that_says_something_else(three, greeting):
     """It has the right key, but does not speak the protocol: its connection ends, the mesh goes on."""
     pem, key, _ = three.pems[2]
     der = three.pems[1][2]
-    sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [der]), [der], 5, "server 1")
+    sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [der], 2), [der], 5, "server 1")
     with contextlib.suppress(OSError):
         sock.sendall(greeting)
     assert three.meshes[3].call(1, [b"x"]) == [b"x"] and three.meshes[2].call(1, [b"x"]) == [b"x"]
@@ -228,12 +233,12 @@ def test_strangers_are_refused(three, tmp_path):
     pem, key, der = make(tmp_path, "s2")  # of the same name as server 2's
     first = three.pems[1][2]
     with pytest.raises((MippError, OSError)):
-        sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [first]), [first], 5, "server 1")
+        sock = tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(pem, key, [first], 2), [first], 5, "server 1")
         sock.settimeout(5)
         assert not sock.recv(1)  # TLS 1.3: the refusal comes with the first read
         raise ConnectionError
     with pytest.raises(AuthenticationError, match="another certificate"):
-        tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(*three.pems[2][:2], [der]), [der], 5, "server 1")
+        tls.connect("127.0.0.1", three.ports[1], tls.mesh_context(*three.pems[2][:2], [der], 2), [der], 5, "server 1")
     bare = tls.client_context()
     bare.set_alpn_protocols([tls.MESH])
     with pytest.raises((MippError, OSError)):
@@ -245,6 +250,50 @@ def test_strangers_are_refused(three, tmp_path):
     assert three.meshes[1].call(2, [b"x"]) == [b"x"]
 
 
+def test_one_servers_certificate_has_no_say_about_anothers(tmp_path):
+    """Server 3 names a certificate with the name of the authority that issued server 2's."""
+    authority, issued = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    impostor = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+
+    def certificate(subject, issuer, key, signer):
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (subject, issuer)]
+        return (
+            x509.CertificateBuilder().subject_name(names[0]).issuer_name(names[1]).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1)).sign(signer, hashes.SHA256())
+        )  # fmt: skip
+
+    three = Three.__new__(Three)
+    three.pems = {i: make(tmp_path, f"s{i}") for i in (1, 2, 3)}
+    for i, made, key in (
+        (2, certificate("s2", "authority", issued, authority), issued),
+        (3, certificate("authority", "authority", impostor, impostor), impostor),
+    ):
+        three.pems[i][0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        three.pems[i][1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        three.pems[i] = (*three.pems[i][:2], made.public_bytes(serialization.Encoding.DER))
+    three.serve, three.notes, three.events = lambda peer, frames: frames, [], []
+    three.ports, three.meshes, three.https = {i: Three._free() for i in (1, 2, 3)}, {}, {}
+    for i in (1, 2, 3):
+        three.begin(i)
+    try:
+        until = time.monotonic() + 10
+        while not all(
+            three.meshes[i].there(j) for i, j in ((1, 2), (2, 1), (1, 3), (3, 1))
+        ):  # 3 harms its own way to 2
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert three.meshes[1].call(2, [b"x"]) == [b"x"] and three.meshes[2].call(1, [b"x"]) == [b"x"]
+    finally:
+        for i in (1, 2, 3):
+            three.end(i)
+
+
 def test_an_expired_certificate_of_a_known_server_still_counts(tmp_path):
     """Pins decide, not clocks."""
     pem, key, der = make(tmp_path, "old", expired=True)
@@ -252,7 +301,7 @@ def test_an_expired_certificate_of_a_known_server_still_counts(tmp_path):
     http = HttpServer("127.0.0.1", 0, lambda: context, None)
     http.start()
     client_pem, client_key, _ = make(tmp_path, "me")
-    context_out = tls.mesh_context(client_pem, client_key, [der])
+    context_out = tls.mesh_context(client_pem, client_key, [der], 2)
     context_out.set_alpn_protocols([tls.HTTP])
     tls.connect("127.0.0.1", http.port, context_out, [der], 5, "old").close()
     http.stop()
@@ -272,7 +321,7 @@ def test_a_call_waits_for_both_directions(tmp_path):
     pem, key, _ = made.pems[2]
     ders = {j: der for j, (_, _, der) in made.pems.items() if j != 2}
     peers = {
-        j: Peer("127.0.0.1", made.ports[j], [d], f"server {j}", tls.mesh_context(pem, key, [d]))
+        j: Peer("127.0.0.1", made.ports[j], [d], f"server {j}", tls.mesh_context(pem, key, [d], 2))
         for j, d in ders.items()
     }
     deaf = Mesh(2, DEPLOYMENT, peers, lambda peer, frames: frames)  # nobody can connect to it

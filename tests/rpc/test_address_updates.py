@@ -4,6 +4,8 @@ import base64
 import contextlib
 import dataclasses
 import json
+import os
+import ssl
 import threading
 
 import pytest
@@ -235,6 +237,39 @@ def test_many_processes_use_a_folder(tmp_path):
     (tmp_path / ADDRESSES_NAME).write_bytes(updates_json([world.update(1, 2, "https://later:1")]))
     books[0].reload()  # an older file never takes back what is known
     assert books[0].versions == {1: 2, 2: 1, 3: 1}
+
+
+def poison(number):
+    """A certificate that one parser takes and TLS refuses: its common name is no UTF-8."""
+    made = make_tls(f"poison{number}", "127.0.0.1")
+    der = made.certificate.replace(f"poison{number}".encode(), b"\xff\xfe\xfdson" + str(number).encode())
+    assert len(der) == len(made.certificate)
+    return der, made.key
+
+
+def test_certificates_that_tls_refuses(tmp_path):
+    """Nothing of them is kept: a server that kept one could not start again."""
+    world = World()
+    book = AddressBook(world.config, tmp_path)
+    der, key = poison(1)
+    with pytest.raises(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+    proof = prove_possession(key, possession_statement(world.config.id, 1, der))
+    identity = signing.private_key(world.secrets[1].sign)
+    update = signed_update(world.config, 1, 1, "https://new.example:7443", [(der, proof)], identity)
+    done = book.take([update])
+    assert not done.changed and "certificate" in done.refused[0] and not (tmp_path / ADDRESSES_NAME).exists()
+
+
+def test_a_url_of_other_characters():
+    with pytest.raises(DeploymentError):
+        AddressUpdate(b"d" * 16, 1, 1, "https://\ud800.example:1", (b"c",), (b"p",), b"s" * 64)
+
+
+def test_a_file_that_is_none(tmp_path):
+    os.mkfifo(tmp_path / ADDRESSES_NAME)
+    with pytest.raises(DeploymentError, match="no file"):
+        AddressBook(World().config, tmp_path)
 
 
 def test_damaged_files(tmp_path):

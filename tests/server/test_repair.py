@@ -331,7 +331,7 @@ def test_hashes_that_a_server_noted_stay(world):
     assert known == shares and len(certificate) == 32
     # of two others, one that is silent is not believed to know that there is nothing
     for two in ((chains, cut), (cut, chains)):
-        for chain in _longest([*two[0], *two[1]], whole=True):
+        for chain in _longest(list(two), whole=True):
             assert all(len(b[7]) == 96 and b[8] == b"" for b in chain.batches)
 
 
@@ -346,22 +346,30 @@ def test_a_longer_history_needs_the_other_servers_vote(world):
         )
         for two in ((true, made_up), (made_up, true)):
             with pytest.raises(ProtocolError, match="never accepted"):
-                _longest(list(two), whole=True)
+                _longest([[one] for one in two], whole=True)
         for vote in (op + b"d" * 32, b"p" * 16 + commit):
             with pytest.raises(ProtocolError):
-                _longest([dataclasses.replace(true, accepted=vote), made_up], whole=True)
-        (longer,) = _longest([dataclasses.replace(true, accepted=op + commit), made_up], whole=True)
+                _longest([[dataclasses.replace(true, accepted=vote)], [made_up]], whole=True)
+        waits = dataclasses.replace(true, accepted=op + commit)
+        fits = dataclasses.replace(made_up, batches=true.batches)
+        (longer,) = _longest([[waits], [fits]], whole=True)
         assert longer.position == at
-        two_ahead = dataclasses.replace(made_up, position=at + 1)
-        with pytest.raises(ProtocolError):
-            _longest([dataclasses.replace(true, accepted=op + commit), two_ahead], whole=True)
-        (longer,) = _longest([true, made_up], whole=False)  # all were restored
+        for wrong in (
+            dataclasses.replace(fits, position=at + 1), made_up, dataclasses.replace(fits, batches=true.batches[:-1]),
+            dataclasses.replace(made_up, ops=[*true.ops, (op, "upload", at, view, commit)]),
+            dataclasses.replace(fits, ops=[*true.ops, (op, "upload", at, view, commit)]),
+        ):  # fmt: skip
+            with pytest.raises(ProtocolError):
+                _longest([[waits], [wrong]], whole=True)
+        with pytest.raises(ProtocolError, match="two histories"):  # its own vote, made up, and then the longer one
+            _longest([[true], [waits, fits]], whole=True)
+        (longer,) = _longest([[true], [made_up]], whole=False)  # all were restored
         assert longer.position == at
 
 
 def test_a_pack_that_somebody_met_damaged_comes_back(world):
     (path, *_) = sorted((world.home(1) / "images").glob("*/*"))
-    path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
     world.reopen()
     cloud = world.deployment.servers[1]
     assert not cloud.store.repairs.lost_packs()
@@ -370,6 +378,18 @@ def test_a_pack_that_somebody_met_damaged_comes_back(world):
             cloud.store.packs.image(owner.id, owner.batches()[0].id, 0)
     assert len(cloud.store.repairs.lost_packs()) == 1
     assert world.deployment.repair()["files"] == 1 and not cloud.store.repairs.lost_packs()
+
+
+def test_lost_files_are_noticed_without_a_restart(world):
+    """Also of a batch that is mapped, and packs that nobody asked for."""
+    answers(world)
+    cloud = world.deployment.servers[1]
+    for room in ("shares", "images"):
+        first, second, *_ = sorted((world.home(1) / room).glob("*/*"))
+        first.unlink()
+        second.write_bytes(second.read_bytes()[:-1])
+    assert len(cloud.store.repairs.lost_batches()) == len(cloud.store.repairs.lost_packs()) == 2
+    assert world.deployment.repair() == {"files": 4, "problems": []}
 
 
 def test_who_had_the_damaged_file_mapped_reads_the_new_one(world, monkeypatch):
