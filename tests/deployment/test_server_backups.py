@@ -40,11 +40,11 @@ def put(net, server, make):
     return old
 
 
-def whole(world, seconds=20):
-    """Wait until every server has all files."""
+def whole(world, seconds=45):
+    """Wait until every server has all files, and all agree: what one missed is passed on to it within 30 seconds."""
     until = time.monotonic() + seconds
     while (told := world.deployment.verify())["problems"]:
-        assert time.monotonic() < until, told
+        assert time.monotonic() < until, (told, {i: s.store.summary(b"") for i, s in world.deployment.servers.items()})
         time.sleep(0.05)
 
 
