@@ -54,6 +54,7 @@ def restore_command(folder: Path, backup: Path, as_json: bool) -> None:
     problems = restore_server(backup, folder)
     show({"folder": str(folder), "problems": problems}, as_json, lambda: [
         *problems, f"{folder} is as the backup; start it with: mipp server run {folder}",
+        *([f"then have those files rebuilt: mipp server repair {folder}"] if problems else []),
     ])  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def repair_command(folder: Path, as_json: bool) -> None:
     _, index = own_number(folder)
     told: pm.RepairReport = request(OperatorChannel(folder, index), index, pm.RepairRequest())
     show({"files": told.files, "problems": told.problems}, as_json, lambda: [
-        *told.problems, f"{told.files} files were rebuilt, {len(told.problems)} were not",
+        *told.problems, f"files that were rebuilt: {told.files}; that were not: {len(told.problems)}",
     ])  # fmt: skip
     if told.problems:
         sys.exit(1)

@@ -264,7 +264,7 @@ def repair_command(folder: Path, as_json: bool) -> None:
     with opened_embedded(folder, "mipp server repair") as deployment:
         data = deployment.repair()
     show(data, as_json, lambda: [
-        *data["problems"], f"{data['files']} files were rebuilt, {len(data['problems'])} were not"
+        *data["problems"], f"files that were rebuilt: {data['files']}; that were not: {len(data['problems'])}"
     ])  # fmt: skip
     if data["problems"]:
         sys.exit(1)

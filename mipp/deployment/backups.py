@@ -25,8 +25,8 @@ from .tls_files import served_tls
 
 __all__ = ["back_up_server", "replace_server", "restore_server"]
 
-#: what makes a server this one, beside its TLS files; the description is copied last
-_OWN = (KEYS_NAME, IDENTITY_NAME, SETTINGS_NAME, CARD_NAME)
+#: what makes a server this one, beside TLS files, addresses and settings; the description is copied last
+_OWN = (KEYS_NAME, IDENTITY_NAME, CARD_NAME)
 
 
 def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tuple[int, list[str]]:
@@ -60,7 +60,7 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
     """
     _, index = own_number(folder)
     if target.resolve().is_relative_to(folder.resolve()):
-        raise DeploymentError(f"{target} is inside {folder}; name a folder outside of the server's")
+        raise DeploymentError(f"{target} is the server's folder, or inside it; name a folder outside")
     with new_folder(target) as made:
         done = (0, list[str]()) if keys_only else _copy_store(folder, index, made)
         for name in (*_own_files(folder), CONFIG_NAME):
@@ -70,8 +70,8 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
 
 def _own_files(folder: Path) -> list[str]:
     """Names of the files that make a server this one, but for the description."""
-    later = [p.name for pattern in ("tls*.key", "tls*.pem", ADDRESSES_NAME) for p in sorted(folder.glob(pattern))]
-    return [*_OWN, *later]
+    patterns = "tls*.key", "tls*.pem", ADDRESSES_NAME, SETTINGS_NAME
+    return [*_OWN, *(p.name for pattern in patterns for p in sorted(folder.glob(pattern)))]
 
 
 def _check_own(folder: Path, config: DeploymentConfig, index: int) -> None:
@@ -223,7 +223,7 @@ def _copy(source: Path, target: Path) -> None:
                 new.flush()
                 os.fsync(fd)
     except OSError as error:
-        raise DeploymentError(f"cannot copy {source} to {target}: {error.strerror}") from None
+        raise DeploymentError(f"cannot copy {source}: {error.strerror}") from None
 
 
 def _copy_tree(source: Path, target: Path) -> None:

@@ -131,7 +131,7 @@ def read_card(path: Path) -> ServerCard:
     """Read a card from its file, or from a server's folder; DeploymentError if it is missing or corrupt."""
     if path.is_dir():
         if not (path / CARD_NAME).is_file():
-            raise DeploymentError(f"{path} is no folder of a server; make one with: mipp server init {path}")
+            raise DeploymentError(f"{path} is no folder of a server; mipp server init makes a new one")
         path = path / CARD_NAME
     return ServerCard.from_json(read_file(path, MAX_CARD_BYTES))
 

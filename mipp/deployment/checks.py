@@ -53,14 +53,15 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     try:
         load_tls(folder, address.certificate)
     except MippError as error:
-        again = "; make a new one with: mipp server rotate --new-certificate --finish" if book.version(index) else ""
+        hint = f"; make a new one with: mipp server rotate {folder} --new-certificate --finish"
+        again = hint if book.version(index) else ""
         problems.append(str(error) + again)
     facts.append(f"server {index} ({address.name}) of deployment {config.id.hex()}")
     facts.append(f"fingerprint of the description: {config.fingerprint}")
     if book.version(index):
         facts.append(f"address of version {book.version(index)}: {address.url}")
     if len(certificates) > 1:
-        facts.append("the certificate before the newest is valid, too, until: mipp server rotate --finish")
+        facts.append(f"the certificate before the newest is valid, too, until: mipp server rotate {folder} --finish")
     problems += book.conflicts
     if not (folder / CATALOG_NAME).exists():
         problems.append(f"the store in {folder} is missing; restore it from a backup")

@@ -221,7 +221,7 @@ def _write_batches(
         file = f"shares/{batch.hex()[:2]}/{batch.hex()}.{b['generation']}" if shares else ""
         imaged = _imaged(batch, b, sizes)
         db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', ?, ?, ?, ?, x'', x'')",
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', ?, ?, ?, ?, x'', x'', 0)",
             (owner, batch, position, b["rows"], b["dim"], b["stored"], b["generation"], file, b["size"], b["digest"],
              chain.dead[batch], imaged, b["origin_batch"], b["origin_row"]),
         )  # fmt: skip

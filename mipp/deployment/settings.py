@@ -26,7 +26,8 @@ _MAX_BYTES = 64 << 10
 _SETTINGS = ("listen", "threads", "log_level", "drain_seconds", "repair")
 
 _TEMPLATE = """\
-# Settings of a mipp server. Every line shows the default; remove its # to change it, then start the server again.
+# Settings of a mipp server. Every line shows the default at the time of mipp server init; remove its # to change it,
+# then start the server again.
 
 # Address and port that the server listens on; the port is that of its URL unless a proxy or firewall maps it.
 #listen = "{listen}"

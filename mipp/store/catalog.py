@@ -43,7 +43,8 @@ CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NO
     dim INTEGER NOT NULL, stored INTEGER NOT NULL, generation INTEGER NOT NULL DEFAULT 0, file TEXT NOT NULL,
     size INTEGER NOT NULL, digest BLOB NOT NULL, share_hash BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
     imaged BLOB NOT NULL DEFAULT x'', origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'',
-    certificate BLOB NOT NULL DEFAULT x'', shares BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, id));
+    certificate BLOB NOT NULL DEFAULT x'', shares BLOB NOT NULL DEFAULT x'',
+    rebuilt INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (owner, id));
 CREATE INDEX batches_by_position ON batches (owner, position);
 CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
@@ -57,6 +58,7 @@ CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL
 _ADDED = (
     ("batches", "certificate", "BLOB NOT NULL DEFAULT x''"),
     ("batches", "shares", "BLOB NOT NULL DEFAULT x''"),
+    ("batches", "rebuilt", "INTEGER NOT NULL DEFAULT 0"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
 )
 #: a table that they did not have

@@ -160,7 +160,7 @@ class Repairs:
                     if len(np.setdiff1d(absent, np.frombuffer(row[0], "<i8"), assume_unique=True)):
                         raise ConflictError("the other cloud dropped rows that are not deleted here yet")
                 db.execute(  # what is known here is never replaced by what others say, or do not say
-                    "UPDATE batches SET file=?, size=?, digest=?, generation=?, stored=?, "
+                    "UPDATE batches SET file=?, size=?, digest=?, generation=?, stored=?, rebuilt=rebuilt+1, "
                     "share_hash=iif(share_hash<>x'', share_hash, ?), shares=iif(shares<>x'', shares, ?), "
                     "certificate=iif(length(certificate)=?, certificate, ?) WHERE owner=? AND id=?",
                     (name, size, digest, generation, stored, share_hash, agreed.shares, CERTIFICATE_BYTES,

@@ -80,9 +80,9 @@ class ViewCache:
         return int(row[0])
 
     def _new_view(self, owner: bytes, old: OwnerView | None) -> tuple[int, OwnerView, dict[str, _Tried]]:
-        known: dict[str, BatchView] = {}
+        known: dict[tuple[bytes, int, int], BatchView] = {}
         if old is not None and self._has_shares:
-            known = {b.file: b for b in old.batches if not b.problem}
+            known = {(b.id, b.generation, b.rebuilt): b for b in old.batches if not b.problem}
         for attempt in range(3):  # a compaction may remove a file between the reading of its name and its use
             with self._catalog.reading() as db:  # one moment
                 head = db.execute(
@@ -90,21 +90,23 @@ class ViewCache:
                 ).fetchone()
                 rows = db.execute(
                     "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position, "
-                    "certificate FROM batches "
+                    "certificate, rebuilt FROM batches "
                     "WHERE owner=? ORDER BY position", (owner,),
                 ).fetchall()  # fmt: skip
             if head is None:
                 raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             places: list[Place] = [(None, 0, None, "")] * len(rows)
             if self._has_shares:
-                places[:] = place_rows([self._wanted(owner, r, known.get(r[8])) for r in rows], check=self.check)
+                places[:] = place_rows(
+                    [self._wanted(owner, r, known.get((r[0], r[3], r[11]))) for r in rows], check=self.check
+                )
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
         batches, tried = [], {}
         for row, place in zip(rows, places, strict=True):
-            batch, count, dim, generation, dead, _, _, _, file, position, certificate = row
+            batch, count, dim, generation, dead, _, _, _, file, position, certificate, rebuilt = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate, file))
+            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt))
             if place[3]:
                 tried[file] = self._stat(file)
         revision, name, position, view, floor = head

@@ -22,7 +22,8 @@ class BatchView:
     At clouds ``words`` (stored, D) are rows ``offset`` on of ``home``, which neighbouring batches may share;
     ``ordinals`` if rows were compacted away. At the key centre ``home`` is None. ``problem`` says why a batch cannot be
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
-    session in which the servers found all rows in range, or what they refused, or empty. ``file``: its name.
+    session in which the servers found all rows in range, or what they refused, or empty. ``rebuilt``: how often
+    its file was.
     """
 
     id: bytes
@@ -36,7 +37,7 @@ class BatchView:
     ordinals: np.ndarray | None
     problem: str = ""
     certificate: bytes = b""
-    file: str = ""
+    rebuilt: int = 0
 
     @property
     def certified(self) -> bool:
