@@ -8,6 +8,8 @@ import pytest
 from mipp.errors import DeploymentError, MippError
 from tests.conftest import ALL_RANKINGS, again, vectors
 
+pytestmark = pytest.mark.slow
+
 
 def _outcome(call):
     try:

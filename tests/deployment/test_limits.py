@@ -17,6 +17,8 @@ from tests.adversary.test_network_strangers import Stranger, until
 from tests.conftest import DIM, vectors
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = """
 [connections]
 per_address = 8

@@ -31,6 +31,8 @@ from tests.conftest import vectors
 from tests.network import Network
 from tests.rpc.test_address_updates import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):

@@ -14,6 +14,8 @@ from tests.conftest import World, home, over_network, vectors
 from tests.deployment.hosted import Plain
 from tests.network import Network
 
+pytestmark = pytest.mark.slow
+
 QUERY = vectors(1, 99)[0]
 
 
