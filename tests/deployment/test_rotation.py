@@ -434,7 +434,7 @@ def test_a_restored_folder(network):
     network.start(1)
     all_know(network, {1: 1, 2: 0, 3: 0})
     # soon in its file, too
-    until(lambda: any("mipp server rotate --new-certificate" in p for p in checks.check_server(home)[0]))
+    until(lambda: any(f"mipp server rotate {home} --new-certificate" in p for p in checks.check_server(home)[0]))
     rotate_server(network.home(2), new_certificate=True, finish=True)  # others' addresses count all the same
     all_know(network, {1: 1, 2: 1, 3: 0})
     peers = network.processes[1].transport
