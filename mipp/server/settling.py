@@ -187,7 +187,9 @@ def join(server: Server, channel: Channel) -> None:
                 if about == server.index:
                     seen = [max(seen[0], incarnation), max(seen[1], counter)]
     whole = len(states) == len(channel.servers) - 1
-    restored = seen[1] > mine.counter or seen[0] > mine.incarnation or server.store.catalog.counter("restoring")
+    # what clients and others brought since the start counts, too, and would hide that
+    found = server.store.catalog.counter_at_opening
+    restored = seen[1] > found or seen[0] > mine.incarnation or server.store.catalog.counter("restoring")
     if not restored:
         server.ready = True
         if whole:

@@ -128,6 +128,8 @@ class Catalog:
                 with self.transaction() as db:
                     if column not in self._columns(table):  # not by another process meanwhile
                         db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+        #: ``counter`` as it was found
+        self.counter_at_opening = self.counter("counter")
 
     def _columns(self, table: str) -> list[str]:
         return [row[1] for row in self.all(f"PRAGMA table_info({table})")]

@@ -9,6 +9,7 @@ import pytest
 
 from mipp.deployment.backups import back_up_server, replace_server, restore_server
 from mipp.deployment.rotation import rotate_server
+from mipp.deployment.serving import ServerProcess
 from mipp.errors import AccessDeniedError, DeploymentError, MippError, StoreError
 from tests.conftest import World, home, over_network, vectors
 from tests.deployment.hosted import Plain
@@ -92,6 +93,28 @@ def test_a_backup_of_a_running_server_is_of_one_moment(net, world, tmp_path, ser
     whole(world)
     check(world)
     add(world, 2, 300)
+    check(world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", [1, 2, 3])
+def test_what_comes_before_the_others_were_heard_hides_no_restore(net, world, tmp_path, server):
+    """Grants and forgets that are passed on to a server that has just started count as if it had come as far."""
+    back_up_server(net.home(server), tmp_path / "backup")
+    add(world, 2, 100)
+    net.stop(server)
+    net.home(server).rename(net.folder / "old")
+    restore_server(tmp_path / "backup", net.home(server))
+    process = net.processes[server] = ServerProcess(net.home(server))
+    catalog = process.server.store.catalog
+    for _ in range(10):
+        with catalog.transaction() as db:
+            catalog.raise_counter(db)
+    process.start()
+    net.ready()
+    whole(world)
+    check(world)
+    add(world, 2, 101)
     check(world)
 
 
