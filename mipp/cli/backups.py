@@ -9,12 +9,9 @@ from pathlib import Path
 import click
 
 from ..deployment.backups import back_up_server, replace_server, restore_server
-from ..deployment.serving import own_number
 from ..rpc import peer_messages as pm
-from ..rpc.channel import request
-from ..rpc.local_socket import OperatorChannel
 from .common import json_option, show
-from .running import server_group
+from .running import asked, server_group
 from .server import folder_argument
 
 __all__ = ["server_group"]
@@ -82,8 +79,7 @@ def repair_command(folder: Path, as_json: bool) -> None:
 
     A running server does so by itself with files that it misses; this finds damaged ones that nothing used yet.
     """
-    _, index = own_number(folder)
-    told: pm.RepairReport = request(OperatorChannel(folder, index), index, pm.RepairRequest())
+    told: pm.RepairReport = asked(folder, pm.RepairRequest())
     show({"files": told.files, "problems": told.problems}, as_json, lambda: [
         *told.problems, f"files that were rebuilt: {told.files}; that were not: {len(told.problems)}",
     ])  # fmt: skip

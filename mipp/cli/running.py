@@ -21,7 +21,7 @@ from ..rpc.names import known_name
 from .common import json_option, show
 from .server import folder_argument, server_group
 
-__all__ = ["server_group"]
+__all__ = ["asked", "server_group"]
 
 
 @server_group.command("run")
@@ -59,7 +59,7 @@ def check_command(folder: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _asked(folder: Path, msg: Any) -> Any:
+def asked(folder: Path, msg: Any) -> Any:
     _, index = own_number(folder)
     return request(OperatorChannel(folder, index), index, msg)
 
@@ -71,8 +71,8 @@ def status_command(folder: Path, as_json: bool) -> None:
     """Owners, users and sizes of the server that runs in FOLDER, and whether the others are there."""
     config, _ = own_number(folder)
     book = AddressBook(config, folder, keep=False)
-    told: pm.Status = _asked(folder, pm.StatusRequest(b""))
-    state: pm.ServerReport = _asked(folder, pm.ServerReportRequest())
+    told: pm.Status = asked(folder, pm.StatusRequest(b""))
+    state: pm.ServerReport = asked(folder, pm.ServerReportRequest())
     owners = [
         {
             "name": known_name(name, owner), "id": owner.hex(), "forgotten": bool(gone),
@@ -111,7 +111,7 @@ def status_command(folder: Path, as_json: bool) -> None:
 @json_option
 def verify_command(folder: Path, as_json: bool) -> None:
     """Have the server that runs in FOLDER read all its files and compare their checksums."""
-    told: pm.VerifyReport = _asked(folder, pm.VerifyRequest())
+    told: pm.VerifyReport = asked(folder, pm.VerifyRequest())
     data = {"files": told.files, "problems": told.problems}
     show(data, as_json, lambda: [*told.problems, f"{told.files} files, {len(told.problems)} problems"])
     if told.problems:
@@ -123,7 +123,7 @@ def verify_command(folder: Path, as_json: bool) -> None:
 @json_option
 def changes_command(folder: Path, as_json: bool) -> None:
     """List the changes that are not decided at the server that runs in FOLDER, and whom each waits for."""
-    told: pm.WaitingChanges = _asked(folder, pm.WaitingChangesRequest())
+    told: pm.WaitingChanges = asked(folder, pm.WaitingChangesRequest())
     changes = [
         {"owner": owner.hex(), "change": op.hex(), "state": state, "waits_for": waits, "seconds": seconds}
         for owner, op, state, waits, seconds in zip(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError, ParameterError
-from ..io.durable import replace_file, sync_folder
+from ..errors import DeploymentError, ParameterError
+from ..io.durable import copy_file, sync_folder
 from ..rpc import peer_messages as pm
 from ..rpc.address_book import ADDRESSES_NAME, AddressBook
 from ..rpc.channel import request
@@ -16,9 +15,9 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.local_socket import SOCKET_NAME, OperatorChannel
 from ..server.server import Server
 from ..store.catalog import NAME as CATALOG_NAME
-from .ceremony import CARD_NAME, check_keys, join_server, new_folder, number_of, read_card, read_description
-from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_NAME, ServerSecrets, known_scheme, server_class
-from .serving import own_number
+from .ceremony import CARD_NAME, join_server, new_folder, number_of, read_card, read_description
+from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_NAME, known_scheme, own_secrets, server_class
+from .serving import own_number, server_runs
 from .sessions import Session
 from .settings import SETTINGS_NAME, ServerSettings
 from .tls_files import served_tls
@@ -64,7 +63,7 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
     with new_folder(target) as made:
         done = (0, list[str]()) if keys_only else _copy_store(folder, index, made)
         for name in (*_own_files(folder), CONFIG_NAME):
-            replace_file(made / name, _content(folder / name))
+            _copy(folder / name, made / name)
     return done
 
 
@@ -76,7 +75,7 @@ def _own_files(folder: Path) -> list[str]:
 
 def _check_own(folder: Path, config: DeploymentConfig, index: int) -> None:
     """DeploymentError unless keys, TLS files and settings are those of this server, and can be used."""
-    check_keys(folder, config, index)
+    own_secrets(folder, config, index)
     book = AddressBook(config, folder, keep=False)
     try:
         served_tls(folder, book.certificates(index))
@@ -108,14 +107,7 @@ def _copy_store(folder: Path, index: int, target: Path) -> tuple[int, list[str]]
 
 
 def _opened(folder: Path, config: DeploymentConfig, index: int) -> Server:
-    return server_class(config.params, index)(config, index, folder, *ServerSecrets.load(folder))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DeploymentError(f"cannot read {path}: {error.strerror}") from None
+    return server_class(config.params, index)(config, index, folder, *own_secrets(folder, config, index))
 
 
 def restore_server(backup: Path, folder: Path) -> list[str]:
@@ -206,22 +198,14 @@ def replace_server(keys: Path, folder: Path) -> int:
 
 
 def _require_stopped(folder: Path, index: int) -> None:
-    try:
-        request(OperatorChannel(folder, index), index, pm.ServerReportRequest())
-    except MippError:
-        return
-    raise DeploymentError(f"the server in {folder} runs; stop it first, or take a backup: mipp server backup")
+    if server_runs(folder, index):
+        raise DeploymentError(f"the server in {folder} runs; stop it first, or take a backup: mipp server backup")
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file durably, mode 0600; DeploymentError."""
     try:
-        with open(source, "rb") as old:
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(fd, "wb") as new:
-                shutil.copyfileobj(old, new, 1 << 20)
-                new.flush()
-                os.fsync(fd)
+        copy_file(source, target)
     except OSError as error:
         raise DeploymentError(f"cannot copy {source}: {error.strerror}") from None
 

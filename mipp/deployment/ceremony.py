@@ -32,7 +32,6 @@ from .tls_files import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file,
 __all__ = [
     "CARD_NAME",
     "assemble",
-    "check_keys",
     "connect_folder",
     "init_server",
     "join_server",
@@ -182,7 +181,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _join(folder: Path, description: DeploymentConfig) -> int:
     card, secrets = read_card(folder), ServerSecrets.load(folder)
     index = number_of(card, description)
-    check_keys(folder, description, index)
+    if secrets.public() != _keys(card):
+        raise DeploymentError(f"the key files in {folder} are not those of its card")
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
@@ -216,12 +216,6 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
         raise DeploymentError(f"cannot make the store in {folder}: {error.strerror or error}") from None
     return index
-
-
-def check_keys(folder: Path, description: DeploymentConfig, index: int) -> None:
-    """DeploymentError unless a server's key files are those that the description names."""
-    if ServerSecrets.load(folder).public() != description.servers[index]:
-        raise DeploymentError(f"the key files in {folder} are not those of server {index} in the description")
 
 
 def number_of(card: ServerCard, description: DeploymentConfig) -> int:

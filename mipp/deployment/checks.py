@@ -7,16 +7,13 @@ import shutil
 import socket
 from pathlib import Path
 
-from ..errors import MippError
-from ..rpc import peer_messages as pm
+from ..errors import DeploymentError, MippError
 from ..rpc.address_book import AddressBook
 from ..rpc.address_exchange import exchange
-from ..rpc.channel import request
 from ..rpc.http_channel import HttpChannel
-from ..rpc.local_socket import OperatorChannel
 from ..store.catalog import NAME as CATALOG_NAME
-from .servers import ServerSecrets
-from .serving import own_number
+from .servers import own_secrets
+from .serving import own_number, server_runs
 from .settings import ServerSettings
 from .tls_files import load_tls
 
@@ -46,8 +43,10 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
         book = AddressBook(config, folder, keep=False)
         address, certificates = book.address(index), book.certificates(index)
         settings = ServerSettings.load(folder, address.url)
-        if ServerSecrets.load(folder).public() != config.servers[index]:
-            problems.append("the key files are not those that the description names")
+        try:
+            own_secrets(folder, config, index)
+        except DeploymentError as error:
+            problems.append(str(error))
     except MippError as error:
         return [str(error)], facts
     try:
@@ -65,7 +64,7 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     problems += book.conflicts
     if not (folder / CATALOG_NAME).exists():
         problems.append(f"the store in {folder} is missing; restore it from a backup")
-    if _runs(folder, index):
+    if server_runs(folder, index):
         facts.append("this server runs")
     elif problem := _port(settings.host, settings.port):
         problems.append(problem)
@@ -93,15 +92,6 @@ def _knows(book: AddressBook, other: int, index: int) -> str:
     except MippError:
         return f"{name} tells no addresses of servers"
     return f"{name} knows version {shown} of this server's address" + (f", not yet {mine}" if shown < mine else "")
-
-
-def _runs(folder: Path, index: int) -> bool:
-    """Whether the server in a folder runs now."""
-    try:
-        request(OperatorChannel(folder, index), index, pm.ServerReportRequest())
-        return True
-    except MippError:
-        return False
 
 
 def _port(host: str, port: int) -> str:

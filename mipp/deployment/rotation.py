@@ -21,7 +21,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.address_updates import AddressUpdate, possession_statement, signed_update
 from ..rpc.addresses import check_url
 from ..rpc.description import DeploymentConfig
-from .servers import IDENTITY_NAME, ServerSecrets
+from .servers import IDENTITY_NAME, own_secrets
 from .serving import own_number
 from .tls_files import drop_tls, load_tls, read_tls, save_tls
 
@@ -96,9 +96,7 @@ def rotate_server(
     if new_certificate and certificate is not None:
         raise ParameterError("give a certificate or have a new one made, not both")
     config, index = own_number(folder)
-    secrets = ServerSecrets.load(folder)
-    if secrets.public() != config.servers[index]:
-        raise DeploymentError(f"the key files in {folder} are not those that the description names")
+    secrets = own_secrets(folder, config, index)
     with _alone(folder):
         book = AddressBook(config, folder)
         known, old = book.address(index), book.certificates(index)

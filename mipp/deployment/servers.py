@@ -15,7 +15,16 @@ from ..server.cloud import CloudServer
 from ..server.key_centre import KeyCentre
 from ..server.server import Server
 
-__all__ = ["CARD_NAME", "CONFIG_NAME", "IDENTITY_NAME", "KEYS_NAME", "ServerSecrets", "known_scheme", "server_class"]
+__all__ = [
+    "CARD_NAME",
+    "CONFIG_NAME",
+    "IDENTITY_NAME",
+    "KEYS_NAME",
+    "ServerSecrets",
+    "known_scheme",
+    "own_secrets",
+    "server_class",
+]
 
 CONFIG_NAME = "deployment.json"
 #: a server's card, in its folder
@@ -58,6 +67,22 @@ class ServerSecrets(NamedTuple):
         """The public keys."""
         box_key, pair = (box.box_private(key).public_key().public_bytes_raw() for key in (self.box, self.pair))
         return ServerKeys(box_key, pair, signing.sign_public(self.sign))
+
+
+def own_secrets(folder: Path, config: DeploymentConfig, index: int) -> ServerSecrets:
+    """Read a server's secret keys, and check that they are those that the description names.
+
+    Raises
+    ------
+    DeploymentError
+        They are another server's.
+    KeyFileError
+        The key files are damaged.
+    """
+    secrets = ServerSecrets.load(folder)
+    if secrets.public() != config.servers[index]:
+        raise DeploymentError(f"the key files in {folder} are not those that the description names")
+    return secrets
 
 
 def server_class(params: Params, index: int) -> type[Server]:

@@ -12,9 +12,10 @@ from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
+from ..rpc.channel import request
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_server import HttpServer
-from ..rpc.local_socket import SOCKET_NAME, OperatorSocket
+from ..rpc.local_socket import SOCKET_NAME, OperatorChannel, OperatorSocket
 from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
@@ -28,13 +29,13 @@ from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
-from .ceremony import check_keys, number_of, read_card, read_description
-from .servers import CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .ceremony import number_of, read_card, read_description
+from .servers import CONFIG_NAME, known_scheme, own_secrets, server_class
 from .sessions import Session
 from .settings import ServerSettings
 from .transport import Transport
 
-__all__ = ["ServerProcess", "own_number"]
+__all__ = ["ServerProcess", "own_number", "server_runs"]
 
 _log = logging.getLogger("mipp.server")
 
@@ -64,6 +65,15 @@ def own_number(folder: Path) -> tuple[DeploymentConfig, int]:
     return config, number_of(card, config)
 
 
+def server_runs(folder: Path, index: int) -> bool:
+    """Whether the server in a folder runs now, and answers its operator."""
+    try:
+        request(OperatorChannel(folder, index), index, pm.ServerReportRequest())
+        return True
+    except MippError:
+        return False
+
+
 class ServerProcess:
     """A server of a deployment, running in this process.
 
@@ -85,8 +95,7 @@ class ServerProcess:
         self.config, self.index = config, index = own_number(folder)
         self.transport = Transport(folder, config, index)
         self.settings = ServerSettings.load(folder, self.transport.url)
-        check_keys(folder, config, index)
-        secrets = ServerSecrets.load(folder)
+        secrets = own_secrets(folder, config, index)
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)

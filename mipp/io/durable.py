@@ -5,17 +5,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StoreError
 
-__all__ = ["replace_file", "sync_folder", "write_all", "write_durably"]
+__all__ = ["copy_file", "replace_file", "sync_folder", "write_all", "write_durably"]
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a small file durably, mode 0600, all or nothing; StoreError if it cannot be written."""
     write_durably(path, lambda fd: write_all(fd, memoryview(content)))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file durably to a new one, mode 0600; OSError."""
+    with open(source, "rb") as old:
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            os.fsync(fd)
 
 
 def write_durably(path: Path, write: Callable[[int], None]) -> None:

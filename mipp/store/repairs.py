@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +57,13 @@ class Repairs:
     Parameters
     ----------
     catalog, ledger, packs, folder, params, params_hash : of the store
-    drop_view : called with the owner of a file that was replaced: what was read of the old one is used no more
     """
 
     def __init__(
-        self, catalog: Catalog, ledger: Ledger, packs: Packs, folder: Path, params: Params, params_hash: bytes,
-        drop_view: Callable[[bytes], None],
+        self, catalog: Catalog, ledger: Ledger, packs: Packs, folder: Path, params: Params, params_hash: bytes
     ) -> None:  # fmt: skip
         self._catalog, self._ledger, self._packs, self._folder = catalog, ledger, packs, folder
-        self._params, self._hash, self._drop_view = params, params_hash, drop_view
+        self._params, self._hash = params, params_hash
 
     def lost_batches(self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False) -> list[LostBatch]:
         """Visible batches without a usable file: none, one of another size, and ``damaged`` (owner and id of each).
@@ -168,7 +166,6 @@ class Repairs:
                 )  # fmt: skip
                 db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (lost.owner,))
                 self._ledger.keep(db, [name])
-        self._drop_view(lost.owner)
         if lost.file:
             self._ledger.drop([lost.file])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgpack
 import numpy as np
 
 from ..errors import ConflictError, NotFoundError, ShapeError, StoreError
-from ..io.durable import sync_folder
+from ..io.durable import copy_file, sync_folder
 from ..params import Params
 from ..rpc.chain import pack_dead, unpack_dead
 from .catalog import NAME, Catalog
@@ -84,7 +83,7 @@ class ServerStore(Parties):
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
         self.chains = Chains(self.catalog, self.changes, has_shares=has_shares)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
-        self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash, self.views.drop)
+        self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash)
 
     def close(self) -> None:
         self.catalog.close()
@@ -406,10 +405,7 @@ def _link(source: Path, target: Path) -> None:
     except FileNotFoundError:  # the folder that is filled went
         raise
     except OSError:  # another file system, or one without links
-        with open(source, "rb") as old, open(target, "xb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
-            new.flush()
-            os.fsync(new.fileno())
+        copy_file(source, target)
 
 
 def _temporary_of(path: Path, named: set[str], folder: Path) -> bool:

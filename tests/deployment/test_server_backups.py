@@ -240,7 +240,7 @@ def test_a_restored_server_has_its_own_keys(net, tmp_path):
     for name in ("identity.key", "server.key"):
         own = (backup / name).read_bytes()
         (backup / name).write_bytes((tmp_path / "2" / name).read_bytes())
-        with pytest.raises(DeploymentError, match="not those of server 1"):
+        with pytest.raises(DeploymentError, match="not those that the description names"):
             restore_server(backup, tmp_path / "new")
         (backup / name).write_bytes(own)
     (backup / "server.toml").write_text("threads = -1\n")
