@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,14 +47,13 @@ class Session:
 class Sessions:
     """Sessions that a server holds its share for, by its own nonce."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[bytes, Session] = {}
 
     def begin(self, session: Session) -> bytes:
         """Keep a session; its new nonce."""
-        nonce, now = random_bytes(NONCE_BYTES), self._clock()
+        nonce, now = random_bytes(NONCE_BYTES), time.monotonic()
         with self._lock:
             self._open = {n: s for n, s in self._open.items() if s.until > now}
             mine = [n for n, s in self._open.items() if s.target == session.target]
@@ -67,7 +65,7 @@ class Sessions:
     def get(self, nonce: bytes) -> Session | None:
         """The session of a nonce, unless it ended."""
         session = self._open.get(nonce)
-        return session if session is not None and session.until > self._clock() else None
+        return session if session is not None and session.until > time.monotonic() else None
 
     def drop(self, owners: set[bytes]) -> None:
         """Drop what is about owners that were forgotten."""

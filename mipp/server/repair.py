@@ -51,6 +51,8 @@ class Repairer:
         self._lock, self._stop = threading.Lock(), threading.Event()
         #: of each file that was not rebuilt: not before when, after how long a pause, and why
         self._failed: dict[str, tuple[float, float, str]] = {}
+        #: seconds that the last look for lost files took
+        self._look = 0.0
         self._thread = threading.Thread(target=self._watch, name="mipp repair", daemon=True)
 
     def start(self) -> None:
@@ -77,7 +79,7 @@ class Repairer:
             return self._all(read=True)
 
     def _watch(self) -> None:
-        while not self._stop.wait(PAUSE):
+        while not self._stop.wait(max(PAUSE, 20 * self._look)):  # looks take a twentieth of one core at most
             try:
                 if self._server.voting:
                     with self._lock:
@@ -92,6 +94,7 @@ class Repairer:
         if not self._server.has_shares:
             return 0, []
         store, done, problems, failed = self._server.store, 0, list[str](), dict[str, tuple[float, float, str]]()
+        began = time.monotonic()
         work: list[tuple[str, Callable[[], None]]] = [
             (f"batch {lost.id.hex()} of owner {lost.owner.hex()}", functools.partial(self._rebuild, lost))
             for lost in store.repairs.lost_batches(store.views.damaged(), read=read)
@@ -103,6 +106,8 @@ class Repairer:
             )
             for owner, batch in store.repairs.lost_packs(read=read)
         ]
+        if not read:
+            self._look = time.monotonic() - began
         for what, rebuild in work:
             when, pause, known = self._failed.get(what, (0.0, PAUSE, ""))
             if self._stop.is_set() or (not read and time.monotonic() < when):

@@ -7,6 +7,7 @@ gives the row a new id. A pack holds the files of one uploaded batch.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,24 +176,29 @@ class Packs:
         if cached is not None and cached[0] == revision[0]:
             return cached[1]
         found: dict[bytes, list[np.ndarray]] = {}
+        for _, rows, of, at in self._live_images(owner):
+            of, at = of[rows], at[rows]
+            if (of == of[0]).all():  # nearly always: they came with this batch. Sorting takes long
+                found.setdefault(of[0].tobytes(), []).append(at)
+                continue
+            names, which = np.unique(np.ascontiguousarray(of).view("V16")[:, 0], return_inverse=True)
+            order = np.argsort(which, kind="stable")
+            for name, some in zip(names, np.split(at[order], np.cumsum(np.bincount(which))[:-1]), strict=True):
+                found.setdefault(name.tobytes(), []).append(some)
+        needed = {name: np.concatenate(parts) for name, parts in found.items()}
+        self._needed[owner] = revision[0], needed
+        return needed
+
+    def _live_images(self, owner: bytes) -> Iterator[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]]:
+        """Batches with live rows that came with images: id, these rows, and origins of all rows (:func:`_origins`)."""
         for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
             "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
             owner,
         ):
             has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows).astype(bool)
             has[np.frombuffer(dead, "<i8")] = False
-            if not numbers:
-                if has.any():
-                    found.setdefault(batch, []).append(np.flatnonzero(has))
-                continue
-            of, at = _origins(batch, rows, ids, numbers)
-            of, at = np.ascontiguousarray(of[has]).view("V16")[:, 0], at[has]
-            names, which = np.unique(of, return_inverse=True)
-            for i, name in enumerate(names):
-                found.setdefault(name.tobytes(), []).append(at[which == i])
-        needed = {name: np.concatenate(parts) for name, parts in found.items()}
-        self._needed[owner] = revision[0], needed
-        return needed
+            if has.any():
+                yield (batch, np.flatnonzero(has), *_origins(batch, rows, ids, numbers))
 
     def whole(self, owner: bytes, batch: bytes) -> tuple[int, ImagePack]:
         """Rows and content of a pack; NotFoundError if it is not here."""
@@ -205,15 +211,9 @@ class Packs:
     def missing(self, owner: bytes) -> list[str]:
         """Live rows whose image is not here any more, though they came with one; a line each batch."""
         problems = []
-        for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
-            "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
-            owner,
-        ):
-            has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows).astype(bool)
-            has[np.frombuffer(dead, "<i8")] = False
-            origin_ids, origin_rows = _origins(batch, rows, ids, numbers)
+        for batch, rows, origin_ids, origin_rows in self._live_images(owner):
             lost = 0
-            for i in np.flatnonzero(has):
+            for i in rows:
                 try:
                     self.image(owner, origin_ids[i].tobytes(), int(origin_rows[i]))
                 except NotFoundError:
