@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
+import numpy as np
+
+import mipp
 from mipp.demo.servers import LocalDeployment
 from mipp.deployment import ConnectedDeployment, reports
 from mipp.deployment.serving import ServerProcess
@@ -43,6 +47,26 @@ class Network(LocalDeployment):
         made = Connected.open(self.folder / "client", threads=threads)
         made.network = self
         return made
+
+
+@contextlib.contextmanager
+def searched(folder, **options):
+    """A client of servers that run, in which ulla searches twenty rows of anna's (:func:`served`)."""
+    network = Network(folder, mipp.Encoding("cosine", 12), **options).start().ready()
+    try:
+        with network.connect() as client:
+            owner, user = client.create_owner("anna"), client.create_user("ulla")
+            owner.add_vectors(np.random.default_rng(0).normal(size=(20, 12)).astype(np.float32))
+            owner.grant(user.id)
+            yield client
+    finally:
+        network.stop()
+
+
+def served(client):
+    """The servers of :func:`searched` rank a search."""
+    query = np.random.default_rng(0).normal(size=12).astype(np.float32)
+    assert len(client.user("ulla").search(query, 3, ranking="server").hits) == 3
 
 
 class Connected(ConnectedDeployment):

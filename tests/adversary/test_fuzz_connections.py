@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import mipp
 from mipp.errors import MippError
 from mipp.mpc import chunks
 from mipp.mpc.link import Header
@@ -27,8 +26,7 @@ from mipp.rpc.channel import request
 from mipp.rpc.local_socket import SOCKET_NAME, OperatorChannel
 from mipp.rpc.wire import encode, pack_frames
 from tests.adversary.fuzz import TOKENS, changed, fuzz, modes, no_unexpected
-from tests.conftest import DIM, vectors
-from tests.network import Network
+from tests.network import searched, served
 
 LOST = OSError, EOFError
 DEPLOYMENT = b"d" * 16
@@ -36,19 +34,14 @@ PAGES = b"healthz", b"readyz", b"metrics", b"v1/description"
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    made = Network(tmp_path_factory.mktemp("fuzz"), mipp.Encoding("cosine", DIM)).start().ready()
-    yield made
-    made.stop()
+def client(tmp_path_factory):
+    with searched(tmp_path_factory.mktemp("fuzz")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def client(network):
-    with network.connect() as made:
-        owner, user = made.create_owner("anna"), made.create_user("ulla")
-        owner.add_vectors(vectors(20))
-        owner.grant(user.id)
-        yield made
+def network(client):
+    return client.network
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def serving(network, client, caplog):
     """Afterwards the servers answer a search, and nothing unexpected is in their logs."""
     with no_unexpected(caplog):
         yield
-        assert len(client.user("ulla").search(vectors(1)[0], 3, ranking="server").hits) == 3
+        served(client)
         assert network.processes[1].server.ready and network.processes[1].http.connections < 100
 
 

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-import mipp
 from mipp.cli.main import cli
 from mipp.errors import BusyError, LimitError
 from mipp.rpc import messages as m
 from mipp.rpc.bodies import Announcement, announce
 from mipp.rpc.wire import encode, frame_hashes, kind_of
 from tests.adversary.test_network_strangers import Stranger, until
-from tests.conftest import DIM, vectors
-from tests.network import Network
+from tests.conftest import vectors
+from tests.network import Network, searched, served
 
 pytestmark = pytest.mark.slow
 
@@ -35,23 +34,14 @@ calls_at_once = 5
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    made = Network(tmp_path_factory.mktemp("limits"), mipp.Encoding("cosine", DIM), settings=SETTINGS).start().ready()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def client(network):
-    with network.connect() as made:
-        owner, user = made.create_owner("anna"), made.create_user("ulla")
-        owner.add_vectors(vectors(20))
-        owner.grant(user.id)
+def client(tmp_path_factory):
+    with searched(tmp_path_factory.mktemp("limits"), settings=SETTINGS) as made:
         yield made
 
 
-def served(client):
-    assert len(client.user("ulla").search(vectors(1)[0], 3, ranking="server").hits) == 3
+@pytest.fixture(scope="module")
+def network(client):
+    return client.network
 
 
 def test_connections_of_one_address(network, client):

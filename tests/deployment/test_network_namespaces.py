@@ -58,6 +58,7 @@ def ip(*words):
 def spaces():
     """Name of the network namespace of each server and of the client, which holds the bridge between them."""
     if shutil.which("ip") is None:
+        # a check of whole systems: what it needs is not on every developer's machine, and CI has it
         pytest.skip("no ip command here (package iproute2)")
     made = {i: f"mipp-{os.getpid()}-{name}" for i, name in NAMES.items()}
     try:
@@ -73,6 +74,7 @@ def spaces():
                 ip("-n", made[i], "link", "set", "eth0", "up")
                 ip("-n", made[4], "link", "set", f"to{i}", "master", "bridge", "up")
         except OSError as error:
+            # the kernel or the sandbox decides; nothing of mipp was run yet
             pytest.skip(f"network namespaces cannot be made here: {error}")
         yield made
     finally:
