@@ -46,6 +46,7 @@ __all__ = [
     "RegistrationError",
     "ScoreRangeError",
     "ShapeError",
+    "StaleKeysError",
     "StaleSnapshotError",
     "StoreError",
     "UnknownNameError",
@@ -117,6 +118,10 @@ class BusyError(MippError, RuntimeError):
 
 class StaleSnapshotError(MippError, RuntimeError):
     """The index has changed since the snapshot that a query names; retry with a new snapshot."""
+
+
+class StaleKeysError(StaleSnapshotError):
+    """A request names keys of servers that are not valid any more, or not known yet; retry with the newest ones."""
 
 
 class ProtocolError(MippError, RuntimeError):

@@ -68,6 +68,30 @@ def create_command(name: str, passphrase: bool, invitation: str | None, folder: 
         )
 
 
+@owner_group.command("reseal")
+@click.argument("name")
+@passphrase_option
+@deployment_option
+@json_option
+def reseal_command(name: str, folder: Path, as_json: bool) -> None:
+    """Seal this owner's secrets to the servers' newest keys, for a server that lost its earlier ones.
+
+    The keys of the owner, its rows and its grants stay the same.
+    """
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        owner.register()
+        epochs = {server: keys.epoch for server, keys in sorted(owner.key_set().servers.items())}
+        show(
+            {"name": name, "id": owner.id.hex(), "key_epochs": epochs},
+            as_json,
+            lambda: [
+                f"the secrets of owner {name} are sealed to the servers' newest keys (epochs "
+                f"{', '.join(map(str, epochs.values()))})"
+            ],
+        )
+
+
 @owner_group.command("passphrase")
 @click.argument("name")
 @change_options

@@ -77,36 +77,44 @@ def join_command(folder: Path, description: Path, as_json: bool) -> None:
 @click.option("--new-certificate", is_flag=True, help="Make a new TLS key and a self-signed certificate.")
 @click.option("--certificate", type=FILE, help="Instead: PEM file of your own new TLS certificate.")
 @click.option("--key", type=FILE, help="PEM file of that certificate's key, without a passphrase.")
+@click.option("--new-keys", is_flag=True, help="Make new box and pair keys, of the next epoch.")
 @click.option("--url", metavar="URL", help="New https://HOST:PORT of the server.")
 @click.option(
     "--finish",
     is_flag=True,
-    help="The newest certificate alone is valid from now on; with a new one, that one at once.",
+    help="The newest certificate and keys alone are valid from now on; with new ones, these at once.",
 )
 @json_option
 def rotate_command(
-    folder: Path, new_certificate: bool, certificate: Path | None, key: Path | None, url: str | None, finish: bool,
-    as_json: bool,
+    folder: Path, new_certificate: bool, certificate: Path | None, key: Path | None, new_keys: bool, url: str | None,
+    finish: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Give the server in FOLDER a new TLS certificate or URL, while the others and the clients go on.
+    """Give the server in FOLDER a new TLS certificate, keys or URL, while the others and the clients go on.
 
-    The certificate before stays valid until --finish. A server that runs shows the new one by itself, and tells the
+    What was valid before stays valid until --finish. A server that runs takes the new ones by itself, and tells the
     others; for another port restart it. The description and its fingerprint stay the same.
     """
-    if not (new_certificate or certificate or key or url or finish):
-        raise click.UsageError("give --new-certificate, --certificate and --key, --url or --finish")
+    if not (new_certificate or certificate or key or new_keys or url or finish):
+        raise click.UsageError("give --new-certificate, --certificate and --key, --new-keys, --url or --finish")
     done = rotate_server(
-        folder, url=url, new_certificate=new_certificate, certificate=certificate, key=key, finish=finish
-    )
+        folder, url=url, new_certificate=new_certificate, certificate=certificate, key=key, new_keys=new_keys,
+        finish=finish,
+    )  # fmt: skip
     data = {
         "server": done.server, "version": done.version, "url": done.url,
-        "certificate_pins": [pin.hex() for pin in done.pins],
+        "certificate_pins": [pin.hex() for pin in done.pins], "key_epochs": list(done.epochs),
+        "owners_to_seal_anew": done.lost,
     }  # fmt: skip
     show(data, as_json, lambda: [
         f"address of server {done.server} is of version {done.version} now: {done.url}",
         f"public key of its certificate (SHA-256): {done.pins[0].hex()}",
         *(f"still valid beside it: {pin.hex()}; end it with: mipp server rotate {folder} --finish"
           for pin in done.pins[1:]),
+        *([f"box and pair keys of epoch {done.epochs[0]}"] if done.epochs != (0,) else []),
+        *(f"still valid beside them: the keys of epoch {epoch}; end them with: mipp server rotate {folder} --finish"
+          for epoch in done.epochs[1:]),
+        *([f"no key here opens the secrets of these owners; each must run mipp owner reseal: {', '.join(done.lost)}"]
+          if done.lost else []),
         *(["to listen on another port: change listen in server.toml, if it is set, and start the server again"]
           if url else []),
     ])  # fmt: skip

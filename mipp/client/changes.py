@@ -98,14 +98,18 @@ class ChangeMaker:
         """
         owner = self._owner
         try:
-            replies = retry_busy(lambda: owner.ask_all(m.CertifyRows(op), together=True))
-            waited = any(isinstance(r, m.Pending) for r in replies.values())
-            again = functools.partial(owner.ask_all, m.CollectCertificate(op), together=True)
-            collect_pending(replies, again, "check the rows", progress=self._progress)
+            waited = retry_busy(lambda: self._tested(op))
         except BaseException:
             self._abort(op, sorted(owner.config.servers))
             raise
         return list(owner.ask_all(m.HeadRequest(owner.id)).values()) if waited else []
+
+    def _tested(self, op: bytes) -> bool:
+        """Have the servers test the rows; whether they did not answer at once."""
+        replies = self._owner.ask_all(m.CertifyRows(op), together=True)
+        again = functools.partial(self._owner.ask_all, m.CollectCertificate(op), together=True)
+        collect_pending(replies, again, "check the rows", progress=self._progress)
+        return any(isinstance(r, m.Pending) for r in replies.values())
 
     def _progress(self, reply: m.Pending) -> None:
         if self.checking is not None and reply.total:

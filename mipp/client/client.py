@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from ..errors import AuthenticationError, MessageError, MippError, RegistrationE
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
+from ..rpc.key_sets import KeySet
 from ..rpc.names import check_name
 from ..rpc.wire import Frames, encode, frame_hashes, joined_hash
 
@@ -44,6 +46,8 @@ class Client:
         self.recover: Callable[[], None] | None = None
         #: seconds by which a server's clock is ahead of this machine's; set by the deployment
         self.ahead: Callable[[int], float] = lambda server: 0.0
+        #: the servers' newest keys; set by the deployment where they change
+        self.key_set: Callable[[], KeySet] = functools.partial(KeySet.first, config)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, id={self.id.hex()})"

@@ -150,6 +150,7 @@ class Querier:
                 [query_share_commitment(salts[s], query_shares[s], thetas[s]) for s in servers],
                 index.batches,
                 proofs,
+                self._client.key_set().id,
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]

@@ -17,7 +17,9 @@ from ..errors import (
     ConflictError,
     MessageError,
     ParameterError,
+    RegistrationError,
     ShapeError,
+    StaleKeysError,
     StoreError,
     plain_text,
 )
@@ -105,7 +107,8 @@ class RowOwner(Granting):
         """Register with all servers: hand each its parts of this owner's keys, sealed. Repeating it is harmless.
 
         A key centre gets 64 bytes (the keystream's key and its part of the image keys), a cloud 32 bytes (its part of
-        the image keys).
+        the image keys). Of several registrations the last one counts: so an owner seals its secrets anew for a server
+        that lost its keys.
 
         Raises
         ------
@@ -114,12 +117,18 @@ class RowOwner(Granting):
         """
         public = signing.sign_public(self._seed)
         key_part, cloud_part = self.image_parts()
-        sealed = []
-        for server, keys in sorted(self.config.servers.items()):
-            is_key = server in self.config.params.key_centres
-            secret = self.keys.server_key(server) + key_part if is_key else cloud_part
-            sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-        self.register_with_all(m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation))
+        while True:
+            sealed, key_set = [], self.key_set()
+            for server, keys in sorted(key_set.servers.items()):
+                is_key = server in self.config.params.key_centres
+                secret = self.keys.server_key(server) + key_part if is_key else cloud_part
+                sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
+            msg = m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation)
+            try:
+                return self.register_with_all(msg)
+            except (StaleKeysError, RegistrationError):
+                if self.key_set().id == key_set.id:  # else a server told of its new keys when it refused
+                    raise
 
     def image_parts(self) -> tuple[bytes, bytes]:
         """Derive the two parts of this owner's image keys.

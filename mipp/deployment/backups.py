@@ -13,10 +13,9 @@ from ..rpc.address_book import ADDRESSES_NAME, AddressBook
 from ..rpc.channel import request
 from ..rpc.description import DeploymentConfig
 from ..rpc.local_socket import SOCKET_NAME, OperatorChannel
-from ..server.server import Server
 from ..store.catalog import NAME as CATALOG_NAME
 from .ceremony import CARD_NAME, join_server, new_folder, number_of, read_card, read_description
-from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_NAME, known_scheme, own_secrets, server_class
+from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_PATTERN, known_scheme, open_server, own_secrets
 from .serving import own_number, server_runs
 from .sessions import Session
 from .settings import SETTINGS_NAME, ServerSettings
@@ -24,8 +23,8 @@ from .tls_files import served_tls
 
 __all__ = ["back_up_server", "replace_server", "restore_server"]
 
-#: what makes a server this one, beside TLS files, addresses and settings; the description is copied last
-_OWN = (KEYS_NAME, IDENTITY_NAME, CARD_NAME)
+#: what makes a server this one, beside keys by epoch, TLS files, addresses and settings; the description is copied last
+_OWN = (IDENTITY_NAME, CARD_NAME)
 
 
 def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tuple[int, list[str]]:
@@ -69,7 +68,7 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
 
 def _own_files(folder: Path) -> list[str]:
     """Names of the files that make a server this one, but for the description."""
-    patterns = "tls*.key", "tls*.pem", ADDRESSES_NAME, SETTINGS_NAME
+    patterns = KEYS_PATTERN, "tls*.key", "tls*.pem", ADDRESSES_NAME, SETTINGS_NAME
     return [*_OWN, *(p.name for pattern in patterns for p in sorted(folder.glob(pattern)))]
 
 
@@ -97,17 +96,13 @@ def _copy_store(folder: Path, index: int, target: Path) -> tuple[int, list[str]]
     try:
         if not session.alone:
             raise DeploymentError(f"another process runs the server in {folder}, and does not answer")
-        server = _opened(folder, own_number(folder)[0], index)
+        server = open_server(folder, own_number(folder)[0], index)
         try:
             return server.store.back_up(target)
         finally:
             server.close()
     finally:
         session.close()
-
-
-def _opened(folder: Path, config: DeploymentConfig, index: int) -> Server:
-    return server_class(config.params, index)(config, index, folder, *own_secrets(folder, config, index))
 
 
 def restore_server(backup: Path, folder: Path) -> list[str]:
@@ -147,7 +142,7 @@ def restore_server(backup: Path, folder: Path) -> list[str]:
             _copy(wal, made / wal.name)
         for room in ("shares", "images"):
             _copy_tree(backup / room, made / room)
-        server = _opened(made, config, index)
+        server = open_server(made, config, index)
         try:
             _, problems = server.store.verify()
         finally:
@@ -189,7 +184,7 @@ def replace_server(keys: Path, folder: Path) -> int:
         for name in _own_files(keys):
             _copy(keys / name, made / name)
         join_server(made, config)
-        server = _opened(made, config, index)
+        server = open_server(made, config, index)
         try:
             server.store.changes.begin_empty()
         finally:

@@ -25,7 +25,7 @@ from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
 from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
-from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, server_class
+from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, open_server, own_secrets, server_class
 from .settings import SETTINGS_NAME, ServerSettings
 from .tls_files import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file, read_tls, served_tls
 
@@ -179,10 +179,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _join(folder: Path, description: DeploymentConfig) -> int:
-    card, secrets = read_card(folder), ServerSecrets.load(folder)
+    card = read_card(folder)
     index = number_of(card, description)
-    if secrets.public() != _keys(card):
-        raise DeploymentError(f"the key files in {folder} are not those of its card")
+    secrets = own_secrets(folder, description, index)
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
@@ -210,7 +209,7 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
             temporary.rmdir()
             sync_folder(folder)
         # refuses a catalog of another deployment, which somebody left without its description
-        server_class(params, index)(description, index, folder, *secrets).close()
+        open_server(folder, description, index).close()
         replace_file(folder / CONFIG_NAME, description.to_json().encode())  # last: a folder without it did not join
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

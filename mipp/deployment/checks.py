@@ -59,6 +59,11 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     facts.append(f"fingerprint of the description: {config.fingerprint}")
     if book.version(index):
         facts.append(f"address of version {book.version(index)}: {address.url}")
+    epochs = [keys.epoch for keys in book.keys(index)]
+    if epochs != [0]:
+        facts.append(f"box and pair keys of epoch {epochs[0]}")
+    if len(epochs) > 1:
+        facts.append(f"the keys of epoch {epochs[1]} are valid, too, until: mipp server rotate {folder} --finish")
     if len(certificates) > 1:
         facts.append(f"the certificate before the newest is valid, too, until: mipp server rotate {folder} --finish")
     problems += book.conflicts

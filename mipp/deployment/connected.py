@@ -19,6 +19,7 @@ from ..rpc import messages as m
 from ..rpc.address_book import AddressBook
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
+from ..rpc.key_sets import KeySet
 from ..rpc.names import check_name
 from .given import checked_threads, folder_path
 from .parties import Parties
@@ -150,6 +151,9 @@ class ConnectedDeployment(Parties):
 
     def _ahead(self, server: int) -> float:
         return self.channel.ahead(server)
+
+    def _key_set(self) -> KeySet:
+        return self.channel.book.key_set()
 
     def _find_user(self, owner: ImageOwner, name: str) -> bytes:
         return _agreed(owner, m.UserRequest(check_name(name)))

@@ -33,6 +33,7 @@ from ..rpc.channel import LocalChannel
 from ..rpc.description import DeploymentConfig
 from ..rpc.http_channel import HttpChannel
 from ..rpc.invitations import Invitation, check_invitation
+from ..rpc.key_sets import KeySet
 from ..rpc.names import check_name, is_id
 from .sessions import OwnerTurn
 
@@ -74,6 +75,10 @@ class Parties(ABC):
     def _ahead(self, server: int) -> float:
         """Seconds by which a server's clock is ahead of this machine's."""
         return 0.0
+
+    def _key_set(self) -> KeySet:
+        """The servers' newest keys."""
+        return KeySet.first(self.config)
 
     @abstractmethod
     def close(self) -> None:
@@ -196,7 +201,7 @@ class Parties(ABC):
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, owner.id)
-        owner.ahead = self._ahead
+        owner.ahead, owner.key_set = self._ahead, self._key_set
         with _removed_if_refused(path) if new else contextlib.nullcontext():
             self._register(owner, path)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
@@ -307,7 +312,7 @@ class Parties(ABC):
         except (KeyError, ValueError) as error:
             raise KeyFileError(f"key file {path} is corrupt") from (error if isinstance(error, MippError) else None)
         _require_id(path, public, user.id)
-        user.ahead = self._ahead
+        user.ahead, user.key_set = self._ahead, self._key_set
         user.keep_blocked = functools.partial(write_blocked, self.blocked_path(name))
         with _removed_if_refused(path) if new else contextlib.nullcontext():
             self._register(user, path)

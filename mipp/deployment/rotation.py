@@ -1,11 +1,11 @@
-"""Rotation: a server takes a new TLS certificate, or moves to another URL, while the others and the clients go on."""
+"""Rotation: a server takes a new TLS certificate or X25519 keys, or moves to another URL, while all others go on."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..crypto import signing
@@ -17,12 +17,27 @@ from ..crypto.certificates import (
     prove_possession,
 )
 from ..errors import DeploymentError, MippError, ParameterError
+from ..rpc import peer_messages as pm
 from ..rpc.address_book import AddressBook
 from ..rpc.address_updates import AddressUpdate, possession_statement, signed_update
 from ..rpc.addresses import check_url
+from ..rpc.channel import request
 from ..rpc.description import DeploymentConfig
-from .servers import IDENTITY_NAME, own_secrets
-from .serving import own_number
+from ..rpc.key_sets import EpochKeys
+from ..rpc.local_socket import OperatorChannel
+from ..server.sealing import reseal
+from ..store.catalog import NAME as CATALOG_NAME
+from .servers import (
+    IDENTITY_NAME,
+    ServerSecrets,
+    drop_pairs,
+    key_pairs,
+    load_identity,
+    open_server,
+    public_pair,
+    save_pair,
+)
+from .serving import own_number, server_runs
 from .tls_files import drop_tls, load_tls, read_tls, save_tls
 
 __all__ = ["Rotated", "rotate_server"]
@@ -40,12 +55,18 @@ class Rotated:
         Where it is reached.
     pins : tuple of bytes
         SHA-256 of the public keys of its valid certificates, the newest first: one or two.
+    epochs : tuple of int
+        Epochs of its valid box and pair keys, the newest first: one or two.
+    lost : list of str
+        Names of the owners whose secrets no key of this server opens: they must seal them anew.
     """
 
     server: int
     version: int
     url: str
     pins: tuple[bytes, ...]
+    epochs: tuple[int, ...] = (0,)
+    lost: list[str] = field(default_factory=list)
 
 
 def rotate_server(
@@ -55,13 +76,18 @@ def rotate_server(
     new_certificate: bool = False,
     certificate: Path | None = None,
     key: Path | None = None,
+    new_keys: bool = False,
     finish: bool = False,
 ) -> Rotated:
-    """Give a server a new TLS certificate or URL, or end the certificate before the newest.
+    """Give a server a new TLS certificate, keys or URL, or end what was valid before the newest.
 
     A server that runs notices it within a second: it shows the new certificate, and tells the others. It listens on
-    another port only after a restart. The certificate before stays valid beside the new one until ``finish``. Two are
-    valid at most: the one before that ends with this rotation.
+    another port only after a restart. The certificate before stays valid beside the new one until ``finish``, and so
+    do the keys. Two are valid at most: the one before that ends with this rotation.
+
+    New box and pair keys begin an epoch. The server seals to its new box key what owners had sealed to it, when it runs
+    or with ``finish``. Whoever has the keys before and what was sealed to them reads it for ever: after a theft owners
+    need new keys of their own.
 
     Parameters
     ----------
@@ -73,9 +99,11 @@ def rotate_server(
         Make a new TLS key and a self-signed certificate.
     certificate, key : Path, optional
         Instead: the operator's own, PEM files.
+    new_keys : bool
+        Make new box and pair keys.
     finish : bool
-        From now on the newest certificate alone is valid; together with a new one that is the new one, at once. The
-        files of all others are removed.
+        From now on the newest certificate and keys alone are valid; together with new ones these, at once. The files of
+        all others are removed, those of earlier keys once all that was sealed to them is sealed to the newest.
 
     Returns
     -------
@@ -96,7 +124,9 @@ def rotate_server(
     if new_certificate and certificate is not None:
         raise ParameterError("give a certificate or have a new one made, not both")
     config, index = own_number(folder)
-    secrets = own_secrets(folder, config, index)
+    sign_key = load_identity(folder)
+    if signing.sign_public(sign_key) != config.servers[index].sign:
+        raise DeploymentError(f"the key files in {folder} are not those that the description names")
     with _alone(folder):
         book = AddressBook(config, folder)
         known, old = book.address(index), book.certificates(index)
@@ -111,16 +141,27 @@ def rotate_server(
             tls = read_tls(certificate, key)
         if tls is not None and tls.certificate in old:
             raise ParameterError("this certificate is valid already; give another one")
-        if tls is None and new_url == known.url and not (finish and len(old) > 1):
-            why = ": no earlier certificate is valid beside the newest" if finish else ""
-            raise ParameterError(f"nothing is to be done{why}; give a new certificate or another URL")
+        before = book.keys(index)
+        ends = finish and (len(old) > 1 or len(before) > 1 or len(key_pairs(folder)) > 1)
+        if tls is None and new_url == known.url and not (new_keys or ends):
+            why = ": no earlier certificate or key is valid beside the newest" if finish else ""
+            raise ParameterError(f"nothing is to be done{why}; give a new certificate, new keys or another URL")
+        lost = _sealed_anew(folder, config, index) if ends and not new_keys else []
         valid = (tls.certificate, old[0]) if tls is not None else old
         valid = valid[:1] if finish else valid
         proofs = [(c, _proof(folder, config, index, c, tls, book.update(index))) for c in valid]
-        sign_key = signing.private_key(secrets.sign)
-        update = signed_update(config, index, book.version(index) + 1, new_url, proofs, sign_key)
+        keys, pair = before, ServerSecrets.new()[:2]
+        if new_keys:
+            keys = (EpochKeys(before[0].epoch + 1, *public_pair(pair)), before[0])
+        keys = keys[:1] if finish else keys
+        named = keys if keys[0].epoch else ()
+        update = signed_update(
+            config, index, book.version(index) + 1, new_url, proofs, signing.private_key(sign_key), named
+        )
         book.check(update)
         try:
+            if new_keys:
+                save_pair(folder, keys[0].epoch, pair)
             if tls is not None:
                 save_tls(folder, tls)
                 drop_tls(folder, (tls.certificate, *old))  # what a rotation that died left
@@ -129,7 +170,35 @@ def rotate_server(
             drop_tls(folder, AddressBook(config, folder).certificates(index))  # as the folder has it
             raise
         drop_tls(folder, valid)
-    return Rotated(index, update.version, new_url, tuple(map(certificate_pin, valid)))
+        if new_keys:  # until the server has sealed anew what was sealed to the keys before, it needs these
+            lost = [] if server_runs(folder, index) else _sealed_anew(folder, config, index)
+        elif ends:
+            drop_pairs(folder, keys)
+    return Rotated(
+        index, update.version, new_url, tuple(map(certificate_pin, valid)), tuple(k.epoch for k in keys), lost
+    )
+
+
+def _sealed_anew(folder: Path, config: DeploymentConfig, index: int) -> list[str]:
+    """Have the server seal to its newest keys what is sealed to earlier ones; names of owners where it cannot.
+
+    Raises
+    ------
+    DeploymentError
+        A server that runs does not know its newest keys yet.
+    """
+    if not (folder / CATALOG_NAME).exists():
+        return []
+    if server_runs(folder, index):
+        told: pm.ResealReport = request(OperatorChannel(folder, index), index, pm.ResealRequest())
+        if told.epoch != AddressBook(config, folder, keep=False).keys(index)[0].epoch:
+            raise DeploymentError("the server that runs does not use its newest keys yet; try again in some seconds")
+        return told.owners
+    server = open_server(folder, config, index)
+    try:
+        return reseal(server)
+    finally:
+        server.close()
 
 
 @contextlib.contextmanager

@@ -25,12 +25,13 @@ from ..server.peers import standing
 from ..server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, deliver
 from ..server.repair import Repairer
 from ..server.replies import ReplyRoom
+from ..server.sealing import reseal
 from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
 from .ceremony import number_of, read_card, read_description
-from .servers import CONFIG_NAME, known_scheme, own_secrets, server_class
+from .servers import CONFIG_NAME, key_pairs, known_scheme, open_server
 from .sessions import Session
 from .settings import ServerSettings
 from .transport import Transport
@@ -95,14 +96,13 @@ class ServerProcess:
         self.config, self.index = config, index = own_number(folder)
         self.transport = Transport(folder, config, index)
         self.settings = ServerSettings.load(folder, self.transport.url)
-        secrets = own_secrets(folder, config, index)
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)
             if not self._session.alone:
                 raise DeploymentError(f"another process runs the server in {folder}")
-            self.server = server_class(config.params, index)(
-                config, index, folder, *secrets, threads=self.settings.threads, holder=self._session.token,
+            self.server = open_server(
+                folder, config, index, threads=self.settings.threads, holder=self._session.token,
                 alive=self._session.alive, card=self.settings.card,
             )  # fmt: skip
             opened.callback(self.server.close)
@@ -142,6 +142,7 @@ class ServerProcess:
         self._settling, self._settlings = threading.Lock(), 0
         self._since: dict[tuple[bytes, bytes], float] = {}
         self._told = dict.fromkeys(peers, -1)
+        self._resealed = 0
         self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
@@ -159,7 +160,7 @@ class ServerProcess:
         self._turns.enter_context(short_turns())
         self.http.start()
         self.mesh.start()
-        self.transport.start(self.mesh)
+        self.transport.start(self.mesh, self._take_keys)
         self._keeper.start()
         if self.settings.repair:
             self.repairer.start()
@@ -174,6 +175,8 @@ class ServerProcess:
         list of str
             A sentence each, public facts only; empty if it can serve.
         """
+        if self.server.keys.problem:
+            return [self.server.keys.problem]
         if self.server.ready:
             return []
         if self.server.phase == "restored":
@@ -264,6 +267,17 @@ class ServerProcess:
             self.transport.met(peer)
 
     # --- what a server does by itself ---------------------------------------------------------------------------
+
+    def _take_keys(self) -> None:
+        """Use the servers' newest keys, and seal to its own newest what owners sealed to an earlier one."""
+        book = self.transport.book
+        self.server.keys.take(key_pairs(self.folder).values(), {i: book.keys(i) for i in self.config.servers})
+        if self.server.keys.problem:
+            _log.warning("server %d: %s", self.index, self.server.keys.problem)
+        elif self.server.keys.epoch != self._resealed:  # not when others change theirs: it reads all registrations
+            self._resealed = self.server.keys.epoch
+            if lost := reseal(self.server):
+                _log.warning("server %d: no key here opens the secrets of %d owners", self.index, len(lost))
 
     def ask_settle(self) -> None:
         """Settle what is open between the servers, now; one at a time. Those who ask meanwhile share the next one."""

@@ -11,6 +11,7 @@ import logging
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DeploymentError, MippError, ParameterError
@@ -20,6 +21,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.address_exchange import exchange, versions_text
 from ..rpc.bodies import ADDRESSES_HEADER
 from ..rpc.description import DeploymentConfig
+from ..rpc.key_sets import EpochKeys
 from ..rpc.tls import mesh_context, server_context
 from .tls_files import served_tls
 
@@ -56,6 +58,8 @@ class Transport:
         self.book = AddressBook(config, folder, spacing=SPACING)
         self._others = sorted(config.addresses.keys() - {index})
         self._known: dict[int, tuple[str, tuple[bytes, ...]]] = {}
+        self._keys: dict[int, tuple[EpochKeys, ...]] = {}
+        self._take_keys: Callable[[], None] = lambda: None
         self._mesh: Mesh | None = None
         self._wake, self._stopped = threading.Event(), threading.Event()
         #: when each peer is asked next; versions that it showed last
@@ -90,9 +94,12 @@ class Transport:
         """The other servers as they are known now."""
         return dict(self._peers)
 
-    def start(self, mesh: Mesh) -> None:
-        """Begin to learn addresses, and to have the mesh use them."""
-        self._mesh = mesh
+    def start(self, mesh: Mesh, take_keys: Callable[[], None]) -> None:
+        """Begin to learn addresses, and to have the mesh use them; ``take_keys`` is called when servers' keys change.
+
+        It is called once for the keys that are known at the start, too.
+        """
+        self._mesh, self._take_keys = mesh, take_keys
         self._thread.start()
 
     def met(self, peer: int) -> None:
@@ -143,6 +150,10 @@ class Transport:
             try:
                 self.book.reload()
                 self._take_over()
+                keys = {i: self.book.keys(i) for i in self.book.versions}
+                if keys != self._keys:
+                    self._take_keys()
+                    self._keys = keys
                 failed = ""
             except MippError as error:  # it goes on with what it had
                 if str(error) != failed:

@@ -22,6 +22,7 @@ from ..io.durable import replace_file
 from .address_updates import MAX_UPDATES_BYTES, AddressUpdate, check_update, read_updates, updates_json
 from .addresses import Address
 from .description import DeploymentConfig
+from .key_sets import EpochKeys, KeySet, first_keys
 
 __all__ = ["ADDRESSES_NAME", "AddressBook", "Taken"]
 
@@ -91,6 +92,15 @@ class AddressBook:
         """Certificates (DER) that a server may show, the newest first."""
         update = self._updates.get(server)
         return (self._addresses[server].certificate,) if update is None else update.certificates
+
+    def keys(self, server: int) -> tuple[EpochKeys, ...]:
+        """Box and pair keys of a server that are valid, the newest first."""
+        update = self._updates.get(server)
+        return (update.keys if update is not None else ()) or (first_keys(self._config, server),)
+
+    def key_set(self) -> KeySet:
+        """The newest keys of all servers."""
+        return KeySet(self._config.id, {server: self.keys(server)[0] for server in self._addresses})
 
     def update(self, server: int) -> AddressUpdate | None:
         """The newest update of a server; None if the description still holds."""
@@ -203,13 +213,16 @@ class AddressBook:
         Raises
         ------
         DeploymentError, AuthenticationError
-            As of :func:`~mipp.rpc.address_updates.check_update`; or it names the TLS key of another server.
+            As of :func:`~mipp.rpc.address_updates.check_update`; or it names a key of another server.
         """
         address = check_update(self._config, update)
         pins = {certificate_pin(c) for c in update.certificates}
         for other in self._addresses.keys() - {update.server}:
             if pins & {certificate_pin(c) for c in self.certificates(other)}:
                 raise DeploymentError(f"the new address of server {update.server} names the TLS key of server {other}")
+            theirs = {key for keys in self.keys(other) for key in keys[1:]} | {*first_keys(self._config, other)[1:]}
+            if theirs & {key for keys in update.keys for key in keys[1:]}:
+                raise DeploymentError(f"the new keys of server {update.server} are those of server {other}")
         return address
 
     def _set(self, update: AddressUpdate, address: Address) -> None:

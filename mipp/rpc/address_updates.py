@@ -1,9 +1,9 @@
-"""Updates of a server's address: a new URL or TLS certificate, signed by that server's identity alone.
+"""Updates of a server's address: a new URL, TLS certificate or X25519 keys, signed by that server's identity alone.
 
 The description of a deployment never changes, and people compared its fingerprint. A server that moves, or takes a new
 TLS key, signs an update with the identity that the description names. The newest update counts. It names at most two
 certificates, the new one and the one before it, so that both are accepted until the server signs an update without
-the earlier one.
+the earlier one; and at most two epochs of its box and pair keys (:mod:`mipp.rpc.key_sets`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..crypto import signing
+from ..crypto import box, signing
 from ..crypto.certificates import MAX_CERTIFICATE_BYTES, MAX_PROOF_BYTES, check_possession
 from ..errors import DeploymentError, ParameterError
 from .addresses import Address, check_url
 from .description import DeploymentConfig
+from .key_sets import EpochKeys, first_keys
 from .strict_json import canonical, read_object
 
 __all__ = [
@@ -38,11 +39,13 @@ _MAX_SERVERS, MAX_UPDATES_BYTES = 16, 1 << 20
 _MAX_VERSION, _MAX_URL = 1 << 31, 300
 _FORMAT, _VERSION = "mipp addresses", 1
 _LABEL, _POSSESSION = b"mipp v1 address update", b"mipp v1 certificate of a server"
+#: of an update that names X25519 keys, so that none of them passes for a certificate
+_LABEL_KEYS = b"mipp v1 address and key update"
 
 
 @dataclass(frozen=True, repr=False)
 class AddressUpdate:
-    """A later URL and later certificates of one server. Public.
+    """A later URL, and later certificates and keys, of one server. Public.
 
     Making one checks sizes only, since it may come from anybody; :func:`check_update` checks all else.
 
@@ -62,6 +65,8 @@ class AddressUpdate:
         For each certificate, the signature of :func:`possession_statement` by its key.
     signature : bytes
         Ed25519 signature by the server's identity over all that, 64 bytes.
+    keys : tuple of EpochKeys
+        Its valid box and pair keys of one or two epochs, the newest first; empty: those of the description.
 
     Raises
     ------
@@ -76,6 +81,7 @@ class AddressUpdate:
     certificates: tuple[bytes, ...]
     proofs: tuple[bytes, ...]
     signature: bytes
+    keys: tuple[EpochKeys, ...] = ()
 
     def __post_init__(self) -> None:
         fits = (
@@ -92,6 +98,10 @@ class AddressUpdate:
             and all(0 < len(c) <= MAX_CERTIFICATE_BYTES for c in self.certificates)
             and all(0 < len(p) <= MAX_PROOF_BYTES for p in self.proofs)
             and len(self.signature) == 64
+            and len(self.keys) <= 2
+            and all(type(k.epoch) is int and 0 <= k.epoch < _MAX_VERSION for k in self.keys)
+            and all(len(k.box) == len(k.pair) == 32 for k in self.keys)
+            and [k.epoch for k in self.keys] == sorted({k.epoch for k in self.keys}, reverse=True)
         )
         if not fits:
             raise DeploymentError("an update of a server's address is corrupt")
@@ -101,11 +111,13 @@ class AddressUpdate:
 
     def signed_bytes(self) -> bytes:
         """The bytes that the signature covers: a label, then each value with its length."""
-        return _signed_bytes(self.deployment, self.server, self.version, self.url, self.certificates, self.proofs)
+        return _signed_bytes(
+            self.deployment, self.server, self.version, self.url, self.certificates, self.proofs, self.keys
+        )
 
     def to_data(self) -> dict[str, Any]:
         """The update as JSON holds it."""
-        return {
+        data: dict[str, Any] = {
             "deployment": self.deployment.hex(),
             "server": self.server,
             "version": self.version,
@@ -114,6 +126,9 @@ class AddressUpdate:
             "proofs": [_text(p) for p in self.proofs],
             "signature": self.signature.hex(),
         }
+        if self.keys:
+            data["keys"] = [{"epoch": k.epoch, "box": k.box.hex(), "pair": k.pair.hex()} for k in self.keys]
+        return data
 
     @classmethod
     def from_data(cls, data: Any) -> AddressUpdate:
@@ -123,11 +138,15 @@ class AddressUpdate:
                 bytes.fromhex(data["deployment"]), data["server"], data["version"], data["url"],
                 tuple(base64.b64decode(c, validate=True) for c in data["certificates"]),
                 tuple(base64.b64decode(p, validate=True) for p in data["proofs"]), bytes.fromhex(data["signature"]),
+                tuple(
+                    EpochKeys(k["epoch"], bytes.fromhex(k["box"]), bytes.fromhex(k["pair"]))
+                    for k in data.get("keys", ())
+                ),
             )  # fmt: skip
             same = canonical(update.to_data()) == canonical(data)
         except DeploymentError:
             raise
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             same = False
         if not same:
             raise DeploymentError("an update of a server's address is corrupt")
@@ -139,12 +158,17 @@ def _text(data: bytes) -> str:
 
 
 def _signed_bytes(
-    deployment: bytes, server: int, version: int, url: str, certificates: Iterable[bytes], proofs: Iterable[bytes]
-) -> bytes:
+    deployment: bytes, server: int, version: int, url: str, certificates: Iterable[bytes], proofs: Iterable[bytes],
+    keys: Iterable[EpochKeys],
+) -> bytes:  # fmt: skip
     values = [deployment, bytes([server]), version.to_bytes(8, "big"), url.encode()]
     for certificate, proof in zip(certificates, proofs, strict=True):
         values += [certificate, proof]
-    return _LABEL + b"".join(len(value).to_bytes(4, "big") + value for value in values)
+    label = _LABEL
+    for epoch, box_key, pair in keys:
+        label = _LABEL_KEYS
+        values += [epoch.to_bytes(8, "big") + box_key + pair]
+    return label + b"".join(len(value).to_bytes(4, "big") + value for value in values)
 
 
 def possession_statement(deployment: bytes, server: int, certificate: bytes) -> bytes:
@@ -174,6 +198,7 @@ def signed_update(
     url: str,
     certificates: Iterable[tuple[bytes, bytes]],
     key: Ed25519PrivateKey,
+    keys: tuple[EpochKeys, ...] = (),
 ) -> AddressUpdate:
     """Make an update.
 
@@ -187,10 +212,12 @@ def signed_update(
         Certificate and proof of possession of each, the newest first.
     key : Ed25519PrivateKey
         The server's identity. Secret.
+    keys : tuple of EpochKeys
+        As of :class:`AddressUpdate`.
     """
     ders, proofs = zip(*certificates, strict=True)
-    signature = signing.sign_raw(key, _signed_bytes(config.id, server, version, url, ders, proofs))
-    return AddressUpdate(config.id, server, version, url, ders, proofs, signature)
+    signature = signing.sign_raw(key, _signed_bytes(config.id, server, version, url, ders, proofs, keys))
+    return AddressUpdate(config.id, server, version, url, ders, proofs, signature, keys)
 
 
 def check_update(config: DeploymentConfig, update: AddressUpdate) -> Address:
@@ -213,7 +240,7 @@ def check_update(config: DeploymentConfig, update: AddressUpdate) -> Address:
     Raises
     ------
     DeploymentError
-        It is of another deployment, of an unknown server, or names a URL or certificate that is none.
+        It is of another deployment, of an unknown server, or names a URL, certificate or key that is none.
     AuthenticationError
         It is not signed by that server's identity, or a certificate is not that server's.
     """
@@ -228,6 +255,12 @@ def check_update(config: DeploymentConfig, update: AddressUpdate) -> Address:
             raise ParameterError("a server's URL is in lower case")
         for certificate, proof in zip(update.certificates, update.proofs, strict=True):
             check_possession(certificate, proof, possession_statement(config.id, update.server, certificate))
+        first = first_keys(config, update.server)
+        for keys in update.keys:
+            if keys.box == keys.pair or (keys.epoch == 0 and keys != first):
+                raise ParameterError("its keys are not two new ones of a later epoch")
+            for one in (keys.box, keys.pair):
+                box.seal(one, b"", b"")  # refuses keys that nothing can be sealed to
     except ParameterError as error:
         raise DeploymentError(f"the {what} is not usable: {error}") from None
     return Address(config.addresses[update.server].name, update.url, update.certificates[0])

@@ -67,6 +67,12 @@ def restart_bytes(deployment: bytes, server: int, incarnation: int) -> bytes:
     return b"mipp v2 restart" + deployment + server.to_bytes(1, "big") + incarnation.to_bytes(8, "big")
 
 
+def reseal_bytes(deployment: bytes, server: int, owner: bytes, epoch: int, sealed: bytes) -> bytes:
+    """What a server signs when it seals an owner's secrets to its new key."""
+    numbers = server.to_bytes(1, "big") + epoch.to_bytes(8, "big")
+    return b"mipp v1 resealed" + deployment + numbers + owner + sealed
+
+
 def standing_bytes(deployment: bytes, server: int, incarnation: int, counter: int) -> bytes:
     """Bytes that a server signs to tell the others how far it has come."""
     numbers = incarnation.to_bytes(8, "big") + counter.to_bytes(8, "big")

@@ -31,6 +31,9 @@ __all__ = [
     "PeerState",
     "RepairReport",
     "RepairRequest",
+    "ResealReport",
+    "ResealRequest",
+    "Resealed",
     "ServerReport",
     "ServerReportRequest",
     "SettleRequest",
@@ -55,7 +58,8 @@ class SettleRequest:
 class OpenChanges:
     """Changes that are open here: their owners, names, states, and the signed COMMIT of those that were accepted.
 
-    signed: forgets, registrations and grants as packed frames, in the order in which they must be passed on.
+    signed: forgets, registrations and grants as packed frames, in the order in which they must be passed on. seals:
+    ``Resealed`` messages, as packed frames.
     """
 
     owners: list[bytes]
@@ -63,6 +67,35 @@ class OpenChanges:
     states: list[str]
     commits: list[bytes]
     signed: list[bytes]
+    seals: list[bytes]
+
+
+@message
+class Resealed:
+    """Server ``server`` took new keys, and sealed an owner's secrets to itself again, in an epoch of its keys.
+
+    It signs that itself. Whoever has it passes it on, so that the server finds it again when its disk is lost.
+    Answered with Ok.
+    """
+
+    server: int
+    owner: bytes
+    epoch: int
+    sealed: bytes
+    signature: bytes
+
+
+@message
+class ResealRequest:
+    """Operator -> its server: seal to the newest keys what still is sealed to others. Answered with ResealReport."""
+
+
+@message
+class ResealReport:
+    """epoch: of the newest keys. owners: names of those whose secrets no key here opens: they must seal them anew."""
+
+    epoch: int
+    owners: list[str]
 
 
 @message
@@ -123,7 +156,8 @@ class Handover:
 
     epoch: of grants. gone: an encoded ``PartyKeys`` for each owner that was forgotten. signed: forgets, registrations
     and grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
-    invitations, invited: ids of the invitations of owners that were forgotten, and these owners.
+    invitations, invited: ids of the invitations of owners that were forgotten, and these owners. seals: as in
+    ``OpenChanges``.
     """
 
     epoch: int
@@ -135,6 +169,7 @@ class Handover:
     chains: list[bytes]
     invitations: list[bytes] = added(default_factory=list)
     invited: list[bytes] = added(default_factory=list)
+    seals: list[bytes] = added(default_factory=list)
 
 
 @message
@@ -220,7 +255,7 @@ class CompletionBegun:
     """nonce: new, this server's part of the session. rows, dim: of the batch. ordinals: as in ``BeginCompletion``.
 
     shares: hashes of all servers' shares, one after the other, or empty if they are not known here. certificate: the
-    range certificate of the batch, or empty.
+    range certificate of the batch, or empty. keys: id of the key set of the masks.
     """
 
     nonce: bytes
@@ -228,6 +263,7 @@ class CompletionBegun:
     dim: int
     shares: bytes
     certificate: bytes
+    keys: bytes
     ordinals: np.ndarray = array("i8")
 
 

@@ -109,9 +109,10 @@ class QueryHeader:
     """Header of a query: all that its query shares are bound to. Every server gets the same bytes; H is their SHA-256.
 
     ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
-    reach a threshold, found by the servers; k is 0). grants, positions, counts: for each owner, in order of owners: its
-    grant, the position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and
-    views. proofs: unless the user ranks, commitments to the three summands of the proof that the queries are in range
+    reach a threshold, found by the servers; k is 0). keys: id of the servers' keys that the masks come from
+    (:class:`mipp.rpc.key_sets.KeySet`). grants, positions, counts: for each owner, in order of owners: its grant, the
+    position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and views. proofs:
+    unless the user ranks, commitments to the three summands of the proof that the queries are in range
     (:mod:`mipp.mpc.query_proof`).
     """
 
@@ -130,6 +131,7 @@ class QueryHeader:
     commitments: list[bytes]  # SHA-256(salt_i | u_i | theta_i), in the order of servers
     batches: np.ndarray = array("u1", ndim=2)
     proofs: list[bytes] = dataclasses.field(default_factory=list)
+    keys: bytes = b""
 
 
 @message

@@ -238,15 +238,21 @@ class Scheme(ABC):
 
     @abstractmethod
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
     ) -> ServerScheme:
         """The side of server ``index``.
 
         Parameters
         ----------
-        pair_keys : keys shared with each other server; secret
+        pair_keys : keys shared with each other server, by the key set that a query's header names; secret
         keys : a registered user's public key of the scheme
         """
+
+
+class PairKeys(Protocol):
+    """Looks up the keys that a server shares with each other one, by the id of a key set; StaleKeysError."""
+
+    def __call__(self, key_set: bytes) -> Mapping[int, bytes]: ...
 
 
 class UserKeys(Protocol):

@@ -38,7 +38,7 @@ from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
-from .base import RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
+from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["PaillierScheme", "SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
 
@@ -65,7 +65,7 @@ class PaillierScheme(Scheme):
         return _User(config, servers, PrivateKey.from_bytes(secrets["paillier"]), threads)
 
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
     ) -> ServerScheme:
         return _Server(config, index, pair_keys, threads, keys)
 
@@ -119,10 +119,10 @@ class _Server(ServerScheme):
     by_rows = False
 
     def __init__(
-        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
     ) -> None:
         self._config, self._index, self._threads, self._registered = config, index, threads, keys
-        (self._pair_key,) = pair_keys.values()
+        self._pair_keys = pair_keys
         self._keys: dict[bytes, tuple[PublicKey, SlotLayout, RandomnessPool]] = {}
         self._lock = threading.Lock()
 
@@ -176,8 +176,9 @@ class _Server(ServerScheme):
     ) -> np.ndarray:
         key, layout, pool = self._key(header.user)
         words = stored.words(self._config.encoding.encoded_dim)
+        (pair_key,) = self._pair_keys(header.keys).values()
         return answer(
-            words if plan.live is None else words[plan.live], query_share, layout, key, pool, self._pair_key,
+            words if plan.live is None else words[plan.live], query_share, layout, key, pool, pair_key,
             header_hash, negate=self._index in self._config.params.key_centres, threads=self._threads,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from ..sharing import add_zero_share, query_shares
-from .base import RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
+from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
 
 __all__ = ["SharesScheme", "query_blocks", "row_blocks"]
 
@@ -56,7 +56,7 @@ class SharesScheme(Scheme):
         return _User(config, servers)
 
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None, keys: UserKeys
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
     ) -> ServerScheme:
         return _Server(config, index, pair_keys, threads)
 
@@ -139,14 +139,12 @@ class _User(UserScheme):
 class _Server(ServerScheme):
     by_rows = True
 
-    def __init__(
-        self, config: DeploymentConfig, index: int, pair_keys: Mapping[int, bytes], threads: int | None
-    ) -> None:
+    def __init__(self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None) -> None:
         self._config, self._threads = config, threads
         # zero shares name servers by their points
         self._number = config.params.point_number
         self._index = self._number(index)
-        self._pair_keys = {self._number(other): key for other, key in pair_keys.items()}
+        self._pair_keys = pair_keys
 
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
         p, count = self._config.params, header.queries
@@ -191,13 +189,14 @@ class _Server(ServerScheme):
         """Masked score shares (B, rows) words: uniformly random without the other servers'."""
         count, dtype = len(query_share), query_share.dtype
         servers = [self._number(server) for server in header.servers]
+        pair_keys = {self._number(other): key for other, key in self._pair_keys(header.keys).items()}
         out = aligned_words(count, len(rows), dtype)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
             stored.product(query_share, start, stop, into)
             nonces, counts, first = plan.masks(start, stop)
             add_zero_share(
-                into, self._index, servers, self._pair_keys, header_hash, nonces, counts, first=first,
+                into, self._index, servers, pair_keys, header_hash, nonces, counts, first=first,
                 threads=self._threads,
             )  # fmt: skip
             if live is not None:

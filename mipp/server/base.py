@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import schemes
 from ..backends import Backend, CpuBackend, Rows
-from ..crypto import box, schedule, signing
+from ..crypto import signing
 from ..errors import AccessDeniedError, AuthenticationError, BusyError, IntegrityError, MessageError, ParameterError
 from ..mpc.session import Counters
 from ..rpc import messages as m
@@ -36,6 +36,7 @@ from ..store.views import BatchView
 from .admission import Admission
 from .commits import parse_commit
 from .completion_sessions import Sessions
+from .key_ring import KeyRing
 from .plan import Plan
 from .rates import RequestRates
 from .replies import ReplyRoom
@@ -85,7 +86,7 @@ class ServerBase(ABC):
     config : public description of the deployment
     index : this server's number
     folder : its own folder
-    box_key, pair_key : its two X25519 private keys, 32 secret bytes each
+    box_key, pair_key : its two X25519 private keys, 32 secret bytes each; ``keys.take`` brings later ones
     sign_key : seed of its Ed25519 identity, 32 secret bytes
     create : make a new store in ``folder``
     threads : native threads per product, default all cores
@@ -111,16 +112,10 @@ class ServerBase(ABC):
             raise ParameterError(f"{type(self).__name__} is one of servers {list(expected)}, not {index}")
         self.config, self.index, self.threads, self.clock = config, index, threads, clock
         self.backend = CpuBackend(p, threads) if backend is None else backend
-        self._box_key, self._sign_key = box_key, signing.private_key(sign_key)
+        self._sign_key = signing.private_key(sign_key)
+        #: its X25519 keys, and those shared with each other server; secret
+        self.keys = KeyRing(config, index, [(box_key, pair_key)])
         self.card = Card() if card is None else card
-        #: keys shared with each other server; secret
-        self.pair_keys: Mapping[int, bytes] = {
-            other: schedule.pair_key(
-                box.shared_secret(pair_key, keys.pair), config.id, min(index, other), max(index, other)
-            )
-            for other, keys in config.servers.items()
-            if other != index
-        }
         scheme = schemes.get(config.params.scheme)  # before any file is opened
         self.store = ServerStore(
             folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check,
@@ -128,7 +123,7 @@ class ServerBase(ABC):
         )  # fmt: skip
         self.store.changes.parse = parse_commit
         self.store.changes.certified_only = config.certifies
-        self.scheme = scheme.for_server(config, index, self.pair_keys, threads, self.store.paillier_key)
+        self.scheme = scheme.for_server(config, index, self.keys.pair_keys, threads, self.store.paillier_key)
         #: rankings that are open here; None where servers cannot reach each other
         self.admission: Admission | None = None
         #: tests of rows that are open here; None where servers cannot reach each other
@@ -175,6 +170,16 @@ class ServerBase(ABC):
         self.store.close()
         self.scheme.close()
         self._secrets.clear()
+
+    def drop_secret(self, owner: bytes) -> None:
+        """Read an owner's secrets again when they are used next.
+
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+        """
+        self._secrets.pop(owner, None)
 
     def drop_caches(self, owners: set[bytes]) -> None:
         """Drop this process's secrets and caches of owners that were forgotten.
@@ -249,7 +254,7 @@ class ServerBase(ABC):
         """
         return signing.sign_raw(self._sign_key, data)
 
-    def unseal(self, owner: bytes, sealed: bytes) -> bytes:
+    def unseal(self, owner: bytes, sealed: bytes, *, newest: bool = False) -> bytes:
         """Open the secrets that an owner sealed to this server.
 
         Parameters
@@ -258,6 +263,8 @@ class ServerBase(ABC):
             Id of the owner, 16 bytes.
         sealed : bytes
             The sealed box.
+        newest : bool
+            Only with the newest key.
 
         Returns
         -------
@@ -270,7 +277,7 @@ class ServerBase(ABC):
         AuthenticationError, MessageError
             The box does not open, or holds secrets of another length.
         """
-        secret = box.open_sealed(self._box_key, sealed, owner_seal_info(self.config.id, owner, self.index))
+        secret = self.keys.open(sealed, owner_seal_info(self.config.id, owner, self.index), newest=newest)
         if len(secret) != (32 if self.has_shares else 64):
             raise MessageError("sealed owner secrets of the wrong length")
         return secret
@@ -293,14 +300,17 @@ class ServerBase(ABC):
         NotFoundError
             The owner is unknown or was forgotten.
         IntegrityError
-            The stored box is damaged.
+            The stored boxes are damaged, or sealed to keys that this server has no more.
         """
         name, _, sealed = self.store.owner(owner)  # raises once forgotten, in whichever process
         if owner not in self._secrets:
-            try:
-                self._secrets[owner] = self.unseal(owner, sealed)
-            except (AuthenticationError, MessageError):
-                raise IntegrityError(f"the keys of owner {name} at server {self.index} are damaged") from None
+            for one in (sealed, *self.store.seals.sealed(owner, self.index)):
+                with contextlib.suppress(AuthenticationError, MessageError):
+                    self._secrets[owner] = self.unseal(owner, one)
+                    break
+            else:
+                why = "are sealed to keys that it lost; its owner seals them anew" if self.keys.epoch else "are damaged"
+                raise IntegrityError(f"the keys of owner {name} at server {self.index} {why}")
         return self._secrets[owner]
 
     @abstractmethod

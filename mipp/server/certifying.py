@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConflictError, IntegrityError, NotFoundError, OutOfRangeError, ParameterError, ShapeError
+from ..errors import (
+    BusyError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    OutOfRangeError,
+    ParameterError,
+    ShapeError,
+    StaleSnapshotError,
+)
 from ..mpc.certificate import Batch, certify_rows, refused
 from ..mpc.link import Link
 from ..mpc.session import Party
@@ -46,7 +55,10 @@ def certify(server: ServerBase, request: Request[m.CertifyRows]) -> m.Ok | m.Pen
         return _Rows(batch, np.arange(batch.rows), bytes(32))
 
     def run(link: Link, checked: Any) -> m.Ok:
-        session, bad, tested = _test(server, link, signer, key, rows)
+        try:
+            session, bad, tested = _test(server, link, signer, key, rows)
+        except StaleSnapshotError:  # of a prepared batch nothing else changes
+            raise BusyError("the servers' keys changed just now; try again") from None
         if len(bad):
             with contextlib.suppress(ConflictError):
                 server.store.changes.never(signer, msg.op)
@@ -134,7 +146,8 @@ def _test(
 
     Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
     """
-    party = Party(server.index, server.pair_keys, link, timeout=TIMEOUT, threads=server.threads)
+    key_set = server.keys.current
+    party = Party(server.index, server.keys.pair_keys(key_set), link, timeout=TIMEOUT, threads=server.threads)
     try:
         about = rows()
         words = server.row_words(owner, about.batch)
@@ -142,7 +155,9 @@ def _test(
         party.fail(error)
         raise
     live = about.live
-    facts = Batch(key, about.state, len(live), server.config.row_rule, server.config.params)
+    # one who has other keys is told at the first round, since the state differs
+    state = hashlib.sha256(about.state + key_set).digest()
+    facts = Batch(key, state, len(live), server.config.row_rule, server.config.params)
     server.progress[key] = 0, len(live)
     try:
         bad = certify_rows(

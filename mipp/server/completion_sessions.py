@@ -31,6 +31,8 @@ class Session:
     owner: bytes
     batch: BatchView
     ordinals: np.ndarray
+    #: id of the key set of the masks
+    keys: bytes
     until: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     @property

@@ -76,9 +76,10 @@ def begin(server: ServerBase, msg: pm.BeginCompletion) -> pm.CompletionBegun:
         ascend = (ordinals[1:] > ordinals[:-1]).all()  # a difference could wrap
         if len(ordinals) and not (ascend and ordinals[0] >= 0 and ordinals[-1] < batch.rows):
             raise ShapeError("original numbers of rows ascend, and are those of the batch")
-    nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals))
+    keys = server.keys.current
+    nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals, keys))
     shares, certificate = server.store.repairs.known(msg.owner, msg.batch)
-    return pm.CompletionBegun(nonce, batch.rows, batch.dim, shares, certificate, ordinals)
+    return pm.CompletionBegun(nonce, batch.rows, batch.dim, shares, certificate, keys, ordinals)
 
 
 def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
@@ -101,7 +102,7 @@ def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
     words = server.row_words(session.owner, batch)(session.rows(msg.first, msg.count))
     return pm.Completion(
         completion_part(
-            words, server.index, holders, msg.target, p, server.pair_keys, name, msg.batch,
+            words, server.index, holders, msg.target, p, server.keys.pair_keys(session.keys), name, msg.batch,
             first=msg.first, threads=server.threads,
         )
     )  # fmt: skip

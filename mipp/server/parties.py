@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..crypto import box
-from ..errors import AccessDeniedError, ParameterError, ShapeError
+from ..errors import AccessDeniedError, AuthenticationError, MessageError, ParameterError, ShapeError, StaleKeysError
 from ..rpc import messages as m
 from ..rpc.grants import check_grant
 from ..rpc.invitations import Invitation, check_invitation
@@ -25,8 +25,18 @@ def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.O
     _check_name(server, signer, msg.name)
     invitation = _invitation(server, request, "owner")
     sealed = msg.sealed[sorted(server.config.servers).index(server.index)]
-    server.unseal(signer, sealed)
-    server.store.add_owner(signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed, invitation)
+    try:
+        server.unseal(signer, sealed)
+    except (AuthenticationError, MessageError):
+        if not server.keys.epoch:
+            raise
+        # sealed to earlier keys: what this server sealed again, or the owner anew, comes by another way
+        if not request.by_peer:
+            raise StaleKeysError(f"the secrets are sealed to keys that server {server.index} has no more") from None
+    server.store.add_owner(
+        signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed, request.envelope.issued, invitation
+    )
+    server.drop_secret(signer)
     return m.Ok()
 
 

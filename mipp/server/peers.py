@@ -22,7 +22,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
 from ..store.parties import party_keys
-from . import certifying, completions
+from . import certifying, completions, sealing
 from .base import ServerBase
 from .changes import noted_votes
 from .commits import verified_vote
@@ -37,10 +37,10 @@ def settle(server: ServerBase, msg: pm.SettleRequest) -> pm.OpenChanges:
     if server.voting:
         server.store.changes.end_leases()
     server.store.catalog.settle_checkpoint()
-    found = server.store.changes.open()
+    found, store = server.store.changes.open(), server.store
     return pm.OpenChanges(
         [c.owner for c in found], [c.op for c in found], [c.state for c in found], [c.commit for c in found],
-        server.store.forgotten() + server.store.registrations() + server.store.all_grants(),
+        store.forgotten() + store.registrations() + store.all_grants(), store.seals.frames(),
     )  # fmt: skip
 
 
@@ -123,11 +123,11 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
         gone = [pack_frames(encode(m.PartyKeys(*known[1:]))) for known in store.gone_owners()]
-        ended = store.gone_invitations()
+        ended, seals = store.gone_invitations(), store.seals.frames()
     owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
     return pm.Handover(
         store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains, [e[0] for e in ended],
-        [e[1] for e in ended],
+        [e[1] for e in ended], seals,
     )  # fmt: skip
 
 
@@ -176,6 +176,9 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         for packed in handover.signed:
             with contextlib.suppress(MippError):  # what is here is newer, or the same
                 server.pass_on(packed)
+        for packed in handover.seals:
+            with contextlib.suppress(MippError):  # of an owner that was forgotten here
+                sealing.resealed(server, decode(unpack_frames(packed), pm.Resealed))
         store.add_gone_invitations(
             (i, o) for i, o in zip(handover.invitations, handover.invited, strict=False) if len(i) == 16
         )
@@ -288,8 +291,10 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.BackupRequest: back_up,
     **certifying.PEER_HANDLERS,
     **completions.HANDLERS,
+    **sealing.HANDLERS,
 }
 #: what other servers ask; the rest is for a server's own operator
 OF_PEERS = (
     pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing, *completions.HANDLERS,
+    *sealing.OF_PEERS,
 )  # fmt: skip

@@ -159,7 +159,8 @@ class Queries:
 
         ended = server.metrics.ranking if server.metrics is not None else None
         try:
-            return rank(server.index, server.pair_keys, link, header, prepare, asked.query.theta, server.threads, ended)
+            pair_keys = server.keys.pair_keys(header.keys)
+            return rank(server.index, pair_keys, link, header, prepare, asked.query.theta, server.threads, ended)
         except OutOfRangeError:
             count = server.store.note_out_of_range(header.user)
             log.warning(
@@ -203,6 +204,7 @@ class Queries:
             raise ParameterError("these answers are not given for some rows alone")
         if header.ranking == "user" and (header.proofs or query.seeds or query.proof.size):
             raise ParameterError("a query that its user ranks carries no proof")
+        server.keys.pair_keys(header.keys)
         commitment = query_share_commitment(query.salt, query.query_share, query.theta)
         if len(query.salt) != 32 or commitment != header.commitments[servers.index(server.index)]:
             raise AuthenticationError("the query share is not the one that the header commits to")

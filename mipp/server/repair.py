@@ -139,6 +139,8 @@ class Repairer:
             told[holder] = reply
             ordinals = reply.ordinals if len(reply.ordinals) else ordinals
         replies = list(told.values())
+        if len({r.keys for r in replies}) != 1:  # their masks would not cancel
+            raise BusyError("the servers' keys change just now")
         facts = {(r.rows, r.dim, len(r.nonce), r.ordinals.tobytes()) for r in replies}
         if facts != {(lost.rows, lost.dim, len(replies[0].nonce), ordinals.tobytes())}:
             raise IntegrityError("the other servers have other facts of this batch")

@@ -22,6 +22,7 @@ from ..rpc.bodies import Announcement
 from ..rpc.failures import error_to_wire
 from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, within_size
 from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, sizes_hash, unpack_frames
+from ..store.parties import is_registered
 from . import certifying, changes, images, lookups, parties, peers, snapshots
 from .base import Handlers, Request, ServerBase, log
 from .freshness import RequestLog
@@ -166,7 +167,8 @@ class Server(ServerBase):
         counted: AbstractContextManager[None] = contextlib.nullcontext()
         if self.metrics is not None:
             counted = self.metrics.request(kind.__name__, request.envelope.random, request.signer)
-        with counted, self.one_of(request.signer, counted=not request.by_peer and kind not in _UNCOUNTED):
+        free = kind in _UNCOUNTED and not (kind in _SELF_SIGNED and is_registered(self.store.catalog, request.signer))
+        with counted, self.one_of(request.signer, counted=not (request.by_peer or free)):
             reply = self._handlers[kind](request)
         self.pass_on_due |= kind in _PASSED_ON and not request.by_peer
         return reply

@@ -17,8 +17,8 @@ from ..errors import MippError, UnreachableError
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
+from ..rpc.wire import decode, pack_frames, unpack_frames
 from ..rpc.wire import encode as to_frames
-from ..rpc.wire import pack_frames
 from .peers import adopt, peer_state, proven, restart, standing
 from .server import Server
 
@@ -50,6 +50,11 @@ def settle(channel: Channel) -> None:
         for packed in (*missing, *missing):
             with contextlib.suppress(MippError):  # the server has a newer one, or the owner was forgotten
                 here.request(i, pm.PassedOn(packed))
+    sealed: dict[bytes, None] = dict.fromkeys(packed for reply in told.values() for packed in reply.seals)
+    for i, reply in told.items():
+        for packed in sealed.keys() - set(reply.seals):
+            with contextlib.suppress(MippError):  # the owner was forgotten there, or it is no such message
+                here.request(i, decode(unpack_frames(packed), pm.Resealed))
     commits: dict[tuple[bytes, bytes], bytes] = {}
     for reply in told.values():
         for owner, op, commit in zip(reply.owners, reply.ops, reply.commits, strict=True):

@@ -23,7 +23,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE owners (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, registration BLOB NOT NULL,
     sealed BLOB NOT NULL, frames BLOB NOT NULL, position INTEGER NOT NULL, view BLOB NOT NULL, floor INTEGER NOT NULL,
-    floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB);
+    floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB, issued INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, box_key BLOB NOT NULL,
     frames BLOB NOT NULL, out_of_range INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE paillier_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL);
@@ -53,6 +53,8 @@ CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, co
 CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL UNIQUE, rows INTEGER, bytes INTEGER,
     requests INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seals (owner BLOB NOT NULL, server INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    sealed BLOB NOT NULL, frames BLOB NOT NULL, PRIMARY KEY (owner, server)) WITHOUT ROWID;
 """
 #: columns that catalogs of this format did not have from the beginning
 _ADDED = (
@@ -60,9 +62,10 @@ _ADDED = (
     ("batches", "shares", "BLOB NOT NULL DEFAULT x''"),
     ("batches", "rebuilt", "INTEGER NOT NULL DEFAULT 0"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
+    ("owners", "issued", "INTEGER NOT NULL DEFAULT 0"),
 )
-#: a table that they did not have
-_ADDED_TABLE = _SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS") :].rstrip(";\n")
+#: tables that they did not have
+_ADDED_TABLES = _SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS") :].rstrip(";\n").split(";\n")
 _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 
 
@@ -120,9 +123,10 @@ class Catalog:
             raise StoreError(f"cannot open {path}: {error}") from None
         if stored != {"format": bytes([FORMAT]), **meta}:
             raise DeploymentError(f"{path} belongs to another deployment, or is of another format version")
-        if not self._columns("invitations"):
+        if not (self._columns("invitations") and self._columns("seals")):
             with self.transaction() as db:
-                db.execute(_ADDED_TABLE)
+                for statement in _ADDED_TABLES:
+                    db.execute(statement)
         for table, column, kind in _ADDED:
             if column not in self._columns(table):
                 with self.transaction() as db:

@@ -28,28 +28,34 @@ class Parties:
 
     def add_owner(
         self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes,
-        invitation: Invitation | None = None,
+        issued: int, invitation: Invitation | None = None,
     ) -> None:  # fmt: skip
         """Register an owner; again with the same keys is fine. NotFoundError: forgotten; ParameterError: name taken.
 
-        ``frames``: the signed registration, for servers that miss it. ``invitation``: used up by this, for ever;
-        AccessDeniedError if another party used it.
+        ``frames``: the signed registration, for servers that miss it. ``issued``: when it was signed, in milliseconds;
+        of an owner's registrations the last one counts, so that it can seal its secrets to servers' new keys.
+        ``invitation``: used up by this, for ever; AccessDeniedError if another party used it.
         """
         with self.catalog.transaction() as db:
-            row = db.execute("SELECT registration, forget FROM owners WHERE id=?", (owner,)).fetchone()
+            row = db.execute("SELECT registration, forget, issued, name FROM owners WHERE id=?", (owner,)).fetchone()
             if row is not None:
                 if row[1] is not None:
                     raise NotFoundError("this owner was forgotten; create one with another name")
                 if row[0] != registration:
                     raise ParameterError("this owner is registered with another registration nonce")
+                if issued > row[2] and row[3] == name:
+                    db.execute(
+                        "UPDATE owners SET sealed=?, frames=?, issued=? WHERE id=?", (sealed, frames, issued, owner)
+                    )
+                    self.catalog.raise_counter(db)
                 return
             check_free(db, "owners", name)
             _use(db, invitation, owner)
             view = first_view(owner, registration)
             db.execute(
                 "INSERT INTO owners (id, name, sign_key, registration, sealed, frames, position, view, floor, "
-                "floor_view) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?)",
-                (owner, name, sign_key, registration, sealed, frames, view, view),
+                "floor_view, issued) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?)",
+                (owner, name, sign_key, registration, sealed, frames, view, view, issued),
             )
             self.catalog.raise_counter(db)
 

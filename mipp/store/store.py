@@ -29,6 +29,7 @@ from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
 from .repairs import Repairs
+from .seals import Seals
 from .viewing import ViewCache
 from .views import CERTIFICATE_BYTES, OwnerView
 
@@ -82,6 +83,7 @@ class ServerStore(Parties):
         self.changes = Ledger(self.catalog, folder, server, self._apply, holder=holder, alive=alive)
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
         self.chains = Chains(self.catalog, self.changes, has_shares=has_shares)
+        self.seals = Seals(self.catalog)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
         self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash)
 
@@ -235,6 +237,7 @@ class ServerStore(Parties):
         with self.catalog.transaction() as db:
             files = self._files(db, owner)
             self._drop_owner(db, owner, frames)
+            self.seals.drop(db, owner)
             db.execute("DELETE FROM batches WHERE owner=?", (owner,))
             db.execute("DELETE FROM packs WHERE owner=?", (owner,))
             db.execute(

@@ -30,6 +30,7 @@ from mipp.rpc.description import DeploymentConfig
 from mipp.rpc.http_channel import _refusal
 from mipp.rpc.http_server import Refused, _head
 from mipp.rpc.invitations import _LABEL, Invitation, invite
+from mipp.rpc.key_sets import EpochKeys
 from mipp.server.rendezvous_network import CloudRendezvous, KeyCentreRendezvous, _pack, deliver
 from tests.adversary.fuzz import VALUES, Reading, changed, changed_json, fuzz, modes
 from tests.adversary.test_network_peers import Wire
@@ -281,7 +282,13 @@ def test_addresses(times):
     """A list of addresses: whoever changes one has not the server's identity, so nothing of it is taken."""
     reading = Reading(DeploymentError, AuthenticationError)
     proofs, update = [], signed_update(CONFIG, 1, 3, URL, [(CARDS[0].certificate, b"p" * 70)], KEY)
-    seeds = [json.loads(updates_json([update])), json.loads(updates_json([], [update]))]
+    keys = (EpochKeys(2, b"b" * 32, b"p" * 32), EpochKeys(1, b"c" * 32, b"q" * 32))
+    later = signed_update(CONFIG, 1, 4, URL, [(CARDS[0].certificate, b"p" * 70)], KEY, keys)
+    seeds = [
+        json.loads(updates_json([update])),
+        json.loads(updates_json([], [update])),
+        json.loads(updates_json([later])),
+    ]
 
     def read(text):
         updates, refused = read_updates(text)

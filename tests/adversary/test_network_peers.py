@@ -238,7 +238,7 @@ class Mute:
         msg = decode(frames)
         if isinstance(msg, pm.SettleRequest):
             signed = [] if server == 2 else [bytes([n]) for n in range(100)]
-            return {server: pm.OpenChanges([bytes(16)], [bytes(16)], ["accepted"], [b"commit"], signed)}
+            return {server: pm.OpenChanges([bytes(16)], [bytes(16)], ["accepted"], [b"commit"], signed, [])}
         self.asked[server] += 1
         if server == 2:
             raise UnreachableError("no answer within 60 s")

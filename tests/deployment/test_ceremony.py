@@ -245,7 +245,7 @@ def test_folders_whose_files_do_not_fit(folders, description):
         join_server(folders[0], description)
     (folders[0] / "identity.key").write_bytes((folders[1] / "identity.key").read_bytes())
     (folders[0] / "identity.key").chmod(0o600)
-    with pytest.raises(DeploymentError, match="not those of its card"):
+    with pytest.raises(DeploymentError, match="not those that the description names"):
         join_server(folders[0], description)
     for name in ("tls.pem", "tls.key"):
         (folders[1] / name).write_bytes((folders[2] / name).read_bytes())

@@ -34,11 +34,13 @@ def test_known_answer(number):
         spans=lambda rows: [(slice(0, len(rows)), rows.start, rows.stop, None)],
         masks=lambda start, stop: (nonces, np.array([stop - start]), start),
     )
-    header = SimpleNamespace(servers=tuple(v["servers"]))
+    header = SimpleNamespace(servers=tuple(v["servers"]), keys=b"a set")
     for server in v["servers"]:
         others = [i for i in range(1, p.n + 1) if i != server]
         keys = {i: pairs[min(point(i), point(server)), max(point(i), point(server))] for i in others}
-        side = SharesScheme().for_server(SimpleNamespace(params=p), server, keys, 1, lambda user: b"")
+        side = SharesScheme().for_server(
+            SimpleNamespace(params=p), server, {b"a set": keys}.__getitem__, 1, lambda user: b""
+        )
         words = held(v, server)
         stored = SimpleNamespace(
             product=lambda q, start, stop, out, words=words: ring.matmul(words[start:stop], q, out=out)
