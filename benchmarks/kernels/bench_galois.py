@@ -17,12 +17,14 @@ from benchmarks.common import seconds
 from mipp import cpu
 from mipp._native import _core
 from mipp.params import Params
-from mipp.sharing import constants
+from mipp.sharing import constants, pack_score_shares
 
 ROWS = int(os.environ.get("MIPP_BENCH_ROWS", "1000000"))
 DIM = 128
 KEY = bytes(range(32))
 ROUNDS = 15
+#: bits to which score shares are cut: those of quantised cosines
+WIDTH = 17
 SYSTEMS = {"n3t1": Params(3, 1, 32), "n7t3": Params(7, 3, 32)}
 
 
@@ -113,6 +115,37 @@ def numpy_top_k(answers, k):
     scores = numpy_scores(answers)[0]
     best = np.argpartition(-scores, k)[:k]
     return best[np.lexsort((best, -scores[best]))]
+
+
+def packed(answers, width):
+    """Answers cut to their low bits."""
+    return [pack_score_shares(a, width, threads=1) for a in answers]
+
+
+def numpy_pack(answer):
+    """The low half of each word, in numpy."""
+    return answer.astype(np.uint16)
+
+
+def bench_pack(benchmark, answers):
+    out = packed(answers[:1], WIDTH)[0]
+    benchmark.pedantic(lambda: _core.pack_answers(answers[0], WIDTH, out, 1), rounds=ROUNDS, warmup_rounds=1)
+    describe(benchmark, f"pack_answers rows={ROWS} width={WIDTH}", cpu.active()["galois"], answers[0].nbytes)
+
+
+def bench_pack_ratio(benchmark, answers):
+    """Half a word, which numpy can cut to, too."""
+    out = packed(answers[:1], 16)[0]
+    ours = lambda: _core.pack_answers(answers[0], 16, out, 1)  # noqa: E731
+    paired(benchmark, ours, lambda: numpy_pack(answers[0]), f"pack_answers rows={ROWS} ratio", ROUNDS)
+
+
+def bench_reconstruct_top_k_packed_ratio(benchmark, answers):
+    """Of packed answers, against whole ones."""
+    k, cut = min(10, ROWS // 2), packed(answers, WIDTH)
+    ours = lambda: _core.reconstruct_top_k_var(cut, k, 1, width=WIDTH, n=ROWS)  # noqa: E731
+    whole = lambda: _core.reconstruct_top_k_var(answers, k, 1)  # noqa: E731
+    paired(benchmark, ours, whole, f"reconstruct_top_k_var packed rows={ROWS} k={k} ratio", ROUNDS)
 
 
 def bench_reconstruct(benchmark, answers):

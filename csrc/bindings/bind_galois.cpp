@@ -153,13 +153,29 @@ void share(const py::object& rows_object, const py::object& schedules_object, co
     bind::throw_status(status);
 }
 
-void reconstruct(const py::object& answers_object, const py::object& out_object, const py::object& threads_object) {
+// Bits of each answer: all of a word if the argument is None.
+int require_width(const py::object& object, int bits) {
+    return object.is_none() ? bits : static_cast<int>(bind::require_int(object, 1, bits, "width"));
+}
+
+// Answers of `rows` rows must have the words that so many take.
+void require_packing(const Arrays& answers, int width, py::ssize_t rows) {
+    const std::size_t words = packed_answers(answers.bits, width, static_cast<std::size_t>(rows));
+    bind::require_shape(answers.arrays[0], {answers.rows(), static_cast<py::ssize_t>(words)}, "answers");
+}
+
+void reconstruct(const py::object& answers_object, const py::object& out_object, const py::object& threads_object,
+                 const py::object& width_object) {
     const Arrays answers(answers_object, "answers", false);
+    const int width = require_width(width_object, answers.bits);
     py::array out = bind::require_array(out_object, "out");
     if (out.dtype().kind() != 'i' || out.itemsize() != 8 || !bind::is_native_order(out)) {
         bind::raise_dtype("out must be int64");
     }
-    bind::require_shape(out, {answers.rows(), answers.width()}, "out");
+    if (out.ndim() != 2) bind::raise_shape("out must have 2 dimensions");
+    const py::ssize_t rows = out.shape(1);
+    bind::require_shape(out, {answers.rows(), rows}, "out");
+    require_packing(answers, width, rows);
     bind::require_aligned(out, "out");
     bind::require_contiguous(out, "out");
     bind::require_writeable(out, "out");
@@ -167,11 +183,34 @@ void reconstruct(const py::object& answers_object, const py::object& out_object,
     const int threads = bind::require_threads(threads_object);
     const auto from = answers.inputs();
     auto* to = static_cast<std::int64_t*>(out.mutable_data());
-    const auto n = static_cast<std::size_t>(out.size());
+    const auto queries = static_cast<std::size_t>(answers.rows()), n = static_cast<std::size_t>(rows);
     Status status;
     {
         bind::GilRelease release;
-        status = answers_add(answers.bits, from.data(), answers.count(), n, to, threads);
+        status = answers_add(answers.bits, from.data(), answers.count(), width, queries, n, to, threads);
+    }
+    bind::throw_status(status);
+}
+
+void pack_answers(const py::object& words_object, const py::object& width_object, const py::object& out_object,
+                  const py::object& threads_object) {
+    const py::array words = bind::require_array(words_object, "words");
+    const int bits = bind::require_words(words, 2, "words");
+    const int width = static_cast<int>(bind::require_int(width_object, 1, bits - 1, "width"));
+    py::array out = bind::require_array(out_object, "out");
+    bind::require_words(out, 2, "out");
+    bind::require_same_dtype(words, "words", out, "out");
+    const auto queries = static_cast<std::size_t>(words.shape(0)), n = static_cast<std::size_t>(words.shape(1));
+    bind::require_shape(out, {words.shape(0), static_cast<py::ssize_t>(packed_answers(bits, width, n))}, "out");
+    bind::require_writeable(out, "out");
+    bind::require_disjoint(out, "out", words, "words");
+    const int threads = bind::require_threads(threads_object);
+    const void* from = words.data();
+    void* to = out.mutable_data();
+    Status status;
+    {
+        bind::GilRelease release;
+        status = answers_pack(bits, from, queries, n, width, to, threads);
     }
     bind::throw_status(status);
 }
@@ -193,45 +232,59 @@ struct ScoreRange {
     std::int64_t low = INT64_MIN, high = INT64_MAX;
 };
 
-py::tuple top_k(int bits, const std::vector<const void*>& answers, py::ssize_t queries, py::ssize_t n,
-                std::size_t first, std::size_t k, ScoreRange range, py::array rows, py::array scores, int threads) {
+// Answers of `n` rows for each query, of `width` bits.
+struct Answered {
+    const Arrays& answers;
+    int width;
+    py::ssize_t n;
+};
+
+py::tuple top_k(const Answered& given, std::size_t first, std::size_t k, ScoreRange range, py::array rows,
+                py::array scores, int threads) {
+    const py::ssize_t queries = given.answers.rows();
     std::int64_t* rows_data = require_best(rows, queries, static_cast<py::ssize_t>(k));
     std::int64_t* scores_data = require_best(scores, queries, static_cast<py::ssize_t>(k));
     bind::require_disjoint(rows, "best", scores, "best");
+    const auto from = given.answers.inputs();
     Status status;
     {
         bind::GilRelease release;
-        status = answers_top_k_var(bits, answers.data(), answers.size(), static_cast<std::size_t>(queries),
-                                   static_cast<std::size_t>(n), k, first, range.low, range.high, rows_data, scores_data,
-                                   threads);
+        status = answers_top_k_var(given.answers.bits, from.data(), from.size(), given.width,
+                                   static_cast<std::size_t>(queries), static_cast<std::size_t>(given.n), k, first,
+                                   range.low, range.high, rows_data, scores_data, threads);
     }
     bind::throw_status(status);
     return py::make_tuple(rows, scores);
 }
 
-py::tuple new_top_k(int bits, const std::vector<const void*>& answers, py::ssize_t queries, py::ssize_t n,
-                    const py::object& k_object, const py::object& threads_object, ScoreRange range) {
-    if (n < 1) bind::raise_shape("top-k needs at least one row");
-    const auto k = static_cast<py::ssize_t>(bind::require_int(k_object, 1, n, "k"));
+py::tuple new_top_k(const Answered& given, const py::object& k_object, const py::object& threads_object,
+                    ScoreRange range) {
+    if (given.n < 1) bind::raise_shape("top-k needs at least one row");
+    const auto k = static_cast<py::ssize_t>(bind::require_int(k_object, 1, given.n, "k"));
     const int threads = bind::require_threads(threads_object);
-    py::array_t<std::int64_t> rows({queries, k}), scores({queries, k});
-    return top_k(bits, answers, queries, n, 0, static_cast<std::size_t>(k), range, rows, scores, threads);
+    py::array_t<std::int64_t> rows({given.answers.rows(), k}), scores({given.answers.rows(), k});
+    return top_k(given, 0, static_cast<std::size_t>(k), range, rows, scores, threads);
 }
 
-// Alone: the k best of these rows. With `best`: goes on from the best of the `first` rows before, in place.
+// Alone: the k best of these rows. With `best`: goes on from the best of the `first` rows before, in place. With
+// `width`: answers of n rows are packed.
 py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& k_object,
                             const py::object& threads_object, const py::object& first_object,
-                            const py::object& best_object, const py::object& low_object,
-                            const py::object& high_object) {
+                            const py::object& best_object, const py::object& low_object, const py::object& high_object,
+                            const py::object& width_object, const py::object& n_object) {
+    constexpr std::int64_t most = std::int64_t{1} << 48;
     const Arrays answers(answers_object, "answers", false);
+    const int width = require_width(width_object, answers.bits);
+    const auto n =
+        n_object.is_none() ? answers.width() : static_cast<py::ssize_t>(bind::require_int(n_object, 0, most, "n"));
+    require_packing(answers, width, n);
+    const Answered given{answers, width, n};
     const std::int64_t low = bind::require_int(low_object, INT64_MIN, INT64_MAX, "low");
     const ScoreRange range{low, bind::require_int(high_object, low, INT64_MAX, "high")};
-    constexpr std::int64_t most = std::int64_t{1} << 48;
     const auto first = static_cast<std::size_t>(bind::require_int(first_object, 0, most, "first"));
     if (best_object.is_none()) {
         if (first != 0) bind::raise_parameter("first needs the best of the rows before");
-        return new_top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), k_object, threads_object,
-                         range);
+        return new_top_k(given, k_object, threads_object, range);
     }
     const py::sequence best = require_sequence(best_object, "best");
     if (best.size() != 2) bind::raise_parameter("best must be rows and scores");
@@ -240,8 +293,7 @@ py::tuple reconstruct_top_k(const py::object& answers_object, const py::object& 
     const int threads = bind::require_threads(threads_object);
     answers.require_apart_from(rows, "best");
     answers.require_apart_from(scores, "best");
-    return top_k(answers.bits, answers.inputs(), answers.rows(), answers.width(), first, k, range, rows, scores,
-                 threads);
+    return top_k(given, first, k, range, rows, scores, threads);
 }
 
 }  // namespace
@@ -251,8 +303,12 @@ void bind_galois(py::module_& m) {
           py::arg("matrices"), py::arg("outs"), py::arg("threads") = py::none());
     m.def("combine", &combine, py::arg("inputs"), py::arg("matrices"), py::arg("outs"),
           py::arg("threads") = py::none());
-    m.def("reconstruct", &reconstruct, py::arg("answers"), py::arg("out"), py::arg("threads") = py::none());
+    m.def("reconstruct", &reconstruct, py::arg("answers"), py::arg("out"), py::arg("threads") = py::none(),
+          py::arg("width") = py::none());
+    m.def("pack_answers", &pack_answers, py::arg("words"), py::arg("width"), py::arg("out"),
+          py::arg("threads") = py::none());
     m.def("reconstruct_top_k_var", &reconstruct_top_k, py::arg("answers"), py::arg("k"),
           py::arg("threads") = py::none(), py::arg("first") = 0, py::arg("best") = py::none(),
-          py::arg("low") = INT64_MIN, py::arg("high") = INT64_MAX);
+          py::arg("low") = INT64_MIN, py::arg("high") = INT64_MAX, py::arg("width") = py::none(),
+          py::arg("n") = py::none());
 }

@@ -271,7 +271,7 @@ int add_answers(int bits, const void* const* answers, std::size_t count, std::si
         !good_words(out, n, 1, 64)) {
         return MIPP_BAD_ARGUMENT;
     }
-    return call(threads, [&](int t) { return answers_add(bits, answers, count, n, out, t); });
+    return call(threads, [&](int t) { return answers_add(bits, answers, count, bits, 1, n, out, t); });
 }
 
 int top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
@@ -282,7 +282,8 @@ int top_k_var(int bits, const void* const* answers, std::size_t count, std::size
         return MIPP_BAD_ARGUMENT;
     }
     return call(threads, [&](int t) {
-        return answers_top_k_var(bits, answers, count, queries, n, k, first_row, INT64_MIN, INT64_MAX, rows, scores, t);
+        return answers_top_k_var(bits, answers, count, bits, queries, n, k, first_row, INT64_MIN, INT64_MAX, rows,
+                                 scores, t);
     });
 }
 

@@ -13,11 +13,12 @@
 namespace mipp {
 namespace {
 
-#define MIPP_TIER(bits, tier)                                                                                 \
-    {                                                                                                         \
-        Level::tier, {                                                                                        \
-            words_combine_u##bits##_##tier, answers_add_u##bits##_##tier, answers_filter_var_u##bits##_##tier \
-        }                                                                                                     \
+#define MIPP_TIER(bits, tier)                                                                                  \
+    {                                                                                                          \
+        Level::tier, {                                                                                         \
+            words_combine_u##bits##_##tier, answers_add_u##bits##_##tier, answers_filter_var_u##bits##_##tier, \
+                answers_pack_u##bits##_##tier                                                                  \
+        }                                                                                                      \
     }
 #ifdef MIPP_X86
 #define MIPP_TIERS(bits) {MIPP_TIER(bits, portable), MIPP_TIER(bits, avx2), MIPP_TIER(bits, avx512)}
@@ -29,10 +30,28 @@ const Tier<GaloisKernels<std::uint16_t>> tiers_16[] = MIPP_TIERS(16);
 const Tier<GaloisKernels<std::uint32_t>> tiers_32[] = MIPP_TIERS(32);
 const Tier<GaloisKernels<std::uint64_t>> tiers_64[] = MIPP_TIERS(64);
 
-static_assert(max_maps == MIPP_MAX_MAPS && max_inputs == MIPP_MAX_INPUTS, "one limit in two headers");
+static_assert(max_maps == MIPP_MAX_MAPS && max_inputs == MIPP_MAX_INPUTS && answers_block == MIPP_ANSWERS_BLOCK,
+              "one limit in two headers");
 
 // Results beyond this many bytes go past the caches.
 constexpr std::size_t streaming_bytes = std::size_t{8} << 20;
+
+// Answers that are worth handing to a thread: whole blocks.
+constexpr std::size_t piece = 64 * answers_block;
+
+// f(query, begin, end) for pieces of the n answers of each query.
+template <class F>
+Status each_piece(std::size_t queries, std::size_t n, int threads, F&& f) {
+    const std::size_t pieces = (n + piece - 1) / piece;
+    const std::size_t grain = n == 0 ? 1 : std::max<std::size_t>(1, piece / n);
+    return parallel_for(queries * pieces, grain, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t p = first; p < last; ++p) {
+            const std::size_t begin = p % pieces * piece;
+            f(p / pieces, begin, std::min(n, begin + piece));
+        }
+        return Status::ok;
+    });
+}
 
 bool valid(const LinearMap& map) {
     return (map.m == 2 || map.m == 3) && map.inputs >= 1 && map.inputs <= max_inputs && map.outs <= max_maps;
@@ -140,17 +159,31 @@ Status rows_share(int bits, const LinearMap& map, const void* rows, std::size_t 
     });
 }
 
-Status answers_add(int bits, const void* const* answers, std::size_t count, std::size_t n, std::int64_t* out,
-                   int threads) {
-    if (count == 0 || count > max_maps) return Status::bad_argument;
+Status answers_add(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                   std::size_t n, std::int64_t* out, int threads) {
+    if (count == 0 || count > max_maps || width < 1 || width > bits) return Status::bad_argument;
     return with_word(bits, [&](auto zero) {
         using Word = decltype(zero);
         const auto& kernels = galois_kernels<Word>();
-        return parallel_for(n, std::size_t{1} << 15, threads, [&](std::size_t begin, std::size_t end) {
+        return each_piece(queries, n, threads, [&](std::size_t b, std::size_t begin, std::size_t end) {
             const Word* in[max_maps];
-            for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + begin;
-            kernels.add(in, count, end - begin, out + begin);
-            return Status::ok;
+            const std::size_t at = b * packed_answers(bits, width, n) + packed_answers(bits, width, begin);
+            for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + at;
+            kernels.add(in, count, width, end - begin, out + b * n + begin);
+        });
+    });
+}
+
+Status answers_pack(int bits, const void* words, std::size_t queries, std::size_t n, int width, void* out,
+                    int threads) {
+    if (width < 1 || width >= bits) return Status::bad_argument;
+    return with_word(bits, [&](auto zero) {
+        using Word = decltype(zero);
+        const auto& kernels = galois_kernels<Word>();
+        return each_piece(queries, n, threads, [&](std::size_t b, std::size_t begin, std::size_t end) {
+            const std::size_t at = b * packed_answers(bits, width, n) + packed_answers(bits, width, begin);
+            kernels.pack(static_cast<const Word*>(words) + b * n + begin, end - begin, width,
+                         static_cast<Word*>(out) + at);
         });
     });
 }

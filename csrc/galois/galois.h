@@ -33,16 +33,30 @@ Status rows_share(int bits, const LinearMap& map, const void* rows, std::size_t 
                   std::size_t width, const std::uint8_t* const* schedules, std::uint64_t first_row, void* const* outs,
                   int threads);
 
-// out[i] = the sum of `count` answers at i, read as signed.
-Status answers_add(int bits, const void* const* answers, std::size_t count, std::size_t n, std::int64_t* out,
-                   int threads);
+// Answers that are packed together; what is left over of a query's is packed by itself.
+constexpr std::size_t answers_block = 512;
 
-// The k largest sums of each query, best first, ties by smaller row. answers: count arrays queries x n, of rows
+// Words that n answers of `width` bits take; n of them where that is all bits of a word.
+constexpr std::size_t packed_answers(int bits, int width, std::size_t n) {
+    const auto word = static_cast<std::size_t>(bits), some = static_cast<std::size_t>(width);
+    return n / answers_block * (answers_block / word * some) + (n % answers_block * some + word - 1) / word;
+}
+
+// Packs the low `width` < bits bits of answers queries x n, each query by itself: out has queries x packed_answers
+// words.
+Status answers_pack(int bits, const void* words, std::size_t queries, std::size_t n, int width, void* out, int threads);
+
+// out (queries x n) = the sums of `count` answers modulo 2^width, read as signed. Answers of all bits of a word are
+// queries x n; others are packed, queries x packed_answers.
+Status answers_add(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                   std::size_t n, std::int64_t* out, int threads);
+
+// The k largest sums of each query, best first, ties by smaller row. answers: count arrays as for answers_add, of rows
 // first_row on. rows and scores (queries x k): what is best of the rows before, min(k, first_row) of them, becomes what
 // is best of all, min(k, first_row + n) of them; the rest is not touched. A sum outside [low, high] counts as the least
 // int64, and so comes last.
-Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
-                         std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high, std::int64_t* rows,
-                         std::int64_t* scores, int threads);
+Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                         std::size_t n, std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high,
+                         std::int64_t* rows, std::int64_t* scores, int threads);
 
 }  // namespace mipp

@@ -9,8 +9,8 @@ typedef struct {
     int64_t score, row;
 } MippHit;
 
-// Elements that answers_filter may append after it has reached its limit.
-#define MIPP_FILTER_BLOCK 512
+// Answers that are looked at together, and packed together. answers_filter may append so many after its limit.
+#define MIPP_ANSWERS_BLOCK 512
 // Most outputs and inputs of a linear map: a deployment has at most 7 servers, and threshold at most 3.
 #define MIPP_MAX_MAPS 8
 #define MIPP_MAX_INPUTS 4
@@ -23,20 +23,23 @@ typedef struct {
 #define MIPP_WORDS_COMBINE(name, bits)                                                                                \
     void name(const uint##bits##_t* const* inputs, size_t input_count, uint##bits##_t* const* outs, size_t out_count, \
               size_t words, const uint##bits##_t* matrices, int m, int stream)
-// out[i] = sum of answers[.][i] mod 2^bits, read as signed.
+// out[i] = sum of answers[.][i] mod 2^width, read as signed. Answers of less than `bits` bits are packed.
 #define MIPP_ANSWERS_ADD(name, bits) \
-    void name(const uint##bits##_t* const* answers, size_t count, size_t n, int64_t* out)
-// Appends the scores of rows from `begin` on that exceed `threshold` (`all`: every score) until `end` or until there
-// are `limit` hits; room for limit + MIPP_FILTER_BLOCK of them. Returns the first row not looked at. A score outside
-// [low, high] counts as INT64_MIN.
-#define MIPP_ANSWERS_FILTER_VAR(name, bits)                                                                      \
-    size_t name(const uint##bits##_t* const* answers, size_t count, size_t begin, size_t end, int64_t threshold, \
-                int64_t low, int64_t high, int all, MippHit* hits, size_t* found, size_t limit)
+    void name(const uint##bits##_t* const* answers, size_t count, int width, size_t n, int64_t* out)
+// Appends the scores of rows from `begin`, which begins a block, on that exceed `threshold` (`all`: every score) until
+// `end` or until there are `limit` hits; room for limit + MIPP_ANSWERS_BLOCK of them. Returns the first row not looked
+// at. A score outside [low, high] counts as INT64_MIN.
+#define MIPP_ANSWERS_FILTER_VAR(name, bits)                                                              \
+    size_t name(const uint##bits##_t* const* answers, size_t count, int width, size_t begin, size_t end, \
+                int64_t threshold, int64_t low, int64_t high, int all, MippHit* hits, size_t* found, size_t limit)
+// Packs the low `width` < bits bits of n words.
+#define MIPP_ANSWERS_PACK(name, bits) void name(const uint##bits##_t* words, size_t n, int width, uint##bits##_t* out)
 
-#define MIPP_GALOIS_WORD_KERNELS(bits, tier)                  \
-    MIPP_WORDS_COMBINE(words_combine_u##bits##_##tier, bits); \
-    MIPP_ANSWERS_ADD(answers_add_u##bits##_##tier, bits);     \
-    MIPP_ANSWERS_FILTER_VAR(answers_filter_var_u##bits##_##tier, bits);
+#define MIPP_GALOIS_WORD_KERNELS(bits, tier)                            \
+    MIPP_WORDS_COMBINE(words_combine_u##bits##_##tier, bits);           \
+    MIPP_ANSWERS_ADD(answers_add_u##bits##_##tier, bits);               \
+    MIPP_ANSWERS_FILTER_VAR(answers_filter_var_u##bits##_##tier, bits); \
+    MIPP_ANSWERS_PACK(answers_pack_u##bits##_##tier, bits);
 #define MIPP_GALOIS_KERNELS(tier)      \
     MIPP_GALOIS_WORD_KERNELS(16, tier) \
     MIPP_GALOIS_WORD_KERNELS(32, tier) \

@@ -29,15 +29,16 @@ struct Range {
 
 // Best k of rows [begin, end) that exceed `threshold` (`all`: of every row), in no order.
 template <class Word>
-void select_var(const GaloisKernels<Word>& kernels, const Word* const* answers, std::size_t count, std::size_t begin,
-                std::size_t end, std::size_t k, std::int64_t threshold, bool all, Range range, Hits& hits) {
+void select_var(const GaloisKernels<Word>& kernels, const Word* const* answers, std::size_t count, int width,
+                std::size_t begin, std::size_t end, std::size_t k, std::int64_t threshold, bool all, Range range,
+                Hits& hits) {
     // Room for as many again: selecting costs a constant per candidate.
     const std::size_t limit = std::min(k + std::max<std::size_t>(k, 64), end - begin);
     std::size_t at = begin, found = 0;
-    hits.resize(limit + MIPP_FILTER_BLOCK);
+    hits.resize(limit + MIPP_ANSWERS_BLOCK);
     while (at < end) {
-        at = kernels.filter_var(answers, count, at, end, threshold, range.low, range.high, all, hits.data(), &found,
-                                limit);
+        at = kernels.filter_var(answers, count, width, at, end, threshold, range.low, range.high, all, hits.data(),
+                                &found, limit);
         if (found < k) continue;
         hits.resize(found);
         keep_best_var(hits, k);
@@ -45,7 +46,7 @@ void select_var(const GaloisKernels<Word>& kernels, const Word* const* answers, 
         threshold = std::max_element(hits.begin(), hits.end(), better)->score;
         all = false;
         found = k;
-        hits.resize(limit + MIPP_FILTER_BLOCK);
+        hits.resize(limit + MIPP_ANSWERS_BLOCK);
     }
     hits.resize(found);
 }
@@ -76,23 +77,26 @@ void merge_var(const Hits& hits, std::size_t known, std::size_t k, std::int64_t*
 }
 
 template <class Word>
-Status top_k_var(const void* const* answers, std::size_t count, std::size_t queries, std::size_t n, std::size_t k,
-                 std::size_t first_row, Range range, std::int64_t* rows, std::int64_t* scores, int threads) {
+Status top_k_var(const void* const* answers, std::size_t count, int width, std::size_t queries, std::size_t n,
+                 std::size_t k, std::size_t first_row, Range range, std::int64_t* rows, std::int64_t* scores,
+                 int threads) {
     const auto& kernels = galois_kernels<Word>();
     // Few queries: threads share the rows of each.
     const std::size_t wanted = queries >= static_cast<std::size_t>(threads) ? 1 : static_cast<std::size_t>(threads) * 2;
     const std::size_t parts = std::max<std::size_t>(1, std::min(wanted, n / (std::size_t{1} << 16)));
-    const std::size_t part_rows = (n + parts - 1) / parts;
+    const std::size_t part_rows =
+        ((n + parts - 1) / parts + MIPP_ANSWERS_BLOCK - 1) / MIPP_ANSWERS_BLOCK * MIPP_ANSWERS_BLOCK;
+    const std::size_t stride = packed_answers(8 * static_cast<int>(sizeof(Word)), width, n);
     const std::size_t known = std::min(k, first_row);
     const auto select = [&](std::size_t b, std::size_t part, Hits& hits) {
         const Word* in[max_maps];
-        for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + b * n;
+        for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + b * stride;
         const std::size_t begin = std::min(n, part * part_rows), end = std::min(n, begin + part_rows);
         hits.clear();
         if (begin == end) return;
         const bool all = known < k;
         const std::int64_t threshold = all ? std::numeric_limits<std::int64_t>::min() : scores[b * k + k - 1];
-        select_var(kernels, in, count, begin, end, std::min(k, end - begin), threshold, all, range, hits);
+        select_var(kernels, in, count, width, begin, end, std::min(k, end - begin), threshold, all, range, hits);
     };
     const auto finish = [&](std::size_t b, Hits& hits) {
         keep_best_var(hits, k);
@@ -145,13 +149,14 @@ Status top_k_var(const void* const* answers, std::size_t count, std::size_t quer
 
 }  // namespace
 
-Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, std::size_t queries, std::size_t n,
-                         std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high, std::int64_t* rows,
-                         std::int64_t* scores, int threads) {
-    if (count == 0 || count > max_maps || k < 1 || low > high) return Status::bad_argument;
+Status answers_top_k_var(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                         std::size_t n, std::size_t k, std::size_t first_row, std::int64_t low, std::int64_t high,
+                         std::int64_t* rows, std::int64_t* scores, int threads) {
+    const bool fits = width >= 1 && width <= bits;
+    if (count == 0 || count > max_maps || k < 1 || low > high || !fits) return Status::bad_argument;
     try {
         return with_word(bits, [&](auto zero) {
-            return top_k_var<decltype(zero)>(answers, count, queries, n, k, first_row, {low, high}, rows, scores,
+            return top_k_var<decltype(zero)>(answers, count, width, queries, n, k, first_row, {low, high}, rows, scores,
                                              threads);
         });
     } catch (const std::bad_alloc&) {

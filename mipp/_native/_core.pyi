@@ -71,7 +71,10 @@ def share_rows(
     threads: int | None = None,
 ) -> None: ...
 def combine(inputs: Sequence[_Words], matrices: _Words, outs: Sequence[_Words], threads: int | None = None) -> None: ...
-def reconstruct(answers: Sequence[_Words], out: npt.NDArray[np.int64], threads: int | None = None) -> None: ...
+def reconstruct(
+    answers: Sequence[_Words], out: npt.NDArray[np.int64], threads: int | None = None, width: int | None = None
+) -> None: ...
+def pack_answers(words: _Words, width: int, out: _Words, threads: int | None = None) -> None: ...
 def reconstruct_top_k_var(
     answers: Sequence[_Words],
     k: int,
@@ -80,6 +83,8 @@ def reconstruct_top_k_var(
     best: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
     low: int = ...,
     high: int = ...,
+    width: int | None = None,
+    n: int | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 
 # compare

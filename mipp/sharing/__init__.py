@@ -10,6 +10,8 @@ which hold keys only, and the others are clouds (:class:`mipp.params.Params`):
 * A user shares queries with :func:`query_shares`: one uniformly random query share for each server.
 * A cloud computes its score shares with :func:`mipp.ring.matmul`, a key centre with :func:`key_centre_product`. Each
   adds its zero share (:func:`add_zero_share`).
+* Where every score is known to fit fewer bits, a server sends the low bits of its score shares
+  (:func:`pack_score_shares`).
 * The user adds the score shares up, with :func:`reconstruct`, :func:`top_k`, or :class:`RunningTopK` some rows at a
   time.
 * A share that a cloud lost, or that a new cloud needs, is rebuilt by other servers: each computes its masked part with
@@ -53,7 +55,7 @@ from .completion import complete_share, completion_part
 from .key_centre import Run, batch_schedules, key_centre_product, key_centre_rows, key_centre_words
 from .queries import query_shares
 from .rows import MAX_BLOCKS, OwnerKeys, SharedRows, open_share, share_rows
-from .scores import RunningTopK, add_zero_share, reconstruct, top_k
+from .scores import RunningTopK, add_zero_share, pack_score_shares, packed_words, reconstruct, top_k
 
 __all__ = [
     "MAX_BLOCKS",
@@ -69,6 +71,8 @@ __all__ = [
     "key_centre_rows",
     "key_centre_words",
     "open_share",
+    "pack_score_shares",
+    "packed_words",
     "query_shares",
     "reconstruct",
     "share_rows",

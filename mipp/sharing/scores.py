@@ -11,10 +11,12 @@ from ..crypto import schedule
 from ..errors import DTypeError, ParameterError
 from ._renamed import renamed
 
-__all__ = ["RunningTopK", "add_zero_share", "reconstruct", "top_k"]
+__all__ = ["RunningTopK", "add_zero_share", "pack_score_shares", "packed_words", "reconstruct", "top_k"]
 
 _INFOS_AT_ONCE = 1 << 19
 _INT64 = np.iinfo(np.int64)
+#: rows of a query that are packed together (csrc/galois)
+_BLOCK = 512
 
 
 @renamed(answers="score_shares")
@@ -87,16 +89,89 @@ def add_zero_share(
                 _core.zero_share_add(out, pair_keys[other], infos, rows, other < server, threads or 0, first)
 
 
-@renamed(answers="score_shares")
-def reconstruct(score_shares: Sequence[np.ndarray], *, threads: int | None = None) -> np.ndarray:
-    """Add the score shares of a query up to scores: their sum modulo 2^ring_bits, read as signed.
+def packed_words(rows: int, width: int, ring_bits: int) -> int:
+    """Count the words of the ring that one query's packed score shares take.
 
     Parameters
     ----------
-    score_shares : list of ndarray, shape (B, N), dtype of the ring
+    rows : int
+        Number of score shares.
+    width : int
+        Bits of each that are kept; ``ring_bits`` if they are not packed.
+    ring_bits : int
+        Bits of a word: 16, 32 or 64.
+
+    Returns
+    -------
+    int
+        Words.
+
+    Examples
+    --------
+    >>> from mipp.sharing import packed_words
+    >>> packed_words(1_000_000, 16, 32), packed_words(10, 17, 32), packed_words(10, 32, 32)
+    (500000, 6, 10)
+    """
+    blocks, rest = divmod(rows, _BLOCK)
+    return blocks * (_BLOCK // ring_bits) * width + -(-rest * width // ring_bits)
+
+
+def pack_score_shares(score_shares: np.ndarray, width: int, *, threads: int | None = None) -> np.ndarray:
+    """Cut score shares to their low bits and pack these.
+
+    Low bits of uniformly random words are uniformly random, and they fix the low bits of the sum. So the scores can
+    still be added up if each fits ``width`` bits as a signed number, and nothing else is told.
+
+    Parameters
+    ----------
+    score_shares : ndarray, shape (B, N), dtype of the ring
+        One server's score shares.
+    width : int
+        Bits of each that are kept, 1 to one less than those of a word.
+    threads : int, optional
+        Native threads; default :func:`mipp.cpu.threads`.
+
+    Returns
+    -------
+    ndarray, shape (B, packed_words), dtype of the ring
+        Each query's by itself.
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError
+        Not an array of ring words; a width out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.sharing import pack_score_shares, reconstruct
+    >>> shares = [np.array([[4_000_000_000, 70_000]], np.uint32), np.array([[294_967_291, 20]], np.uint32)]
+    >>> packed = [pack_score_shares(share, 18) for share in shares]
+    >>> packed[0].shape, reconstruct(packed, width=18, rows=2)
+    ((1, 2), array([[   -5, 70020]]))
+    """
+    if not isinstance(score_shares, np.ndarray) or score_shares.ndim != 2:
+        raise DTypeError("score shares must be an array with an axis of queries and one of rows")
+    shape = len(score_shares), packed_words(score_shares.shape[1], width, 8 * score_shares.dtype.itemsize)
+    out = np.empty(shape, score_shares.dtype)
+    _core.pack_answers(score_shares, width, out, threads or 0)
+    return out
+
+
+@renamed(answers="score_shares")
+def reconstruct(
+    score_shares: Sequence[np.ndarray], *, threads: int | None = None, width: int | None = None, rows: int | None = None
+) -> np.ndarray:
+    """Add the score shares of a query up to scores: their sum modulo 2^ring_bits or 2^width, read as signed.
+
+    Parameters
+    ----------
+    score_shares : list of ndarray, shape (B, N) or packed, dtype of the ring
         One array from each of the 2t+1 servers. Secret together.
     threads : int, optional
         Native threads; default :func:`mipp.cpu.threads`.
+    width, rows : int, optional
+        Of packed score shares (:func:`pack_score_shares`): bits of each, and N.
 
     Returns
     -------
@@ -119,8 +194,9 @@ def reconstruct(score_shares: Sequence[np.ndarray], *, threads: int | None = Non
     """
     if not isinstance(score_shares, (list, tuple)) or not score_shares or not isinstance(score_shares[0], np.ndarray):
         raise DTypeError("score shares must be a list of arrays")
-    out = np.empty(score_shares[0].shape, np.int64)
-    _core.reconstruct(list(score_shares), out, threads or 0)
+    first = score_shares[0]
+    out = np.empty(first.shape if rows is None else (len(first), rows), np.int64)
+    _core.reconstruct(list(score_shares), out, threads or 0, width)
     return out
 
 
@@ -132,6 +208,8 @@ def top_k(
     low: int = int(_INT64.min),
     high: int = int(_INT64.max),
     threads: int | None = None,
+    width: int | None = None,
+    rows: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k best rows from the score shares of a query.
 
@@ -147,6 +225,8 @@ def top_k(
         Range of valid scores. Rows with other scores come after all others, ordered by row, with score -2^63.
     threads : int, optional
         Native threads; default :func:`mipp.cpu.threads`.
+    width, rows : int, optional
+        As for :func:`reconstruct`.
 
     Returns
     -------
@@ -170,8 +250,8 @@ def top_k(
     >>> rows, scores
     (array([[2, 1]]), array([[11,  9]]))
     """
-    rows, scores = _core.reconstruct_top_k_var(list(score_shares), k, threads or 0, low=low, high=high)
-    return rows, scores
+    shares = list(score_shares)
+    return _core.reconstruct_top_k_var(shares, k, threads or 0, low=low, high=high, width=width, n=rows)
 
 
 class RunningTopK:
@@ -221,7 +301,10 @@ class RunningTopK:
         self.rows, self.scores = np.empty((queries, k), np.int64), np.empty((queries, k), np.int64)
 
     @renamed(answers="score_shares")
-    def add(self, score_shares: Sequence[np.ndarray], *, threads: int | None = None) -> None:
+    def add(
+        self, score_shares: Sequence[np.ndarray], *, threads: int | None = None, width: int | None = None,
+        rows: int | None = None,
+    ) -> None:  # fmt: skip
         """Rank the next rows. Its time depends on the scores.
 
         Parameters
@@ -230,6 +313,8 @@ class RunningTopK:
             Score shares of the next n rows, one array from each of the 2t+1 servers. Secret together.
         threads : int, optional
             Native threads; default :func:`mipp.cpu.threads`.
+        width, rows : int, optional
+            As for :func:`reconstruct`.
 
         Raises
         ------
@@ -237,5 +322,6 @@ class RunningTopK:
             Not a list of arrays of ring words, or arrays of other shapes.
         """
         best = self.rows, self.scores
-        _core.reconstruct_top_k_var(list(score_shares), self.k, threads or 0, self.seen, best, self.low, self.high)
-        self.seen += score_shares[0].shape[1]
+        shares, limits = list(score_shares), (self.low, self.high)
+        _core.reconstruct_top_k_var(shares, self.k, threads or 0, self.seen, best, *limits, width, rows)
+        self.seen += shares[0].shape[1] if rows is None else rows

@@ -4,6 +4,7 @@
 #include "compare/compare_kernels.h"
 #include "compare/squares_kernels.h"
 #include "ctime.h"
+#include "galois/galois.h"
 #include "galois/galois_kernels.h"
 #include "prf/hkdf.h"
 #include "prf/prf_kernels.h"
@@ -128,19 +129,20 @@ void add_stream(Cases& all, const Stream<Word>& kernels) {
 template <class Word>
 struct Galois {
     void (*combine)(const Word* const*, std::size_t, Word* const*, std::size_t, std::size_t, const Word*, int, int);
-    void (*add)(const Word* const*, std::size_t, std::size_t, std::int64_t*);
+    void (*add)(const Word* const*, std::size_t, int, std::size_t, std::int64_t*);
+    void (*pack)(const Word*, std::size_t, int, Word*);
 };
 
-#define GALOIS_16(tier) {words_combine_u16_##tier, answers_add_u16_##tier}
-#define GALOIS_32(tier) {words_combine_u32_##tier, answers_add_u32_##tier}
-#define GALOIS_64(tier) {words_combine_u64_##tier, answers_add_u64_##tier}
+#define GALOIS_16(tier) {words_combine_u16_##tier, answers_add_u16_##tier, answers_pack_u16_##tier}
+#define GALOIS_32(tier) {words_combine_u32_##tier, answers_add_u32_##tier, answers_pack_u32_##tier}
+#define GALOIS_64(tier) {words_combine_u64_##tier, answers_add_u64_##tier, answers_pack_u64_##tier}
 const NamedTier<Galois<std::uint16_t>> galois_16[] = CTIME_TIERS(GALOIS_16);
 const NamedTier<Galois<std::uint32_t>> galois_32[] = CTIME_TIERS(GALOIS_32);
 const NamedTier<Galois<std::uint64_t>> galois_64[] = CTIME_TIERS(GALOIS_64);
 
 template <class Word>
 void add_galois(Cases& all, const Galois<Word>& kernels) {
-    constexpr std::size_t inputs = 2, outs = 2, words = 222, sums = 45;
+    constexpr std::size_t inputs = 2, outs = 2, words = 222;
     for (const int m : {2, 3}) {
         const int stream = m == 3;
         Case c(named<Word>("words_combine") + (m == 2 ? " m = 2" : " m = 3, past the caches"));
@@ -155,12 +157,25 @@ void add_galois(Cases& all, const Galois<Word>& kernels) {
         };
         all.push_back(c);
     }
-    Case c(named<Word>("answers_add"));
-    auto *a = c.secret<Word>(sums), *b = c.secret<Word>(sums);
-    auto* out = c.output<std::int64_t>(sums);
+    constexpr int bits = static_cast<int>(8 * sizeof(Word)), narrow = 11;
+    for (const int width : {bits, narrow}) {
+        constexpr std::size_t sums = 557;  // a block and a rest; packed, they need less room
+        Case c(named<Word>("answers_add") + (width == bits ? "" : " packed"));
+        auto *a = c.secret<Word>(sums), *b = c.secret<Word>(sums);
+        auto* out = c.output<std::int64_t>(sums);
+        c.run = [=] {
+            const Word* const from[] = {a, b};
+            kernels.add(from, 2, width, sums, out);
+            return true;
+        };
+        all.push_back(c);
+    }
+    constexpr std::size_t shares = 557;
+    Case c(named<Word>("answers_pack"));
+    auto* a = c.secret<Word>(shares);
+    auto* out = c.output<Word>(mipp::packed_answers(bits, narrow, shares));
     c.run = [=] {
-        const Word* const from[] = {a, b};
-        kernels.add(from, 2, sums, out);
+        kernels.pack(a, shares, narrow, out);
         return true;
     };
     all.push_back(c);

@@ -47,3 +47,23 @@ def combine_wide(inputs, matrices):
     stacked = np.stack([x.astype(np.uint64).reshape(-1, m) for x in inputs])
     wide = np.einsum("iabc,ajc->ijb", matrices.astype(np.uint64), stacked)
     return [w.reshape(inputs[0].shape).astype(inputs[0].dtype) for w in wide]
+
+
+def pack(row, width, bits):
+    """Words of ``bits`` bits that hold the low ``width`` bits of a query's score shares, a list of integers.
+
+    Blocks of 512: as many lanes as words of a 64-byte line, in each every so-many-th word, low bits first. The rest
+    has one lane.
+    """
+    lanes, out = 512 // bits, []
+    whole = len(row) // 512 * 512
+    for at in range(0, whole, 512):
+        columns = [_joined(row[at + lane : at + 512 : lanes], width, bits) for lane in range(lanes)]
+        out += [column[line] for line in range(width) for column in columns]
+    return out + _joined(row[whole:], width, bits)
+
+
+def _joined(values, width, bits):
+    """The low bits of all values in one number, cut into words."""
+    number = sum(int(value) % 2**width << i * width for i, value in enumerate(values))
+    return [number >> at & 2**bits - 1 for at in range(0, len(values) * width, bits)]
