@@ -153,6 +153,12 @@ class Index:
         owners = [cut(o, o.position, o.view, gone[o.owner]) for o in self.owners]
         return self._of([o for o in owners if len(o.batches)], left_out)
 
+    @property
+    def certified(self) -> bool:
+        """Whether no server has told of a batch that servers do not rank: where they rank, all rows are in range."""
+        unranked = {one.batch for one in self.unranked}
+        return not unranked or not any(batch.tobytes() in unranked for batch in self.batches)
+
     def within(self, most: int) -> Index:
         """This index without its largest owners, so that at most ``most`` rows or one owner are left."""
         owners, left_out = list(self.owners), []

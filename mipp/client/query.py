@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,30 @@ from ..rpc import messages as m
 from ..rpc.associated_data import query_share_commitment
 from ..rpc.wire import encode, frames_hash
 from ..schemes import UserScheme
+from ..schemes.base import SearchCost
 from .client import Client
 from .index import Index
 from .retry import collect_pending, retry_busy
 
-__all__ = ["HiddenQueries", "Querier"]
+__all__ = ["HiddenQueries", "Querier", "ScoreWords"]
+
+
+class ScoreWords(NamedTuple):
+    """Words that add up to scores: those of some rows, from each server.
+
+    Parameters
+    ----------
+    rows : range
+        The rows.
+    words : list of ndarray, (B, rows) or packed
+        Secret together.
+    width : int or None
+        Bits of each score share if they are packed.
+    """
+
+    rows: range
+    words: list[np.ndarray]
+    width: int | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,13 +89,20 @@ class Querier:
     def score_words(self, index: Index, encoded: np.ndarray, k: int) -> list[np.ndarray]:
         """Words (B, N) that add up to the scores of all rows. Grants limit ``k``, the number that the user keeps."""
         _, replies = self._sent(index, encoded, k, "user")
-        return self._opened(replies, len(encoded), index.total)
+        return self._opened(replies, len(encoded), range(index.total), 0).words
 
-    def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[tuple[range, list[np.ndarray]]]:
-        """:meth:`score_words` of some rows at a time, all under one header: the rows, and their words."""
-        hidden = self.hide(index, encoded, k, "user")
+    def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[ScoreWords]:
+        """:meth:`score_words` of some rows at a time, all under one header."""
+        hidden, width = self.hide(index, encoded, k, "user"), self.width(index)
         for rows in self.scheme.row_blocks(index.total, len(encoded)):
-            yield rows, self._opened(self.send(hidden, rows), len(encoded), len(rows))
+            yield self._opened(self.send(hidden, rows, width=width), len(encoded), rows, width)
+
+    def width(self, index: Index) -> int:
+        """Bits to which servers are asked to cut the score shares of rows that the user ranks; 0 for whole words.
+
+        Where nothing travels, packing is work for nothing. Rows that are not known in range may have longer scores.
+        """
+        return self.config.score_width if self._client.channel.remote and index.certified else 0
 
     def ranked(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
@@ -86,13 +112,22 @@ class Querier:
         parts = [_part(s, r, len(encoded), index.total, ranking) for s, r in replies.items()]
         return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
 
-    def _opened(self, replies: Mapping[int, Any], queries: int, rows: int) -> list[np.ndarray]:
+    def cost(self, index: Index, k: int, ranking: str, queries: int) -> SearchCost:
+        """Rounds and bytes of a search, before anything is sent."""
+        width = self.width(index) if ranking == "user" else 0
+        return self.scheme.cost(index.total, len(index.batches), k, ranking, queries, width)
+
+    def _opened(self, replies: Mapping[int, Any], queries: int, rows: range, width: int) -> ScoreWords:
+        """Score words; ``width`` is what was asked for, and the servers gave that or whole words, all the same."""
         answers = [replies[s] for s in self.scheme.servers]
         if not all(isinstance(answer, m.Answer) for answer in answers):
             raise MessageError("a server sent no score shares")
-        shares = [answer.score_shares for answer in answers]
-        self.scheme.verify(shares, queries, rows)
-        return self.scheme.open(shares, rows)
+        shares, given = [answer.score_shares for answer in answers], {answer.width for answer in answers}
+        if given not in ({0}, {width}):
+            raise MessageError("the servers sent score shares of different widths, or of one that was not asked for")
+        (width,) = given
+        self.scheme.verify(shares, queries, len(rows), width)
+        return ScoreWords(rows, self.scheme.open(shares, len(rows)), width or None)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -157,7 +192,9 @@ class Querier:
         parts = {s: (salts[s], query_shares[s], thetas[s]) for s in servers}
         return HiddenQueries(frames, frames_hash(header), parts, index.newest, parts_of_proof)
 
-    def send(self, hidden: HiddenQueries, rows: range = range(0), *, together: bool = False) -> dict[int, Any]:
+    def send(
+        self, hidden: HiddenQueries, rows: range = range(0), *, together: bool = False, width: int = 0
+    ) -> dict[int, Any]:
         """Send queries and wait for all replies.
 
         Parameters
@@ -168,6 +205,8 @@ class Querier:
             Live rows to answer for; all if empty.
         together : bool
             Whether the servers talk to each other to answer.
+        width : int
+            See :class:`~mipp.rpc.messages.Query`.
 
         Returns
         -------
@@ -182,8 +221,11 @@ class Querier:
             A refusal, or the error that ended the ranking.
         """
         newest = {self.scheme.servers[0]: hidden.newest if not rows.start else b""}
+        no_proof = b"", np.empty((0, 0), self.config.params.dtype)
         messages = {
-            s: m.Query(hidden.header, *part, rows.start, len(rows), newest.get(s, b""), *hidden.proof.get(s, ()))
+            s: m.Query(
+                hidden.header, *part, rows.start, len(rows), newest.get(s, b""), *hidden.proof.get(s, no_proof), width
+            )
             for s, part in hidden.servers.items()
         }
         return self.collect(hidden, self._client.ask(messages, together=together))

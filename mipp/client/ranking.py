@@ -66,9 +66,9 @@ def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: i
     for some in querier.scheme.header_blocks(len(encoded)):
         best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
         # the first header asks whether the state is the newest; the others are about the same state
-        for _, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
+        for rows, words, width in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
             start = time.perf_counter()
-            best[-1].add(words, threads=threads)
+            best[-1].add(words, threads=threads, width=width, rows=len(rows))
             del words  # before the next request, so that its memory is reused
             ranking += time.perf_counter() - start
     seconds = {"score": time.perf_counter() - began - ranking, "rank": ranking}
@@ -119,8 +119,8 @@ def all_scores(
     dropped = []
     if querier.scheme.by_rows:
         for some in querier.scheme.header_blocks(len(encoded)):
-            for rows, words in querier.blocks(index.asking(b"") if some.start else index, encoded[some], 1):
-                found = reconstruct(words, threads=threads)
+            for rows, words, width in querier.blocks(index.asking(b"") if some.start else index, encoded[some], 1):
+                found = reconstruct(words, threads=threads, width=width, rows=len(rows))
                 dropped.append(rows.start + _drop(found, low, high))
                 out[some, rows.start : rows.stop] = found
                 del words, found  # before the next request, so that their memory is reused

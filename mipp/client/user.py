@@ -453,7 +453,7 @@ class User(FetchClient):
         k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
-        return self.scheme.cost(index.total, len(index.batches), k, ranking, queries)
+        return self._querier.cost(index, k, ranking, queries)
 
     def _retry(
         self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int], *,

@@ -194,6 +194,11 @@ class QueryRule:
     high: int
 
     @property
+    def score_bits(self) -> int:
+        """Number of bits that hold every score of rows and queries that keep the rules, as a signed number."""
+        return max(max(self.high, ~self.high).bit_length(), max(self.low, ~self.low).bit_length()) + 1
+
+    @property
     def theta_bits(self) -> int:
         """Number of bits of a threshold, low + sum 2^i bit_i."""
         return (self.high - self.low).bit_length()

@@ -24,7 +24,12 @@ Handler = Callable[[Frames], Frames]
 
 
 class Channel(Protocol):
-    """Carries requests to servers and counts what was sent."""
+    """Carries requests to servers and counts what was sent.
+
+    ``remote``: whether bytes travel, so that it is worth some work that they are few.
+    """
+
+    remote: bool
 
     def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
         """Send one request to each named server, one round; replies by server. The first refusal is raised.
@@ -43,6 +48,8 @@ class LocalChannel:
     DeploymentError in a forked child: servers, their databases and locks belong to the process that opened them.
     ``bytes_sent`` counts by message kind (``Query``, ``Answer``, ...), ``rounds`` the calls of :meth:`gather`.
     """
+
+    remote = False
 
     def __init__(self, handlers: Mapping[int, Handler]) -> None:
         self._handlers = dict(handlers)

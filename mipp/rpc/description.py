@@ -116,6 +116,15 @@ class DeploymentConfig:
         """Bounds that queries must keep; ScoreRangeError if servers cannot check it."""
         return query_rule(self.encoding, self.params.padded(self.encoding.encoded_dim))
 
+    @functools.cached_property
+    def score_width(self) -> int:
+        """Bits that hold every score of queries and rows in range, to which servers may cut score shares of such rows.
+
+        0 if these are all bits of a word, or nobody tests rows.
+        """
+        bits = self.query_rule.score_bits if self.certifies else self.params.ring_bits
+        return bits if bits < self.params.ring_bits else 0
+
     @property
     def params_hash(self) -> bytes:
         """SHA-256 that every stored file carries: deployment, layout of rows, and encoding.

@@ -148,6 +148,8 @@ class HttpChannel:
         Newer addresses; default those of the description, and what is learned of later ones is kept in memory.
     """
 
+    remote = True
+
     def __init__(self, config: DeploymentConfig, book: AddressBook | None = None) -> None:
         self.book = AddressBook(config) if book is None else book
         self._names = {server: address.name for server, address in config.addresses.items()}

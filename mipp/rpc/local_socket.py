@@ -119,6 +119,8 @@ class OperatorChannel:
         The server's number.
     """
 
+    remote = False
+
     def __init__(self, folder: Path, server: int) -> None:
         self._folder, self._server = folder, server
 

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from .wire import array, message
+from .wire import added, array, message
 
 __all__ = [
     "Answer",
@@ -151,6 +151,8 @@ class Query:
     Ranked, or Pending when that takes longer than a moment. Such a query carries two summands of the proof that it is
     in range: ``seeds``, of summands i+1 and i+2 (cyclic), 32 bytes each, and ``proof``, the words of summand 3, unless
     i is the server without it.
+
+    width: bits to which the user asks that score shares be cut, 0 for whole words; with ranking "user" alone.
     """
 
     header: list[np.ndarray] = array("u1")
@@ -162,17 +164,23 @@ class Query:
     newest: bytes = b""
     seeds: bytes = b""
     proof: np.ndarray = array("u2", "u4", "u8", ndim=2, default_factory=_no_words)
+    width: int = added(default=0)
 
 
 @message
 class Answer:
     """Server -> user: (B, live rows asked for) words, uniformly random without the other servers'.
 
+    width: 0 for whole words; or the ``width`` of the query, where that is what every score fits in and all rows have
+    passed the range test. Then the low bits of each word are packed, (B, packed_words) words of the ring
+    (:func:`mipp.sharing.pack_score_shares`). They add up to the low bits of the scores, which are the scores.
+
     In the Paillier scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
     other's.
     """
 
     score_shares: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    width: int = added(default=0)
 
 
 @message

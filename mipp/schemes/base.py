@@ -151,16 +151,20 @@ class UserScheme(ABC):
         """Queries that go under one header, at most, over ``rows`` rows that are not answered some at a time."""
 
     @abstractmethod
-    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
-        """MessageError for replies that are no score shares of so many queries and rows."""
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
+        """MessageError for replies that are no score shares of so many queries and rows.
+
+        ``width`` : bits to which they are cut, 0 for whole words.
+        """
 
     @abstractmethod
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
-        """Words (B, rows) that add up to the scores modulo the ring; secret from everybody but this user."""
+        """Words (B, rows), or packed ones, that add up to the scores modulo the ring or 2^width; secret from everybody
+        but this user."""
 
     @abstractmethod
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
-        """Rounds and bytes of a search, before anything is sent."""
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
+        """Rounds and bytes of a search, before anything is sent. ``width``: as for :meth:`verify`."""
 
 
 class ServerScheme(ABC):

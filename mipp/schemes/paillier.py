@@ -94,7 +94,7 @@ class _User(UserScheme):
         per_query = self._layout.ciphertexts(rows) * 8 * self._key.public.element_limbs
         return min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
 
-    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
         expected = queries, self._layout.ciphertexts(rows) * self._key.public.element_limbs
         if any(s.shape != expected or s.dtype != np.dtype("<u8") for s in score_shares):
             raise MessageError("a server's answer has the wrong shape")
@@ -102,7 +102,7 @@ class _User(UserScheme):
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         return [scores(list(score_shares), rows, self._layout, self._key, threads=self._threads)]
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
         element = 8 * self._key.public.element_limbs
         sent = queries * self._config.encoding.encoded_dim * element + 16 * batches
         received = queries * self._layout.ciphertexts(images) * element

@@ -22,7 +22,7 @@ from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
-from ..sharing import add_zero_share, query_shares
+from ..sharing import add_zero_share, packed_words, query_shares
 from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
 
 __all__ = ["SharesScheme", "query_blocks", "row_blocks"]
@@ -37,8 +37,8 @@ HEADER_QUERIES = 1 << 12
 BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
 #: fewer rows cost more in sending and hashing the query shares again than smaller replies save
 LEAST_ROWS = 1 << 11
-#: rows of a block are a multiple: whole cache lines of answers
-LINE = 64
+#: rows of a block are a multiple: whole cache lines of answers, and whole blocks of packed ones
+LINE = 512
 
 
 class SharesScheme(Scheme):
@@ -88,33 +88,37 @@ class _User(UserScheme):
             most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
         return most
 
-    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int) -> None:
-        if any(s.shape != (queries, rows) or s.dtype != self._config.params.dtype for s in score_shares):
+    def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
+        shape, dtype = (queries, self._words(rows, width)), self._config.params.dtype
+        if any(s.shape != shape or s.dtype != dtype for s in score_shares):
             raise MessageError("a server's answer has the wrong shape")
 
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         return list(score_shares)  # they add up to the scores; who ranks them adds them on the way
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int) -> SearchCost:
+    def _words(self, rows: int, width: int) -> int:
+        """Words of a query's score shares."""
+        bits = self._config.params.ring_bits
+        return packed_words(rows, width or bits, bits)
+
+    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
         config, params = self._config, self._config.params
         word = params.dtype.itemsize
-        width = params.padded(config.encoding.encoded_dim) * word
-        received = {"user": images * word, "server": 8 * k, "threshold": images // 8}[ranking] * queries
+        share = params.padded(config.encoding.encoded_dim) * word
         if ranking == "user":
-            parts = [
-                (p.stop - p.start, len(list(row_blocks(images, p.stop - p.start, word)))) for p in query_blocks(queries)
-            ]
+            headers = [part.stop - part.start for part in query_blocks(queries)]
+            asked = [(some, len(rows)) for some in headers for rows in row_blocks(images, some, word)]
             user: UserCost = {
-                "rounds": sum(blocks for _, blocks in parts),
-                "sent": sum(blocks * (some * width + 16 * batches) for some, blocks in parts),
-                "received": received,
+                "rounds": len(asked),
+                "sent": sum(some * share + 16 * batches for some, _ in asked),
+                "received": sum(some * word * self._words(rows, width) for some, rows in asked),
             }
             return {"ranking": ranking, "images": images, "user": user}
         public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule
         user = {
             "rounds": 1,
-            "sent": queries * width + 16 * batches,
-            "received": received,
+            "sent": queries * share + 16 * batches,
+            "received": {"server": 8 * k, "threshold": images // 8}[ranking] * queries,
             "proof": proof_bytes(rule, queries, threshold=ranking == "threshold"),
         }
         report: SearchCost = {"ranking": ranking, "images": images, "user": user}

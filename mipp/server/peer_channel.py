@@ -27,6 +27,8 @@ class PeerChannel:
         Its connections with the others.
     """
 
+    remote = True
+
     def __init__(self, server: Server, mesh: Mesh) -> None:
         self._server, self._mesh = server, mesh
 

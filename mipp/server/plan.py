@@ -91,6 +91,12 @@ class Plan:
         #: original positions of deleted rows, in order, and how many live rows are before each
         self._dead = np.concatenate(dead) if dead else np.empty(0, np.int64)
         self._live_before = self._dead - np.arange(len(self._dead))
+        self._certified = False
+
+    def certified(self) -> bool:
+        """Whether the servers have found all rows in range. They stay so, and blocks of a query ask one by one."""
+        self._certified = self._certified or all(batch.certified for part in self.parts for batch in part.batches)
+        return self._certified
 
     def require_certified(self, server: int) -> None:
         """IntegrityError, which names it, for a batch whose rows the servers have not found in range."""

@@ -30,6 +30,7 @@ from ..rpc.associated_data import query_share_commitment
 from ..rpc.chain import snapshot_hash
 from ..rpc.limits import MAX_QUERIES
 from ..rpc.wire import Frames, decode, frames_hash
+from ..sharing import pack_score_shares
 from ..store.views import OwnerView
 from .admission import Admission
 from .base import Request, ServerBase, log
@@ -114,7 +115,11 @@ class Queries:
             self._charge(header, grants)
             if scheme.by_rows:
                 self._headers.remember(asked.hash, header.user, plan)
-        return m.Answer(scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows))
+        words = scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows)
+        # public facts decide: whole words are sent where a score could need them
+        if not query.width or query.width != self._server.config.score_width or not plan.certified():
+            return m.Answer(words)
+        return m.Answer(pack_score_shares(words, query.width, threads=self._server.threads), query.width)
 
     def _ranking(self, asked: _Asked) -> m.Ranked | m.Pending:
         """Check and park the query; it runs when all three servers have it."""

@@ -17,7 +17,7 @@ class Altered:
     """A channel whose last reply of a round is replaced, when the round is of a kind."""
 
     def __init__(self, real, kind, change):
-        self.real, self.kind, self.change, self.done = real, kind, change, 0
+        self.real, self.kind, self.change, self.done, self.remote = real, kind, change, 0, real.remote
 
     def gather(self, requests, *, together=False):
         replies = self.real.gather(requests, together=together)

@@ -241,7 +241,7 @@ class Meanwhile:
 
     def __init__(self, channel, after, act):
         self.channel, self.left, self.act = channel, after, act
-        self.servers = channel.servers
+        self.servers, self.remote = channel.servers, channel.remote
 
     def gather(self, requests, *, together=False):
         replies = self.channel.gather(requests, together=together)
@@ -316,7 +316,7 @@ def test_an_index_that_keeps_changing_ends_in_an_error(world, monkeypatch, ranki
     user.index()
 
     class Changing:
-        servers = user.channel.servers
+        servers, remote = user.channel.servers, user.channel.remote
 
         def gather(self, requests, **options):
             if {kind_of_request(frames) for frames in requests.values()} == {"Query"}:

@@ -43,14 +43,14 @@ class ToyUser(UserScheme):
     def portion(self, rows, ranking, k):
         return 3
 
-    def verify(self, score_shares, queries, rows):
+    def verify(self, score_shares, queries, rows, width):
         if any(s.shape != (queries, rows) for s in score_shares):
             raise MessageError("the wrong shape")
 
     def open(self, score_shares, rows):
         return list(score_shares)
 
-    def cost(self, images, batches, k, ranking, queries):
+    def cost(self, images, batches, k, ranking, queries, width):
         return {"ranking": ranking, "images": images, "user": {"rounds": 1, "sent": 0, "received": 0}}
 
 

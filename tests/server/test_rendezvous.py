@@ -42,6 +42,8 @@ class PooledChannel:
     Requests of one search reach the servers at different times, and in another order for each search.
     """
 
+    remote = False
+
     def __init__(self, deployment, threads):
         self.servers = tuple(deployment.servers)
         self._handlers = {i: s.handle for i, s in deployment.servers.items()}
