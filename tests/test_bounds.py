@@ -57,6 +57,8 @@ def test_all_pairs_that_keep_the_rules_have_scores_in_range(name):
         and high - low <= 1.1 * (e.score_range[1] - e.score_range[0]) + 9
     )
     assert low <= scores.min() and scores.max() <= high
+    half = 1 << of.queries.score_bits - 1  # the least width that holds them
+    assert -half <= low and high < half and not (-half // 2 <= low and high < half // 2)
     # and the range is not much too wide: some pair reaches half of it
     assert scores.max() - scores.min() >= (high - low) / 3
 

@@ -121,8 +121,8 @@ class User(FetchClient):
         """Find the k nearest images of all owners that grant this user a search, or of those named.
 
         One round for the user, two if the index changed. The user sends D words to each server, D being the encoding's
-        words a row, and gets k words from each; with ``ranking="user"`` N words, N being all rows, in several rounds if
-        they are more than 32 MiB. :meth:`cost` says what a search costs, between the servers too.
+        words a row, and gets k words from each; with ``ranking="user"`` the low bits of N words, N being all rows, in
+        several rounds if they are many. :meth:`cost` says what a search costs, between the servers too.
 
         Parameters
         ----------
