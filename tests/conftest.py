@@ -158,7 +158,7 @@ def invited(deployment, kind: str, name: str) -> bytes:
 def answer(deployment, server: int, handler) -> None:
     """Have a server answer clients by this function, of the frames of a request."""
     if over_network(deployment):
-        deployment.servers[server].handle = lambda frames, announced=False: handler(frames)
+        deployment.servers[server].handle = lambda frames, arrived=None: handler(frames)
     else:
         deployment.channel._handlers[server] = handler
 

@@ -16,7 +16,7 @@ from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from ..rpc.key_sets import KeySet
 from ..rpc.names import check_name
-from ..rpc.wire import Frames, encode, frame_hashes, joined_hash
+from ..rpc.wire import Frames, HashedFrames, encode, frame_hashes, joined_hash
 
 __all__ = ["Client"]
 
@@ -86,7 +86,8 @@ class Client:
         statement = signing.Statement(self.config.id, receiver, type(msg).__name__, whole, issued, random)
         content = [np.frombuffer(f, np.uint8) for f in frames]
         signature = signing.sign(self._key, statement)
-        return encode(m.Signed(self.config.id, self.id, receiver, issued, random, signature, content)), hashes, whole
+        envelope = encode(m.Signed(self.config.id, self.id, receiver, issued, random, signature, content))
+        return HashedFrames(envelope, hashes), hashes, whole
 
     def sign(self, msg: Any, receiver: int = m.ALL_SERVERS) -> Frames:
         """Sign a request for one server: the frames of :meth:`signed` alone.

@@ -6,12 +6,13 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StoreError
 
-__all__ = ["copy_file", "replace_file", "sync_folder", "write_all", "write_durably"]
+__all__ = ["copy_file", "nameless_file", "replace_file", "sync_folder", "write_all", "write_durably"]
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -29,13 +30,31 @@ def copy_file(source: Path, target: Path) -> None:
             os.fsync(fd)
 
 
-def write_durably(path: Path, write: Callable[[int], None]) -> None:
+def nameless_file(folder: Path) -> int:
+    """Descriptor of a new file without a name, mode 0600, which ends with it unless it gets a name; OSError."""
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    fd, name = tempfile.mkstemp(dir=folder, prefix="upload-")  # a file system without such files
+    os.unlink(name)
+    return fd
+
+
+def write_durably(path: Path, write: Callable[[int], None], held: int | None = None) -> bool:
     """Write under a temporary name, sync, rename, sync the folder (made if missing).
 
     Parameters
     ----------
     path : of the file; one that is there is replaced
     write : gets the descriptor of the new file, mode 0600
+    held : descriptor of a file without a name, on the same file system, that becomes this file; default a new one
+
+    Returns
+    -------
+    bool
+        False if the system cannot name ``held``; then nothing was done.
 
     Raises
     ------
@@ -45,7 +64,12 @@ def write_durably(path: Path, write: Callable[[int], None]) -> None:
     temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if held is None:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        elif (linked := _linked(held, temporary)) is not None:
+            fd = linked
+        else:
+            return False
         try:
             try:
                 write(fd)
@@ -60,6 +84,17 @@ def write_durably(path: Path, write: Callable[[int], None]) -> None:
             raise
     except OSError as error:
         raise StoreError(f"cannot write {path.name}: {error.strerror}") from error
+    return True
+
+
+def _linked(held: int, name: Path) -> int | None:
+    """Give a file its first name; another descriptor of it, None if the system cannot do that."""
+    try:
+        # a folder's descriptor has Python follow the link, though it counts for relative names only
+        os.link(f"/proc/self/fd/{held}", name, src_dir_fd=held, follow_symlinks=True)
+    except OSError:
+        return None
+    return os.dup(held)
 
 
 def write_all(fd: int, view: memoryview) -> None:

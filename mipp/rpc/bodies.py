@@ -8,7 +8,9 @@ request covers all of these, so it is checked before any of the data is taken. T
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ import msgpack
 
 from ..errors import LimitError, MessageError
 from .limits import MAX_ENVELOPE_BYTES
-from .wire import Frames, frame_hashes, kind_of
+from .wire import Frames, HashedFrames, frame_hashes, kind_of
 
 __all__ = [
     "ADDRESSES_HEADER",
@@ -30,11 +32,14 @@ __all__ = [
     "TIME_HEADER",
     "UPLOAD_PATH",
     "Announcement",
+    "BodyHashes",
     "announce",
     "announcement",
+    "body_head",
     "body_parts",
     "body_size",
     "frames_of",
+    "places",
 ]
 
 #: largest body of a request that was not announced, and of one block of an announced one
@@ -55,7 +60,7 @@ _ANNOUNCEMENT = MAX_ENVELOPE_BYTES + 256 + 48 * MAX_FRAMES
 _COUNT, _SIZE = struct.Struct("<I"), struct.Struct("<Q")
 
 
-def _places(sizes: Sequence[int]) -> tuple[list[int], int]:
+def places(sizes: Sequence[int]) -> tuple[list[int], int]:
     """Where frames of these sizes begin in a body, and where the last one ends."""
     end, begins = _COUNT.size + len(sizes) * _SIZE.size, []
     for size in sizes:
@@ -67,8 +72,8 @@ def _places(sizes: Sequence[int]) -> tuple[list[int], int]:
 def body_parts(frames: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
     """The parts of a body, in order; frames are not copied."""
     sizes = [memoryview(f).nbytes for f in frames]
-    begins, _ = _places(sizes)
-    parts: list[bytes | memoryview] = [_COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(s) for s in sizes)]
+    begins, _ = places(sizes)
+    parts: list[bytes | memoryview] = [body_head(sizes)]
     end = len(parts[0])
     for begin, size, frame in zip(begins, sizes, frames, strict=True):
         parts += [bytes(begin - end), frame]
@@ -76,9 +81,14 @@ def body_parts(frames: Sequence[bytes | memoryview]) -> list[bytes | memoryview]
     return parts
 
 
+def body_head(sizes: Sequence[int]) -> bytes:
+    """What a body with frames of these sizes begins with."""
+    return _COUNT.pack(len(sizes)) + b"".join(_SIZE.pack(s) for s in sizes)
+
+
 def body_size(sizes: Sequence[int]) -> int:
     """Bytes of a body with frames of these sizes."""
-    return _places(sizes)[1]
+    return places(sizes)[1]
 
 
 def frames_of(body: memoryview) -> Frames:
@@ -89,7 +99,7 @@ def frames_of(body: memoryview) -> Frames:
     if not 1 <= count <= MAX_FRAMES or body.nbytes < _COUNT.size + count * _SIZE.size:
         raise MessageError(f"a body has 1 to {MAX_FRAMES} frames")
     sizes = [_SIZE.unpack_from(body, _COUNT.size + i * _SIZE.size)[0] for i in range(count)]
-    begins, end = _places(sizes)
+    begins, end = places(sizes)
     if end != body.nbytes:
         raise MessageError("the frames of a body do not fill it")
     return [body[begin : begin + size] for begin, size in zip(begins, sizes, strict=True)]
@@ -117,10 +127,44 @@ class Announcement:
         return body_size(self.sizes)
 
 
+class BodyHashes:
+    """SHA-256 of each frame of a body whose bytes come one after the other.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Length of each frame.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        begins, _ = places(sizes)
+        self._frames = [(begin, begin + size, hashlib.sha256()) for begin, size in zip(begins, sizes, strict=True)]
+        self._done, self._lock = 0, threading.Lock()
+
+    def take(self, frames: Sequence[bytes | memoryview], end: int) -> list[bytes]:
+        """Hash what is not hashed yet of the body's first ``end`` bytes; hashes of the frames, as far as known.
+
+        Parameters
+        ----------
+        frames : sequence of memoryview
+            Where the frames are, or will be.
+        end : int
+            Bytes of the body that have come.
+        """
+        with self._lock:
+            for frame, (begin, stop, digest) in zip(frames, self._frames, strict=True):
+                start = max(begin, self._done)
+                if start < min(stop, end):
+                    digest.update(frame[start - begin : min(stop, end) - begin])
+            self._done = max(self._done, end)
+            return [digest.digest() for _, _, digest in self._frames]
+
+
 def announce(frames: Sequence[bytes | memoryview]) -> bytes:
     """Body that announces the signed request ``frames``."""
     content = frames[1:]
-    values = [bytes(frames[0]), kind_of(content), [memoryview(f).nbytes for f in content], frame_hashes(content)]
+    hashes = frames.hashes if isinstance(frames, HashedFrames) else frame_hashes(content)
+    values = [bytes(frames[0]), kind_of(content), [memoryview(f).nbytes for f in content], hashes]
     packed: bytes = msgpack.packb(values)
     return packed
 

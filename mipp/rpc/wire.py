@@ -23,6 +23,7 @@ from ..errors import MessageError
 
 __all__ = [
     "Frames",
+    "HashedFrames",
     "added",
     "array",
     "decode",
@@ -181,7 +182,8 @@ def decode(frames: Sequence[bytes | memoryview], expected: type[T] | None = None
             raise
         except Exception:
             raise MessageError(f"{kind}.{name}: wrong type or size") from None
-    if not fitting or sorted(used) != list(range(1, len(frames))):
+    # in order: hashes of a request's frames are those of the arrays in its envelope, one by one
+    if not fitting or used != list(range(1, len(frames))):
         raise MessageError(f"{kind}: wrong number of fields or frames")
     if reader.tell() != len(head) - 5:
         raise MessageError("malformed message")
@@ -219,6 +221,14 @@ def _fits(value: Any, hint: Any, metadata: Mapping[str, Any]) -> bool:
 def frames_size(frames: Sequence[bytes | memoryview]) -> int:
     """Bytes that the frames take on a wire, each with an 8-byte length."""
     return sum(memoryview(f).nbytes + 8 for f in frames)
+
+
+class HashedFrames(list[bytes | memoryview]):
+    """Frames of a signed request; ``hashes`` are those of all but the first, which were made to be signed."""
+
+    def __init__(self, frames: Frames, hashes: list[bytes]) -> None:
+        super().__init__(frames)
+        self.hashes = hashes
 
 
 def frame_hashes(frames: Sequence[bytes | memoryview]) -> list[bytes]:

@@ -40,6 +40,7 @@ from .key_ring import KeyRing
 from .plan import Plan
 from .rates import RequestRates
 from .replies import ReplyRoom
+from .upload_data import Arrived
 
 __all__ = ["Handlers", "Observer", "Request", "ServerBase", "log"]
 
@@ -62,7 +63,7 @@ class Request(Generic[M]):
     """A request of an owner or user whose signature was verified.
 
     ``hash`` is that of its content, ``frame_hashes`` those of the content's frames. ``by_peer``: another server passed
-    it on.
+    it on. ``arrived``: how it came, if it was announced.
     """
 
     signer: bytes
@@ -71,6 +72,7 @@ class Request(Generic[M]):
     frame_hashes: list[bytes]
     envelope: m.Signed
     by_peer: bool = False
+    arrived: Arrived | None = None
 
     @functools.cached_property
     def packed(self) -> bytes:

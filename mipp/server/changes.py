@@ -62,6 +62,7 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
         share_hash=request.frame_hashes[1] if msg.share.size else NO_SHARE,
         images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
         admit=_by_card(server.card_of(signer), msg),
+        held=request.arrived.file_of(1) if request.arrived is not None and msg.share.size else None,
     )  # fmt: skip
     return m.Head(*server.store.changes.head(signer))
 

@@ -27,6 +27,7 @@ from . import certifying, changes, images, lookups, parties, peers, snapshots
 from .base import Handlers, Request, ServerBase, log
 from .freshness import RequestLog
 from .queries import Queries
+from .upload_data import Arrived
 
 __all__ = ["Server"]
 
@@ -54,22 +55,23 @@ class Server(ServerBase):
         super().drop_caches(owners)
         self.queries.drop(owners)
 
-    def handle(self, frames: Frames, *, announced: bool = False) -> Frames:
+    def handle(self, frames: Frames, *, arrived: Arrived | None = None) -> Frames:
         """Answer one signed request of an owner or user.
 
         Parameters
         ----------
         frames : list of bytes
             The signed message.
-        announced : bool
-            Whether it was announced (:meth:`announced`), so that time and repetition were checked then.
+        arrived : Arrived, optional
+            The request, if it was announced (:meth:`announced`): its content was hashed while it came. Time and
+            repetition were checked when it was announced.
 
         Returns
         -------
         list of bytes
             The reply; a ``Failure`` message for a refusal or failure. Nothing is raised.
         """
-        return self._reply(functools.partial(self._requested, announced=announced), frames)
+        return self._reply(functools.partial(self._requested, arrived=arrived), frames)
 
     def announced(self, told: Announcement) -> bytes:
         """Check the announcement of a large request, before its data come.
@@ -141,13 +143,13 @@ class Server(ServerBase):
             # errors of files name paths of this machine, which are no business of who asks
             return encode(m.Failure(name, text.replace(f"{self.store.folder}{os.sep}", "")))
 
-    def _requested(self, frames: Frames, *, announced: bool = False) -> Any:
+    def _requested(self, frames: Frames, *, arrived: Arrived | None = None) -> Any:
         if (name := kind_of(frames)) != m.Signed.__name__:
             raise AuthenticationError(f"a request {name} must be signed")
         if not self.ready:
             raise BusyError(_WAITING)
         within_size(frames, MAX_ENVELOPE_BYTES)
-        return self._handle(self._verified(decode(frames, m.Signed), announced=announced))
+        return self._handle(self._verified(decode(frames, m.Signed), arrived=arrived))
 
     def _operated(self, frames: Frames, *, peer: int | None = None) -> Any:
         msg: Any = decode(frames)
@@ -184,10 +186,10 @@ class Server(ServerBase):
             raise AuthenticationError(f"a {name} is not passed on between servers")
         return signing.Statement(msg.deployment, msg.receiver, name, whole, msg.issued, msg.random)
 
-    def _verified(self, msg: m.Signed, *, by_peer: bool = False, announced: bool = False) -> Request[Any]:
+    def _verified(self, msg: m.Signed, *, by_peer: bool = False, arrived: Arrived | None = None) -> Request[Any]:
         """A request whose signature is that of who it names, for this server, of now, and not repeated.
 
-        ``announced``: time and repetition were checked when it was announced.
+        ``arrived``: if it was announced. Its time and repetition were checked then.
         """
         frames: Frames = [f.data for f in msg.frames]
         name = kind_of(frames)
@@ -196,7 +198,7 @@ class Server(ServerBase):
             raise MessageError(f"{name} is no signed request")
         # the content is read after its signature was checked; only registrations hold the key that checks them
         within_size(frames, MAX_HEAD_BYTES if kind not in _SELF_SIGNED else MAX_ENVELOPE_BYTES)
-        hashes = frame_hashes(frames)
+        hashes = frame_hashes(frames) if arrived is None else arrived.hashes
         whole = joined_hash(frames, hashes)
         statement = self._addressed(msg, kind, by_peer=by_peer, whole=whole)
         content: Any = decode(frames, kind) if kind in _SELF_SIGNED else None
@@ -204,10 +206,10 @@ class Server(ServerBase):
         if actor != msg.signer:
             raise AuthenticationError("the signer is not the party that the keys belong to")
         signing.verify(public, msg.signature, statement)
-        if not announced and kind not in m.FOR_ALL:  # those carry versions; sent again they change nothing
+        if arrived is None and kind not in m.FOR_ALL:  # those carry versions; sent again they change nothing
             self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
         content = decode(frames, kind) if content is None else content
-        return Request(msg.signer, content, whole, hashes, msg, by_peer)
+        return Request(msg.signer, content, whole, hashes, msg, by_peer, arrived)
 
     def _identity(self, kind: type, content: Any, signer: bytes) -> tuple[bytes, bytes]:
         """Public key that must have signed a request, and the id of the party that it belongs to."""

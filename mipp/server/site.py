@@ -14,11 +14,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -42,6 +43,7 @@ from ..rpc.failures import error_to_wire
 from ..rpc.http_server import Head, Refused, Reply
 from ..rpc.wire import Frames, decode, encode, kind_of
 from .server import Server
+from .upload_data import Arrived
 from .uploads import Uploads
 
 __all__ = ["ServerSite"]
@@ -105,12 +107,8 @@ class ServerSite:
         if head.length > most:
             raise Refused(413, f"a body here has at most {most} bytes; larger requests are announced")
         if token is not None:
-            try:
+            with _refusing():
                 return self._uploads.block(token, at, head.length)
-            except BusyError as error:
-                raise Refused(503, str(error), 30) from None
-            except MippError as error:
-                raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
         # the number of connections bounds them; a body that does not come takes no memory
         return np.empty(head.length, np.uint8).data
 
@@ -126,7 +124,8 @@ class ServerSite:
             return self._page(head.path)
         token, _ = _upload(head.path)
         if token is not None:
-            return _message(m.UploadState(token, self._uploads.written(token, head.length)))
+            with _refusing():
+                return _message(m.UploadState(token, self._uploads.written(token, body)))
         return self._posted(head.path, body)
 
     def _posted(self, path: str, body: memoryview) -> Reply:
@@ -143,17 +142,21 @@ class ServerSite:
                 told = announcement(body, self._uploads.limits.largest)
                 return _message(m.UploadState(*self._uploads.begin(self._server.announced(told), told)))
             token = _token(path[len(FINISH_PATH) + 1 :])
-            return self._answered(self._uploads.finish(token), announced=True)
+            arrived = self._uploads.finish(token)
+            try:
+                return self._answered(arrived.frames, arrived)
+            finally:
+                arrived.close()
         except MippError as error:
             return _message(m.Failure(*error_to_wire(error)))
 
-    def _answered(self, frames: Frames, *, announced: bool = False) -> Reply:
+    def _answered(self, frames: Frames, arrived: Arrived | None = None) -> Reply:
         """A request's reply, which gives its room back when it was sent."""
         server, replies = self._server, self._server.replies
         if replies is None:
-            return _frames(server.handle(frames, announced=announced))
+            return _frames(server.handle(frames, arrived=arrived))
         try:
-            reply = _frames(server.handle(frames, announced=announced))
+            reply = _frames(server.handle(frames, arrived=arrived))
         except BaseException:
             replies.taken()()
             raise
@@ -186,6 +189,17 @@ class ServerSite:
         if refused:
             _log.debug("%d addresses were not taken; the first: %s", len(refused), refused[0])
         return Reply(200, [book.to_json()], "application/json")
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuses a block that cannot be taken in."""
+    try:
+        yield
+    except BusyError as error:
+        raise Refused(503, str(error), 30) from None
+    except MippError as error:
+        raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
 
 
 def _upload(path: str) -> tuple[bytes | None, int]:

@@ -1,27 +1,26 @@
-"""Data of announced requests on their way: a file without a name each, filled block by block, handed over once.
+"""Data of announced requests on their way: files filled block by block, handed over once.
 
-Nothing is taken before the announcement's signature was checked. A file has no name, so that nothing is left when the
-server stops. A connection that breaks loses one block; the same announcement, sent again, tells where to go on. Disk is
-taken block by block, before a block is written; what is announced and does not come takes none from others.
+Nothing is taken before the announcement's signature was checked. What has come is hashed while more comes. Files have
+no name (``upload_data.py``), so that nothing is left when the server stops. A connection that breaks loses one block;
+the same announcement, sent again, tells where to go on. Disk is taken block by block, before a block is written; what
+is announced and does not come takes none from others.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+import numpy as np
 
 from ..crypto.schedule import random_bytes
-from ..errors import BusyError, LimitError, MessageError, NotFoundError, ParameterError, StoreError
-from ..rpc.bodies import Announcement, frames_of
-from ..rpc.wire import Frames
+from ..errors import BusyError, LimitError, NotFoundError, ParameterError, StoreError
+from ..rpc.bodies import Announcement
+from .upload_data import Arrived, UploadData
 
 __all__ = ["UploadLimits", "Uploads"]
 
@@ -61,8 +60,7 @@ class _Upload:
     token: bytes
     party: bytes
     told: Announcement
-    file: IO[bytes]
-    data: mmap.mmap
+    data: UploadData
     used: float
     received: int = 0
     writing: bool = False
@@ -134,14 +132,12 @@ class Uploads:
             if self._free() < sum(u.told.nbytes - u.received for u in mine) + size:
                 raise StoreError("the server's disk is full")
             token = random_bytes(16)
-            self._open[token] = _Upload(token, party, told, *self._file(size), self._clock())
+            self._open[token] = _Upload(token, party, told, self._data(told), self._clock())
             return token, 0
 
-    def _file(self, size: int) -> tuple[IO[bytes], mmap.mmap]:
+    def _data(self, told: Announcement) -> UploadData:
         try:
-            file = tempfile.TemporaryFile(dir=self._folder, prefix="upload-")  # noqa: SIM115 - until it is handed over
-            file.truncate(size)
-            return file, mmap.mmap(file.fileno(), size)
+            return UploadData(self._folder, told.sizes)
         except OSError as error:
             raise StoreError(f"the server cannot take in data: {error.strerror}") from None
 
@@ -163,6 +159,8 @@ class Uploads:
     def block(self, token: bytes, at: int, size: int) -> memoryview:
         """Memory for the next block; :meth:`written` or :meth:`broken` must follow.
 
+        The block is written to the file when it is whole: filling a map of the file costs a page fault for each page.
+
         Raises
         ------
         NotFoundError
@@ -179,22 +177,35 @@ class Uploads:
             if self._received() + size > self.limits.bytes_in_all:
                 raise BusyError("the server has too many requests under way; try again later")
             upload.writing, upload.used = True, self._clock()
-        try:  # without its place on the disk, writing to the map could end the process by a signal
+        try:
             if self._free() < size:
                 raise OSError
-            os.posix_fallocate(upload.file.fileno(), at, size)
+            upload.data.allocate(at, size)
         except OSError:
             self.broken(token)
             raise BusyError("the server's disk is full; try again later") from None
-        return memoryview(upload.data)[at : at + size]
+        return np.empty(size, np.uint8).data
 
-    def written(self, token: bytes, size: int) -> int:
-        """A block is there; bytes that have come so far."""
+    def written(self, token: bytes, block: memoryview) -> int:
+        """A block is there, in the memory that :meth:`block` gave; bytes that have come so far.
+
+        Raises
+        ------
+        BusyError
+            The disk cannot be written to.
+        """
         with self._lock:
             upload = self._find(token)
-            upload.received += size
-            upload.writing, upload.used = False, self._clock()
-            return upload.received
+            at, end = upload.received, upload.received + block.nbytes
+        try:
+            upload.data.write(at, block)
+        except OSError as error:
+            self.broken(token)
+            raise BusyError(f"the server cannot take in data: {error.strerror}; try again later") from None
+        with self._lock:
+            upload.received, upload.writing, upload.used = end, False, self._clock()
+        upload.data.hash(end)
+        return end
 
     def broken(self, token: bytes) -> None:
         """A block did not come whole; it may be sent again."""
@@ -202,8 +213,8 @@ class Uploads:
             if token in self._open:
                 self._open[token].writing = False
 
-    def finish(self, token: bytes) -> Frames:
-        """Hand over a request whose data have all come, once; views of its file.
+    def finish(self, token: bytes) -> Arrived:
+        """Hand over a request whose data have all come, once. Whoever gets it closes it.
 
         Raises
         ------
@@ -216,11 +227,12 @@ class Uploads:
                 raise ParameterError(
                     f"{upload.received} of {upload.told.nbytes} bytes of this request have come so far"
                 )
-            self._forget(upload)
-        frames = frames_of(memoryview(upload.data).toreadonly())
-        if [memoryview(f).nbytes for f in frames] != upload.told.sizes:
-            raise MessageError("the data are not those that were announced")
-        return [upload.told.head, *frames]
+            del self._open[token]
+        try:
+            return upload.data.arrived(upload.told.head)
+        except BaseException:
+            upload.data.close()
+            raise
 
     def _find(self, token: bytes) -> _Upload:
         upload = self._open.get(token)
@@ -229,7 +241,7 @@ class Uploads:
         return upload
 
     def _forget(self, upload: _Upload) -> None:
-        upload.file.close()  # the map stays until nobody has views of it
+        upload.data.close()
         del self._open[upload.token]
 
     def _sweep(self) -> None:

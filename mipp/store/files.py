@@ -31,6 +31,7 @@ from ..io.memory import ahead
 from ..params import RING_DTYPES
 
 __all__ = [
+    "HEADER_BYTES",
     "SMALL_FILE",
     "FileInfo",
     "ImagePack",
@@ -45,7 +46,8 @@ __all__ = [
 
 _SHARE, _IMAGES = b"mippshr1", b"mippimp1"
 _VERSION = 1
-_HEADER = 256
+#: that a file begins with
+HEADER_BYTES = 256
 _DIGEST = 32
 _FIXED = struct.Struct("<8sIIIIIIQQ16x32s16s16s")
 _CHUNK = 1 << 22
@@ -82,12 +84,38 @@ class FileInfo:
             self.owner,
             self.batch,
         )
-        return fixed.ljust(_HEADER, b"\0")
+        return fixed.ljust(HEADER_BYTES, b"\0")
 
 
-def write_share(path: Path, info: FileInfo, share: np.ndarray, ordinals: np.ndarray | None) -> tuple[int, bytes]:
-    """Write a share file durably; returns its size and SHA-256. ``ordinals`` for generation > 0 only."""
+def write_share(
+    path: Path, info: FileInfo, share: np.ndarray, ordinals: np.ndarray | None, held: int | None = None
+) -> tuple[int, bytes]:
+    """Write a share file durably; returns its size and SHA-256.
+
+    Parameters
+    ----------
+    path, info : of the file
+    share : (stored, D) words of the ring
+    ordinals : for generation > 0 only
+    held : descriptor of a file without a name that has the words, ``HEADER_BYTES`` from its beginning, and nothing
+        after them: it becomes the share file, where the system can name it
+    """
+    if held is not None and ordinals is None and (written := _take_over(path, info, share, held)) is not None:
+        return written
     return write_share_pieces(path, info, [share], ordinals)
+
+
+def _take_over(path: Path, info: FileInfo, share: np.ndarray, held: int) -> tuple[int, bytes] | None:
+    header = info.header(_SHARE)
+    digest = hashlib.sha256(header)
+    digest.update(share.reshape(-1).data.cast("B"))
+
+    def complete(fd: int) -> None:
+        os.pwrite(fd, header, 0)
+        os.pwrite(fd, digest.digest(), HEADER_BYTES + share.nbytes)
+
+    named = write_durably(path, complete, held)
+    return (HEADER_BYTES + share.nbytes + _DIGEST, digest.digest()) if named else None
 
 
 def write_share_pieces(
@@ -167,7 +195,7 @@ def _map(path: Path, magic: bytes, expected: FileInfo, size: int, digest: bytes,
         for piece in ahead([data[i : min(i + _CHUNK, size - _DIGEST)] for i in range(0, size - _DIGEST, _CHUNK)]):
             found.update(piece.data)
         _require_digest(path, found.digest(), data[-_DIGEST:].tobytes(), digest)
-    _require_header(path, data[:_HEADER].tobytes(), expected, magic)
+    _require_header(path, data[:HEADER_BYTES].tobytes(), expected, magic)
     return data
 
 
@@ -188,12 +216,12 @@ def _require_header(path: Path, header: bytes, expected: FileInfo, magic: bytes)
 
 def read_share(path: Path, info: FileInfo, size: int, digest: bytes, out: np.ndarray, *, check: bool) -> None:
     """Read the rows of a small share file of generation 0 into ``out`` (stored, D), checked."""
-    header, tail = bytearray(_HEADER), bytearray(_DIGEST)
+    header, tail = bytearray(HEADER_BYTES), bytearray(_DIGEST)
     raw = out.reshape(-1).view(np.uint8)
     try:
         with open(path, "rb", buffering=0) as file:
             actual = os.fstat(file.fileno()).st_size
-            if actual != size or len(raw) != size - _HEADER - _DIGEST:
+            if actual != size or len(raw) != size - HEADER_BYTES - _DIGEST:
                 raise IntegrityError(f"{path}: {actual} bytes, expected {size}; the file is damaged")
             if os.readv(file.fileno(), [header, raw.data, tail]) != size:
                 raise IntegrityError(f"{path}: cannot be read to its end")
@@ -212,8 +240,8 @@ class ShareFile:
     def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
         data = _map(path, _SHARE, info, size, digest, check)
         dtype = RING_DTYPES[info.k]
-        end = _HEADER + info.stored * info.width * dtype.itemsize
-        self.words = data[_HEADER:end].view(dtype).reshape(info.stored, info.width)
+        end = HEADER_BYTES + info.stored * info.width * dtype.itemsize
+        self.words = data[HEADER_BYTES:end].view(dtype).reshape(info.stored, info.width)
         self.ordinals = data[end : end + 8 * info.stored].view("<i8") if info.generation else None
 
 
@@ -222,11 +250,11 @@ class ImagePack:
 
     def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
         data = _map(path, _IMAGES, info, size, digest, check)
-        start = _HEADER + 8 * (info.stored + 1)
-        self.offsets = data[_HEADER:start].view("<i8")
+        start = HEADER_BYTES + 8 * (info.stored + 1)
+        self.offsets = data[HEADER_BYTES:start].view("<i8")
         self._files = data[start:-_DIGEST]
         #: offsets and files, as bytes; SHA-256 of the file
-        self.body, self.digest = data[_HEADER:-_DIGEST], digest
+        self.body, self.digest = data[HEADER_BYTES:-_DIGEST], digest
         if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] != len(self._files):
             raise IntegrityError(f"{path}: offsets are damaged")
 

@@ -98,15 +98,17 @@ class ServerStore(Parties):
         self, owner: bytes, op: bytes, digest: bytes, *, rows: int, dim: int, replaces: list[bytes],
         share: np.ndarray | None, share_hash: bytes, images: np.ndarray, offsets: np.ndarray,
         origin: tuple[bytes, bytes], admit: Callable[[int, int], None] | None = None,
+        held: int | None = None,
     ) -> None:  # fmt: skip
         """Write a batch's files and note it, invisible. Again with the same ``digest`` is fine while it lives.
 
-        ``admit``: called with the rows and bytes that the owner has here; raises if no more may come.
+        ``admit``: called with the rows and bytes that the owner has here; raises if no more may come. ``held``: see
+        :func:`~mipp.store.files.write_share`.
         """
         info = FileInfo(self.params_hash, owner, op, self.params.ring_bits, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
         if share is not None:
-            files["share"] = "shares", lambda path: write_share(path, info, share, None)
+            files["share"] = "shares", lambda path: write_share(path, info, share, None, held)
         if len(images):
             pack = self.packs.info(owner, op, rows, 0)
             files["pack"] = "images", lambda path: write_images(path, pack, offsets, [images])

@@ -42,8 +42,9 @@ def made(tmp_path, clock):
 
 
 def send(made, token, data, at=0):
-    made.block(token, at, len(data))[:] = data
-    return made.written(token, len(data))
+    block = made.block(token, at, len(data))
+    block[:] = data
+    return made.written(token, block)
 
 
 def test_a_block_has_its_place_on_the_disk_before_it_is_written(made, monkeypatch):
@@ -96,10 +97,11 @@ def test_data_never_change_after_they_were_handed_over(made):
     for call in (lambda: made.finish(token), lambda: made.block(token, 0, 1), lambda: made.block(token, size, 1)):
         with pytest.raises(ParameterError):  # a block is on its way
             call()
-    made.written(token, size)
-    frames = made.finish(token)
+    made.written(token, view)
+    arrived = made.finish(token)
+    frames = arrived.frames
     assert bytes(frames[1]) == bytes(1000) and memoryview(frames[1]).readonly
-    for call in (lambda: made.finish(token), lambda: made.block(token, 0, 1), lambda: made.written(token, 1)):
+    for call in (lambda: made.finish(token), lambda: made.block(token, 0, 1), lambda: made.written(token, view)):
         with pytest.raises(NotFoundError):
             call()
 

@@ -32,8 +32,8 @@ class Answering:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def handle(self, frames, *, announced=False):
-        (self.large if announced else self.requests).append([bytes(f) for f in frames])
+    def handle(self, frames, *, arrived=None):
+        (self.requests if arrived is None else self.large).append([bytes(f) for f in frames])
         self.go_on.wait(10)
         return self.reply
 

@@ -80,6 +80,17 @@ def test_wrong_kind_dtype_and_rank():
         encode(dataclasses.replace(sample(), salt={1, 2}))
 
 
+def test_frames_in_another_order_are_refused():
+    """Hashes of frames stand for the arrays in an envelope, one by one."""
+    head, *frames = encode(m.Signed(b"d" * 16, b"s" * 16, 1, 0, b"r" * 16, b"x" * 64, [np.zeros(8, np.uint8)] * 2))
+    first, second = (msgpack.packb(["|u1", [8], number]) for number in (1, 2))
+    before, between, after = bytes(head).partition(first)[0], *bytes(head).partition(first)[2].split(second)
+    assert len(decode([before + first + between + second + after, *frames]).frames) == 2
+    swapped = before + second + between + first + after
+    with pytest.raises(MessageError):
+        decode([swapped, *frames])
+
+
 @given(st.lists(st.binary(max_size=64), max_size=4), st.integers(0, 200), st.integers(0, 255))
 @settings(max_examples=300, deadline=None)
 def test_garbage_never_gets_through(extra, position, value):
