@@ -163,7 +163,7 @@ TABLES = (
     Table(
         "peers", PeerLimits, "peers", "The other two servers.",
         (
-            Setting("session_bytes", 64 * _MIB, 1 << 40, "Bytes of one ranking's messages that wait in memory."),
+            Setting("session_bytes", 64 * _MIB, 1 << 40, "Most bytes of one ranking's messages that wait in memory."),
             Setting("calls", 16, 1 << 16, "Calls of one server that wait or are answered."),
             Setting("calls_at_once", 2, 1 << 10, "Calls of one server that are answered at the same time."),
         ),

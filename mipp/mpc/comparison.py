@@ -36,8 +36,8 @@ from .replicated import Pair, UserShare, open_to_all, reshare_words, send_back, 
 from .session import Party, Public
 
 __all__ = [
-    "CIRCUITS", "Circuit", "blocks_of", "check_circuit", "combine_matches", "less_than", "sign_shares", "theta_width",
-    "threshold",
+    "CIRCUITS", "Circuit", "alone_of", "blocks_of", "check_circuit", "combine_matches", "less_than", "sign_shares",
+    "theta_width", "threshold",
 ]  # fmt: skip
 
 Circuit = Literal["tree", "ripple"]
@@ -62,6 +62,11 @@ def blocks_of(n: int, step: int) -> Blocks:
         return [(first, 0, groups * local.GROUP)]
     cuts = [local.GROUP * (groups * i // 3) for i in range(4)]
     return [((first + i - 1) % 3 + 1, cuts[i], cuts[i + 1]) for i in range(3)]
+
+
+def alone_of(n: int) -> int:
+    """The most comparisons, at most n, of which one party splits all: then it sends more than a third of n."""
+    return min(n, 64 * local.GROUP * (_SPLIT_GROUPS - 1))
 
 
 @dataclasses.dataclass(repr=False)

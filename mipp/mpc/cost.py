@@ -22,10 +22,15 @@ from .session import CONFIRM_BYTES, HELLO_BYTES, Public
 __all__ = [
     "Cost",
     "TopKCost",
+    "add",
+    "add_check",
     "certificate_cost",
+    "chunk_cost",
     "comparison_cost",
     "expected_calls",
+    "largest",
     "largest_call",
+    "padded",
     "threshold_cost",
     "top_k_cost",
 ]
@@ -118,44 +123,51 @@ def threshold_cost(
     width = theta_width(public, *theta_range)
     cost = Cost()
     cost.all_send(2 * HELLO_BYTES, 2)
-    _add_check(cost, rule)
+    add_check(cost, rule.proof_bits if rule is not None else 0)
     cost.all_send(queries * public.rows * public.ring_bits // 8)
-    _add(cost, comparison_cost(queries * public.rows, width, circuit, to_user=True, first_step=cost.rounds))
+    add(cost, comparison_cost(queries * public.rows, width, circuit, to_user=True, first_step=cost.rounds))
     cost.all_send(2 * CONFIRM_BYTES, 2)
     cost.all_send(0, 2)
     return cost
 
 
-def _add_check(cost: Cost, rule: QueryRule | None) -> None:
-    """Sums of what is zero, opened along with the next round."""
-    if rule is not None:
+def add_check(cost: Cost, bits: int) -> None:
+    """Sums of what is zero, words of so many bits, opened along with the next round; 0: there is no check."""
+    if bits:
         for party in PARTIES:
-            cost.send(party, 2 * PROJECTIONS * rule.proof_bits // 8, 2)
+            cost.send(party, 2 * PROJECTIONS * bits // 8, 2)
 
 
 def certificate_cost(rule: RowRule, rows: int) -> Cost:
     """Exact cost of :func:`mipp.mpc.certificate.certify_rows` when all rows keep the rule."""
-    cost, word = Cost(), rule.ring_bits // 8
+    cost = Cost()
     rule = dataclasses.replace(rule, group=max(1, min(rule.group, rows)))
     cost.all_send(2 * HELLO_BYTES, 2)
-    step, e = chunk_rows(rule), rule.extra
+    step = chunk_rows(rule)
     for n in [step] * (rows // step) + [rows % step] * (rows % step > 0):
-        groups, lies = -(-n // rule.group), e is not None and e.slack > 0
-        cost.rounds += 1
-        for cloud in (1, 2):
-            cost.send(cloud, n * rule.width * word)
-        if rule.hint_bits:
-            cost.send(3, 3 * n * rule.width * rule.hint_bits // 8)
-        opened = PROJECTIONS * groups + (n if e is not None and not lies else 0)
-        cost.all_send(2 * opened * word, 2)
-        tests = n * int(rule.tested.sum()) if rule.exact else PROJECTIONS * groups
-        narrow, wide = 2 * tests + 2 * n * lies, n + 2 * n * lies
-        calls = [(narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)]
-        for count, width, size in calls if n > TOGETHER else [(narrow + wide, rule.sum_bits, 8)]:
-            cost.all_send(count * size)
-            _add(cost, comparison_cost(count, width, first_step=cost.rounds))
+        add(cost, chunk_cost(rule, n, cost.rounds))
     cost.all_send(2 * CONFIRM_BYTES, 2)
     cost.all_send(0, 2)
+    return cost
+
+
+def chunk_cost(rule: RowRule, n: int, first_step: int) -> Cost:
+    """Cost of the test of n rows at a time; ``first_step``: as for :func:`comparison_cost`."""
+    cost, word, e = Cost(), rule.ring_bits // 8, rule.extra
+    groups, lies = -(-n // rule.group), e is not None and e.slack > 0
+    cost.rounds += 1
+    for cloud in (1, 2):
+        cost.send(cloud, n * rule.width * word)
+    if rule.hint_bits:
+        cost.send(3, 3 * n * rule.width * rule.hint_bits // 8)
+    opened = PROJECTIONS * groups + (n if e is not None and not lies else 0)
+    cost.all_send(2 * opened * word, 2)
+    tests = n * int(rule.tested.sum()) if rule.exact else PROJECTIONS * groups
+    narrow, wide = 2 * tests + 2 * n * lies, n + 2 * n * lies
+    calls = [(narrow, rule.ring_bits, word), (wide, rule.sum_bits, 8)]
+    for count, width, size in calls if n > TOGETHER else [(narrow + wide, rule.sum_bits, 8)]:
+        cost.all_send(count * size)
+        add(cost, comparison_cost(count, width, first_step=first_step + cost.rounds))
     return cost
 
 
@@ -174,7 +186,7 @@ def top_k_cost(
         cost.all_send(2 * HELLO_BYTES, 2)
         cost.all_send(2 * CONFIRM_BYTES, 2)
         cost.all_send(0, 2)
-        _add_check(cost, rule)
+        add_check(cost, rule.proof_bits if rule is not None else 0)
         cost.rounds += 3
     words = 8 * local.packed_words(public.rows, public.key_bits)
     whole, rest = divmod(queries, 3)
@@ -185,14 +197,14 @@ def top_k_cost(
         return TopKCost(typical, bound, 0)
     width, rows = public.key_bits, public.rows
     for count in calls:
-        _add(typical, _mean(comparison_cost(queries * count, width, circuit)))
+        add(typical, _mean(comparison_cost(queries * count, width, circuit)))
     if rows <= sample_size(rows):
-        _add(bound, _largest(comparison_cost(queries * calls[0], width, circuit, first_step=4)))
+        add(bound, largest(comparison_cost(queries * calls[0], width, circuit, first_step=4)))
     else:
         most = bound_comparisons(calls, rows)
         each = -(-most // bound_calls(calls))
         for _ in range(bound_calls(calls)):
-            _add(bound, _largest(comparison_cost(queries * each, width, circuit)))
+            add(bound, largest(comparison_cost(queries * each, width, circuit)))
     return TopKCost(typical, bound, queries * sum(calls))
 
 
@@ -223,16 +235,16 @@ def expected_calls(rows: int, k: int) -> list[int]:
                 break
             parts = [(size, pivot, done)]
             if not done and pivot >= 0:
-                count += _padded(size)
+                count += padded(size)
                 above = min(max(round((pivot + 1) * (size + 1) / (sample + 1)) - 1, 0), size - 1)
                 parts = [(above, -1, above == 1), (1, -1, True), (size - 1 - above, -1, size - 1 - above == 1)]
             elif not done and size > sample and (cross := cross_size(size, rows)):
-                count += _padded(cross * size)
+                count += padded(cross * size)
                 gap = -(-(size - cross) // (cross + 1))
                 parts = [(gap, -1, gap == 1), (1, -1, True)] * cross + [(gap, -1, gap == 1)]
             elif not done:
                 some = min(size, sample)
-                count += _padded(some * (some - 1) // 2)
+                count += padded(some * (some - 1) // 2)
                 parts = [(size, -1, True) if size <= sample else (size, pivot_rank(size, k - rank, sample), False)]
             for part in parts:
                 if part[0] and rank < k:
@@ -243,11 +255,13 @@ def expected_calls(rows: int, k: int) -> list[int]:
     return calls
 
 
-def _padded(n: int) -> int:
+def padded(n: int) -> int:
+    """Comparisons that n take up: whole words."""
     return -(-n // 64) * 64
 
 
-def _add(cost: Cost, more: Cost) -> None:
+def add(cost: Cost, more: Cost) -> None:
+    """Add a cost to another one."""
     cost.rounds += more.rounds
     for party in PARTIES:
         cost.send(party, more.payload[party], more.frames[party])
@@ -261,7 +275,8 @@ def _mean(cost: Cost) -> Cost:
     return _spread(cost, _ceil3(cost.payload.values()), _ceil3(cost.frames.values()))
 
 
-def _largest(cost: Cost) -> Cost:
+def largest(cost: Cost) -> Cost:
+    """A cost with every party's numbers the largest of any party."""
     return _spread(cost, max(cost.payload.values()), max(cost.frames.values()))
 
 

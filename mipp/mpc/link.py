@@ -17,6 +17,7 @@ from typing import Protocol
 from ..errors import MessageError, ProtocolError
 
 __all__ = [
+    "FRAME_BYTES",
     "HEADER_BYTES",
     "KINDS",
     "Frame",
@@ -34,6 +35,8 @@ VERSION = 1
 _MAGIC = b"MIP3"
 _LAYOUT = struct.Struct("<4sBBBBI16sQ")
 HEADER_BYTES = _LAYOUT.size
+#: bytes that a frame takes besides its payload where it waits: its header, and objects around both
+FRAME_BYTES = 512
 #: message kinds by number, from 1
 KINDS = (
     "", "hello", "reshare", "shuffle", "split", "generate", "and", "open", "confirm", "done", "abort", "check", "lift",
@@ -90,6 +93,10 @@ class Frame:
 class Link(Protocol):
     """One party's way to its two peers, for one session."""
 
+    def expect(self, most: int) -> None:
+        """From now on so many bytes of each peer may wait here, payloads and FRAME_BYTES for each frame; one that sends
+        more ends the session."""
+
     def send(self, to: int, frame: Frame) -> None:
         """Queue a frame; returns before it has arrived. The parts must not change afterwards."""
 
@@ -118,6 +125,9 @@ class LocalLink:
 
     def __init__(self, index: int, queues: Mapping[tuple[int, int], queue.SimpleQueue[Frame]]) -> None:
         self._index, self._queues = index, queues
+
+    def expect(self, most: int) -> None:
+        """Nothing to do: the peers are this process."""
 
     def send(self, to: int, frame: Frame) -> None:
         self._queues[self._index, to].put(frame)

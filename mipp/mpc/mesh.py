@@ -19,21 +19,20 @@ import ssl
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-import numpy as np
 
 from ..crypto.schedule import random_bytes
 from ..errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
 from ..rpc.sockets import end, fill
 from ..rpc.wire import Frames, pack_frames, unpack_frames
 from . import chunks
-from .link import HEADER_BYTES, Frame, bounded, parse_header, silent
+from .assembly import Assembly, Gone, Session
+from .link import FRAME_BYTES, Frame, bounded, silent
 from .outgoing import Outgoing, Peer, PeerLimits
 
-__all__ = ["Mesh", "MeshLink"]
+__all__ = ["EARLY_BYTES", "Mesh", "MeshLink"]
 
 _log = logging.getLogger("mipp.mesh")
 
@@ -41,10 +40,9 @@ _log = logging.getLogger("mipp.mesh")
 DEAD, WHO = 15.0, 10.0
 #: seconds for which a new connection is left alone when the one in the other direction is lost: it was tried just now
 FRESH = 1.0
-#: bytes that a session buffers which is not open here yet; number of such sessions
+#: bytes of each peer that a session buffers while it is not open here yet, or does not know what to expect; number of
+#: such sessions
 EARLY_BYTES, EARLY = 8192, 256
-#: bytes that a frame takes here besides its payload: its header, and objects around both
-FRAME_BYTES = 512
 #: bytes of a note
 NOTE_BYTES = 64 << 10
 #: connections of one peer that have not said who they are
@@ -52,68 +50,14 @@ GREETING = 8
 CLOSED = 4096
 
 
-class _Gone(Exception):
-    """In a session's queue: the peer is gone."""
-
-
-class _Session:
-    """Frames of one session from each peer, and how many bytes wait."""
-
-    def __init__(self, peers: Collection[int], limit: int) -> None:
-        self.limit = limit
-        self.queues: dict[int, queue.SimpleQueue[Frame | Exception]] = {p: queue.SimpleQueue() for p in peers}
-        self.waiting = 0
-        self.lock = threading.Lock()
-
-    def take(self, size: int) -> bool:
-        """Whether so many bytes more may wait."""
-        with self.lock:
-            if self.waiting + size > self.limit:
-                return False
-            self.waiting += size
-            return True
-
-    def give(self, size: int) -> None:
-        with self.lock:
-            self.waiting -= size
-
-
-class _Assembly:
-    """A session's bytes from one peer, put together to frames."""
-
-    def __init__(self, session: _Session, peer: int) -> None:
-        self.session, self._peer = session, peer
-        self._head = bytearray(HEADER_BYTES)
-        self._payload: memoryview | None = None
-        self._got = 0
-        self.broken = False
-
-    def room(self, most: int) -> memoryview:
-        """Where the next bytes go."""
-        target = memoryview(self._head) if self._payload is None else self._payload
-        return target[self._got : self._got + most]
-
-    def filled(self, count: int) -> None:
-        """So many bytes came; passes on a frame that is whole."""
-        self._got += count
-        if self._payload is None:
-            if self._got < HEADER_BYTES:
-                return
-            length = parse_header(bytes(self._head)).length
-            if not self.session.take(length + FRAME_BYTES):
-                raise MessageError(f"server {self._peer} sent more than a session may hold")
-            self._payload, self._got = np.empty(length, np.uint8).data, 0
-        if self._got == self._payload.nbytes:
-            frame = Frame(bytes(self._head), [self._payload] if self._payload.nbytes else [])
-            self._payload, self._got = None, 0
-            self.session.queues[self._peer].put(frame)
-
-
 class MeshLink:
     """One server's way to its two peers in one session; see :class:`~mipp.mpc.link.Link`."""
 
-    def __init__(self, mesh: Mesh, name: bytes, session: _Session) -> None:
+    def __init__(self, mesh: Mesh, name: bytes, session: Session) -> None:
         self._mesh, self._name, self._session = mesh, name, session
+
+    def expect(self, most: int) -> None:
+        self._session.limit = most
 
     def send(self, to: int, frame: Frame) -> None:
         self._mesh._send(to, chunks.SESSION, self._name, [memoryview(frame.head), *frame.parts])
@@ -125,10 +69,10 @@ class MeshLink:
             raise silent(source) from None
         if isinstance(got, Exception):
             self._session.queues[source].put(got)
-            if isinstance(got, _Gone):
+            if isinstance(got, Gone):
                 raise UnreachableError(f"the connection to server {source} broke")
             raise MessageError(str(got))
-        self._session.give(got.nbytes + FRAME_BYTES)
+        self._session.give(source, got.nbytes + FRAME_BYTES)
         return bounded(got, source, limit)
 
     def close(self) -> None:
@@ -170,8 +114,8 @@ class Mesh:
         self._in: dict[int, tuple[ssl.SSLSocket, bytes]] = {}  # with the certificate that was shown
         self._lock = threading.Lock()
         self._there: dict[int, bool] = dict.fromkeys(peers, False)
-        self._sessions: dict[bytes, _Session] = {}
-        self._early: OrderedDict[bytes, _Session] = OrderedDict()
+        self._sessions: dict[bytes, Session] = {}
+        self._early: OrderedDict[bytes, Session] = OrderedDict()
         self._closed: OrderedDict[bytes, None] = OrderedDict()
         self._calls: dict[bytes, tuple[int, queue.SimpleQueue[Any]]] = {}
         self._pools = {i: ThreadPoolExecutor(self.limits.calls_at_once, "mipp peer call") for i in peers}
@@ -232,18 +176,18 @@ class Mesh:
         Parameters
         ----------
         name : 16 bytes, the same at all servers, never used before
-        limit : bytes of its frames that wait here at most; default ``session_bytes`` of the limits
+        limit : bytes of each peer's frames that wait here at most, until :meth:`MeshLink.expect` says how many may;
+            default, and at most for both peers together, ``session_bytes`` of the limits
         """
-        limit = self.limits.session_bytes if limit is None else limit
         with self._lock:
-            session = self._early.pop(name, None) or _Session(self._peers, limit)
+            session = self._early.pop(name, None) or self._new_session()
             if name in self._sessions or name in self._closed:
                 raise ProtocolError("a session's name was used before")
-            session.limit = limit
+            session.limit = self.limits.session_bytes if limit is None else limit
             self._sessions[name] = session
             gone = [peer for peer, there in self._there.items() if not there]
         for peer in gone:
-            session.queues[peer].put(_Gone())
+            session.queues[peer].put(Gone())
         return MeshLink(self, name, session)
 
     def _close(self, name: bytes) -> None:
@@ -253,15 +197,18 @@ class Mesh:
             while len(self._closed) > CLOSED:
                 self._closed.popitem(last=False)
 
-    def _session(self, name: bytes) -> _Session | None:
+    def _session(self, name: bytes) -> Session | None:
         """A session that is open, or about to be (the oldest of too many is dropped); None if it ended."""
         with self._lock:
             session = self._sessions.get(name) or self._early.get(name)
             if session is None and name not in self._closed:
-                session = self._early[name] = _Session(self._peers, EARLY_BYTES)
+                session = self._early[name] = self._new_session()
                 if len(self._early) > EARLY:
                     self._early.popitem(last=False)
             return session
+
+    def _new_session(self) -> Session:
+        return Session(self._peers, EARLY_BYTES, self.limits.session_bytes)
 
     def _send(self, to: int, kind: int, stream: bytes, parts: Sequence[memoryview | bytes]) -> None:
         self._out[to].put(kind, stream, parts)
@@ -413,9 +360,9 @@ class Mesh:
             sessions = [*self._sessions.values(), *self._early.values()]
             calls = [reply for to, reply in self._calls.values() if to == peer]
         for session in sessions:
-            session.queues[peer].put(_Gone())
+            session.queues[peer].put(Gone())
         for reply in calls:
-            reply.put(_Gone())
+            reply.put(Gone())
 
 
 class _Incoming:
@@ -423,7 +370,7 @@ class _Incoming:
 
     def __init__(self, mesh: Mesh, peer: int, sock: ssl.SSLSocket) -> None:
         self._mesh, self._peer, self._sock = mesh, peer, sock
-        self._assemblies: dict[bytes, _Assembly] = {}
+        self._assemblies: dict[bytes, Assembly] = {}
         self._messages: dict[tuple[int, bytes], bytearray] = {}
         self._scratch = memoryview(bytearray(chunks.CHUNK))
 
@@ -467,7 +414,7 @@ class _Incoming:
         if assembly is None or assembly.session is not session:
             if len(self._assemblies) > 2 * EARLY:
                 self._forget()
-            assembly = self._assemblies[name] = _Assembly(session, self._peer)
+            assembly = self._assemblies[name] = Assembly(session, self._peer)
         while length and not assembly.broken:
             room = assembly.room(length)
             fill(self._sock, room)

@@ -49,7 +49,8 @@ T = TypeVar("T")
 Arrays = dict[int, list[np.ndarray]]
 Outgoing = Mapping[int, Sequence[np.ndarray]]
 Incoming = Mapping[int, Sequence[tuple[int, type[np.unsignedinteger]]]]
-_ABORT_BYTES = 1024
+#: of a message that tells why a party stopped
+ABORT_BYTES = 1024
 HELLO_BYTES = 16 + 32 + 32
 CONFIRM_BYTES = 32
 MAX_ROWS = 1 << 31
@@ -244,7 +245,7 @@ class Party:
     def _tell(self, error: BaseException) -> None:
         known = error if isinstance(error, Exception) else ProtocolError("stopped")
         name, text = error_to_wire(known)
-        payload = f"{name}\n{text}".encode()[:_ABORT_BYTES]
+        payload = f"{name}\n{text}".encode()[:ABORT_BYTES]
         for peer in self.peers:
             with contextlib.suppress(Exception):
                 self._send("abort", peer, [memoryview(payload)])
@@ -375,7 +376,7 @@ class Party:
 
     def _receive(self, kind: str, peer: int, specs: Sequence[tuple[int, type[np.unsignedinteger]]]) -> list[np.ndarray]:
         sizes = [count * np.dtype(dtype).itemsize for count, dtype in specs]
-        frame = self.link.receive(peer, max(sum(sizes), _ABORT_BYTES), self.timeout)
+        frame = self.link.receive(peer, max(sum(sizes), ABORT_BYTES), self.timeout)
         header = parse_header(frame.head)
         if header.sender != peer or header.receiver != self.index:
             raise MessageError("a frame of another sender or for another receiver")

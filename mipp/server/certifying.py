@@ -29,6 +29,7 @@ from ..errors import (
 from ..mpc.certificate import Batch, certify_rows, refused
 from ..mpc.link import Link
 from ..mpc.session import Party
+from ..mpc.waiting import certificate_room
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..store import changes as rules
@@ -159,6 +160,7 @@ def _test(
     state = hashlib.sha256(about.state + key_set).digest()
     facts = Batch(key, state, len(live), server.config.row_rule, server.config.params)
     server.progress[key] = 0, len(live)
+    link.expect(certificate_room(facts.rule, len(live)))
     try:
         bad = certify_rows(
             party, lambda start, stop: words(live[start:stop]), facts, functools.partial(_note, server, key, len(live))

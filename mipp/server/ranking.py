@@ -13,6 +13,7 @@ from ..mpc.facts import public_facts
 from ..mpc.link import Link
 from ..mpc.session import Counters, Party, Public
 from ..mpc.topk import top_k
+from ..mpc.waiting import threshold_room, top_k_room
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
@@ -87,9 +88,12 @@ def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], 
         party.fail(error)
         raise
     party.counters.lap("product")
+    # no peer sends more than its first round before this server's: until then little may wait
     if header.ranking == "threshold":
+        party.link.expect(threshold_room(public, len(shares), 8 * zero.dtype.itemsize))
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:
+        party.link.expect(top_k_room(public, len(shares), header.k, 8 * zero.dtype.itemsize))
         part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(part.server, part.session, part.parameters, part.queries, part.rows, words)

@@ -17,7 +17,7 @@ import msgpack
 
 from ..errors import MessageError, MippError, ProtocolError, UnreachableError
 from ..mpc.link import Frame, Header, Link
-from ..mpc.mesh import Mesh
+from ..mpc.mesh import EARLY_BYTES, Mesh
 from ..rpc.failures import error_from_wire, error_to_wire
 from .rendezvous import RUNNING, Key, LocalRendezvous, Ticket
 
@@ -82,7 +82,7 @@ class KeyCentreRendezvous(LocalRendezvous):
         return True
 
     def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> dict[int, Link]:
-        link = self._mesh.open(attempt)
+        link = self._mesh.open(attempt, EARLY_BYTES)
         return dict.fromkeys(tickets, link)  # the clouds open their own
 
     def told(self, peer: int, what: str, fields: list[Any]) -> None:
@@ -174,7 +174,7 @@ class CloudRendezvous:
         if what == _START:
             (attempt,) = rest
             try:
-                link = self._mesh.open(attempt)
+                link = self._mesh.open(attempt, EARLY_BYTES)
             except MippError as error:
                 if ticket is not None:
                     ticket.refused(error)

@@ -16,11 +16,12 @@ from cryptography.x509.oid import NameOID
 from mipp.errors import AuthenticationError, MessageError, MippError, ProtocolError, UnreachableError
 from mipp.mpc import ideal, mesh, outgoing
 from mipp.mpc.comparison import combine_matches, threshold
-from mipp.mpc.link import Frame, Header, parse_header
+from mipp.mpc.link import FRAME_BYTES, Frame, Header, parse_header
 from mipp.mpc.mesh import Mesh
-from mipp.mpc.outgoing import Peer
+from mipp.mpc.outgoing import Peer, PeerLimits
 from mipp.mpc.session import run_local
 from mipp.mpc.topk import combine_top_k, top_k
+from mipp.mpc.waiting import top_k_room
 from mipp.rpc import tls
 from mipp.rpc.http_server import HttpServer
 from tests.certificates import make
@@ -36,7 +37,10 @@ def frame(payload, sender, receiver, session=b"s" * 16):
 class Three:
     """Three servers with their meshes."""
 
-    def __init__(self, folder, serve=lambda peer, frames: frames):
+    limits = None
+
+    def __init__(self, folder, serve=lambda peer, frames: frames, limits=None):
+        self.limits = limits
         self.pems = {i: make(folder, f"s{i}") for i in (1, 2, 3)}
         self.serve, self.notes, self.events = serve, [], []
         self.ports = {i: self._free() for i in (1, 2, 3)}
@@ -57,7 +61,7 @@ class Three:
         }  # fmt: skip
         made = Mesh(
             i, DEPLOYMENT, peers, self.serve, lambda peer, data: self.notes.append((i, peer, data)),
-            lambda peer, there: self.events.append((i, peer, there)),
+            lambda peer, there: self.events.append((i, peer, there)), self.limits,
         )  # fmt: skip
         context = tls.server_context(pem, key, {j: [der] for j, (_, _, der) in self.pems.items() if j != i})
         self.https[i] = HttpServer("127.0.0.1", self.ports[i], lambda: context, None, made.accept)
@@ -126,6 +130,69 @@ def test_early_frames_are_bounded(three):
     other = three.links(b"f" * 16)  # the connection goes on
     other[1].send(2, frame(b"x", 1, 2))
     assert bytes(other[2].receive(1, 10, 2).parts[0]) == b"x"
+
+
+def test_a_peer_that_floods_a_session_ends_it_alone(three):
+    """It costs what an honest peer may send; the other peer's messages, and other sessions, are not concerned."""
+    links, others = three.links(b"1" * 16), three.links(b"2" * 16)
+    links[2].expect(3000 + 3 * FRAME_BYTES)
+    for link in (others[1], links[3]):
+        link.send(2, frame(bytes(3000), 1 if link is others[1] else 3, 2))
+    for _ in range(50):
+        links[1].send(2, frame(bytes(1000), 1, 2))
+    until = time.monotonic() + 5
+    session = links[2]._session
+    while session.queues[1].qsize() < 4:  # three frames, and why there are no more
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert session.waiting[1] == 3000 + 3 * FRAME_BYTES
+    for _ in range(3):
+        assert links[2].receive(1, 1000, 2).nbytes == 1000
+    for _ in range(2):
+        with pytest.raises(MessageError, match="server 1 sent more than a session may hold"):
+            links[2].receive(1, 1000, 2)
+    assert links[2].receive(3, 3000, 2).nbytes == others[2].receive(1, 3000, 2).nbytes == 3000
+
+
+def test_both_peers_together_keep_to_the_setting(tmp_path):
+    three = Three(tmp_path, limits=PeerLimits(session_bytes=5000)).ready()
+    try:
+        links = three.links(b"1" * 16)
+        links[2].expect(1 << 30)
+        links[1].send(2, frame(bytes(3000), 1, 2))
+        assert links[2].receive(1, 3000, 2).nbytes == 3000
+        links[1].send(2, frame(bytes(3000), 1, 2))
+        time.sleep(0.2)
+        links[3].send(2, frame(bytes(3000), 3, 2))
+        with pytest.raises(MessageError, match="server 3 sent more"):
+            links[2].receive(3, 3000, 2)
+    finally:
+        for i in (1, 2, 3):
+            three.end(i)
+
+
+def test_a_session_that_expects_nothing_yet_holds_little(three):
+    links = {i: m.open(b"1" * 16, mesh.EARLY_BYTES) for i, m in three.meshes.items()}
+    links[1].send(2, frame(bytes(mesh.EARLY_BYTES), 1, 2))
+    with pytest.raises(MessageError, match="server 1 sent more"):
+        links[2].receive(1, 1 << 20, 2)
+
+
+def test_protocols_within_what_they_expect(three):
+    """As servers run them: little may wait before a party began, and then what its peers may send."""
+    rng = np.random.default_rng(12)
+    scores = rng.integers(-100, 101, (2, 30_000))
+    shares, pub = share(scores, np.uint32, rng), public(30_000)
+
+    def late(party):
+        time.sleep(0.1 * party.index)
+        party.link.expect(top_k_room(pub, 2, 5))
+        return top_k(party, shares[party.index], 5, pub)
+
+    links = {i: m.open(b"1" * 16, mesh.EARLY_BYTES) for i, m in three.meshes.items()}
+    got = combine_top_k(list(run_local(late, KEYS, links=links).values()), pub)
+    assert np.array_equal(got[0], ideal.ranking(list(shares.values()), 5, pub)[0])
 
 
 def test_a_frame_that_is_longer_than_due(three):
