@@ -96,6 +96,14 @@ class ServerProcess:
         self.config, self.index = config, index = own_number(folder)
         self.transport = Transport(folder, config, index)
         self.settings = ServerSettings.load(folder, self.transport.url)
+        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._turns = contextlib.ExitStack()
+        #: held while settling; how often that has begun
+        self._settling, self._settlings = threading.Lock(), 0
+        self._since: dict[tuple[bytes, bytes], float] = {}
+        self._told = dict.fromkeys(self.transport.peers, -1)
+        self._resealed = 0
+        self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
         with contextlib.ExitStack() as opened:  # what is open already is closed again if something fails
             self._session = Session(folder / "sessions")
             opened.callback(self._session.close)
@@ -136,14 +144,6 @@ class ServerProcess:
             except OSError as error:
                 raise DeploymentError(f"cannot make {folder / SOCKET_NAME}: {error.strerror}") from None
             opened.pop_all()
-        self._wake, self._stopped = threading.Event(), threading.Event()
-        self._turns = contextlib.ExitStack()
-        #: held while settling; how often that has begun
-        self._settling, self._settlings = threading.Lock(), 0
-        self._since: dict[tuple[bytes, bytes], float] = {}
-        self._told = dict.fromkeys(peers, -1)
-        self._resealed = 0
-        self._keeper = threading.Thread(target=self._keep, name="mipp keeper", daemon=True)
 
     def _meet(self, key_centre: int) -> None:
         limits = self.settings.rankings

@@ -5,13 +5,17 @@ import json
 import os
 import signal
 import time
+import types
 
 import pytest
 
+from mipp.deployment import serving
 from mipp.errors import MippError, ProtocolError
 from mipp.rpc import peer_messages as pm
+from mipp.rpc.wire import decode, encode
 from tests.conftest import vectors
 from tests.deployment.hosted import PROCESSES, QUERY, found, some
+from tests.network import Network
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +128,21 @@ def test_a_poison_note_ends_one_ranking(net, parties):
         found(user, "server", k=3)
     assert found(user, "server", k=3) == plain.scores(QUERY)[:3]
     assert "poison" in net.log(2)
+
+
+def test_an_operator_asks_as_soon_as_it_can(tmp_path, encoding, monkeypatch):
+    """The socket is there a moment before the server is made: what is asked then is answered, too."""
+    told, change = [], types.SimpleNamespace(owner=b"o" * 16, op=b"c" * 16, state="accepted", servers=[2])
+
+    class Eager(serving.OperatorSocket):
+        def __init__(self, folder, serve):
+            super().__init__(folder, serve)
+            told.append(decode(serve(encode(pm.WaitingChangesRequest()))))
+
+    monkeypatch.setattr(serving, "OperatorSocket", Eager)
+    monkeypatch.setattr(serving, "waiting", lambda changes: [change])
+    serving.ServerProcess(Network(tmp_path / "net", encoding).home(1)).stop()
+    assert told[0].waits == ["server 2"] and told[0].seconds == [0]
 
 
 def _interrupted(folder, at, started):
