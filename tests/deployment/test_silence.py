@@ -1,5 +1,6 @@
 """Servers that are there and say nothing: stopped for a while, behind a dead line, or with a full disk."""
 
+import itertools
 import signal
 import threading
 import time
@@ -10,8 +11,8 @@ import mipp
 from mipp.demo.servers import free_ports
 from mipp.deployment.settings import SETTINGS_NAME
 from mipp.errors import MippError, UnreachableError
-from tests.conftest import DIM, vectors
-from tests.deployment.hosted import QUERY, Hosted, found, running, some
+from tests.conftest import ALL_RANKINGS, DIM, vectors
+from tests.deployment.hosted import AGREE, QUERY, Hosted, found, running, some
 from tests.deployment.relay import Relay
 
 pytestmark = pytest.mark.slow
@@ -54,54 +55,88 @@ def outcome(work, into):
     return thread
 
 
-def stopped_for(net, parties, server, seconds):
-    """What clients meet whose requests fall into the time in which a server is stopped."""
+@pytest.fixture(scope="module")
+def berta(net, parties):
+    """A second owner, who deletes what she has, row by row; it is part of the plaintext."""
+    _, user, plain = parties
+    with net.connect() as client:
+        owner, x = client.create_owner("berta"), vectors(12, 7)
+        owner.grant(user.id, rankings=ALL_RANKINGS)
+        plain.rows |= dict(zip(owner.add_vectors(x), x, strict=True))
+        yield owner
+
+
+def searches(user, until, into):
+    """Search again and again until a moment; what each gave."""
+    for ranking in itertools.cycle(("user", "server")):
+        if time.monotonic() > until:
+            return
+        outcome(lambda r=ranking: found(user, r, k=3), into).join()
+        time.sleep(0.2)
+
+
+def stopped_for(net, parties, berta, server, seconds):
+    """What clients meet whose requests fall into the time in which a server is stopped: an upload, a delete, searches.
+
+    When it goes on, all servers agree within ten seconds, and each change is there wholly or not at all.
+    """
     owner, user, plain = parties
-    x = vectors(2, 100 * server + seconds)
+    x, mine = vectors(2, 100 * server + seconds), {b.id for b in berta.batches()}
+    victim = next(i for i in plain.rows if i[0] in mine)
+    both = plain.rows | {("new", i): row for i, row in enumerate(x)}
+    possible = [
+        {i: row for i, row in rows.items() if i != gone} for rows in (plain.rows, both) for gone in (None, victim)
+    ]
+    answers, added, deleted = [], [], []
     net.signal(server, signal.SIGSTOP)
     try:
-        ranked, added = [], []
-        threads = [outcome(lambda: found(user, "server", k=3), ranked), outcome(lambda: owner.add_vectors(x), added)]
+        threads = [
+            outcome(lambda: owner.add_vectors(x), added),
+            outcome(lambda: berta.delete([victim]), deleted),
+            outcome(lambda: searches(user, time.monotonic() + seconds, answers), []),
+        ]
         time.sleep(seconds)
     finally:
         net.signal(server, signal.SIGCONT)
+    took = net.agreed(AGREE)
     for thread in threads:
         thread.join(90)
-    took = net.agreed(20)
-    (hits, ranked_s), (ids, added_s) = ranked[0], added[0]
-    before = dict(plain.rows)
-    if isinstance(ids, BaseException):
-        assert isinstance(ids, MippError), repr(ids)
-    else:
-        plain.rows |= dict(zip(ids, x, strict=True))
-    both = before | {("new", i): row for i, row in enumerate(x)}
-    if isinstance(hits, BaseException):
-        assert isinstance(hits, MippError), repr(hits)
-    else:
-        assert hits in (plain.scores(QUERY, before)[:3], plain.scores(QUERY, both)[:3])
+        assert not thread.is_alive()
+    net.agreed(AGREE)
+    for got, after in (*answers, *added, *deleted):
+        assert not isinstance(got, BaseException) or isinstance(got, MippError), repr(got)
+        assert after < seconds + 30
+    for hits, _ in answers:
+        assert isinstance(hits, MippError) or hits in [plain.scores(QUERY, rows)[:3] for rows in possible]
+    (ids, _), (done, _) = added[0], deleted[0]
+    if not isinstance(ids, MippError):
+        possible = possible[2:]
+    if not isinstance(done, MippError):
+        possible = possible[1::2]
     seen = found(user)
-    if seen != plain.scores(QUERY):  # not acknowledged, and there
-        assert isinstance(ids, BaseException) and seen == plain.scores(QUERY, both)
-        batch = {b.id for b in owner.batches()} - {i[0] for i in plain.rows}
-        plain.rows |= {(next(iter(batch)), n): row for n, row in enumerate(x)}
+    now = [rows for rows in possible if plain.scores(QUERY, rows) == seen]
+    assert now, (ids, done)
+    names = ids if isinstance(ids, list) else [
+        (b, n) for b in {b.id for b in owner.batches()} - {i[0] for i in plain.rows} for n in range(len(x))
+    ]  # fmt: skip
+    plain.rows = {names[i[1]] if i[0] == "new" else i: row for i, row in now[0].items()}
     assert found(user, "server", k=3) == plain.scores(QUERY)[:3]
-    kinds = [type(got).__name__ for got in (hits, ids)]
-    print(f"{server} stopped {seconds} s: {kinds[0]} {ranked_s:.1f} s, {kinds[1]} {added_s:.1f} s, agreed {took:.1f} s")
-    return hits, ids
+    met = [f"{type(got).__name__} {after:.1f} s" for got, after in (*added, *deleted, *answers)]
+    print(f"{server} stopped {seconds} s: {met[:9]}, {len(answers)} searches, agreed {took:.1f} s")
+    return [got for got, _ in (*added, *deleted, *answers)]
 
 
 @pytest.mark.parametrize("server", some([2, 3], 3))
-def test_stopped_for_5_seconds(net, parties, server):
+def test_stopped_for_5_seconds(net, parties, berta, server):
     """Shorter than the silence after which a server is gone: everything goes on."""
-    hits, ids = stopped_for(net, parties, server, 5)
-    assert not isinstance(hits, BaseException) and not isinstance(ids, BaseException)
+    assert not any(isinstance(got, MippError) for got in stopped_for(net, parties, berta, server, 5))
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("server", [1, 2, 3])
 @pytest.mark.parametrize("seconds", [20, 120])
-def test_stopped_for_long(net, parties, server, seconds):
-    stopped_for(net, parties, server, seconds)
+def test_stopped_for_long(net, parties, berta, server, seconds):
+    stopped_for(net, parties, berta, server, seconds)
 
 
 def test_a_line_that_is_dead_in_both_directions(net, parties):
