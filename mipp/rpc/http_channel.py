@@ -29,6 +29,7 @@ from ..errors import (
     MippError,
     NotFoundError,
     ProtocolError,
+    StoreError,
     UnreachableError,
 )
 from . import messages as m
@@ -72,6 +73,10 @@ RESUME = (0.2, 1.0, 5.0)
 MAX_AHEAD = 366 * 86400.0
 #: seconds that the other servers' replies are waited for, once one server failed or refused
 LEFT = 5.0
+#: errors by the status of a refusal
+_REFUSALS: dict[int, type[MippError]] = {
+    404: NotFoundError, 409: ConflictError, 413: LimitError, 429: BusyError, 503: BusyError, 507: StoreError,
+}  # fmt: skip
 _LOOK = 0.5  # seconds between two looks for replies that drip
 _CHUNK = 1 << 20
 _IDLE = 30.0  # seconds after which an idle connection is not used again
@@ -442,9 +447,7 @@ def _refusal(name: str, response: http.client.HTTPResponse, body: bytes) -> Mipp
     except (ValueError, KeyError, TypeError, RecursionError):
         text = "no reason given"
     text = "".join(c if c.isprintable() else "?" for c in text)
-    kind = {404: NotFoundError, 409: ConflictError, 413: LimitError, 429: BusyError, 503: BusyError}.get(
-        response.status, MessageError
-    )
+    kind = _REFUSALS.get(response.status, MessageError)
     wait = response.getheader("retry-after") or ""
     later = f"; try again in {wait} s" if re.fullmatch("[0-9]{1,6}", wait) else ""
     return kind(f"{name} refused: {text}{later}")

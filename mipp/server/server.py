@@ -16,7 +16,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..crypto import signing
-from ..errors import AccessDeniedError, AuthenticationError, BusyError, LimitError, MessageError, MippError
+from ..errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    BusyError,
+    LimitError,
+    MessageError,
+    MippError,
+    StoreError,
+)
 from ..rpc import messages as m
 from ..rpc.bodies import Announcement
 from ..rpc.failures import error_to_wire
@@ -139,9 +147,14 @@ class Server(ServerBase):
         except Exception as error:
             if not isinstance(error, MippError):
                 log.exception("server %d: unexpected %s", self.index, type(error).__name__)
-            name, text = error_to_wire(error)
-            # errors of files name paths of this machine, which are no business of who asks
-            return encode(m.Failure(name, text.replace(f"{self.store.folder}{os.sep}", "")))
+            return encode(self.failure(error))
+
+    def failure(self, error: Exception) -> m.Failure:
+        """An error as it is told to who asked; that of a disk says whose it is."""
+        name, text = error_to_wire(error)
+        # errors of files name paths of this machine, which are no business of who asks
+        text = text.replace(f"{self.store.folder}{os.sep}", "")
+        return m.Failure(name, f"server {self.index}: {text}" if isinstance(error, StoreError) else text)
 
     def _requested(self, frames: Frames, *, arrived: Arrived | None = None) -> Any:
         if (name := kind_of(frames)) != m.Signed.__name__:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ..errors import BusyError, LimitError, MippError, NotFoundError, ParameterError
+from ..errors import BusyError, LimitError, MippError, NotFoundError, ParameterError, StoreError
 from ..rpc import messages as m
 from ..rpc.address_book import AddressBook
 from ..rpc.address_updates import read_updates
@@ -39,7 +39,6 @@ from ..rpc.bodies import (
     body_parts,
     frames_of,
 )
-from ..rpc.failures import error_to_wire
 from ..rpc.http_server import Head, Refused, Reply
 from ..rpc.wire import Frames, decode, encode, kind_of
 from .server import Server
@@ -148,7 +147,7 @@ class ServerSite:
             finally:
                 arrived.close()
         except MippError as error:
-            return _message(m.Failure(*error_to_wire(error)))
+            return _message(self._server.failure(error))
 
     def _answered(self, frames: Frames, arrived: Arrived | None = None) -> Reply:
         """A request's reply, which gives its room back when it was sent."""
@@ -198,6 +197,8 @@ def _refusing() -> Iterator[None]:
         yield
     except BusyError as error:
         raise Refused(503, str(error), 30) from None
+    except StoreError as error:
+        raise Refused(507, str(error)) from None
     except MippError as error:
         raise Refused(404 if isinstance(error, NotFoundError) else 409, str(error)) from None
 

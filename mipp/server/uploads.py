@@ -168,7 +168,9 @@ class Uploads:
         ParameterError
             Not the next bytes, or beyond the announced length.
         BusyError
-            The disk is full, or the server has too much under way.
+            The server has too much under way.
+        StoreError
+            The disk is full.
         """
         with self._lock:
             upload = self._find(token)
@@ -183,7 +185,7 @@ class Uploads:
             upload.data.allocate(at, size)
         except OSError:
             self.broken(token)
-            raise BusyError("the server's disk is full; try again later") from None
+            raise StoreError("the server's disk is full") from None
         return np.empty(size, np.uint8).data
 
     def written(self, token: bytes, block: memoryview) -> int:
@@ -191,7 +193,7 @@ class Uploads:
 
         Raises
         ------
-        BusyError
+        StoreError
             The disk cannot be written to.
         """
         with self._lock:
@@ -201,7 +203,7 @@ class Uploads:
             upload.data.write(at, block)
         except OSError as error:
             self.broken(token)
-            raise BusyError(f"the server cannot take in data: {error.strerror}; try again later") from None
+            raise StoreError(f"the server cannot take in data: {error.strerror}") from None
         with self._lock:
             upload.received, upload.writing, upload.used = end, False, self._clock()
         upload.data.hash(end)

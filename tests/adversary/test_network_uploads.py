@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from mipp.crypto import signing
-from mipp.errors import BusyError, MippError, NotFoundError, ParameterError
+from mipp.errors import BusyError, NotFoundError, ParameterError, StoreError
 from mipp.rpc.bodies import Announcement, body_parts, body_size
 from mipp.server.uploads import Uploads
 from tests.network import Network
@@ -55,7 +55,7 @@ def test_a_block_has_its_place_on_the_disk_before_it_is_written(made, monkeypatc
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(MippError, match="disk"):
+    with pytest.raises(StoreError, match="disk"):
         made.block(token, 0, 4 << 20)
     monkeypatch.undo()
     made.block(token, 0, 4 << 20)  # nothing is lost when there is room again

@@ -12,6 +12,7 @@ import numpy as np
 
 from mipp.rpc import messages as m
 from mipp.rpc import tls
+from mipp.rpc.failures import error_to_wire
 from mipp.rpc.http_channel import HttpChannel
 from mipp.rpc.http_server import Connections, HttpServer
 from mipp.rpc.wire import encode
@@ -39,6 +40,9 @@ class Answering:
 
     def announced(self, told):
         return b"p" * 16
+
+    def failure(self, error):
+        return m.Failure(*error_to_wire(error))
 
 
 class Running:
