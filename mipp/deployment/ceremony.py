@@ -113,7 +113,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield temporary
             sync_folder(temporary)
             os.rename(temporary, folder)  # fails if something was put there meanwhile
-            sync_folder(folder.parent)
+            try:
+                sync_folder(folder.parent)
+            except OSError:
+                os.rename(folder, temporary)  # and it is removed: who met an error finds nothing
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except FileExistsError:

@@ -151,4 +151,5 @@ def drop_tls(folder: Path, valid: Collection[bytes]) -> None:
         if path not in kept:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-    sync_folder(folder)
+    with contextlib.suppress(OSError):  # those that come back after a power failure go with the next rotation
+        sync_folder(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ class Repairer:
                 done += 1
                 _log.info("server %d: %s was rebuilt", self._server.index, what)
             except MippError as error:
-                text = f"{what} was not rebuilt: {str(error).replace(str(store.folder), '')}"
+                text = f"{what} was not rebuilt: {str(error).replace(f'{store.folder}{os.sep}', '')}"
                 problems.append(text)
                 failed[what] = time.monotonic() + pause, min(2 * pause, LONGEST), text
                 if text != known:

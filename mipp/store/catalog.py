@@ -212,7 +212,7 @@ class Catalog:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"cannot write {path}: {error}") from None
+            raise StoreError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
     def changed_elsewhere(self) -> bool:
         """Whether another process wrote to the catalog since the last call of this."""

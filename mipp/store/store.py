@@ -268,7 +268,20 @@ class ServerStore(Parties):
         -------
         files : how many
         missing : a line for each that is not here
+
+        Raises
+        ------
+        StoreError
+            It cannot be written, as on a full disk.
         """
+        try:
+            return self._back_up(target)
+        except StoreError:
+            raise
+        except (OSError, sqlite3.Error) as error:  # also if who asked for it gave up, and removed what was there
+            raise StoreError(f"cannot write the backup: {getattr(error, 'strerror', None) or error}") from None
+
+    def _back_up(self, target: Path) -> tuple[int, list[str]]:
         missing, count = [], 0
         for room in ("shares", "images"):
             (target / room).mkdir(mode=0o700)
@@ -280,11 +293,8 @@ class ServerStore(Parties):
                 if not (self.folder / name).exists():
                     missing.append(f"{name} is not here; mipp server repair rebuilds it")
                     continue
-                try:
-                    (target / name).parent.mkdir(exist_ok=True, mode=0o700)
-                    _link(self.folder / name, target / name)
-                except OSError as error:  # also if who asked for it gave up, and removed what was there
-                    raise StoreError(f"cannot copy {name}: {error.strerror}") from None
+                (target / name).parent.mkdir(exist_ok=True, mode=0o700)
+                _link(self.folder / name, target / name)
                 count += 1
         for room in ("shares", "images"):
             for folder in (*(target / room).iterdir(), target / room):
