@@ -24,7 +24,7 @@ from ..errors import (
     plain_text,
 )
 from ..rpc import messages as m
-from ..rpc.associated_data import owner_seal_info, shares_seal_info
+from ..rpc.associated_data import owner_seal_info, owner_secret_commitment, shares_seal_info
 from ..rpc.chain import Content, pack_dead
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -40,6 +40,8 @@ from .retry import retry_conflicts
 
 __all__ = ["RowOwner", "StoredBatch"]
 
+#: times that an owner registers while servers change their keys
+_REGISTRATIONS = 3
 _NO_OFFSETS = np.empty(0, "<i8")
 _NO_IDS = np.empty((0, 16), np.uint8)
 
@@ -117,18 +119,22 @@ class RowOwner(Granting):
         """
         public = signing.sign_public(self._seed)
         key_part, cloud_part = self.image_parts()
-        while True:
-            sealed, key_set = [], self.key_set()
+        for attempts in reversed(range(_REGISTRATIONS)):
+            sealed, commitments, key_set = [], [], self.key_set()
             for server, keys in sorted(key_set.servers.items()):
                 is_key = server in self.config.params.key_centres
                 secret = self.keys.server_key(server) + key_part if is_key else cloud_part
                 sealed.append(box.seal(keys.box, secret, owner_seal_info(self.config.id, self.id, server)))
-            msg = m.RegisterOwner(self.name, public, self.keys.registration, sealed, self._invitation)
+                commitments.append(owner_secret_commitment(self.config.id, self.id, server, secret))
+            registration = self.keys.registration
+            msg = m.RegisterOwner(self.name, public, registration, sealed, self._invitation, commitments)
             try:
                 return self.register_with_all(msg)
             except (StaleKeysError, RegistrationError):
-                if self.key_set().id == key_set.id:  # else a server told of its new keys when it refused
+                # a server told of its new keys when it refused
+                if self.key_set().id == key_set.id or not attempts:
                     raise
+        return None
 
     def image_parts(self) -> tuple[bytes, bytes]:
         """Derive the two parts of this owner's image keys.

@@ -15,7 +15,7 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.local_socket import SOCKET_NAME, OperatorChannel
 from ..store.catalog import NAME as CATALOG_NAME
 from .ceremony import CARD_NAME, join_server, new_folder, number_of, read_card, read_description
-from .servers import CONFIG_NAME, IDENTITY_NAME, KEYS_PATTERN, known_scheme, open_server, own_secrets
+from .servers import CONFIG_NAME, IDENTITY_NAME, key_files, known_scheme, open_server, own_secrets
 from .serving import own_number, server_runs
 from .sessions import Session
 from .settings import SETTINGS_NAME, ServerSettings
@@ -68,8 +68,9 @@ def back_up_server(folder: Path, target: Path, *, keys_only: bool = False) -> tu
 
 def _own_files(folder: Path) -> list[str]:
     """Names of the files that make a server this one, but for the description."""
-    patterns = KEYS_PATTERN, "tls*.key", "tls*.pem", ADDRESSES_NAME, SETTINGS_NAME
-    return [*_OWN, *(p.name for pattern in patterns for p in sorted(folder.glob(pattern)))]
+    patterns = "tls*.key", "tls*.pem", ADDRESSES_NAME, SETTINGS_NAME
+    found = [*key_files(folder), *(p for pattern in patterns for p in sorted(folder.glob(pattern)))]
+    return [*_OWN, *(p.name for p in found)]
 
 
 def _check_own(folder: Path, config: DeploymentConfig, index: int) -> None:

@@ -190,7 +190,7 @@ def _write(config: DeploymentConfig, server: int, home: Path, old: _Old, chains:
             chain = chains.get(owner, _Chain([], {}, [], first_view(owner, registration)))
             position = len(chain.batches)
             db.execute(
-                "INSERT INTO owners VALUES (?, ?, ?, ?, ?, x'', ?, ?, ?, ?, 0, ?, 0)",
+                "INSERT INTO owners VALUES (?, ?, ?, ?, ?, x'', ?, ?, ?, ?, 0, ?, 0, x'')",
                 (owner, name, sign_key, registration, sealed, position, chain.head, position, chain.head, forget),
             )
             if forget is None:

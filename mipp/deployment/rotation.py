@@ -34,6 +34,7 @@ from .servers import (
     key_pairs,
     load_identity,
     open_server,
+    own_secrets,
     public_pair,
     save_pair,
 )
@@ -146,7 +147,8 @@ def rotate_server(
         if tls is None and new_url == known.url and not (new_keys or ends):
             why = ": no earlier certificate or key is valid beside the newest" if finish else ""
             raise ParameterError(f"nothing is to be done{why}; give a new certificate, new keys or another URL")
-        lost = _sealed_anew(folder, config, index) if ends and not new_keys else []
+        if finish and not new_keys and before[0].epoch:
+            own_secrets(folder, config, index)  # without the newest keys the earlier ones are all that is left
         valid = (tls.certificate, old[0]) if tls is not None else old
         valid = valid[:1] if finish else valid
         proofs = [(c, _proof(folder, config, index, c, tls, book.update(index))) for c in valid]
@@ -170,10 +172,13 @@ def rotate_server(
             drop_tls(folder, AddressBook(config, folder).certificates(index))  # as the folder has it
             raise
         drop_tls(folder, valid)
-        if new_keys:  # until the server has sealed anew what was sealed to the keys before, it needs these
-            lost = [] if server_runs(folder, index) else _sealed_anew(folder, config, index)
-        elif ends:
+        # not before it holds: from here on nobody seals anything to keys that ended
+        changed = keys[0].epoch > 0 or len(key_pairs(folder)) > 1
+        lost = _sealed_anew(folder, config, index) if changed and (new_keys or finish) else []
+        if finish and changed:
             drop_pairs(folder, keys)
+            if server_runs(folder, index):  # it has them in memory
+                _sealed_anew(folder, config, index)
     return Rotated(
         index, update.version, new_url, tuple(map(certificate_pin, valid)), tuple(k.epoch for k in keys), lost
     )
@@ -184,15 +189,13 @@ def _sealed_anew(folder: Path, config: DeploymentConfig, index: int) -> list[str
 
     Raises
     ------
-    DeploymentError
-        A server that runs does not know its newest keys yet.
+    MippError
+        The server cannot do it now. The keys before are still there; ``finish`` does it again.
     """
     if not (folder / CATALOG_NAME).exists():
         return []
     if server_runs(folder, index):
         told: pm.ResealReport = request(OperatorChannel(folder, index), index, pm.ResealRequest())
-        if told.epoch != AddressBook(config, folder, keep=False).keys(index)[0].epoch:
-            raise DeploymentError("the server that runs does not use its newest keys yet; try again in some seconds")
         return told.owners
     server = open_server(folder, config, index)
     try:

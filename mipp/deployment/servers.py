@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ __all__ = [
     "CARD_NAME",
     "CONFIG_NAME",
     "IDENTITY_NAME",
-    "KEYS_PATTERN",
     "ServerSecrets",
     "drop_pairs",
+    "key_files",
     "key_pairs",
     "known_scheme",
     "load_identity",
@@ -38,8 +39,8 @@ __all__ = [
 CONFIG_NAME = "deployment.json"
 #: a server's card, in its folder
 CARD_NAME = "card.json"
-#: key file of a server's two X25519 keys of epoch 0, of a later epoch, of all epochs; and of its identity
-KEYS_NAME, LATER_NAME, KEYS_PATTERN, IDENTITY_NAME = "server.key", "server-{}.key", "server*.key", "identity.key"
+#: key file of a server's two X25519 keys of epoch 0, of a later epoch; and of its identity
+KEYS_NAME, LATER_NAME, IDENTITY_NAME = "server.key", "server-{}.key", "identity.key"
 
 
 class ServerSecrets(NamedTuple):
@@ -90,9 +91,14 @@ def _secrets(path: Path, *names: str) -> list[bytes]:
     return found
 
 
+def key_files(folder: Path) -> list[Path]:
+    """The files of a server's box and pair keys of all epochs."""
+    return sorted(p for p in folder.glob("server*.key") if re.fullmatch(r"server(-[1-9][0-9]*)?\.key", p.name))
+
+
 def key_pairs(folder: Path) -> dict[Path, tuple[bytes, bytes]]:
     """Read a server's box and pair private keys of all epochs, by the file; KeyFileError if one is damaged."""
-    return {path: _pair(path) for path in sorted(folder.glob(KEYS_PATTERN))}
+    return {path: _pair(path) for path in key_files(folder)}
 
 
 def save_pair(folder: Path, epoch: int, pair: tuple[bytes, bytes]) -> Path:

@@ -232,6 +232,12 @@ class ServerProcess:
     # --- the operator -------------------------------------------------------------------------------------------
 
     def _operated(self, frames: Frames) -> Frames:
+        try:
+            return self._told_operator(frames)
+        except MippError as error:
+            return encode(self.server.failure(error))
+
+    def _told_operator(self, frames: Frames) -> Frames:
         kind = kind_of(frames)
         if kind == pm.ServerReportRequest.__name__:
             peers = sorted(self.config.servers.keys() - {self.index})
@@ -239,6 +245,8 @@ class ServerProcess:
             return encode(pm.ServerReport(self.reasons(), self.server.voting, peers, problems))
         if kind == pm.WaitingChangesRequest.__name__:
             return encode(self._waiting())
+        if kind == pm.ResealRequest.__name__:
+            return encode(self._reseal())
         if kind == pm.RepairRequest.__name__:
             return encode(pm.RepairReport(*self.repairer.repair()))
         return self.server.operate(frames)
@@ -274,10 +282,22 @@ class ServerProcess:
         self.server.keys.take(key_pairs(self.folder).values(), {i: book.keys(i) for i in self.config.servers})
         if self.server.keys.problem:
             _log.warning("server %d: %s", self.index, self.server.keys.problem)
-        elif self.server.keys.epoch != self._resealed:  # not when others change theirs: it reads all registrations
-            self._resealed = self.server.keys.epoch
+        elif (epoch := self.server.keys.epoch) != self._resealed:  # not when others change theirs: it reads all owners
             if lost := reseal(self.server):
                 _log.warning("server %d: no key here opens the secrets of %d owners", self.index, len(lost))
+            self._resealed = epoch
+
+    def _reseal(self) -> pm.ResealReport:
+        """For the operator: take the newest keys from the folder now, and seal to them what is not."""
+        self.transport.book.reload()
+        self._resealed = 0
+        self._take_keys()
+        return pm.ResealReport(self.server.keys.epoch, reseal(self.server))
+
+    def _joins(self) -> bool:
+        """Whether it can catch up: it has its newest keys, and has heard from all that are there which these are."""
+        heard = all(self.transport.heard(i) for i in self.transport.peers if self.mesh.there(i))
+        return heard and not self.server.keys.problem
 
     def ask_settle(self) -> None:
         """Settle what is open between the servers, now; one at a time. Those who ask meanwhile share the next one."""
@@ -309,7 +329,7 @@ class ServerProcess:
             try:
                 for meet in self._tables.values():
                     meet.sweep()
-                if not self.server.voting:
+                if not self.server.voting and self._joins():
                     join(self.server, self.channel)
                 now = time.monotonic()
                 wait = ASK if self._accepted(now) or self.server.pass_on_due else SETTLE

@@ -107,6 +107,10 @@ class Transport:
         self._next[peer] = 0.0
         self._wake.set()
 
+    def heard(self, peer: int) -> bool:
+        """Whether a peer told its addresses and keys since the start."""
+        return peer in self._shown
+
     def stop(self) -> None:
         """Learn no more."""
         self._stopped.set()

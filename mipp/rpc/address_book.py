@@ -213,16 +213,13 @@ class AddressBook:
         Raises
         ------
         DeploymentError, AuthenticationError
-            As of :func:`~mipp.rpc.address_updates.check_update`; or it names a key of another server.
+            As of :func:`~mipp.rpc.address_updates.check_update`; or it names the TLS key of another server.
         """
         address = check_update(self._config, update)
         pins = {certificate_pin(c) for c in update.certificates}
         for other in self._addresses.keys() - {update.server}:
             if pins & {certificate_pin(c) for c in self.certificates(other)}:
                 raise DeploymentError(f"the new address of server {update.server} names the TLS key of server {other}")
-            theirs = {key for keys in self.keys(other) for key in keys[1:]} | {*first_keys(self._config, other)[1:]}
-            if theirs & {key for keys in update.keys for key in keys[1:]}:
-                raise DeploymentError(f"the new keys of server {update.server} are those of server {other}")
         return address
 
     def _set(self, update: AddressUpdate, address: Address) -> None:

@@ -6,12 +6,23 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["image_seal_info", "owner_seal_info", "query_share_commitment", "shares_seal_info"]
+__all__ = [
+    "image_seal_info",
+    "owner_seal_info",
+    "owner_secret_commitment",
+    "query_share_commitment",
+    "shares_seal_info",
+]
 
 
 def owner_seal_info(deployment: bytes, owner: bytes, server: int) -> bytes:
     """Associated data of an owner's secrets, sealed to a server."""
     return b"mipp v1 owner secrets" + deployment + owner + bytes([server])
+
+
+def owner_secret_commitment(deployment: bytes, owner: bytes, server: int, secret: bytes) -> bytes:
+    """Hash of an owner's secrets for a server, 32 bytes; public. They are random, so it tells nothing of them."""
+    return hashlib.sha256(b"mipp v1 owner commitment" + deployment + owner + bytes([server]) + secret).digest()
 
 
 def image_seal_info(deployment: bytes, user: bytes, server: int, ids: list[bytes]) -> bytes:

@@ -67,10 +67,10 @@ def restart_bytes(deployment: bytes, server: int, incarnation: int) -> bytes:
     return b"mipp v2 restart" + deployment + server.to_bytes(1, "big") + incarnation.to_bytes(8, "big")
 
 
-def reseal_bytes(deployment: bytes, server: int, owner: bytes, epoch: int, sealed: bytes) -> bytes:
+def reseal_bytes(deployment: bytes, server: int, owner: bytes, epoch: int, key: bytes, sealed: bytes) -> bytes:
     """What a server signs when it seals an owner's secrets to its new key."""
     numbers = server.to_bytes(1, "big") + epoch.to_bytes(8, "big")
-    return b"mipp v1 resealed" + deployment + numbers + owner + sealed
+    return b"mipp v1 resealed" + deployment + numbers + owner + key + sealed
 
 
 def standing_bytes(deployment: bytes, server: int, incarnation: int, counter: int) -> bytes:

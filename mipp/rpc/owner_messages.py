@@ -57,6 +57,8 @@ class RegisterOwner:
 
     ``sealed``: for each server in order, HPKE to it of, for a key centre, server key | image part, else image part, 32
     bytes each. ``invitation``: the registrar's (``rpc/invitations.py``); empty where the deployment has none.
+    ``commitments``: for each server in order, a hash of what is sealed to it
+    (:func:`mipp.rpc.associated_data.owner_secret_commitment`). A later registration of the same owner has the same.
     """
 
     name: str
@@ -64,6 +66,7 @@ class RegisterOwner:
     registration: bytes
     sealed: list[bytes]
     invitation: bytes = added(default=b"")
+    commitments: list[bytes] = added(default_factory=list)
 
 
 @message

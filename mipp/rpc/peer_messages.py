@@ -72,7 +72,7 @@ class OpenChanges:
 
 @message
 class Resealed:
-    """Server ``server`` took new keys, and sealed an owner's secrets to itself again, in an epoch of its keys.
+    """Server ``server`` took new keys, and sealed an owner's secrets to itself again, to its box key of an epoch.
 
     It signs that itself. Whoever has it passes it on, so that the server finds it again when its disk is lost.
     Answered with Ok.
@@ -81,13 +81,17 @@ class Resealed:
     server: int
     owner: bytes
     epoch: int
+    key: bytes
     sealed: bytes
     signature: bytes
 
 
 @message
 class ResealRequest:
-    """Operator -> its server: seal to the newest keys what still is sealed to others. Answered with ResealReport."""
+    """Operator -> its server: take the newest keys from the folder, and seal to them what is sealed to others.
+
+    Answered with ``ResealReport``.
+    """
 
 
 @message

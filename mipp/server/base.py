@@ -26,7 +26,7 @@ from ..crypto import signing
 from ..errors import AccessDeniedError, AuthenticationError, BusyError, IntegrityError, MessageError, ParameterError
 from ..mpc.session import Counters
 from ..rpc import messages as m
-from ..rpc.associated_data import owner_seal_info
+from ..rpc.associated_data import owner_seal_info, owner_secret_commitment
 from ..rpc.description import DeploymentConfig
 from ..rpc.grants import expired_text, in_force
 from ..rpc.limits import Card
@@ -256,7 +256,7 @@ class ServerBase(ABC):
         """
         return signing.sign_raw(self._sign_key, data)
 
-    def unseal(self, owner: bytes, sealed: bytes, *, newest: bool = False) -> bytes:
+    def unseal(self, owner: bytes, sealed: bytes, commitment: bytes, *, most: str = "all") -> bytes:
         """Open the secrets that an owner sealed to this server.
 
         Parameters
@@ -265,8 +265,10 @@ class ServerBase(ABC):
             Id of the owner, 16 bytes.
         sealed : bytes
             The sealed box.
-        newest : bool
-            Only with the newest key.
+        commitment : bytes
+            The owner's to these secrets, 32 bytes; empty where an owner of an earlier version gave none.
+        most : str
+            With which keys, as of :meth:`~mipp.server.key_ring.KeyRing.open`.
 
         Returns
         -------
@@ -277,11 +279,13 @@ class ServerBase(ABC):
         Raises
         ------
         AuthenticationError, MessageError
-            The box does not open, or holds secrets of another length.
+            The box does not open, or holds other secrets than the owner commits to.
         """
-        secret = self.keys.open(sealed, owner_seal_info(self.config.id, owner, self.index), newest=newest)
+        secret = self.keys.open(sealed, owner_seal_info(self.config.id, owner, self.index), most=most)
         if len(secret) != (32 if self.has_shares else 64):
             raise MessageError("sealed owner secrets of the wrong length")
+        if commitment not in (b"", owner_secret_commitment(self.config.id, owner, self.index, secret)):
+            raise AuthenticationError("the sealed secrets are not those that the owner commits to")
         return secret
 
     def owner_secret(self, owner: bytes) -> bytes:
@@ -306,14 +310,31 @@ class ServerBase(ABC):
         """
         name, _, sealed = self.store.owner(owner)  # raises once forgotten, in whichever process
         if owner not in self._secrets:
+            commitment = self.commitment(owner)
             for one in (sealed, *self.store.seals.sealed(owner, self.index)):
                 with contextlib.suppress(AuthenticationError, MessageError):
-                    self._secrets[owner] = self.unseal(owner, one)
+                    self._secrets[owner] = self.unseal(owner, one, commitment)
                     break
             else:
                 why = "are sealed to keys that it lost; its owner seals them anew" if self.keys.epoch else "are damaged"
                 raise IntegrityError(f"the keys of owner {name} at server {self.index} {why}")
         return self._secrets[owner]
+
+    def commitment(self, owner: bytes) -> bytes:
+        """A registered owner's commitment to its secrets for this server.
+
+        Parameters
+        ----------
+        owner : bytes
+            Id of the owner, 16 bytes.
+
+        Returns
+        -------
+        bytes
+            32 bytes, or empty for an owner of an earlier version. Public.
+        """
+        at = 32 * sorted(self.config.servers).index(self.index)
+        return self.store.commitments(owner)[at : at + 32]
 
     @abstractmethod
     def image_part(self, owner: bytes) -> bytes:

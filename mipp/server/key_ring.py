@@ -71,7 +71,8 @@ class KeyRing:
             sets[found.id] = found
         secrets = {(keys.box, keys.pair): own[keys.box, keys.pair][1] for keys in mine}
         with self._lock:
-            self._boxes, self._sets, self._secrets = boxes, sets, secrets
+            self._boxes, self._valid_boxes, self._sets, self._secrets = boxes, len(mine), sets, secrets
+            self._valid = {i: frozenset(keys.box for keys in some) for i, some in valid.items()}
             self._newest = mine[0] if mine else None
             self._missing = valid[self._index][0].epoch if mine[:1] != list(valid[self._index][:1]) else None
             current = {(secret, k.pair) for secret in secrets.values() for s in valid.values() for k in s}
@@ -83,17 +84,22 @@ class KeyRing:
         return 0 if self._newest is None else self._newest.epoch
 
     @property
-    def newest_box(self) -> bytes:
-        """The public key that secrets are sealed to now.
+    def newest(self) -> EpochKeys:
+        """This server's newest public keys; secrets are sealed to its box key.
 
         Raises
         ------
         StaleKeysError
             This server has no key that is valid.
         """
-        if self._newest is None:
+        newest = self._newest
+        if newest is None:
             raise StaleKeysError(f"server {self._index} has none of its keys that are valid now")
-        return self._newest.box
+        return newest
+
+    def is_valid(self, server: int, box_key: bytes) -> bool:
+        """Whether a public box key of a server counts now."""
+        return box_key in self._valid.get(server, frozenset())
 
     @property
     def problem(self) -> str:
@@ -155,8 +161,8 @@ class KeyRing:
             )
         return self._shared[secret, public]
 
-    def open(self, sealed: bytes, info: bytes, *, newest: bool = False) -> bytes:
-        """Open what was sealed to this server, under a key of any epoch that it has.
+    def open(self, sealed: bytes, info: bytes, *, most: str = "all") -> bytes:
+        """Open what was sealed to this server.
 
         Parameters
         ----------
@@ -164,8 +170,8 @@ class KeyRing:
             From anybody.
         info : bytes
             What it was sealed for.
-        newest : bool
-            Only with the newest key.
+        most : str
+            With which keys: ``newest``, ``valid``, or ``all`` that it has, those of ended epochs, too.
 
         Returns
         -------
@@ -178,7 +184,9 @@ class KeyRing:
             No key opens it.
         """
         failed: AuthenticationError | MessageError = AuthenticationError("a sealed box that no key here opens")
-        for secret in self._boxes[:1] if newest else self._boxes:
+        with self._lock:
+            boxes = self._boxes[: {"newest": min(1, self._valid_boxes), "valid": self._valid_boxes}.get(most)]
+        for secret in boxes:
             try:
                 return box.open_sealed(secret, sealed, info)
             except (AuthenticationError, MessageError) as error:

@@ -12,32 +12,50 @@ from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from ..store.parties import is_registered
 from .base import Handlers, Request, ServerBase
+from .sealing import opens, reseal_one
 
 __all__ = ["HANDLERS"]
 
 
 def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.Ok:
-    signer, msg = request.signer, request.content
-    if len(msg.registration) != 16 or len(msg.sealed) != len(server.config.servers):
+    signer, msg, count = request.signer, request.content, len(server.config.servers)
+    if len(msg.registration) != 16 or len(msg.sealed) != count:
         raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
     if any(len(s) > 256 for s in msg.sealed):  # the others' are kept, too, to be passed on
         raise ShapeError("sealed secrets of an owner have at most 256 bytes for each server")
+    if len(msg.commitments) not in (0, count) or any(len(c) != 32 for c in msg.commitments):
+        raise ShapeError("a registration commits to the secrets of every server, with 32 bytes each")
     _check_name(server, signer, msg.name)
     invitation = _invitation(server, request, "owner")
-    sealed = msg.sealed[sorted(server.config.servers).index(server.index)]
-    try:
-        server.unseal(signer, sealed)
-    except (AuthenticationError, MessageError):
-        if not server.keys.epoch:
-            raise
-        # sealed to earlier keys: what this server sealed again, or the owner anew, comes by another way
-        if not request.by_peer:
-            raise StaleKeysError(f"the secrets are sealed to keys that server {server.index} has no more") from None
+    at = sorted(server.config.servers).index(server.index)
+    commitment = msg.commitments[at] if msg.commitments else b""
+    opened = _opened(server, request, msg.sealed[at], commitment)
     server.store.add_owner(
-        signer, msg.name, msg.sign_key, msg.registration, sealed, request.packed, request.envelope.issued, invitation
-    )
+        signer, msg.name, msg.sign_key, msg.registration, msg.sealed[at], request.packed, request.envelope.issued,
+        b"".join(msg.commitments), lambda here: not opened or opens(server, signer, here, commitment, most="newest"),
+        invitation,
+    )  # fmt: skip
     server.drop_secret(signer)
+    if opened and server.keys.epoch:
+        reseal_one(server, signer)
     return m.Ok()
+
+
+def _opened(server: ServerBase, request: Request[m.RegisterOwner], sealed: bytes, commitment: bytes) -> bool:
+    """Whether this server opens what an owner sealed to it, and it is what the owner commits to.
+
+    An owner that registers here is refused otherwise. What another server passes on may be sealed to keys that ended.
+    What this server sealed again, or the owner anew, comes by another way; until then the owner's rows are left out.
+    """
+    try:
+        server.unseal(request.signer, sealed, commitment, most="all" if request.by_peer else "valid")
+        return True
+    except (AuthenticationError, MessageError):
+        if request.by_peer:
+            return False
+        if server.keys.epoch:
+            raise StaleKeysError(f"the secrets are sealed to keys that server {server.index} has no more") from None
+        raise
 
 
 def register_user(server: ServerBase, request: Request[m.RegisterUser]) -> m.Ok:

@@ -19,16 +19,17 @@ from ..rpc import peer_messages as pm
 from ..rpc.associated_data import owner_seal_info
 from ..rpc.chain import reseal_bytes
 from ..rpc.wire import encode, pack_frames
+from ..store.seals import Seal
 from .base import ServerBase
 
-__all__ = ["HANDLERS", "OF_PEERS", "reseal"]
+__all__ = ["HANDLERS", "OF_PEERS", "opens", "reseal", "reseal_one"]
 
 #: most bytes of one owner's secrets, sealed
 _MOST = 256
 
 
 def reseal(server: ServerBase) -> list[str]:
-    """Seal to this server's newest key all owners' secrets that are sealed to an earlier one.
+    """Seal to this server's newest key all owners' secrets that are not, and have all servers keep that.
 
     Parameters
     ----------
@@ -45,59 +46,103 @@ def reseal(server: ServerBase) -> list[str]:
     StaleKeysError
         This server has no key that is valid.
     """
-    newest, epoch, lost = server.keys.newest_box, server.keys.epoch, []
-    if not epoch:
-        return []
-    for owner, name in server.store.seals.owners():
+    lost = []
+    for owner, name in server.store.seals.owners() if server.keys.newest.epoch else ():
         with contextlib.suppress(NotFoundError):  # forgotten meanwhile
-            if any(_opens(server, owner, one) for one in _sealed(server, owner)):
-                continue
-            try:
-                secret = server.owner_secret(owner)
-            except IntegrityError:
+            if not reseal_one(server, owner):
                 lost.append(name)
-                continue
-            sealed = box.seal(newest, secret, owner_seal_info(server.config.id, owner, server.index))
-            signature = server.sign(reseal_bytes(server.config.id, server.index, owner, epoch, sealed))
-            resealed(server, pm.Resealed(server.index, owner, epoch, sealed, signature))
-            server.pass_on_due = True
     return lost
 
 
-def _sealed(server: ServerBase, owner: bytes) -> list[bytes]:
-    return [server.store.owner(owner)[2], *server.store.seals.sealed(owner, server.index)]
+def reseal_one(server: ServerBase, owner: bytes) -> bool:
+    """The same for one owner; whether its secrets are sealed to the newest key now.
 
+    Also what the owner itself sealed to that key is sealed again: a registration of another time may take its place.
 
-def _opens(server: ServerBase, owner: bytes, sealed: bytes) -> bool:
-    """Whether the newest key opens it."""
+    Parameters
+    ----------
+    server : ServerBase
+        This server.
+    owner : bytes
+        Id of the owner, 16 bytes.
+
+    Returns
+    -------
+    bool
+        False if no key here opens them.
+
+    Raises
+    ------
+    NotFoundError
+        The owner is unknown or was forgotten.
+    StaleKeysError
+        This server has no key that is valid.
+    """
+    newest, commitment = server.keys.newest, server.commitment(owner)
+    if any(
+        opens(server, owner, one, commitment, most="newest") for one in server.store.seals.sealed(owner, server.index)
+    ):
+        return True
     try:
-        server.unseal(owner, sealed, newest=True)
+        secret = server.owner_secret(owner)
+    except IntegrityError:
+        return False
+    sealed = box.seal(newest.box, secret, owner_seal_info(server.config.id, owner, server.index))
+    data = reseal_bytes(server.config.id, server.index, owner, newest.epoch, newest.box, sealed)
+    msg = pm.Resealed(server.index, owner, newest.epoch, newest.box, sealed, server.sign(data))
+    server.store.seals.put(_entry(msg), lambda old: False)
+    server.pass_on_due = True
+    return True
+
+
+def opens(server: ServerBase, owner: bytes, sealed: bytes, commitment: bytes, *, most: str = "all") -> bool:
+    """Whether a key of this server opens what was sealed to it.
+
+    Parameters
+    ----------
+    server : ServerBase
+        This server.
+    owner, sealed, commitment, most
+        As of :meth:`~mipp.server.base.ServerBase.unseal`.
+
+    Returns
+    -------
+    bool
+        Whether one does.
+    """
+    try:
+        server.unseal(owner, sealed, commitment, most=most)
         return True
     except (AuthenticationError, MessageError):
         return False
 
 
+def _entry(msg: pm.Resealed) -> Seal:
+    return Seal(msg.owner, msg.server, msg.epoch, msg.key, msg.sealed, pack_frames(encode(msg)))
+
+
 def resealed(server: ServerBase, msg: pm.Resealed) -> m.Ok:
-    """Keep what a server sealed again; an earlier one is left out."""
+    """Keep what a server sealed again; a worse one is left out: to a key that ended, or of an earlier epoch."""
     if msg.server not in server.config.servers or not 0 < msg.epoch < 1 << 62:
         raise ParameterError("an unknown server, or an epoch that is out of range")
-    if len(msg.owner) != 16 or len(msg.sealed) > _MOST:
-        raise ShapeError(f"an owner has an id of 16 bytes, and secrets of at most {_MOST} bytes, sealed")
-    data = reseal_bytes(server.config.id, msg.server, msg.owner, msg.epoch, msg.sealed)
+    if len(msg.owner) != 16 or len(msg.key) != 32 or len(msg.sealed) > _MOST:
+        raise ShapeError(f"an owner has an id of 16 bytes, and secrets of at most {_MOST} bytes, sealed to a key of 32")
+    data = reseal_bytes(server.config.id, msg.server, msg.owner, msg.epoch, msg.key, msg.sealed)
     signing.verify_raw(server.config.servers[msg.server].sign, msg.signature, data, "sealed secret")
-    frames = pack_frames(encode(msg))
-    if server.store.seals.put(msg.owner, msg.server, msg.epoch, msg.sealed, frames) and msg.server == server.index:
+
+    def stays(old: Seal) -> bool:
+        if msg.server == server.index:  # whatever was signed once: what opens is worth more than what does not
+            commitment = server.commitment(msg.owner)
+            good, new = (opens(server, msg.owner, one, commitment) for one in (old.sealed, msg.sealed))
+        else:
+            good, new = (server.keys.is_valid(msg.server, one.key) for one in (old, msg))
+        return (good, old.epoch, old.sealed) >= (new, msg.epoch, msg.sealed)
+
+    if server.store.seals.put(_entry(msg), stays) and msg.server == server.index:
         server.drop_secret(msg.owner)
     return m.Ok()
 
 
-def report(server: ServerBase, msg: pm.ResealRequest) -> pm.ResealReport:
-    return pm.ResealReport(server.keys.epoch, reseal(server))
-
-
-HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
-    pm.Resealed: resealed,
-    pm.ResealRequest: report,
-}
+HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {pm.Resealed: resealed}
 #: what other servers send
 OF_PEERS = (pm.Resealed,)

@@ -23,7 +23,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE owners (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, registration BLOB NOT NULL,
     sealed BLOB NOT NULL, frames BLOB NOT NULL, position INTEGER NOT NULL, view BLOB NOT NULL, floor INTEGER NOT NULL,
-    floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB, issued INTEGER NOT NULL DEFAULT 0);
+    floor_view BLOB NOT NULL, revision INTEGER NOT NULL DEFAULT 0, forget BLOB, issued INTEGER NOT NULL DEFAULT 0,
+    commitments BLOB NOT NULL DEFAULT x'');
 CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT NULL, box_key BLOB NOT NULL,
     frames BLOB NOT NULL, out_of_range INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE paillier_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL);
@@ -54,7 +55,7 @@ CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT RO
 CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL UNIQUE, rows INTEGER, bytes INTEGER,
     requests INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seals (owner BLOB NOT NULL, server INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    sealed BLOB NOT NULL, frames BLOB NOT NULL, PRIMARY KEY (owner, server)) WITHOUT ROWID;
+    key BLOB NOT NULL, sealed BLOB NOT NULL, frames BLOB NOT NULL, PRIMARY KEY (owner, server)) WITHOUT ROWID;
 """
 #: columns that catalogs of this format did not have from the beginning
 _ADDED = (
@@ -63,6 +64,7 @@ _ADDED = (
     ("batches", "rebuilt", "INTEGER NOT NULL DEFAULT 0"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
     ("owners", "issued", "INTEGER NOT NULL DEFAULT 0"),
+    ("owners", "commitments", "BLOB NOT NULL DEFAULT x''"),
 )
 #: tables that they did not have
 _ADDED_TABLES = _SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS") :].rstrip(";\n").split(";\n")

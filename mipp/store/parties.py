@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import AccessDeniedError, NotFoundError, ParameterError, UnknownNameError
@@ -28,25 +28,36 @@ class Parties:
 
     def add_owner(
         self, owner: bytes, name: str, sign_key: bytes, registration: bytes, sealed: bytes, frames: bytes,
-        issued: int, invitation: Invitation | None = None,
+        issued: int, commitments: bytes, keep: Callable[[bytes], bool], invitation: Invitation | None = None,
     ) -> None:  # fmt: skip
-        """Register an owner; again with the same keys is fine. NotFoundError: forgotten; ParameterError: name taken.
+        """Register an owner; again with the same secrets is fine.
 
-        ``frames``: the signed registration, for servers that miss it. ``issued``: when it was signed, in milliseconds;
-        of an owner's registrations the last one counts, so that it can seal its secrets to servers' new keys.
-        ``invitation``: used up by this, for ever; AccessDeniedError if another party used it.
+        NotFoundError: forgotten; ParameterError: name taken; AccessDeniedError: other secrets than before.
+
+        ``frames``: the signed registration, for servers that miss it; of several the one that was ``issued`` (in
+        milliseconds) last is kept. ``commitments``: to the secrets of all servers. ``keep``: whether the sealed secrets
+        that are here stay, rather than ``sealed``, which came later or not. ``invitation``: used up by this, for ever;
+        AccessDeniedError if another party used it.
         """
         with self.catalog.transaction() as db:
-            row = db.execute("SELECT registration, forget, issued, name FROM owners WHERE id=?", (owner,)).fetchone()
+            row = db.execute(
+                "SELECT registration, forget, name, commitments, issued, frames, sealed FROM owners WHERE id=?",
+                (owner,),
+            ).fetchone()
             if row is not None:
                 if row[1] is not None:
                     raise NotFoundError("this owner was forgotten; create one with another name")
                 if row[0] != registration:
                     raise ParameterError("this owner is registered with another registration nonce")
-                if issued > row[2] and row[3] == name:
-                    db.execute(
-                        "UPDATE owners SET sealed=?, frames=?, issued=? WHERE id=?", (sealed, frames, issued, owner)
-                    )
+                if row[2] != name or not row[3]:  # of an earlier version, which had no later ones
+                    return
+                if row[3] != commitments:
+                    raise AccessDeniedError("this owner is registered with other secrets, which never change")
+                if (issued, frames) > (row[4], row[5]):
+                    db.execute("UPDATE owners SET frames=?, issued=? WHERE id=?", (frames, issued, owner))
+                    self.catalog.raise_counter(db)
+                if not keep(row[6]):
+                    db.execute("UPDATE owners SET sealed=? WHERE id=?", (sealed, owner))
                     self.catalog.raise_counter(db)
                 return
             check_free(db, "owners", name)
@@ -54,8 +65,8 @@ class Parties:
             view = first_view(owner, registration)
             db.execute(
                 "INSERT INTO owners (id, name, sign_key, registration, sealed, frames, position, view, floor, "
-                "floor_view, issued) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?)",
-                (owner, name, sign_key, registration, sealed, frames, view, view, issued),
+                "floor_view, issued, commitments) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, ?)",
+                (owner, name, sign_key, registration, sealed, frames, view, view, issued, commitments),
             )
             self.catalog.raise_counter(db)
 
@@ -84,6 +95,11 @@ class Parties:
         if row[3] is not None:
             raise NotFoundError(f"owner {row[0]} was forgotten")
         return row[0], row[1], row[2]
+
+    def commitments(self, owner: bytes) -> bytes:
+        """Commitments to an owner's secrets for each server, one after the other; empty if it gave none."""
+        row = self.catalog.one("SELECT commitments FROM owners WHERE id=?", owner)
+        return b"" if row is None else bytes(row[0])
 
     def user_named(self, name: str) -> tuple[str, bytes, bytes]:
         """Name, signing key and X25519 key of the user that is called so; UnknownNameError."""

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from .catalog import Catalog
 
-__all__ = ["Seals"]
+__all__ = ["Seal", "Seals"]
+
+
+class Seal(NamedTuple):
+    """An owner's secrets, sealed again by a server to its box key of an epoch; ``frames``: its signed message."""
+
+    owner: bytes
+    server: int
+    epoch: int
+    key: bytes
+    sealed: bytes
+    frames: bytes
 
 
 class Seals:
-    """The table of an owner's secrets sealed again, one entry for each owner and server.
-
-    Of two entries the one of the later epoch stays, of the same epoch the greater one: all servers end with the same,
-    in whatever order they meet them.
-    """
+    """The table of owners' secrets sealed again, one entry for each owner and server."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def put(self, owner: bytes, server: int, epoch: int, sealed: bytes, frames: bytes) -> bool:
-        """Keep an entry, unless a later one is here or the owner is unknown or forgotten; whether it was kept.
+    def put(self, seal: Seal, stays: Callable[[Seal], bool]) -> bool:
+        """Keep an entry, unless ``stays`` says that the one here is better, or the owner is unknown or forgotten.
 
-        ``frames``: the server's signed message, for servers that miss it.
+        Whether it was kept.
         """
         with self._catalog.transaction() as db:
-            if db.execute("SELECT 1 FROM owners WHERE id=? AND forget IS NULL", (owner,)).fetchone() is None:
+            if db.execute("SELECT 1 FROM owners WHERE id=? AND forget IS NULL", (seal.owner,)).fetchone() is None:
                 return False
-            row = db.execute("SELECT epoch, sealed FROM seals WHERE owner=? AND server=?", (owner, server)).fetchone()
-            if row is not None and tuple(row) >= (epoch, sealed):
+            row = db.execute("SELECT * FROM seals WHERE owner=? AND server=?", (seal.owner, seal.server)).fetchone()
+            if row is not None and (tuple(row) == seal or stays(Seal(*row))):
                 return False
-            db.execute("INSERT OR REPLACE INTO seals VALUES (?, ?, ?, ?, ?)", (owner, server, epoch, sealed, frames))
+            db.execute("INSERT OR REPLACE INTO seals VALUES (?, ?, ?, ?, ?, ?)", seal)
             self._catalog.raise_counter(db)
             return True
 

@@ -12,7 +12,7 @@ from mipp.crypto import box
 from mipp.deployment import checks, transport
 from mipp.deployment.backups import back_up_server, replace_server
 from mipp.deployment.rotation import rotate_server
-from mipp.deployment.servers import CARD_NAME, CONFIG_NAME, IDENTITY_NAME, KEYS_PATTERN, key_pairs, public_pair
+from mipp.deployment.servers import CARD_NAME, CONFIG_NAME, IDENTITY_NAME, key_files, key_pairs, public_pair
 from mipp.errors import DeploymentError, IntegrityError, MippError, ParameterError, StaleKeysError
 from mipp.rpc import address_exchange
 from mipp.rpc import peer_messages as pm
@@ -86,7 +86,7 @@ def test_each_server_in_turn(network):
         for server in network.names:
             done = rotate_server(network.home(server), finish=True)
             assert (done.epochs, done.lost) == ((1,), [])
-            assert [p.name for p in network.home(server).glob(KEYS_PATTERN)] == ["server-1.key"]
+            assert [p.name for p in key_files(network.home(server))] == ["server-1.key"]
             problems, facts = checks.check_server(network.home(server))
             assert not [p for p in problems if "free" not in p] and "box and pair keys of epoch 1" in facts
         all_know(network, {1: 2, 2: 2, 3: 2})
@@ -189,7 +189,7 @@ def test_lost_keys_and_owners_that_seal_anew(network):
         work.again()
         home = network.home(3)
         network.stop(3)
-        for path in home.glob(KEYS_PATTERN):
+        for path in key_files(home):
             path.unlink()
         with pytest.raises(DeploymentError, match=r"are not in|not those"):
             network.start(3)
@@ -247,12 +247,11 @@ def test_what_servers_seal_again_is_checked(network):
         good = decode(unpack_frames(frames), pm.Resealed)
         one = server_of(network, 1)
         forged = box.seal(network.config.servers[2].box, bytes(32), owner_seal_info(network.config.id, good.owner, 2))
-        bad = [
-            dataclasses.replace(good, **changed) for changed in (
-                {"epoch": 2}, {"sealed": forged}, {"server": 1}, {"server": 9}, {"owner": bytes(16)}, {"owner": b""},
-                {"sealed": bytes(257)}, {"epoch": 1 << 63}, {"signature": b""},
-            )
+        changes = [
+            {"epoch": 2}, {"epoch": 1 << 63}, {"key": bytes(32)}, {"key": b""}, {"sealed": forged}, {"server": 9},
+            {"sealed": bytes(257)}, {"server": 1}, {"owner": bytes(16)}, {"owner": b""}, {"signature": b""},
         ]  # fmt: skip
+        bad = [dataclasses.replace(good, **changed) for changed in changes]
         for msg in bad:
             with pytest.raises(MippError):
                 one._operated(encode(msg), peer=2)
