@@ -134,7 +134,7 @@ class Wire:
             raise UnreachableError("away")
         self.notes.append((peer, msgpack.unpackb(data)))
 
-    def open(self, name):
+    def open(self, name, limit=None):
         if name in self.used:
             raise MippError("a session's name was used before")
         self.used.add(name)
