@@ -246,6 +246,7 @@ class ServerStore(Parties):
                 "UPDATE changes SET state=iif(state='committed', state, 'aborted'), record=x'', commit_frames=NULL, "
                 "votes=x'' WHERE owner=?", (owner,),
             )  # fmt: skip
+            self.catalog.set_counter(db, "checkpoint_due", 1)
         self.changes.drop(files)
         self.views.drop(owner)
         self.catalog.checkpoint()

@@ -144,6 +144,25 @@ def test_full_disk_under_a_catalog(world, server):
     assert world.deployment.status()["servers_agree"]
 
 
+def test_a_forget_on_a_full_disk(world, monkeypatch):
+    """It is done, and its secrets leave the write-ahead log when there is room again."""
+    catalog, operators = world.deployment.servers[1].store.catalog, world.deployment.operators
+    real = catalog.all
+
+    def full(sql, *args):
+        if "wal_checkpoint" in sql:
+            raise StoreError("database or disk is full")
+        return real(sql, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "all", full)
+        world.owners[0].forget()
+        settle(operators)
+        assert "write-ahead log" in world.deployment.verify()["problems"][0]
+    settle(operators)
+    assert world.deployment.verify()["problems"] == []
+
+
 @embedded_only
 def test_folders_that_are_no_deployment(tmp_path, world):
     with pytest.raises(DeploymentError, match="mipp init"):
