@@ -293,15 +293,21 @@ class Mesh:
         if hello is None:
             _log.warning("server %d connected, but did not say who it is", peer)
             return
-        if hello[:5] != (chunks.MAGIC, chunks.VERSION, self.deployment, peer, self.index):
-            other = f"another version ({hello[1]}, here {chunks.VERSION})"
-            _log.warning("server %d speaks %s, or is of another deployment", peer, other)
+        magic, least, newest, *whose, boot = hello
+        if (magic, *whose) != (chunks.MAGIC, self.deployment, peer, self.index):
+            _log.warning("server %d is of another deployment, or takes this server for another one", peer)
+            return
+        if not chunks.common_version(least, newest):
+            _log.warning(
+                "server %d speaks versions %d to %d of the protocol between servers, this one %d to %d: upgrade one",
+                peer, least, newest, *chunks.VERSIONS,
+            )  # fmt: skip
             return
         with self._lock:
             if self._stopping or certificate not in self._peers[peer].certificates:
                 return
             older, self._in[peer] = self._in.get(peer), (sock, certificate)
-            restarted = self._out[peer].boot not in (b"", hello[5])
+            restarted = self._out[peer].boot not in (b"", boot)
         if older is not None:
             end(older[0])
             self._lost(peer)
