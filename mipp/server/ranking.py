@@ -22,7 +22,7 @@ __all__ = ["TIMEOUT", "Prepared", "check_ranking", "rank"]
 #: seconds that a server waits for any one message of a peer
 TIMEOUT = 60.0
 # score shares, whether the user gets scores, the public facts, shares of what is zero for a query in range
-Prepared = tuple[np.ndarray, bool, Public, np.ndarray]
+Prepared = tuple[np.ndarray, bool, Public, np.ndarray | None]
 
 
 def check_ranking(
@@ -88,12 +88,13 @@ def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], 
         party.fail(error)
         raise
     party.counters.lap("product")
+    check_bits = 0 if zero is None else 8 * zero.dtype.itemsize
     # no peer sends more than its first round before this server's: until then little may wait
     if header.ranking == "threshold":
-        party.link.expect(threshold_room(public, len(shares), 8 * zero.dtype.itemsize))
+        party.link.expect(threshold_room(public, len(shares), check_bits))
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:
-        party.link.expect(top_k_room(public, len(shares), header.k, 8 * zero.dtype.itemsize))
+        party.link.expect(top_k_room(public, len(shares), header.k, check_bits))
         part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(part.server, part.session, part.parameters, part.queries, part.rows, words)

@@ -150,7 +150,18 @@ class Server(ServerBase):
             return encode(self.failure(error))
 
     def failure(self, error: Exception) -> m.Failure:
-        """An error as it is told to who asked; that of a disk says whose it is."""
+        """Put an error into the form in which it is told to who asked; that of a disk says whose it is.
+
+        Parameters
+        ----------
+        error : Exception
+            Any.
+
+        Returns
+        -------
+        Failure
+            Name and text; no paths of this machine, and nothing of unexpected errors.
+        """
         name, text = error_to_wire(error)
         # errors of files name paths of this machine, which are no business of who asks
         text = text.replace(f"{self.store.folder}{os.sep}", "")

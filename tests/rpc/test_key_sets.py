@@ -83,13 +83,15 @@ def test_keys_that_are_none(keys):
 
 
 def test_keys_of_another_server():
+    """Who names them as its own keeps that one from nothing, and gains nothing: keys that are shared name the servers."""
     book = AddressBook(WORLD.config)
     book.take([update(KEYS[0], server=2)])
     assert book.keys(2) == (KEYS[0],) and book.keys(1) == (FIRST,)
     theirs = first_keys(WORLD.config, 2)
-    for stolen in (KEYS[0], KEYS[1]._replace(box=KEYS[0].pair), EpochKeys(1, theirs.box, KEYS[1].pair)):
-        done = book.take([update(stolen)])
-        assert not done.changed and "are those of server 2" in done.refused[0]
+    for version, stolen in enumerate((KEYS[0], EpochKeys(1, theirs.box, theirs.pair)), 1):
+        done = book.take([update(stolen, version=version)])
+        assert done.changed == {1} and not done.refused
+    assert book.take([update(KEYS[1], server=2, version=2)]).changed == {2}
 
 
 def test_key_sets():
