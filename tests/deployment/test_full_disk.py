@@ -90,7 +90,7 @@ def run_full(stage, what, points=None, servers=(1, 2, 3)):
     return errors
 
 
-@pytest.mark.parametrize("what", ["upload", "merge", "grant", "backup"])
+@pytest.mark.parametrize("what", ["upload", "merge", "backup"])
 def test_the_disk_is_full(stage, what):
     assert run_full(stage, what, 2, (1, 3))
 

@@ -83,7 +83,7 @@ def test_keys_that_are_none(keys):
 
 
 def test_keys_of_another_server():
-    """Who names them as its own keeps that one from nothing, and gains nothing: keys that are shared name the servers."""
+    """Who names them as its own keeps that one from nothing, and gains nothing: what is shared names the servers."""
     book = AddressBook(WORLD.config)
     book.take([update(KEYS[0], server=2)])
     assert book.keys(2) == (KEYS[0],) and book.keys(1) == (FIRST,)
