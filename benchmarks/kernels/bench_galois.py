@@ -148,6 +148,14 @@ def bench_reconstruct_top_k_packed_ratio(benchmark, answers):
     paired(benchmark, ours, whole, f"reconstruct_top_k_var packed rows={ROWS} k={k} ratio", ROUNDS)
 
 
+def bench_fold(benchmark, answers):
+    """Four columns of weights, against the top-k of the same answers."""
+    weights = np.random.default_rng(5).integers(0, 1 << 32, (4, ROWS), dtype=np.uint32)
+    ours = lambda: _core.fold_answers(answers, weights, -(1 << 31), (1 << 31) - 1, 1)  # noqa: E731
+    others = lambda: _core.reconstruct_top_k_var(answers, min(10, ROWS // 2), 1)  # noqa: E731
+    paired(benchmark, ours, others, f"fold_answers rows={ROWS} columns=4 ratio to top-k", ROUNDS)
+
+
 def bench_reconstruct(benchmark, answers):
     out = np.zeros((1, ROWS), np.int64)
     benchmark.pedantic(lambda: _core.reconstruct(answers, out, 1), rounds=ROUNDS, warmup_rounds=1)

@@ -192,6 +192,40 @@ void reconstruct(const py::object& answers_object, const py::object& out_object,
     bind::throw_status(status);
 }
 
+// Sums of weighted scores for each query, and whether one of its scores is out of range.
+py::tuple fold(const py::object& answers_object, const py::object& weights_object, const py::object& low_object,
+               const py::object& high_object, const py::object& threads_object, const py::object& width_object) {
+    const Arrays answers(answers_object, "answers", false);
+    const int width = require_width(width_object, answers.bits);
+    const py::array weights = bind::require_array(weights_object, "weights");
+    bind::require_words(weights, 2, "weights");
+    bind::require_same_dtype(answers.arrays[0], "answers", weights, "weights");
+    const py::ssize_t checks = weights.shape(0), rows = weights.shape(1);
+    if (checks < 1 || checks > static_cast<py::ssize_t>(max_maps)) {
+        bind::raise_shape("weights must have 1 to " + std::to_string(max_maps) + " rows");
+    }
+    require_packing(answers, width, rows);
+    const std::int64_t low = bind::require_int(low_object, INT64_MIN, INT64_MAX, "low");
+    const std::int64_t high = bind::require_int(high_object, low, INT64_MAX, "high");
+    const int threads = bind::require_threads(threads_object);
+    const py::ssize_t queries = answers.rows();
+    py::array sums(answers.arrays[0].dtype(), {queries, checks});
+    py::array_t<bool> outside(queries);
+    const auto from = answers.inputs();
+    void* to = sums.mutable_data();
+    auto* flags = reinterpret_cast<std::uint8_t*>(outside.mutable_data());
+    const void* by = weights.data();
+    Status status;
+    {
+        bind::GilRelease release;
+        status = answers_fold(answers.bits, from.data(), from.size(), width, static_cast<std::size_t>(queries),
+                              static_cast<std::size_t>(rows), by, static_cast<std::size_t>(checks), low, high, to,
+                              flags, threads);
+    }
+    bind::throw_status(status);
+    return py::make_tuple(sums, outside);
+}
+
 void pack_answers(const py::object& words_object, const py::object& width_object, const py::object& out_object,
                   const py::object& threads_object) {
     const py::array words = bind::require_array(words_object, "words");
@@ -305,6 +339,8 @@ void bind_galois(py::module_& m) {
           py::arg("threads") = py::none());
     m.def("reconstruct", &reconstruct, py::arg("answers"), py::arg("out"), py::arg("threads") = py::none(),
           py::arg("width") = py::none());
+    m.def("fold_answers", &fold, py::arg("answers"), py::arg("weights"), py::arg("low"), py::arg("high"),
+          py::arg("threads") = py::none(), py::arg("width") = py::none());
     m.def("pack_answers", &pack_answers, py::arg("words"), py::arg("width"), py::arg("out"),
           py::arg("threads") = py::none());
     m.def("reconstruct_top_k_var", &reconstruct_top_k, py::arg("answers"), py::arg("k"),

@@ -2,23 +2,9 @@
 // MIPP_VECTOR_BYTES.
 #pragma once
 
-#include "packed_answers.h"
+#include "folds.h"
 
 namespace {
-
-template <class Word>
-inline typename Vec<Word>::Type sum_at(const Word* const* answers, size_t count, size_t at) {
-    auto sum = Vec<Word>::load(answers[0] + at);
-    for (size_t a = 1; a < count; ++a) sum += Vec<Word>::load(answers[a] + at);
-    return sum;
-}
-
-template <class Word>
-inline Word sum_one(const Word* const* answers, size_t count, size_t at) {
-    Word sum = 0;
-    for (size_t a = 0; a < count; ++a) sum = static_cast<Word>(sum + answers[a][at]);
-    return sum;
-}
 
 template <class Word>
 inline void answers_add(const Word* const* answers, size_t count, int width, size_t n, int64_t* out) {
@@ -111,9 +97,12 @@ inline size_t answers_filter_var(const Word* const* answers, size_t count, int w
 
 }  // namespace
 
-#define MIPP_DEFINE_ANSWERS(bits, add_name, filter_name, pack_name)                                                  \
+#define MIPP_DEFINE_ANSWERS(bits, add_name, filter_name, pack_name, fold_name)                                       \
     MIPP_ANSWERS_ADD(add_name, bits) { answers_add(answers, count, width, n, out); }                                 \
     MIPP_ANSWERS_FILTER_VAR(filter_name, bits) {                                                                     \
         return answers_filter_var(answers, count, width, begin, end, threshold, low, high, all, hits, found, limit); \
     }                                                                                                                \
-    MIPP_ANSWERS_PACK(pack_name, bits) { answers_pack(words, n, width, out); }
+    MIPP_ANSWERS_PACK(pack_name, bits) { answers_pack(words, n, width, out); }                                       \
+    MIPP_ANSWERS_FOLD(fold_name, bits) {                                                                             \
+        return answers_fold(answers, count, width, n, weights, checks, low, high, sums);                             \
+    }

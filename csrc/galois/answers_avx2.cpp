@@ -1,6 +1,6 @@
 #define MIPP_VECTOR_BYTES 32
 #include "answers.h"
 
-MIPP_DEFINE_ANSWERS(16, answers_add_u16_avx2, answers_filter_var_u16_avx2, answers_pack_u16_avx2)
-MIPP_DEFINE_ANSWERS(32, answers_add_u32_avx2, answers_filter_var_u32_avx2, answers_pack_u32_avx2)
-MIPP_DEFINE_ANSWERS(64, answers_add_u64_avx2, answers_filter_var_u64_avx2, answers_pack_u64_avx2)
+MIPP_DEFINE_ANSWERS(16, answers_add_u16_avx2, answers_filter_var_u16_avx2, answers_pack_u16_avx2, answers_fold_u16_avx2)
+MIPP_DEFINE_ANSWERS(32, answers_add_u32_avx2, answers_filter_var_u32_avx2, answers_pack_u32_avx2, answers_fold_u32_avx2)
+MIPP_DEFINE_ANSWERS(64, answers_add_u64_avx2, answers_filter_var_u64_avx2, answers_pack_u64_avx2, answers_fold_u64_avx2)

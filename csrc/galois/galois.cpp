@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+#include <mutex>
+#include <type_traits>
 
 #include "../common/pool.h"
 #include "../common/wipe.h"
@@ -17,7 +20,7 @@ namespace {
     {                                                                                                          \
         Level::tier, {                                                                                         \
             words_combine_u##bits##_##tier, answers_add_u##bits##_##tier, answers_filter_var_u##bits##_##tier, \
-                answers_pack_u##bits##_##tier                                                                  \
+                answers_pack_u##bits##_##tier, answers_fold_u##bits##_##tier                                   \
         }                                                                                                      \
     }
 #ifdef MIPP_X86
@@ -184,6 +187,39 @@ Status answers_pack(int bits, const void* words, std::size_t queries, std::size_
             const std::size_t at = b * packed_answers(bits, width, n) + packed_answers(bits, width, begin);
             kernels.pack(static_cast<const Word*>(words) + b * n + begin, end - begin, width,
                          static_cast<Word*>(out) + at);
+        });
+    });
+}
+
+Status answers_fold(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                    std::size_t n, const void* weights, std::size_t checks, std::int64_t low, std::int64_t high,
+                    void* sums, std::uint8_t* outside, int threads) {
+    const bool fits = width >= 1 && width <= bits && checks <= max_maps && low <= high;
+    if (count == 0 || count > max_maps || !fits) return Status::bad_argument;
+    return with_word(bits, [&](auto zero) {
+        using Word = decltype(zero);
+        using SignedWord = std::make_signed_t<Word>;
+        const auto& kernels = galois_kernels<Word>();
+        // A score is a word: limits beyond are those of the word.
+        const std::int64_t least = std::max<std::int64_t>(low, std::numeric_limits<SignedWord>::min());
+        const std::int64_t most = std::min<std::int64_t>(high, std::numeric_limits<SignedWord>::max());
+        std::mutex adding;
+        auto* all = static_cast<Word*>(sums);
+        std::fill_n(all, queries * checks, Word{0});
+        std::fill_n(outside, queries, std::uint8_t{0});
+        return each_piece(queries, n, threads, [&](std::size_t b, std::size_t begin, std::size_t end) {
+            const Word* in[max_maps];
+            const Word* by[max_maps];
+            Word some[max_maps] = {};
+            const std::size_t at = b * packed_answers(bits, width, n) + packed_answers(bits, width, begin);
+            for (std::size_t a = 0; a < count; ++a) in[a] = static_cast<const Word*>(answers[a]) + at;
+            for (std::size_t j = 0; j < checks; ++j) by[j] = static_cast<const Word*>(weights) + j * n + begin;
+            const int bad = kernels.fold(in, count, width, end - begin, by, checks, least, most, some) || least > most;
+            const std::lock_guard<std::mutex> lock(adding);
+            for (std::size_t j = 0; j < checks; ++j) {
+                all[b * checks + j] = static_cast<Word>(all[b * checks + j] + some[j]);
+            }
+            outside[b] = static_cast<std::uint8_t>(outside[b] | bad);
         });
     });
 }

@@ -51,6 +51,12 @@ Status answers_pack(int bits, const void* words, std::size_t queries, std::size_
 Status answers_add(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
                    std::size_t n, std::int64_t* out, int threads);
 
+// sums (queries x checks words) = for each query the sums over rows of weights (checks x n words, at most max_maps)
+// times scores, modulo 2^bits. answers: as for answers_add. outside (queries): whether a score is not in [low, high].
+Status answers_fold(int bits, const void* const* answers, std::size_t count, int width, std::size_t queries,
+                    std::size_t n, const void* weights, std::size_t checks, std::int64_t low, std::int64_t high,
+                    void* sums, std::uint8_t* outside, int threads);
+
 // The k largest sums of each query, best first, ties by smaller row. answers: count arrays as for answers_add, of rows
 // first_row on. rows and scores (queries x k): what is best of the rows before, min(k, first_row) of them, becomes what
 // is best of all, min(k, first_row + n) of them; the rest is not touched. A sum outside [low, high] counts as the least

@@ -35,11 +35,18 @@ typedef struct {
 // Packs the low `width` < bits bits of n words.
 #define MIPP_ANSWERS_PACK(name, bits) void name(const uint##bits##_t* words, size_t n, int width, uint##bits##_t* out)
 
+// sums[j] += sum over rows of weights[j][i] * score i mod 2^bits, for n rows from the beginning of a block on and at
+// most MIPP_MAX_MAPS weights. Returns whether a score is outside [low, high].
+#define MIPP_ANSWERS_FOLD(name, bits)                                                 \
+    int name(const uint##bits##_t* const* answers, size_t count, int width, size_t n, \
+             const uint##bits##_t* const* weights, size_t checks, int64_t low, int64_t high, uint##bits##_t* sums)
+
 #define MIPP_GALOIS_WORD_KERNELS(bits, tier)                            \
     MIPP_WORDS_COMBINE(words_combine_u##bits##_##tier, bits);           \
     MIPP_ANSWERS_ADD(answers_add_u##bits##_##tier, bits);               \
     MIPP_ANSWERS_FILTER_VAR(answers_filter_var_u##bits##_##tier, bits); \
-    MIPP_ANSWERS_PACK(answers_pack_u##bits##_##tier, bits);
+    MIPP_ANSWERS_PACK(answers_pack_u##bits##_##tier, bits);             \
+    MIPP_ANSWERS_FOLD(answers_fold_u##bits##_##tier, bits);
 #define MIPP_GALOIS_KERNELS(tier)      \
     MIPP_GALOIS_WORD_KERNELS(16, tier) \
     MIPP_GALOIS_WORD_KERNELS(32, tier) \

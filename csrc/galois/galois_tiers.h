@@ -16,6 +16,8 @@ struct GaloisKernels {
     std::size_t (*filter_var)(const Word* const*, std::size_t, int, std::size_t, std::size_t, std::int64_t,
                               std::int64_t, std::int64_t, int, MippHit*, std::size_t*, std::size_t);
     void (*pack)(const Word*, std::size_t, int, Word*);
+    int (*fold)(const Word* const*, std::size_t, int, std::size_t, const Word* const*, std::size_t, std::int64_t,
+                std::int64_t, Word*);
 };
 
 // Defined in galois.cpp for the three word types.

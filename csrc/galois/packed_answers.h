@@ -6,6 +6,20 @@
 
 namespace {
 
+template <class Word>
+inline typename Vec<Word>::Type sum_at(const Word* const* answers, size_t count, size_t at) {
+    auto sum = Vec<Word>::load(answers[0] + at);
+    for (size_t a = 1; a < count; ++a) sum += Vec<Word>::load(answers[a] + at);
+    return sum;
+}
+
+template <class Word>
+inline Word sum_one(const Word* const* answers, size_t count, size_t at) {
+    Word sum = 0;
+    for (size_t a = 0; a < count; ++a) sum = static_cast<Word>(sum + answers[a][at]);
+    return sum;
+}
+
 // A word as a vector of one lane.
 template <class Word>
 struct One {

@@ -74,6 +74,14 @@ def combine(inputs: Sequence[_Words], matrices: _Words, outs: Sequence[_Words], 
 def reconstruct(
     answers: Sequence[_Words], out: npt.NDArray[np.int64], threads: int | None = None, width: int | None = None
 ) -> None: ...
+def fold_answers(
+    answers: Sequence[_Words],
+    weights: _Words,
+    low: int,
+    high: int,
+    threads: int | None = None,
+    width: int | None = None,
+) -> tuple[_Words, npt.NDArray[np.bool_]]: ...
 def pack_answers(words: _Words, width: int, out: _Words, threads: int | None = None) -> None: ...
 def reconstruct_top_k_var(
     answers: Sequence[_Words],

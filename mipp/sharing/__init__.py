@@ -14,6 +14,7 @@ which hold keys only, and the others are clouds (:class:`mipp.params.Params`):
   (:func:`pack_score_shares`).
 * The user adds the score shares up, with :func:`reconstruct`, :func:`top_k`, or :class:`RunningTopK` some rows at a
   time.
+* Check columns (:mod:`mipp.sharing.checks`) beside the queries let the user notice score shares that are wrong.
 * A share that a cloud lost, or that a new cloud needs, is rebuilt by other servers: each computes its masked part with
   :func:`completion_part`, and the cloud adds the parts up with :func:`complete_share`.
 

@@ -131,11 +131,16 @@ struct Galois {
     void (*combine)(const Word* const*, std::size_t, Word* const*, std::size_t, std::size_t, const Word*, int, int);
     void (*add)(const Word* const*, std::size_t, int, std::size_t, std::int64_t*);
     void (*pack)(const Word*, std::size_t, int, Word*);
+    int (*fold)(const Word* const*, std::size_t, int, std::size_t, const Word* const*, std::size_t, std::int64_t,
+                std::int64_t, Word*);
 };
 
-#define GALOIS_16(tier) {words_combine_u16_##tier, answers_add_u16_##tier, answers_pack_u16_##tier}
-#define GALOIS_32(tier) {words_combine_u32_##tier, answers_add_u32_##tier, answers_pack_u32_##tier}
-#define GALOIS_64(tier) {words_combine_u64_##tier, answers_add_u64_##tier, answers_pack_u64_##tier}
+#define GALOIS_OF(bits, tier)                                                                     \
+    {words_combine_u##bits##_##tier, answers_add_u##bits##_##tier, answers_pack_u##bits##_##tier, \
+     answers_fold_u##bits##_##tier}
+#define GALOIS_16(tier) GALOIS_OF(16, tier)
+#define GALOIS_32(tier) GALOIS_OF(32, tier)
+#define GALOIS_64(tier) GALOIS_OF(64, tier)
 const NamedTier<Galois<std::uint16_t>> galois_16[] = CTIME_TIERS(GALOIS_16);
 const NamedTier<Galois<std::uint32_t>> galois_32[] = CTIME_TIERS(GALOIS_32);
 const NamedTier<Galois<std::uint64_t>> galois_64[] = CTIME_TIERS(GALOIS_64);
@@ -166,6 +171,21 @@ void add_galois(Cases& all, const Galois<Word>& kernels) {
         c.run = [=] {
             const Word* const from[] = {a, b};
             kernels.add(from, 2, width, sums, out);
+            return true;
+        };
+        all.push_back(c);
+    }
+    for (const int width : {bits, narrow}) {
+        constexpr std::size_t rows = 557;
+        Case c(named<Word>("answers_fold") + (width == bits ? "" : " packed"));
+        auto *a = c.secret<Word>(rows), *b = c.secret<Word>(rows), *w = c.secret<Word>(rows);
+        auto* sum = c.output<Word>(1);
+        auto* outside = c.output<int>(1);
+        c.run = [=] {
+            const Word* const from[] = {a, b};
+            const Word* const by[] = {w};
+            *sum = 0;
+            *outside = kernels.fold(from, 2, width, rows, by, 1, -100, 100, sum);
             return true;
         };
         all.push_back(c);
