@@ -51,6 +51,7 @@ __all__ = [
     "StoreError",
     "UnknownNameError",
     "UnreachableError",
+    "VerificationError",
     "missing_extra",
     "plain_text",
 ]
@@ -118,6 +119,10 @@ class BusyError(MippError, RuntimeError):
 
 class StaleSnapshotError(MippError, RuntimeError):
     """The index has changed since the snapshot that a query names; retry with a new snapshot."""
+
+
+class VerificationError(MippError, RuntimeError):
+    """The servers' answers contradict each other: at least one of them answered wrongly. Nothing of them is used."""
 
 
 class StaleKeysError(StaleSnapshotError):

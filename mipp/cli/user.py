@@ -158,6 +158,11 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
     is_flag=True,
     help="Fail if a batch is damaged or missing at a server, or servers differ on an owner; default: go on without.",
 )
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    help="With --ranking user: do not check that the servers answered as they must; saves a little.",
+)
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
 @click.option(
     "--line",
@@ -179,6 +184,7 @@ def search_command(
     threshold: float | None,
     owners: tuple[str, ...],
     strict: bool,
+    no_verify: bool,
     explain_cost: bool,
     line: tuple[float, float] | None,
     folder: Path,
@@ -200,7 +206,8 @@ def search_command(
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
-            cost = seeker.cost(k, owners=owners or None, ranking="threshold" if threshold is not None else ranking)
+            kind = "threshold" if threshold is not None else ranking
+            cost = seeker.cost(k, owners=owners or None, ranking=kind, verify=not no_verify)
             taken = seconds_on_lines(cost, line[0] / 1e3, line[1] * 1e9) if line is not None else None
             told = dict(cost) if taken is None else {**cost, "line_seconds": taken}
             show(told, as_json, lambda: _cost_lines(cost, taken))
@@ -209,12 +216,15 @@ def search_command(
         deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
         found: Hits | list[Hit]
         searched: int | None = None
+        unverified = "answers to a threshold are not verified: see the threat model"
         if threshold is not None:
             found = matches = seeker.range_search(query, threshold, owners=owners or None, strict=strict)
             left_out, searched = matches.left_out, matches.searched
         else:
-            result = seeker.search(query, k, owners=owners or None, ranking=ranking, strict=strict)
-            found, left_out = result.hits, result.left_out
+            result = seeker.search(
+                query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify
+            )
+            found, left_out, unverified = result.hits, result.left_out, result.unverified
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
         metric = deployment.config.encoding.metric
         wanted = list(found) if fetch is not None else list(found[:SHEET_HITS]) if sheet is not None else []
@@ -226,7 +236,9 @@ def search_command(
     missing = [
         {"owner": o.owner_name, "batch": o.batch.hex(), "server": o.server, "reason": o.reason} for o in left_out
     ]
-    data: dict[str, Any] = {"hits": hits, "metric": metric, "left_out": missing}
+    data: dict[str, Any] = {"hits": hits, "metric": metric, "left_out": missing, "verified": not unverified}
+    if unverified:
+        data["unverified"] = unverified
     if searched is not None:
         data["searched"] = searched
     show(data, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])

@@ -56,7 +56,9 @@ def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
         return f"its grant allows k up to {o.max_k}"
     if 0 <= o.left < queries:
         return (
-            "the quota of queries of its grant is used up" if not o.left else f"its grant allows {o.left} more queries"
+            "the quota of queries of its grant is used up"
+            if not o.left
+            else f"its grant allows {o.left} more queries, and verified answers count as one more"
         )
     if _live(o) < o.min_rows:
         return f"its grant requires at least {o.min_rows} of its rows"
@@ -158,6 +160,17 @@ class Index:
         """Whether no server has told of a batch that servers do not rank: where they rank, all rows are in range."""
         unranked = {one.batch for one in self.unranked}
         return not unranked or not any(batch.tobytes() in unranked for batch in self.batches)
+
+    @property
+    def counted(self) -> bool:
+        """Whether a grant has a quota of queries."""
+        return any(owner.left >= 0 for owner in self.owners)
+
+    def untested(self, rows: np.ndarray) -> bool:
+        """Whether all these rows are of batches that a server names as not tested for range."""
+        unranked = {one.batch for one in self.unranked}
+        batches, _ = self.locate(rows)
+        return all(self.batches[number].tobytes() in unranked for number in np.unique(batches))
 
     def within(self, most: int) -> Index:
         """This index without its largest owners, so that at most ``most`` rows or one owner are left."""

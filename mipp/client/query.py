@@ -10,21 +10,44 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..crypto import schedule
-from ..errors import MessageError
+from ..errors import (
+    AccessDeniedError,
+    BusyError,
+    IntegrityError,
+    MessageError,
+    NotFoundError,
+    ProtocolError,
+    StaleSnapshotError,
+    VerificationError,
+)
 from ..mpc.facts import public_facts
 from ..mpc.query_proof import commitment, pack, prove
 from ..mpc.replicated import UserShare
 from ..mpc.session import Public
 from ..rpc import messages as m
 from ..rpc.associated_data import query_share_commitment
+from ..rpc.limits import MAX_KEPT_BYTES
 from ..rpc.wire import encode, frames_hash
 from ..schemes import UserScheme
 from ..schemes.base import SearchCost
+from ..sharing import reconstruct
+from ..sharing.checks import CheckColumns
 from .client import Client
 from .index import Index
 from .retry import collect_pending, retry_busy
 
-__all__ = ["HiddenQueries", "Querier", "ScoreWords"]
+__all__ = ["HiddenQueries", "Querier", "ScoreWords", "Verification"]
+
+#: bytes of check columns that a server sends rather than wait for one more round
+FOLD_BYTES = 1 << 18
+_CONTRADICT = "the servers' answers contradict each other: at least one server answered wrongly. Nothing was used"
+
+
+@dataclass
+class Verification:
+    """What becomes of the verification of one search; ``problem``: why its answers count as not verified, or empty."""
+
+    problem: str = ""
 
 
 class ScoreWords(NamedTuple):
@@ -91,11 +114,95 @@ class Querier:
         _, replies = self._sent(index, encoded, k, "user")
         return self._opened(replies, len(encoded), range(index.total), 0).words
 
-    def blocks(self, index: Index, encoded: np.ndarray, k: int) -> Iterator[ScoreWords]:
-        """:meth:`score_words` of some rows at a time, all under one header."""
-        hidden, width = self.hide(index, encoded, k, "user"), self.width(index)
-        for rows in self.scheme.row_blocks(index.total, len(encoded)):
-            yield self._opened(self.send(hidden, rows, width=width), len(encoded), rows, width)
+    def blocks(
+        self, index: Index, encoded: np.ndarray, k: int, *, verification: Verification | None = None,
+        threads: int | None = None,
+    ) -> Iterator[ScoreWords]:  # fmt: skip
+        """:meth:`score_words` of some rows at a time, all under one header.
+
+        With ``verification`` the whole is checked after the last rows: use nothing before the iterator has ended.
+
+        Raises
+        ------
+        VerificationError
+            A server answered wrongly.
+        ProtocolError
+            A server did not fold the check columns.
+        """
+        check = None if verification is None else self.check_columns(encoded)
+        folded = check is not None and self.folds(index)
+        hidden, width = self.hide(index, encoded, k, "user", check=check, folded=folded), self.width(index)
+        sums = np.zeros(0 if check is None else self.scheme.checks, self.config.params.dtype)
+        for rows in self.scheme.row_blocks(index.total, len(encoded) + len(sums)):
+            try:
+                replies = self.send(hidden, rows, width=width)
+            except BusyError:
+                if rows.start or not folded or index.counted:
+                    raise
+                # no room for columns that wait: they travel, under a new header
+                check, folded = self.check_columns(encoded), False
+                hidden = self.hide(index, encoded, k, "user", check=check)
+                replies = self.send(hidden, rows, width=width)
+            words = self._opened(replies, len(encoded), rows, width)
+            if check is not None and verification is not None:
+                if check.add(rows, words.words, width=words.width, threads=threads):
+                    self._out_of_range(index, words, verification)
+                columns = self._columns(replies, 0 if folded else len(sums), len(rows))
+                if not folded:
+                    sums += check.folded(rows, columns, threads=threads)
+            del replies  # before the next request, so that its memory is reused
+            yield words
+            del words
+        if check is None:
+            return
+        if folded:
+            sums = self._folded(hidden, check.seed)
+        if not check.passes(sums):
+            raise VerificationError(_CONTRADICT)
+
+    def _out_of_range(self, index: Index, words: ScoreWords, verification: Verification) -> None:
+        """Scores out of range: wrong answers, unless the rows were never tested; then these are not verified."""
+        low, high = self.config.checked_range
+        scores = reconstruct(words.words, width=words.width, rows=len(words.rows))
+        outside = np.flatnonzero(((scores < low) | (scores > high)).any(axis=0)) + words.rows.start
+        if self.config.certifies and not index.untested(outside):
+            raise VerificationError(_CONTRADICT)
+        verification.problem = "rows that were not tested have scores out of range, which no check covers"
+
+    def check_columns(self, encoded: np.ndarray) -> CheckColumns | None:
+        """New check columns for queries; None if the scheme has none."""
+        if not self.scheme.checks:
+            return None
+        return CheckColumns(encoded, self.scheme.checks, self.config.params, self.config.checked_range)
+
+    def folds(self, index: Index) -> bool:
+        """Whether servers fold the check columns instead of sending them: one more round, and less to send.
+
+        Where queries are counted, too: folded columns count as one query.
+        """
+        size = self.scheme.checks * index.total * self.config.params.dtype.itemsize
+        return (index.counted or (self._client.channel.remote and size > FOLD_BYTES)) and size <= MAX_KEPT_BYTES
+
+    def _columns(self, replies: Mapping[int, Any], checks: int, rows: int) -> list[np.ndarray]:
+        """Words of the check columns from each server."""
+        columns = [replies[s].checks for s in self.scheme.servers]
+        shape = (checks, rows) if checks else None
+        if any(c.size if shape is None else c.shape != shape or c.dtype != self.config.params.dtype for c in columns):
+            raise MessageError("a server's check columns have the wrong shape")
+        return columns
+
+    def _folded(self, hidden: HiddenQueries, seed: bytes) -> np.ndarray:
+        """The folded check columns, added up over the servers."""
+        try:
+            replies = self._client.ask(dict.fromkeys(hidden.servers, m.FoldColumns(hidden.hash, seed)))
+        except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
+            # not asked again by itself: a server knows the weights now, and could refuse until they suit it
+            raise ProtocolError(f"a server did not fold the check columns: {error}") from None
+        words = [replies[s].words for s in self.scheme.servers]
+        shape, dtype = (self.scheme.checks,), self.config.params.dtype
+        if any(w.shape != shape or w.dtype != dtype for w in words):
+            raise MessageError("a server's folded check columns have the wrong shape")
+        return np.sum(words, axis=0, dtype=dtype)
 
     def width(self, index: Index) -> int:
         """Bits to which servers are asked to cut the score shares of rows that the user ranks; 0 for whole words.
@@ -112,10 +219,15 @@ class Querier:
         parts = [_part(s, r, len(encoded), index.total, ranking) for s, r in replies.items()]
         return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
 
-    def cost(self, index: Index, k: int, ranking: str, queries: int) -> SearchCost:
+    def cost(self, index: Index, k: int, ranking: str, queries: int, verify: bool = False) -> SearchCost:
         """Rounds and bytes of a search, before anything is sent."""
-        width = self.width(index) if ranking == "user" else 0
-        return self.scheme.cost(index.total, len(index.batches), k, ranking, queries, width)
+        if ranking != "user":
+            return self.scheme.cost(index.total, len(index.batches), k, ranking, queries, 0)
+        checks = self.scheme.checks if verify else 0
+        return self.scheme.cost(
+            index.total, len(index.batches), k, ranking, queries, self.width(index), checks=checks,
+            folded=bool(checks) and self.folds(index),
+        )  # fmt: skip
 
     def _opened(self, replies: Mapping[int, Any], queries: int, rows: range, width: int) -> ScoreWords:
         """Score words; ``width`` is what was asked for, and the servers gave that or whole words, all the same."""
@@ -142,7 +254,10 @@ class Querier:
 
         return retry_busy(attempt)
 
-    def hide(self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0) -> HiddenQueries:
+    def hide(
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0, *,
+        check: CheckColumns | None = None, folded: bool = False,
+    ) -> HiddenQueries:  # fmt: skip
         """Hide encoded queries and commit to them in a new header.
 
         Parameters
@@ -157,6 +272,10 @@ class Querier:
             ``server``, ``user`` or ``threshold``.
         theta : int
             Least score, for ranking ``threshold``; the same for all queries. Secret.
+        check : CheckColumns, optional
+            Check columns that go with the queries. Secret.
+        folded : bool
+            Whether the servers keep their words until they are folded.
 
         Returns
         -------
@@ -164,7 +283,7 @@ class Querier:
             The header, and each server's part.
         """
         servers = self.scheme.servers
-        query_shares = self.scheme.hide(encoded)
+        query_shares = self.scheme.hide(encoded if check is None else check.with_columns(encoded))
         thetas = self.theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in servers}
         proofs, parts_of_proof = self._range_proof(encoded, ranking, theta)
@@ -186,6 +305,8 @@ class Querier:
                 index.batches,
                 proofs,
                 self._client.key_set().id,
+                0 if check is None else self.scheme.checks,
+                folded,
             )
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]

@@ -12,7 +12,7 @@ from ..mpc.comparison import combine_matches
 from ..mpc.topk import combine_top_k
 from ..sharing import RunningTopK, reconstruct, top_k
 from .index import Index
-from .query import Querier
+from .query import Querier, Verification
 
 __all__ = ["DROPPED", "Ranked", "all_scores", "nearest", "within"]
 
@@ -28,7 +28,10 @@ class Ranked(NamedTuple):
     seconds: dict[str, float]
 
 
-def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking: str, threads: int | None) -> Ranked:
+def nearest(
+    querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking: str, threads: int | None, *,
+    verification: Verification | None = None,
+) -> Ranked:  # fmt: skip
     """Find the k nearest rows to each query.
 
     Parameters
@@ -45,6 +48,8 @@ def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking
         ``user`` or ``server``.
     threads : int or None
         Native threads; None for all cores.
+    verification : Verification, optional
+        Have the servers' answers checked, where the user ranks and the scheme can.
 
     Returns
     -------
@@ -54,11 +59,14 @@ def nearest(querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking
     if ranking == "server":
         return _by_servers(querier, index, encoded, k)
     if querier.scheme.by_rows:
-        return _by_user_in_blocks(querier, index, encoded, k, threads)
+        return _by_user_in_blocks(querier, index, encoded, k, threads, verification)
     return _by_user(querier, index, encoded, k, threads)
 
 
-def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None) -> Ranked:
+def _by_user_in_blocks(
+    querier: Querier, index: Index, encoded: np.ndarray, k: int, threads: int | None,
+    verification: Verification | None,
+) -> Ranked:  # fmt: skip
     """Keep the best rows while score shares of some rows at a time arrive: memory does not grow with the rows."""
     low, high = querier.config.encoding.score_range
     best: list[RunningTopK] = []
@@ -66,7 +74,8 @@ def _by_user_in_blocks(querier: Querier, index: Index, encoded: np.ndarray, k: i
     for some in querier.scheme.header_blocks(len(encoded)):
         best.append(RunningTopK(len(encoded[some]), k, low=low, high=high))
         # the first header asks whether the state is the newest; the others are about the same state
-        for rows, words, width in querier.blocks(index.asking(b"") if some.start else index, encoded[some], k):
+        state = index.asking(b"") if some.start else index
+        for rows, words, width in querier.blocks(state, encoded[some], k, verification=verification, threads=threads):
             start = time.perf_counter()
             best[-1].add(words, threads=threads, width=width, rows=len(rows))
             del words  # before the next request, so that its memory is reused
@@ -111,7 +120,12 @@ def within(querier: Querier, index: Index, encoded: np.ndarray, theta: int) -> n
 
 
 def all_scores(
-    querier: Querier, index: Index, encoded: np.ndarray, threads: int | None
+    querier: Querier,
+    index: Index,
+    encoded: np.ndarray,
+    threads: int | None,
+    *,
+    verification: Verification | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All scores (B, N) int64, and the rows that have one out of the encoding's range; such scores are replaced."""
     low, high = querier.config.encoding.score_range
@@ -119,7 +133,10 @@ def all_scores(
     dropped = []
     if querier.scheme.by_rows:
         for some in querier.scheme.header_blocks(len(encoded)):
-            for rows, words, width in querier.blocks(index.asking(b"") if some.start else index, encoded[some], 1):
+            state = index.asking(b"") if some.start else index
+            for rows, words, width in querier.blocks(
+                state, encoded[some], 1, verification=verification, threads=threads
+            ):
                 found = reconstruct(words, threads=threads, width=width, rows=len(rows))
                 dropped.append(rows.start + _drop(found, low, high))
                 out[some, rows.start : rows.stop] = found

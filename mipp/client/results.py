@@ -153,6 +153,10 @@ class SearchResult:
         has an equal part.
     left_out : tuple of LeftOut
         Batches and owners that the search went on without, and why.
+    verified : bool
+        Whether the servers' answers were checked, and passed.
+    unverified : str
+        Why they were not checked; empty if they were.
 
     Examples
     --------
@@ -166,6 +170,8 @@ class SearchResult:
     hits: Hits
     seconds: dict[str, float] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    verified: bool = False
+    unverified: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,8 @@ class Nearest:
         Scores in the metric's unit.
     seconds : dict of str to float
         As in :class:`SearchResult`, for all queries.
+    unverified : str
+        Why the servers' answers were not checked; empty if they were, and passed.
     """
 
     index: Index
@@ -223,6 +231,12 @@ class Nearest:
     scores: np.ndarray | None
     values: np.ndarray | None
     seconds: dict[str, float]
+    unverified: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the servers' answers were checked, and passed."""
+        return not self.unverified
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:

@@ -26,7 +26,7 @@ from .fetching import FetchClient
 from .given import checked_ranking, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
-from .query import Querier
+from .query import Querier, Verification
 from .results import Hits, Nearest, SearchResult
 
 __all__ = ["User"]
@@ -116,7 +116,7 @@ class User(FetchClient):
 
     def search(
         self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False,
+        strict: bool = False, verify: bool = True,
     ) -> SearchResult:  # fmt: skip
         """Find the k nearest images of all owners that grant this user a search, or of those named.
 
@@ -139,6 +139,10 @@ class User(FetchClient):
         strict : bool
             Raise IntegrityError for batches that are damaged or missing at a server, and for owners on whom the servers
             differ. Otherwise the search goes on without them, and the result's ``left_out`` names them.
+        verify : bool
+            With ``ranking="user"``: check that the servers answered as they must, by check columns
+            (:mod:`mipp.sharing.checks`); a wrong answer passes with a probability below 2^-40. It counts as one more
+            query where a grant has a quota. The result's ``verified`` says whether it was done.
 
         Returns
         -------
@@ -157,6 +161,8 @@ class User(FetchClient):
             A server failed while they compared, or did not get the query; nobody learnt anything.
         BusyError
             The servers had too many rankings open, also after some seconds of retries.
+        VerificationError
+            A server answered wrongly. There is no telling which one.
 
         Examples
         --------
@@ -175,11 +181,11 @@ class User(FetchClient):
         queries = query[None] if query.ndim == 1 else query
         if queries.ndim == 2 and len(queries) != 1:
             raise ShapeError(f"search takes one query, not {len(queries)}; search_batch takes several")
-        return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict)[0]
+        return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify)[0]
 
     def search_image(
         self, image: Any, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False,
+        strict: bool = False, verify: bool = True,
     ) -> SearchResult:  # fmt: skip
         """Find the k nearest images to an example image: :meth:`search` by its features.
 
@@ -188,7 +194,7 @@ class User(FetchClient):
         image : str, path, bytes, ndarray of uint8 (H, W, 3) or Pillow image
             Path or bytes of an image file, pixels in RGB, or an image of Pillow. Secret: no server learns anything
             about it or its features.
-        k, owners, ranking, strict : optional
+        k, owners, ranking, strict, verify : optional
             As for :meth:`search`.
 
         Returns
@@ -224,11 +230,11 @@ class User(FetchClient):
         'green.png'
         """
         vector = query_vector(self.config, image)
-        return self.search(vector, k, owners=owners, ranking=ranking, strict=strict)
+        return self.search(vector, k, owners=owners, ranking=ranking, strict=strict, verify=verify)
 
     def search_batch(
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False,
+        strict: bool = False, verify: bool = True,
     ) -> list[SearchResult]:  # fmt: skip
         """Find the k nearest images to each of several queries, in constant memory; faster than one by one.
 
@@ -239,7 +245,7 @@ class User(FetchClient):
         ----------
         queries : array of numbers, (B, dim)
             Features of B examples. Secret; servers learn B.
-        k, owners, ranking, strict : optional
+        k, owners, ranking, strict, verify : optional
             As for :meth:`search`.
 
         Returns
@@ -252,7 +258,7 @@ class User(FetchClient):
         StaleSnapshotError
             The index kept changing; also the errors of :meth:`search`.
         """
-        found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict)
+        found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify)
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
@@ -260,12 +266,12 @@ class User(FetchClient):
             values = None if found.values is None else found.values[q]
             hits = Hits.at(found.index, there, scores, values)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
-            results.append(SearchResult(hits, seconds, found.left_out))
+            results.append(SearchResult(hits, seconds, found.left_out, found.verified, found.unverified))
         return results
 
     def nearest(
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False,
+        strict: bool = False, verify: bool = True,
     ) -> Nearest:  # fmt: skip
         """Find the k nearest images to each of several queries, as arrays: no Python object for each hit.
 
@@ -277,7 +283,7 @@ class User(FetchClient):
         ----------
         queries : array of numbers, (B, dim)
             Features of B examples. Secret; servers learn B.
-        k, owners, ranking, strict : optional
+        k, owners, ranking, strict, verify : optional
             As for :meth:`search`.
 
         Returns
@@ -296,20 +302,22 @@ class User(FetchClient):
         if most < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = encoded_queries(self.config.encoding, queries)
+        unverified, told = self._unverified(ranking, verify), Verification()
 
         def attempt(index: Index) -> tuple[Index, ranks.Ranked]:
             k = min(most, index.total)
-            return index, ranks.nearest(self._querier, index, encoded, k, ranking, self.threads)
+            told.problem, how = "", None if unverified else told
+            return index, ranks.nearest(self._querier, index, encoded, k, ranking, self.threads, verification=how)
 
         index, (rows, scores, seconds) = self._retry(
-            owners, most, attempt, strict, (ranking, len(encoded)), fewer=k is None
+            owners, most, attempt, strict, (ranking, self._counted(encoded, unverified)), fewer=k is None
         )
         if ranking == "user" and scores is not None:
             empty = scores == ranks.DROPPED
             index = index.dropping(np.unique(rows[empty]))
             rows[empty], scores[empty] = -1, self.config.encoding.score_range[0] - 1
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
-        return Nearest(index, rows, scores, values, seconds)
+        return Nearest(index, rows, scores, values, seconds, unverified or told.problem)
 
     def range_search(
         self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False
@@ -390,7 +398,7 @@ class User(FetchClient):
         return self.range_search(query, threshold, owners=owners, strict=strict)
 
     def scores(
-        self, queries: np.ndarray, *, owners: Owners | None = None, strict: bool = False
+        self, queries: np.ndarray, *, owners: Owners | None = None, strict: bool = False, verify: bool = True
     ) -> tuple[Index, np.ndarray]:
         """Compute the exact scores of all rows for each of several queries; needs grants of ``ranking="user"``.
 
@@ -398,7 +406,7 @@ class User(FetchClient):
         ----------
         queries : array of numbers, (B, dim)
             Features of B examples. Secret; servers learn B.
-        owners, strict : optional
+        owners, strict, verify : optional
             As for :meth:`search`.
 
         Returns
@@ -415,16 +423,19 @@ class User(FetchClient):
             The index kept changing; also the errors of :meth:`search`.
         """
         _, encoded = encoded_queries(self.config.encoding, queries)
+        unverified = self._unverified("user", verify)
 
         def attempt(index: Index) -> tuple[Index, np.ndarray]:
-            found, dropped = ranks.all_scores(self._querier, index, encoded, self.threads)
+            verification = None if unverified else Verification()
+            found, dropped = ranks.all_scores(self._querier, index, encoded, self.threads, verification=verification)
             return index.dropping(dropped), found
 
-        return self._retry(owners, 1, attempt, strict, ("user", len(encoded)))
+        return self._retry(owners, 1, attempt, strict, ("user", self._counted(encoded, unverified)))
 
     def cost(
-        self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1
-    ) -> SearchCost:
+        self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1,
+        verify: bool = True,
+    ) -> SearchCost:  # fmt: skip
         """Compute rounds and bytes of a search without sending a query.
 
         Parameters
@@ -435,6 +446,8 @@ class User(FetchClient):
             As for :meth:`search`, or ``threshold`` for a range search.
         queries : int
             Number of queries in a batch.
+        verify : bool
+            As for :meth:`search`.
 
         Returns
         -------
@@ -453,7 +466,17 @@ class User(FetchClient):
         k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
-        return self._querier.cost(index, k, ranking, queries)
+        return self._querier.cost(index, k, ranking, queries, verify)
+
+    def _unverified(self, ranking: str, verify: bool) -> str:
+        """Why answers are not verified; empty if they are."""
+        if ranking != "user":
+            return "answers of servers that rank are not verified: see the threat model"
+        return self.scheme.unverified if verify else "verification was not asked for"
+
+    def _counted(self, encoded: np.ndarray, unverified: str) -> int:
+        """Queries that a batch counts as, where it is counted: folded check columns are one for each header."""
+        return len(encoded) + (0 if unverified else sum(1 for _ in self.scheme.header_blocks(len(encoded))))
 
     def _retry(
         self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int], *,

@@ -126,6 +126,11 @@ class DeploymentConfig:
         return bits if bits < self.params.ring_bits else 0
 
     @property
+    def checked_range(self) -> tuple[int, int]:
+        """Least and largest score that a user accepts of rows that passed the range test, else the encoding's."""
+        return (self.query_rule.low, self.query_rule.high) if self.certifies else self.encoding.score_range
+
+    @property
     def params_hash(self) -> bytes:
         """SHA-256 that every stored file carries: deployment, layout of rows, and encoding.
 

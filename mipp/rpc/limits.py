@@ -20,6 +20,7 @@ __all__ = [
     "MAX_ENVELOPE_BYTES",
     "MAX_EXPIRY",
     "MAX_HEAD_BYTES",
+    "MAX_KEPT_BYTES",
     "MAX_PROOF_BYTES",
     "MAX_QUERIES",
     "MAX_QUOTA",
@@ -63,6 +64,8 @@ MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES = 64 << 10, 8 << 20
 MAX_QUERIES = 1 << 16
 #: score shares that one request is answered with; a user that wants more asks for some rows at a time
 MAX_ANSWER_BYTES = 1 << 27
+#: check columns of one user that a server keeps until they are folded
+MAX_KEPT_BYTES = 1 << 28
 #: score shares of a batch of queries that the servers rank together (one query alone may have more rows); comparing
 #: needs some eight times as much
 MAX_RANKED_BYTES = 1 << 26

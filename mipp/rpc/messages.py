@@ -47,6 +47,8 @@ from .user_messages import (
     Answer,
     CollectRanking,
     FetchImages,
+    FoldColumns,
+    FoldedColumns,
     Granters,
     GrantersRequest,
     Images,
@@ -79,6 +81,8 @@ __all__ = [
     "FetchImages",
     "FetchOwnImages",
     "FetchShares",
+    "FoldColumns",
+    "FoldedColumns",
     "ForgetOwner",
     "Grant",
     "GrantList",
@@ -163,7 +167,7 @@ class Failure:
 #: what is signed for all servers, which pass it on to each other; it names versions or states, so it never grows stale
 FOR_ALL = (RegisterOwner, RegisterUser, Grant, CommitOp, AbortOp, ForgetOwner)
 #: never served twice: each time counts, or hands out what is handed out once
-ONCE = (Query, CollectRanking, CollectCertificate)
+ONCE = (Query, CollectRanking, CollectCertificate, FoldColumns)
 
 #: kinds of replies to each request; :class:`Failure` beside them
 REPLIES: dict[type, tuple[type, ...]] = {
@@ -191,5 +195,6 @@ REPLIES: dict[type, tuple[type, ...]] = {
     SnapshotRequest: (Snapshot,),
     Query: (Answer, Ranked, Pending),
     CollectRanking: (Ranked, Pending),
+    FoldColumns: (FoldedColumns,),
     FetchImages: (Images,),
 }

@@ -9,12 +9,14 @@ import dataclasses
 
 import numpy as np
 
-from .wire import added, array, message
+from .wire import array, message
 
 __all__ = [
     "Answer",
     "CollectRanking",
     "FetchImages",
+    "FoldColumns",
+    "FoldedColumns",
     "Granters",
     "GrantersRequest",
     "Images",
@@ -113,7 +115,8 @@ class QueryHeader:
     (:class:`mipp.rpc.key_sets.KeySet`). grants, positions, counts: for each owner, in order of owners: its grant, the
     position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and views. proofs:
     unless the user ranks, commitments to the three summands of the proof that the queries are in range
-    (:mod:`mipp.mpc.query_proof`).
+    (:mod:`mipp.mpc.query_proof`). checks: with ranking "user", how many check columns come after the queries
+    (:mod:`mipp.sharing.checks`). folded: the servers keep their words until they are folded, instead of sending them.
     """
 
     deployment: bytes
@@ -132,11 +135,15 @@ class QueryHeader:
     batches: np.ndarray = array("u1", ndim=2)
     proofs: list[bytes] = dataclasses.field(default_factory=list)
     keys: bytes = b""
+    checks: int = 0
+    folded: bool = False
 
 
 @message
 class Query:
-    """User -> server i, signed: header bytes, its salt (32 bytes), query share (B, D) and share of the thresholds.
+    """User -> server i, signed: header bytes, its salt (32 bytes), query share and share of the thresholds.
+
+    The query share has (B + checks, D) words.
 
     first, count: which live rows to answer for; 0 and 0 for all. With ranking "user" a batch's answers may be asked for
     some rows at a time, all under one header; otherwise they are 0. newest: not empty to have the query refused,
@@ -164,7 +171,7 @@ class Query:
     newest: bytes = b""
     seeds: bytes = b""
     proof: np.ndarray = array("u2", "u4", "u8", ndim=2, default_factory=_no_words)
-    width: int = added(default=0)
+    width: int = 0
 
 
 @message
@@ -175,12 +182,33 @@ class Answer:
     passed the range test. Then the low bits of each word are packed, (B, packed_words) words of the ring
     (:func:`mipp.sharing.pack_score_shares`). They add up to the low bits of the scores, which are the scores.
 
+    checks: the words of the check columns, (checks, rows), unless the servers keep them.
+
     In the Paillier scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
     other's.
     """
 
     score_shares: np.ndarray = array("u2", "u4", "u8", ndim=2)
-    width: int = added(default=0)
+    width: int = 0
+    checks: np.ndarray = array("u2", "u4", "u8", ndim=2, default_factory=_no_words)
+
+
+@message
+class FoldColumns:
+    """User -> server, signed: fold the check columns of a query, whose rows were all asked for, once.
+
+    header: hash of the query's header. seed: of the weights, 32 bytes.
+    """
+
+    header: bytes
+    seed: bytes
+
+
+@message
+class FoldedColumns:
+    """Server -> user: its part of each check column's weighted sum, (checks,) words; random without the others'."""
+
+    words: np.ndarray = array("u2", "u4", "u8")
 
 
 @message

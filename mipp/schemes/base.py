@@ -138,6 +138,16 @@ class UserScheme(ABC):
         ParameterError for queries that the scheme cannot carry.
         """
 
+    @property
+    def checks(self) -> int:
+        """Check columns that make wrong score shares noticed; 0 if that cannot be, and :attr:`unverified` says why."""
+        return 0
+
+    @property
+    def unverified(self) -> str:
+        """Why this scheme's answers cannot be verified, in a sentence; empty if they can."""
+        return f"answers cannot be verified in the {type(self).__name__} scheme"
+
     def header_blocks(self, queries: int) -> Iterator[slice]:
         """The queries under each header, where servers answer for some rows at a time."""
         yield slice(0, queries)
@@ -163,8 +173,14 @@ class UserScheme(ABC):
         but this user."""
 
     @abstractmethod
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
-        """Rounds and bytes of a search, before anything is sent. ``width``: as for :meth:`verify`."""
+    def cost(
+        self, images: int, batches: int, k: int, ranking: str, queries: int, width: int, *, checks: int = 0,
+        folded: bool = False,
+    ) -> SearchCost:  # fmt: skip
+        """Rounds and bytes of a search, before anything is sent. ``width``: as for :meth:`verify`.
+
+        ``checks``, ``folded``: as of :class:`~mipp.rpc.messages.QueryHeader`.
+        """
 
 
 class ServerScheme(ABC):
@@ -172,6 +188,11 @@ class ServerScheme(ABC):
 
     #: whether a user may ask for some rows at a time
     by_rows: bool
+
+    @property
+    def checks(self) -> int:
+        """Check columns that a query may have, beside none."""
+        return 0
 
     def __reduce__(self) -> str:
         raise TypeError("a server's side of a scheme holds keys and does not pickle")

@@ -102,7 +102,14 @@ class _User(UserScheme):
     def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
         return [scores(list(score_shares), rows, self._layout, self._key, threads=self._threads)]
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
+    @property
+    def unverified(self) -> str:
+        return "answers of the paillier scheme are not verified: the cloud could use a wrong row throughout, unnoticed"
+
+    def cost(
+        self, images: int, batches: int, k: int, ranking: str, queries: int, width: int, *, checks: int = 0,
+        folded: bool = False,
+    ) -> SearchCost:  # fmt: skip
         element = 8 * self._key.public.element_limbs
         sent = queries * self._config.encoding.encoded_dim * element + 16 * batches
         received = queries * self._layout.ciphertexts(images) * element

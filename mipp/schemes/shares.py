@@ -8,6 +8,7 @@ scores (:mod:`mipp.sharing` has the mathematics). Three servers with t=1 can com
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from ..sharing import add_zero_share, packed_words, query_shares
+from ..sharing.checks import checks_needed
 from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
 
 __all__ = ["SharesScheme", "query_blocks", "row_blocks"]
@@ -72,6 +74,16 @@ class _User(UserScheme):
     def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
         return query_shares(encoded, self._config.params, self.servers)
 
+    @functools.cached_property
+    def checks(self) -> int:
+        return _checks(self._config)
+
+    @property
+    def unverified(self) -> str:
+        if self.checks:
+            return ""
+        return "answers are not verified: the ring leaves too little room above the scores; a wider one would"
+
     def header_blocks(self, queries: int) -> Iterator[slice]:
         return query_blocks(queries)
 
@@ -101,17 +113,21 @@ class _User(UserScheme):
         bits = self._config.params.ring_bits
         return packed_words(rows, width or bits, bits)
 
-    def cost(self, images: int, batches: int, k: int, ranking: str, queries: int, width: int) -> SearchCost:
+    def cost(
+        self, images: int, batches: int, k: int, ranking: str, queries: int, width: int, *, checks: int = 0,
+        folded: bool = False,
+    ) -> SearchCost:  # fmt: skip
         config, params = self._config, self._config.params
         word = params.dtype.itemsize
         share = params.padded(config.encoding.encoded_dim) * word
         if ranking == "user":
             headers = [part.stop - part.start for part in query_blocks(queries)]
-            asked = [(some, len(rows)) for some in headers for rows in row_blocks(images, some, word)]
+            asked = [(some, len(rows)) for some in headers for rows in row_blocks(images, some + checks, word)]
+            back = 0 if folded else checks * word
             user: UserCost = {
-                "rounds": len(asked),
-                "sent": sum(some * share + 16 * batches for some, _ in asked),
-                "received": sum(some * word * self._words(rows, width) for some, rows in asked),
+                "rounds": len(asked) + len(headers) * folded,
+                "sent": sum((some + checks) * share + 16 * batches for some, _ in asked),
+                "received": sum(some * word * self._words(rows, width) + back * rows for some, rows in asked),
             }
             return {"ranking": ranking, "images": images, "user": user}
         public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule
@@ -140,8 +156,17 @@ class _User(UserScheme):
         return report
 
 
+def _checks(config: DeploymentConfig) -> int:
+    low, high = config.checked_range
+    return checks_needed(high - low, config.params.ring_bits)
+
+
 class _Server(ServerScheme):
     by_rows = True
+
+    @functools.cached_property
+    def checks(self) -> int:
+        return _checks(self._config)
 
     def __init__(self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None) -> None:
         self._config, self._threads = config, threads
@@ -151,15 +176,15 @@ class _Server(ServerScheme):
         self._pair_keys = pair_keys
 
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
-        p, count = self._config.params, header.queries
+        p, count = self._config.params, header.queries + header.checks
         width = p.padded(self._config.encoding.encoded_dim)
-        shapes_fit = query_share.shape == (count, width) and theta.shape in ((0,), (count,))
+        shapes_fit = query_share.shape == (count, width) and theta.shape in ((0,), (header.queries,))
         if not shapes_fit or {query_share.dtype, theta.dtype} != {p.dtype}:
             raise ShapeError(f"query shares must be ({count}, {width}) words of {8 * p.dtype.itemsize} bits")
 
     def check_size(self, header: m.QueryHeader, rows: int) -> int:
         size = self._config.params.dtype.itemsize
-        words = header.queries * rows * size
+        words = (header.queries + header.checks) * rows * size
         if header.ranking == "user":
             if words > MAX_ANSWER_BYTES:
                 raise LimitError(

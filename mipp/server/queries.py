@@ -6,6 +6,7 @@ snapshot, batches, limits; then its quota is charged, and only then anything is 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 import time
@@ -34,6 +35,7 @@ from ..sharing import pack_score_shares
 from ..store.views import OwnerView
 from .admission import Admission
 from .base import Request, ServerBase, log
+from .kept_columns import KeptColumns, folded
 from .plan import Plan
 from .ranking import Prepared, check_ranking, rank
 
@@ -67,13 +69,14 @@ class Queries:
 
     def __init__(self, server: ServerBase) -> None:
         self._server = server
-        self._headers = OpenHeaders()
+        self._headers, self._columns = OpenHeaders(), KeptColumns()
         self._plans: dict[bytes, Plan] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Drop what is kept in memory."""
         self._plans.clear()
+        self._columns.close()
 
     def drop(self, owners: set[bytes]) -> None:
         """Drop plans and headers over rows of these owners."""
@@ -82,6 +85,7 @@ class Queries:
                 if any(part.view.owner in owners for part in plan.parts):
                     del self._plans[key]
         self._headers.drop(owners)
+        self._columns.drop(owners)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -89,6 +93,7 @@ class Queries:
         """Answer a query: with score shares if the user ranks, else with this server's part of a ranking."""
         frames: Frames = [f.data for f in request.content.header]
         asked = _Asked(request.signer, decode(frames, m.QueryHeader), frames_hash(frames), request.content)
+        self._columns.prune()
         if asked.header.ranking == "user":
             return self._score_shares(asked)
         if asked.header.ranking in ("server", "threshold"):
@@ -98,6 +103,13 @@ class Queries:
     def collect(self, request: Request[m.CollectRanking]) -> m.Ranked | m.Pending:
         """The outcome of a ranking that was answered with Pending."""
         return self._admission().collect(request.signer, request.content.header)
+
+    def fold(self, request: Request[m.FoldColumns]) -> m.FoldedColumns:
+        """This server's part of the folded check columns of a query; its header is counted again before more."""
+        server, msg = self._server, request.content
+        kept = self._columns.take(msg.header, request.signer, lambda: self._headers.forget(msg.header))
+        self._in_force(kept.header)
+        return m.FoldedColumns(folded(kept, msg.seed, server.config.params, server.threads))
 
     def _score_shares(self, asked: _Asked) -> m.Answer:
         """Authorise, charge the quota, and compute for the rows that are asked for."""
@@ -110,16 +122,25 @@ class Queries:
         else:
             plan, grants = self._authorise(header, query.newest)
         rows = row_range(query.first, query.count, plan.live_total)
-        self._server.room_for(asked.signer, scheme.check_size(header, len(rows)))
+        size = scheme.check_size(header, len(rows))
+        if header.folded:
+            self._columns.require_room(asked.signer, size * header.checks // (header.queries + header.checks))
+        self._server.room_for(asked.signer, size)
         if known is None:
-            self._charge(header, grants)
+            self._charge(header, grants, plan)
             if scheme.by_rows:
                 self._headers.remember(asked.hash, header.user, plan)
         words = scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows)
+        words, columns = words[: header.queries], words[header.queries :]
+        if header.folded:
+            owners = frozenset(part.view.owner for part in plan.parts)
+            is_open = functools.partial(self._headers.is_open, asked.hash)
+            self._columns.keep(asked.hash, header, owners, plan.live_total, rows.start, columns, is_open)
+            columns = columns[:0]
         # public facts decide: whole words are sent where a score could need them
         if not query.width or query.width != self._server.config.score_width or not plan.certified():
-            return m.Answer(words)
-        return m.Answer(pack_score_shares(words, query.width, threads=self._server.threads), query.width)
+            return m.Answer(words, 0, columns)
+        return m.Answer(pack_score_shares(words, query.width, threads=self._server.threads), query.width, columns)
 
     def _ranking(self, asked: _Asked) -> m.Ranked | m.Pending:
         """Check and park the query; it runs when all three servers have it."""
@@ -157,7 +178,7 @@ class Queries:
 
         def prepare() -> Prepared:
             plan, grants, public = checked or self._rankable(asked, b"")
-            self._charge(header, grants)
+            self._charge(header, grants, plan)
             rows, stored = range(plan.live_total), server.rows(plan)
             shares = server.scheme.answer(header, asked.hash, plan, stored, asked.query.query_share, rows)
             return shares, all(g.scores for g in grants), public, self._relations(asked.query)
@@ -204,6 +225,9 @@ class Queries:
             )
         if not 1 <= header.queries <= MAX_QUERIES:
             raise ShapeError(f"a header is of 1 to {MAX_QUERIES} queries, not {header.queries}")
+        checked = server.scheme.by_rows and header.ranking == "user"
+        if header.checks not in ((0, server.scheme.checks) if checked else (0,)) or (header.folded > header.checks):
+            raise ParameterError(f"such a query has no check columns, or {server.scheme.checks}")
         server.scheme.check_query(header, query.query_share, query.theta)
         if (query.first or query.count) and not (server.scheme.by_rows and header.ranking == "user"):
             raise ParameterError("these answers are not given for some rows alone")
@@ -214,10 +238,15 @@ class Queries:
         if len(query.salt) != 32 or commitment != header.commitments[servers.index(server.index)]:
             raise AuthenticationError("the query share is not the one that the header commits to")
 
-    def _charge(self, header: m.QueryHeader, grants: list[m.Grant]) -> None:
-        """Count the header's queries against the quotas of its grants."""
+    def _charge(self, header: m.QueryHeader, grants: list[m.Grant], plan: Plan) -> None:
+        """Count the header's queries against the quotas of its grants, and what its check columns tell.
+
+        Folded ones tell a word each, which is less than a query tells, unless an owner has fewer rows than that.
+        """
+        few = min(plan.live_by_owner, default=0) < header.checks
+        count = header.queries + (1 if header.folded and not few else header.checks)
         used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
-        self._server.store.count_queries(header.user, used, header.queries)
+        self._server.store.count_queries(header.user, used, count)
 
     def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bytes]:
         """The grants that a query names, and the hash of all; AccessDeniedError if one is not in force."""
@@ -324,6 +353,16 @@ class OpenHeaders:
                 return None
             self._open.move_to_end(header)
             return kept[2]
+
+    def is_open(self, header: bytes) -> bool:
+        """Whether a header is remembered."""
+        with self._lock:
+            return header in self._open
+
+    def forget(self, header: bytes) -> None:
+        """Have a header be authorised and counted again before it is answered."""
+        with self._lock:
+            self._open.pop(header, None)
 
     def remember(self, header: bytes, user: bytes, plan: Plan) -> None:
         """Remember a header that was authorised and counted."""

@@ -53,6 +53,7 @@ class Server(ServerBase):
             **{kind: functools.partial(handler, self) for kind, handler in _HANDLERS.items()},
             m.Query: self.queries.answer,
             m.CollectRanking: self.queries.collect,
+            m.FoldColumns: self.queries.fold,
         }
 
     def close(self) -> None:
@@ -257,7 +258,7 @@ _HANDLERS: Handlers = {
     **changes.HANDLERS,
     **certifying.HANDLERS,
 }
-_KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking)}
+_KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking, m.FoldColumns)}
 #: signed by a key inside
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: what can make a server promise something: not before it knows what it promised before
@@ -265,5 +266,5 @@ _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
 #: what servers pass on to those that missed it, though nothing is open
 _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
-_UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate)
-_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FetchImages)
+_UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate, m.FoldColumns)
+_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages)

@@ -78,10 +78,15 @@ def test_bytes_are_those_that_the_preview_tells(world):
     for k, some in ((3, queries), (5, queries[:1])):
         before = len(user.channel.answers)
         user.nearest(some, k, ranking="user")
-        received = [sum(r[s].score_shares.nbytes for r in user.channel.answers[before:]) for s in (1, 2, 3)]
+        received = [
+            sum(r[s].score_shares.nbytes + r[s].checks.nbytes for r in user.channel.answers[before:]) for s in (1, 2, 3)
+        ]
         told = user.cost(k, ranking="user", queries=len(some))["user"]["received"]
         assert received == [told] * 3
-        assert (told < len(some) * 60 * 4) == over_network(world.deployment)
+        checks = user.scheme.checks
+        assert (told < (len(some) + checks) * 60 * 4) == over_network(world.deployment)
+        plain = user.cost(k, ranking="user", queries=len(some), verify=False)["user"]["received"]
+        assert told - plain == checks * 60 * 4
 
 
 def test_low_bits_are_uniform_and_the_rest_stays(world, travelling):
@@ -118,7 +123,7 @@ def test_queries_and_answers_of_programs_that_do_not_know_widths(world):
         m.Answer(np.zeros((1, 2), np.uint32)),
         m.Query([], b"", np.zeros((1, 2), np.uint32), np.empty(0, "<u4")),
     )
-    assert whole.width == asked.width == 0 and len(encode(whole)) == 2
+    assert whole.width == asked.width == 0 and len(encode(whole)) == 3
 
 
 def replaced(**change):
@@ -174,7 +179,7 @@ def test_rows_that_nobody_tested_are_answered_in_whole_words(tmp_path, travellin
             ulla.search(x[0], 3, ranking="user", owners=owners)
             assert {a.width for replies in tapped.answers for a in replies.values()} == {expected}
             cost = ulla.cost(3, ranking="user", owners=owners)["user"]["received"]
-            assert cost == tapped.answers[0][1].score_shares.nbytes
+            assert cost == tapped.answers[0][1].score_shares.nbytes + tapped.answers[0][1].checks.nbytes
         # servers decide by what they know, whatever the user asks for
         index = ulla.index()
         hidden = ulla._querier.hide(index, encoding.encode_queries(x[:1]), 3, "user")

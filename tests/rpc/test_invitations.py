@@ -124,4 +124,4 @@ def test_registrations_of_earlier_versions(monkeypatch):
     with pytest.raises(MessageError):
         decode(encode(Grant(b"o")), m.Grant)
     cut = [name for name, kind in _KINDS.items() if any("added" in f.metadata for f in dataclasses.fields(kind))]
-    assert sorted(cut) == ["Answer", "ChainState", "Handover", "Query", "RegisterOwner", "RegisterUser"]
+    assert sorted(cut) == ["ChainState", "Handover", "RegisterOwner", "RegisterUser"]

@@ -50,7 +50,7 @@ class ToyUser(UserScheme):
     def open(self, score_shares, rows):
         return list(score_shares)
 
-    def cost(self, images, batches, k, ranking, queries, width):
+    def cost(self, images, batches, k, ranking, queries, width, *, checks=0, folded=False):
         return {"ranking": ranking, "images": images, "user": {"rounds": 1, "sent": 0, "received": 0}}
 
 

@@ -15,6 +15,7 @@ from mipp.errors import (
     ParameterError,
     ProtocolError,
     ShapeError,
+    VerificationError,
 )
 from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import LocalChannel, accepted, request
@@ -402,7 +403,10 @@ def test_who_had_the_damaged_file_mapped_reads_the_new_one(world, monkeypatch):
         file.seek(-200, 2)
         file.write(bytes(100))
     total = world.user.index().total
-    assert [h.score for h in world.user.search(QUERY, 60, ranking="user").hits] != [h[2] for h in told[0][1]]
+    with pytest.raises(VerificationError):
+        world.user.search(QUERY, 60, ranking="user")
+    wrong = world.user.search(QUERY, 60, ranking="user", verify=False).hits
+    assert [h.score for h in wrong] != [h[2] for h in told[0][1]]
     assert total == 60 and world.deployment.repair()["files"] == 1
     assert answers(world) == told
 
