@@ -14,7 +14,9 @@ import mipp
 from mipp import cpu
 from mipp.crypto import signing
 from mipp.crypto.certificates import make_tls
+from mipp.deployment import transport
 from mipp.deployment.servers import ServerSecrets
+from mipp.rpc import address_exchange
 from mipp.rpc.addresses import Address, check_url
 from mipp.rpc.cards import ServerCard, signed_card
 from mipp.schemes.shares import SharesScheme
@@ -97,6 +99,21 @@ def deployment(request, tmp_path, encoding):
     """Both kinds of deployment: no behaviour of roles is of one kind alone."""
     with made(request.param, tmp_path, encoding) as deployment:
         yield deployment
+
+
+@pytest.fixture
+def network(tmp_path, encoding):
+    """Servers that run in this process, when they are started."""
+    made = Network(tmp_path, encoding)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Who failed is asked about its address again at once."""
+    monkeypatch.setattr(address_exchange, "AGAIN", 0.0)
+    monkeypatch.setattr(transport, "MISSING", 0.1)
 
 
 #: for tests of ``deployment`` or ``world`` about what only an embedded deployment has

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mipp.crypto import box, signing
-from mipp.deployment import rotation, transport
+from mipp.deployment import rotation
 from mipp.deployment.backups import back_up_server, replace_server, restore_server
 from mipp.deployment.rotation import rotate_server
 from mipp.deployment.servers import key_files, save_pair
@@ -20,23 +20,8 @@ from mipp.server import sealing
 from tests.conftest import vectors
 from tests.deployment.test_key_rotation import in_use, ranked_too, seals, server_of
 from tests.deployment.test_rotation import Work, all_know, book, connected, until
-from tests.network import Network
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Who failed is asked about again at once."""
-    monkeypatch.setattr(address_exchange, "AGAIN", 0.0)
-    monkeypatch.setattr(transport, "MISSING", 0.1)
-
-
-@pytest.fixture
-def network(tmp_path, encoding):
-    made = Network(tmp_path, encoding)
-    yield made
-    made.stop()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 
 
 @pytest.fixture

@@ -92,7 +92,8 @@ def high_bits(words, header, rows, before):
 
 
 def a_half_of_the_ring(words, header, rows, before):
-    words[0, :1] += words.dtype.type(1 << (8 * words.dtype.itemsize - 1))
+    """And of the numbers that words are cut to where they travel: what is above these does not arrive."""
+    words[0, :1] += words.dtype.type(1 << (8 * words.dtype.itemsize - 1) | 1 << 15)
     return words
 
 

@@ -9,35 +9,19 @@ from click.testing import CliRunner
 
 from mipp.cli.main import cli
 from mipp.crypto import box
-from mipp.deployment import checks, transport
+from mipp.deployment import checks
 from mipp.deployment.backups import back_up_server, replace_server
 from mipp.deployment.rotation import rotate_server
 from mipp.deployment.servers import CARD_NAME, CONFIG_NAME, IDENTITY_NAME, key_files, key_pairs, public_pair
 from mipp.errors import DeploymentError, IntegrityError, MippError, ParameterError, StaleKeysError
-from mipp.rpc import address_exchange
 from mipp.rpc import peer_messages as pm
 from mipp.rpc.associated_data import owner_seal_info
 from mipp.rpc.key_sets import KeySet
 from mipp.rpc.wire import decode, encode, unpack_frames
 from mipp.server.sealing import reseal
 from tests.deployment.test_rotation import Work, all_know, book, connected, until
-from tests.network import Network
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Who failed is asked about again at once."""
-    monkeypatch.setattr(address_exchange, "AGAIN", 0.0)
-    monkeypatch.setattr(transport, "MISSING", 0.1)
-
-
-@pytest.fixture
-def network(tmp_path, encoding):
-    made = Network(tmp_path, encoding)
-    yield made
-    made.stop()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 
 
 def server_of(network, server):

@@ -21,31 +21,16 @@ from mipp.deployment.servers import ServerSecrets
 from mipp.deployment.settings import SETTINGS_NAME
 from mipp.deployment.tls_files import load_tls
 from mipp.errors import AuthenticationError, DeploymentError, ParameterError, StoreError, UnreachableError
-from mipp.rpc import address_book, address_exchange, tls
+from mipp.rpc import address_book, tls
 from mipp.rpc.address_book import ADDRESSES_NAME, AddressBook, Taken
 from mipp.rpc.address_exchange import exchange
 from mipp.rpc.address_updates import read_updates, updates_json
 from mipp.rpc.bodies import ADDRESSES_PATH
 from mipp.rpc.http_server import HttpServer
 from tests.conftest import vectors
-from tests.network import Network
 from tests.rpc.test_address_updates import World
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Who failed is asked about again at once."""
-    monkeypatch.setattr(address_exchange, "AGAIN", 0.0)
-    monkeypatch.setattr(transport, "MISSING", 0.1)
-
-
-@pytest.fixture
-def network(tmp_path, encoding):
-    made = Network(tmp_path, encoding)
-    yield made
-    made.stop()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 
 
 def until(good, seconds=20):

@@ -6,16 +6,8 @@ import pytest
 
 from mipp.mpc import chunks
 from tests.deployment.test_rotation import Work, connected
-from tests.network import Network
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def network(tmp_path, encoding):
-    made = Network(tmp_path, encoding)
-    yield made
-    made.stop()
 
 
 @pytest.mark.parametrize(("mine", "theirs", "common"), [
