@@ -97,7 +97,8 @@ class Granting(Client):
         scores : bool
             Whether ranking by the servers gives scores; False only if ``server`` is the only ranking.
         quota : int or None
-            Number of queries in all, 0 for any; each grant starts a new count.
+            Number of queries in all, 0 for any; each grant starts a new count. Where the user ranks, verified answers
+            (:meth:`mipp.User.search`) count as one query more for each batch.
         min_rows : int or None
             Fewest of this owner's live rows that a query may cover, 0 for any.
 
