@@ -137,6 +137,7 @@ def test_no_such_workload(run, capsys):
 needs_valgrind = pytest.mark.skipif(instructions.missing() is not None, reason=str(instructions.missing()))
 
 
+@pytest.mark.slow
 @needs_valgrind
 def test_more_instructions_alarm(run, capsys, monkeypatch):
     """A fifth more loops, counted by valgrind."""
@@ -164,6 +165,7 @@ def test_instructions_of_every_tier_are_compared(run, capsys, monkeypatch, head,
     assert (alarm in shown) == bool(code)
 
 
+@pytest.mark.slow
 @needs_valgrind
 def test_instructions_of_two_runs_agree(project):
     made = builds.Build("x", "x", "x", project.installed(1_000))

@@ -73,6 +73,7 @@ class Project:
         return set(subprocess.run(["ar", "t", archive], capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_only_what_includes_a_changed_header_is_compiled_and_all_is_linked(tmp_path):
     pytest.importorskip("Cython")
     pytest.importorskip("pybind11")

@@ -295,6 +295,7 @@ def test_a_peer_that_says_something_else(three, greeting):
     sock.close()
 
 
+@pytest.mark.slow
 def test_strangers_are_refused(three, tmp_path):
     """Another certificate, even one with the right name or none, never gets into the mesh."""
     pem, key, der = make(tmp_path, "s2")  # of the same name as server 2's

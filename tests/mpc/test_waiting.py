@@ -20,6 +20,7 @@ from tests.mpc.ranged import ENCODINGS, Ranged
 from tests.mpc.test_certificate import crafted, rows_of
 from tests.mpc.test_topk import select
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(21)
 
 
