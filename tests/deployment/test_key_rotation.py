@@ -143,7 +143,7 @@ def test_repair_and_tests_of_rows_with_new_keys(network):
         ranked_too(work)
 
 
-@pytest.mark.parametrize("server", [1, 3])
+@pytest.mark.parametrize("server", [pytest.param(1, marks=pytest.mark.nightly), 3])
 def test_a_disk_is_lost_after_the_keys_changed(network, tmp_path, server):
     """A new machine with the newest keys alone finds again what the lost server had sealed to them."""
     network.start().ready()

@@ -67,7 +67,7 @@ def add(world, count, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", [1, 2, 3])
+@pytest.mark.parametrize("server", [1, pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_backup_of_a_running_server_is_of_one_moment(net, world, tmp_path, server):
     """Owners add, compact and forget meanwhile; what came later is taken over and rebuilt after a restore."""
     stop, target = threading.Event(), tmp_path / "backup"
@@ -97,7 +97,7 @@ def test_a_backup_of_a_running_server_is_of_one_moment(net, world, tmp_path, ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", [1, 2, 3])
+@pytest.mark.parametrize("server", [1, pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_what_comes_before_the_others_were_heard_hides_no_restore(net, world, tmp_path, server):
     """Grants and forgets that are passed on to a server that has just started count as if it had come as far."""
     back_up_server(net.home(server), tmp_path / "backup")
@@ -119,7 +119,7 @@ def test_what_comes_before_the_others_were_heard_hides_no_restore(net, world, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", [1, 2, 3])
+@pytest.mark.parametrize("server", [1, pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_server_begins_anew_with_its_keys(net, world, tmp_path, server):
     net.stop(server)
     back_up_server(net.home(server), tmp_path / "keys", keys_only=True)
