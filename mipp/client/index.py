@@ -158,8 +158,12 @@ class Index:
     @property
     def certified(self) -> bool:
         """Whether no server has told of a batch that servers do not rank: where they rank, all rows are in range."""
-        unranked = {one.batch for one in self.unranked}
+        unranked = self._unranked()
         return not unranked or not any(batch.tobytes() in unranked for batch in self.batches)
+
+    def _unranked(self) -> set[bytes]:
+        """Ids of the batches that a server told of as not ranked by servers."""
+        return {one.batch for one in self.unranked}
 
     @property
     def counted(self) -> bool:
@@ -168,7 +172,7 @@ class Index:
 
     def untested(self, rows: np.ndarray) -> bool:
         """Whether all these rows are of batches that a server names as not tested for range."""
-        unranked = {one.batch for one in self.unranked}
+        unranked = self._unranked()
         batches, _ = self.locate(rows)
         return all(self.batches[number].tobytes() in unranked for number in np.unique(batches))
 

@@ -276,23 +276,33 @@ class ServerProcess:
 
     # --- what a server does by itself ---------------------------------------------------------------------------
 
-    def _take_keys(self) -> None:
-        """Use the servers' newest keys, and seal to its own newest what owners sealed to an earlier one."""
+    def _use_keys(self) -> None:
+        """Use the servers' newest keys."""
         book = self.transport.book
         self.server.keys.take(key_pairs(self.folder).values(), {i: book.keys(i) for i in self.config.servers})
         if self.server.keys.problem:
             _log.warning("server %d: %s", self.index, self.server.keys.problem)
-        elif (epoch := self.server.keys.epoch) != self._resealed:  # not when others change theirs: it reads all owners
-            if lost := reseal(self.server):
-                _log.warning("server %d: no key here opens the secrets of %d owners", self.index, len(lost))
-            self._resealed = epoch
+
+    def _seal_again(self) -> list[str]:
+        """Seal to its own newest keys what owners sealed to earlier ones; names of owners where it cannot."""
+        epoch, lost = self.server.keys.epoch, reseal(self.server)
+        if lost:
+            _log.warning("server %d: no key here opens the secrets of %d owners", self.index, len(lost))
+        self._resealed = epoch
+        return lost
+
+    def _take_keys(self) -> None:
+        """The same two, when the transport heard of new keys."""
+        self._use_keys()
+        if not self.server.keys.problem and self.server.keys.epoch != self._resealed:
+            self._seal_again()  # not when others change theirs: it reads all owners
 
     def _reseal(self) -> pm.ResealReport:
         """For the operator: take the newest keys from the folder now, and seal to them what is not."""
         self.transport.book.reload()
-        self._resealed = 0
-        self._take_keys()
-        return pm.ResealReport(self.server.keys.epoch, reseal(self.server))
+        self._use_keys()
+        lost = self._seal_again()
+        return pm.ResealReport(self.server.keys.epoch, lost)
 
     def _joins(self) -> bool:
         """Whether it can catch up: it has its newest keys, and has heard from all that are there which these are."""

@@ -94,8 +94,11 @@ class KeyRing:
         """
         newest = self._newest
         if newest is None:
-            raise StaleKeysError(f"server {self._index} has none of its keys that are valid now")
+            raise self._none_valid()
         return newest
+
+    def _none_valid(self) -> StaleKeysError:
+        return StaleKeysError(f"server {self._index} has none of its keys that are valid now")
 
     def is_valid(self, server: int, box_key: bytes) -> bool:
         """Whether a public box key of a server counts now."""
@@ -120,9 +123,10 @@ class KeyRing:
         StaleKeysError
             This server has no key that is valid.
         """
-        for name in self._sets:
-            return name
-        raise StaleKeysError(f"server {self._index} has none of its keys that are valid now")
+        newest = next(iter(self._sets), None)
+        if newest is None:
+            raise self._none_valid()
+        return newest
 
     def pair_keys(self, key_set: bytes) -> Mapping[int, bytes]:
         """Keys that this server shares with each other one.

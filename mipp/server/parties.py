@@ -12,7 +12,7 @@ from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from ..store.parties import is_registered
 from .base import Handlers, Request, ServerBase
-from .sealing import opens, reseal_one
+from .sealing import MAX_SEALED, opens, reseal_one
 
 __all__ = ["HANDLERS"]
 
@@ -21,8 +21,8 @@ def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.O
     signer, msg, count = request.signer, request.content, len(server.config.servers)
     if len(msg.registration) != 16 or len(msg.sealed) != count:
         raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
-    if any(len(s) > 256 for s in msg.sealed):  # the others' are kept, too, to be passed on
-        raise ShapeError("sealed secrets of an owner have at most 256 bytes for each server")
+    if any(len(s) > MAX_SEALED for s in msg.sealed):  # the others' are kept, too, to be passed on
+        raise ShapeError(f"sealed secrets of an owner have at most {MAX_SEALED} bytes for each server")
     if len(msg.commitments) not in (0, count) or any(len(c) != 32 for c in msg.commitments):
         raise ShapeError("a registration commits to the secrets of every server, with 32 bytes each")
     _check_name(server, signer, msg.name)

@@ -229,11 +229,11 @@ class Queries:
         if header.checks not in ((0, server.scheme.checks) if checked else (0,)) or (header.folded > header.checks):
             raise ParameterError(f"such a query has no check columns, or {server.scheme.checks}")
         server.scheme.check_query(header, query.query_share, query.theta)
-        if (query.first or query.count) and not (server.scheme.by_rows and header.ranking == "user"):
+        if (query.first or query.count) and not checked:
             raise ParameterError("these answers are not given for some rows alone")
         if header.ranking == "user" and (header.proofs or query.seeds or query.proof.size):
             raise ParameterError("a query that its user ranks carries no proof")
-        server.keys.pair_keys(header.keys)
+        server.keys.pair_keys(header.keys)  # refuses keys that are not valid here, before anything is counted
         commitment = query_share_commitment(query.salt, query.query_share, query.theta)
         if len(query.salt) != 32 or commitment != header.commitments[servers.index(server.index)]:
             raise AuthenticationError("the query share is not the one that the header commits to")

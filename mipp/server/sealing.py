@@ -22,10 +22,10 @@ from ..rpc.wire import encode, pack_frames
 from ..store.seals import Seal
 from .base import ServerBase
 
-__all__ = ["HANDLERS", "OF_PEERS", "opens", "reseal", "reseal_one"]
+__all__ = ["HANDLERS", "MAX_SEALED", "OF_PEERS", "opens", "reseal", "reseal_one"]
 
 #: most bytes of one owner's secrets, sealed
-_MOST = 256
+MAX_SEALED = 256
 
 
 def reseal(server: ServerBase) -> list[str]:
@@ -125,8 +125,10 @@ def resealed(server: ServerBase, msg: pm.Resealed) -> m.Ok:
     """Keep what a server sealed again; a worse one is left out: to a key that ended, or of an earlier epoch."""
     if msg.server not in server.config.servers or not 0 < msg.epoch < 1 << 62:
         raise ParameterError("an unknown server, or an epoch that is out of range")
-    if len(msg.owner) != 16 or len(msg.key) != 32 or len(msg.sealed) > _MOST:
-        raise ShapeError(f"an owner has an id of 16 bytes, and secrets of at most {_MOST} bytes, sealed to a key of 32")
+    if len(msg.owner) != 16 or len(msg.key) != 32 or len(msg.sealed) > MAX_SEALED:
+        raise ShapeError(
+            f"an owner has an id of 16 bytes, and secrets of at most {MAX_SEALED} bytes, sealed to a key of 32"
+        )
     data = reseal_bytes(server.config.id, msg.server, msg.owner, msg.epoch, msg.key, msg.sealed)
     signing.verify_raw(server.config.servers[msg.server].sign, msg.signature, data, "sealed secret")
 

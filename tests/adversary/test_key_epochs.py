@@ -233,7 +233,7 @@ def test_an_owner_gives_up(work, monkeypatch):
     def refuse(msg):
         asked.append(msg)
         real = work.anna.key_set()
-        work.anna.key_set = lambda: dataclass_replaced(real, len(asked))
+        work.anna.key_set = lambda: of_another_epoch(real, len(asked))
         raise StaleKeysError("no")
 
     monkeypatch.setattr(work.anna, "register_with_all", refuse)
@@ -242,7 +242,7 @@ def test_an_owner_gives_up(work, monkeypatch):
     assert len(asked) == 3
 
 
-def dataclass_replaced(key_set, number):
+def of_another_epoch(key_set, number):
     servers = {**key_set.servers, 1: key_set.servers[1]._replace(epoch=number)}
     return type(key_set)(key_set.deployment, servers)
 
