@@ -122,7 +122,15 @@ class StaleSnapshotError(MippError, RuntimeError):
 
 
 class VerificationError(MippError, RuntimeError):
-    """The servers' answers contradict each other: at least one of them answered wrongly. Nothing of them is used."""
+    """The servers' answers contradict each other: at least one of them answered wrongly. Nothing of them is used.
+
+    Attributes
+    ----------
+    suspects : tuple of int
+        Where several sets of servers were asked and all answered wrongly: the servers that belong to all of them.
+    """
+
+    suspects: tuple[int, ...] = ()
 
 
 class StaleKeysError(StaleSnapshotError):
@@ -138,7 +146,15 @@ class RegistrationError(ProtocolError):
 
 
 class UnreachableError(ProtocolError, ConnectionError):
-    """A server cannot be reached, or the connection to it broke; nothing is known about what it did."""
+    """A server cannot be reached, or the connection to it broke; nothing is known about what it did.
+
+    Attributes
+    ----------
+    server : int
+        Number of the server that this machine could not reach; 0 if another server said so of one.
+    """
+
+    server: int = 0
 
 
 class IntegrityError(MippError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -233,6 +234,56 @@ class Params:
             raise ParameterError(f"dim must be positive, not {dim}")
         step = math.lcm(self.m, 128 // self.ring_bits)
         return -(-dim // step) * step
+
+    @property
+    def compares(self) -> bool:
+        """Whether the servers of a query can compare scores among themselves: they are two clouds and a key centre."""
+        return self.scheme == _SHARED and (self.sharing == INFINITY or self.n == 3)
+
+    @property
+    def server_sets(self) -> tuple[tuple[int, ...], ...]:
+        """All sets of servers that can answer a query: every key centre, and t+1 clouds (one where rows are masked).
+
+        Examples
+        --------
+        >>> from mipp import Params
+        >>> Params(n=4, t=1).server_sets
+        ((1, 2, 3), (1, 3, 4), (2, 3, 4))
+        """
+        needed = min(self.t + 1, len(self.clouds))
+        return tuple(tuple(sorted((*some, *self.key_centres))) for some in itertools.combinations(self.clouds, needed))
+
+    @property
+    def spare_clouds(self) -> int:
+        """How many clouds may be away while queries are answered and changes are made."""
+        return max(0, len(self.clouds) - self.t - 1)
+
+    def parties(self, servers: Sequence[int]) -> tuple[int, ...]:
+        """The servers of a query in the order of their parts in protocols among them: clouds, then key centres.
+
+        Parameters
+        ----------
+        servers : sequence of int
+            Numbers of the servers, in any order.
+
+        Returns
+        -------
+        tuple of int
+            The servers; the first is party 1.
+
+        Raises
+        ------
+        ParameterError
+            Servers that no query has, as of :meth:`check_servers`.
+
+        Examples
+        --------
+        >>> from mipp import Params
+        >>> Params(n=4, t=1).parties([1, 3, 4])
+        (1, 4, 3)
+        """
+        chosen = self.check_servers(servers)
+        return tuple(s for s in chosen if s in self.clouds) + self.key_centres
 
     def check_servers(self, servers: Sequence[int]) -> tuple[int, ...]:
         """Check the servers of a query: all key centres and t+1 clouds (in the Paillier scheme its one cloud).

@@ -67,7 +67,9 @@ def vectors(rows: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
 def finite_sharing() -> Iterator[None]:
     """Deployments that are made inside have the form of sharing that earlier versions gave them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SharesScheme, "params", lambda self, bits: mipp.Params(3, 1, bits, self.name, "finite"))
+        patch.setattr(
+            SharesScheme, "params", lambda self, bits, clouds=None: mipp.Params(3, 1, bits, self.name, "finite")
+        )
         yield
 
 

@@ -149,12 +149,13 @@ def chosen_index(
 @click.command("init")
 @deployment_option
 @index_options
+@click.option("--clouds", type=int, help="Clouds of the scheme shares: 2, or 3. Default 2.")
 @json_option
 @click.pass_context
-def init_command(context: click.Context, /, folder: Path, as_json: bool, **options: Any) -> None:
+def init_command(context: click.Context, /, folder: Path, clouds: int | None, as_json: bool, **options: Any) -> None:
     """Make an embedded deployment: all servers in one folder."""
     with chosen_index(context, **options) as chosen:
-        made = Deployment.create(folder, chosen.encoding, **chosen.arguments)
+        made = Deployment.create(folder, chosen.encoding, clouds=clouds, **chosen.arguments)
     with made as deployment:
         data = {"deployment": str(folder.resolve()), "id": deployment.config.id.hex()}
         data |= index_facts(chosen, deployment.config)
@@ -166,6 +167,7 @@ def index_facts(chosen: ChosenIndex, config: DeploymentConfig) -> dict[str, Any]
     encoding = chosen.encoding
     return {
         "scheme": chosen.scheme,
+        "clouds": len(config.params.clouds),
         "descriptor": chosen.descriptor,
         "metric": encoding.metric,
         "dim": encoding.dim,

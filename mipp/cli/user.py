@@ -216,6 +216,7 @@ def search_command(
         deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
         found: Hits | list[Hit]
         searched: int | None = None
+        suspects: tuple[int, ...] = ()
         unverified = "answers to a threshold are not verified: see the threat model"
         if threshold is not None:
             found = matches = seeker.range_search(query, threshold, owners=owners or None, strict=strict)
@@ -225,6 +226,7 @@ def search_command(
                 query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify
             )
             found, left_out, unverified = result.hits, result.left_out, result.unverified
+            suspects = result.suspects
         hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
         metric = deployment.config.encoding.metric
         wanted = list(found) if fetch is not None else list(found[:SHEET_HITS]) if sheet is not None else []
@@ -239,6 +241,8 @@ def search_command(
     data: dict[str, Any] = {"hits": hits, "metric": metric, "left_out": missing, "verified": not unverified}
     if unverified:
         data["unverified"] = unverified
+    if suspects:
+        data["suspects"] = list(suspects)
     if searched is not None:
         data["searched"] = searched
     show(data, as_json, lambda: [_hit_line(i, h, metric) for i, h in enumerate(hits)])
@@ -247,6 +251,9 @@ def search_command(
         click.echo(f"mipp: {which} of the {searched} images searched are within the threshold {threshold:g}", err=True)
     for one in left_out:
         warn(f"left out {one}")
+    if suspects:
+        names = " or ".join(map(str, suspects))
+        warn(f"server {names} answered wrongly; the hits are from answers of others that passed. Tell the operators")
     failed = [(hit, file.error) for hit, file in zip(found, files, strict=False) if file.error is not None]
     for failure, error in failed:
         warn(f"image {failure.id} was not fetched: {error}")

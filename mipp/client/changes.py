@@ -1,6 +1,8 @@
 """Changes of an owner: prepared on every server, committed when all servers agree, then certified.
 
-A change is made when every server reports it as committed; only then :meth:`ChangeMaker.make` returns.
+A change is made when every server that it is written to reports it as committed; only then :meth:`ChangeMaker.make`
+returns. Where another cloud can stand in for one that is away, a change is written to the others; that cloud takes it
+over from them when it is back.
 """
 
 from __future__ import annotations
@@ -69,27 +71,34 @@ class ChangeMaker:
         with self.turn:
             contents, shares, heads = self._prepare(op, msgs)
             if content.rows and self._owner.config.certifies:
-                heads = self._certified(op) or heads
-            head = parent if parent is not None else self._common(heads, op)
-            self._commit(kind, op, content, contents, shares, head)
+                heads = self._certified(op, heads)
+            heads = self._common(heads, op)
+            head = parent if parent is not None else next(iter(heads.values()))
+            self._commit(kind, op, content, {s: contents[s] for s in sorted(heads)}, shares, head)
 
-    def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[list[bytes], list[bytes], list[m.Head]]:
-        """Send every server its part; a change that one refuses is aborted at all."""
-        contents, shares, requests = [], [], {}
+    def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[dict[int, bytes], list[bytes], dict[int, m.Head]]:
+        """Send every server its part; a change that one refuses is aborted at all.
+
+        Returns the hash of each server's part, the hashes of all shares, and the heads at the servers that have theirs.
+        """
+        contents, shares, requests = {}, [], {}
         for server, msg in sorted(msgs.items()):
-            requests[server], hashes, whole = self._owner.signed(msg, server)
-            contents.append(whole)
+            requests[server], hashes, contents[server] = self._owner.signed(msg, server)
             shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
+
+        def send(to: list[int]) -> dict[int, m.Head]:  # sent again it changes nothing more
+            some = {s: requests[s] for s in to}
+            return retry_busy(lambda: self._owner.send(some, {s: type(msgs[s]) for s in to}, spare=self._owner.spare))
+
         try:
-            kinds = {server: type(msg) for server, msg in msgs.items()}
-            heads = retry_busy(lambda: self._owner.send(requests, kinds))  # sent again it changes nothing more
+            heads = self._owner.present(send, sorted(msgs))
         except BaseException:
             self._abort(op, sorted(msgs))
             raise
-        return contents, shares, [heads[server] for server in sorted(msgs)]
+        return contents, shares, heads
 
-    def _certified(self, op: bytes) -> list[m.Head]:
-        """Have the servers test the rows of a prepared change; heads of the chain if they did not answer at once.
+    def _certified(self, op: bytes, heads: dict[int, m.Head]) -> dict[int, m.Head]:
+        """Have the servers test the rows of a prepared change; heads at those that did, which have the change.
 
         Raises
         ------
@@ -97,42 +106,63 @@ class ChangeMaker:
             Rows are out of the encoding's range; the text names them. The change is refused.
         """
         owner = self._owner
+
+        def test(to: list[int]) -> tuple[bool, list[int]]:
+            return retry_busy(lambda: self._tested(op, to)), to
+
         try:
-            waited = retry_busy(lambda: self._tested(op))
+            waited, tested = owner.present(test, heads)
+            if waited:
+                return owner.ask_present(m.HeadRequest(owner.id), tested)
         except BaseException:
             self._abort(op, sorted(owner.config.servers))
             raise
-        return list(owner.ask_all(m.HeadRequest(owner.id)).values()) if waited else []
+        return {server: heads[server] for server in tested}
 
-    def _tested(self, op: bytes) -> bool:
-        """Have the servers test the rows; whether they did not answer at once."""
-        replies = self._owner.ask_all(m.CertifyRows(op), together=True)
-        again = functools.partial(self._owner.ask_all, m.CollectCertificate(op), together=True)
-        collect_pending(replies, again, "check the rows", progress=self._progress)
-        return any(isinstance(r, m.Pending) for r in replies.values())
+    def _tested(self, op: bytes, among: list[int]) -> bool:
+        """Have these servers test the rows; whether they did not answer at once."""
+        waited = False
+        written = [] if len(among) == len(self._owner.config.servers) else sorted(among)
+        for servers in self._owner.config.params.server_sets:
+            if not set(among).issuperset(servers):
+                continue
+            certify = m.CertifyRows(op, list(servers), written)
+            replies = self._owner.ask_all(certify, servers, together=True, spare=self._owner.spare)
+            again = functools.partial(self._owner.ask_all, m.CollectCertificate(op, list(servers)), together=True)
+            collect_pending(replies, again, "check the rows", progress=self._progress)
+            waited = waited or any(isinstance(r, m.Pending) for r in replies.values())
+        return waited
 
     def _progress(self, reply: m.Pending) -> None:
         if self.checking is not None and reply.total:
             self.checking(reply.done, reply.total)
 
-    def _common(self, heads: list[m.Head], op: bytes) -> m.Head:
-        """The head of the chain, which must be the same at all servers; settles open changes first if they differ."""
-        if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
+    def _common(self, heads: dict[int, m.Head], op: bytes) -> dict[int, m.Head]:
+        """The servers at whose head of the chain the change is made; settles open changes first if heads differ.
+
+        Clouds that others can stand in for may be behind: they take over what they lack by themselves.
+        """
+        if len({(h.position, h.view) for h in heads.values()}) > 1:
             self._settle()
-            heads = list(self._owner.ask_all(m.HeadRequest(self._owner.id)).values())
-        if any((h.position, h.view) != (heads[0].position, heads[0].view) for h in heads):
+            heads = self._owner.ask_present(m.HeadRequest(self._owner.id), heads)
+        longest = max(heads.values(), key=lambda h: h.position)
+        same = {s: h for s, h in heads.items() if (h.position, h.view) == (longest.position, longest.view)}
+        params = self._owner.config.params
+        behind = set(self._owner.config.servers) - set(same)
+        ahead = all(h.position < longest.position for s, h in heads.items() if s not in same)
+        if not ahead or not behind.issubset(params.clouds) or len(behind) > params.spare_clouds:
             self._abort(op, sorted(self._owner.config.servers))
             raise ConflictError("an earlier change of this owner is not settled on all servers yet; try again")
-        return heads[0]
+        return same
 
     def _commit(
-        self, kind: str, op: bytes, content: Content, contents: list[bytes], shares: list[bytes], head: m.Head
+        self, kind: str, op: bytes, content: Content, contents: Mapping[int, bytes], shares: list[bytes], head: m.Head
     ) -> None:
-        owner, servers = self._owner, sorted(self._owner.config.servers)
-        facts = facts_hash(kind, content, servers, contents, shares)
+        owner, servers, named = self._owner, sorted(contents), list(contents.values())
+        facts = facts_hash(kind, content, servers, named, shares)
         position = head.position + 1
         view = next_view(owner.id, position, head.view, op, facts)
-        frames = owner.sign(m.CommitOp(op, kind, position, head.view, view, servers, contents, shares))
+        frames = owner.sign(m.CommitOp(op, kind, position, head.view, view, servers, named, shares))
         first = owner.config.params.key_centres[-1]
         try:
             # always the same server first, so of two changes that compete the same one wins everywhere
@@ -148,7 +178,7 @@ class ChangeMaker:
                 raise ConflictError(
                     "this change was rolled back, or another one came first; make it again on the new state"
                 )
-            outcomes = owner.ask_all(m.Certify(owner.id, op, packed)).values()
+            outcomes = owner.ask_all(m.Certify(owner.id, op, packed), servers).values()
             states = [o.state for o in outcomes]
         except ConflictError:
             self._abort(op, servers)
@@ -157,19 +187,19 @@ class ChangeMaker:
                 self._settle()
             raise
         except MippError as error:
-            states = self._settled(op, error)
+            states = self._settled(op, error, servers)
             if any(s != "committed" for s in states):
                 raise StoreError(f"{error} ({_end(states)})") from error
         if any(s != "committed" for s in states):
             raise StoreError(_end(states))
 
-    def _settled(self, op: bytes, error: MippError) -> list[str]:
+    def _settled(self, op: bytes, error: MippError, servers: list[int]) -> list[str]:
         """States of a change at the servers, after an error in its commit."""
         if self._owner.recover is None:
             raise error
         self._settle()
         try:
-            states = [o.state for o in self._owner.ask_all(m.OutcomeRequest(op)).values()]
+            states = [o.state for o in self._owner.ask_all(m.OutcomeRequest(op), servers).values()]
         except MippError:
             raise error from None
         if all(s == "prepared" for s in states):  # nobody accepted it

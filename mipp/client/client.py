@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..crypto import schedule, signing
-from ..errors import AuthenticationError, MessageError, MippError, RegistrationError
+from ..errors import AuthenticationError, MessageError, MippError, RegistrationError, UnreachableError
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from ..rpc.key_sets import KeySet
 from ..rpc.names import check_name
 from ..rpc.wire import Frames, HashedFrames, encode, frame_hashes, joined_hash
+from .away import Away
 
 __all__ = ["Client"]
+
+T = TypeVar("T")
 
 
 class Client:
@@ -40,6 +43,10 @@ class Client:
 
     def __init__(self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes) -> None:
         self.name, self.config, self.channel = check_name(name), config, channel
+        #: whether another cloud can stand in for one that is away
+        self.spare = config.params.spare_clouds > 0
+        #: the clouds that are away
+        self.away = Away(config.params)
         self._seed = sign_seed
         self._key = signing.private_key(sign_seed)
         #: completes on all servers the changes that some have committed; set by the deployment
@@ -106,7 +113,7 @@ class Client:
         """
         return self.signed(msg, receiver)[0]
 
-    def ask(self, messages: Mapping[int, Any], *, together: bool = False) -> dict[int, Any]:
+    def ask(self, messages: Mapping[int, Any], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         """Sign a request for each server and send them, in one round.
 
         Parameters
@@ -115,6 +122,8 @@ class Client:
             The request for each server, by its number.
         together : bool
             Whether the servers talk to each other to answer, so that all must have their request before one replies.
+        spare : bool
+            Whether another server can be asked in place of one, so that none is waited for much longer than the others.
 
         Returns
         -------
@@ -131,16 +140,22 @@ class Client:
         kinds = {server: type(msg) for server, msg in messages.items()}
         clocks = {server: self.ahead(server) for server in messages}
         try:
-            return self.send({s: self.sign(msg, s) for s, msg in messages.items()}, kinds, together=together)
+            return self._signed_and_sent(messages, kinds, together=together, spare=spare)
         except AuthenticationError:
             # a server whose clock was set since its last reply has told the new time in its refusal
             changed = any(abs(self.ahead(server) - clock) > 1 for server, clock in clocks.items())
             if not changed or any(kind in m.ONCE for kind in kinds.values()):
                 raise
-        return self.send({s: self.sign(msg, s) for s, msg in messages.items()}, kinds, together=together)
+        return self._signed_and_sent(messages, kinds, together=together, spare=spare)
+
+    def _signed_and_sent(
+        self, messages: Mapping[int, Any], kinds: Mapping[int, type], *, together: bool, spare: bool
+    ) -> dict[int, Any]:
+        requests = {server: self.sign(msg, server) for server, msg in messages.items()}
+        return self.send(requests, kinds, together=together, spare=spare)
 
     def send(
-        self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False
+        self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False, spare: bool = False
     ) -> dict[int, Any]:
         """Send signed requests of these kinds, in one round; errors as of :meth:`ask`.
 
@@ -150,7 +165,7 @@ class Client:
             The signed request for each server, by its number.
         kinds : mapping of int to type
             The kind of each server's request.
-        together : bool
+        together, spare : bool
             As for :meth:`ask`.
 
         Returns
@@ -158,7 +173,7 @@ class Client:
         dict of int to message
             The replies, by server.
         """
-        replies = self.channel.gather(requests, together=together)
+        replies = self.channel.gather(requests, together=together, spare=spare)
         for server, kind in kinds.items():
             if together and server not in replies:
                 continue  # the others say why
@@ -186,13 +201,61 @@ class Client:
         frames = self.sign(msg)  # once: what the servers keep is the same, so none passes its own on to the others
         self.send({first: frames}, {first: type(msg)})
         try:
-            self.send(dict.fromkeys(others, frames), dict.fromkeys(others, type(msg)))
+            self.present(lambda to: self.send(dict.fromkeys(to, frames), dict.fromkeys(to, type(msg))), others)
         except MippError as error:
             raise RegistrationError(
                 f"the key centre registered {self.name}, another server did not: {error}"
             ) from error
 
-    def ask_all(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
+    def present(self, ask: Callable[[list[int]], T], servers: Iterable[int] | None = None) -> T:
+        """Ask all servers that are there: where others can stand in for a cloud, one that is away is left out.
+
+        Parameters
+        ----------
+        ask : callable
+            Asks the servers with these numbers.
+        servers : iterable of int, optional
+            Numbers of the servers; default all.
+
+        Returns
+        -------
+        T
+            What ``ask`` returned.
+
+        Raises
+        ------
+        UnreachableError
+            A server is away for which no other can stand in.
+        """
+        wanted = sorted(self.config.servers) if servers is None else list(servers)
+        failed = set[int]()
+        while True:
+            away = failed or self.away.now()
+            try:
+                return ask([s for s in wanted if s not in away])
+            except UnreachableError as error:
+                failed.add(error.server)
+                if not self.away.note(error) or len(failed) > self.config.params.spare_clouds:
+                    raise
+
+    def ask_present(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
+        """:meth:`ask_all` of the servers that are there, as of :meth:`present`.
+
+        Parameters
+        ----------
+        msg, servers, together
+            As for :meth:`ask_all`.
+
+        Returns
+        -------
+        dict of int to message
+            The replies, by server.
+        """
+        return self.present(lambda to: self.ask_all(msg, to, together=together, spare=self.spare), servers)
+
+    def ask_all(
+        self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False, spare: bool = False
+    ) -> dict[int, Any]:
         """Send the same request to all servers, or to those named, as :meth:`ask` does.
 
         Parameters
@@ -201,7 +264,7 @@ class Client:
             The request.
         servers : iterable of int, optional
             Numbers of the servers; default all.
-        together : bool
+        together, spare : bool
             As for :meth:`ask`.
 
         Returns
@@ -211,5 +274,6 @@ class Client:
         """
         to = list(servers) if servers is not None else sorted(self.config.servers)
         if isinstance(msg, m.FOR_ALL):
-            return self.send(dict.fromkeys(to, self.sign(msg)), dict.fromkeys(to, type(msg)), together=together)
-        return self.ask(dict.fromkeys(to, msg), together=together)
+            requests, kinds = dict.fromkeys(to, self.sign(msg)), dict.fromkeys(to, type(msg))
+            return self.send(requests, kinds, together=together, spare=spare)
+        return self.ask(dict.fromkeys(to, msg), together=together, spare=spare)

@@ -17,6 +17,7 @@ from ..errors import (
     ParameterError,
     ShapeError,
     StoreError,
+    UnreachableError,
 )
 from ..rpc import messages as m
 from ..rpc.associated_data import image_seal_info
@@ -34,7 +35,7 @@ __all__ = ["FetchClient"]
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
 #: errors of one cloud that another may not have
-_ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError)
+_ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError, UnreachableError)
 #: stand for an owner in ids of images: nobody has the batch, or several do
 _NOBODY, _SEVERAL = bytes(16), b"several owners.."
 
@@ -47,9 +48,9 @@ class FetchClient(IndexClient):
 
     def __init__(
         self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, box_key: bytes,
-        blocked: Iterable[bytes] = (),
+        blocked: Iterable[bytes] = (), servers: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, config, channel, sign_seed, blocked)
+        super().__init__(name, config, channel, sign_seed, blocked, servers)
         self._box_key = box_key
 
     def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
@@ -96,11 +97,14 @@ class FetchClient(IndexClient):
         named = self._places(hits)
         wanted = sorted({place for place in named if place[0] != _SEVERAL})
         found: dict[Place, FetchedImage] = {}
-        clouds = sorted(self.config.params.clouds, key=lambda s: s != self.servers[0])
+        # clouds in the order of the sets that are tried next: one that was silent comes last
+        clouds = list(
+            dict.fromkeys(s for servers in self.sets.order() for s in servers if s in self.config.params.clouds)
+        )
         for cloud in clouds:  # images that are damaged or missing at one are asked for at the next
             left = [p for p in wanted if p not in found or isinstance(found[p].error, _ELSEWHERE)]
             if left:
-                found |= self._from(cloud, left)
+                found |= self._from(cloud, left, alone=cloud == clouds[-1])
         images = []
         for place in named:
             if place not in found:
@@ -133,8 +137,10 @@ class FetchClient(IndexClient):
             found.append((of[0] if len(of) == 1 else _SEVERAL, batch, row))
         return found
 
-    def _from(self, cloud: int, places: Sequence[Place]) -> dict[Place, FetchedImage]:
+    def _from(self, cloud: int, places: Sequence[Place], *, alone: bool) -> dict[Place, FetchedImage]:
         """Images from one cloud and the key centre; a failure is the ``error`` of its image alone.
+
+        ``alone``: no other cloud can be asked instead.
 
         Raises
         ------
@@ -161,6 +167,8 @@ class FetchClient(IndexClient):
                     return
                 images = [_failed(some[0], error)]
             except MippError as error:
+                if isinstance(error, UnreachableError):
+                    self.away.note(error)
                 refusals.append(error)
                 refused += len(some)
                 images = [_failed(pair, error) for pair in some]
@@ -168,9 +176,14 @@ class FetchClient(IndexClient):
 
         for start in range(0, len(places), FETCH_IMAGES):
             fetch(places[start : start + FETCH_IMAGES])
-        if refusals and refused == len(places):
+        if refusals and refused == len(places) and (alone or not _at(refusals[0], cloud)):
             raise refusals[0]
         return out
+
+
+def _at(error: MippError, cloud: int) -> bool:
+    """Whether an error is that this cloud cannot be reached."""
+    return isinstance(error, UnreachableError) and error.server == cloud
 
 
 class _Opener:

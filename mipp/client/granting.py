@@ -165,7 +165,7 @@ class Granting(Client):
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
             check_grant(grant, self.config.offered)
             try:
-                self.ask_all(grant)
+                self.ask_present(grant)
                 return
             except AccessDeniedError:
                 if attempt == ATTEMPTS - 1 or self._next_version(grant.user) == (epoch, version):
@@ -201,7 +201,7 @@ class Granting(Client):
 
     def _grants(self) -> tuple[int, list[GrantInfo]]:
         best: dict[bytes, GrantInfo] = {}
-        replies = self.ask_all(m.ListGrants(self.id)).values()
+        replies = self.ask_present(m.ListGrants(self.id)).values()
         for reply in replies:
             for packed in reply.grants:
                 g = read_grant(packed)

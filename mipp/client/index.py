@@ -81,7 +81,7 @@ class Index:
     grants : bytes
         Hash of all grants of the user.
     behind : bool
-        Whether the first server is ahead of another, so that it cannot tell when this state is old.
+        Whether a server is ahead of another: there is a newer state, which not all of these servers can answer.
     unranked : sequence of LeftOut
         Batches in ``owners`` that servers do not rank; users can.
 
@@ -96,6 +96,9 @@ class Index:
     """
 
     newest = b""
+    #: the servers that answered, and those that are suspected of wrong answers before; empty before a search
+    servers: tuple[int, ...] = ()
+    suspects: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -190,6 +193,12 @@ class Index:
         """This index with another ``newest``."""
         other = copy.copy(self)
         other.newest = newest
+        return other
+
+    def answered(self, servers: tuple[int, ...], suspects: tuple[int, ...]) -> Index:
+        """This index, with the servers that answered and those that are suspected."""
+        other = copy.copy(self)
+        other.servers, other.suspects = servers, suspects
         return other
 
     def dropping(self, rows: np.ndarray) -> Index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import AccessDeniedError, MessageError, ParameterError
 from ..rpc import messages as m
@@ -16,6 +16,7 @@ from .blocklist import changed_blocked
 from .choosing import Owners, as_id, owner_id, owner_refs
 from .client import Client
 from .index import Index
+from .server_sets import ServerSets
 from .snapshots import Told, common_state
 
 __all__ = ["IndexClient"]
@@ -23,7 +24,9 @@ __all__ = ["IndexClient"]
 #: how often servers are asked for a state on which they agree, before an owner is left out
 _SETTLING = 4
 #: choices of owners whose state is remembered
-_REMEMBERED = 16
+_REMEMBERED = 48
+#: servers, and ids of owners
+_State = tuple[tuple[int, ...], tuple[bytes, ...]]
 
 
 class IndexClient(Client):
@@ -32,19 +35,20 @@ class IndexClient(Client):
     Its parameters are those of :class:`~mipp.client.user.User`.
     """
 
-    servers: tuple[int, ...]
-
     def __init__(
-        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, blocked: Iterable[bytes] = ()
-    ) -> None:
+        self, name: str, config: DeploymentConfig, channel: Channel, sign_seed: bytes, blocked: Iterable[bytes] = (),
+        servers: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name, config, channel, sign_seed)
+        #: the sets of servers that queries can go to
+        self.sets = ServerSets(config.params, self.away, servers)
         self._blocked = frozenset(blocked)
         #: called with the ids of all blocked owners when they change; set by the deployment, which stores them
         self.keep_blocked: Callable[[frozenset[bytes]], None] | None = None
-        self._known: dict[tuple[bytes, ...], Index] = {}
-        self._told: dict[tuple[bytes, ...], dict[int, Told]] = {}
-        # owners on whom the servers differed when last asked
-        self._unsettled: frozenset[bytes] = frozenset()
+        self._known: dict[_State, Index] = {}
+        self._told: dict[_State, dict[int, Told]] = {}
+        # owners on whom the servers differed when last asked, by set of servers
+        self._unsettled: dict[tuple[int, ...], frozenset[bytes]] = {}
         # names of all owners that granted something when last asked, blocked ones too
         self._names: dict[bytes, str] = {}
 
@@ -70,22 +74,25 @@ class IndexClient(Client):
         ParameterError
             An owner that is named and blocked; a value that names no owner.
         """
-        return self._index(self._chosen(owners))
+        key = self._chosen(owners)
+        return self.sets.run(lambda servers: self._index(key, servers)).result
 
-    def _index(self, key: tuple[bytes, ...]) -> Index:
-        """The index of the owners with these ids; of all that are not blocked if there are none.
+    def _index(self, key: tuple[bytes, ...], servers: tuple[int, ...]) -> Index:
+        """The index of the owners with these ids, at these servers; of all that are not blocked if there are no ids.
 
         The first server lists the batches, the others send their state alone; the result is the newest state that all
         can answer. Servers that differ because a change is under way are asked again, a few times.
         """
-        full, blocked = self.servers[0], self._blocked
+        full, blocked, state = servers[0], self._blocked, (servers, key)
+        waited = self._unsettled.get(servers, frozenset())
         for attempt in range(_SETTLING):
-            before = self._told.get(key, {})
+            before = self._told.get(state, {})
             replies = self.ask(
-                {s: m.SnapshotRequest(list(key), before[s][0] if s in before else b"", s != full) for s in self.servers}
+                {s: m.SnapshotRequest(list(key), before[s][0] if s in before else b"", s != full) for s in servers},
+                spare=self.spare,
             )
-            if key in self._known and all(r.unchanged for r in replies.values()):
-                return self._known[key]
+            if state in self._known and all(r.unchanged for r in replies.values()):
+                return self._known[state]
             told: dict[int, Told] = {}
             for s, r in replies.items():
                 same = r.unchanged and s in before
@@ -97,14 +104,14 @@ class IndexClient(Client):
                 raise AccessDeniedError("every owner that grants this user anything is blocked")
             index, unsettled = common_state(told, full, blocked)
             # owners that differed before are not waited for: none slows the searches of others for ever
-            if attempt == _SETTLING - 1 or not unsettled - self._unsettled:
+            if attempt == _SETTLING - 1 or not unsettled - waited:
                 break
             if attempt and self.recover is not None:
                 self.recover()  # a change got stuck
             time.sleep(0.005 * 4**attempt)
-        self._unsettled = unsettled
+        self._unsettled[servers] = unsettled
         if blocked is self._blocked:
-            self._told[key], self._known[key] = told, index
+            self._told[state], self._known[state] = told, index
             while len(self._known) > _REMEMBERED:
                 oldest = next(iter(self._known))
                 del self._known[oldest], self._told[oldest]
@@ -118,17 +125,17 @@ class IndexClient(Client):
         dict of bytes to list of bytes
             Ids of owners by id of batch; damaged batches too. Owners choose batch ids, so one id may have several.
         """
-        self._index(())
+        servers = self.sets.run(lambda servers: self._index((), servers)).servers
         owners: dict[bytes, list[bytes]] = {}
-        for o in self._told[()][self.servers[0]][1]:
+        for o in self._told[servers, ()][servers[0]][1]:
             if o.owner not in self._blocked:
                 for batch in o.batches:
                     owners.setdefault(batch.tobytes(), []).append(o.owner)
         return owners
 
-    def _remembered(self, key: tuple[bytes, ...], least: int, ranking: str) -> Index | None:
+    def _remembered(self, key: tuple[bytes, ...], servers: tuple[int, ...], least: int, ranking: str) -> Index | None:
         """A remembered state that holds ``least`` rows; the first server refuses a query if it knows a newer one."""
-        known = self._known.get(key)
+        known = self._known.get((servers, key))
         if known is None or known.left_out or known.behind or known.total < least:
             return None
         if known.unranked and ranking != "user":  # it may have been certified since
@@ -146,14 +153,13 @@ class IndexClient(Client):
         return tuple(sorted(ids))
 
     def _ids(self, owners: Owners | None) -> list[bytes]:
-        """Ids of owners. Names are looked up at the first server each time: who has a name may change."""
+        """Ids of owners. Names are looked up at one server each time: who has a name may change."""
         refs = owner_refs(owners)
         if any(as_id(owner) is None for owner in refs):
-            server = self.servers[0]
             # blocked owners are unblocked by name, also when they grant nothing any more
             self._names = {i: name for i, name in self._names.items() if i in self._blocked}
             with contextlib.suppress(AccessDeniedError):  # nobody grants anything
-                told = self.ask({server: m.GrantersRequest(self.id)})[server]
+                told = self.sets.run(lambda s: self.ask({s[0]: m.GrantersRequest(self.id)})[s[0]]).result
                 if len(told.owners) != len(told.names):
                     raise MessageError("a server sent another number of owners than of names")
                 self._names |= {o: known_name(n, o) for o, n in zip(told.owners, told.names, strict=True)}

@@ -194,7 +194,8 @@ class Querier:
     def _folded(self, hidden: HiddenQueries, seed: bytes) -> np.ndarray:
         """The folded check columns, added up over the servers."""
         try:
-            replies = self._client.ask(dict.fromkeys(hidden.servers, m.FoldColumns(hidden.hash, seed)))
+            fold = dict.fromkeys(hidden.servers, m.FoldColumns(hidden.hash, seed))
+            replies = self._client.ask(fold, spare=self._client.spare)
         except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
             # not asked again by itself: a server knows the weights now, and could refuse until they suit it
             raise ProtocolError(f"a server did not fold the check columns: {error}") from None
@@ -216,7 +217,10 @@ class Querier:
     ) -> tuple[list[UserShare], Public]:
         """The servers' parts of a ranking, or of the bits of a range search, and the public facts of that protocol."""
         hidden, replies = self._sent(index, encoded, k, ranking, theta)
-        parts = [_part(s, r, len(encoded), index.total, ranking) for s, r in replies.items()]
+        parties = self.config.params.parties(self.scheme.servers)
+        parts = [
+            _part(s, parties.index(s) + 1, r, len(encoded), index.total, ranking) for s, r in replies.items()
+        ]  # fmt: skip
         return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
 
     def cost(self, index: Index, k: int, ranking: str, queries: int, verify: bool = False) -> SearchCost:
@@ -341,7 +345,10 @@ class Querier:
         MippError
             A refusal, or the error that ended the ranking.
         """
-        newest = {self.scheme.servers[0]: hidden.newest if not rows.start else b""}
+        # a cloud may have been away when the index changed; the key centre takes part in every change
+        params = self.config.params
+        judge = params.key_centres[0] if params.spare_clouds else self.scheme.servers[0]
+        newest = {judge: hidden.newest if not rows.start else b""}
         no_proof = b"", np.empty((0, 0), self.config.params.dtype)
         messages = {
             s: m.Query(
@@ -349,11 +356,12 @@ class Querier:
             )
             for s, part in hidden.servers.items()
         }
-        return self.collect(hidden, self._client.ask(messages, together=together))
+        return self.collect(hidden, self._client.ask(messages, together=together, spare=self._client.spare))
 
     def collect(self, hidden: HiddenQueries, replies: dict[int, Any]) -> dict[int, Any]:
         """Ask the servers that replied ``Pending`` again until each has given its part; all replies, by server."""
-        ask = functools.partial(self._client.ask_all, m.CollectRanking(hidden.hash), together=True)
+        collect, spare = m.CollectRanking(hidden.hash), self._client.spare
+        ask = functools.partial(self._client.ask_all, collect, together=True, spare=spare)
         return collect_pending(replies, ask, "finish the ranking")
 
     def theta_shares(self, theta: int | None, queries: int) -> dict[int, np.ndarray]:
@@ -380,13 +388,14 @@ class Querier:
         thetas = [theta] * len(encoded) if ranking == "threshold" else None
         made = prove(self.config.query_rule, encoded, thetas)
         commitments = [commitment(number, made[number]) for number in sorted(made)]
-        return commitments, {s: pack(made, s) for s in self.scheme.servers}
+        parties = self.config.params.parties(self.scheme.servers)
+        return commitments, {server: pack(made, party) for party, server in enumerate(parties, 1)}
 
 
-def _part(server: int, reply: Any, queries: int, rows: int, ranking: str) -> UserShare:
-    """A server's part of a ranking, or of the bits of a range search."""
+def _part(server: int, party: int, reply: Any, queries: int, rows: int, ranking: str) -> UserShare:
+    """A server's part, as that of a party, of a ranking, or of the bits of a range search."""
     fits = isinstance(reply, m.Ranked) and reply.server == server
     if not fits or reply.queries != queries or reply.rows != rows or (ranking == "threshold" and len(reply.words) != 1):
         raise MessageError("a server's part of a ranking does not fit the query")
     words = reply.words[0] if ranking == "threshold" else reply.words
-    return UserShare(reply.server, reply.session, reply.parameters, reply.queries, reply.rows, words)
+    return UserShare(party, reply.session, reply.parameters, reply.queries, reply.rows, words)

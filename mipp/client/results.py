@@ -157,6 +157,8 @@ class SearchResult:
         Whether the servers' answers were checked, and passed.
     unverified : str
         Why they were not checked; empty if they were.
+    suspects : tuple of int
+        Numbers of servers of which one answered wrongly, if other servers' answers passed then: the hits are theirs.
 
     Examples
     --------
@@ -172,6 +174,7 @@ class SearchResult:
     left_out: tuple[LeftOut, ...] = ()
     verified: bool = False
     unverified: str = ""
+    suspects: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,11 @@ class Nearest:
     def verified(self) -> bool:
         """Whether the servers' answers were checked, and passed."""
         return not self.unverified
+
+    @property
+    def suspects(self) -> tuple[int, ...]:
+        """Servers of which one answered wrongly before others' answers passed (:attr:`SearchResult.suspects`)."""
+        return self.index.suspects
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,13 @@ from ..crypto import box, schedule, signing
 from ..errors import (
     ConflictError,
     MessageError,
+    NotFoundError,
     ParameterError,
     RegistrationError,
     ShapeError,
     StaleKeysError,
     StoreError,
+    UnreachableError,
     plain_text,
 )
 from ..rpc import messages as m
@@ -333,7 +334,7 @@ class RowOwner(Granting):
             return before - sum(b.live for b in self.batches())
 
     def batches(self) -> list[StoredBatch]:
-        """List this owner's batches, as the first cloud has them.
+        """List this owner's batches, as the first cloud that is there has them.
 
         Returns
         -------
@@ -343,9 +344,13 @@ class RowOwner(Granting):
         return self._state()[1]
 
     def _state(self) -> tuple[m.Head, list[StoredBatch]]:
-        """Head of this owner's chain at the first cloud, and its batches there."""
-        server = self.config.params.clouds[0]
-        got = self.ask({server: m.ListBatches(self.id)})[server]
+        """Head of this owner's chain and its batches, at the first cloud that is there and not behind."""
+        clouds = self.config.params.clouds
+        if self.spare:
+            replies = self.ask_present(m.ListBatches(self.id), clouds)
+            got = max(replies.values(), key=lambda reply: reply.position)
+        else:
+            got = self.ask({clouds[0]: m.ListBatches(self.id)})[clouds[0]]
         batches = [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
             for b, rows, live, generation, refused in zip(
@@ -402,10 +407,18 @@ class RowOwner(Granting):
         NotFoundError, AccessDeniedError, StoreError
             No such batch of this owner; no cloud can read it.
         """
-        *others, last = self.config.params.clouds
+        away = self.away.now()
+        *others, last = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
         for server in others:
-            with contextlib.suppress(StoreError):  # damaged or missing there
+            try:
                 return server, self._fetch(server, batch)
+            except StoreError:  # damaged or missing there
+                continue
+            except UnreachableError as error:
+                self.away.note(error)
+            except NotFoundError:  # it may be behind
+                if not self.spare:
+                    raise
         return last, self._fetch(last, batch)
 
     def _fetch(self, server: int, batch: bytes) -> m.Shares:
@@ -470,7 +483,7 @@ class RowOwner(Granting):
         """
         least = whole_number(merge_below, "merge_below")
         gone = retry_conflicts(lambda: self._merge_small(least))
-        self.ask_all(m.Compact(self.id), self.config.params.clouds)
+        self.ask_present(m.Compact(self.id), self.config.params.clouds)
         return gone
 
     def _merge_small(self, merge_below: int) -> int:
@@ -511,4 +524,4 @@ class RowOwner(Granting):
         MippError
             A server cannot be reached or refuses; call it again.
         """
-        self.ask_all(m.ForgetOwner(self.id, self.keys.registration))
+        self.ask_present(m.ForgetOwner(self.id, self.keys.registration))

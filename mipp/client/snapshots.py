@@ -69,12 +69,14 @@ def common_state(
                 unsettled.add(o.owner)
             continue
         position, view = min((one.position, one.view) for one in of.values())
-        part = cut(dataclasses.replace(o, name=name), position, view, {r.batch for r in reasons})
+        # counted at each server that was asked: the key centre is asked every time
+        left = min((one.left for one in of.values() if one.left >= 0), default=-1)
+        part = cut(dataclasses.replace(o, name=name, left=left), position, view, {r.batch for r in reasons})
         if len(part.batches) or not reasons:
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
-    heads = {o.owner: o.position for o in told[full][1]}
-    behind = any(o.position < heads[o.owner] for o in chosen)
+    heads = [{o.owner: o.position for o in owners} for _, owners in told.values()]
+    behind = any(o.position < at.get(o.owner, 0) for o in chosen for at in heads)
     hashes = {server: hash_ for server, (hash_, _) in told.items()}
     return Index(hashes, chosen, left_out, grants, behind, unranked), frozenset(unsettled)
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from .. import schemes
 from ..crypto import box, signing
 from ..encoding.ranges import checked_threshold
-from ..errors import AccessDeniedError, IntegrityError, NotFoundError, ParameterError, ShapeError, StaleSnapshotError
-from ..mpc.facts import most_rows, require_ranking
+from ..errors import (
+    ParameterError,
+    ShapeError,
+)
+from ..mpc.facts import require_ranking
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -22,23 +22,20 @@ from ..rpc.grants import offered_rankings
 from ..schemes.base import SearchCost
 from . import ranking as ranks
 from .choosing import Owners
-from .fetching import FetchClient
 from .given import checked_ranking, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
 from .query import Querier, Verification
 from .results import Hits, Nearest, SearchResult
+from .searching import SearchClient
 
 __all__ = ["User"]
 
 #: neighbours of a search that does not say how many
 DEFAULT_K = 10
-#: seconds that a query is retried while the index keeps changing under it
-_PATIENCE = 10.0
-T = TypeVar("T")
 
 
-class User(FetchClient):
+class User(SearchClient):
     """An authorised user: searches the images of all owners that grant it something, and fetches them.
 
     Made by :meth:`mipp.Deployment.create_user` and :meth:`mipp.Deployment.user`. Servers learn who asks, over which
@@ -88,14 +85,13 @@ class User(FetchClient):
         secrets: Mapping[str, bytes] | None = None, servers: Sequence[int] | None = None, threads: int | None = None,
         blocked: Iterable[bytes] = (), invitation: bytes = b"",
     ) -> None:  # fmt: skip
-        super().__init__(name, config, channel, sign_seed, box_key, blocked)
+        super().__init__(
+            name, config, channel, sign_seed, box_key, secrets=secrets or {}, servers=servers, threads=threads,
+            blocked=blocked,
+        )  # fmt: skip
         public = box.box_private(box_key).public_key().public_bytes_raw()
         self._public, self._invitation = (signing.sign_public(sign_seed), public), invitation
         self.id = signing.party_id(*self._public)
-        self.scheme = schemes.get(config.params.scheme).for_user(config, servers, secrets or {}, threads)
-        self.servers = self.scheme.servers
-        self.threads = threads
-        self._querier = Querier(self, self.scheme)
         #: who may rank, the default first; empty in an index for range searches alone
         self.rankings = tuple(r for r in config.offered if r != "threshold")
 
@@ -266,7 +262,9 @@ class User(FetchClient):
             values = None if found.values is None else found.values[q]
             hits = Hits.at(found.index, there, scores, values)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
-            results.append(SearchResult(hits, seconds, found.left_out, found.verified, found.unverified))
+            results.append(
+                SearchResult(hits, seconds, found.left_out, found.verified, found.unverified, found.suspects)
+            )
         return results
 
     def nearest(
@@ -304,14 +302,15 @@ class User(FetchClient):
         queries, encoded = encoded_queries(self.config.encoding, queries)
         unverified, told = self._unverified(ranking, verify), Verification()
 
-        def attempt(index: Index) -> tuple[Index, ranks.Ranked]:
+        def attempt(querier: Querier, index: Index) -> tuple[Index, ranks.Ranked]:
             k = min(most, index.total)
             told.problem, how = "", None if unverified else told
-            return index, ranks.nearest(self._querier, index, encoded, k, ranking, self.threads, verification=how)
+            return index, ranks.nearest(querier, index, encoded, k, ranking, self.threads, verification=how)
 
-        index, (rows, scores, seconds) = self._retry(
-            owners, most, attempt, strict, (ranking, self._counted(encoded, unverified)), fewer=k is None
-        )
+        index, (rows, scores, seconds) = self._searched(
+            owners, most, attempt, strict, (ranking, self._counted(encoded, unverified)), fewer=k is None,
+            verified=not unverified,
+        )  # fmt: skip
         if ranking == "user" and scores is not None:
             empty = scores == ranks.DROPPED
             index = index.dropping(np.unique(rows[empty]))
@@ -375,10 +374,10 @@ class User(FetchClient):
             rows = np.flatnonzero(found[0] >= theta)
             return Hits.at(index, rows, found[0, rows], encoding.values(found[:, rows], query)[0])
 
-        def attempt(index: Index) -> tuple[Index, np.ndarray]:
-            return index, ranks.within(self._querier, index, encoded, theta)
+        def attempt(querier: Querier, index: Index) -> tuple[Index, np.ndarray]:
+            return index, ranks.within(querier, index, encoded, theta)
 
-        index, rows = self._retry(owners, 0, attempt, strict, ("threshold", 1))
+        index, rows = self._searched(owners, 0, attempt, strict, ("threshold", 1))
         return Hits.at(index, rows)
 
     def match(self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False) -> Hits:
@@ -425,12 +424,13 @@ class User(FetchClient):
         _, encoded = encoded_queries(self.config.encoding, queries)
         unverified = self._unverified("user", verify)
 
-        def attempt(index: Index) -> tuple[Index, np.ndarray]:
+        def attempt(querier: Querier, index: Index) -> tuple[Index, np.ndarray]:
             verification = None if unverified else Verification()
-            found, dropped = ranks.all_scores(self._querier, index, encoded, self.threads, verification=verification)
+            found, dropped = ranks.all_scores(querier, index, encoded, self.threads, verification=verification)
             return index.dropping(dropped), found
 
-        return self._retry(owners, 1, attempt, strict, ("user", self._counted(encoded, unverified)))
+        about = "user", self._counted(encoded, unverified)
+        return self._searched(owners, 1, attempt, strict, about, verified=not unverified)
 
     def cost(
         self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1,
@@ -477,48 +477,3 @@ class User(FetchClient):
     def _counted(self, encoded: np.ndarray, unverified: str) -> int:
         """Queries that a batch counts as, where it is counted: folded check columns are one for each header."""
         return len(encoded) + (0 if unverified else sum(1 for _ in self.scheme.header_blocks(len(encoded))))
-
-    def _retry(
-        self, owners: Owners, k: int, attempt: Callable[[Index], T], strict: bool, about: tuple[str, int], *,
-        fewer: bool = False,
-    ) -> T:  # fmt: skip
-        """Run ``attempt`` on a state of the index; retries on a newer one when the index or a grant changed.
-
-        ``about`` : the ranking and the number of queries. ``fewer`` : search an index with fewer than k rows, too.
-
-        A remembered state costs nothing to use: when the first server knows a newer one, it refuses the query before
-        anything is counted. A state that was asked for just now is answered whatever is uploaded meanwhile.
-        """
-        key = self._chosen(owners)
-        state = self._remembered(key, 1 if fewer else max(k, 1), about[0]) or self._index(key)
-        until, stuck = math.inf, 0
-        while True:
-            # the grant of an owner that was not named does not stop searches of the others
-            index = state.ranked_by(about[0])
-            if not key and not strict:
-                index = index.covering(about[0], min(k, index.total) if fewer else k, about[1])
-            if about[0] == "server" and not key and not strict:
-                index = index.within(most_rows(self.config))
-            if strict and index.left_out:
-                raise IntegrityError(f"cannot search {index.left_out[0]}")
-            if not index.total or (k > index.total and not index.left_out and not fewer):
-                gone = f"; left out: {'; '.join(str(o) for o in index.left_out[:3])}" if index.left_out else ""
-                if not index.total:
-                    raise ParameterError(f"the index has 0 images for this user{gone}")
-                raise ParameterError(
-                    f"k={k} is larger than the index, which has {index.total} images for this user{gone}"
-                )
-            try:
-                return attempt(index)
-            except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
-                newer = self._index(key)  # raises if nothing is granted any more
-                now, same = time.monotonic(), newer.hashes == state.hashes
-                if now > until or (same and not isinstance(error, StaleSnapshotError)):
-                    raise
-                until = min(until, now + _PATIENCE)  # from the first change on: a large batch may take longer
-                stuck = stuck + 1 if same else 0
-                if stuck:
-                    time.sleep(min(0.01 * 2**stuck, 0.5))  # a change is on its way through the servers
-                    if stuck > 2 and self.recover is not None:
-                        self.recover()  # or got stuck on it
-                state = newer

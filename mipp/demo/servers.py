@@ -70,6 +70,8 @@ class LocalDeployment:
         Further lines of each server's settings.
     options : Any
         Further ones of :func:`mipp.deployment.ceremony.assemble`: descriptor, scheme, window, rankings.
+    clouds : int, optional
+        As of :meth:`mipp.Deployment.create`.
 
     Raises
     ------
@@ -77,10 +79,14 @@ class LocalDeployment:
         The folder cannot be used.
     """
 
-    def __init__(self, folder: Path, encoding: Encoding, *, settings: str = "", **options: Any) -> None:
+    def __init__(
+        self, folder: Path, encoding: Encoding, *, settings: str = "", clouds: int | None = None, **options: Any
+    ) -> None:
         self.folder = folder
-        params: Params = schemes.get(options.get("scheme", "shares")).params(encoding.ring_bits)
-        names = [f"cloud{i}" for i in params.clouds] + ["keycentre"]
+        params: Params = schemes.get(options.get("scheme", "shares")).params(encoding.ring_bits, clouds)
+        #: names of the servers, which are those of their folders, by number
+        self.names = {i: f"cloud{i}" for i in params.clouds} | dict.fromkeys(params.key_centres, "keycentre")
+        names = list(self.names.values())
         roles = ["cloud"] * len(params.clouds) + ["key-centre"]
         cards = [
             init_server(folder / name, role, name, f"https://127.0.0.1:{port}")
@@ -91,7 +97,6 @@ class LocalDeployment:
         save_key_file(folder / "registrar.key", "registrar", {"sign_key": public.hex()}, {"sign": self._registrar})
         self.config = assemble(cards, encoding, registrar=public, **options)
         replace_file(folder / "deployment.json", self.config.to_json().encode())
-        self.names = dict(enumerate(names, 1))
         for name, card in zip(names, cards, strict=True):
             # nobody else's business: on this machine only
             listen = f'listen = "127.0.0.1:{card.address.port}"\n'

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .. import schemes
 from ..crypto import schedule, signing
 from ..crypto.certificates import make_tls
 from ..encoding import Encoding
@@ -264,8 +265,8 @@ def assemble(
     Parameters
     ----------
     cards : sequence of ServerCard
-        Two clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered in this
-        order from 1; the key centre comes last.
+        Two or three clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered
+        in this order: 1, 2 and 4, the key centre being 3; in the Paillier scheme 1, and 2.
     encoding, descriptor, scheme, window, rankings
         As of :meth:`mipp.Deployment.create`.
     registrar : bytes, optional
@@ -284,14 +285,17 @@ def assemble(
     ParameterError, DTypeError, ScoreRangeError
         A value out of range or of another type, as of :meth:`mipp.Deployment.create`.
     """
-    index = checked_index(encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings)
-    params = index.params
     clouds, centres = ([card for card in cards if card.role == role] for role in ROLES)
-    if (len(clouds), len(centres)) != (len(params.clouds), len(params.key_centres)):
+    counts = schemes.get(scheme).cloud_counts
+    if len(clouds) not in counts or len(centres) != 1:
         raise DeploymentError(
-            f"the {params.scheme} scheme has {len(params.clouds)} cloud{'s' * (len(params.clouds) > 1)} and "
-            f"{len(params.key_centres)} key centre; these are cards of {len(clouds)} and {len(centres)}"
+            f"the {scheme} scheme has {' or '.join(map(str, counts))} cloud{'s' * (counts != (1,))} and 1 key centre; "
+            f"these are cards of {len(clouds)} and {len(centres)}"
         )
+    index = checked_index(
+        encoding, descriptor=descriptor, scheme=scheme, clouds=len(clouds), window=window, rankings=rankings
+    )
+    params = index.params
     numbered = dict(zip([*params.clouds, *params.key_centres], [*clouds, *centres], strict=True))
     require_distinct([c.address for c in cards], [key for c in cards for key in (c.box, c.pair, c.sign)])
     registrar = cards[0].sign if registrar is None else registrar

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..client.retry import collect_pending
 from ..errors import BusyError, MippError, ProtocolError, StaleSnapshotError
+from ..params import Params
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.wire import encode
@@ -29,10 +30,12 @@ class Certifier:
     ----------
     channel : Channel
         To the servers' side for operators and peers.
+    params : Params
+        Of the deployment.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, params: Params) -> None:
+        self._channel, self._params = channel, params
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -86,9 +89,10 @@ class Certifier:
                     raise
 
     def _once(self, owner: bytes, batch: bytes) -> None:
-        replies = self._asked(pm.CertifyBatch(owner, batch), self._channel.servers)
-        again = functools.partial(self._asked, pm.CollectBatch(owner, batch))
-        collect_pending(replies, again, "certify the batch", patience=math.inf)
+        for servers in self._params.server_sets:
+            replies = self._asked(pm.CertifyBatch(owner, batch, list(servers)), servers)
+            again = functools.partial(self._asked, pm.CollectBatch(owner, batch, list(servers)))
+            collect_pending(replies, again, "certify the batch", patience=math.inf)
 
     def _asked(self, msg: Any, servers: Sequence[int]) -> dict[int, Any]:
         return self._channel.gather({s: encode(msg) for s in servers}, together=True)

@@ -160,7 +160,7 @@ class ConnectedDeployment(Parties):
 
     def owner_names(self, user: str, passphrase: str | None = None) -> dict[bytes, str]:
         asker, found = self.user(user, passphrase), dict[bytes, str]()
-        for reply in asker.ask_all(m.GrantersRequest(asker.id)).values():
+        for reply in asker.ask_present(m.GrantersRequest(asker.id)).values():
             found |= dict(zip(reply.owners, reply.names, strict=True))
         return found
 
@@ -238,12 +238,12 @@ def is_connected(folder: str | os.PathLike[str]) -> bool:
 
 
 def _settle(owner: ImageOwner) -> None:
-    owner.ask_all(m.SettleOwn(owner.id))
+    owner.ask_present(m.SettleOwn(owner.id))
 
 
 def _agreed(asker: Client, msg: Any) -> bytes:
     """Id of the party that all servers know by a name; its keys are the same at all."""
-    replies = asker.ask_all(msg)
+    replies = asker.ask_present(msg)
     keys = {(reply.name, reply.sign_key, reply.second) for reply in replies.values()}
     if len(keys) != 1:
         raise DeploymentError("the servers do not agree on who has this name; tell their operators")

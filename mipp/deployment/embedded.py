@@ -108,7 +108,7 @@ class Deployment(Parties):
         #: sentences for a person on how the deployment was found
         self.notes: list[str] = []
         self._closed, self._process = False, os.getpid()
-        self._certifier = Certifier(self.operators)
+        self._certifier = Certifier(self.operators, config.params)
 
     def __repr__(self) -> str:
         return f"Deployment({str(self.folder)!r})"
@@ -123,6 +123,7 @@ class Deployment(Parties):
         *,
         descriptor: str = "",
         scheme: str = "shares",
+        clouds: int | None = None,
         window: tuple[float, float] | None = None,
         rankings: Sequence[str] | None = None,
         threads: int | None = None,
@@ -139,8 +140,12 @@ class Deployment(Parties):
             Name of the features of images (:mod:`mipp.features`), or empty for an index of vectors. Its version is
             kept, so that features of another version are refused later.
         scheme : str
-            ``shares``: two clouds and a key centre (n=3, t=1). ``paillier``: one cloud and a key centre; each user
+            ``shares``: two or three clouds and a key centre (t=1). ``paillier``: one cloud and a key centre; each user
             encrypts its queries under its own Paillier key and ranks all scores.
+        clouds : int, optional
+            Clouds of the scheme ``shares``: 2 (default), or 3. With three, a query goes to the key centre and two of
+            them: one that is away is passed over, and one that answers wrongly is found out
+            (:attr:`mipp.SearchResult.suspects`). No two servers may collude, which are six pairs then instead of three.
         window : pair of float, optional
             Lowest and highest value that is told apart in images of more than 8 bits a channel, see
             :func:`mipp.io.images.load_image`; the same for all owners and users.
@@ -175,7 +180,9 @@ class Deployment(Parties):
         {1: 'CloudServer', 2: 'CloudServer', 3: 'KeyCentre'}
         """
         path = folder_path(folder)
-        index = checked_index(encoding, descriptor=descriptor, scheme=scheme, window=window, rankings=rankings)
+        index = checked_index(
+            encoding, descriptor=descriptor, scheme=scheme, clouds=clouds, window=window, rankings=rankings
+        )
         params = index.params
         checked_threads(threads)
         try:
@@ -257,8 +264,9 @@ class Deployment(Parties):
                     config, i, home, *ServerSecrets.load(home), threads=threads, check=check,
                     holder=session.token, alive=session.alive, witness=functools.partial(witness.note, i),
                 )  # fmt: skip
-            rendezvous, tests = LocalRendezvous(), LocalRendezvous(running=1)
-            for i, server in servers.items() if config.params.n == 3 else ():
+            rendezvous = LocalRendezvous(servers=config.servers)
+            tests = LocalRendezvous(running=1, servers=config.servers)
+            for i, server in servers.items() if config.params.compares else ():
                 server.admission, server.certifying = Admission(i, rendezvous), Admission(i, tests)
             deployment = cls(path, config, servers, session, witness, threads)
             if session.alone:

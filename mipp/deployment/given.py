@@ -37,6 +37,7 @@ def checked_index(
     *,
     descriptor: str = "",
     scheme: str = "shares",
+    clouds: int | None = None,
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
 ) -> Index:
@@ -44,7 +45,7 @@ def checked_index(
 
     Parameters
     ----------
-    encoding, descriptor, scheme, window, rankings
+    encoding, descriptor, scheme, clouds, window, rankings
         As of :meth:`mipp.Deployment.create`.
 
     Returns
@@ -71,7 +72,7 @@ def checked_index(
             raise ParameterError(
                 f"the encoding is for {encoding.dim} features, the descriptor {descriptor} has {found.code.dim}"
             )
-    params = schemes.get(scheme).params(encoding.ring_bits)
+    params = schemes.get(scheme).params(encoding.ring_bits, checked_clouds(clouds))
     if not encoding.score_range[1]:
         raise ParameterError("the encoding gives every score the value 0")
     made_for = checked_rankings(rankings, params, encoding)
@@ -120,6 +121,11 @@ def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: E
     if set(chosen) != {"user"} and ranking_problem(encoding):
         raise ScoreRangeError(unrankable(encoding))
     return chosen
+
+
+def checked_clouds(clouds: Any) -> int | None:
+    """A number of clouds, or None; DTypeError or ParameterError for anything else."""
+    return None if clouds is None else whole_number(clouds, "clouds")
 
 
 def checked_threads(threads: Any) -> int | None:

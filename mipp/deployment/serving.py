@@ -19,6 +19,7 @@ from ..rpc.local_socket import SOCKET_NAME, OperatorChannel, OperatorSocket
 from ..rpc.turns import short_turns
 from ..rpc.wire import Frames, encode, kind_of
 from ..server.admission import Admission
+from ..server.following import follow
 from ..server.metrics import Metrics
 from ..server.peer_channel import PATIENCE, PeerChannel
 from ..server.peers import standing
@@ -124,7 +125,7 @@ class ServerProcess:
             self.channel = PeerChannel(self.server, self.mesh)
             self.repairer = Repairer(self.server, self.channel)
             self._tables: dict[str, KeyCentreRendezvous | CloudRendezvous] = {}
-            if config.params.n == 3:
+            if config.params.compares:
                 self._meet(config.params.key_centres[-1])
             self.server.metrics = Metrics(self._gauges)
             self.site = ServerSite(
@@ -346,6 +347,7 @@ class ServerProcess:
                 if self.server.voting and (woken or now - settled > wait) and not self._stopped.is_set():
                     settled, self.server.pass_on_due = now, False
                     self.ask_settle()
+                    follow(self.server, self.channel)
                 if now - told > TOLD:
                     told = now
                     self._tell()

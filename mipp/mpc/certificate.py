@@ -54,7 +54,8 @@ class Batch:
     snapshot : 32 bytes: which of the rows are tested
     rows : how many
     rule : of the encoding
-    params : n=3, t=1
+    params : two or three clouds, t=1
+    servers : those that test, if not the only ones
     """
 
     header: bytes
@@ -62,6 +63,7 @@ class Batch:
     rows: int
     rule: RowRule
     params: Params
+    servers: tuple[int, ...] | None = None
 
     @property
     def digest(self) -> bytes:
@@ -107,7 +109,7 @@ def certify_rows(
         step, failing, groups = chunk_rows(rule), [], []
         for start in range(0, batch.rows, step):
             stop = min(start + step, batch.rows)
-            bad_groups, bad_rows = _chunk(party, rows(start, stop), rule, batch.params, columns)
+            bad_groups, bad_rows = _chunk(party, rows(start, stop), rule, batch, columns)
             groups += [(start + g * rule.group, min(start + (g + 1) * rule.group, stop)) for g in bad_groups.tolist()]
             failing.append(start + bad_rows)
             if progress is not None:
@@ -131,7 +133,7 @@ def _named(
     named = []
     for at in range(0, len(numbers), chunk_rows(rule)):
         some = numbers[at : at + chunk_rows(rule)]
-        bad = np.union1d(*_chunk(party, words[at : at + len(some)], rule, batch.params, columns))
+        bad = np.union1d(*_chunk(party, words[at : at + len(some)], rule, batch, columns))
         named.append(some[bad])
     alone = np.concatenate(named)
     # a group whose rows all pass by themselves is named whole
@@ -149,8 +151,8 @@ def _columns(party: Party, batch: Batch, rule: RowRule, purpose: str) -> np.ndar
     parts = []
     if party.index != _DEALER and not rule.exact:
         mine = (signs.reshape(-1, rule.width) * rule.tested.astype(dtype)).reshape(PROJECTIONS, size)
-        parts.append(_times(mine, constants.row_weights(batch.params)[party.index - 1]))
-    parts.append(_times(signs, constants.row_degree_matrices(batch.params)[party.index - 1]))
+        parts.append(_times(mine, constants.row_weights(batch.params, batch.servers)[party.index - 1]))
+    parts.append(_times(signs, constants.row_degree_matrices(batch.params, batch.servers)[party.index - 1]))
     return np.concatenate(parts)
 
 
@@ -162,7 +164,7 @@ def _times(signs: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def _chunk(
-    party: Party, words: np.ndarray, rule: RowRule, params: Params, columns: np.ndarray
+    party: Party, words: np.ndarray, rule: RowRule, batch: Batch, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of groups and of rows that fail."""
     n, group, dtype = len(words), rule.group, RING_DTYPES[rule.ring_bits]
@@ -176,7 +178,8 @@ def _chunk(
     own = np.zeros((0, rule.width), dtype)
     if cloud:
         own = np.empty_like(words)
-        _core.combine([words], constants.row_weights(params)[party.index - 1][None, None], [own], party.threads)
+        weights = constants.row_weights(batch.params, batch.servers)[party.index - 1]
+        _core.combine([words], weights[None, None], [own], party.threads)
     if rule.exact:
         tested = own[:, rule.tested] if cloud else np.zeros((n, int(rule.tested.sum())), dtype)
         values = np.ascontiguousarray(tested).reshape(-1)

@@ -54,11 +54,15 @@ def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params)
 
 
 def check_queries(
-    query_shares: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = ()
-) -> None:
-    """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all query shares (B, D)."""
-    apart = _mapped([query_shares[i] for i in PARTIES], constants.query_degree_matrices(params))
-    first, *others = (query_shares[i] for i in constants.query_parts(params))
+    query_shares: Mapping[int, np.ndarray], rule: QueryRule, params: Params, thetas: Sequence[int] = (),
+    servers: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all parties' query shares
+    (B, D); ``servers``: of the query, default the first that can be."""
+    apart = _mapped([query_shares[i] for i in PARTIES], constants.query_degree_matrices(params, servers))
+    parties = params.parties(params.server_sets[0] if servers is None else servers)
+    parts = constants.query_parts(params, servers)
+    first, *others = (query_shares[parties.index(i) + 1] for i in parts)
     clear = sum(others, first)
     outside = any(not 0 <= t - rule.low < 1 << rule.theta_bits for t in thetas)
     if outside or apart.any() or rule.failing(_signed(clear)).any():

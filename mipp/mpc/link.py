@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import queue
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from ..errors import MessageError, ProtocolError
+from ..errors import MessageError, UnreachableError
 
 __all__ = [
     "FRAME_BYTES",
@@ -24,6 +24,7 @@ __all__ = [
     "Header",
     "Link",
     "LocalLink",
+    "PlacedLink",
     "bounded",
     "local_links",
     "parse_header",
@@ -101,16 +102,16 @@ class Link(Protocol):
         """Queue a frame; returns before it has arrived. The parts must not change afterwards."""
 
     def receive(self, source: int, limit: int, timeout: float) -> Frame:
-        """The next frame of ``source``; ProtocolError after ``timeout`` seconds or when the peer is gone, MessageError
-        for what is no frame or carries more than ``limit`` payload bytes."""
+        """The next frame of ``source``; UnreachableError after ``timeout`` seconds or when the peer is gone,
+        MessageError for what is no frame or carries more than ``limit`` payload bytes."""
 
     def close(self) -> None:
         """No more frames in either direction; frames already sent still arrive."""
 
 
-def silent(source: int) -> ProtocolError:
+def silent(source: int) -> UnreachableError:
     """Of a party that sent nothing in time."""
-    return ProtocolError(f"party {source} was silent for too long")
+    return UnreachableError(f"party {source} was silent for too long")
 
 
 def bounded(frame: Frame, source: int, limit: int) -> Frame:
@@ -143,8 +144,34 @@ class LocalLink:
         """Nothing to do: the queues go with the session."""
 
 
-def local_links() -> dict[int, LocalLink]:
-    """Links of three parties in one process."""
-    pairs = [(a, b) for a in PARTIES for b in PARTIES if a != b]
+class PlacedLink:
+    """A link of servers as one of parties 1, 2 and 3.
+
+    Parameters
+    ----------
+    link : names peers by the numbers of their servers
+    servers : the server of each party, in order
+    """
+
+    def __init__(self, link: Link, servers: Sequence[int]) -> None:
+        self._link, self._server = link, dict(enumerate(servers, 1))
+
+    def expect(self, most: int) -> None:
+        self._link.expect(most)
+
+    def send(self, to: int, frame: Frame) -> None:
+        self._link.send(self._server[to], frame)
+
+    def receive(self, source: int, limit: int, timeout: float) -> Frame:
+        return self._link.receive(self._server[source], limit, timeout)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def local_links(ends: Iterable[int] = PARTIES) -> dict[int, LocalLink]:
+    """Links in one process between three parties, or these servers."""
+    ends = tuple(ends)
+    pairs = [(a, b) for a in ends for b in ends if a != b]
     queues: dict[tuple[int, int], queue.SimpleQueue[Frame]] = {pair: queue.SimpleQueue() for pair in pairs}
-    return {a: LocalLink(a, queues) for a in PARTIES}
+    return {a: LocalLink(a, queues) for a in ends}

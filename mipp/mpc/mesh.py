@@ -144,6 +144,11 @@ class Mesh:
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def servers(self) -> tuple[int, ...]:
+        """Numbers of all servers, this one too."""
+        return tuple(sorted((self.index, *self._peers)))
+
     def there(self, peer: int) -> bool:
         """Whether a peer is connected, both ways."""
         return self._there[peer]

@@ -69,21 +69,21 @@ class Summand:
         return local.keystream(self.seed, shape[0] * shape[1], dtype, threads).reshape(shape)
 
 
-def held_by(server: int) -> tuple[int, int]:
-    """The two summands that a server has: all but that of its own number."""
-    return server % 3 + 1, (server + 1) % 3 + 1
+def held_by(party: int) -> tuple[int, int]:
+    """The two summands that a party (1, 2 or 3) has: all but that of its own number."""
+    return party % 3 + 1, (party + 1) % 3 + 1
 
 
-def pack(proof: Mapping[int, Summand], server: int) -> tuple[bytes, np.ndarray]:
-    """The part of a proof for one server: the seeds of its two summands, and the words of the third if it has that."""
-    numbers = held_by(server)
+def pack(proof: Mapping[int, Summand], party: int) -> tuple[bytes, np.ndarray]:
+    """The part of a proof for one party: the seeds of its two summands, and the words of the third if it has that."""
+    numbers = held_by(party)
     words = proof[3].words
     return b"".join(proof[n].seed for n in numbers), words if 3 in numbers else words[:0, :0]
 
 
-def unpack(server: int, seeds: bytes, words: np.ndarray) -> dict[int, Summand]:
-    """Inverse of :func:`pack`, at the server; ShapeError for what it would not be sent."""
-    numbers = held_by(server)
+def unpack(party: int, seeds: bytes, words: np.ndarray) -> dict[int, Summand]:
+    """Inverse of :func:`pack`, at that party; ShapeError for what it would not be sent."""
+    numbers = held_by(party)
     if len(seeds) != 2 * SEED_BYTES:
         raise ShapeError("a query that servers rank carries two seeds of its proof, 32 bytes each")
     if 3 not in numbers and words.size:
@@ -107,7 +107,7 @@ def proof_bytes(rule: QueryRule, queries: int, *, threshold: bool = False) -> in
 
 
 def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = None) -> dict[int, Summand]:
-    """Summands 1, 2, 3 of the proof for encoded queries (B, dim); secret. Server a is to get all but number a.
+    """Summands 1, 2, 3 of the proof for encoded queries (B, dim); secret. Party a is to get all but number a.
 
     Parameters
     ----------
@@ -188,38 +188,41 @@ def verified(
 
 
 def relations(
-    rule: QueryRule, params: Params, server: int, summands: Mapping[int, Summand], query_share: np.ndarray,
-    theta: np.ndarray, threads: int,
+    rule: QueryRule, params: Params, party: int, summands: Mapping[int, Summand], query_share: np.ndarray,
+    theta: np.ndarray, threads: int, servers: Sequence[int] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """This server's additive shares (B, R) of what must be zero, mod 2^proof_bits.
+    """This party's additive shares (B, R) of what must be zero, mod 2^proof_bits.
 
     Parameters
     ----------
     rule : of the encoding
-    params : n=3, t=1
-    server : 1, 2 or 3
+    params : two or three clouds, t=1
+    party : 1, 2 or 3: its place in :meth:`mipp.params.Params.parties`
     summands : the two that it has
     query_share : (B, D) words, its share of the queries
     theta : (B,) words, its share of the thresholds, or (0,)
+    servers : of the query; default the first that can be
     """
     threshold, dtype = bool(theta.size), RING_DTYPES[rule.proof_bits]
     shape = (len(query_share), rule.words(threshold=threshold))
-    numbers = held_by(server)
+    numbers = held_by(party)
     lo, hi = (summands[number].expanded(shape, dtype, threads) for number in numbers)
     public = [number == _PUBLIC for number in numbers]
-    first, up = server == 1, dtype.type(rule.proof_bits - rule.ring_bits)
+    first, up = party == 1, dtype.type(rule.proof_bits - rule.ring_bits)
     out = [lo * lo + dtype.type(2) * lo * hi - lo]
 
     n = rule.count * rule.bits
     c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
          for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
     # a key centre at infinity has no part of the query: its share is fixed by the degree
-    words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params))
+    server = params.parties(params.server_sets[0] if servers is None else servers)[party - 1]
+    words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params, servers))
     words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
     if rule.last is not None and first:
         words[:, rule.count] -= dtype.type(rule.last % (1 << rule.proof_bits))
     degree = np.empty_like(query_share)
-    _core.combine([query_share], constants.query_degree_matrices(params)[server - 1][None, None], [degree], 1)
+    matrix = constants.query_degree_matrices(params, servers)[party - 1]
+    _core.combine([query_share], matrix[None, None], [degree], 1)
     out += [words << up, degree.astype(dtype) << up]
 
     if rule.weights is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import DeploymentError, MessageError, ProtocolError
+from ..errors import DeploymentError, MessageError, ProtocolError, UnreachableError
 from . import messages as m
 from .failures import error_from_wire
 from .turns import short_turns
@@ -31,10 +31,11 @@ class Channel(Protocol):
 
     remote: bool
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         """Send one request to each named server, one round; replies by server. The first refusal is raised.
 
         ``together``: the servers talk to each other to answer, so all must have their request before one replies.
+        ``spare``: another server can take the place of one, so the last one is not waited for as long as otherwise.
         """
 
     @property
@@ -61,7 +62,7 @@ class LocalChannel:
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._handlers))
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         if os.getpid() != self._process:  # databases and locks of the servers are the parent's
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
         with self._lock:
@@ -77,7 +78,11 @@ class LocalChannel:
         return {server: job.result() for server, job in waiting.items()}
 
     def _request(self, server: int, frames: Frames) -> Any:
-        reply_frames = self._handlers[server](frames)
+        try:
+            reply_frames = self._handlers[server](frames)
+        except UnreachableError as error:
+            error.server = server
+            raise
         reply: Any = decode(reply_frames)
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)

@@ -17,9 +17,8 @@ __all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "read_
 
 
 def offered_rankings(params: Params) -> tuple[str, ...]:
-    """Rankings that the servers of a deployment offer: only three servers compare scores among themselves."""
-    compare = params.n == 3
-    return ("server", "user", "threshold") if compare else ("user",)
+    """Rankings that the servers of a deployment offer."""
+    return ("server", "user", "threshold") if params.compares else ("user",)
 
 
 def check_grant(grant: m.Grant, offered: tuple[str, ...]) -> None:

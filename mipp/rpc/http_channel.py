@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,9 @@ RESUME = (0.2, 1.0, 5.0)
 MAX_AHEAD = 366 * 86400.0
 #: seconds that the other servers' replies are waited for, once one server failed or refused
 LEFT = 5.0
+#: a server that another one can stand in for may take so much longer than the others; and so many seconds longer to
+#: connect
+SPARE, SPARE_CONNECT = 3.0, 1.0
 #: errors by the status of a refusal
 _REFUSALS: dict[int, type[MippError]] = {
     404: NotFoundError, 409: ConflictError, 413: LimitError, 429: BusyError, 503: BusyError, 507: StoreError,
@@ -124,6 +127,11 @@ class _Call:
     def __init__(self) -> None:
         self.using: dict[int, _Connection] = {}
         self.ended = threading.Event()
+
+    def patience(self, missing: Iterable[int], taken: float) -> float:
+        """Seconds for which the last server is waited for, which another one can stand in for."""
+        open_ = [c for c in map(self.using.get, missing) if c is not None and c.made]
+        return max(LEFT, SPARE * taken) if open_ else SPARE_CONNECT
 
     def end_late(self) -> None:
         """End connections whose reply drips: each byte of it comes in time, but the whole does not."""
@@ -188,7 +196,7 @@ class HttpChannel:
         if os.getpid() != self._process:
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         self.require_here()
         with self._lock:
             self.rounds += 1
@@ -207,7 +215,7 @@ class HttpChannel:
         try:
             for server, frames in requests.items():
                 threading.Thread(target=work, args=(server, frames), name="mipp request", daemon=True).start()
-            until = None
+            until, began = None, time.monotonic()
             while len(replies) < len(requests):
                 try:
                     wait = _LOOK if until is None else min(_LOOK, max(until - time.monotonic(), 0))
@@ -218,10 +226,15 @@ class HttpChannel:
                         break
                     continue
                 replies[server] = reply
-                if until is None and isinstance(reply, BaseException):
-                    until = time.monotonic() + LEFT
+                now, last = time.monotonic(), spare and len(replies) == len(requests) - 1
+                if until is None and (last or isinstance(reply, BaseException)):
+                    until = now + (call.patience(requests.keys() - replies.keys(), now - began) if last else LEFT)
             if len(replies) < len(requests):
                 call.end()
+                if not any(isinstance(r, BaseException) for r in replies.values()):
+                    silent = min(requests.keys() - replies.keys())
+                    replies[silent] = UnreachableError(f"{self._name(silent)} did not answer while the others did")
+                    replies[silent].server = silent
         except BaseException:  # Ctrl-C: nobody waits for the others any more
             call.end()
             raise
@@ -246,10 +259,14 @@ class HttpChannel:
     # --- one request --------------------------------------------------------------------------------------------
 
     def _request(self, server: int, frames: Frames, call: _Call) -> Any:
-        if body_size([memoryview(f).nbytes for f in frames]) <= BODY_BYTES:
-            reply_frames = self._exchange(server, call, REQUEST_PATH, body_parts(frames))
-        else:
-            reply_frames = self._announced(server, call, frames)
+        try:
+            if body_size([memoryview(f).nbytes for f in frames]) <= BODY_BYTES:
+                reply_frames = self._exchange(server, call, REQUEST_PATH, body_parts(frames))
+            else:
+                reply_frames = self._announced(server, call, frames)
+        except UnreachableError as error:
+            error.server = server
+            raise
         reply: Any = decode(reply_frames)
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)

@@ -128,7 +128,7 @@ class OperatorChannel:
     def servers(self) -> tuple[int, ...]:
         return (self._server,)
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         return {server: self._request(frames) for server, frames in requests.items()}
 
     def _request(self, frames: Frames) -> Any:

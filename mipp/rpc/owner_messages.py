@@ -254,12 +254,16 @@ class Certify:
 
 @message
 class CertifyRows:
-    """Owner -> every server, signed: test together that the rows of a prepared change keep the encoding's bounds.
+    """Owner -> two clouds and the key centre, signed: test together that rows of a prepared change keep the bounds.
 
     Answered with Ok when they do, for good, or Pending. A failure that names rows is final: the change is refused.
+    ``servers``: those that test, where queries can go to several sets; empty for the first of these. ``among``: all
+    that the change is written to, if not all servers.
     """
 
     op: bytes
+    servers: list[int] = added(default_factory=list)
+    among: list[int] = added(default_factory=list)
 
 
 @message
@@ -267,6 +271,7 @@ class CollectCertificate:
     """Owner -> server, signed: what became of :class:`CertifyRows` that was answered with Pending."""
 
     op: bytes
+    servers: list[int] = added(default_factory=list)
 
 
 @message

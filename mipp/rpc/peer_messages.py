@@ -20,6 +20,8 @@ __all__ = [
     "Completion",
     "CompletionBegun",
     "CompletionPart",
+    "FollowRequest",
+    "Followed",
     "Handover",
     "KeysRequest",
     "OpenChanges",
@@ -210,11 +212,33 @@ class ChainState:
 
 
 @message
+class FollowRequest:
+    """Asks for the chains of owners that changed something while the asking cloud was away. Answered with ``Followed``.
+
+    owners, positions: its last change of each owner.
+    """
+
+    owners: list[bytes]
+    positions: list[int]
+
+
+@message
+class Followed:
+    """Chains (``ChainState``, packed) of owners whose last change is later than the asker's; some of them if many."""
+
+    chains: list[bytes]
+
+
+@message
 class CertifyBatch:
-    """Test together that the live rows of a visible batch keep the encoding's bounds. Answered with Ok or Pending."""
+    """Test together that the live rows of a visible batch keep the encoding's bounds. Answered with Ok or Pending.
+
+    ``servers``: as of :class:`~mipp.rpc.messages.CertifyRows`.
+    """
 
     owner: bytes
     batch: bytes
+    servers: list[int] = added(default_factory=list)
 
 
 @message
@@ -223,6 +247,7 @@ class CollectBatch:
 
     owner: bytes
     batch: bytes
+    servers: list[int] = added(default_factory=list)
 
 
 @message

@@ -236,10 +236,22 @@ class Scheme(ABC):
     name: str
     #: one line for people who choose a scheme
     summary: str
+    #: numbers of clouds that a deployment can have, the default first
+    cloud_counts: tuple[int, ...]
 
     @abstractmethod
-    def params(self, ring_bits: int) -> Params:
-        """Servers and threshold of a new deployment, with words of so many bits."""
+    def params(self, ring_bits: int, clouds: int | None = None) -> Params:
+        """Servers and threshold of a new deployment, with words of so many bits.
+
+        ``clouds`` : their number, None for the scheme's default; ParameterError for one that the scheme does not have.
+        """
+
+    def checked_clouds(self, clouds: int | None) -> int:
+        """A number of clouds that the scheme has, by default its first; ParameterError for another."""
+        if clouds is not None and clouds not in self.cloud_counts:
+            known = " or ".join(map(str, self.cloud_counts))
+            raise ParameterError(f"the scheme {self.name!r} has {known} clouds, not {clouds}")
+        return clouds or self.cloud_counts[0]
 
     def user_secrets(self, key_bits: int) -> dict[str, bytes]:
         """New secret keys of a user, by name, beside its identity; none in most schemes.

@@ -51,10 +51,11 @@ class PaillierScheme(Scheme):
     """One cloud and a key centre; each user encrypts its queries under its own Paillier key and ranks by itself."""
 
     name = "paillier"
+    cloud_counts = (1,)
     summary = "one cloud and a key centre; queries are encrypted under the user's Paillier key, the user ranks"
 
-    def params(self, ring_bits: int) -> Params:
-        return Params(2, 1, ring_bits, self.name)
+    def params(self, ring_bits: int, clouds: int | None = None) -> Params:
+        return Params(1 + self.checked_clouds(clouds), 1, ring_bits, self.name)
 
     def user_secrets(self, key_bits: int) -> dict[str, bytes]:
         return {"paillier": generate_keypair(key_bits).to_bytes()}

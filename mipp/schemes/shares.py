@@ -44,13 +44,14 @@ LINE = 512
 
 
 class SharesScheme(Scheme):
-    """Two clouds and a key centre that compare scores among themselves, or more of both."""
+    """Two or three clouds and a key centre; those of a query compare scores among themselves."""
 
     name = "shares"
-    summary = "two clouds and a key centre; queries and rows are secret-shared, servers can rank"
+    cloud_counts = (2, 3)
+    summary = "two or three clouds and a key centre; queries and rows are secret-shared, servers can rank"
 
-    def params(self, ring_bits: int) -> Params:
-        return Params(3, 1, ring_bits, self.name)
+    def params(self, ring_bits: int, clouds: int | None = None) -> Params:
+        return Params(1 + self.checked_clouds(clouds), 1, ring_bits, self.name)
 
     def for_user(
         self, config: DeploymentConfig, servers: Sequence[int] | None, secrets: Mapping[str, bytes], threads: int | None

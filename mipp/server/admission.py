@@ -1,6 +1,6 @@
 """Admission of rankings at one server: a bounded table of parked, running and uncollected ones.
 
-A query for ``ranking="server"`` or a threshold is checked and parked. It starts when the rendezvous says that all three
+A query for ``ranking="server"`` or a threshold is checked and parked. It starts when the rendezvous says that its three
 servers have it; until then nothing is computed and no quota is charged. A request thread waits only briefly. After that
 the user gets ``Pending``, a worker thread runs the ranking when it starts, and the user collects the result. So a
 server makes progress however few request threads it has: no thread waits long for a query that is queued elsewhere.
@@ -72,6 +72,7 @@ class _Entry:
     key: Key
     size: int
     run: Callable[[Link, Any], Any] | None
+    servers: tuple[int, ...] = ()
     checked: Any = None
     attended: bool = True
     started: tuple[bytes, Link] | None = None
@@ -99,7 +100,7 @@ class Admission:
     Parameters
     ----------
     index : this server
-    rendezvous : shared with the other two servers
+    rendezvous : shared with the other servers
     clock : seconds, monotonic
     limits : of what is open here
     """
@@ -147,6 +148,7 @@ class Admission:
         check: Callable[[], Any],
         run: Callable[[Link, Any], Any],
         *,
+        servers: tuple[int, ...],
         attend: bool = True,
     ) -> Any:
         """Take in a query whose signature has been verified.
@@ -161,6 +163,7 @@ class Admission:
         size : bytes of the query share and the result
         check : refuses, or returns what ``run`` needs; computes nothing
         run : this server's part of an attempt; gets the link, and what ``check`` returned or None if that is too old
+        servers : that take part
         attend : whether the request thread waits for it; False for what takes long
 
         Raises
@@ -170,7 +173,7 @@ class Admission:
         MippError
             The refusal of this server, or of another one.
         """
-        entry = _Entry(self, (user, query), size, run)
+        entry = _Entry(self, (user, query), size, run, servers)
         crowding = self._crowding(user)
         if crowding is not None:
             self._rendezvous.refuse(

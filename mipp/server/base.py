@@ -37,6 +37,7 @@ from .admission import Admission
 from .commits import parse_commit
 from .completion_sessions import Sessions
 from .key_ring import KeyRing
+from .passed_tests import PassedTests
 from .plan import Plan
 from .rates import RequestRates
 from .replies import ReplyRoom
@@ -130,6 +131,8 @@ class ServerBase(ABC):
         self.admission: Admission | None = None
         #: tests of rows that are open here; None where servers cannot reach each other
         self.certifying: Admission | None = None
+        #: tests of rows that passed, of batches for which others are still to come
+        self.tests = PassedTests(p, index)
         #: rows that a test has seen so far, and all, by the test's name
         self.progress: dict[bytes, tuple[int, int]] = {}
         self._busy: Counter[bytes] = Counter()

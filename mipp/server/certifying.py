@@ -1,8 +1,9 @@
-"""A server's part in the certificates of rows: the three servers test together that a batch keeps the bounds.
+"""A server's part in the certificates of rows: two clouds and the key centre test that a batch keeps the bounds.
 
 Owners ask for it between PREPARE and COMMIT; whoever operates the servers asks for batches that were there before. What
-is tested, and how, is in ``mpc/certificate.py``. Certificates have a rendezvous of their own, one attempt at a
-time, so that a large upload holds up no search.
+is tested, and how, is in ``mpc/certificate.py``. With three clouds each two of them test with the key centre, and a
+server counts a batch as certified when all tests that it has a part in have passed. Certificates have a rendezvous of
+their own, one attempt at a time, so that a large upload holds up no search.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from ..errors import (
 )
 from ..mpc.certificate import Batch, certify_rows, refused
 from ..mpc.link import Link
-from ..mpc.session import Party
 from ..mpc.waiting import certificate_room
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
@@ -36,7 +36,7 @@ from ..store import changes as rules
 from ..store.views import BatchView
 from .admission import Admission
 from .base import Handlers, Request, ServerBase
-from .ranking import TIMEOUT
+from .ranking import seated
 
 __all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
 
@@ -49,7 +49,12 @@ def certify(server: ServerBase, request: Request[m.CertifyRows]) -> m.Ok | m.Pen
     admission = _admission(server)
     if len(msg.op) != 16:
         raise ShapeError("a change has an id of 16 bytes")
-    key = _name(b"prepared", signer, msg.op)
+    servers = _testers(server, msg.servers)
+    among = frozenset(msg.among or server.config.servers)
+    if not among.issuperset(servers) or not among.issubset(server.config.servers):
+        raise ParameterError("a change is tested by servers that it is written to")
+    name = _name(b"prepared", signer, msg.op)
+    key = _key(server, name, servers)
 
     def rows() -> _Rows:
         batch = server.store.certificates.prepared(signer, msg.op)
@@ -57,32 +62,44 @@ def certify(server: ServerBase, request: Request[m.CertifyRows]) -> m.Ok | m.Pen
 
     def run(link: Link, checked: Any) -> m.Ok:
         try:
-            session, bad, tested = _test(server, link, signer, key, rows)
+            session, bad, tested = _test(server, link, signer, key, servers, rows)
         except StaleSnapshotError:  # of a prepared batch nothing else changes
             raise BusyError("the servers' keys changed just now; try again") from None
         if len(bad):
             with contextlib.suppress(ConflictError):
                 server.store.changes.never(signer, msg.op)
             raise OutOfRangeError(refused(bad, tested.rows))
-        server.store.certificates.note_prepared(signer, msg.op, session)
+        note(server.tests.passed(name, servers, session, among))
         return m.Ok()
+
+    def note(certificate: bytes) -> None:
+        if certificate:
+            server.store.certificates.note_prepared(signer, msg.op, certificate, tested=sorted(among))
 
     # the file is opened when the test begins
     accepted = server.store.changes.state(signer, msg.op) in (rules.ACCEPTED, rules.COMMITTED)
-    if accepted or (batch := server.store.certificates.prepared(signer, msg.op)).certified:  # never twice: it costs
+    if accepted:
+        return m.Ok()
+    batch, tested = server.store.certificates.prepared(signer, msg.op), server.store.certificates.tested(signer, msg.op)
+    if batch.certified and among.issubset(tested or among):  # never twice: it costs
+        return m.Ok()
+    if server.tests.has(name, servers):  # and those of a server that is away now are needed no more
+        note(server.tests.certificate(name, among))
         return m.Ok()
     attend = batch.rows * server.config.row_rule.width < LONG
-    return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, attend=attend))
+    return _told(server, key, admission.ask(signer, key, 0, lambda: None, run, servers=servers, attend=attend))
 
 
 def collect(server: ServerBase, request: Request[m.CollectCertificate]) -> m.Ok | m.Pending:
     signer, msg = request.signer, request.content
-    key = _name(b"prepared", signer, msg.op)
+    key = _key(server, _name(b"prepared", signer, msg.op), _testers(server, msg.servers))
     return _told(server, key, _admission(server).collect(signer, key))
 
 
 def certify_batch(server: ServerBase, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
-    key = _name(b"visible", msg.owner, msg.batch)
+    servers = _testers(server, msg.servers)
+    name = _name(b"visible", msg.owner, msg.batch)
+    key = _key(server, name, servers)
 
     def rows() -> _Rows:
         batch, view = _visible(server, msg)
@@ -90,17 +107,23 @@ def certify_batch(server: ServerBase, msg: pm.CertifyBatch) -> m.Ok | m.Pending:
         return _Rows(batch, live, hashlib.sha256(view + batch.tombstones.astype("<i8").tobytes()).digest())
 
     def run(link: Link, checked: Any) -> m.Ok:
-        session, bad, tested = _test(server, link, msg.owner, key, rows)
-        refusal = f"{refused(bad, tested.rows)}; its owner deletes them, and it is checked again" if len(bad) else ""
-        server.store.certificates.note_visible(msg.owner, tested, b"" if refusal else session, refusal)
+        session, bad, tested = _test(server, link, msg.owner, key, servers, rows)
+        if len(bad):
+            refusal = f"{refused(bad, tested.rows)}; its owner deletes them, and it is checked again"
+            server.store.certificates.note_visible(msg.owner, tested, refusal=refusal)
+            return m.Ok()
+        about = hashlib.sha256(name + tested.tombstones.astype("<i8").tobytes()).digest()
+        everyone = frozenset(server.config.servers)
+        if certificate := server.tests.passed(about, servers, session, everyone):
+            server.store.certificates.note_visible(msg.owner, tested, certificate)
         return m.Ok()
 
-    reply = _admission(server).ask(msg.owner, key, 0, lambda: _visible(server, msg) and None, run)
+    reply = _admission(server).ask(msg.owner, key, 0, lambda: _visible(server, msg) and None, run, servers=servers)
     return _told(server, key, reply)
 
 
 def collect_batch(server: ServerBase, msg: pm.CollectBatch) -> m.Ok | m.Pending:
-    key = _name(b"visible", msg.owner, msg.batch)
+    key = _key(server, _name(b"visible", msg.owner, msg.batch), _testers(server, msg.servers))
     return _told(server, key, _admission(server).collect(msg.owner, key))
 
 
@@ -118,6 +141,20 @@ def _admission(server: ServerBase) -> Admission:
 def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
     """Name of one test among the servers: 32 bytes, of the owner and the id, which stands for one content for ever."""
     return hashlib.sha256(b"mipp v1 certify " + kind + owner + batch).digest()
+
+
+def _testers(server: ServerBase, servers: list[int]) -> tuple[int, ...]:
+    """The servers of a test, of which this is one, in the order of their parts."""
+    p = server.config.params
+    parties = p.parties(servers or p.server_sets[0])
+    if server.index not in parties:
+        raise ParameterError(f"server {server.index} has no part in a test of servers {list(servers)}")
+    return parties
+
+
+def _key(server: ServerBase, name: bytes, servers: tuple[int, ...]) -> bytes:
+    """Name of one test of these servers."""
+    return name if len(server.config.params.server_sets) == 1 else hashlib.sha256(name + bytes(servers)).digest()
 
 
 def _visible(server: ServerBase, msg: pm.CertifyBatch) -> tuple[BatchView, bytes]:
@@ -141,14 +178,14 @@ class _Rows:
 
 
 def _test(
-    server: ServerBase, link: Link, owner: bytes, key: bytes, rows: Callable[[], _Rows]
+    server: ServerBase, link: Link, owner: bytes, key: bytes, servers: tuple[int, ...], rows: Callable[[], _Rows]
 ) -> tuple[bytes, np.ndarray, BatchView]:
     """This server's part; the session, which rows are out of range, and the batch as it was tested.
 
     Whatever goes wrong here, also before the first round, is told to the peers: else they wait, and all others' tests.
     """
     key_set = server.keys.current
-    party = Party(server.index, server.keys.pair_keys(key_set), link, timeout=TIMEOUT, threads=server.threads)
+    party = seated(server.index, servers, server.keys.pair_keys(key_set), link, server.threads)
     try:
         about = rows()
         words = server.row_words(owner, about.batch)
@@ -158,7 +195,7 @@ def _test(
     live = about.live
     # one who has other keys is told at the first round, since the state differs
     state = hashlib.sha256(about.state + key_set).digest()
-    facts = Batch(key, state, len(live), server.config.row_rule, server.config.params)
+    facts = Batch(key, state, len(live), server.config.row_rule, server.config.params, servers)
     server.progress[key] = 0, len(live)
     link.expect(certificate_room(facts.rule, len(live)))
     try:

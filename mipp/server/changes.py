@@ -15,6 +15,7 @@ from ..crypto import box
 from ..errors import (
     AuthenticationError,
     BusyError,
+    ConflictError,
     LimitError,
     MessageError,
     MippError,
@@ -95,10 +96,17 @@ def delete(server: ServerBase, request: Request[m.DeleteOp]) -> m.Head:
 
 def commit(server: ServerBase, request: Request[m.CommitOp]) -> m.VoteMessage:
     signer, msg = request.signer, request.content
-    if tuple(msg.servers) != tuple(sorted(server.config.servers)):
-        raise ParameterError("a change is written to all servers of the deployment")
+    p, everyone = server.config.params, sorted(server.config.servers)
+    away = set(everyone) - set(msg.servers)
+    if not away.issubset(p.clouds) or len(away) > p.spare_clouds or not set(msg.servers).issubset(everyone):
+        spare = f", but for {p.spare_clouds} of its clouds" if p.spare_clouds else ""
+        raise ParameterError(f"a change is written to all servers of the deployment{spare}")
     named = commit_of(signer, msg, request.hash, request.packed)
-    mine = server.index in msg.servers and msg.shares[msg.servers.index(server.index)]
+    if len(msg.shares) != len(everyone):
+        raise MessageError("a commit names the hash of every server's share")
+    if server.index in away:  # no vote of it counts, and it must not refuse what the others may have made
+        raise ConflictError("this change is not written to this server, which takes it over from the others")
+    mine = msg.shares[everyone.index(server.index)]
 
     def facts(kind: str, known: bytes, record: dict[str, Any]) -> bytes:
         if record.get("share_hash", NO_SHARE) != mine:

@@ -19,9 +19,10 @@ def commit_of(signer: bytes, msg: m.CommitOp, hash_: bytes, frames: bytes) -> Co
     """A COMMIT from its message, checked in itself."""
     lengths = {len(msg.op) == 16, len(msg.parent) == 32, len(msg.view) == 32}
     lengths |= {len(c) == 32 for c in (*msg.contents, *msg.shares)}
-    counts = {len(msg.servers), len(msg.contents), len(msg.shares)}
+    counts = {len(msg.servers), len(msg.contents)}
     ordered = msg.servers == sorted(set(msg.servers))
-    if lengths != {True} or len(counts) != 1 or not ordered or msg.kind not in KINDS or not 0 < msg.position < 1 << 62:
+    counted = len(counts) == 1 and len(msg.shares) >= len(msg.servers)
+    if lengths != {True} or not counted or not ordered or msg.kind not in KINDS or not 0 < msg.position < 1 << 62:
         raise MessageError("a commit with values of the wrong size or kind")
     return Commit(
         signer, msg.op, msg.kind, msg.position, msg.parent, msg.view, tuple(msg.servers), tuple(msg.contents),

@@ -36,7 +36,7 @@ class PeerChannel:
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._server.config.servers))
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False) -> dict[int, Any]:
+    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
         return {server: self._request(server, frames) for server, frames in requests.items()}
 
     def _request(self, server: int, frames: Frames) -> Any:

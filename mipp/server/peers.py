@@ -6,7 +6,6 @@ Nothing here is signed by owners or users; what is passed on of theirs is, and i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -14,23 +13,25 @@ from typing import Any
 
 from ..crypto import signing
 from ..crypto.signing import party_id
-from ..errors import MessageError, MippError, NotFoundError, ParameterError, ProtocolError
+from ..errors import MessageError, MippError, NotFoundError, ParameterError
 from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.chain import restart_bytes, standing_bytes
 from ..rpc.description import DeploymentConfig
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
-from ..store.chains import Chain
 from ..store.parties import party_keys
 from . import certifying, completions, sealing
 from .base import ServerBase
 from .changes import noted_votes
 from .commits import verified_vote
+from .handed_chains import chain_message, longest, read_chain
 from .status import status
 
 __all__ = ["HANDLERS", "OF_PEERS", "adopt", "proven", "restart", "standing"]
 
 _log = logging.getLogger("mipp.server")
+#: owners whose chains are told at a time
+FOLLOWED = 16
 
 
 def settle(server: ServerBase, msg: pm.SettleRequest) -> pm.OpenChanges:
@@ -118,7 +119,7 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
     store = server.store
     store.changes.meet_peer(msg.server, msg.incarnation, restart=pack_frames(encode(msg)))
     with store.catalog.reading():  # one moment
-        chains = [_chain_message(c) for c in store.chains.all()]
+        chains = [chain_message(c) for c in store.chains.all()]
         used = store.used()
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
@@ -129,34 +130,6 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
         store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains, [e[0] for e in ended],
         [e[1] for e in ended], seals,
     )  # fmt: skip
-
-
-def _chain_message(c: Chain) -> bytes:
-    batches = list(zip(*c.batches, strict=True)) or [()] * 10
-    ops = list(zip(*c.ops, strict=True)) or [()] * 5
-    *facts, shares, certificates, imaged = [list(column) for column in batches]
-    columns: list[Any] = [
-        *facts,
-        imaged,
-        *(list(column) for column in ops),
-        c.refused,
-        shares,
-        certificates,
-        c.accepted,
-    ]
-    chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *columns)
-    return pack_frames(encode(chain))
-
-
-def _chain(packed: bytes) -> Chain:
-    msg = decode(unpack_frames(packed), pm.ChainState)
-    none = [b""] * len(msg.batches)
-    batches = list(
-        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row,
-            msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
-    )  # fmt: skip
-    ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
-    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused, msg.accepted)
 
 
 def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = True) -> None:
@@ -182,7 +155,7 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.add_gone_invitations(
             (i, o) for i, o in zip(handover.invitations, handover.invited, strict=False) if len(i) == 16
         )
-    for chain in _longest([[_chain(packed) for packed in h.chains] for h in handovers], whole=refuse):
+    for chain in longest([[read_chain(packed) for packed in h.chains] for h in handovers], whole=refuse):
         try:
             store.chains.adopt(chain)
         except NotFoundError:  # one peer knows of a forget that another missed
@@ -193,71 +166,13 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
 
 
-def _longest(handed: list[list[Chain]], *, whole: bool) -> list[Chain]:
-    """The longest history of each owner, of the chains of each server, with all that any server refused.
-
-    ``whole``: of servers that were not restored. Then one is ahead of the other by one change at most, which that one
-    accepted: else the longer history is made up.
-    """
-    found: dict[bytes, Chain] = {}
-    for chains in handed:
-        if len({chain.owner for chain in chains}) != len(chains):
-            raise ProtocolError("a server shows two histories of one owner")
-        for chain in chains:
-            found[chain.owner] = _longer(found.get(chain.owner, chain), chain, whole=whole)
-    return list(found.values())
-
-
-def _longer(best: Chain, chain: Chain, *, whole: bool) -> Chain:
-    """Of the chains of two servers the longer one; ProtocolError if they do not fit."""
-    short, long = sorted((best, chain), key=lambda c: c.position)
-    same = short.position == long.position
-    if not short.begins(long) or (same and (short.view, _facts(short)) != (long.view, _facts(long))):
-        raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
-    if whole and not same and not _one_ahead(short, long):
-        raise ProtocolError(f"a server shows changes of owner {chain.owner.hex()} that another one never accepted")
-    imaged = same and any(b[-1] for b in short.batches)  # a cloud knows which rows have images
-    batches = _agreed(long, short) if not imaged else _agreed(short, long)
-    committed = {op[0] for op in long.ops}
-    refused = ({*short.refused} | {*long.refused}) - committed
-    return dataclasses.replace(long, batches=batches, refused=sorted(refused))
-
-
-def _one_ahead(short: Chain, long: Chain) -> bool:
-    """Whether the longer history goes on from the shorter one with the change that is accepted there.
-
-    Batches of the shorter one are in the longer one as they are, unless that change deletes rows of them or merges
-    them.
-    """
-    last = [(op + commit, kind) for op, kind, position, _, commit in long.ops if position == long.position]
-    if long.position != short.position + 1 or len(last) != 1 or last[0][0] != short.accepted:
-        return False
-    kind, before, after = last[0][1], _facts(short), _facts(long)
-    if kind == "upload":
-        return after[:-1] == before
-    if kind == "delete":
-        return [(*f[:4], *f[5:]) for f in after] == [(*f[:4], *f[5:]) for f in before]
-    return after[:-1] == [f for f in before if f in after[:-1]]
-
-
-def _facts(chain: Chain) -> list[Any]:
-    """The facts of an owner's batches that all servers know."""
-    return [tuple(b[:7]) for b in chain.batches]
-
-
-def _agreed(chain: Chain, second: Chain) -> list[tuple[Any, ...]]:
-    """Batches of a chain, with the hashes of shares that either server knows, and range certificates that both know.
-
-    ProtocolError if they know different shares. One that keeps silent about them makes nobody forget them, and one
-    that names wrong ones hinders a repair, no more.
-    """
-    known, out = {b[3]: (b[7], b[8]) for b in second.batches}, []
-    for *facts, shares, certificate, imaged in chain.batches:
-        other = known.get(facts[3], (b"", b""))
-        if shares and other[0] and shares != other[0]:
-            raise ProtocolError(f"the other servers have different shares of batch {facts[3].hex()}")
-        out.append((*facts, shares or other[0], certificate if certificate == other[1] else b"", imaged))
-    return out
+def followed(server: ServerBase, msg: pm.FollowRequest) -> pm.Followed:
+    if len(msg.owners) != len(msg.positions):
+        raise MessageError("a request with another number of owners than of positions")
+    known, chains = dict(zip(msg.owners, msg.positions, strict=True)), server.store.chains
+    with server.store.catalog.reading():
+        later = [o for o, (position, _) in chains.heads().items() if o in known and position > known[o]]
+        return pm.Followed([chain_message(c) for c in chains.all(set(later[:FOLLOWED]))])
 
 
 def verify(server: ServerBase, msg: pm.VerifyRequest) -> pm.VerifyReport:
@@ -285,6 +200,7 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
     pm.PeerRequest: peer_state,
     pm.PeerRestored: peer_restored,
     pm.Standing: peer_stands,
+    pm.FollowRequest: followed,
     pm.KeysRequest: keys,
     pm.StatusRequest: told,
     pm.VerifyRequest: verify,
@@ -295,6 +211,7 @@ HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {
 }
 #: what other servers ask; the rest is for a server's own operator
 OF_PEERS = (
-    pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing, *completions.HANDLERS,
+    pm.SettleRequest, pm.PassedOn, m.Certify, pm.PeerRequest, pm.PeerRestored, pm.Standing, pm.FollowRequest,
+    *completions.HANDLERS,
     *sealing.OF_PEERS,
 )  # fmt: skip

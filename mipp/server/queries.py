@@ -150,7 +150,7 @@ class Queries:
         size += 8 * max(header.queries, 0) * max(header.k, 0)
         return admission.ask(
             asked.signer, asked.hash, size, lambda: self._rankable(asked, query.newest),
-            lambda link, checked: self._rank(asked, link, checked),
+            lambda link, checked: self._rank(asked, link, checked), servers=self._parties(header),
         )  # fmt: skip
 
     def _rankable(self, asked: _Asked, newest: bytes) -> _Checked:
@@ -167,8 +167,9 @@ class Queries:
     def _check_proof(self, asked: _Asked) -> None:
         """Refuse a proof of another shape, or one that the header does not commit to."""
         server, header = self._server, asked.header
+        party = self._parties(header).index(server.index) + 1
         verified(
-            server.config.query_rule, server.index, unpack(server.index, asked.query.seeds, asked.query.proof),
+            server.config.query_rule, server.index, unpack(party, asked.query.seeds, asked.query.proof),
             header.proofs, header.queries, threshold=header.ranking == "threshold",
         )  # fmt: skip
 
@@ -181,12 +182,15 @@ class Queries:
             self._charge(header, grants, plan)
             rows, stored = range(plan.live_total), server.rows(plan)
             shares = server.scheme.answer(header, asked.hash, plan, stored, asked.query.query_share, rows)
-            return shares, all(g.scores for g in grants), public, self._relations(asked.query)
+            return shares, all(g.scores for g in grants), public, self._relations(asked)
 
         ended = server.metrics.ranking if server.metrics is not None else None
         try:
             pair_keys = server.keys.pair_keys(header.keys)
-            return rank(server.index, pair_keys, link, header, prepare, asked.query.theta, server.threads, ended)
+            parties = self._parties(header)
+            return rank(
+                server.index, parties, pair_keys, link, header, prepare, asked.query.theta, server.threads, ended
+            )
         except OutOfRangeError:
             count = server.store.note_out_of_range(header.user)
             log.warning(
@@ -194,14 +198,17 @@ class Queries:
             )
             raise
 
-    def _relations(self, query: m.Query) -> np.ndarray:
+    def _relations(self, asked: _Asked) -> np.ndarray:
         """This server's shares of what is zero for a query in range."""
-        server = self._server
-        held = unpack(server.index, query.seeds, query.proof)
+        server, query, parties = self._server, asked.query, self._parties(asked.header)
+        party = parties.index(server.index) + 1
         return relations(
-            server.config.query_rule, server.config.params, server.index, held, query.query_share, query.theta,
-            server.threads or 0,
+            server.config.query_rule, server.config.params, party, unpack(party, query.seeds, query.proof),
+            query.query_share, query.theta, server.threads or 0, parties,
         )  # fmt: skip
+
+    def _parties(self, header: m.QueryHeader) -> tuple[int, ...]:
+        return self._server.config.params.parties(header.servers)
 
     def _admission(self) -> Admission:
         if self._server.admission is None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import AccessDeniedError, ParameterError
 from ..mpc.comparison import threshold
 from ..mpc.facts import public_facts
-from ..mpc.link import Link
+from ..mpc.link import Link, PlacedLink
 from ..mpc.session import Counters, Party, Public
 from ..mpc.topk import top_k
 from ..mpc.waiting import threshold_room, top_k_room
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["TIMEOUT", "Prepared", "check_ranking", "rank"]
+__all__ = ["TIMEOUT", "Prepared", "check_ranking", "rank", "seated"]
 
 #: seconds that a server waits for any one message of a peer
 TIMEOUT = 60.0
@@ -48,8 +48,27 @@ def check_ranking(
     return public
 
 
+def seated(
+    index: int, servers: Sequence[int], pair_keys: Mapping[int, bytes], link: Link, threads: int | None
+) -> Party:
+    """This server as a party of a protocol.
+
+    Parameters
+    ----------
+    index : this server
+    servers : that take part, in the order of their parts (:meth:`mipp.params.Params.parties`)
+    pair_keys : this server's keys with the others, by number; secret
+    link : this server's way to the others, for one attempt
+    threads : native threads
+    """
+    place = {server: number for number, server in enumerate(servers, 1)}
+    keys = {place[server]: key for server, key in pair_keys.items() if server in place}
+    return Party(place[index], keys, PlacedLink(link, servers), timeout=TIMEOUT, threads=threads)
+
+
 def rank(
     index: int,
+    servers: Sequence[int],
     pair_keys: Mapping[int, bytes],
     link: Link,
     header: m.QueryHeader,
@@ -62,7 +81,7 @@ def rank(
 
     Parameters
     ----------
-    index, pair_keys, link : this server, its keys with the others, its way to them
+    index, servers, pair_keys, link : as of :func:`seated`
     header : of the query
     prepare : charges the quota and gives this server's (B, live rows) share of the scores, whether scores may be opened
         to the user, what :func:`check_ranking` returned, and its shares of what is zero for a query in range
@@ -70,9 +89,9 @@ def rank(
     threads : native threads
     ended : called at the end with what was sent, the seconds it took, and ``ok`` or the type of the error
     """
-    party, began, outcome = Party(index, pair_keys, link, timeout=TIMEOUT, threads=threads), time.perf_counter(), "ok"
+    party, began, outcome = seated(index, servers, pair_keys, link, threads), time.perf_counter(), "ok"
     try:
-        return _rank(party, header, prepare, theta)
+        return _rank(party, index, header, prepare, theta)
     except BaseException as error:
         outcome = type(error).__name__
         raise
@@ -81,7 +100,9 @@ def rank(
             ended(party.counters, time.perf_counter() - began, outcome)
 
 
-def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], theta: np.ndarray) -> m.Ranked:
+def _rank(
+    party: Party, index: int, header: m.QueryHeader, prepare: Callable[[], Prepared], theta: np.ndarray
+) -> m.Ranked:
     try:
         shares, scores, public, zero = prepare()
     except BaseException as error:
@@ -97,4 +118,4 @@ def _rank(party: Party, header: m.QueryHeader, prepare: Callable[[], Prepared], 
         party.link.expect(top_k_room(public, len(shares), header.k, check_bits))
         part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
-    return m.Ranked(part.server, part.session, part.parameters, part.queries, part.rows, words)
+    return m.Ranked(index, part.session, part.parameters, part.queries, part.rows, words)

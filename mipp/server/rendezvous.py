@@ -1,8 +1,8 @@
-"""The rendezvous: starts a ranking when all three servers have its query, in one order for all, a few at a time.
+"""The rendezvous: starts a ranking when the three servers of its query have it, in one order for all, a few at a time.
 
 Each server reports the queries that it has (HAVE) or refuses (REFUSE). The rendezvous starts an attempt when the third
 server has reported, and tells all three at once when one refuses. In one process a :class:`LocalRendezvous` is shared
-by the three servers. Over a network the key centre plays this part, and each server holds a proxy with the same
+by all servers. Over a network the key centre plays this part, and each server holds a proxy with the same
 interface (:class:`Rendezvous`) that exchanges HAVE, START, REFUSE and DONE with it.
 
 Leakage: the rendezvous sees who asks and when, and hashes of query headers. All three servers know these anyway.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -40,7 +40,12 @@ Key: TypeAlias = tuple[bytes, bytes]
 
 
 class Ticket(Protocol):
-    """A server's side of one parked query. Exactly one of the two is called, once; neither may block."""
+    """A server's side of one parked query. Exactly one of the two is called, once; neither may block.
+
+    ``servers``: the three servers of the query, as this one read it; empty if it is not known here.
+    """
+
+    servers: tuple[int, ...]
 
     def go(self, attempt: bytes, link: Link) -> None:
         """All three have the query: run ``attempt`` (16 bytes) over ``link``, then call :meth:`Rendezvous.done`."""
@@ -74,10 +79,15 @@ class Rendezvous(Protocol):
 
 @dataclass
 class _Gathering:
-    """A query that not all servers have reported yet."""
+    """A query that not all of its servers have reported yet."""
 
     since: float
     tickets: dict[int, Ticket] = field(default_factory=dict)
+
+    @property
+    def servers(self) -> tuple[int, ...]:
+        """The query's servers; empty while nobody who knows them has reported it."""
+        return next((t.servers for t in self.tickets.values() if t.servers), ())
 
 
 @dataclass
@@ -95,7 +105,7 @@ class _Refusal:
 
 
 class LocalRendezvous:
-    """The rendezvous of three servers in one process.
+    """The rendezvous of servers in one process.
 
     A query is named by user and header hash. The start order is the order in which third servers reported. A server
     that reports a key again after its attempt ended takes part in a new attempt, with a fresh link and session.
@@ -104,10 +114,13 @@ class LocalRendezvous:
     ----------
     clock : seconds, monotonic
     running : attempts at the same time
+    servers : all of the deployment
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, *, running: int = RUNNING) -> None:
-        self._clock, self._most = clock, running
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, running: int = RUNNING, servers: Iterable[int] = PARTIES
+    ) -> None:
+        self._clock, self._most, self._all = clock, running, frozenset(servers)
         self._served: dict[bytes, None] = {}  # whose queries were started, the last one last
         self._lock = threading.Lock()
         self._gathering: dict[Key, _Gathering] = {}  # in order of their first report
@@ -131,22 +144,26 @@ class LocalRendezvous:
                 if gathering is None:
                     gathering = self._gathering[key] = _Gathering(self._clock())
                 gathering.tickets[server] = ticket
-                if len(gathering.tickets) == len(PARTIES):
+                chosen = gathering.servers
+                if chosen and gathering.tickets.keys() >= set(chosen):
                     del self._gathering[key]
-                    self._complete[key] = gathering.tickets
-                    calls = self._start()
+                    self._complete[key] = {s: gathering.tickets.pop(s) for s in chosen}
+                    error = ProtocolError("the query goes to other servers")
+                    calls = [functools.partial(t.refused, error) for t in gathering.tickets.values()]
+                    calls += self._start()
         for call in calls:
             call()
 
     def refuse(self, key: Key, server: int, error: BaseException) -> None:
         with self._lock:
             gathering = self._gathering.pop(key, None)
+            known = gathering.servers if gathering is not None else ()
             tickets = gathering.tickets if gathering is not None else self._complete.pop(key, {})
             refusal = self._refusals.get(key)
             if refusal is not None and server in refusal.missing:
                 self._told(key, refusal, server)
             else:
-                missing = set(PARTIES) - {server} - set(tickets)
+                missing = set(known or self._all) - {server} - set(tickets)
                 name, text = error_to_wire(error if isinstance(error, Exception) else ProtocolError("stopped"))
                 refusal = _Refusal(name, f"server {server} refused: {text}", self._clock(), missing)
                 if missing:
@@ -172,7 +189,8 @@ class LocalRendezvous:
             for key, gathering in list(self._gathering.items()):
                 if gathering.since <= limit:
                     del self._gathering[key]
-                    missing = " and ".join(str(s) for s in PARTIES if s not in gathering.tickets)
+                    wanted = sorted(gathering.servers or self._all)
+                    missing = " and ".join(str(s) for s in wanted if s not in gathering.tickets)
                     text = f"the query did not reach server {missing} within {GATHER_LIMIT:g} s; nothing was computed"
                     late += [(ticket, text) for ticket in gathering.tickets.values()]
             for key, refusal in list(self._refusals.items()):
@@ -183,7 +201,7 @@ class LocalRendezvous:
 
     def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> Mapping[int, Link]:
         """Each server's link in a new attempt."""
-        return local_links()
+        return local_links(tickets)
 
     def _start(self) -> list[Callable[[], None]]:
         """Start complete queries in order while there is room; returns the calls of their tickets.

@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 
 from ..errors import MessageError, MippError, ProtocolError, UnreachableError
-from ..mpc.link import Frame, Header, Link
+from ..mpc.link import PARTIES, Frame, Header, Link
 from ..mpc.mesh import EARLY_BYTES, Mesh
 from ..rpc.failures import error_from_wire, error_to_wire
 from .rendezvous import RUNNING, Key, LocalRendezvous, Ticket
@@ -43,13 +43,18 @@ def _said(error: Exception) -> tuple[str, str]:
 class _RemoteTicket:
     """At the key centre: a query that is parked at a cloud."""
 
+    #: a cloud's word is not taken for it: the key centre has the query itself
+    servers: tuple[int, ...] = ()
+
     def __init__(self, centre: KeyCentreRendezvous, key: Key, server: int) -> None:
         self._centre, self._key, self._server = centre, key, server
         self._connection = centre.connections[server]
+        #: what START says of the servers that take part, where these are not all: one number a byte
+        self.others: tuple[bytes, ...] = ()
 
     def go(self, attempt: bytes, link: Link) -> None:
         """Tell it to start. If its connection broke since it reported the query, it will not end the attempt."""
-        told = self._centre.tell(self._server, _START, *self._key, attempt)
+        told = self._centre.tell(self._server, _START, *self._key, attempt, *self.others)
         if not told or self._centre.connections[self._server] != self._connection:
             self._centre.done(attempt, self._server)
 
@@ -68,7 +73,7 @@ class KeyCentreRendezvous(LocalRendezvous):
     """
 
     def __init__(self, mesh: Mesh, table: str, *, running: int = RUNNING) -> None:
-        super().__init__(running=running)
+        super().__init__(running=running, servers=mesh.servers)
         self._mesh, self._table = mesh, table
         #: how often each cloud's connection broke
         self.connections: Counter[int] = Counter()
@@ -83,6 +88,9 @@ class KeyCentreRendezvous(LocalRendezvous):
 
     def _links(self, attempt: bytes, tickets: dict[int, Ticket]) -> dict[int, Link]:
         link = self._mesh.open(attempt, EARLY_BYTES)
+        for ticket in tickets.values() if len(self._all) > len(tickets) else ():
+            if isinstance(ticket, _RemoteTicket):
+                ticket.others = (bytes(sorted(tickets)),)
         return dict.fromkeys(tickets, link)  # the clouds open their own
 
     def told(self, peer: int, what: str, fields: list[Any]) -> None:
@@ -110,7 +118,8 @@ class KeyCentreRendezvous(LocalRendezvous):
             return
         with self._lock:
             self.connections[peer] += 1
-            keys = [k for k, g in self._gathering.items() if peer in g.tickets] + list(self._complete)
+            keys = [k for k, g in self._gathering.items() if peer in g.tickets]
+            keys += [k for k, tickets in self._complete.items() if peer in tickets]
             attempts = list(self._running)
         for key in keys:
             self.refuse(key, peer, UnreachableError("its connection broke"))
@@ -172,7 +181,7 @@ class CloudRendezvous:
         with self._lock:
             ticket = self._tickets.pop((user, query), None)
         if what == _START:
-            (attempt,) = rest
+            attempt, *others = rest
             try:
                 link = self._mesh.open(attempt, EARLY_BYTES)
             except MippError as error:
@@ -182,16 +191,19 @@ class CloudRendezvous:
             if ticket is not None:
                 ticket.go(attempt, link)
             else:  # it was given up here meanwhile: the others need not wait
-                self._abort(attempt, link)
+                self._abort(attempt, link, tuple(others[0]) if others else PARTIES)
         elif ticket is not None:
             ticket.refused(error_from_wire(*rest))
 
-    def _abort(self, attempt: bytes, link: Link) -> None:
+    def _abort(self, attempt: bytes, link: Link, servers: tuple[int, ...]) -> None:
         text = b"ProtocolError\nthe query was given up"
-        for peer in {1, 2, 3} - {self._mesh.index}:
-            head = Header("abort", self._mesh.index, peer, 0, bytes(16), len(text)).pack()
-            with contextlib.suppress(MippError):
-                link.send(peer, Frame(head, [memoryview(text)]))
+        parties = [s for s in servers if s != self._key_centre] + [self._key_centre]
+        me = parties.index(self._mesh.index) + 1
+        for party, peer in enumerate(parties, 1):
+            if party != me:
+                head = Header("abort", me, party, 0, bytes(16), len(text)).pack()
+                with contextlib.suppress(MippError):
+                    link.send(peer, Frame(head, [memoryview(text)]))
         link.close()
         self.done(attempt, self._mesh.index)
 
@@ -214,10 +226,12 @@ def deliver(tables: dict[str, KeyCentreRendezvous | CloudRendezvous], peer: int,
             table in tables
             and type(what) is str
             and all(type(f) in (bytes, str) and len(f) <= 4096 for f in fields)
-            and (len(fields), what) in {(2, _HAVE), (4, _REFUSE), (1, _DONE), (3, _START), (4, _CANCEL)}
+            and (len(fields), what) in {(2, _HAVE), (4, _REFUSE), (1, _DONE), (3, _START), (4, _START), (4, _CANCEL)}
             and (what == _DONE or [(type(f), len(f)) for f in fields[:2]] == [(bytes, 16), (bytes, 32)])
-            and (len(fields) != 4 or all(type(f) is str for f in fields[2:]))
-            and (what not in (_DONE, _START) or (type(fields[-1]) is bytes and len(fields[-1]) == 16))
+            and (what not in (_REFUSE, _CANCEL) or all(type(f) is str for f in fields[2:]))
+            and (what != _DONE or (type(fields[0]) is bytes and len(fields[0]) == 16))
+            and (what != _START or (type(fields[2]) is bytes and len(fields[2]) == 16))
+            and (what != _START or all(type(f) is bytes and len(set(f)) == len(f) == 3 for f in fields[3:]))
         )
     except Exception:
         ok = False

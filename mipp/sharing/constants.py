@@ -159,8 +159,8 @@ def _query_matrices(params: Params, servers: tuple[int, ...]) -> np.ndarray:
     return _constant(out)
 
 
-def query_parts(params: Params) -> tuple[int, ...]:
-    """Servers whose query shares add up to the padded query, for n=3 and t=1.
+def query_parts(params: Params, servers: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Servers whose query shares add up to the padded query, where t=1.
 
     A query's polynomial of degree 1 is one of degree 2 without its leading coefficient, so its value at 0 is the sum of
     the weighted values at the finite points.
@@ -169,6 +169,8 @@ def query_parts(params: Params) -> tuple[int, ...]:
     ----------
     params : Params
         Parameters of the deployment.
+    servers : sequence of int, optional
+        The query's servers; default the first set of :attr:`mipp.params.Params.server_sets`.
 
     Returns
     -------
@@ -176,30 +178,40 @@ def query_parts(params: Params) -> tuple[int, ...]:
         All three servers, or the two clouds in the form ``infinity``.
     """
     infinity = galois_ring(params).infinity
-    return tuple(i for i in (1, 2, 3) if server_point(params, i) != infinity)
+    return tuple(i for i in _parties(params, servers) if server_point(params, i) != infinity)
 
 
-@functools.lru_cache(maxsize=64)
-def row_weights(params: Params) -> np.ndarray:
-    """Weights by which the words of the two clouds of n=3, t=1 add up to the features.
+def _parties(params: Params, servers: Sequence[int] | None) -> tuple[int, ...]:
+    return params.parties(params.server_sets[0] if servers is None else servers)
+
+
+def row_weights(params: Params, servers: Sequence[int] | None = None) -> np.ndarray:
+    """Weights by which the words of two clouds add up to the features, where t=1.
 
     Parameters
     ----------
     params : Params
         Parameters of the deployment.
+    servers : sequence of int, optional
+        A query's servers, with these two clouds; default as of :func:`query_parts`.
 
     Returns
     -------
     ndarray, shape (2, m, m), dtype of the ring
-        One matrix for each cloud.
+        One matrix for each cloud, in the order of :meth:`mipp.params.Params.parties`.
     """
+    return _row_weights(params, _parties(params, servers))
+
+
+@functools.lru_cache(maxsize=64)
+def _row_weights(params: Params, parties: tuple[int, ...]) -> np.ndarray:
     ring = galois_ring(params)
-    nodes = [server_point(params, i) for i in (1, 2)]
+    nodes = [server_point(params, i) for i in parties[:2]]
     return _constant(np.array([ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))], params.dtype))
 
 
-def row_degree_matrices(params: Params) -> np.ndarray:
-    """Matrices that test the degree of row shares, for n=3 and t=1.
+def row_degree_matrices(params: Params, servers: Sequence[int] | None = None) -> np.ndarray:
+    """Matrices that test the degree of row shares, where t=1.
 
     Each server applies its matrix to its words of a row. The results add to zero exactly when the words lie on a line:
     the shares of a row are values of a polynomial of degree 1. Of the polynomial of degree 2 through three finite
@@ -211,35 +223,39 @@ def row_degree_matrices(params: Params) -> np.ndarray:
     ----------
     params : Params
         Parameters of the deployment.
+    servers : sequence of int, optional
+        Two clouds and the key centre; default as of :func:`query_parts`.
 
     Returns
     -------
     ndarray, shape (3, m, m), dtype of the ring
-        One matrix for each server.
+        One matrix for each server, in the order of :meth:`mipp.params.Params.parties`.
     """
-    return _degree_matrices(params)[0]
+    return _degree_matrices(params, _parties(params, servers))[0]
 
 
-def query_degree_matrices(params: Params) -> np.ndarray:
-    """Matrices that test the degree of query shares, for n=3 and t=1: as :func:`row_degree_matrices`.
+def query_degree_matrices(params: Params, servers: Sequence[int] | None = None) -> np.ndarray:
+    """Matrices that test the degree of query shares, where t=1: as :func:`row_degree_matrices`.
 
     Parameters
     ----------
     params : Params
         Parameters of the deployment.
+    servers : sequence of int, optional
+        The query's servers; default the first set of :attr:`mipp.params.Params.server_sets`.
 
     Returns
     -------
     ndarray, shape (3, m, m), dtype of the ring
-        One matrix for each server.
+        One matrix for each server, in the order of :meth:`mipp.params.Params.parties`.
     """
-    return _degree_matrices(params)[1]
+    return _degree_matrices(params, _parties(params, servers))[1]
 
 
 @functools.lru_cache(maxsize=64)
-def _degree_matrices(params: Params) -> tuple[np.ndarray, np.ndarray]:
+def _degree_matrices(params: Params, parties: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     ring = galois_ring(params)
-    points = [server_point(params, i) for i in (1, 2, 3)]
+    points = [server_point(params, i) for i in parties]
     rows, queries = [], []
     for (_, v), weight in zip(points, ring.lagrange(points, ring.point(0)), strict=True):
         rows.append(ring.matrix(ring.mul(weight, v)))

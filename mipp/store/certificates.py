@@ -5,6 +5,7 @@ Not to be confused with the votes that commit a change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgpack
@@ -45,15 +46,25 @@ class Certificates:
             words = ShareFile(self._folder / share["file"], info, share["size"], share["digest"], check=False).words
         return BatchView(op, 0, rows, dim, 0, _NO_ROWS, words, 0, None, "", record.get("certificate", b""))
 
-    def note_prepared(self, owner: bytes, op: bytes, certificate: bytes) -> None:
-        """Write a certificate (32 bytes) into the record of a prepared change; ConflictError if it went on."""
+    def tested(self, owner: bytes, op: bytes) -> list[int]:
+        """The servers among which the rows of a prepared change were tested; empty if they were not."""
+        row = self._catalog.one("SELECT record FROM changes WHERE owner=? AND op=? AND state='prepared'", owner, op)
+        return [] if row is None else list(msgpack.unpackb(row[0], strict_map_key=False).get("tested", []))
+
+    def note_prepared(self, owner: bytes, op: bytes, certificate: bytes, *, tested: Sequence[int] = ()) -> None:
+        """Write a certificate (32 bytes) into the record of a prepared change; ConflictError if it went on.
+
+        ``tested``: the servers among which the rows were tested, empty for all.
+        """
         with self._catalog.transaction() as db:
             row = db.execute(
                 "SELECT record FROM changes WHERE owner=? AND op=? AND state=?", (owner, op, rules.PREPARED)
             ).fetchone()
             if row is None:
                 raise ConflictError("the change was committed or refused while its rows were checked")
-            record = msgpack.unpackb(row[0], strict_map_key=False) | {"certificate": certificate}
+            record = msgpack.unpackb(row[0], strict_map_key=False) | {
+                "certificate": certificate, "tested": list(tested),
+            }  # fmt: skip
             db.execute("UPDATE changes SET record=? WHERE owner=? AND op=?", (msgpack.packb(record), owner, op))
 
     def note_visible(self, owner: bytes, tested: BatchView, certificate: bytes = b"", refusal: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,12 +50,23 @@ class Chains:
     def __init__(self, catalog: Catalog, ledger: Ledger, *, has_shares: bool) -> None:
         self._catalog, self._ledger, self._has_shares = catalog, ledger, has_shares
 
-    def all(self) -> list[Chain]:
-        """Chains of all owners that are registered, in order."""
+    def heads(self) -> dict[bytes, tuple[int, bytes]]:
+        """Position and view of the last change of each owner that is registered."""
+        rows = self._catalog.all("SELECT id, position, view FROM owners WHERE forget IS NULL ORDER BY id")
+        return {owner: (position, view) for owner, position, view in rows}
+
+    def undecided(self, owner: bytes) -> bool:
+        """Whether a change of this owner is accepted here and not decided."""
+        return self._catalog.one("SELECT 1 FROM changes WHERE owner=? AND state='accepted'", owner) is not None
+
+    def all(self, owners: Container[bytes] | None = None) -> list[Chain]:
+        """Chains of all owners that are registered, or of these, in order."""
         found = []
         for owner, position, view, floor, floor_view in self._catalog.all(
             "SELECT id, position, view, floor, floor_view FROM owners WHERE forget IS NULL ORDER BY id"
         ):
+            if owners is not None and owner not in owners:
+                continue
             batches = self._catalog.all(
                 "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, shares, "
                 "iif(length(certificate)=?, certificate, x''), imaged FROM batches WHERE owner=? ORDER BY position",

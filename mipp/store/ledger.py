@@ -35,8 +35,8 @@ Files = dict[str, Callable[[Path], tuple[int, bytes]]]
 class Commit:
     """A COMMIT, as its owner signed it for all servers (``frames``).
 
-    ``servers``: all that the change is written to; ``contents``, ``shares``: hash of what each was given, and of the
-    share in it, in their order.
+    ``servers``: all that the change is written to; ``contents``: hash of what each was given, in their order;
+    ``shares``: hash of the share of every server of the deployment.
     """
 
     owner: bytes
@@ -223,7 +223,10 @@ class Ledger(Attempts):
                 raise ConflictError("changes before this one are missing at this server; try again when they are there")
             if act == "accept":
                 record = msgpack.unpackb(row.record, strict_map_key=False)
-                if self.certified_only and "rows" in record and not record.get("certificate"):
+                # among fewer servers than the change is written to they were not tested
+                tested = record.get("tested") or commit.servers
+                certified = record.get("certificate") and set(commit.servers).issubset(tested)
+                if self.certified_only and "rows" in record and not certified:
                     if not by_peer:
                         raise OutOfRangeError("the servers have not checked the range of these rows; ask them first")
                     act = "never"

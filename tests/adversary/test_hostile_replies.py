@@ -19,7 +19,7 @@ class Altered:
     def __init__(self, real, kind, change):
         self.real, self.kind, self.change, self.done, self.remote = real, kind, change, 0, real.remote
 
-    def gather(self, requests, *, together=False):
+    def gather(self, requests, *, together=False, spare=False):
         replies = self.real.gather(requests, together=together)
         if any(isinstance(r, self.kind) for r in replies.values()):
             self.done += 1

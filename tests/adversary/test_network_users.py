@@ -34,7 +34,8 @@ def ask(admissions, user, query, size=100):
 
     def one(admission):
         try:
-            got.append(admission.ask(user, query, size, lambda: None, lambda link, checked: m.Ok(), attend=False))
+            run = lambda link, checked: m.Ok()  # noqa: E731
+            got.append(admission.ask(user, query, size, lambda: None, run, servers=(1, 2, 3), attend=False))
         except BusyError as error:
             got.append(error)
 

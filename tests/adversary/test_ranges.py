@@ -394,6 +394,8 @@ def test_the_first_tests_of_all_owners_go_before_the_second_of_any(world):
     order = []
 
     class Ticket:
+        servers = (1, 2, 3)
+
         def __init__(self, key):
             self.key = key
 

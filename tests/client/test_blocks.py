@@ -243,7 +243,7 @@ class Meanwhile:
         self.channel, self.left, self.act = channel, after, act
         self.servers, self.remote = channel.servers, channel.remote
 
-    def gather(self, requests, *, together=False):
+    def gather(self, requests, *, together=False, spare=False):
         replies = self.channel.gather(requests, together=together)
         self.left -= 1
         if self.left == 0:

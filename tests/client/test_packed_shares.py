@@ -32,7 +32,7 @@ class Tapped:
         self.real, self.servers, self.change = real, real.servers, change
         self.asked, self.answers = [], []
 
-    def gather(self, requests, *, together=False):
+    def gather(self, requests, *, together=False, spare=False):
         replies = self.real.gather(requests, together=together)
         if all(isinstance(r, m.Answer) for r in replies.values()):
             replies = {s: self.change(s, r) for s, r in replies.items()}

@@ -124,4 +124,7 @@ def test_registrations_of_earlier_versions(monkeypatch):
     with pytest.raises(MessageError):
         decode(encode(Grant(b"o")), m.Grant)
     cut = [name for name, kind in _KINDS.items() if any("added" in f.metadata for f in dataclasses.fields(kind))]
-    assert sorted(cut) == ["ChainState", "Handover", "RegisterOwner", "RegisterUser"]
+    assert sorted(cut) == [
+        "CertifyBatch", "CertifyRows", "ChainState", "CollectBatch", "CollectCertificate", "Handover", "RegisterOwner",
+        "RegisterUser",
+    ]  # fmt: skip

@@ -18,7 +18,7 @@ class Toy(Scheme):
 
     name, summary = "toy", "for a test"
 
-    def params(self, ring_bits):
+    def params(self, ring_bits, clouds=None):
         return Params(2, 1, ring_bits, self.name)
 
     def user_secrets(self, key_bits):

@@ -19,7 +19,7 @@ def every_server_refuses(world, user, match):
     class Tap:
         servers = (1, 2, 3)
 
-        def gather(self, requests, *, together=False):
+        def gather(self, requests, *, together=False, spare=False):
             captured.update(requests)
             raise KeyboardInterrupt
 

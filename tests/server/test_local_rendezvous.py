@@ -6,6 +6,8 @@ from mipp.server.rendezvous import RUNNING, LocalRendezvous
 
 
 class Ticket:
+    servers = (1, 2, 3)
+
     def __init__(self):
         self.started, self.error = None, None
 

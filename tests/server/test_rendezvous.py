@@ -49,7 +49,7 @@ class PooledChannel:
         self._handlers = {i: s.handle for i, s in deployment.servers.items()}
         self._pools = {i: ThreadPoolExecutor(threads) for i in self.servers}
 
-    def gather(self, requests, *, together=False):
+    def gather(self, requests, *, together=False, spare=False):
         jobs = {}
         for server in random.sample(sorted(requests), len(requests)):
             jobs[server] = self._pools[server].submit(self._handlers[server], requests[server])
@@ -136,7 +136,7 @@ class Direct:
         user = self.world.user
         index = user.index()
         facts = public_facts(user.config, asked.hash, index.snapshot, index.total)
-        parts = [_part(s, r, 1, index.total, "server") for s, r in replies.items()]
+        parts = [_part(s, s, r, 1, index.total, "server") for s, r in replies.items()]
         rows, scores = combine_top_k(parts, facts, scores=True)
         ids = index.ids()
         found = [(ids[r], int(s)) for r, s in zip(rows[0], scores[0], strict=True)]

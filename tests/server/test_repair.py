@@ -21,7 +21,7 @@ from mipp.rpc import peer_messages as pm
 from mipp.rpc.channel import LocalChannel, accepted, request
 from mipp.rpc.wire import decode, encode
 from mipp.server.completions import completion_session, holders_of
-from mipp.server.peers import _longest
+from mipp.server.handed_chains import longest
 from mipp.server.repair import Repairer
 from tests.conftest import World, vectors
 
@@ -117,7 +117,7 @@ class Lying:
         self._channel = LocalChannel({i: s.operate for i, s in servers.items()})
         self.servers, self._change = tuple(servers), change
 
-    def gather(self, requests, *, together=False):
+    def gather(self, requests, *, together=False, spare=False):
         return {i: self._change(i, self._channel.gather({i: frames})[i]) for i, frames in requests.items()}
 
 
@@ -332,7 +332,7 @@ def test_hashes_that_a_server_noted_stay(world):
     assert known == shares and len(certificate) == 32
     # of two others, one that is silent is not believed to know that there is nothing
     for two in ((chains, cut), (cut, chains)):
-        for chain in _longest(list(two), whole=True):
+        for chain in longest(list(two), whole=True):
             assert all(len(b[7]) == 96 and b[8] == b"" for b in chain.batches)
 
 
@@ -347,13 +347,13 @@ def test_a_longer_history_needs_the_other_servers_vote(world):
         )
         for two in ((true, made_up), (made_up, true)):
             with pytest.raises(ProtocolError, match="never accepted"):
-                _longest([[one] for one in two], whole=True)
+                longest([[one] for one in two], whole=True)
         for vote in (op + b"d" * 32, b"p" * 16 + commit):
             with pytest.raises(ProtocolError):
-                _longest([[dataclasses.replace(true, accepted=vote)], [made_up]], whole=True)
+                longest([[dataclasses.replace(true, accepted=vote)], [made_up]], whole=True)
         waits = dataclasses.replace(true, accepted=op + commit)
         fits = dataclasses.replace(made_up, batches=true.batches)
-        (longer,) = _longest([[waits], [fits]], whole=True)
+        (longer,) = longest([[waits], [fits]], whole=True)
         assert longer.position == at
         for wrong in (
             dataclasses.replace(fits, position=at + 1), made_up, dataclasses.replace(fits, batches=true.batches[:-1]),
@@ -361,10 +361,10 @@ def test_a_longer_history_needs_the_other_servers_vote(world):
             dataclasses.replace(fits, ops=[*true.ops, (op, "upload", at, view, commit)]),
         ):  # fmt: skip
             with pytest.raises(ProtocolError):
-                _longest([[waits], [wrong]], whole=True)
+                longest([[waits], [wrong]], whole=True)
         with pytest.raises(ProtocolError, match="two histories"):  # its own vote, made up, and then the longer one
-            _longest([[true], [waits, fits]], whole=True)
-        (longer,) = _longest([[true], [made_up]], whole=False)  # all were restored
+            longest([[true], [waits, fits]], whole=True)
+        (longer,) = longest([[true], [made_up]], whole=False)  # all were restored
         assert longer.position == at
 
 

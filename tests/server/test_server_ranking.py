@@ -113,7 +113,7 @@ def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
     class TwoOnly:
         servers = (1, 2, 3)
 
-        def gather(self, requests, *, together=False):
+        def gather(self, requests, *, together=False, spare=False):
             return real({s: r for s, r in requests.items() if s != 3}, together=together)
 
     world.user.channel = TwoOnly()

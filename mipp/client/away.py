@@ -1,0 +1,52 @@
+"""Which clouds were silent lately, where another one can stand in for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ..errors import UnreachableError
+from ..params import Params
+
+__all__ = ["Away"]
+
+_log = logging.getLogger("mipp.client")
+#: seconds for which a cloud that was silent is left out
+SILENT = 60.0
+
+
+class Away:
+    """The clouds that were silent lately, as one client met them.
+
+    Parameters
+    ----------
+    params : Params
+        Of the deployment.
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(self, params: Params, clock: Callable[[], float] = time.monotonic) -> None:
+        self._params, self._clock = params, clock
+        self._until: dict[int, float] = {}
+        self._lock = threading.Lock()
+
+    def now(self) -> frozenset[int]:
+        """Numbers of the clouds that are left out now: no more than others can stand in for, the last one silent."""
+        with self._lock:
+            now = self._clock()
+            silent = sorted((until, server) for server, until in self._until.items() if until > now)
+        spare = self._params.spare_clouds
+        return frozenset(server for _, server in silent[len(silent) - min(spare, len(silent)) :])
+
+    def note(self, error: UnreachableError) -> bool:
+        """Note who could not be reached; whether others can stand in for it."""
+        server = error.server
+        if server not in self._params.clouds or not self._params.spare_clouds:
+            return False
+        _log.warning("server %d is silent and left out for %g s", server, SILENT)
+        with self._lock:
+            self._until[server] = self._clock() + SILENT
+        return True
