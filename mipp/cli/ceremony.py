@@ -12,7 +12,7 @@ import click
 from ..client.given import expiry_seconds
 from ..crypto import schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
-from ..deployment.ceremony import assemble, connect_folder, read_card, read_description
+from ..deployment.ceremony import add_cloud, assemble, connect_folder, read_card, read_description
 from ..deployment.servers import ServerSecrets
 from ..errors import DeploymentError, KeyFileError, ParameterError
 from ..io.durable import replace_file
@@ -84,6 +84,41 @@ def assemble_command(
         *(f"server {i}: {a.name} at {a.url}" for i, a in config.addresses.items()),
         *index_lines(data),
         f"registrar: {config.registrar.hex()}",
+        f"fingerprint: {config.fingerprint}",
+    ])  # fmt: skip
+
+
+@deployment_group.command("add-cloud")
+@click.argument("description", type=FILE)
+@click.option(
+    "--card", type=click.Path(path_type=Path, exists=True), required=True, help="Card of the new cloud (card.json)."
+)
+@click.option(
+    "-o", "--out", "out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write, new."
+)
+@json_option
+def add_cloud_command(description: Path, card: Path, out: Path, as_json: bool) -> None:
+    """Make the next version of DESCRIPTION (deployment.json), with a third cloud, for the operators to sign.
+
+    They sign with mipp server sign and take it with mipp server join; the new cloud joins, clients take it with mipp
+    connect, and owners consent with mipp owner reseal.
+    """
+    if out.exists():
+        raise DeploymentError(f"{out} exists; name a new file")
+    config = add_cloud(read_description(description), read_card(card))
+    replace_file(out, config.to_json().encode())
+    number = max(config.addresses, key=lambda i: i in config.params.clouds and i)
+    address, before = config.addresses[number], config.params.n - 1
+    data = {
+        "description": str(out), "id": config.id.hex(), "version": config.version, "fingerprint": config.fingerprint,
+        "cloud": {"number": number, "name": address.name, "url": address.url, "certificate_pin": address.pin.hex()},
+        "signatures_needed": before - config.params.t,
+    }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"version {config.version} of deployment {config.id.hex()}: {out}",
+        f"cloud {number}: {address.name} at {address.url}",
+        f"public key of its certificate (SHA-256): {address.pin.hex()}",
+        f"to be signed by {data['signatures_needed']} of {before} servers: mipp server sign FOLDER {out}",
         f"fingerprint: {config.fingerprint}",
     ])  # fmt: skip
 
@@ -209,7 +244,10 @@ def _number(given: str | None, option: str) -> int | None:
 
 @click.command("connect")
 @click.argument("description", type=FILE)
-@click.option("--fingerprint", required=True, help="The description's, from an operator whom you trust.")
+@click.option(
+    "--fingerprint",
+    help="The description's, from an operator whom you trust. Not needed for the next version of one that is there.",
+)
 @click.option(
     "--to",
     "folder",
@@ -218,8 +256,11 @@ def _number(given: str | None, option: str) -> int | None:
     help="Folder to make, for this machine's owners and users.",
 )
 @json_option
-def connect_command(description: Path, fingerprint: str, folder: Path, as_json: bool) -> None:
-    """Make a folder for owners and users of a deployment of servers, from its DESCRIPTION (deployment.json)."""
+def connect_command(description: Path, fingerprint: str | None, folder: Path, as_json: bool) -> None:
+    """Make a folder for owners and users of a deployment of servers, from its DESCRIPTION (deployment.json).
+
+    Or have such a folder take the next version of its description, which the servers signed.
+    """
     config = read_description(description)
     connect_folder(folder, config, fingerprint)
     data = {"deployment": str(folder.resolve()), "id": config.id.hex(), "fingerprint": config.fingerprint}

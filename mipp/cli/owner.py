@@ -74,13 +74,14 @@ def create_command(name: str, passphrase: bool, invitation: str | None, folder: 
 @deployment_option
 @json_option
 def reseal_command(name: str, folder: Path, as_json: bool) -> None:
-    """Seal this owner's secrets to the servers' newest keys, for a server that lost its earlier ones.
+    """Seal this owner's secrets to the servers' newest keys: for a server that lost its earlier ones, or a new cloud.
 
-    The keys of the owner, its rows and its grants stay the same.
+    The keys of the owner, its rows and its grants stay the same. A cloud that joined stores the owner's rows from then
+    on: the other servers hand it their parts, from which it makes its shares.
     """
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
-        owner.register()
+        deployment.reseal(owner)
         epochs = {server: keys.epoch for server, keys in sorted(owner.key_set().servers.items())}
         show(
             {"name": name, "id": owner.id.hex(), "key_epochs": epochs},

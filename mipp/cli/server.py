@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..deployment.ceremony import CARD_NAME, init_server, join_server, read_description
+from ..deployment.ceremony import CARD_NAME, init_server, join_server, read_description, sign_description
 from ..deployment.rotation import rotate_server
+from ..io.durable import replace_file
 from ..rpc.cards import ROLES
 from .common import json_option, show
 
@@ -58,7 +59,7 @@ def init_command(
 @click.argument("description", type=FILE)
 @json_option
 def join_command(folder: Path, description: Path, as_json: bool) -> None:
-    """Take part in the deployment of DESCRIPTION (deployment.json), with an empty store.
+    """Take part in the deployment of DESCRIPTION (deployment.json), with an empty store; or take its next version.
 
     Refuses a description that names another server than the card in FOLDER. Compare the fingerprint that it prints
     with the other operators, by voice.
@@ -68,6 +69,32 @@ def join_command(folder: Path, description: Path, as_json: bool) -> None:
     data = {"server": index, "deployment": config.id.hex(), "fingerprint": config.fingerprint}
     show(data, as_json, lambda: [
         f"joined deployment {config.id.hex()} as server {index}",
+        *([f"version {config.version} of the description; restart the server"] if config.version > 1 else []),
+        f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
+    ])  # fmt: skip
+
+
+@server_group.command("sign")
+@folder_argument
+@click.argument("description", type=FILE)
+@json_option
+def sign_command(folder: Path, description: Path, as_json: bool) -> None:
+    """Sign DESCRIPTION, the next version of the deployment of the server in FOLDER, in which a cloud joins.
+
+    The signature is written into the file. Look at whom it names, and compare the fingerprint with the other operators,
+    before you do. A server signs one description of a version, ever.
+    """
+    config = sign_description(folder, read_description(description))
+    replace_file(description, config.to_json().encode())
+    signed = sorted(config.signatures)
+    data = {
+        "description": str(description), "version": config.version, "fingerprint": config.fingerprint,
+        "signatures": signed,
+    }  # fmt: skip
+    show(data, as_json, lambda: [
+        f"version {config.version} of deployment {config.id.hex()} is signed by servers "
+        f"{', '.join(map(str, signed))}",
+        *(f"server {i}: {a.name} at {a.url}" for i, a in config.addresses.items()),
         f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
     ])  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import UnreachableError
 from ..params import Params
@@ -31,20 +31,26 @@ class Away:
     def __init__(self, params: Params, clock: Callable[[], float] = time.monotonic) -> None:
         self._params, self._clock = params, clock
         self._until: dict[int, float] = {}
+        self._never: frozenset[int] = frozenset()
         self._lock = threading.Lock()
 
     def now(self) -> frozenset[int]:
         """Numbers of the clouds that are left out now: no more than others can stand in for, the last one silent."""
         with self._lock:
-            now = self._clock()
+            now, never = self._clock(), self._never
             silent = sorted((until, server) for server, until in self._until.items() if until > now)
-        spare = self._params.spare_clouds
-        return frozenset(server for _, server in silent[len(silent) - min(spare, len(silent)) :])
+        spare = max(0, self._params.spare_clouds - len(never))
+        return never.union(server for _, server in silent[len(silent) - min(spare, len(silent)) :])
+
+    def leave_out(self, clouds: Iterable[int]) -> None:
+        """Leave these clouds out until told otherwise, and no others."""
+        with self._lock:
+            self._never = frozenset(clouds)
 
     def note(self, error: UnreachableError) -> bool:
         """Note who could not be reached; whether others can stand in for it."""
         server = error.server
-        if server not in self._params.clouds or not self._params.spare_clouds:
+        if server not in self._params.clouds or self._params.spare_clouds <= len(self._never - {server}):
             return False
         _log.warning("server %d is silent and left out for %g s", server, SILENT)
         with self._lock:

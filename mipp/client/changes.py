@@ -122,11 +122,10 @@ class ChangeMaker:
     def _tested(self, op: bytes, among: list[int]) -> bool:
         """Have these servers test the rows; whether they did not answer at once."""
         waited = False
-        written = [] if len(among) == len(self._owner.config.servers) else sorted(among)
         for servers in self._owner.config.params.server_sets:
             if not set(among).issuperset(servers):
                 continue
-            certify = m.CertifyRows(op, list(servers), written)
+            certify = m.CertifyRows(op, list(servers), sorted(among))
             replies = self._owner.ask_all(certify, servers, together=True, spare=self._owner.spare)
             again = functools.partial(self._owner.ask_all, m.CollectCertificate(op, list(servers)), together=True)
             collect_pending(replies, again, "check the rows", progress=self._progress)

@@ -230,9 +230,9 @@ class Client:
         wanted = sorted(self.config.servers) if servers is None else list(servers)
         failed = set[int]()
         while True:
-            away = failed or self.away.now()
+            to = [s for s in wanted if s not in self.away.now() | failed]
             try:
-                return ask([s for s in wanted if s not in away])
+                return ask(to)
             except UnreachableError as error:
                 failed.add(error.server)
                 if not self.away.note(error) or len(failed) > self.config.params.spare_clouds:

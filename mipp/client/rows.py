@@ -111,7 +111,7 @@ class RowOwner(Granting):
 
         A key centre gets 64 bytes (the keystream's key and its part of the image keys), a cloud 32 bytes (its part of
         the image keys). Of several registrations the last one counts: so an owner seals its secrets anew for a server
-        that lost its keys.
+        that lost its keys, and consents that a cloud which joined later stores its rows.
 
         Raises
         ------
@@ -120,6 +120,7 @@ class RowOwner(Granting):
         """
         public = signing.sign_public(self._seed)
         key_part, cloud_part = self.image_parts()
+        self.away.leave_out(())
         for attempts in reversed(range(_REGISTRATIONS)):
             sealed, commitments, key_set = [], [], self.key_set()
             for server, keys in sorted(key_set.servers.items()):

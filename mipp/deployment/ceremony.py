@@ -24,6 +24,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.addresses import Address, check_server_name, check_url, require_distinct
 from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
+from ..rpc.membership import check_next, proposed, same_but_signatures, signed_by
 from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, open_server, own_secrets, server_class
@@ -32,6 +33,7 @@ from .tls_files import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file,
 
 __all__ = [
     "CARD_NAME",
+    "add_cloud",
     "assemble",
     "connect_folder",
     "init_server",
@@ -40,9 +42,12 @@ __all__ = [
     "number_of",
     "read_card",
     "read_description",
+    "sign_description",
 ]
 
 _JOINING = ".joining"
+#: what a server signed as a version of the description
+_SIGNED = "signed-{}.json"
 
 
 # --- servers ------------------------------------------------------------------------------------------------------
@@ -190,11 +195,15 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
     if (folder / CONFIG_NAME).exists():
-        if read_description(folder / CONFIG_NAME) != description:
-            raise DeploymentError(
-                f"{folder} joined another description, or another version of it; to begin anew, make a new folder with "
-                "mipp server init, and hand out its card"
-            )
+        known = read_description(folder / CONFIG_NAME)
+        if not same_but_signatures(known, description):
+            if known.id != description.id or known.version >= description.version:
+                raise DeploymentError(
+                    f"{folder} joined another description, or another version of it; to begin anew, make a new folder "
+                    "with mipp server init, and hand out its card"
+                )
+            check_next(known, description)
+            replace_file(folder / CONFIG_NAME, description.to_json().encode())
         served_tls(folder, AddressBook(description, folder).certificates(index))
         if not has_store:  # an empty one in its place would forget what this server promised
             raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
@@ -315,6 +324,70 @@ def assemble(
     )
 
 
+def add_cloud(config: DeploymentConfig, card: ServerCard) -> DeploymentConfig:
+    """Make the next version of a running deployment's description, with one more cloud.
+
+    Parameters
+    ----------
+    config : DeploymentConfig
+        The version that the servers run with.
+    card : ServerCard
+        Of the new cloud.
+
+    Returns
+    -------
+    DeploymentConfig
+        For the operators to sign.
+
+    Raises
+    ------
+    DeploymentError
+        As of :func:`mipp.rpc.membership.proposed`.
+    """
+    return proposed(known_scheme(config), card)
+
+
+def sign_description(folder: Path, description: DeploymentConfig) -> DeploymentConfig:
+    """Sign the next version of a server's description, with its identity.
+
+    Parameters
+    ----------
+    folder : Path
+        The server's.
+    description : DeploymentConfig
+        Made by :func:`add_cloud`, perhaps with others' signatures.
+
+    Returns
+    -------
+    DeploymentConfig
+        The same, with this server's signature.
+
+    Raises
+    ------
+    DeploymentError
+        It is not the next version of the one in the folder, or this server signed another one of this version.
+    KeyFileError
+        The server's key files are damaged.
+    """
+    with _alone(folder):
+        known = read_description(folder)
+        check_next(known, description, signatures=0)
+        index = number_of(read_card(folder), known)
+        seed = own_secrets(folder, known, index).sign
+        path, name = folder / _SIGNED.format(description.version), description.unsigned
+        try:
+            before = path.read_bytes() if path.exists() else None
+            if before is None:
+                replace_file(path, name)  # before the signature leaves: another one of this version never does
+        except OSError as error:
+            raise DeploymentError(f"cannot write {path}: {error.strerror}") from None
+        if before not in (None, name):
+            raise DeploymentError(
+                f"this server signed another description of version {description.version}; nobody can use two"
+            )
+        return signed_by(description, index, signing.private_key(seed))
+
+
 def read_description(path: Path) -> DeploymentConfig:
     """Read a description from its file, or from a folder of a server or client.
 
@@ -327,10 +400,11 @@ def read_description(path: Path) -> DeploymentConfig:
 # --- clients ------------------------------------------------------------------------------------------------------
 
 
-def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str) -> None:
+def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str | None) -> None:
     """Make a client's folder for a deployment of real servers: its description, and no owners and users yet.
 
-    Again with the same description changes nothing.
+    Again with the same description changes nothing. A folder takes the next version of its description if servers
+    signed it (:func:`mipp.rpc.membership.check_next`).
 
     Parameters
     ----------
@@ -338,9 +412,9 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
         Made if missing, mode 0700.
     description : DeploymentConfig
         From anybody.
-    fingerprint : str
+    fingerprint : str or None
         The description's, from somebody whom the client trusts; see
-        :func:`~mipp.rpc.description.check_fingerprint`.
+        :func:`~mipp.rpc.description.check_fingerprint`. None for the next version of the one in the folder.
 
     Raises
     ------
@@ -349,14 +423,21 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
     """
     if not description.addresses:
         raise DeploymentError("the description is that of an embedded deployment; clients open its folder")
-    check_fingerprint(description, fingerprint)
+    if fingerprint is not None:
+        check_fingerprint(description, fingerprint)
     known_scheme(description)
     try:
         if (folder / CARD_NAME).exists():
             raise DeploymentError(f"{folder} is a server's folder; name a new folder for owners and users")
         if (folder / CONFIG_NAME).exists():
-            if read_description(folder / CONFIG_NAME) != description:
-                raise DeploymentError(f"{folder} belongs to another deployment, or another version of it")
+            known = read_description(folder / CONFIG_NAME)
+            if not same_but_signatures(known, description):
+                if known.id != description.id or known.version >= description.version:
+                    raise DeploymentError(f"{folder} belongs to another deployment, or another version of it")
+                check_next(known, description)
+                replace_file(folder / CONFIG_NAME, description.to_json().encode())
+        elif fingerprint is None:
+            raise DeploymentError("a new folder needs the fingerprint of the description, from an operator")
         elif any(any((folder / name).glob("*")) for name in ("owners", "users")):
             raise DeploymentError(f"{folder} holds owners or users of another deployment; name a new folder")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -28,6 +28,10 @@ from .servers import CARD_NAME, CONFIG_NAME
 __all__ = ["ConnectedDeployment", "ServerState", "is_connected"]
 
 
+#: servers of the scheme ``shares`` before a cloud joins
+_FIRST_SERVERS = 3
+
+
 class ServerState(TypedDict):
     """How a server of a deployment over a network stands (:meth:`ConnectedDeployment.server_states`)."""
 
@@ -134,12 +138,35 @@ class ConnectedDeployment(Parties):
         self.channel.require_here()
         mark = path.with_suffix(".registered")  # so that later openings need no server
         try:
-            if mark.read_text() == party.id.hex():
-                return
-        except OSError:
-            pass
-        party.register()
-        replace_file(mark, party.id.hex().encode())
+            identity, *count = mark.read_text().split()
+        except (OSError, ValueError):
+            identity, count = "", []
+        if identity != party.id.hex():
+            party.register()
+            self._registered(party, path)
+        elif isinstance(party, ImageOwner):
+            # a cloud that joined since gets nothing of it before it consents
+            servers = int(count[0]) if count and count[0].isdigit() else _FIRST_SERVERS
+            new = {i for i in self.config.servers if i > max(servers, _FIRST_SERVERS)}
+            party.away.leave_out(new)
+            if new:
+                name = self.config.addresses[max(new)].name
+                note = f"cloud {name} joined and stores nothing of owner {party.name}: mipp owner reseal {party.name}"
+                self.notes += [note] * (note not in self.notes)
+
+    def _registered(self, party: ImageOwner | User, path: Path) -> None:
+        replace_file(path.with_suffix(".registered"), f"{party.id.hex()} {len(self.config.servers)}".encode())
+
+    def reseal(self, owner: ImageOwner) -> None:
+        """Seal an owner's secrets to the newest keys of all servers; a cloud that joined may store its rows then.
+
+        Parameters
+        ----------
+        owner : ImageOwner
+            Of this deployment.
+        """
+        owner.register()
+        self._registered(owner, self._key_path("owners", owner.name))
 
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
         try:

@@ -92,6 +92,21 @@ class Parties(ABC):
     def _register(self, party: ImageOwner | User, path: Path) -> None:
         """Register the party of a key file, if it is not; NotFoundError if it was forgotten."""
 
+    def reseal(self, owner: ImageOwner) -> None:
+        """Seal an owner's secrets to the servers' newest keys.
+
+        Parameters
+        ----------
+        owner : ImageOwner
+            Of this deployment.
+
+        Raises
+        ------
+        MippError
+            A server cannot be reached or refuses.
+        """
+        owner.register()
+
     @abstractmethod
     def _check_known(self, path: Path, public: dict[str, str], identity: bytes) -> None:
         """KeyFileError unless a user's id is that of the keys in its file, and of those that the servers know."""

@@ -52,7 +52,8 @@ class DeploymentConfig:
     ``rankings`` are those that the index was made for, the default first; empty: all that the scheme has.
     ``addresses`` say where servers are reached; empty in an embedded deployment. ``registrar`` is the Ed25519 public
     key that signs invitations; empty: parties register without one. ``version`` counts the descriptions of one
-    deployment, from 1.
+    deployment, from 1; a later one is signed by servers of the one before (:mod:`mipp.rpc.membership`): ``signatures``
+    by number of the server.
     """
 
     id: bytes
@@ -66,6 +67,7 @@ class DeploymentConfig:
     addresses: dict[int, Address] = dataclasses.field(default_factory=dict)
     registrar: bytes = b""
     version: int = 1
+    signatures: dict[int, bytes] = dataclasses.field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -75,10 +77,15 @@ class DeploymentConfig:
         that have the same fingerprint, one for each listener: that takes 2^80 hashes. Another description with the
         fingerprint of a given one takes 2^160.
         """
-        digest = hashlib.sha256(b"mipp v1 description" + canonical(self._data())).digest()
+        digest = hashlib.sha256(b"mipp v1 description" + self.unsigned).digest()
         number = int.from_bytes(digest[: 5 * _FINGERPRINT // 8], "big")
         text = "".join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(_FINGERPRINT)))
         return "-".join(text[i : i + 4] for i in range(0, _FINGERPRINT, 4))
+
+    @property
+    def unsigned(self) -> bytes:
+        """The whole description but its signatures, in one canonical form."""
+        return canonical(dataclasses.replace(self, signatures={})._data())
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -176,6 +183,8 @@ class DeploymentConfig:
             }
             data["registrar"] = self.registrar.hex()
             data["description_version"] = self.version
+        if self.signatures:
+            data["signatures"] = {str(i): signature.hex() for i, signature in sorted(self.signatures.items())}
         return data
 
     @classmethod
@@ -192,7 +201,7 @@ class DeploymentConfig:
         if type(found) is not int or found not in ((FORMAT, ADDRESSED_FORMAT) if version is None else (version,)):
             raise DeploymentError("the deployment is of another format version")
         extra = _addressed(data) if found == ADDRESSED_FORMAT else {}
-        if not extra and set(data) & {"addresses", "registrar", "description_version"}:
+        if not extra and set(data) & {"addresses", "registrar", "description_version", "signatures"}:
             raise DeploymentError("the description of the deployment is corrupt: its format has no addresses")
         try:
             config = cls(
@@ -249,13 +258,15 @@ def _addressed(data: dict[str, Any]) -> dict[str, Any]:
             for i, a in data["addresses"].items()
         }
         registrar, version = bytes.fromhex(data["registrar"]), data["description_version"]
+        signatures = {int(i): bytes.fromhex(text) for i, text in data.get("signatures", {}).items()}
     except DeploymentError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DeploymentError("the description of the deployment is corrupt") from None
-    if len(registrar) not in (0, 32) or type(version) is not int or not 1 <= version < _MAX_VERSION:
+    fits = len(registrar) in (0, 32) and type(version) is int and 1 <= version < _MAX_VERSION
+    if not fits or any(len(s) != 64 for s in signatures.values()) or not (addresses or not signatures):
         raise DeploymentError("the description of the deployment is corrupt")
-    return {"addresses": addresses, "registrar": registrar, "version": version}
+    return {"addresses": addresses, "registrar": registrar, "version": version, "signatures": signatures}
 
 
 def check_fingerprint(config: DeploymentConfig, typed: str) -> None:

@@ -258,7 +258,7 @@ class CertifyRows:
 
     Answered with Ok when they do, for good, or Pending. A failure that names rows is final: the change is refused.
     ``servers``: those that test, where queries can go to several sets; empty for the first of these. ``among``: all
-    that the change is written to, if not all servers.
+    that the change is written to; empty for all servers.
     """
 
     op: bytes

@@ -271,12 +271,14 @@ class BeginCompletion:
     """Cloud ``target`` lost its share of a batch: begin to rebuild it. Answered with ``CompletionBegun``.
 
     ordinals: for a key centre, the rows that the other cloud stores (their original numbers), or empty for all.
+    holders: the servers that are asked, clouds before the key centre; empty for the first that can be.
     """
 
     target: int
     owner: bytes
     batch: bytes
     ordinals: np.ndarray = array("i8")
+    holders: list[int] = added(default_factory=list)
 
 
 @message

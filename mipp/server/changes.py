@@ -102,11 +102,12 @@ def commit(server: ServerBase, request: Request[m.CommitOp]) -> m.VoteMessage:
         spare = f", but for {p.spare_clouds} of its clouds" if p.spare_clouds else ""
         raise ParameterError(f"a change is written to all servers of the deployment{spare}")
     named = commit_of(signer, msg, request.hash, request.packed)
-    if len(msg.shares) != len(everyone):
+    # an owner that has not heard of a cloud that joined names those of the servers before it
+    if len(msg.shares) != len(everyone) and msg.servers != everyone[: len(msg.shares)]:
         raise MessageError("a commit names the hash of every server's share")
     if server.index in away:  # no vote of it counts, and it must not refuse what the others may have made
         raise ConflictError("this change is not written to this server, which takes it over from the others")
-    mine = msg.shares[everyone.index(server.index)]
+    mine = msg.shares[everyone.index(server.index)]  # of all servers, or of those before the one that joined
 
     def facts(kind: str, known: bytes, record: dict[str, Any]) -> bytes:
         if record.get("share_hash", NO_SHARE) != mine:

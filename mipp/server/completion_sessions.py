@@ -24,7 +24,7 @@ SECONDS = 3600.0
 class Session:
     """What a holder promised one asker: parts of this batch's rows, under its own nonce.
 
-    ``ordinals``: original numbers of the rows, or empty for all.
+    ``ordinals``: original numbers of the rows, or empty for all. ``holders``: all servers that are asked, in order.
     """
 
     target: int
@@ -33,6 +33,7 @@ class Session:
     ordinals: np.ndarray
     #: id of the key set of the masks
     keys: bytes
+    holders: tuple[int, ...]
     until: float = field(default_factory=lambda: time.monotonic() + SECONDS)
 
     @property

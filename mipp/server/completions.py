@@ -12,13 +12,16 @@ Source: Shamir's shares over Galois rings with weights of Lagrange interpolation
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..errors import ConflictError, IntegrityError, NotFoundError, ParameterError, ShapeError
+from ..errors import AccessDeniedError, ConflictError, IntegrityError, NotFoundError, ParameterError, ShapeError
+from ..rpc import messages as m
 from ..rpc import peer_messages as pm
+from ..rpc.wire import decode, unpack_frames
 from ..sharing import completion_part
 from ..store.views import BatchView
 from .base import ServerBase
@@ -30,8 +33,8 @@ __all__ = ["HANDLERS", "PART_BYTES", "completion_session", "holders_of"]
 PART_BYTES = 4 << 20
 
 
-def holders_of(server: ServerBase, target: int) -> tuple[int, ...]:
-    """The servers that rebuild a cloud's share, in order: clouds before key centres.
+def holders_of(server: ServerBase, target: int) -> list[tuple[int, ...]]:
+    """The servers that can rebuild a cloud's share, each choice in order: clouds before key centres.
 
     Raises
     ------
@@ -39,15 +42,15 @@ def holders_of(server: ServerBase, target: int) -> tuple[int, ...]:
         ``target`` is no cloud of a deployment whose rows others can rebuild.
     """
     p = server.config.params
-    clouds = [i for i in p.clouds if i != target][: p.t]
+    clouds = [i for i in p.clouds if i != target]
     if target not in p.clouds or len(clouds) < p.t:
         raise ParameterError(f"nobody can rebuild the rows of server {target} in this deployment")
-    return (*clouds, p.key_centres[-1])
+    return [(*some, p.key_centres[-1]) for some in itertools.combinations(clouds, p.t)]
 
 
 def completion_session(
     deployment: bytes, target: int, owner: bytes, batch: bytes, rows: int, dim: int, ordinals: np.ndarray,
-    nonces: list[bytes],
+    nonces: list[bytes], holders: tuple[int, ...] = (),
 ) -> bytes:  # fmt: skip
     """What the masks of a rebuilt share depend on; 32 bytes.
 
@@ -59,16 +62,21 @@ def completion_session(
     rows, dim : of the batch
     ordinals : original numbers of the rows that are rebuilt, or empty for all
     nonces : a new one of each holder, 16 bytes each, in the holders' order
+    holders : their numbers, where others could be asked instead
     """
     digest = hashlib.sha256(b"mipp v1 completion" + deployment + bytes([target, len(nonces)]) + owner + batch)
     digest.update(rows.to_bytes(8, "big") + dim.to_bytes(8, "big") + b"".join(nonces))
-    digest.update(len(ordinals).to_bytes(8, "big") + ordinals.astype("<i8").tobytes())
+    digest.update(len(ordinals).to_bytes(8, "big") + ordinals.astype("<i8").tobytes() + bytes(holders))
     return digest.digest()
 
 
 def begin(server: ServerBase, msg: pm.BeginCompletion) -> pm.CompletionBegun:
-    _require_holder(server, msg.target)
+    choices = holders_of(server, msg.target)
+    holders = tuple(msg.holders) or choices[0]
+    if holders not in choices or server.index not in holders:
+        raise ParameterError(f"servers {list(holders)} do not rebuild rows of server {msg.target} together")
     batch = _batch(server, msg.owner, msg.batch)
+    require_consent(server, msg.owner, msg.target)
     if server.has_shares:
         ordinals = np.empty(0, "<i8") if batch.ordinals is None else batch.ordinals
     else:
@@ -77,17 +85,18 @@ def begin(server: ServerBase, msg: pm.BeginCompletion) -> pm.CompletionBegun:
         if len(ordinals) and not (ascend and ordinals[0] >= 0 and ordinals[-1] < batch.rows):
             raise ShapeError("original numbers of rows ascend, and are those of the batch")
     keys = server.keys.current
-    nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals, keys))
+    nonce = server.completions.begin(Session(msg.target, msg.owner, batch, ordinals, keys, holders))
     shares, certificate = server.store.repairs.known(msg.owner, msg.batch)
     return pm.CompletionBegun(nonce, batch.rows, batch.dim, shares, certificate, keys, ordinals)
 
 
 def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
     p = server.config.params
-    holders = _require_holder(server, msg.target)
-    if len(msg.nonces) != len(holders) or {len(n) for n in msg.nonces} != {NONCE_BYTES}:
-        raise ShapeError(f"a session has a nonce of {NONCE_BYTES} bytes of each of the servers {list(holders)}")
-    session = server.completions.get(msg.nonces[holders.index(server.index)])
+    choices = holders_of(server, msg.target)
+    if len(msg.nonces) != len(choices[0]) or {len(n) for n in msg.nonces} != {NONCE_BYTES}:
+        raise ShapeError(f"a session has a nonce of {NONCE_BYTES} bytes of each of {len(choices[0])} servers")
+    known = [(at, server.completions.get(nonce)) for at, nonce in enumerate(msg.nonces)]
+    session = next((s for at, s in known if s is not None and s.holders.index(server.index) == at), None)
     if session is None or (session.target, session.owner, session.batch.id) != (msg.target, msg.owner, msg.batch):
         raise NotFoundError("no such session; begin again")
     _batch(server, msg.owner, msg.batch)  # it may be gone since, or its owner
@@ -97,22 +106,29 @@ def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
     if msg.count * width * p.dtype.itemsize > max(PART_BYTES, width * p.dtype.itemsize):
         raise ShapeError(f"a part has at most {PART_BYTES} bytes, or one row")
     name = completion_session(
-        server.config.id, msg.target, msg.owner, msg.batch, batch.rows, batch.dim, session.ordinals, msg.nonces
-    )
+        server.config.id, msg.target, msg.owner, msg.batch, batch.rows, batch.dim, session.ordinals, msg.nonces,
+        session.holders if len(choices) > 1 else (),
+    )  # fmt: skip
     words = server.row_words(session.owner, batch)(session.rows(msg.first, msg.count))
     return pm.Completion(
         completion_part(
-            words, server.index, holders, msg.target, p, server.keys.pair_keys(session.keys), name, msg.batch,
+            words, server.index, session.holders, msg.target, p, server.keys.pair_keys(session.keys), name, msg.batch,
             first=msg.first, threads=server.threads,
         )
     )  # fmt: skip
 
 
-def _require_holder(server: ServerBase, target: int) -> tuple[int, ...]:
-    holders = holders_of(server, target)
-    if server.index not in holders:
-        raise ParameterError(f"server {server.index} does not rebuild rows of server {target}")
-    return holders
+def require_consent(server: ServerBase, owner: bytes, cloud: int) -> None:
+    """AccessDeniedError if an owner registered before a cloud joined, and has sealed nothing to that cloud since."""
+    frames = server.store.registration_frames(owner)
+    parts: list[bytes | memoryview] = []
+    if frames:  # they were checked before they were kept
+        parts = [f.data for f in decode(unpack_frames(frames), m.Signed).frames]
+    sealed = decode(parts, m.RegisterOwner).sealed if parts else ()
+    if (
+        frames and len(sealed) < cloud
+    ):  # secrets are sealed to servers in the order of their numbers, and the newest cloud is last
+        raise AccessDeniedError(f"this owner has not consented that server {cloud} stores its rows")
 
 
 def _require_ids(owner: bytes, batch: bytes) -> None:
@@ -136,6 +152,7 @@ def pack(server: ServerBase, msg: pm.PackRequest) -> pm.PackPart:
     if msg.target not in p.clouds or not server.has_shares or msg.target == server.index:
         raise ParameterError("image packs are brought back from one cloud to another")
     _require_ids(msg.owner, msg.batch)
+    require_consent(server, msg.owner, msg.target)
     rows, found = server.store.packs.whole(msg.owner, msg.batch)
     if msg.digest and msg.digest != found.digest:
         raise ConflictError("the images were rewritten meanwhile; begin again")

@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BusyError, IntegrityError, LimitError, MessageError, MippError, ParameterError
+from ..errors import (
+    BusyError,
+    IntegrityError,
+    LimitError,
+    MessageError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    UnreachableError,
+)
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.limits import MAX_ROW
@@ -128,13 +137,23 @@ class Repairer:
         return done, problems
 
     def _rebuild(self, lost: LostBatch) -> None:
-        """Rebuild one share file; MippError if that cannot be done now."""
+        """Rebuild one share file, from the first servers that can; MippError if none can now."""
+        choices = holders_of(self._server, self._server.index)
+        for holders in choices:
+            try:
+                return self._rebuild_from(holders, lost)
+            except (UnreachableError, IntegrityError, NotFoundError):  # away, damaged there, too, or behind
+                if holders == choices[-1]:
+                    raise
+        return None
+
+    def _rebuild_from(self, holders: tuple[int, ...], lost: LostBatch) -> None:
         server, channel = self._server, self._channel
-        holders, none = holders_of(server, server.index), np.empty(0, "<i8")
         told: dict[int, pm.CompletionBegun] = {}
-        ordinals = none
+        ordinals = np.empty(0, "<i8")
         for holder in holders:  # clouds first: their rows say which ones a key centre makes
-            reply = request(channel, holder, pm.BeginCompletion(server.index, lost.owner, lost.id, ordinals))
+            begin = pm.BeginCompletion(server.index, lost.owner, lost.id, ordinals, list(holders))
+            reply = request(channel, holder, begin)
             if len(reply.ordinals) == reply.rows:  # nothing is left out: all rows, which have a hash
                 raise IntegrityError("another server names all rows as if some were gone")
             told[holder] = reply

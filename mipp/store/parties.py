@@ -51,8 +51,10 @@ class Parties:
                     raise ParameterError("this owner is registered with another registration nonce")
                 if row[2] != name or not row[3]:  # of an earlier version, which had no later ones
                     return
-                if row[3] != commitments:
+                if not commitments.startswith(row[3]):  # to those of a cloud that joined, too
                     raise AccessDeniedError("this owner is registered with other secrets, which never change")
+                if len(commitments) > len(row[3]):
+                    db.execute("UPDATE owners SET commitments=? WHERE id=?", (commitments, owner))
                 if (issued, frames) > (row[4], row[5]):
                     db.execute("UPDATE owners SET frames=?, issued=? WHERE id=?", (frames, issued, owner))
                     self.catalog.raise_counter(db)
@@ -122,6 +124,11 @@ class Parties:
     def forgotten_ids(self) -> list[bytes]:
         """Owners that were forgotten."""
         return [row[0] for row in self.catalog.all("SELECT id FROM owners WHERE forget IS NOT NULL")]
+
+    def registration_frames(self, owner: bytes) -> bytes:
+        """Newest signed registration of an owner; empty if it is not here."""
+        row = self.catalog.one("SELECT frames FROM owners WHERE id=? AND forget IS NULL", owner)
+        return b"" if row is None else row[0]
 
     def registrations(self) -> list[bytes]:
         """Signed registrations of owners and users, to pass on to servers that missed them."""
