@@ -269,16 +269,15 @@ class Party:
         """
         nonces = {self.index: schedule.random_bytes(16)}
         mine = np.frombuffer(nonces[self.index] + parameters + snapshot, np.uint8)
+        at = self.at("hello")
         got = self._to_all("hello", mine)
         for peer in self.peers:
             theirs = got[peer][0].tobytes()
             nonces[peer] = theirs[:16]
             if theirs[16:48] != parameters:
-                raise ParameterError(
-                    f"round 1 (hello): parties {self.index} and {peer} were given different parameters"
-                )
+                raise ParameterError(f"{at}: parties {self.index} and {peer} were given different parameters")
             if theirs[48:] != snapshot:
-                raise StaleSnapshotError(f"round 1 (hello): parties {self.index} and {peer} have different snapshots")
+                raise StaleSnapshotError(f"{at}: parties {self.index} and {peer} have different snapshots")
         self.session = hashlib.sha256(header + b"".join(nonces[p] for p in PARTIES)).digest()
         self._keys = {c: schedule.hkdf(k, b"mipp v1 session" + self.session) for c, k in self._keys.items()}
 

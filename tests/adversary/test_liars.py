@@ -1,6 +1,7 @@
 """Servers that lie in one way each: what is noticed, and by which error, is what the threat model says."""
 
 import contextlib
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import mipp
 from mipp.client import query as client_query
 from tests.adversary.liars import LIES
-from tests.adversary.scene import EACH_ROUND, FEW, MANY, NO_EFFECT, SETTINGS, Scene
+from tests.adversary.scene import EACH_ROUND, FEW, MANY, NO_EFFECT, SETTINGS, UNDETECTED, Scene
 from tests.conftest import DIM, made
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "threat-model.md"
@@ -60,6 +61,12 @@ def test_each_lie_of_each_server(scenes, lie, setting):
     assert found and found == dict.fromkeys(found, lie.outcomes[setting])
     # only messages that one or two servers have to send are not every server's to alter
     assert len(found) == len(asked) or lie.name.startswith(("alters a split", "alters a generate"))
+
+
+def test_garbage_passes_where_rows_are_few(scenes):
+    """Random scores of two rows are always an order, and in range by chance: the table is about many rows."""
+    lie = next(lie for lie in LIES if lie.name == "adds a wrong zero share")
+    assert scenes[FEW].observed(1, dataclasses.replace(lie, rows=FEW, tries=400), "server") == UNDETECTED
 
 
 @pytest.mark.slow
