@@ -392,6 +392,6 @@ def _part(server: int, reply: Any, queries: int, rows: int, ranking: str) -> Use
     """A server's part of a ranking, or of the bits of a range search."""
     fits = isinstance(reply, m.Ranked) and reply.server == server
     if not fits or reply.queries != queries or reply.rows != rows or (ranking == "threshold" and len(reply.words) != 1):
-        raise MessageError("a server's part of a ranking does not fit the query")
+        raise MessageError("the user's parts: a server's part of a ranking does not fit the query")
     words = reply.words[0] if ranking == "threshold" else reply.words
     return UserShare(reply.server, reply.session, reply.parameters, reply.queries, reply.rows, words)
