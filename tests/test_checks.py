@@ -9,7 +9,7 @@ import pytest
 from mipp.errors import ParameterError, ShapeError
 from mipp.params import Params
 from mipp.sharing import checks
-from mipp.sharing.checks import CheckColumns, checks_needed, fold_weights, miss_bits
+from mipp.sharing.checks import CheckColumns, checks_needed, fold_columns, fold_weights, miss_bits
 
 RINGS = (16, 32, 64)
 
@@ -34,13 +34,25 @@ class Case:
         self.scores, self.columns = whole[:queries].copy(), whole[queries:].copy()
         self.outside = False
 
-    def passes(self, step=40):
+    def passes(self, step=40, servers=()):
+        """``servers``: shares of the columns, which these fold each for itself; else the user folds them."""
         sums = np.zeros(len(self.columns), self.params.dtype)
+        if servers:
+            rows = range(self.scores.shape[1])
+            self.outside |= self.check.add(rows, [self.scores])
+            folded = [fold_columns([share], self.check.seed, rows, self.params) for share in servers]
+            return self.check.passes(np.sum(folded, axis=0, dtype=self.params.dtype)) and not self.outside
         for first in range(0, self.scores.shape[1], step):
             rows = range(first, min(first + step, self.scores.shape[1]))
             self.outside |= self.check.add(rows, [np.ascontiguousarray(self.scores[:, rows.start : rows.stop])])
             sums += self.check.folded(rows, [np.ascontiguousarray(self.columns[:, rows.start : rows.stop])])
         return self.check.passes(sums) and not self.outside
+
+
+def shared(words, rng):
+    """Shares of three servers."""
+    a, b = (np.frombuffer(rng.bytes(words.nbytes), words.dtype).reshape(words.shape) for _ in range(2))
+    return a, b, words - a - b
 
 
 @pytest.mark.parametrize("ring_bits", RINGS)
@@ -50,12 +62,18 @@ def test_honest_answers_pass(ring_bits, queries):
     for rows, step in ((1, 8), (40, 40), (40, 16), (700, 512)):
         for _ in range(5):
             assert Case(rng, ring_bits, queries, rows).passes(step)
+            case = Case(rng, ring_bits, queries, rows)
+            assert case.passes(servers=shared(case.columns, rng))
 
 
 @pytest.mark.nightly
 def test_no_false_alarm_in_a_hundred_thousand():
     rng = np.random.default_rng(2)
     assert all(Case(rng, ring_bits, 1 + i % 5, 9).passes(16) for i in range(33_400) for ring_bits in RINGS)
+    for i in range(33_400):
+        for ring_bits in RINGS:
+            case = Case(rng, ring_bits, 1 + i % 5, 9)
+            assert case.passes(servers=shared(case.columns, rng))
 
 
 @pytest.mark.parametrize("ring_bits", [32, 64])
@@ -101,6 +119,54 @@ def test_chance_is_what_the_formula_says(ring_bits, error):
     chance = 2.0 ** (v - ring_bits) * ((ring_bits - v) / 2 + 1)
     assert abs(missed / tries - chance) < 5 * math.sqrt(chance / tries), (missed / tries, chance)
     assert 2.0 ** -miss_bits((1 << v + 1) - 1, ring_bits) == pytest.approx(chance)
+
+
+#: two columns of a ring of 16 bits, scores of less than 2^11 different values: the bound is just 2^-8
+WEAK_RING, WEAK_CHECKS, WEAK_SPAN, WEAK_ERROR = 16, 2, 2**11 - 1, 1 << 10
+
+
+def missed(tries, rng, *, folded, data):
+    """How often a weakened check misses the error of a score that stays in range."""
+    params, queries, count = Params(ring_bits=WEAK_RING), np.array([[1]]), 0
+    rows, low = range(8), -(1 << 10)
+    for _ in range(tries):
+        check = CheckColumns(queries, WEAK_CHECKS, params, (low, low + WEAK_SPAN))
+        whole = answered(data, check.with_columns(queries), WEAK_RING)
+        row = int(rng.integers(8))
+        whole[:1, row] += np.uint16(WEAK_ERROR)
+        assert not check.add(rows, [whole[:1]])
+        if folded:
+            parts = [fold_columns([part], check.seed, rows, params) for part in shared(whole[1:], rng)]
+            sums = np.sum(parts, axis=0, dtype=params.dtype)
+        else:
+            sums = check.folded(rows, [whole[1:]])
+        count += check.passes(sums)
+    return count
+
+
+def near(count, tries, chance):
+    """Within five standard deviations of the binomial distribution."""
+    return abs(count - tries * chance) < 5 * math.sqrt(tries * chance * (1 - chance))
+
+
+@pytest.mark.parametrize(("tries", "folded"), [
+    (6000, False), (6000, True), pytest.param(100_000, False, marks=pytest.mark.slow),
+    pytest.param(100_000, True, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_soundness_of_a_check_weakened_to_eight_bits(tries, folded):
+    """The formula is exact for the worst error, folded or not: weights and coefficients enter alike in both forms."""
+    assert miss_bits(WEAK_SPAN, WEAK_RING) == 4 and checks_needed(WEAK_SPAN, WEAK_RING, 8) == WEAK_CHECKS
+    rng = np.random.default_rng(6)
+    assert near(missed(tries, rng, folded=folded, data=np.full((8, 1), -1000)), tries, 2.0**-8)
+
+
+@pytest.mark.slow
+def test_what_a_check_misses_does_not_depend_on_the_scores():
+    """The same error on scores of any size, equal or not, that it leaves in range: the same chance."""
+    rng, tries = np.random.default_rng(7), 12_000
+    for data in ([-1024] * 8, [-1] * 8, list(range(-1000, -200, 100))):
+        for folded in (False, True):
+            assert near(missed(tries, rng, folded=folded, data=np.array(data)[:, None]), tries, 2.0**-8), data
 
 
 def test_a_server_that_knows_the_weights_gains_nothing():

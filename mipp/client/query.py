@@ -129,7 +129,7 @@ class Querier:
         ProtocolError
             A server did not fold the check columns.
         """
-        check = None if verification is None else self.check_columns(encoded)
+        check, wrong = None if verification is None else self.check_columns(encoded), False
         folded = check is not None and self.folds(index)
         hidden, width = self.hide(index, encoded, k, "user", check=check, folded=folded), self.width(index)
         sums = np.zeros(0 if check is None else self.scheme.checks, self.config.params.dtype)
@@ -145,8 +145,10 @@ class Querier:
                 replies = self.send(hidden, rows, width=width)
             words = self._opened(replies, len(encoded), rows, width)
             if check is not None and verification is not None:
+                # no failure before the end: a server that sees what is asked next would learn whether a score that
+                # it added to is in range
                 if check.add(rows, words.words, width=words.width, threads=threads):
-                    self._out_of_range(index, words, verification)
+                    wrong |= self._out_of_range(index, words, verification)
                 columns = self._columns(replies, 0 if folded else len(sums), len(rows))
                 if not folded:
                     sums += check.folded(rows, columns, threads=threads)
@@ -157,17 +159,20 @@ class Querier:
             return
         if folded:
             sums = self._folded(hidden, check.seed)
-        if not check.passes(sums):
+        if not check.passes(sums) or wrong:
             raise VerificationError(_CONTRADICT)
 
-    def _out_of_range(self, index: Index, words: ScoreWords, verification: Verification) -> None:
-        """Scores out of range: wrong answers, unless the rows were never tested; then these are not verified."""
+    def _out_of_range(self, index: Index, words: ScoreWords, verification: Verification) -> bool:
+        """Whether scores out of range are wrong answers; if the rows were never tested, these are not verified."""
+        if self.config.certifies and index.certified:
+            return True  # which rows they are would cost time
         low, high = self.config.checked_range
         scores = reconstruct(words.words, width=words.width, rows=len(words.rows))
         outside = np.flatnonzero(((scores < low) | (scores > high)).any(axis=0)) + words.rows.start
         if self.config.certifies and not index.untested(outside):
-            raise VerificationError(_CONTRADICT)
+            return True
         verification.problem = "rows that were not tested have scores out of range, which no check covers"
+        return False
 
     def check_columns(self, encoded: np.ndarray) -> CheckColumns | None:
         """New check columns for queries; None if the scheme has none."""
@@ -396,6 +401,6 @@ def _part(server: int, party: int, reply: Any, queries: int, rows: int, ranking:
     """A server's part, as that of a party, of a ranking, or of the bits of a range search."""
     fits = isinstance(reply, m.Ranked) and reply.server == server
     if not fits or reply.queries != queries or reply.rows != rows or (ranking == "threshold" and len(reply.words) != 1):
-        raise MessageError("a server's part of a ranking does not fit the query")
+        raise MessageError("the user's parts: a server's part of a ranking does not fit the query")
     words = reply.words[0] if ranking == "threshold" else reply.words
     return UserShare(party, reply.session, reply.parameters, reply.queries, reply.rows, words)

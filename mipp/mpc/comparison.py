@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import DTypeError, MessageError, ParameterError, ScoreRangeError, ShapeError
+from ..errors import DTypeError, MessageError, ParameterError, ProtocolError, ScoreRangeError, ShapeError
 from . import kernels as local
 from .query_proof import check_relations
 from .replicated import Pair, UserShare, open_to_all, reshare_words, send_back, together
@@ -397,10 +397,19 @@ def _thetas(
 
 
 def combine_matches(shares: Sequence[UserShare]) -> np.ndarray:
-    """The user's part of :func:`threshold`: (B, N) bool, score >= theta, from the three servers' shares."""
+    """The user's part of :func:`threshold`: (B, N) bool, score >= theta, from the three servers' shares.
+
+    Raises
+    ------
+    ProtocolError, MessageError
+        Not one part of each server, parts of different sessions, or parts that no run gives: the comparisons that fill
+        the last group of 512 are of zero with zero. Nothing else of match bits can be checked.
+    """
     first, *others = together(shares)
-    plane = first.words ^ others[0].words ^ others[1].words
-    if plane.shape != (local.plane_words(first.queries * first.rows),):
-        raise MessageError("match shares of a wrong length")
-    bits = np.unpackbits(plane.astype("<u8").view(np.uint8), bitorder="little", count=first.queries * first.rows)
-    return (bits == 0).reshape(first.queries, first.rows)
+    plane, count = first.words ^ others[0].words ^ others[1].words, first.queries * first.rows
+    if plane.shape != (local.plane_words(count),):
+        raise MessageError("the user's parts: match shares of a wrong length")
+    bits = np.unpackbits(plane.astype("<u8").view(np.uint8), bitorder="little")
+    if bits[count:].any():
+        raise ProtocolError("the user's parts: the shares add up to no match bits")
+    return (bits[:count] == 0).reshape(first.queries, first.rows)

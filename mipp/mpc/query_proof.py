@@ -266,4 +266,6 @@ def check_relations(party: Party, shares: np.ndarray) -> None:
 
 def _zero_or_out_of_range(sums: np.ndarray) -> None:
     if sums.any():
-        raise OutOfRangeError("the query is out of the encoding's range, and was counted against its user")
+        raise OutOfRangeError(
+            "check: the query is out of the encoding's range, or a server lied; it was counted against its user"
+        )

@@ -238,4 +238,4 @@ def _order(greater: np.ndarray, n: int) -> np.ndarray:
 
 def _contradiction() -> ProtocolError:
     # rows and queries were checked: a server lies, or its data is damaged. Nothing more is said, nothing is tried again
-    return ProtocolError("the servers' comparison contradicts every order; a server is at fault")
+    return ProtocolError("bits that were opened (open) contradict every order: a server is at fault")

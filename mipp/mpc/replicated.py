@@ -117,7 +117,7 @@ def together(shares: Sequence[UserShare]) -> list[UserShare]:
     """The parts of servers 1, 2, 3 of one session; ProtocolError for anything else: no partial result."""
     ordered = sorted(shares, key=lambda s: s.server)
     if [s.server for s in ordered] != list(PARTIES):
-        raise ProtocolError("a result needs exactly one part of each of the three servers")
+        raise ProtocolError("the user's parts: a result needs exactly one part of each of the three servers")
     first = ordered[0]
     for s in ordered[1:]:
         if (s.session, s.parameters, s.queries, s.rows) != (
@@ -126,5 +126,5 @@ def together(shares: Sequence[UserShare]) -> list[UserShare]:
             first.queries,
             first.rows,
         ) or s.words.shape != first.words.shape:
-            raise ProtocolError("parts of different sessions do not combine")
+            raise ProtocolError("the user's parts: parts of different sessions do not combine")
     return ordered

@@ -30,6 +30,7 @@ from ..errors import (
     DTypeError,
     MessageError,
     MippError,
+    OutOfRangeError,
     ParameterError,
     ProtocolError,
     ScoreRangeError,
@@ -217,6 +218,10 @@ class Party:
         """Number of rounds so far, public."""
         return self._step
 
+    def at(self, kind: str) -> str:
+        """Where an attempt fails, for error texts: the round that this party is in, and the kind of message."""
+        return f"round {self._step + 1} ({kind})"
+
     # --- the attempt -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -264,14 +269,15 @@ class Party:
         """
         nonces = {self.index: schedule.random_bytes(16)}
         mine = np.frombuffer(nonces[self.index] + parameters + snapshot, np.uint8)
+        at = self.at("hello")
         got = self._to_all("hello", mine)
         for peer in self.peers:
             theirs = got[peer][0].tobytes()
             nonces[peer] = theirs[:16]
             if theirs[16:48] != parameters:
-                raise ParameterError(f"parties {self.index} and {peer} were given different parameters")
+                raise ParameterError(f"{at}: parties {self.index} and {peer} were given different parameters")
             if theirs[48:] != snapshot:
-                raise StaleSnapshotError(f"parties {self.index} and {peer} have different snapshots")
+                raise StaleSnapshotError(f"{at}: parties {self.index} and {peer} have different snapshots")
         self.session = hashlib.sha256(header + b"".join(nonces[p] for p in PARTIES)).digest()
         self._keys = {c: schedule.hkdf(k, b"mipp v1 session" + self.session) for c, k in self._keys.items()}
 
@@ -281,11 +287,11 @@ class Party:
         A fault that any party has noticed by its ``confirm`` ends the attempt at all parties. Only the loss of a
         ``done`` is noticed by its receiver alone; the user, who needs every party's part, still gets nothing.
         """
-        mine = np.frombuffer(self._opened.digest(), np.uint8)
+        mine, at = np.frombuffer(self._opened.digest(), np.uint8), self.at("confirm")
         got = self._to_all("confirm", mine)
         for peer in self.peers:
             if not hmac.compare_digest(got[peer][0].tobytes(), mine.tobytes()):
-                raise ProtocolError(f"parties {self.index} and {peer} saw different opened bits")
+                raise ProtocolError(f"{at}: parties {self.index} and {peer} saw different opened bits")
         self.exchange("done", dict.fromkeys(self.peers, ()), dict.fromkeys(self.peers, ()))
 
     def _to_all(self, kind: str, mine: np.ndarray) -> dict[int, list[np.ndarray]]:
@@ -351,7 +357,8 @@ class Party:
         Raises
         ------
         ProtocolError, MessageError
-            A peer failed, was silent for ``timeout`` seconds, or sent what does not belong here.
+            A peer failed, was silent for ``timeout`` seconds, or sent what does not belong here. The text names the
+            round and the kind of message.
         """
         if self._state != "running":
             raise ProtocolError("this attempt is over; start a new one with a new link")
@@ -376,20 +383,24 @@ class Party:
 
     def _receive(self, kind: str, peer: int, specs: Sequence[tuple[int, type[np.unsignedinteger]]]) -> list[np.ndarray]:
         sizes = [count * np.dtype(dtype).itemsize for count, dtype in specs]
-        frame = self.link.receive(peer, max(sum(sizes), ABORT_BYTES), self.timeout)
-        header = parse_header(frame.head)
+        at = self.at(kind)
+        try:
+            frame = self.link.receive(peer, max(sum(sizes), ABORT_BYTES), self.timeout)
+            header = parse_header(frame.head)
+        except (ProtocolError, MessageError) as error:
+            raise type(error)(f"{at}: {error}") from error
         if header.sender != peer or header.receiver != self.index:
-            raise MessageError("a frame of another sender or for another receiver")
+            raise MessageError(f"{at}: a frame of another sender or for another receiver")
         if frame.nbytes != header.length:
-            raise MessageError(f"a frame of party {peer} is not as long as it says")
+            raise MessageError(f"{at}: a frame of party {peer} is not as long as it says")
         if header.kind == "abort":
-            raise _peer_error(peer, b"".join(frame.parts))
+            raise _peer_error(f"{at}: party {peer}", b"".join(frame.parts), begun=bool(self.session))
         if header.session != self.session[:16].ljust(16, b"\0"):
-            raise ProtocolError(f"party {peer} sent a message of another session")
+            raise ProtocolError(f"{at}: party {peer} sent a message of another session")
         if header.step != self._step or header.kind != kind:
-            raise ProtocolError(f"party {peer} sent a message of another step")
+            raise ProtocolError(f"{at}: party {peer} sent a message of another step")
         if header.length != sum(sizes):
-            raise MessageError(f"party {peer} sent {header.length} bytes where {sum(sizes)} belong")
+            raise MessageError(f"{at}: party {peer} sent {header.length} bytes where {sum(sizes)} belong")
         return [np.frombuffer(part, dtype) for part, (_, dtype) in zip(_cut(frame.parts, sizes), specs, strict=True)]
 
 
@@ -422,9 +433,16 @@ def _cut(parts: Sequence[memoryview], sizes: Sequence[int]) -> list[memoryview]:
     return [whole[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def _peer_error(peer: int, payload: bytes) -> MippError:
+def _peer_error(who: str, payload: bytes, *, begun: bool) -> MippError:
+    """The error that a peer stopped with. Once the session has begun, it is no refusal any more.
+
+    A peer that names one then, "busy" or "the index changed", would have the user's client ask again by itself, when
+    opened bits have been seen.
+    """
     name, _, text = payload.decode(errors="replace").partition("\n")
-    return error_from_wire(name, f"party {peer} stopped: {text}")
+    if begun and name != OutOfRangeError.__name__:
+        name = ProtocolError.__name__
+    return error_from_wire(name, f"{who} stopped: {text}")
 
 
 def run_local(

@@ -146,26 +146,26 @@ def combine_top_k(
     """
     first, *others = together(shares)
     if first.rows != public.rows or first.words.ndim != 2 or len(first.words) != first.queries:
-        raise MessageError("shares of a ranking of other shape")
+        raise MessageError("the user's parts: shares of a ranking of other shape")
     r = public.row_bits
     bits = public.key_bits if scores else r
     if first.parameters != public.digest("top-k", first.queries, first.words.shape[1], scores):
-        raise ProtocolError("these are shares of a ranking with other parameters")
+        raise ProtocolError("the user's parts: these are shares of a ranking with other parameters")
     keys = (first.words + others[0].words + others[1].words) & np.uint64((1 << bits) - 1)
     last = np.uint64((1 << r) - 1)
     rows = (last - (keys & last)).astype(np.int64)
     distinct = all(len(set(ranking)) == len(ranking) for ranking in rows.tolist())
     if not distinct or int(rows.max()) >= public.rows:
-        raise ProtocolError("the shares add up to no ranking")
+        raise ProtocolError("the user's parts: the shares add up to no ranking")
     if not scores:
         return rows, None
     w = public.score_bits
     # the one value of low..high that is the high bits mod 2^w
     offset = ((keys >> np.uint64(r)) - np.uint64(public.low % (1 << w))) & np.uint64((1 << w) - 1)
     if int(offset.max()) > public.high - public.low:
-        raise ProtocolError("the shares add up to scores out of range")
+        raise ProtocolError("the user's parts: the shares add up to scores out of range")
     values = (offset.astype(np.int64) + np.int64(public.low)).astype(np.int64)
     worse = (values[:, 1:] < values[:, :-1]) | ((values[:, 1:] == values[:, :-1]) & (rows[:, 1:] > rows[:, :-1]))
     if not worse.all():
-        raise ProtocolError("the shares add up to no ranking")
+        raise ProtocolError("the user's parts: the shares add up to no ranking")
     return rows, values

@@ -5,6 +5,7 @@ in the round of ``done`` is noticed by its receiver alone, and the user, who nee
 ``done`` that comes twice changes nothing.
 """
 
+import re
 import threading
 import time
 
@@ -166,6 +167,43 @@ def test_every_party_gets_a_typed_error_in_time(task, name):
                         combined(task, results)
             else:
                 assert len(errors) == 3, (fault.kind, at, results)
+
+
+class TwoFaced:
+    """Flips a bit of the ``at``-th message of a kind that ``sender`` sends to one peer; the other gets the true one."""
+
+    def __init__(self, kind, sender, receiver, at, place):
+        self.kind, self.sender, self.receiver, self.left, self.place = kind, sender, receiver, at, place
+        self.hit = False
+
+    def __call__(self, header, frame, send):
+        if header.kind == self.kind and header.receiver == self.receiver:
+            self.left -= 1
+            if self.left < 0 and not self.hit:
+                self.hit = True
+                whole = bytearray(b"".join(frame.parts))
+                whole[int(self.place * (len(whole) - 1))] ^= 1
+                frame = Frame(frame.head, [memoryview(bytes(whole))])
+        send(frame)
+
+
+@pytest.mark.parametrize(("task", "kind"), [("top-k", "check"), ("top-k", "open"), ("certificate", "open")])
+def test_whatever_is_opened_is_confirmed(task, kind):
+    """Every opened word counts, padding too: a party that shows its peers different ones ends the attempt at all."""
+    hits = 0
+    for sender, receiver in ((1, 2), (1, 3), (2, 1), (3, 2)):
+        for at, place in ((0, 0), (0, 1), (1, 0.3), (2, 0.5), (3, 1)):
+            fault = TwoFaced(kind, sender, receiver, at, place)
+            results, _ = outcome(task, fault)
+            if not fault.hit:  # there were fewer messages of this kind
+                assert combined(task, results)
+                continue
+            hits += 1
+            errors = [str(r) for r in results.values() if isinstance(r, MippError)]
+            assert len(errors) == 3 and any(re.search(r"\((confirm|open)\)|check: |another step", e) for e in errors)
+            with pytest.raises(ProtocolError):
+                combined(task, results)
+    assert hits >= 8
 
 
 def test_a_party_that_never_comes():
