@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -19,6 +20,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..mpc.facts import most_rows
+from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from .choosing import Owners
@@ -57,6 +59,12 @@ class SearchClient(FetchClient):
         self.scheme = self._querier.scheme
         self.servers = self.scheme.servers
         self.threads = threads
+        self.sets.report = self._report
+
+    def _report(self, failing: Sequence[tuple[int, ...]]) -> None:
+        """Tell the servers' operators who is suspected; they saw that the query was asked again."""
+        with contextlib.suppress(MippError):
+            self.ask_present(m.WrongAnswers([bytes(servers) for servers in failing]))
 
     def _searched(
         self, owners: Owners, k: int, attempt: _Attempt[T], strict: bool, about: tuple[str, int], *,

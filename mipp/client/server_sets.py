@@ -53,6 +53,8 @@ class ServerSets:
         self.sets = params.server_sets if servers is None else (params.check_servers(servers),)
         self._away, self._clock = away, clock
         self._lock = threading.Lock()
+        #: called with the sets that failed, when another one answered or none did
+        self.report: Callable[[list[tuple[int, ...]]], None] = lambda failing: None
         # a new program each time, as on a command line, begins at another set
         self._turn = random_bytes(1)[0] % len(self.sets)
         #: until when a set is asked last
@@ -121,9 +123,10 @@ class ServerSets:
                 last = error
                 continue
             suspects = _common(failing)
-            if suspects:
+            if failing:
                 names = ", ".join(map(str, suspects))
                 _log.warning("servers answered wrongly; servers %s answered then. Suspects: %s", servers, names)
+                self.report(failing)
             with self._lock:
                 self._wrong.pop(servers, None)
             return Outcome(result, servers, suspects)
@@ -137,6 +140,7 @@ class ServerSets:
             )
             wrong.suspects = suspects
             _log.warning("every set of servers answered wrongly. Suspects: %s", names)
+            self.report(failing)
             raise wrong from last
         raise last
 

@@ -59,6 +59,7 @@ from .user_messages import (
     Ranked,
     Snapshot,
     SnapshotRequest,
+    WrongAnswers,
 )
 from .wire import array, message
 
@@ -115,6 +116,7 @@ __all__ = [
     "UploadState",
     "UserRequest",
     "VoteMessage",
+    "WrongAnswers",
     "grant_id",
     "grants_hash",
 ]
@@ -197,4 +199,5 @@ REPLIES: dict[type, tuple[type, ...]] = {
     CollectRanking: (Ranked, Pending),
     FoldColumns: (FoldedColumns,),
     FetchImages: (Images,),
+    WrongAnswers: (Ok,),
 }

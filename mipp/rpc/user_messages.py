@@ -205,6 +205,16 @@ class FoldColumns:
 
 
 @message
+class WrongAnswers:
+    """User -> every server, signed: answers of these sets of servers did not pass. Answered with Ok.
+
+    Operators see it in metrics and logs; a server takes nobody's word for it. sets: numbers of three servers each.
+    """
+
+    sets: list[bytes]
+
+
+@message
 class FoldedColumns:
     """Server -> user: its part of each check column's weighted sum, (checks,) words; random without the others'."""
 

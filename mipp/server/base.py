@@ -12,7 +12,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,9 @@ class Observer(Protocol):
 
     def ranking(self, counters: Counters, seconds: float, outcome: str) -> None:
         """Count a ranking that has ended."""
+
+    def suspected(self, servers: Sequence[int]) -> None:
+        """Count a user's report of wrong answers."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import AccessDeniedError
+from ..errors import AccessDeniedError, ParameterError
 from ..rpc import messages as m
-from .base import Handlers, Request, ServerBase
+from .base import Handlers, Request, ServerBase, log
 
 __all__ = ["HANDLERS"]
 
@@ -21,7 +21,24 @@ def settle_own(server: ServerBase, request: Request[m.SettleOwn]) -> m.Ok:
     return m.Ok()
 
 
+def wrong_answers(server: ServerBase, request: Request[m.WrongAnswers]) -> m.Ok:
+    """Count what a user says of servers, for whoever operates this one; nothing else comes of it."""
+    known = {bytes(servers) for servers in server.config.params.server_sets}
+    told = set(request.content.sets)
+    if not told or not told.issubset(known) or len(request.content.sets) > len(known):
+        raise ParameterError("a report names sets of servers that answer queries, each once")
+    suspects = sorted(set[int].intersection(*map(set, told)))
+    log.warning(
+        "server %d: user %s got wrong answers; suspects: %s", server.index, request.signer.hex(),
+        ", ".join(map(str, suspects)),
+    )  # fmt: skip
+    if server.metrics is not None:
+        server.metrics.suspected(suspects)
+    return m.Ok()
+
+
 HANDLERS: Handlers = {
     m.UserRequest: user_request,
+    m.WrongAnswers: wrong_answers,
     m.SettleOwn: settle_own,
 }

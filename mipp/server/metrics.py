@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -81,6 +81,22 @@ class Metrics:
             "mipp_ranking_sent_bytes", "Payload that rankings sent to the other servers, by kind of message.", ["kind"],
             registry=registry,
         )  # fmt: skip
+
+        self._suspected = Counter(
+            "mipp_suspected", "Users' reports of wrong answers, by server that is in every set which failed.",
+            ["server"], registry=registry,
+        )  # fmt: skip
+
+    def suspected(self, servers: Sequence[int]) -> None:
+        """Count a user's report of wrong answers.
+
+        Parameters
+        ----------
+        servers : sequence of int
+            Numbers of the servers that it suspects.
+        """
+        for server in servers:
+            self._suspected.labels(str(server)).inc()
 
     @contextlib.contextmanager
     def request(self, kind: str, random: bytes, party: bytes) -> Iterator[None]:

@@ -267,4 +267,6 @@ _VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
 _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate, m.FoldColumns)
-_BY_USER = (m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages)
+_BY_USER = (
+    m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages, m.WrongAnswers,
+)  # fmt: skip

@@ -23,6 +23,7 @@ from mipp.params import Params
 from mipp.rpc import messages as m
 from mipp.rpc.wire import decode
 from mipp.schemes.shares import _Server as SharesServer
+from mipp.server.base import Request
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 ROWS = 60
@@ -208,7 +209,7 @@ def test_a_cloud_that_lies_is_found_out(world, caplog):
         assert all(cloud in some for some in suspects if some) and any(suspects)
         assert {s for s in suspects if s} <= {(cloud, 3), *(s for s in SETS if cloud in s), (3, cloud)}
         honest()
-    assert "Suspects: " in caplog.text
+    assert "Suspects: " in caplog.text and "got wrong answers; suspects: 3, 4" in caplog.text
     result = world.ulla.search(queries[0], 3, ranking="user")
     assert result.verified and not result.suspects
 
@@ -273,6 +274,23 @@ def test_a_damaged_batch_is_searched_at_the_others(world):
         for _ in range(6):
             found = ulla.nearest(vectors(1), 1, ranking="user")
             assert found.index.total == ROWS + 5 and not found.left_out and found.index.servers == (1, 2, 3)
+
+
+def test_reports_are_counted(world):
+    counted = []
+
+    class Observer:
+        def suspected(self, servers):
+            counted.append(list(servers))
+
+    world.servers[1].metrics = Observer()
+    told = m.WrongAnswers([bytes([1, 2, 3]), bytes([1, 3, 4])])
+    world.servers[1]._handlers[m.WrongAnswers](Request(world.ulla.id, told, b"", [], None))
+    world.servers[1].metrics = None
+    assert counted == [[1, 3]]
+    for wrong in ([], [b"\1\2\4"], [b""], [bytes([1, 2, 3])] * 4):
+        with pytest.raises(ParameterError):
+            world.ulla.ask_all(m.WrongAnswers(wrong))
 
 
 # --- quotas, ids, parameters ----------------------------------------------------------------------------------------
