@@ -37,7 +37,9 @@ def test_an_honest_answer_is_accepted_and_a_changed_word_is_not(bits):
 def test_weights_and_coefficients_differ_by_everything_they_are_derived_from():
     seen = [tag_weights(key, cloud, words) for key in (KEY, SEED) for cloud in (0, 1, 2) for words in (8, 12)]
     assert len({int(w[0]) for w in seen}) == len(seen)
-    of = [Coefficients(seed, [b, b"z" * 16], [9, 9]).of(0, 0, 9) for seed in (KEY, SEED) for b in (b"a" * 16, b"b" * 16)]
+    of = [
+        Coefficients(seed, [b, b"z" * 16], [9, 9]).of(0, 0, 9) for seed in (KEY, SEED) for b in (b"a" * 16, b"b" * 16)
+    ]
     assert len({int(c[0]) for c in of}) == len(of)
     one, two = Coefficients(SEED, [b"a" * 16], [9]), Coefficients(SEED, [b"c" * 16, b"a" * 16], [4, 9])
     assert np.array_equal(one.of(0, 0, 9), two.of(1, 0, 9)) and np.array_equal(one.of(0, 3, 8), one.of(0, 0, 9)[3:8])
