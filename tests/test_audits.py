@@ -6,11 +6,13 @@ import pickle
 import numpy as np
 import pytest
 
+from mipp.crypto import schedule
 from mipp.errors import DTypeError, ParameterError, ShapeError
 from mipp.params import RING_DTYPES, Params
 from mipp.sharing import OwnerKeys, audits, convert_share, share_rows
 from mipp.sharing.audits import Coefficients, combine_rows, combine_tags, row_tags, tag_weights, weighted_sum
 from tests.reference.audits import P, combined, half_words, tagged
+from tests.reference.prf import hkdf, keystream
 
 KEY, SEED = bytes(range(32)), bytes(range(32, 64))
 
@@ -32,6 +34,22 @@ def test_an_honest_answer_is_accepted_and_a_changed_word_is_not(bits):
         assert weighted_sum(combine_rows(changed, factors), weights) != right
     for wrong in (rows[::-1].copy(), np.zeros_like(rows), np.roll(rows, 1, axis=1)):
         assert weighted_sum(combine_rows(wrong, factors), weights) != right
+
+
+def test_known_answers():
+    """Labels and keystream, made by other means: formats that owner and clouds agree on, and that old tags need."""
+    weights = hkdf(KEY, b"mipp v1 audit weights" + b"\x02" + (8).to_bytes(4, "big"))
+    assert np.array_equal(tag_weights(KEY, 2, 8), keystream(weights, "<u8", 8))
+    stream = keystream(hkdf(SEED, b"mipp v1 audit rows" + b"b" * 16), "<u8", 5)
+    assert np.array_equal(Coefficients(SEED, [b"b" * 16], [5]).of(0, 1, 5), stream[1:])
+    of, rows, factors = Coefficients(SEED, [b"a" * 16, b"b" * 16], [3, 4]).draws(5)
+    words = keystream(hkdf(SEED, b"mipp v1 audit draws"), "<u8", 10)
+    assert np.array_equal(factors, words[5:])
+    assert [int(3 * o + r) for o, r in zip(of, rows, strict=True)] == [int(w) % 7 for w in words[:5]]
+    root = schedule.audit_key(KEY, b"d" * 16, b"g" * 16)
+    assert (
+        root == hkdf(KEY, b"mipp v1 audit" + b"d" * 16 + b"g" * 16) != schedule.journal_key(KEY, b"d" * 16, b"g" * 16)
+    )
 
 
 def test_weights_and_coefficients_differ_by_everything_they_are_derived_from():

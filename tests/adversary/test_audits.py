@@ -245,6 +245,19 @@ def test_work_is_bounded_before_it_begins(owned, monkeypatch):
     assert deployment.servers[1].audits._parties == set()
 
 
+@embedded
+def test_audits_count_as_requests(owned):
+    deployment, anna, ids = owned
+    server = deployment.servers[1]
+    server.card = dataclasses.replace(server.card, requests=2)
+    msg = m.AuditRows(b"s" * 32, 1, BOX, np.frombuffer(ids[0], np.uint8)[None])
+    for _ in range(2):
+        anna.ask({1: msg})
+    with pytest.raises(BusyError, match="2 requests a minute"):
+        anna.ask({1: msg})
+    assert anna.ask({2: msg})
+
+
 def test_one_audit_at_a_time():
     turns, begun, done = AuditTurns(patience=0.05), threading.Event(), threading.Event()
 

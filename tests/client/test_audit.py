@@ -10,7 +10,7 @@ import pytest
 
 import mipp
 from mipp.client.row_checks import check_same_rows
-from mipp.errors import ParameterError, VerificationError
+from mipp.errors import ConflictError, ParameterError, VerificationError
 from mipp.params import Params
 from mipp.rpc import messages as m
 from mipp.sharing import OwnerKeys, share_rows
@@ -328,6 +328,35 @@ def test_files_of_tags_of_uploads_that_failed_go(deployment, monkeypatch):
     assert len(anna.tags.store.batches()) == 2  # they were written before anything was sent
     monkeypatch.setattr(anna._changes, "make", real)
     assert anna.audit().ok and anna.tags.store.batches() == set(ids)
+
+
+@embedded_only
+def test_tags_of_an_upload_that_came_second_go_at_once(deployment, monkeypatch):
+    """It is encrypted again, under another id, whose tags stay."""
+    anna, ids = batches_of(deployment, (5,))
+    real, failed = anna._changes.make, []
+
+    def second(*args):
+        if not failed:
+            failed.append(args[1])
+            assert failed[0] in anna.tags.store.batches()
+            raise ConflictError("another change came first")
+        assert failed[0] not in anna.tags.store.batches()
+        return real(*args)
+
+    monkeypatch.setattr(anna._changes, "make", second)
+    (batch, _), *_ = anna.add_vectors(vectors(3, 9))
+    assert failed and anna.tags.store.batches() == {*ids, batch} and anna.audit().ok
+
+
+@embedded_only
+def test_a_cloud_that_came_later_has_no_tags_yet(deployment):
+    """Tags are each cloud's own: a batch is named for the cloud that lacks them, and audited at the other."""
+    anna, ids = batches_of(deployment, (5, 4))
+    anna.tags.keep(ids[0], {1: deployment.servers[1].store.view(anna.id).batches[0].words})
+    report = anna.audit()
+    assert report.clouds[0].ok and list(report.clouds[1].not_audited) == [ids[0]] and report.clouds[1].rows == 4
+    assert anna.renew_tags() == [ids[0]] and anna.audit().ok
 
 
 @embedded_only
