@@ -20,6 +20,7 @@ from .merging import MergingOwner, audit_groups, deleted_of
 from .retry import retry_conflicts
 from .row_checks import OwnerTags, check_deleted, check_same_rows, own_ids
 from .rows import StoredBatch
+from .tags import IMAGE_IDS
 
 __all__ = ["AuditReport", "AuditingOwner", "CloudAudit"]
 
@@ -41,7 +42,7 @@ class CloudAudit:
     rows : int
         Live rows that were checked.
     batches : int
-        Batches that were checked.
+        Batches that were checked; of a sample, those that its rows were drawn from.
     differing : tuple of bytes
         Ids of the batches that are not what was uploaded.
     lost : tuple of bytes
@@ -287,10 +288,16 @@ class AuditingOwner(MergingOwner):
 
     def _lacking(self, tags: OwnerTags, batch: StoredBatch) -> list[int]:
         """Clouds that this folder has no tags of for a batch, or none that open."""
+        clouds, store = self.config.params.clouds, tags.store
         lacking = []
-        for cloud in self.config.params.clouds:
+        try:
+            if IMAGE_IDS in store.sections(batch.id):
+                store.read(batch.id, IMAGE_IDS, batch.rows)
+        except (IntegrityError, StoreError):
+            return list(clouds)
+        for cloud in clouds:
             try:
-                tags.store.read(batch.id, cloud, batch.rows)
+                store.read(batch.id, cloud, batch.rows)
             except (IntegrityError, StoreError):
                 lacking.append(cloud)
         return lacking
@@ -311,28 +318,25 @@ class _CloudCheck:
         witnesses: Sequence[int],
     ) -> None:  # fmt: skip
         self._owner, self._cloud, self._tags, self._head = owner, cloud, tags, head
-        self._witnesses = witnesses
+        #: other servers, in the order in which they are believed
+        self._witnesses = list(witnesses)
         self._batches = {i: b for i, b in batches.items() if b.live}
         self._not_audited: dict[bytes, str] = {}
-        self._rows, self._lost, self._differing = 0, list[bytes](), list[bytes]()
+        self._rows, self._right = 0, set[bytes]()
+        self._lost, self._differing = list[bytes](), list[bytes]()
 
     def run(self, sample: float, last: bool) -> CloudAudit:
         """Audit it. ``last``: a cloud at another state is a problem, not a reason to begin anew."""
         usable, problem = self._usable(), ""
-        asked = 0
         try:
             dead = self._confirmed(usable)
             for group in audit_groups(usable, [self._batches[i].rows for i in usable], self._owner.row_bytes):
                 part = self._part(group)
                 if not part.batches:
                     continue
-                asked += len(part.batches)
                 draws = math.ceil(sample * sum(part.rows))
                 draws = 0 if draws >= sum(part.rows) or draws > MAX_AUDIT_DRAWS else draws
-                right, rows = self._asked(part, draws, dead)
-                if right:
-                    self._rows += rows
-                else:
+                if not self._asked(part, draws, dead):
                     found = self._name(part, dead) if len(part.batches) > 1 else part.batches
                     self._differing += found
                     problem = problem or ("" if found else "it answered wrongly once, and rightly when asked again")
@@ -340,9 +344,9 @@ class _CloudCheck:
             if isinstance(error, ConflictError) and not last:
                 raise
             problem = str(error)
-        done = asked - len(self._lost) - len(self._differing)
+        done = len(self._right.difference(self._lost))
         return CloudAudit(
-            self._cloud, self._rows, max(done, 0), tuple(self._differing), tuple(self._lost), self._not_audited, problem
+            self._cloud, self._rows, done, tuple(self._differing), tuple(self._lost), self._not_audited, problem
         )
 
     def _usable(self) -> list[bytes]:
@@ -376,12 +380,19 @@ class _CloudCheck:
         some = [i for i in usable if self._batches[i].live < self._batches[i].rows]
         if not some:
             return {}
-        if not self._witnesses:
-            raise MessageError("no other server can be reached, which would say which rows were deleted")
-        return self._owner.known_deletions(self._witnesses[0], some, self._head)[1]
+        error: MippError = MessageError("no other server can be reached, which would say which rows were deleted")
+        for witness in list(self._witnesses):
+            try:
+                return self._owner.known_deletions(witness, some, self._head)[1]
+            except ConflictError:
+                raise
+            except MippError as failed:
+                error = failed
+                self._witnesses.remove(witness)
+        raise error
 
-    def _asked(self, part: _Part, draws: int, dead: Mapping[bytes, np.ndarray]) -> tuple[bool, int]:
-        """Whether the cloud's combination of some batches is right, and the number of rows in it."""
+    def _asked(self, part: _Part, draws: int, dead: Mapping[bytes, np.ndarray]) -> bool:
+        """Whether the cloud's combination of some batches is right; if so, its rows are counted."""
         seed, answer = self._owner.ask_audit(self._cloud, part.batches, part.rows, draws)
         if (answer.position, answer.view) != (self._head.position, self._head.view):
             raise ConflictError("this owner's batches changed while they were audited")
@@ -395,7 +406,11 @@ class _CloudCheck:
         lost = {batch for batch, gone in zip(part.batches, answer.lost, strict=True) if gone}
         self._lost += [batch for batch in part.batches if batch in lost and batch not in self._lost]
         expected, rows = _expected(Coefficients(seed, part.batches, part.rows), part, draws, dead, lost)
-        return weighted_sum(answer.sums, self._tags.weights(self._cloud)) == expected, rows
+        right = weighted_sum(answer.sums, self._tags.weights(self._cloud)) == expected
+        if right:
+            self._rows += rows
+            self._right.update(part.batches)
+        return right
 
     def _name(self, part: _Part, dead: Mapping[bytes, np.ndarray]) -> list[bytes]:
         """The batches that differ, of several that do together: halves are asked in full, down to single batches."""
@@ -403,10 +418,7 @@ class _CloudCheck:
         middle = len(part.batches) // 2
         for some in (slice(middle), slice(middle, None)):
             half = _Part(part.batches[some], part.rows[some], part.tags)
-            right, rows = self._asked(half, 0, dead)
-            if right:
-                self._rows += rows
-            else:
+            if not self._asked(half, 0, dead):
                 out += self._name(half, dead) if len(half.batches) > 1 else half.batches
         return out
 

@@ -138,6 +138,16 @@ def test_a_cloud_says_that_rows_are_deleted(owned, lie):
 
 
 @embedded
+def test_a_key_centre_that_says_nothing_of_deletions(owned, lie):
+    """Its answer has not the form that is due: the other cloud is asked."""
+    _, anna, _ = owned
+    lie(audits, m.Audited, 3, lambda a: dataclasses.replace(a, dead=a.dead[:1]))
+    assert anna.audit().ok
+    lie(audits, m.Audited, 3, lambda a: dataclasses.replace(a, dead=a.dead[:1], counts=np.minimum(a.counts, 1)))
+    assert all("one of the two is wrong" in c.problem for c in anna.audit().clouds)
+
+
+@embedded
 def test_a_cloud_that_is_always_elsewhere(owned, lie, monkeypatch):
     """It is named after some attempts, and the other one is audited."""
     monkeypatch.setattr("mipp.client.retry.ATTEMPTS", 2)

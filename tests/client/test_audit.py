@@ -232,6 +232,24 @@ def test_a_damaged_file_of_tags(deployment):
 
 
 @embedded_only
+def test_damaged_tags_of_image_ids(deployment):
+    """No audit reads them, a merge does; they are made anew like the others."""
+    anna, _ = batches_of(deployment, (5, 4))
+    anna.compact()
+    (batch,) = (b.id for b in anna.batches())
+    path = deployment.folder / "owners" / "anna.tags" / batch.hex()
+    raw = bytearray(path.read_bytes())
+    raw[70] ^= 1
+    path.write_bytes(raw)
+    anna.add_vectors(vectors(2, 5))
+    assert anna.audit().ok
+    with pytest.raises(mipp.errors.IntegrityError, match="renew"):
+        anna.compact()
+    assert anna.renew_tags() == [batch] and anna.renew_tags(everything=True) and anna.compact() == 1
+    assert anna.audit().ok
+
+
+@embedded_only
 def test_renewal_compares_the_clouds(deployment):
     anna, ids = batches_of(deployment, (20, 9))
     anna.delete([(ids[0], 4)])
