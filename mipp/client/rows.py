@@ -203,7 +203,7 @@ class RowOwner(Granting):
             The servers found rows out of the encoding's range. The client checks this before, so only a program that
             bypasses :meth:`mipp.Encoding.encode_rows` meets it. The message names the rows.
         StoreError
-            A server could not keep the batch (disk full); then none has it.
+            A server could not keep the batch (disk full), or this owner's folder its tags; then no server has it.
         LimitError
             The owner already stores as much as the servers allow one owner.
 
