@@ -122,7 +122,7 @@ class StaleSnapshotError(MippError, RuntimeError):
 
 
 class VerificationError(MippError, RuntimeError):
-    """The servers' answers contradict each other: at least one of them answered wrongly. Nothing of them is used.
+    """Servers' answers contradict each other, or what the owner uploaded: one of them is wrong. Nothing is used.
 
     Attributes
     ----------

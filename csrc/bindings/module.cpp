@@ -9,6 +9,7 @@ void bind_prf(py::module_& m);
 void bind_galois(py::module_& m);
 void bind_compare(py::module_& m);
 void bind_bigint(py::module_& m);
+void bind_audit(py::module_& m);
 void bind_c_api(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -19,5 +20,6 @@ PYBIND11_MODULE(_core, m) {
     bind_galois(m);
     bind_compare(m);
     bind_bigint(m);
+    bind_audit(m);
     bind_c_api(m);
 }

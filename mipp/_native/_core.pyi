@@ -163,6 +163,14 @@ def square_share(
     threads: int | None = None,
 ) -> None: ...
 
+# audit: of coefficients and weights the low 61 bits count
+
+def combine_rows_p61(rows: npt.NDArray[np.uint32], coefficients: _U64, threads: int | None = None) -> _U64:
+    """For each column the sum over rows of coefficient times word, modulo 2^61 - 1."""
+
+def tag_rows_p61(rows: npt.NDArray[np.uint32], weights: _U64, threads: int | None = None) -> _U64:
+    """For each row the sum over columns of weight times word, modulo 2^61 - 1."""
+
 # bigint: numbers are rows of little-endian 64-bit limbs below the modulus; one row stands for all where (N|1) is said
 
 _Limbs = npt.NDArray[np.uint64]

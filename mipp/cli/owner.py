@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..client.auditing import CloudAudit
 from ..client.given import expiry_seconds, user_id
 from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
@@ -293,6 +294,72 @@ def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) ->
         gone = owner.compact(merge_below=merge_below)
         left = len(owner.batches())
     show({"owner": name, "merged": gone, "batches": left}, as_json, lambda: [f"{gone} batches went, {left} are left"])
+
+
+def _part(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """A part of a whole: ``1%`` or ``0.01``."""
+    text = value.strip()
+    try:
+        part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        part = 0.0
+    if not 0 < part <= 1:
+        raise click.BadParameter(f"{value!r} is no part, such as 1% or 0.01")
+    return part
+
+
+@owner_group.command("audit")
+@click.argument("name")
+@click.option(
+    "--sample", callback=_part, default="100%", show_default=True, metavar="PART", help="Part of the rows to check: 1%."
+)
+@click.option(
+    "--renew",
+    is_flag=True,
+    help="First make the tags that this folder lacks, from what the clouds hold: batches are "
+    "downloaded, and the clouds compared with each other.",
+)
+@passphrase_option
+@deployment_option
+@json_option
+def audit_command(name: str, sample: float, renew: bool, folder: Path, as_json: bool) -> None:
+    """Have every cloud prove that it still holds this owner's rows as they were uploaded.
+
+    A few words travel, no rows. The folder's tags, made at upload, say what is right. Exit code 1 if a cloud differs,
+    has lost rows or cannot be audited, if the folder has no tags of a batch, or if nothing was checked. A passed audit
+    does not say that a cloud answers searches honestly, nor anything about image files.
+    """
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        renewed = owner.renew_tags() if renew else []
+        report = owner.audit(sample)
+    clouds = [
+        {
+            "server": c.server, "ok": c.ok, "rows": c.rows, "batches": c.batches,
+            "differing": [b.hex() for b in c.differing], "lost": [b.hex() for b in c.lost],
+            "not_audited": {b.hex(): why for b, why in c.not_audited.items()}, "problem": c.problem,
+        }
+        for c in report.clouds
+    ]  # fmt: skip
+    data = {
+        "owner": name, "ok": report.ok, "sample": report.sample, "live": report.live,
+        "renewed": [b.hex() for b in renewed], "clouds": clouds,
+    }  # fmt: skip
+    made = [f"tags of {len(renewed)} batches were made"] if renew else []
+    show(data, as_json, lambda: [*made, *(line for c in report.clouds for line in _audit_lines(c))])
+    if not report.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _audit_lines(cloud: CloudAudit) -> list[str]:
+    """What an audit found out about one cloud."""
+    lines = [f"cloud {cloud.server}: batch {b.hex()} DIFFERS from what was uploaded" for b in cloud.differing]
+    lines += [f"cloud {cloud.server}: batch {b.hex()} is damaged or missing there" for b in cloud.lost]
+    lines += [f"cloud {cloud.server}: batch {b.hex()} was not audited: {why}" for b, why in cloud.not_audited.items()]
+    if cloud.problem:
+        lines.append(f"cloud {cloud.server}: {cloud.problem}")
+    checked = f"{cloud.rows:,} rows of {cloud.batches} batches are as they were uploaded"
+    return [*lines, f"cloud {cloud.server}: {checked if cloud.rows else 'nothing was checked'}"]
 
 
 @owner_group.command("forget")

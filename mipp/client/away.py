@@ -42,6 +42,11 @@ class Away:
         spare = max(0, self._params.spare_clouds - len(never))
         return never.union(server for _, server in silent[len(silent) - min(spare, len(silent)) :])
 
+    @property
+    def left_out(self) -> frozenset[int]:
+        """The clouds that are left out until told otherwise."""
+        return self._never
+
     def leave_out(self, clouds: Iterable[int]) -> None:
         """Leave these clouds out until told otherwise, and no others."""
         with self._lock:

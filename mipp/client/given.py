@@ -17,7 +17,7 @@ from ..errors import ParameterError, UnknownNameError
 from ..mpc.facts import require_ranking
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["batch_id", "checked_ranking", "encoded_queries", "expiry_seconds", "user_id", "whole_number"]
+__all__ = ["batch_id", "checked_ranking", "encoded_queries", "expiry_seconds", "fraction", "user_id", "whole_number"]
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"\s*(\d{1,9})\s*([mhdw])\s*", re.ASCII)
@@ -122,6 +122,14 @@ def whole_number(value: Any, name: str, *, none: int | None = None) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise ParameterError(f"{name} is an integer, not {_shown(value)}")
     return int(value)
+
+
+def fraction(value: Any, name: str) -> float:
+    """A part of a whole, above 0 and at most 1; ParameterError for anything else."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0 < value <= 1:
+        raise ParameterError(f"{name} is a part above 0 and at most 1, not {said(value)}")
+    return float(value)
 
 
 def checked_ranking(ranking: str | None, rankings: Sequence[str], config: DeploymentConfig) -> str:

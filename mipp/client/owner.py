@@ -1,4 +1,4 @@
-"""The image owner: adds image files and lists them; rows and grants are in ``rows.py`` and ``granting.py``."""
+"""The image owner: adds image files and lists them; rows, audits and grants are in other files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ..errors import DTypeError, ParameterError
 from ..io.files import as_path
 from ..io.walk import walk_images
 from . import ingest
+from .auditing import AuditingOwner, AuditReport, CloudAudit
 from .granting import GrantInfo
 from .journal_recovery import follow_servers
-from .rows import RowOwner, StoredBatch
+from .rows import StoredBatch
 
-__all__ = ["GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
+__all__ = ["AuditReport", "CloudAudit", "GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class OwnedImage:
         return f"{self.batch.hex()}:{self.row}"
 
 
-class ImageOwner(RowOwner):
+class ImageOwner(AuditingOwner):
     """An owner of images in one deployment: adds, lists and deletes them, and grants users access.
 
     Made by :meth:`mipp.Deployment.create_owner` and :meth:`mipp.Deployment.owner`. It learns nothing about other
@@ -71,6 +72,8 @@ class ImageOwner(RowOwner):
         Native threads; default all cores.
     journal : Journal, optional
         The owner's own record of the files that it added; without it adding cannot be resumed.
+    tags : OwnerTags, optional
+        Checksums of what the owner uploaded; without them it cannot audit clouds.
     turn : context manager, optional
         Lock that is held while a change is made, shared by the owner's threads and processes.
     adding : context manager, optional

@@ -16,6 +16,7 @@ from ..errors import (
     ConflictError,
     MessageError,
     NotFoundError,
+    OutOfRangeError,
     ParameterError,
     RegistrationError,
     ShapeError,
@@ -32,12 +33,13 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.wire import decode, unpack_frames
 from ..sharing import OwnerKeys, open_share, share_rows
 from .changes import ChangeMaker
-from .given import batch_id, whole_number
+from .given import batch_id
 from .granting import Granting
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows
 from .journal import Journal
 from .retry import retry_conflicts
+from .row_checks import OwnerTags, check_form
 
 __all__ = ["RowOwner", "StoredBatch"]
 
@@ -90,11 +92,12 @@ class RowOwner(Granting):
         invitation: bytes = b"",
         threads: int | None = None,
         journal: Journal | None = None,
+        tags: OwnerTags | None = None,
         turn: AbstractContextManager[Any] | None = None,
         adding: AbstractContextManager[Any] | None = None,
     ) -> None:
         super().__init__(name, config, channel, sign_seed)
-        self.journal, self._invitation = journal, invitation
+        self.journal, self.tags, self._invitation = journal, tags, invitation
         self.id = signing.party_id(signing.sign_public(sign_seed), registration)
         self._root, self.threads = root, threads
         self.keys = OwnerKeys(root, config.id, registration, config.params)
@@ -202,7 +205,7 @@ class RowOwner(Granting):
             The servers found rows out of the encoding's range. The client checks this before, so only a program that
             bypasses :meth:`mipp.Encoding.encode_rows` meets it. The message names the rows.
         StoreError
-            A server could not keep the batch (disk full); then none has it.
+            A server could not keep the batch (disk full), or this owner's folder its tags; then no server has it.
         LimitError
             The owner already stores as much as the servers allow one owner.
 
@@ -265,11 +268,21 @@ class RowOwner(Granting):
             )
         content = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
         with self.turn:
+            if self.tags is not None:  # before the change: what was acknowledged has its tags, whenever a process dies
+                self.tags.keep(shared.nonce, shared.shares, origin)
             if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows))
             if self.journal is not None and moving:  # before the change: a process that dies leaves both ids
                 self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
-            self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, content, parent)
+            try:
+                self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, content, parent)
+            except (ConflictError, OutOfRangeError):  # nobody has it
+                if self.tags is not None:
+                    self.tags.store.remove(shared.nonce)
+                raise
+            if self.tags is not None:
+                for batch in replaces:
+                    self.tags.store.remove(batch)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
         return [(shared.nonce, r) for r in range(len(rows))]
@@ -344,14 +357,15 @@ class RowOwner(Granting):
         """
         return self._state()[1]
 
-    def _state(self) -> tuple[m.Head, list[StoredBatch]]:
-        """Head of this owner's chain and its batches, at the first cloud that is there and not behind."""
+    def _state(self, server: int | None = None) -> tuple[m.Head, list[StoredBatch]]:
+        """Head of this owner's chain and its batches, at a server; default the first cloud that is not behind."""
         clouds = self.config.params.clouds
-        if self.spare:
+        if server is None and self.spare:
             replies = self.ask_present(m.ListBatches(self.id), clouds)
             got = max(replies.values(), key=lambda reply: reply.position)
         else:
-            got = self.ask({clouds[0]: m.ListBatches(self.id)})[clouds[0]]
+            server = clouds[0] if server is None else server
+            got = self.ask({server: m.ListBatches(self.id)})[server]
         batches = [
             StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
             for b, rows, live, generation, refused in zip(
@@ -388,13 +402,15 @@ class RowOwner(Granting):
             return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
         return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self.opened(got, server, batch))
 
-    def fetch_anywhere(self, batch: bytes) -> tuple[int, m.Shares]:
+    def fetch_anywhere(self, batch: bytes, head: m.Head | None = None) -> tuple[int, m.Shares]:
         """Fetch one of this owner's batches from the first cloud that has it undamaged.
 
         Parameters
         ----------
         batch : bytes
             Its id, 16 bytes.
+        head : Head, optional
+            State of this owner's chain that the cloud should be at, if another one is.
 
         Returns
         -------
@@ -412,7 +428,9 @@ class RowOwner(Granting):
         *others, last = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
         for server in others:
             try:
-                return server, self._fetch(server, batch)
+                got = self._fetch(server, batch)
+                if head is None or not self.spare or (got.position, got.view) == (head.position, head.view):
+                    return server, got
             except StoreError:  # damaged or missing there
                 continue
             except UnreachableError as error:
@@ -433,6 +451,7 @@ class RowOwner(Granting):
         counts = {len(got.share), len(got.ordinals), len(got.origin_batch), len(got.origin_row)}
         if len(counts) != 1 or got.share.shape[1] != p.padded(got.dim) or got.share.dtype != p.dtype:
             raise MessageError("a server sent rows that do not fit together")
+        check_form(got, self.config.encoding.encoded_dim)
         return got
 
     def opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
@@ -456,64 +475,6 @@ class RowOwner(Granting):
         ordinals = got.ordinals if len(got.ordinals) < got.rows else None
         return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)
 
-    def compact(self, *, merge_below: int = 1 << 16) -> int:
-        """Merge small batches, and drop deleted rows from storage.
-
-        Batches with fewer than ``merge_below`` live rows, and those at least half deleted, are fetched, decrypted with
-        the owner's keys and uploaded as one, under fresh keystream: their images get new ids, and the old ids end in
-        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows; their ids
-        stay. If rows are deleted meanwhile, the merge starts again. Batches that the servers refuse to rank stay as
-        they are (:attr:`StoredBatch.refused`).
-
-        Parameters
-        ----------
-        merge_below : int
-            Live rows below which a batch is merged.
-
-        Returns
-        -------
-        int
-            By how many the number of batches fell.
-
-        Raises
-        ------
-        ConflictError
-            The owner's batches kept changing.
-        StoreError
-            A batch cannot be read, or a server could not keep the merged one.
-        """
-        least = whole_number(merge_below, "merge_below")
-        gone = retry_conflicts(lambda: self._merge_small(least))
-        self.ask_present(m.Compact(self.id), self.config.params.clouds)
-        return gone
-
-    def _merge_small(self, merge_below: int) -> int:
-        head, batches = self._state()
-        # one with rows out of range would have the whole merge refused; its owner deletes them first
-        small = [b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)]
-        if len(small) > 1 or any(b.live < b.rows for b in small):
-            return self._merge(head, small)
-        return 0
-
-    def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
-        rows, ids, numbers = [], [], []
-        old: list[tuple[bytes, int]] = []
-        for b in batches:
-            server, got = self.fetch_anywhere(b.id)
-            if (got.position, got.view) != (head.position, head.view):
-                raise ConflictError("this owner's batches changed while they were fetched")
-            if len(got.share):
-                rows.append(self.opened(got, server, b.id))
-                old += [(b.id, int(r)) for r in got.ordinals]
-                ids.append(got.origin_batch)
-                numbers.append(got.origin_row)
-        replaced = [b.id for b in batches]
-        if not rows:
-            return 0
-        origin = np.concatenate(ids), np.concatenate(numbers)
-        self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin, moving=old)
-        return len(replaced) - 1
-
     def forget(self) -> None:
         """Delete this owner's keys, shares and image files on all servers; later queries do not cover them.
 
@@ -526,3 +487,5 @@ class RowOwner(Granting):
             A server cannot be reached or refuses; call it again.
         """
         self.ask_present(m.ForgetOwner(self.id, self.keys.registration))
+        if self.tags is not None:
+            self.tags.store.clear()

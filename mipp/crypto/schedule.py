@@ -19,6 +19,10 @@ from ..errors import ParameterError
 from ..params import FINITE, INFINITY, MASKED
 
 __all__ = [
+    "audit_draws_info",
+    "audit_key",
+    "audit_rows_info",
+    "audit_weights_info",
     "batch_info",
     "batch_nonce",
     "cloud_image_part",
@@ -342,6 +346,76 @@ def journal_key(root: bytes, deployment: bytes, registration: bytes) -> bytes:
         32 bytes. Secret.
     """
     return hkdf(root, b"mipp v1 journal" + deployment + registration)
+
+
+def audit_key(root: bytes, deployment: bytes, registration: bytes) -> bytes:
+    """Derive the key of an owner's audits: of its tags' weights and of the files that hold the tags; no server gets it.
+
+    Parameters
+    ----------
+    root : bytes
+        The owner's root, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    registration : bytes
+        Random bytes of the owner's registration, 16 bytes. Public.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
+    return hkdf(root, b"mipp v1 audit" + deployment + registration)
+
+
+def audit_weights_info(cloud: int, words: int) -> bytes:
+    """HKDF label of the weights of an owner's tags, under its audit key.
+
+    Parameters
+    ----------
+    cloud : int
+        Number of the cloud; 0 for weights of image ids.
+    words : int
+        Words of 32 bits in a row.
+
+    Returns
+    -------
+    bytes
+        Public.
+    """
+    return b"mipp v1 audit weights" + bytes([cloud]) + words.to_bytes(4, "big")
+
+
+def audit_rows_info(batch: bytes) -> bytes:
+    """HKDF label of the coefficients of a batch's rows, under the seed of an audit.
+
+    Parameters
+    ----------
+    batch : bytes
+        Id of the batch, 16 bytes.
+
+    Returns
+    -------
+    bytes
+        Public.
+
+    Raises
+    ------
+    ParameterError
+        The id has another length.
+    """
+    return b"mipp v1 audit rows" + _exactly(batch, NONCE_BYTES, "batch id")
+
+
+def audit_draws_info() -> bytes:
+    """HKDF label of the rows that an audit draws, and of their coefficients, under its seed.
+
+    Returns
+    -------
+    bytes
+        Public.
+    """
+    return b"mipp v1 audit draws"
 
 
 def image_part(part: bytes, image: bytes) -> bytes:

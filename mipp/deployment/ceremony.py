@@ -197,12 +197,13 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     if (folder / CONFIG_NAME).exists():
         known = read_description(folder / CONFIG_NAME)
         if not same_but_signatures(known, description):
-            if known.id != description.id or known.version >= description.version:
+            try:
+                check_next(known, description)
+            except DeploymentError as error:
                 raise DeploymentError(
-                    f"{folder} joined another description, or another version of it; to begin anew, make a new folder "
-                    "with mipp server init, and hand out its card"
-                )
-            check_next(known, description)
+                    f"{folder} joined another description, or another version of it ({error}); to begin anew, make a "
+                    "new folder with mipp server init, and hand out its card"
+                ) from None
             replace_file(folder / CONFIG_NAME, description.to_json().encode())
         served_tls(folder, AddressBook(description, folder).certificates(index))
         if not has_store:  # an empty one in its place would forget what this server promised
@@ -432,9 +433,11 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
         if (folder / CONFIG_NAME).exists():
             known = read_description(folder / CONFIG_NAME)
             if not same_but_signatures(known, description):
-                if known.id != description.id or known.version >= description.version:
-                    raise DeploymentError(f"{folder} belongs to another deployment, or another version of it")
-                check_next(known, description)
+                try:
+                    check_next(known, description)
+                except DeploymentError as error:
+                    text = f"{folder} belongs to another deployment, or another version of it ({error})"
+                    raise DeploymentError(text) from None
                 replace_file(folder / CONFIG_NAME, description.to_json().encode())
         elif fingerprint is None:
             raise DeploymentError("a new folder needs the fingerprint of the description, from an operator")

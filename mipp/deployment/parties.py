@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from ..client.blocklist import changed_blocked, read_blocked, write_blocked
 from ..client.choosing import owner_id, owner_refs
 from ..client.journal import Journal
 from ..client.owner import ImageOwner
+from ..client.row_checks import OwnerTags
 from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import change_passphrase, is_protected, load_key_file, read_public, save_key_file
@@ -156,7 +158,9 @@ class Parties(ABC):
         public |= invited
         path = self._key_path("owners", name)
         save_key_file(path, "owner", public, secrets, passphrase)
-        path.with_suffix(".journal").unlink(missing_ok=True)  # of an earlier owner, whose key file was taken away
+        # of an earlier owner, whose key file was taken away
+        path.with_suffix(".journal").unlink(missing_ok=True)
+        shutil.rmtree(path.with_suffix(".tags"), ignore_errors=True)
         return self._opened_owner(name, passphrase, new=True)
 
     def owner(
@@ -210,6 +214,7 @@ class Parties(ABC):
                 invitation=_kept_invitation(public),
                 threads=self._threads,
                 journal=journal,
+                tags=self._tags(path, secrets["root"], registration),
                 turn=turn,
                 adding=OwnerTurn(path.with_suffix(".adding"), waiting),
             )
@@ -233,6 +238,11 @@ class Parties(ABC):
             Their names, sorted.
         """
         return sorted(p.stem for p in (self.folder / "owners").glob("*.key"))
+
+    def _tags(self, path: Path, root: bytes, registration: bytes) -> OwnerTags:
+        key = schedule.audit_key(root, self.config.id, registration)
+        dim = self.config.encoding.encoded_dim
+        return OwnerTags(path.with_suffix(".tags"), key, self.config.params, dim, self._threads)
 
     def _journal(self, path: Path, public: dict[str, str], secrets: dict[str, bytes]) -> Journal:
         key = schedule.journal_key(secrets["root"], self.config.id, bytes.fromhex(public["registration"]))

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 __all__ = [
+    "audit_seal_info",
     "image_seal_info",
     "owner_seal_info",
     "owner_secret_commitment",
@@ -38,3 +39,8 @@ def query_share_commitment(salt: bytes, query_share: np.ndarray, theta: np.ndarr
 def shares_seal_info(deployment: bytes, owner: bytes, server: int, batch: bytes) -> bytes:
     """Associated data of an owner's own rows, given back to it."""
     return b"mipp v2 shares" + deployment + owner + bytes([server]) + batch
+
+
+def audit_seal_info(deployment: bytes, owner: bytes, server: int, seed: bytes) -> bytes:
+    """Associated data of the answer to an audit, sealed to the owner."""
+    return b"mipp v1 audit" + deployment + owner + bytes([server]) + seed

@@ -16,6 +16,10 @@ __all__ = [
     "HEAD_BYTES",
     "IMAGE_BYTES",
     "MAX_ANSWER_BYTES",
+    "MAX_AUDIT_BATCHES",
+    "MAX_AUDIT_BYTES",
+    "MAX_AUDIT_DRAWS",
+    "MAX_AUDIT_ROWS",
     "MAX_COUNT",
     "MAX_ENVELOPE_BYTES",
     "MAX_EXPIRY",
@@ -73,6 +77,11 @@ MAX_RANKED_BYTES = 1 << 26
 MAX_PROOF_BYTES = 1 << 23
 #: hits (queries times k) of one ranking
 MAX_RANKED_HITS = 1 << 22
+
+
+# --- audits ---------------------------------------------------------------------------------------------------------
+#: batches, rows as uploaded and bytes of words of one request, unless it names one batch alone; rows that it draws
+MAX_AUDIT_BATCHES, MAX_AUDIT_ROWS, MAX_AUDIT_BYTES, MAX_AUDIT_DRAWS = 1 << 14, 1 << 24, 1 << 32, 1 << 22
 
 
 def within_size(frames: Sequence[bytes | memoryview], most: int) -> None:

@@ -15,6 +15,8 @@ from .wire import added, array, message
 
 __all__ = [
     "AbortOp",
+    "AuditRows",
+    "Audited",
     "BatchList",
     "Certify",
     "CertifyRows",
@@ -37,6 +39,7 @@ __all__ = [
     "PartyKeys",
     "RegisterOwner",
     "RegisterUser",
+    "SealedAudit",
     "SealedShares",
     "SettleOwn",
     "Shares",
@@ -372,3 +375,43 @@ class OwnImages:
 
     files: np.ndarray = array("u1")
     offsets: np.ndarray = array("i8")
+
+
+@message
+class AuditRows:
+    """Owner -> server, signed: combine rows of some of its batches linearly, as :mod:`mipp.sharing.audits` says.
+
+    seed: 32 bytes, new for each request. draws: number of rows that the seed draws of these batches; 0 for all live
+    rows. The answer, :class:`Audited`, is sealed to ``reply_key`` (X25519, made for this request). A key centre, which
+    has no rows, tells which are deleted.
+    """
+
+    seed: bytes
+    draws: int
+    reply_key: bytes
+    batches: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class SealedAudit:
+    """Server -> owner: an ``Audited`` message as packed frames, HPKE to the request's key."""
+
+    sealed: bytes
+
+
+@message
+class Audited:
+    """position, view: the state of the owner's chain that the answer is of.
+
+    sums: for each word of a row the sum over rows of coefficient times word, modulo 2^61 - 1; empty at a key centre.
+    Deleted rows count nothing, nor do batches that are damaged or missing here (``lost``, one byte a batch, 1 for
+    those). dead: the deleted rows of all batches, in the order of the request, ascending in each; counts: how many each
+    batch has.
+    """
+
+    position: int
+    view: bytes
+    sums: np.ndarray = array("u8")
+    lost: np.ndarray = array("u1")
+    counts: np.ndarray = array("i8")
+    dead: np.ndarray = array("i8")

@@ -39,7 +39,7 @@ from .completion_sessions import Sessions
 from .key_ring import KeyRing
 from .passed_tests import PassedTests
 from .plan import Plan
-from .rates import RequestRates
+from .rates import AuditTurns, RequestRates
 from .replies import ReplyRoom
 from .upload_data import Arrived
 
@@ -143,6 +143,8 @@ class ServerBase(ABC):
         self._rates = RequestRates()
         #: held while a whole batch is given back to its owner: it takes several times its size
         self.large_reply = threading.BoundedSemaphore(2)
+        #: turns at audits, each of which reads all rows of an owner
+        self.audits = AuditTurns()
         #: room for replies; None where they are not sent
         self.replies: ReplyRoom | None = None
         #: false after a restore from a backup, until the other servers told what is missing here

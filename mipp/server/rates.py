@@ -1,13 +1,16 @@
-"""Requests a minute of each party: token buckets in memory."""
+"""Requests a minute of each party: token buckets in memory. Turns at audits."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-__all__ = ["RequestRates"]
+from ..errors import BusyError
+
+__all__ = ["AuditTurns", "RequestRates"]
 
 #: buckets from which on full ones are dropped
 _MANY = 4096
@@ -62,3 +65,50 @@ class RequestRates:
             if tokens + (now - since) * limit / 60 < limit
         }
         self._limit = max(_MANY, 2 * len(self._buckets))  # so that this takes constant time a request on average
+
+
+class AuditTurns:
+    """Audits read all rows of an owner: one runs at a time, and of each owner one at most waits or runs.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds that a request waits for its turn.
+    """
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self._patience, self._turn, self._lock = patience, threading.Lock(), threading.Lock()
+        self._parties: set[bytes] = set()
+
+    @contextlib.contextmanager
+    def of(self, party: bytes) -> Iterator[None]:
+        """Hold the turn of a party.
+
+        Parameters
+        ----------
+        party : bytes
+            Its id.
+
+        Yields
+        ------
+        None
+
+        Raises
+        ------
+        BusyError
+            The party has such a request under way, or others kept the turn for too long.
+        """
+        with self._lock:
+            if party in self._parties:
+                raise BusyError("this party has an audit under way here; try again when it is done")
+            self._parties.add(party)
+        try:
+            if not self._turn.acquire(timeout=self._patience):
+                raise BusyError("other parties' audits are under way; try again later")
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            with self._lock:
+                self._parties.discard(party)

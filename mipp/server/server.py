@@ -31,7 +31,7 @@ from ..rpc.failures import error_to_wire
 from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, within_size
 from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, sizes_hash, unpack_frames
 from ..store.parties import is_registered
-from . import certifying, changes, images, lookups, parties, peers, snapshots
+from . import audits, certifying, changes, images, lookups, parties, peers, snapshots
 from .base import Handlers, Request, ServerBase, log
 from .freshness import RequestLog
 from .queries import Queries
@@ -257,6 +257,7 @@ _HANDLERS: Handlers = {
     **images.HANDLERS,
     **changes.HANDLERS,
     **certifying.HANDLERS,
+    **audits.HANDLERS,
 }
 _KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking, m.FoldColumns)}
 #: signed by a key inside

@@ -55,7 +55,7 @@ from . import _deprecated  # noqa: F401  (keeps names that moved here from mipp.
 from .completion import complete_share, completion_part
 from .key_centre import Run, batch_schedules, key_centre_product, key_centre_rows, key_centre_words
 from .queries import query_shares
-from .rows import MAX_BLOCKS, OwnerKeys, SharedRows, open_share, share_rows
+from .rows import MAX_BLOCKS, OwnerKeys, SharedRows, convert_share, open_share, share_rows
 from .scores import RunningTopK, add_zero_share, pack_score_shares, packed_words, reconstruct, top_k
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "batch_schedules",
     "complete_share",
     "completion_part",
+    "convert_share",
     "key_centre_product",
     "key_centre_rows",
     "key_centre_words",

@@ -14,7 +14,7 @@ from ..params import MASKED, Params
 from . import constants
 from .words import as_words, label_array
 
-__all__ = ["MAX_BLOCKS", "OwnerKeys", "SharedRows", "open_share", "share_rows"]
+__all__ = ["MAX_BLOCKS", "OwnerKeys", "SharedRows", "convert_share", "open_share", "share_rows"]
 
 #: AES blocks of keystream that one batch may take
 MAX_BLOCKS = 1 << 32
@@ -278,23 +278,97 @@ def open_share(
     n, width = share.shape
     if width != p.padded(dim):
         raise ShapeError(f"a share of {dim} features has {p.padded(dim)} words per row, not {width}")
-    infos = label_array([schedule.batch_info(nonce, p.ring_bits, dim, rows if rows is not None else n)])
-    inputs = [share]
-    for s in p.key_centres:
-        stream = np.empty((n, width), p.dtype)
-        keyed = _core.KeySchedules(keys.server_key(s), infos, 1)
+    streams = _key_streams(keys, nonce, dim, n, rows, ordinals)
+    if p.sharing == MASKED:
+        return np.ascontiguousarray((share - streams[0])[:, :dim]).view(_SIGNED[p.dtype.itemsize])
+    ring = constants.galois_ring(p)
+    nodes = [constants.server_point(p, s) for s in (server, *p.key_centres)]
+    matrices = np.array([[ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))]], p.dtype)
+    out = np.empty((n, width), p.dtype)
+    _core.combine([share, *streams], matrices, [out], 0)
+    return np.ascontiguousarray(out[:, :dim]).view(_SIGNED[p.dtype.itemsize])
+
+
+def convert_share(
+    share: np.ndarray,
+    server: int,
+    target: int,
+    nonce: bytes,
+    dim: int,
+    keys: OwnerKeys,
+    *,
+    rows: int | None = None,
+    ordinals: np.ndarray | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """Compute the words that another cloud holds of an owner's rows, from those of one cloud and the owner's keys.
+
+    A row's polynomial is fixed by one cloud's words and the keystream of all key centres. So two clouds that hold the
+    same rows agree word for word.
+
+    Parameters
+    ----------
+    share : ndarray, shape (N, D), dtype of the ring
+        Words of the cloud. Secret.
+    server, target : int
+        Numbers of the cloud and of the other one.
+    nonce, dim, keys, rows, ordinals
+        As for :func:`open_share`.
+    threads : int, optional
+        Native threads; default :func:`mipp.cpu.threads`.
+
+    Returns
+    -------
+    ndarray, shape (N, D), dtype of the ring
+        Words of the other cloud. Secret: with the share, they give the rows.
+
+    Raises
+    ------
+    ParameterError
+        Servers that are not two clouds, as in schemes with one cloud.
+    DTypeError, ShapeError
+        The share has another dtype or number of words.
+
+    Examples
+    --------
+    >>> import os
+    >>> import numpy as np
+    >>> from mipp.params import Params
+    >>> from mipp.sharing import OwnerKeys, convert_share, share_rows
+    >>> keys = OwnerKeys(os.urandom(32), os.urandom(16), os.urandom(16), Params())
+    >>> shared = share_rows(np.array([[7, 8], [9, -9]]), keys)
+    >>> bool((convert_share(shared.shares[1], 1, 2, shared.nonce, 2, keys) == shared.shares[2]).all())
+    True
+    """
+    p = keys.params
+    if server not in p.clouds or target not in p.clouds or server == target:
+        raise ParameterError(f"servers {server} and {target} are not two clouds")
+    share = as_words(share, p, "share")
+    if share.shape[1] != p.padded(dim):
+        raise ShapeError(f"a share of {dim} features has {p.padded(dim)} words per row, not {share.shape[1]}")
+    streams = _key_streams(keys, nonce, dim, len(share), rows, ordinals)
+    holders = (server, *p.key_centres)
+    matrices = np.array([[constants.completion_matrix(p, holder, holders, target) for holder in holders]], p.dtype)
+    out = np.empty(share.shape, p.dtype)
+    _core.combine([share, *streams], matrices, [out], threads or 0)
+    return out
+
+
+def _key_streams(
+    keys: OwnerKeys, nonce: bytes, dim: int, count: int, rows: int | None, ordinals: np.ndarray | None
+) -> list[np.ndarray]:
+    """Keystream of each key centre for the rows of :func:`open_share`."""
+    p = keys.params
+    width, streams = p.padded(dim), []
+    infos = label_array([schedule.batch_info(nonce, p.ring_bits, dim, rows if rows is not None else count)])
+    for server in p.key_centres:
+        stream = np.empty((count, width), p.dtype)
+        keyed = _core.KeySchedules(keys.server_key(server), infos, 1)
         blocks = width * p.ring_bits // 128
         if ordinals is None:
             _core.keystream_words(keyed, 0, 0, stream.reshape(-1))
         else:
             for row, ordinal in zip(stream, ordinals, strict=True):
                 _core.keystream_words(keyed, 0, int(ordinal) * blocks, row)
-        inputs.append(stream)
-    if p.sharing == MASKED:
-        return np.ascontiguousarray((share - stream)[:, :dim]).view(_SIGNED[p.dtype.itemsize])
-    ring = constants.galois_ring(p)
-    nodes = [constants.server_point(p, s) for s in (server, *p.key_centres)]
-    matrices = np.array([[ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))]], p.dtype)
-    out = np.empty((n, width), p.dtype)
-    _core.combine(inputs, matrices, [out], 0)
-    return np.ascontiguousarray(out[:, :dim]).view(_SIGNED[p.dtype.itemsize])
+        streams.append(stream)
+    return streams

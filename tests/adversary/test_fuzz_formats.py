@@ -13,12 +13,21 @@ import numpy as np
 from hypothesis import strategies as st
 
 import mipp
+from mipp.client.tags import TagStore
 from mipp.crypto import signing
 from mipp.deployment import ConnectedDeployment
 from mipp.deployment.ceremony import assemble
 from mipp.deployment.settings import ServerSettings
 from mipp.deployment.tables import TABLES
-from mipp.errors import AuthenticationError, DeploymentError, LimitError, MessageError, MippError, ParameterError
+from mipp.errors import (
+    AuthenticationError,
+    DeploymentError,
+    IntegrityError,
+    LimitError,
+    MessageError,
+    MippError,
+    ParameterError,
+)
 from mipp.mpc.link import Header, parse_header
 from mipp.rpc import messages as m
 from mipp.rpc import wire
@@ -324,3 +333,23 @@ def test_notes_between_servers(times):
 
     fuzz(changed(seeds), check, 500 * times)
     assert reading.refused
+
+
+@modes
+def test_files_of_tags(times, tmp_path):
+    """An owner's disk may lie, too: what is read is what was written, or nothing."""
+    reading, store, batches = Reading(IntegrityError), TagStore(tmp_path, b"k" * 32), (b"a" * 16, b"b" * 16)
+    tags = {cloud: np.random.default_rng(cloud).integers(0, 1 << 61, 40, np.uint64) for cloud in (0, 1, 2)}
+    for batch in batches:
+        store.write(batch, tags)
+    path = tmp_path / batches[0].hex()
+    seeds = [(tmp_path / batch.hex()).read_bytes() for batch in batches]
+
+    def check(data):
+        path.write_bytes(data)
+        reading(store.sections, batches[0])
+        found = reading(store.read, batches[0], 2, 40)
+        assert not isinstance(found, np.ndarray) or np.array_equal(found, tags[2])
+
+    fuzz(changed(seeds), check, 500 * times)
+    assert 0.2 * reading.calls < reading.refused < reading.calls

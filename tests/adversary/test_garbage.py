@@ -100,6 +100,7 @@ class Sender:
             m.ListBatches(self.anna.id),
             m.FetchShares(batch, BOX),
             m.FetchOwnImages(batch, rows),
+            m.AuditRows(b"s" * 32, 1, BOX, np.frombuffer(batch, np.uint8)[None]),
         ]  # fmt: skip
         self.by_user = [
             m.SnapshotRequest([self.anna.id], b"", False),

@@ -153,6 +153,7 @@ def test_ids_of_others_in_every_other_request(world, victim):
         m.DeleteOp(b"d" * 16, name, np.array([0], "<i8")),
         m.FetchShares(batch, box),
         m.FetchOwnImages(batch, np.array([0], "<i8")),
+        m.AuditRows(b"s" * 32, 0, box, name),
         m.ForgetOwner(victim.id, victim.keys.registration),
         m.Certify(victim.id, batch, []),
     ):

@@ -67,6 +67,7 @@ Cases all_cases(const std::string& tier) {
     add("prf", prf_cases(tier));
     add("galois", galois_cases(tier));
     add("compare", compare_cases(tier));
+    add("audit", audit_cases(tier));
     add("bigint", bigint_cases(tier));
     return all;
 }

@@ -29,8 +29,9 @@ def build(folder, target):
     command = ["g++", "-std=c++17", "-O1", "-g", "-DMIPP_X86=1", f"-I{HERE.parents[1] / 'csrc'}"]
     command += ["-DMIPP_VALGRIND"] * marks
     command += [HERE / name for name in ("ctime.cpp", "ctime_bigint.cpp", "ctime_words.cpp")]
-    # no tier's code: the hash of a key before all derivations; digits and packing, and the pool that they run in
-    command += [found["portable"].parent / f"csrc/{name}.o" for name in ("prf/hkdf", "compare/digits", "common/pool")]
+    # no tier's code: the hash of a key before all derivations; digits, packing, audits, and the pool that they use
+    untiered = ("prf/hkdf", "compare/digits", "audit/audit", "common/pool")
+    command += [found["portable"].parent / f"csrc/{name}.o" for name in untiered]
     subprocess.run([*command, *(found[tier] for tier in TIERS), "-o", target], check=True)
     return marks
 

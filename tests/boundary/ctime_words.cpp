@@ -1,5 +1,6 @@
-// The constant-time cases of ring, prf, galois and compare. Kernels whose names end in _var, and those that move words
-// to public places (gather), have public places here and secret words.
+// The constant-time cases of ring, prf, galois, compare and audit. Kernels whose names end in _var, and those that move
+// words to public places (gather), have public places here and secret words.
+#include "audit/audit.h"
 #include "compare/compare.h"
 #include "compare/compare_kernels.h"
 #include "compare/squares_kernels.h"
@@ -426,6 +427,25 @@ Cases compare_cases(const std::string& tier) {
             const MippGather pass = {x, index, schedule, subtract, out};
             k.gather(&pass, 0, n);
             return true;
+        };
+        all.push_back(c);
+    }
+    return all;
+}
+
+// Of no tier, and run with each.
+Cases audit_cases(const std::string& tier) {
+    Cases all;
+    if (kernels_of(compare_tiers, tier) == nullptr) return all;
+    constexpr std::size_t rows = 21, width = 13;  // rows that are taken together, and a rest
+    for (const bool tags : {false, true}) {
+        Case c(tags ? "rows_tag_p61" : "rows_combine_p61");
+        auto* words = c.secret<std::uint32_t>(rows * width);
+        auto* factors = c.secret<std::uint64_t>(tags ? width : rows);
+        auto* out = c.output<std::uint64_t>(tags ? rows : width);
+        c.run = [=] {
+            const auto kernel = tags ? mipp::rows_tag_p61 : mipp::rows_combine_p61;
+            return kernel(words, rows, width, factors, out, 1) == mipp::Status::ok;
         };
         all.push_back(c);
     }

@@ -311,7 +311,7 @@ def test_a_delete_between_headers_starts_the_batch_again(world, monkeypatch):
 
 @pytest.mark.parametrize("ranking", ["user", "server"])
 def test_an_index_that_keeps_changing_ends_in_an_error(world, monkeypatch, ranking):
-    monkeypatch.setattr("mipp.client.user._PATIENCE", 0.05)
+    monkeypatch.setattr("mipp.client.searching._PATIENCE", 0.05)
     user = world.user
     user.index()
 

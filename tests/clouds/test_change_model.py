@@ -8,6 +8,8 @@ which votes were ever signed. Restores are explored in tests/store/test_change_m
 from __future__ import annotations
 
 import functools
+import itertools
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,7 +109,7 @@ class World:
 
     def problem(self, s: State) -> str:
         histories = sorted((server.history for server in s.servers), key=len)
-        for short, long in zip(histories, histories[1:], strict=False):
+        for short, long in itertools.pairwise(histories):
             if long[: len(short)] != short:
                 return "two servers have different histories"
         for server in s.servers:
@@ -181,6 +183,4 @@ def test_no_split_and_nothing_is_stuck(ops):
     ((Op((), NO_4),), "nobody follows", "never agree"),
 ])  # fmt: skip
 def test_broken_rules_are_noticed(ops, mutant, problem):
-    import re
-
     assert re.search(problem, World(*ops, mutant=mutant).explore()[1])

@@ -201,6 +201,7 @@ def test_a_cloud_that_lies_is_found_out(world, caplog):
     for cloud in world.config.params.clouds:
         honest = lie(world, cloud)
         world.ulla.sets._wrong.clear()
+        world.ulla.sets._turn = 0
         suspects = []
         for found in turns(world, lambda ulla: ulla.nearest(queries, 3, ranking="user")):
             assert np.array_equal(found.rows, best) and found.verified and cloud not in found.index.servers

@@ -1,0 +1,259 @@
+"""Merging of an owner's batches: fetched, checked, decrypted, uploaded as one under fresh keystream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..crypto import box, schedule
+from ..errors import ConflictError, MessageError, NotFoundError, StoreError, UnreachableError
+from ..rpc import messages as m
+from ..rpc.associated_data import audit_seal_info
+from ..rpc.limits import MAX_AUDIT_BATCHES, MAX_AUDIT_BYTES, MAX_AUDIT_ROWS
+from ..rpc.wire import decode, unpack_frames
+from ..sharing.audits import MODULUS, SEED_BYTES
+from .given import whole_number
+from .retry import retry_busy, retry_conflicts
+from .row_checks import check_deleted, check_same_rows
+from .rows import RowOwner, StoredBatch
+
+__all__ = ["MergingOwner", "audit_groups", "deleted_of"]
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+class MergingOwner(RowOwner):
+    """The part of :class:`~mipp.client.owner.ImageOwner` that merges batches, and checks what comes back for that."""
+
+    def compact(self, *, merge_below: int = 1 << 16) -> int:
+        """Merge small batches, and drop deleted rows from storage.
+
+        Batches with fewer than ``merge_below`` live rows, and those at least half deleted, are fetched, decrypted with
+        the owner's keys and uploaded as one, under fresh keystream: their images get new ids, and the old ids end in
+        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows; their ids
+        stay. If rows are deleted meanwhile, the merge starts again. Batches that the servers refuse to rank stay as
+        they are (:attr:`StoredBatch.refused`).
+
+        What comes back is compared, row by row, with the tags of this folder, and where there are none, with what the
+        other clouds give back. In the Paillier scheme there is no other cloud.
+
+        Parameters
+        ----------
+        merge_below : int
+            Live rows below which a batch is merged.
+
+        Returns
+        -------
+        int
+            By how many the number of batches fell.
+
+        Raises
+        ------
+        ConflictError
+            The owner's batches kept changing.
+        VerificationError
+            A cloud gave back rows that are not those that were uploaded, or left some out that were not deleted. The
+            text names cloud, batch and row; nothing was merged.
+        IntegrityError
+            The file of a batch's tags is damaged (:meth:`mipp.ImageOwner.renew_tags`).
+        StoreError
+            A batch cannot be read, or a server could not keep the merged one.
+        """
+        least = whole_number(merge_below, "merge_below")
+        gone = retry_conflicts(lambda: self._merge_small(least))
+        self.ask_present(m.Compact(self.id), self.config.params.clouds)
+        return gone
+
+    def _merge_small(self, merge_below: int) -> int:
+        head, batches = self._state()
+        # one with rows out of range would have the whole merge refused; its owner deletes them first
+        small = [b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)]
+        if len(small) > 1 or any(b.live < b.rows for b in small):
+            return self._merge(head, small)
+        return 0
+
+    def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
+        rows, ids, numbers = [], [], []
+        old: list[tuple[bytes, int]] = []
+        witness = self.config.params.key_centres[-1]
+        known, dead = self.known_deletions(witness, [b.id for b in batches], head)
+        for b in batches:
+            server, got = self.fetch_anywhere(b.id, head)
+            if (got.position, got.view) != (head.position, head.view):
+                raise ConflictError("this owner's batches changed while they were fetched")
+            self.check_back(b.id, server, got)
+            check_deleted(server, b.id, got, witness, known.get(b.id, 0), dead.get(b.id, _NO_ROWS))
+            if len(got.share):
+                rows.append(self.opened(got, server, b.id))
+                old += [(b.id, int(r)) for r in got.ordinals]
+                ids.append(got.origin_batch)
+                numbers.append(got.origin_row)
+        replaced = [b.id for b in batches]
+        if not rows:
+            return 0
+        origin = np.concatenate(ids), np.concatenate(numbers)
+        self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin, moving=old)
+        return len(replaced) - 1
+
+    # --- what came back is what was uploaded --------------------------------------------------------------------
+
+    def check_back(self, batch: bytes, server: int, got: m.Shares) -> None:
+        """Check rows that a cloud gave back: by the tags of this folder, else against all other clouds.
+
+        Where there are no tags and one cloud, as in the Paillier scheme, nothing can be compared.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        server : int
+            Number of the cloud.
+        got : message
+            Its rows.
+
+        Raises
+        ------
+        VerificationError
+            Rows are not those that were uploaded, or clouds differ.
+        IntegrityError
+            The file of tags is damaged.
+        MippError
+            There are no tags, and another cloud cannot give the batch back.
+        """
+        if self.tags is not None and server in self.tags.store.sections(batch):
+            self.tags.check(server, batch, got)
+            return
+        others, clouds = dict[int, m.Shares](), [s for s in self.config.params.clouds if s != server]
+        for cloud in clouds:
+            try:
+                given = self._fetch(cloud, batch)
+            except (UnreachableError, NotFoundError, StoreError) as error:  # of three clouds two are enough
+                if not self.spare or (cloud == clouds[-1] and not others):
+                    raise
+                if isinstance(error, UnreachableError):
+                    self.away.note(error)
+                continue
+            if (given.position, given.view) == (got.position, got.view) or not self.spare:
+                others[cloud] = given
+        if clouds and not others:
+            raise StoreError(f"no other cloud can give batch {batch.hex()} back at the same state now; try again")
+        check_same_rows(batch, others | {server: got}, self.keys, self.threads)
+
+    def known_deletions(
+        self, server: int, batches: Sequence[bytes], head: m.Head
+    ) -> tuple[dict[bytes, int], dict[bytes, np.ndarray]]:
+        """Ask a server how many rows batches had, and which of them are deleted.
+
+        Parameters
+        ----------
+        server : int
+            Its number.
+        batches : sequence of bytes
+            Ids of the batches.
+        head : Head
+            State of this owner's chain that the answer must be of.
+
+        Returns
+        -------
+        rows : dict of bytes to int
+            Rows as uploaded, of each batch that the server has.
+        dead : dict of bytes to ndarray of int64
+            Numbers of deleted rows, ascending, of each batch that has some.
+
+        Raises
+        ------
+        ConflictError
+            The server is at another state.
+        MippError
+            It cannot be reached, or refuses.
+        """
+        there, listed = self._state(server)
+        if (there.position, there.view) != (head.position, head.view):
+            raise ConflictError(f"server {server} is at another state of this owner's batches")
+        known = {b.id: b.rows for b in listed if b.id in set(batches)}
+        some = [b for b in listed if b.id in known and b.live < b.rows]
+        dead: dict[bytes, np.ndarray] = {}
+        for group in audit_groups([b.id for b in some], [b.rows for b in some], self.row_bytes):
+            answer = self.ask_audit(server, group, [known[b] for b in group], draws=1)[1]
+            if (answer.position, answer.view) != (head.position, head.view):
+                raise ConflictError(f"server {server} is at another state of this owner's batches")
+            dead |= deleted_of(group, answer)
+        return known, dead
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row at a cloud."""
+        p = self.config.params
+        return p.padded(self.config.encoding.encoded_dim) * p.ring_bits // 8
+
+    def ask_audit(
+        self, server: int, batches: Sequence[bytes], rows: Sequence[int], draws: int = 0
+    ) -> tuple[bytes, m.Audited]:
+        """Have a server combine rows of some batches, under a new seed; waits while the server is busy.
+
+        Parameters
+        ----------
+        server : int
+            Its number.
+        batches : sequence of bytes
+            Ids of the batches.
+        rows : sequence of int
+            Rows of each as it was uploaded.
+        draws : int
+            Number of rows that are drawn; 0 for all.
+
+        Returns
+        -------
+        seed : bytes
+            32 bytes.
+        answer : message
+            Of the form that is due; its sums prove themselves, or not.
+
+        Raises
+        ------
+        MessageError
+            An answer of another form.
+        MippError
+            The server cannot be reached, or refuses.
+        """
+        key, seed = schedule.random_bytes(32), schedule.random_bytes(SEED_BYTES)
+        public = box.box_private(key).public_key().public_bytes_raw()
+        named = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, 16)
+        reply = retry_busy(lambda: self.ask({server: m.AuditRows(seed, draws, public, named)}))[server]
+        info = audit_seal_info(self.config.id, self.id, server, seed)
+        answer = decode(unpack_frames(box.open_sealed(key, reply.sealed, info)), m.Audited)
+        words = self.row_bytes // 4 if server in self.config.params.clouds else 0
+        counts = answer.counts
+        fits = (
+            answer.sums.shape == (words,) and answer.lost.shape == counts.shape == (len(batches),)
+            and bool((answer.sums < MODULUS).all()) and bool((answer.lost <= 1).all())
+            and bool((counts >= 0).all()) and bool((counts <= np.array(rows)).all())
+            and int(counts.sum()) == len(answer.dead)
+        )  # fmt: skip
+        for some, most in zip(np.split(answer.dead, np.cumsum(counts)[:-1]), rows, strict=True) if fits else ():
+            fits &= not len(some) or (int(some[0]) >= 0 and int(some[-1]) < most and bool((np.diff(some) > 0).all()))
+        if not fits:
+            raise MessageError(f"server {server} answered an audit with numbers that do not fit together")
+        return seed, answer
+
+
+def audit_groups(batches: Sequence[bytes], rows: Sequence[int], row_bytes: int) -> Iterator[list[bytes]]:
+    """Batches that one request may name: together so many, with so many rows and bytes, or one alone."""
+    group: list[bytes] = []
+    total = 0
+    for batch, count in zip(batches, rows, strict=True):
+        full = len(group) == MAX_AUDIT_BATCHES
+        if group and (full or total + count > min(MAX_AUDIT_ROWS, MAX_AUDIT_BYTES // row_bytes)):
+            yield group
+            group, total = [], 0
+        group.append(batch)
+        total += count
+    if group:
+        yield group
+
+
+def deleted_of(batches: Sequence[bytes], answer: m.Audited) -> dict[bytes, np.ndarray]:
+    """Deleted rows of each batch that has some, as a server told."""
+    parts = np.split(answer.dead, np.cumsum(answer.counts)[:-1])
+    return {batch: part for batch, part in zip(batches, parts, strict=True) if len(part)}
