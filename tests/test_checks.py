@@ -150,8 +150,8 @@ def near(count, tries, chance):
 
 
 @pytest.mark.parametrize(("tries", "folded"), [
-    (6000, False), (6000, True), pytest.param(100_000, False, marks=pytest.mark.slow),
-    pytest.param(100_000, True, marks=pytest.mark.slow),
+    (6000, False), (6000, True), pytest.param(100_000, False, marks=pytest.mark.nightly),
+    pytest.param(100_000, True, marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_soundness_of_a_check_weakened_to_eight_bits(tries, folded):
     """The formula is exact for the worst error, folded or not: weights and coefficients enter alike in both forms."""

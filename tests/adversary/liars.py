@@ -435,7 +435,7 @@ LIES = [
         everywhere(None, detected("MessageError", ANY_ROUND),
                    detected("MessageError", ANY_ROUND)), rows=FEW),
     Lie("falls silent in any round", _silence,
-        everywhere(None, detected("ProtocolError", ANY_ROUND), detected("ProtocolError", ANY_ROUND)), rows=FEW,
+        everywhere(None, detected("UnreachableError", ANY_ROUND), detected("UnreachableError", ANY_ROUND)), rows=FEW,
         tries=EACH_ROUND),
     Lie("stops after it saw the opened bits, and says that the index changed", _abort_as_refusal,
         everywhere(None, detected("ProtocolError", "confirm"), detected("ProtocolError", "confirm")), rows=FEW),

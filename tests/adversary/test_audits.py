@@ -317,7 +317,7 @@ def merge(deployment):
 
 
 @pytest.mark.parametrize("work", [upload, merge])
-@pytest.mark.parametrize("points", [12, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("points", [12, pytest.param(100, marks=pytest.mark.nightly)])
 def test_killed_between_tags_and_change(tmp_path, work, points):
     """Whatever is visible then has its tags, and they are right; those of what is not are gone after an audit."""
     with mipp.Deployment.create(tmp_path / "made", mipp.Encoding("cosine", DIM), threads=1) as deployment:

@@ -99,7 +99,7 @@ def test_a_cloud_that_is_stopped(net, world, server):
 
 
 @pytest.mark.parametrize("server", some([1, 2, 4], 4))
-@pytest.mark.parametrize("work", [upload, delete, grant, search])
+@pytest.mark.parametrize("work", some([upload, delete, grant, search], upload))
 def test_a_cloud_that_dies_in_the_middle(net, world, server, work):
     """Wherever it dies, searches go on, and what was acknowledged is there when it is back."""
     step = 1

@@ -214,6 +214,8 @@ def test_a_cloud_joins_a_deployment_that_runs(growing, encoding):
             used.add(found.index.servers)
             assert ulla.nearest(x[[3, 52]], 1, owners="anna", ranking="server").rows[:, 0].tolist() == [3, 32]
         assert used == {(1, 2, 3), (1, 3, 4), (2, 3, 4)}
+        # tags of what was uploaded before are made by comparing the clouds
+        assert not anna.audit().ok and len(anna.renew_tags()) == 2 and anna.audit().ok
         # over both owners, those servers that have all
         found = ulla.nearest(x[[3, 25]], 1, ranking="user")
         assert found.index.servers == (1, 2, 3) and found.index.total == 55

@@ -277,6 +277,31 @@ def test_a_damaged_batch_is_searched_at_the_others(world):
             assert found.index.total == ROWS + 5 and not found.left_out and found.index.servers == (1, 2, 3)
 
 
+def test_an_audit_names_the_cloud_that_differs(world):
+    report = world.anna.audit()
+    assert report.ok and [c.server for c in report.clouds] == [1, 2, 4]
+    folder, batch = world.folder, world.ids[0][0]
+    world.close()
+    for path in (folder / "servers" / "4" / "shares").glob("*/*"):
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 0x80
+        path.write_bytes(bytes(data))
+    with mipp.Deployment.open(folder, check=False) as deployment:
+        report = deployment.owner("anna").audit()
+        assert not report.ok and [(c.server, c.differing) for c in report.clouds] == [(1, ()), (2, ()), (4, (batch,))]
+
+
+def test_merges_without_tags_need_two_clouds_that_agree(world):
+    import shutil
+
+    world.anna.add_vectors(vectors(4, 5))
+    shutil.rmtree(world.folder / "owners" / "anna.tags")
+    back = stop(world, 1)
+    assert world.anna.compact() == 1  # clouds 2 and 4 agree
+    back()
+    world.anna.away._until.clear()
+
+
 def test_reports_are_counted(world):
     counted = []
 

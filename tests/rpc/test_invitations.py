@@ -125,6 +125,6 @@ def test_registrations_of_earlier_versions(monkeypatch):
         decode(encode(Grant(b"o")), m.Grant)
     cut = [name for name, kind in _KINDS.items() if any("added" in f.metadata for f in dataclasses.fields(kind))]
     assert sorted(cut) == [
-        "BeginCompletion", "CertifyBatch", "CertifyRows", "ChainState", "CollectBatch", "CollectCertificate", "Handover", "RegisterOwner",
-        "RegisterUser",
+        "BeginCompletion", "CertifyBatch", "CertifyRows", "ChainState", "CollectBatch", "CollectCertificate",
+        "Handover", "RegisterOwner", "RegisterUser",
     ]  # fmt: skip
