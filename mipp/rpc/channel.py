@@ -73,8 +73,9 @@ class LocalChannel:
             waiting = {server: pool.submit(self._request, server, frames) for server, frames in requests.items()}
         failed = [e for e in (job.exception() for job in waiting.values()) if e is not None]
         if failed:
-            # a refusal says more than what the others, waiting for that server, met
-            raise min(failed, key=lambda e: isinstance(e, ProtocolError))
+            # a refusal says more than what the others, waiting for that server, met; who was silent, more than that a
+            # peer stopped
+            raise min(failed, key=lambda e: isinstance(e, ProtocolError) + (type(e) is ProtocolError))
         return {server: job.result() for server, job in waiting.items()}
 
     def _request(self, server: int, frames: Frames) -> Any:
