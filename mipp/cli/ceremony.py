@@ -12,12 +12,13 @@ import click
 from ..client.given import expiry_seconds
 from ..crypto import schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
-from ..deployment.ceremony import add_cloud, assemble, connect_folder, read_card, read_description
+from ..deployment.ceremony import assemble, connect_folder, read_card, read_description
 from ..deployment.servers import ServerSecrets
 from ..errors import DeploymentError, KeyFileError, ParameterError
 from ..io.durable import replace_file
 from ..rpc.grants import time_text
 from ..rpc.invitations import Invitation, invite
+from ..rpc.membership import proposed
 from ..rpc.names import check_name
 from .common import json_option, new_passphrase, show, unprotected, with_passphrase
 from .init import chosen_index, index_facts, index_lines, index_options
@@ -105,7 +106,7 @@ def add_cloud_command(description: Path, card: Path, out: Path, as_json: bool) -
     """
     if out.exists():
         raise DeploymentError(f"{out} exists; name a new file")
-    config = add_cloud(read_description(description), read_card(card))
+    config = proposed(read_description(description), read_card(card))
     replace_file(out, config.to_json().encode())
     number = max(config.addresses, key=lambda i: i in config.params.clouds and i)
     address, before = config.addresses[number], config.params.n - 1

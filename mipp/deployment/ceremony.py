@@ -24,7 +24,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.addresses import Address, check_server_name, check_url, require_distinct
 from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
-from ..rpc.membership import check_next, proposed, same_but_signatures, signed_by
+from ..rpc.membership import check_next, same_but_signatures, signed_by
 from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, open_server, own_secrets, server_class
@@ -33,7 +33,6 @@ from .tls_files import TLS_CERTIFICATE_NAME, TLS_KEY_NAME, check_tls, read_file,
 
 __all__ = [
     "CARD_NAME",
-    "add_cloud",
     "assemble",
     "connect_folder",
     "init_server",
@@ -325,29 +324,6 @@ def assemble(
     )
 
 
-def add_cloud(config: DeploymentConfig, card: ServerCard) -> DeploymentConfig:
-    """Make the next version of a running deployment's description, with one more cloud.
-
-    Parameters
-    ----------
-    config : DeploymentConfig
-        The version that the servers run with.
-    card : ServerCard
-        Of the new cloud.
-
-    Returns
-    -------
-    DeploymentConfig
-        For the operators to sign.
-
-    Raises
-    ------
-    DeploymentError
-        As of :func:`mipp.rpc.membership.proposed`.
-    """
-    return proposed(known_scheme(config), card)
-
-
 def sign_description(folder: Path, description: DeploymentConfig) -> DeploymentConfig:
     """Sign the next version of a server's description, with its identity.
 
@@ -356,7 +332,7 @@ def sign_description(folder: Path, description: DeploymentConfig) -> DeploymentC
     folder : Path
         The server's.
     description : DeploymentConfig
-        Made by :func:`add_cloud`, perhaps with others' signatures.
+        Made by :func:`mipp.rpc.membership.proposed`, perhaps with others' signatures.
 
     Returns
     -------

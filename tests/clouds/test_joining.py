@@ -10,7 +10,6 @@ import mipp
 from mipp.crypto import schedule, signing
 from mipp.demo.servers import free_ports
 from mipp.deployment.ceremony import (
-    add_cloud,
     assemble,
     connect_folder,
     init_server,
@@ -112,7 +111,7 @@ def test_who_cannot_join(signers, tmp_path, encoding):
         proposed(config, server_card(name="west"))
     with pytest.raises(DeploymentError, match="takes no further one"):
         paillier = [server_card(), server_card("key-centre", "mid")]
-        add_cloud(assemble(paillier, encoding, scheme="paillier"), server_card(name="west"))
+        proposed(assemble(paillier, encoding, scheme="paillier"), server_card(name="west"))
 
 
 def test_descriptions_with_wrong_signatures_are_corrupt(signers):
@@ -124,7 +123,7 @@ def test_descriptions_with_wrong_signatures_are_corrupt(signers):
 
 def test_a_server_signs_one_description_of_a_version(tmp_path, encoding):
     network = Network(tmp_path, encoding)
-    later, other = (add_cloud(network.config, server_card(name=name)) for name in ("west", "east"))
+    later, other = (proposed(network.config, server_card(name=name)) for name in ("west", "east"))
     first = sign_description(network.home(1), later)
     assert sign_description(network.home(1), first).signatures == first.signatures  # again is fine
     with pytest.raises(DeploymentError, match="signed another description of version 2"):
@@ -143,7 +142,7 @@ class Growing(Network):
     def grow(self, *signing_servers):
         (port,) = free_ports(1)
         card = init_server(self.folder / "cloud4", "cloud", "cloud4", f"https://127.0.0.1:{port}")
-        later = add_cloud(self.config, card)
+        later = proposed(self.config, card)
         for server in signing_servers:
             later = sign_description(self.home(server), later)
         settings = f'listen = "127.0.0.1:{port}"\nthreads = 1\nrepair = false\n'
