@@ -58,7 +58,15 @@ __all__ = [
 
 
 class MippError(Exception):
-    """Base class of all errors that mipp raises on purpose."""
+    """Base class of all errors that mipp raises on purpose.
+
+    Attributes
+    ----------
+    server : int
+        Number of the server that refused, or that this machine could not reach; 0 for errors of this program.
+    """
+
+    server: int = 0
 
 
 class ParameterError(MippError, ValueError):
@@ -146,15 +154,7 @@ class RegistrationError(ProtocolError):
 
 
 class UnreachableError(ProtocolError, ConnectionError):
-    """A server cannot be reached, or the connection to it broke; nothing is known about what it did.
-
-    Attributes
-    ----------
-    server : int
-        Number of the server that this machine could not reach; 0 if another server said so of one.
-    """
-
-    server: int = 0
+    """A server cannot be reached, or the connection to it broke; nothing is known about what it did."""
 
 
 class IntegrityError(MippError, ValueError):

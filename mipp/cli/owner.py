@@ -40,7 +40,10 @@ def load_owner(deployment: Deployment | ConnectedDeployment, name: str) -> Image
     def waiting() -> None:
         warn(f"another process is adding images of owner {name}; waiting until it is done")
 
+    told = len(deployment.notes)
     owner: ImageOwner = with_passphrase(lambda passphrase: deployment.owner(name, passphrase, waiting=waiting))
+    for note in deployment.notes[told:]:
+        warn(note)
     return owner
 
 

@@ -10,6 +10,7 @@ from ..deployment.ceremony import CARD_NAME, init_server, join_server, read_desc
 from ..deployment.rotation import rotate_server
 from ..io.durable import replace_file
 from ..rpc.cards import ROLES
+from ..rpc.description import check_fingerprint
 from .common import json_option, show
 
 __all__ = ["folder_argument", "server_group"]
@@ -69,7 +70,7 @@ def join_command(folder: Path, description: Path, as_json: bool) -> None:
     data = {"server": index, "deployment": config.id.hex(), "fingerprint": config.fingerprint}
     show(data, as_json, lambda: [
         f"joined deployment {config.id.hex()} as server {index}",
-        *([f"version {config.version} of the description; restart the server"] if config.version > 1 else []),
+        *([f"version {config.version} of the description; restart it if it runs"] if config.version > 1 else []),
         f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
     ])  # fmt: skip
 
@@ -77,25 +78,30 @@ def join_command(folder: Path, description: Path, as_json: bool) -> None:
 @server_group.command("sign")
 @folder_argument
 @click.argument("description", type=FILE)
+@click.option("--fingerprint", help="The description's, when you have compared it. Without it nothing is signed.")
 @json_option
-def sign_command(folder: Path, description: Path, as_json: bool) -> None:
+def sign_command(folder: Path, description: Path, fingerprint: str | None, as_json: bool) -> None:
     """Sign DESCRIPTION, the next version of the deployment of the server in FOLDER, in which a cloud joins.
 
-    The signature is written into the file. Look at whom it names, and compare the fingerprint with the other operators,
-    before you do. A server signs one description of a version, ever.
+    Without --fingerprint it shows whom the description names, and what to compare with the other operators. The
+    signature is written into the file. A server signs one description of a version, ever.
     """
-    config = sign_description(folder, read_description(description))
-    replace_file(description, config.to_json().encode())
+    config = read_description(description)
+    if fingerprint is not None:
+        check_fingerprint(config, fingerprint)
+        config = sign_description(folder, config)
+        replace_file(description, config.to_json().encode())
     signed = sorted(config.signatures)
     data = {
         "description": str(description), "version": config.version, "fingerprint": config.fingerprint,
         "signatures": signed,
     }  # fmt: skip
     show(data, as_json, lambda: [
-        f"version {config.version} of deployment {config.id.hex()} is signed by servers "
-        f"{', '.join(map(str, signed))}",
+        f"version {config.version} of deployment {config.id.hex()}; signatures of servers: "
+        f"{', '.join(map(str, signed)) or 'none'}",
         *(f"server {i}: {a.name} at {a.url}" for i, a in config.addresses.items()),
         f"fingerprint to compare with the other operators by voice: {config.fingerprint}",
+        *([] if fingerprint else ["not signed: do that with --fingerprint, when it is the same everywhere"]),
     ])  # fmt: skip
 
 

@@ -156,12 +156,12 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
 @click.option(
     "--strict",
     is_flag=True,
-    help="Fail if a batch is damaged or missing at a server, or servers differ on an owner; default: go on without.",
+    help="Fail if rows must be left out: damaged or missing at servers, or servers differ on an owner. Default: go on.",
 )
 @click.option(
     "--no-verify",
     is_flag=True,
-    help="With --ranking user: do not check that the servers answered as they must; saves a little.",
+    help="With --ranking user: do not check that the servers answered as they must.",
 )
 @click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
 @click.option(
@@ -266,11 +266,15 @@ def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
     return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}"
 
 
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' * (count != 1)}"
+
+
 def _cost_lines(cost: SearchCost, taken: float | None) -> list[str]:
     user = cost["user"]
     lines = [
         f"ranking {cost['ranking']} over {cost['images']} images",
-        f"user: {user['rounds']} round, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
+        f"user: {_rounds(user['rounds'])}, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
     ]
     if "servers" in cost:
         servers = cost["servers"]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ..errors import UnreachableError
+from ..errors import MippError, UnreachableError
 from ..params import Params
 
 __all__ = ["Away"]
@@ -52,12 +52,13 @@ class Away:
         with self._lock:
             self._never = frozenset(clouds)
 
-    def note(self, error: UnreachableError) -> bool:
-        """Note who could not be reached; whether others can stand in for it."""
+    def note(self, error: MippError) -> bool:
+        """Note who could not be reached, or refused; whether others can stand in for it."""
         server = error.server
         if server not in self._params.clouds or self._params.spare_clouds <= len(self._never - {server}):
             return False
-        _log.warning("server %d is silent and left out for %g s", server, SILENT)
+        how = "is silent" if isinstance(error, UnreachableError) else f"refuses ({error})"
+        _log.warning("server %d %s and is left out for %g s", server, how, SILENT)
         with self._lock:
             self._until[server] = self._clock() + SILENT
         return True

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from ..errors import ConflictError, MippError, StoreError
+from ..errors import BusyError, ConflictError, LimitError, MippError, StoreError
 from ..rpc import messages as m
 from ..rpc.chain import NO_SHARE, Content, facts_hash, next_view
 from ..rpc.wire import encode, pack_frames
 from .client import Client
-from .retry import collect_pending, retry_busy
+from .retry import SPARE_PATIENCE, collect_pending, retry_busy
 
 __all__ = ["ChangeMaker"]
 
@@ -86,12 +86,18 @@ class ChangeMaker:
             requests[server], hashes, contents[server] = self._owner.signed(msg, server)
             shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
 
+        spare = self._owner.spare
+
         def send(to: list[int]) -> dict[int, m.Head]:  # sent again it changes nothing more
-            some = {s: requests[s] for s in to}
-            return retry_busy(lambda: self._owner.send(some, {s: type(msgs[s]) for s in to}, spare=self._owner.spare))
+            some, kinds = {s: requests[s] for s in to}, {s: type(msgs[s]) for s in to}
+            patience = SPARE_PATIENCE if spare else None
+            return retry_busy(lambda: self._owner.send(some, kinds, spare=spare), patience=patience)
 
         try:
-            heads = self._owner.present(send, sorted(msgs))
+            # a cloud that is restored and waits, or whose disk is full, is as good as away
+            heads = self._owner.present(
+                send, sorted(msgs), refusals=(BusyError, StoreError, LimitError) if spare else ()
+            )
         except BaseException:
             self._abort(op, sorted(msgs))
             raise

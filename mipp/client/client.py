@@ -207,7 +207,10 @@ class Client:
                 f"the key centre registered {self.name}, another server did not: {error}"
             ) from error
 
-    def present(self, ask: Callable[[list[int]], T], servers: Iterable[int] | None = None) -> T:
+    def present(
+        self, ask: Callable[[list[int]], T], servers: Iterable[int] | None = None, *,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> T:  # fmt: skip
         """Ask all servers that are there: where others can stand in for a cloud, one that is away is left out.
 
         Parameters
@@ -216,6 +219,8 @@ class Client:
             Asks the servers with these numbers.
         servers : iterable of int, optional
             Numbers of the servers; default all.
+        refusals : tuple of type
+            Errors of a cloud that count as its being away, too.
 
         Returns
         -------
@@ -233,7 +238,9 @@ class Client:
             to = [s for s in wanted if s not in self.away.now() | failed]
             try:
                 return ask(to)
-            except UnreachableError as error:
+            except MippError as error:
+                if not isinstance(error, UnreachableError) and type(error) not in refusals:
+                    raise
                 failed.add(error.server)
                 if not self.away.note(error) or len(failed) > self.config.params.spare_clouds:
                     raise

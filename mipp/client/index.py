@@ -80,8 +80,8 @@ class Index:
         Batches and owners that the servers cannot search now.
     grants : bytes
         Hash of all grants of the user.
-    behind : bool
-        Whether a server is ahead of another: there is a newer state, which not all of these servers can answer.
+    behind : frozenset of bytes
+        Owners of whom a server is ahead of another: there is a newer state, which not all of these servers can answer.
     unranked : sequence of LeftOut
         Batches in ``owners`` that servers do not rank; users can.
 
@@ -106,7 +106,7 @@ class Index:
         owners: Sequence[m.OwnerSnapshot],
         left_out: Sequence[LeftOut] = (),
         grants: bytes = b"",
-        behind: bool = False,
+        behind: frozenset[bytes] = frozenset(),
         unranked: Sequence[LeftOut] = (),
     ) -> None:
         self.unranked = tuple(unranked)
@@ -157,6 +157,11 @@ class Index:
             gone[one.owner].add(one.batch)
         owners = [cut(o, o.position, o.view, gone[o.owner]) for o in self.owners]
         return self._of([o for o in owners if len(o.batches)], left_out)
+
+    @property
+    def newest_rows(self) -> int:
+        """Number of live rows of owners whose newest state this is."""
+        return sum(_live(o) for o in self.owners if o.owner not in self.behind)
 
     @property
     def certified(self) -> bool:

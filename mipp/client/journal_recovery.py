@@ -6,13 +6,22 @@ cloud as encrypted files, vectors as quantised rows; the owner's keys open both,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ..crypto import box, schedule
-from ..errors import AuthenticationError, IntegrityError, MessageError, ShapeError, StoreError
+from ..errors import (
+    AuthenticationError,
+    IntegrityError,
+    MessageError,
+    NotFoundError,
+    ShapeError,
+    StoreError,
+    UnreachableError,
+)
 from ..rpc import messages as m
 from ..rpc.limits import FETCH_IMAGES
 from .image_file import parse_image
@@ -82,16 +91,17 @@ def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -
     ]
     places = dict(zip(rows, ids, strict=True))
     for server in owner.config.params.clouds:  # the second for images that the first lacks
-        missing = []
-        for row, blob in _files(owner, server, batch, list(places)):
-            image = places[row]
-            parts = schedule.image_part(key_part, image), schedule.image_part(cloud_part, image)
-            try:
-                plain = box.open_image(*parts, owner.config.id, owner.id, image, blob)
-                yield row, hashlib.sha256(parse_image(plain)[2]).hexdigest()
-            except (AuthenticationError, MessageError):
-                missing.append(row)
-        places = {row: places[row] for row in missing}
+        try:
+            for row, blob in _files(owner, server, batch, list(places)):
+                image = places[row]
+                parts = schedule.image_part(key_part, image), schedule.image_part(cloud_part, image)
+                with contextlib.suppress(AuthenticationError, MessageError):
+                    plain = box.open_image(*parts, owner.config.id, owner.id, image, blob)
+                    del places[row]
+                    yield row, hashlib.sha256(parse_image(plain)[2]).hexdigest()
+        except (NotFoundError, UnreachableError):  # a cloud that is behind, or away, where others can stand in
+            if not owner.spare:
+                raise
 
 
 def _files(owner: RowOwner, server: int, batch: bytes, rows: list[int]) -> Iterator[tuple[int, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..errors import BusyError, ConflictError, ProtocolError
 from ..rpc import messages as m
 
-__all__ = ["ATTEMPTS", "collect_pending", "retry_busy", "retry_conflicts"]
+__all__ = ["ATTEMPTS", "SPARE_PATIENCE", "collect_pending", "retry_busy", "retry_conflicts"]
 
 #: seconds that a client waits for a result that the servers are computing
 PATIENCE = 900.0
@@ -18,14 +18,16 @@ PATIENCE = 900.0
 MAX_PAUSE = 2000
 #: seconds that a client retries while servers are busy
 BUSY_PATIENCE = 15.0
+#: the same where another cloud can be asked instead
+SPARE_PATIENCE = 2.0
 #: attempts at an owner's change while other changes of this owner come first
 ATTEMPTS = 6
 T = TypeVar("T")
 
 
-def retry_busy(attempt: Callable[[], T]) -> T:
+def retry_busy(attempt: Callable[[], T], *, patience: float | None = None) -> T:
     """Run ``attempt``; retries with growing pauses, for some seconds, while servers have too many requests."""
-    until, pause = time.monotonic() + BUSY_PATIENCE, 0.05
+    until, pause = time.monotonic() + (BUSY_PATIENCE if patience is None else patience), 0.05
     while True:
         try:
             return attempt()

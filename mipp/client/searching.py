@@ -18,6 +18,7 @@ from ..errors import (
     ParameterError,
     StaleSnapshotError,
     UnreachableError,
+    VerificationError,
 )
 from ..mpc.facts import most_rows
 from ..rpc import messages as m
@@ -59,7 +60,8 @@ class SearchClient(FetchClient):
         self.scheme = self._querier.scheme
         self.servers = self.scheme.servers
         self.threads = threads
-        self.sets.report = self._report
+        if config.certifies:  # else what an owner stored may make honest servers contradict each other
+            self.sets.report = self._report
 
     def _report(self, failing: Sequence[tuple[int, ...]]) -> None:
         """Tell the servers' operators who is suspected; they saw that the query was asked again."""
@@ -86,8 +88,13 @@ class SearchClient(FetchClient):
                 break
             except _LessCompleteError:
                 again = True
+            except VerificationError as error:
+                if not self.config.certifies:
+                    error.suspects = ()
+                raise
         index, found = done.result
-        return index.answered(done.servers, done.suspects), found
+        # rows that nobody tested may lie on no line: then honest servers of different sets contradict each other
+        return index.answered(done.servers, done.suspects if index.certified and self.config.certifies else ()), found
 
     def _most_complete(self, key: tuple[bytes, ...], *, asked: bool) -> list[tuple[int, ...]]:
         """The sets of servers in turn; where the next one lacks rows that another has, that one first.
@@ -98,7 +105,7 @@ class SearchClient(FetchClient):
         known = self._known.get((order[0], key))
         if known is not None and not known.left_out and not known.behind and not asked:
             return order
-        found: dict[tuple[int, ...], tuple[bool, int]] = dict.fromkeys(order, (False, -1))
+        found: dict[tuple[int, ...], tuple[int, int]] = dict.fromkeys(order, (-1, -1))
         for servers in order:
             try:
                 state = self._index(key, servers)
@@ -107,7 +114,7 @@ class SearchClient(FetchClient):
                 continue
             except MippError:  # raised again if no other set does better
                 continue
-            found[servers] = not state.behind, state.total
+            found[servers] = state.newest_rows, state.total
             if not state.left_out and not state.behind:
                 break
         return sorted(order, key=found.__getitem__, reverse=True)

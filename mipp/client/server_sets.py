@@ -19,7 +19,18 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from ..crypto.schedule import random_bytes
-from ..errors import MessageError, ProtocolError, UnreachableError, VerificationError
+from ..errors import (
+    AccessDeniedError,
+    BusyError,
+    IntegrityError,
+    LimitError,
+    MessageError,
+    NotFoundError,
+    ProtocolError,
+    StoreError,
+    UnreachableError,
+    VerificationError,
+)
 from ..params import Params
 from .away import Away
 
@@ -28,6 +39,8 @@ __all__ = ["ServerSets"]
 _log = logging.getLogger("mipp.client")
 #: seconds for which a set that answered wrongly is asked last
 WRONG = 600.0
+#: refusals of one cloud that another one may not share: it is restored and waits, its disk is full, it lacks a grant
+_REFUSED = (BusyError, StoreError, LimitError, AccessDeniedError, NotFoundError, IntegrityError)
 T = TypeVar("T")
 
 
@@ -51,7 +64,7 @@ class ServerSets:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.sets = params.server_sets if servers is None else (params.check_servers(servers),)
-        self._away, self._clock = away, clock
+        self._away, self._clock, self._clouds = away, clock, params.clouds
         self._lock = threading.Lock()
         #: called with the sets that failed, when another one answered or none did
         self.report: Callable[[list[tuple[int, ...]]], None] = lambda failing: None
@@ -113,7 +126,7 @@ class ServerSets:
             except UnreachableError as error:
                 if not self._away.note(error) and (error.server or not self.several):
                     raise
-                last = last if failing else error
+                last = last or error
                 continue
             except (VerificationError, MessageError, ProtocolError) as error:
                 if not verified or not self.several:
@@ -121,6 +134,12 @@ class ServerSets:
                 failing.append(servers)
                 self._was_wrong(servers)
                 last = error
+                continue
+            except _REFUSED as error:
+                # of one cloud, and others may not share it; or of any server, once one lied
+                if not self.several or (error.server not in self._clouds and not failing):
+                    raise
+                last = last or error
                 continue
             suspects = _common(failing)
             if failing:

@@ -62,7 +62,13 @@ def common_state(
         if any(not r.batch for r in reasons):
             continue
         unranked += _unranked(o, name, of)
-        differ = _difference(o, list(of.values()), len(told))
+        differ, missing = _difference(o, list(of.values()), len(told)), sorted(told.keys() - of.keys())
+        if len(missing) == 1 and len(told) > 1:
+            # it granted something there, and not here: on its way, or the cloud joined later
+            text = "this server knows no grant of it yet, or the owner has not consented that it stores its rows"
+            left_out.append(LeftOut(o.owner, name, b"", missing[0], text))
+            unsettled.add(o.owner)
+            continue
         if differ:
             left_out.append(LeftOut(o.owner, name, b"", 0, differ))
             if differ != _NAMES:  # names stay different
@@ -76,7 +82,7 @@ def common_state(
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
     heads = [{o.owner: o.position for o in owners} for _, owners in told.values()]
-    behind = any(o.position < at.get(o.owner, 0) for o in chosen for at in heads)
+    behind = frozenset(o.owner for o in chosen if any(o.position < at.get(o.owner, 0) for at in heads))
     hashes = {server: hash_ for server, (hash_, _) in told.items()}
     return Index(hashes, chosen, left_out, grants, behind, unranked), frozenset(unsettled)
 

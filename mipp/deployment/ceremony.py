@@ -24,7 +24,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.addresses import Address, check_server_name, check_url, require_distinct
 from ..rpc.cards import MAX_CARD_BYTES, ROLES, ServerCard, signed_card
 from ..rpc.description import MAX_DESCRIPTION_BYTES, DeploymentConfig, ServerKeys, check_fingerprint
-from ..rpc.membership import check_next, same_but_signatures, signed_by
+from ..rpc.membership import check_next, check_signed, same_but_signatures, signed_by
 from ..store.catalog import NAME as CATALOG_NAME
 from .given import checked_index
 from .servers import CARD_NAME, CONFIG_NAME, ServerSecrets, known_scheme, open_server, own_secrets, server_class
@@ -189,6 +189,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _join(folder: Path, description: DeploymentConfig) -> int:
     card = read_card(folder)
+    check_signed(description)
+    if (folder / CONFIG_NAME).exists() and (known := read_description(folder / CONFIG_NAME)).id != description.id:
+        raise DeploymentError(
+            f"{folder} joined another description, that of deployment {known.id.hex()}; to begin anew, make a new "
+            "folder with mipp server init, and hand out its card"
+        )
     index = number_of(card, description)
     secrets = own_secrets(folder, description, index)
     params = known_scheme(description).params
@@ -347,7 +353,14 @@ def sign_description(folder: Path, description: DeploymentConfig) -> DeploymentC
         The server's key files are damaged.
     """
     with _alone(folder):
+        if not (folder / CONFIG_NAME).exists():
+            raise DeploymentError(f"{folder} joined no deployment yet, so it has no version that this one could follow")
         known = read_description(folder)
+        if same_but_signatures(known, description):
+            raise DeploymentError(
+                f"the server in {folder} has this version already; servers that have the version before sign it, "
+                "a cloud that joins does not"
+            )
         check_next(known, description, signatures=0)
         index = number_of(read_card(folder), known)
         seed = own_secrets(folder, known, index).sign
@@ -402,6 +415,7 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
         raise DeploymentError("the description is that of an embedded deployment; clients open its folder")
     if fingerprint is not None:
         check_fingerprint(description, fingerprint)
+    check_signed(description)
     known_scheme(description)
     try:
         if (folder / CARD_NAME).exists():

@@ -88,13 +88,18 @@ class LocalChannel:
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
             self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
-        return accepted(reply)
+        return accepted(reply, server)
 
 
-def accepted(reply: Any) -> Any:
-    """A server's reply, or the error that it refused with."""
+def accepted(reply: Any, server: int = 0) -> Any:
+    """A server's reply, or the error that it refused with.
+
+    What a server says of a server that it cannot reach is not known of that one here.
+    """
     if isinstance(reply, m.Failure):
-        raise error_from_wire(reply.name, reply.text)
+        error = error_from_wire(reply.name, reply.text)
+        error.server = 0 if isinstance(error, UnreachableError) else server
+        raise error
     return reply
 
 

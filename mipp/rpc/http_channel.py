@@ -264,14 +264,14 @@ class HttpChannel:
                 reply_frames = self._exchange(server, call, REQUEST_PATH, body_parts(frames))
             else:
                 reply_frames = self._announced(server, call, frames)
-        except UnreachableError as error:
+        except MippError as error:  # of the line, or of the HTTP server
             error.server = server
             raise
         reply: Any = decode(reply_frames)
         with self._lock:
             self.bytes_sent[kind_of_request(frames)] += frames_size(frames)
             self.bytes_sent[type(reply).__name__] += frames_size(reply_frames)
-        return accepted(reply)
+        return accepted(reply, server)
 
     def _announced(self, server: int, call: _Call, frames: Frames) -> Frames:
         """Announce a large request, send its data block by block, and have it answered.

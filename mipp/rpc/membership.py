@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -22,7 +23,7 @@ from .addresses import require_distinct
 from .cards import ROLES, ServerCard
 from .description import DeploymentConfig, ServerKeys
 
-__all__ = ["check_next", "proposed", "same_but_signatures", "signed_by"]
+__all__ = ["check_next", "check_signed", "proposed", "same_but_signatures", "signed_by"]
 
 _LABEL = b"mipp v1 membership"
 
@@ -120,9 +121,7 @@ def check_next(config: DeploymentConfig, later: DeploymentConfig, *, signatures:
     Raises
     ------
     DeploymentError
-        Something else than one more cloud differs, or too few signatures.
-    AuthenticationError
-        A signature is not valid.
+        Something else than one more cloud differs, too few signatures, or one that is not valid.
     """
     new = later.servers.keys() - config.servers.keys()
     address = later.addresses.get(max(new, default=0))
@@ -137,13 +136,42 @@ def check_next(config: DeploymentConfig, later: DeploymentConfig, *, signatures:
     grown = q == dataclasses.replace(p, n=p.n + 1) and q.sharing == p.sharing and number in q.clouds
     if not grown or not same_but_signatures(expected, later):
         raise DeploymentError("more than one cloud differs between this description and the one that is known here")
-    for server, signature in later.signatures.items():
-        if server not in config.servers:
-            raise AuthenticationError(f"a signature of server {server}, which is no server of the version before")
-        signing.verify_raw(config.servers[server].sign, signature, _statement(later), "signature of a description")
-    needed = p.n - p.t if signatures is None else signatures
-    if len(later.signatures) < needed:
-        raise DeploymentError(
-            f"{len(later.signatures)} servers have signed this description, {needed} must: mipp server sign"
-        )
+    _check_signatures(later, config.servers, p.n - p.t if signatures is None else signatures)
     return number
+
+
+def check_signed(config: DeploymentConfig) -> None:
+    """Check that enough of the servers before the one that joined last have signed a description that is not the first.
+
+    For those who have no earlier version: they compare the fingerprint, too.
+
+    Parameters
+    ----------
+    config : DeploymentConfig
+        From anybody.
+
+    Raises
+    ------
+    DeploymentError
+        Too few signatures, or one that is not valid.
+    """
+    if config.version > 1:
+        before = {i: keys for i, keys in config.servers.items() if i != max(config.servers)}
+        _check_signatures(config, before, len(before) - config.params.t)
+
+
+def _check_signatures(config: DeploymentConfig, servers: Mapping[int, ServerKeys], needed: int) -> None:
+    for server, signature in config.signatures.items():
+        if server not in servers:
+            raise DeploymentError(f"server {server} signed this description, but is no server of the version before")
+        try:
+            signing.verify_raw(servers[server].sign, signature, _statement(config), "description")
+        except AuthenticationError:
+            raise DeploymentError(
+                f"the signature of server {server} is not valid: the description was changed after it was signed"
+            ) from None
+    if len(config.signatures) < needed:
+        raise DeploymentError(
+            f"{len(config.signatures)} of the servers before have signed this description, {needed} must: "
+            "mipp server sign"
+        )

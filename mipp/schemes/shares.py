@@ -128,7 +128,8 @@ class _User(UserScheme):
             user: UserCost = {
                 "rounds": len(asked) + len(headers) * folded,
                 "sent": sum((some + checks) * share + 16 * batches for some, _ in asked),
-                "received": sum(some * word * self._words(rows, width) + back * rows for some, rows in asked),
+                "received": sum(some * word * self._words(rows, width) + back * rows for some, rows in asked)
+                + len(headers) * folded * checks * word,
             }
             return {"ranking": ranking, "images": images, "user": user}
         public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..errors import ProtocolError
+from ..errors import MessageError, ProtocolError
 from ..rpc import peer_messages as pm
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..store.chains import Chain
@@ -35,11 +35,14 @@ def read_chain(packed: bytes) -> Chain:
     """Inverse of :func:`chain_message`; MessageError for what is none."""
     msg = decode(unpack_frames(packed), pm.ChainState)
     none = [b""] * len(msg.batches)
-    batches = list(
-        zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row,
-            msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
-    )  # fmt: skip
-    ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
+    try:
+        batches = list(
+            zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row,
+                msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
+        )  # fmt: skip
+        ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
+    except ValueError:
+        raise MessageError("a history whose columns have different lengths") from None
     return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused, msg.accepted)
 
 

@@ -69,6 +69,11 @@ class KeyRing:
         for chosen in itertools.product(*(usable[i] for i in numbers)):  # the first one is the newest everywhere
             found = KeySet(self._config.id, dict(zip(numbers, chosen, strict=True)))
             sets[found.id] = found
+        # a client that has not heard of a cloud that joined names the keys of the servers before it
+        for found in list(sets.values()) if self._config.version > 1 else ():
+            before = KeySet(found.deployment, {i: keys for i, keys in found.servers.items() if i != numbers[-1]})
+            if self._index in before.servers:
+                sets.setdefault(before.id, before)
         secrets = {(keys.box, keys.pair): own[keys.box, keys.pair][1] for keys in mine}
         with self._lock:
             self._boxes, self._valid_boxes, self._sets, self._secrets = boxes, len(mine), sets, secrets

@@ -19,8 +19,14 @@ __all__ = ["HANDLERS"]
 
 def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.Ok:
     signer, msg, count = request.signer, request.content, len(server.config.servers)
+    # of an owner that has not heard of a cloud that joined, or has not consented: that cloud takes no part
+    before = server.config.version > 1 and len(msg.sealed) == count - 1 and server.index != max(server.config.servers)
+    count -= before
     if len(msg.registration) != 16 or len(msg.sealed) != count:
-        raise ShapeError("a registration has a nonce of 16 bytes, and sealed secrets for every server")
+        raise ShapeError(
+            f"a registration has a nonce of 16 bytes, and sealed secrets for each of the {count} servers that server "
+            f"{server.index} knows, not {len(msg.sealed)}: it or the owner has an earlier version of the description"
+        )
     if any(len(s) > MAX_SEALED for s in msg.sealed):  # the others' are kept, too, to be passed on
         raise ShapeError(f"sealed secrets of an owner have at most {MAX_SEALED} bytes for each server")
     if len(msg.commitments) not in (0, count) or any(len(c) != 32 for c in msg.commitments):

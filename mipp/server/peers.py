@@ -6,7 +6,9 @@ Nothing here is signed by owners or users; what is passed on of theirs is, and i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,8 @@ from .status import status
 __all__ = ["HANDLERS", "OF_PEERS", "adopt", "proven", "restart", "standing"]
 
 _log = logging.getLogger("mipp.server")
-#: owners whose chains are told at a time
-FOLLOWED = 16
+#: owners whose chains are told at a time, and bytes after which no further one is begun
+FOLLOWED, FOLLOWED_BYTES = 16, 64 << 20
 
 
 def settle(server: ServerBase, msg: pm.SettleRequest) -> pm.OpenChanges:
@@ -162,8 +164,19 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
             _log.warning("server %d: owner %s is not registered here", server.index, chain.owner.hex())
     for owner, op in {(c.owner, c.op) for c in store.changes.open() if refuse}:
         store.changes.settle_restored(owner, op)
-    for h in handovers:
-        store.adopt_used(list(zip(h.used_owner, h.used_grant, h.used, strict=True)))
+    counts = [list(zip(h.used_owner, h.used_grant, h.used, strict=True)) for h in handovers]
+    for used in (*counts, _by_all(server, counts)):
+        store.adopt_used(used)
+
+
+def _by_all(server: ServerBase, counts: list[list[tuple[bytes, bytes, int]]]) -> list[tuple[bytes, bytes, int]]:
+    """Counts of queries that a restored key centre lacks, where a query goes to some clouds: at least their mean."""
+    p, total = server.config.params, Counter[tuple[bytes, bytes]]()
+    if server.has_shares or not p.spare_clouds:
+        return []
+    for some in counts:
+        total.update({(owner, grant): used for owner, grant, used in some})
+    return [(owner, grant, -(-used // (p.t + 1))) for (owner, grant), used in total.items()]
 
 
 def followed(server: ServerBase, msg: pm.FollowRequest) -> pm.Followed:
@@ -172,7 +185,13 @@ def followed(server: ServerBase, msg: pm.FollowRequest) -> pm.Followed:
     known, chains = dict(zip(msg.owners, msg.positions, strict=True)), server.store.chains
     with server.store.catalog.reading():
         later = [o for o, (position, _) in chains.heads().items() if o in known and position > known[o]]
-        return pm.Followed([chain_message(c) for c in chains.all(set(later[:FOLLOWED]))])
+        told: list[bytes] = []
+        for owner in later[:FOLLOWED]:
+            # what was refused is of no use to a server that takes part in nothing that is open
+            told += [chain_message(dataclasses.replace(c, refused=[])) for c in chains.all({owner})]
+            if sum(map(len, told)) > FOLLOWED_BYTES:
+                break
+        return pm.Followed(told)
 
 
 def verify(server: ServerBase, msg: pm.VerifyRequest) -> pm.VerifyReport:

@@ -98,6 +98,7 @@ class _Refusal:
     text: str
     since: float
     missing: set[int]
+    by: int
 
     def told(self) -> MippError:
         """A fresh error for one peer."""
@@ -134,6 +135,9 @@ class LocalRendezvous:
         calls: list[Callable[[], None]] = []
         with self._lock:
             refusal = self._refusals.get(key)
+            if refusal is not None and ticket.servers and refusal.by not in ticket.servers:  # it has no say here
+                self._refusals.pop(key)
+                refusal = None
             if refusal is not None and server in refusal.missing:
                 self._told(key, refusal, server)
                 calls.append(functools.partial(ticket.refused, refusal.told()))
@@ -156,6 +160,10 @@ class LocalRendezvous:
 
     def refuse(self, key: Key, server: int, error: BaseException) -> None:
         with self._lock:
+            open_ = self._gathering.get(key)
+            asked = open_.servers if open_ is not None else tuple(self._complete.get(key, ()))
+            if asked and server not in asked:
+                return
             gathering = self._gathering.pop(key, None)
             known = gathering.servers if gathering is not None else ()
             tickets = gathering.tickets if gathering is not None else self._complete.pop(key, {})
@@ -165,7 +173,7 @@ class LocalRendezvous:
             else:
                 missing = set(known or self._all) - {server} - set(tickets)
                 name, text = error_to_wire(error if isinstance(error, Exception) else ProtocolError("stopped"))
-                refusal = _Refusal(name, f"server {server} refused: {text}", self._clock(), missing)
+                refusal = _Refusal(name, f"server {server} refused: {text}", self._clock(), missing, server)
                 if missing:
                     self._remember(key, refusal)
             told = [(ticket, refusal.told()) for ticket in tickets.values()]

@@ -182,6 +182,8 @@ class CloudRendezvous:
             ticket = self._tickets.pop((user, query), None)
         if what == _START:
             attempt, *others = rest
+            if others and not {self._mesh.index, self._key_centre} <= set(others[0]) <= set(self._mesh.servers):
+                raise MessageError("a start of other servers")
             try:
                 link = self._mesh.open(attempt, EARLY_BYTES)
             except MippError as error:

@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 
+from ..crypto.schedule import random_bytes
 from ..errors import (
     BusyError,
     IntegrityError,
     LimitError,
     MessageError,
     MippError,
-    NotFoundError,
     ParameterError,
-    UnreachableError,
 )
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.limits import MAX_ROW
 from ..sharing import complete_share
+from ..sharing.audits import row_tags, tag_weights
 from ..store.repairs import Agreed, LostBatch
 from .base import ServerBase
 from .completions import PART_BYTES, holders_of
@@ -140,20 +140,66 @@ class Repairer:
         """Rebuild one share file, from the first servers that can; MippError if none can now."""
         choices = holders_of(self._server, self._server.index)
         for holders in choices:
+            others = [other for other in choices if other != holders]
             try:
-                return self._rebuild_from(holders, lost)
-            except (UnreachableError, IntegrityError, NotFoundError):  # away, damaged there, too, or behind
+                return self._rebuild_from(holders, lost, others)
+            except MippError:  # away, damaged there, too, behind, or it lies
                 if holders == choices[-1]:
                     raise
         return None
 
-    def _rebuild_from(self, holders: tuple[int, ...], lost: LostBatch) -> None:
+    def _rebuild_from(self, holders: tuple[int, ...], lost: LostBatch, others: list[tuple[int, ...]]) -> None:
+        """``others``: holders whose parts are compared, where the owner's hash of the share is not known."""
+        ordinals, share_hash, agreed, pieces = self._begun(holders, lost)
+        words = pieces()
+        if not share_hash or len(ordinals):
+            for other in others:
+                try:
+                    words = self._compared(words, ordinals, lost, other)
+                except MippError as error:  # as if there were no third cloud
+                    _log.info("server %d: no other cloud's part to compare: %s", self._server.index, error)
+        stored = ordinals if len(ordinals) else None
+        self._server.store.repairs.put_share(lost, stored, words, share_hash, agreed)
+
+    def _compared(
+        self, words: Iterator[np.ndarray], ordinals: np.ndarray, lost: LostBatch, other: tuple[int, ...]
+    ) -> Iterator[np.ndarray]:
+        """The same words; at their end IntegrityError if other holders' parts give others for a row that both store.
+
+        Rows are compared by combinations of their words that nobody else knows (:mod:`mipp.sharing.audits`).
+        """
+        theirs, _, _, again = self._begun(other, lost)
+        key = random_bytes(32)
+
+        def tags(piece: np.ndarray) -> np.ndarray:
+            count = piece.shape[1] * piece.itemsize // 4
+            return row_tags(np.ascontiguousarray(piece), tag_weights(key, 0, count), threads=self._server.threads)
+
+        expected = np.concatenate([tags(piece) for piece in again()])
+
+        def compared() -> Iterator[np.ndarray]:
+            found = []
+            for piece in words:
+                found.append(tags(piece))
+                yield piece
+            every = np.arange(lost.rows)
+            mine, yours = (o if len(o) else every for o in (ordinals, theirs))
+            _, a, b = np.intersect1d(mine, yours, assume_unique=True, return_indices=True)
+            if not np.array_equal(np.concatenate(found)[a], expected[b]):
+                raise IntegrityError("the other clouds' parts give two different shares: one of them is wrong")
+
+        return compared()
+
+    def _begun(
+        self, holders: tuple[int, ...], lost: LostBatch
+    ) -> tuple[np.ndarray, bytes, Agreed, Callable[[], Iterator[np.ndarray]]]:
+        """Begin a session with holders: which rows they store, the share's hash, what they agree on, and the words."""
         server, channel = self._server, self._channel
         told: dict[int, pm.CompletionBegun] = {}
         ordinals = np.empty(0, "<i8")
         for holder in holders:  # clouds first: their rows say which ones a key centre makes
             begin = pm.BeginCompletion(server.index, lost.owner, lost.id, ordinals, list(holders))
-            reply = request(channel, holder, begin)
+            reply = _asked(channel, holder, begin, pm.CompletionBegun)
             if len(reply.ordinals) == reply.rows:  # nothing is left out: all rows, which have a hash
                 raise IntegrityError("another server names all rows as if some were gone")
             told[holder] = reply
@@ -175,12 +221,12 @@ class Repairer:
                     raise BusyError("the server stops")
                 count = min(step, stored - first)
                 msg = pm.CompletionPart(server.index, lost.owner, lost.id, nonces, first, count)
-                parts = [request(channel, holder, msg).words for holder in holders]
+                parts = [_asked(channel, holder, msg, pm.Completion).words for holder in holders]
                 if any(p.shape != (count, width) or p.dtype != server.config.params.dtype for p in parts):
                     raise MessageError("a part of other rows than were asked for")
                 yield complete_share(parts)
 
-        server.store.repairs.put_share(lost, ordinals if len(ordinals) else None, pieces(), share_hash, agreed)
+        return ordinals, share_hash, agreed, pieces
 
     def _fetch(self, owner: bytes, batch: bytes) -> None:
         """Copy one image pack from another cloud; MippError if that cannot be done now.
@@ -220,6 +266,14 @@ class Repairer:
                 piece = request(channel, other, pm.PackRequest(server.index, owner, batch, first.digest, at))
 
         server.store.repairs.put_pack(owner, batch, first.rows, first.size, pieces())
+
+
+def _asked(channel: Channel, server: int, msg: Any, kind: type) -> Any:
+    """A server's reply of the kind that is due."""
+    reply = request(channel, server, msg)
+    if not isinstance(reply, kind):
+        raise MessageError(f"server {server} sent a reply of another kind")
+    return reply
 
 
 def _agreed(server: ServerBase, lost: LostBatch, replies: list[pm.CompletionBegun]) -> tuple[bytes, Agreed]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import NotFoundError
 from . import changes as rules
 from .catalog import Catalog
-from .ledger import Ledger
+from .ledger import Ledger, record_files
 from .views import CERTIFICATE_BYTES
 
 __all__ = ["Chain", "Chains"]
@@ -47,17 +47,21 @@ class Chain:
 class Chains:
     """Reads and adopts whole chains of one store."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, *, has_shares: bool) -> None:
+    def __init__(self, catalog: Catalog, ledger: Ledger, *, has_shares: bool, spare: bool = False) -> None:
         self._catalog, self._ledger, self._has_shares = catalog, ledger, has_shares
+        #: whether changes may be written without this server
+        self._spare = spare
 
     def heads(self) -> dict[bytes, tuple[int, bytes]]:
         """Position and view of the last change of each owner that is registered."""
         rows = self._catalog.all("SELECT id, position, view FROM owners WHERE forget IS NULL ORDER BY id")
         return {owner: (position, view) for owner, position, view in rows}
 
-    def undecided(self, owner: bytes) -> bool:
-        """Whether a change of this owner is accepted here and not decided."""
-        return self._catalog.one("SELECT 1 FROM changes WHERE owner=? AND state='accepted'", owner) is not None
+    def accepted(self, owner: bytes) -> tuple[int, bytes] | None:
+        """Position and COMMIT's hash of the change of this owner that is accepted here and not decided."""
+        return self._catalog.one(
+            "SELECT position, commit_hash FROM changes WHERE owner=? AND state='accepted'", owner
+        )  # fmt: skip
 
     def all(self, owners: Container[bytes] | None = None) -> list[Chain]:
         """Chains of all owners that are registered, or of these, in order."""
@@ -84,8 +88,10 @@ class Chains:
             found.append(chain if accepted is None else replace(chain, accepted=accepted[0] + accepted[1]))
         return found
 
-    def adopt(self, chain: Chain) -> None:
+    def adopt(self, chain: Chain, *, beaten: bool = False) -> None:
         """Bring this server's state of an owner to a peer's, in one transaction.
+
+        ``beaten``: what is accepted here lost its place in the chain, and is refused.
 
         What is here already keeps its files. A batch that is not here has no file: it cannot be searched at this server
         until it is brought back. What the peer refused is refused here. A history here that goes on from the peer's,
@@ -107,7 +113,11 @@ class Chains:
                 gone = self._refuse(db, chain, [])
             else:
                 # also changes that this server shows and that all others gave up after an earlier restore
-                gone = self._refuse(db, chain, [op for op, _, _ in mine if op not in committed])
+                lost = [op for op, _, _ in mine if op not in committed]
+                if beaten:
+                    rows = db.execute("SELECT op FROM changes WHERE owner=? AND state='accepted'", (chain.owner,))
+                    lost += [op for (op,) in rows.fetchall() if op not in committed]
+                gone = self._refuse(db, chain, lost)
                 gone += self._replace(db, chain)
         self._ledger.drop(gone)
 
@@ -129,8 +139,8 @@ class Chains:
                 (chain.owner,),
             )
         }  # fmt: skip
-        self._prepared_files(db, chain, here)
-        gone = [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
+        gone = self._prepared_files(db, chain, here)
+        gone += [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
         for position, rows, dim, batch, dead, origin_batch, origin_row, shares, tested, has in chain.batches:
             file, size, digest, share_hash, stored, generation, imaged, certificate, *known = here.get(
@@ -169,14 +179,22 @@ class Chains:
         at = 32 * (self._ledger.server - 1)
         return shares[at : at + 32]
 
-    def _prepared_files(self, db: Any, chain: Chain, here: dict[bytes, tuple[Any, ...]]) -> None:
-        """Files of changes that the backup holds as open, and that are visible at the peers."""
+    def _prepared_files(self, db: Any, chain: Chain, here: dict[bytes, tuple[Any, ...]]) -> list[str]:
+        """Take files of changes that are open here, and that are visible at the peers; those that cannot be used.
+
+        A change may have been written without this server, so that nobody tested what its owner prepared here. Then a
+        file counts only if this server's own record says that it was tested; else the share is rebuilt.
+        """
+        unused: list[str] = []
         for op, record in db.execute(
             "SELECT op, record FROM changes WHERE owner=? AND state IN ('prepared', 'accepted') AND record<>x''",
             (chain.owner,),
         ).fetchall():
             known = msgpack.unpackb(record, strict_map_key=False)
             if "rows" not in known or op in here or op not in {c[0] for c in chain.ops}:
+                continue
+            if self._spare and not (known.get("certificate") and self._ledger.server in known.get("tested", ())):
+                unused += record_files(known)
                 continue
             share = known.get("share") or {"file": "", "size": 0, "digest": b""}
             here[op] = (
@@ -189,3 +207,4 @@ class Chains:
                     "INSERT OR IGNORE INTO packs VALUES (?, ?, ?, 0, ?, ?, ?)",
                     (chain.owner, op, known["rows"], pack["file"], pack["size"], pack["digest"]),
                 )
+        return unused

@@ -82,7 +82,9 @@ class ServerStore(Parties):
         self._alive = alive
         self.changes = Ledger(self.catalog, folder, server, self._apply, holder=holder, alive=alive)
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
-        self.chains = Chains(self.catalog, self.changes, has_shares=has_shares)
+        self.chains = Chains(
+            self.catalog, self.changes, has_shares=has_shares, spare=has_shares and params.spare_clouds > 0
+        )
         self.seals = Seals(self.catalog)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
         self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash)
