@@ -16,7 +16,7 @@ from ..deployment.serving import ServerProcess, own_number
 from ..rpc import peer_messages as pm
 from ..rpc.address_book import AddressBook
 from ..rpc.channel import request
-from ..rpc.local_socket import OperatorChannel
+from ..rpc.local_socket import WAIT, OperatorChannel
 from ..rpc.names import known_name
 from .common import json_option, show
 from .server import folder_argument, server_group
@@ -59,9 +59,13 @@ def check_command(folder: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def asked(folder: Path, msg: Any) -> Any:
+#: seconds for what a server answers without reading files
+_SOON = 15.0
+
+
+def asked(folder: Path, msg: Any, wait: float = WAIT) -> Any:
     _, index = own_number(folder)
-    return request(OperatorChannel(folder, index), index, msg)
+    return request(OperatorChannel(folder, index, wait), index, msg)
 
 
 @server_group.command("status")
@@ -71,8 +75,8 @@ def status_command(folder: Path, as_json: bool) -> None:
     """Owners, users and sizes of the server that runs in FOLDER, and whether the others are there."""
     config, _ = own_number(folder)
     book = AddressBook(config, folder, keep=False)
-    told: pm.Status = asked(folder, pm.StatusRequest(b""))
-    state: pm.ServerReport = asked(folder, pm.ServerReportRequest())
+    told: pm.Status = asked(folder, pm.StatusRequest(b""), _SOON)
+    state: pm.ServerReport = asked(folder, pm.ServerReportRequest(), _SOON)
     owners = [
         {
             "name": known_name(name, owner), "id": owner.hex(), "forgotten": bool(gone),
@@ -123,7 +127,7 @@ def verify_command(folder: Path, as_json: bool) -> None:
 @json_option
 def changes_command(folder: Path, as_json: bool) -> None:
     """List the changes that are not decided at the server that runs in FOLDER, and whom each waits for."""
-    told: pm.WaitingChanges = asked(folder, pm.WaitingChangesRequest())
+    told: pm.WaitingChanges = asked(folder, pm.WaitingChangesRequest(), _SOON)
     changes = [
         {"owner": owner.hex(), "change": op.hex(), "state": state, "waits_for": waits, "seconds": seconds}
         for owner, op, state, waits, seconds in zip(

@@ -21,7 +21,7 @@ from .channel import accepted
 from .sockets import fill
 from .wire import Frames, decode
 
-__all__ = ["SOCKET_NAME", "OperatorChannel", "OperatorSocket"]
+__all__ = ["SOCKET_NAME", "WAIT", "OperatorChannel", "OperatorSocket"]
 
 SOCKET_NAME = "operator.sock"
 _LENGTH = struct.Struct("<Q")
@@ -117,12 +117,14 @@ class OperatorChannel:
         The server's folder.
     server : int
         The server's number.
+    wait : float
+        Seconds for a reply; some requests read all files.
     """
 
     remote = False
 
-    def __init__(self, folder: Path, server: int) -> None:
-        self._folder, self._server = folder, server
+    def __init__(self, folder: Path, server: int, wait: float = WAIT) -> None:
+        self._folder, self._server, self._wait = folder, server, wait
 
     @property
     def servers(self) -> tuple[int, ...]:
@@ -136,9 +138,9 @@ class OperatorChannel:
         with sock:
             try:
                 with _address(self._folder) as path:
-                    sock.settimeout(READ)
+                    sock.settimeout(min(READ, self._wait))
                     sock.connect(path)
-                sock.settimeout(WAIT)
+                sock.settimeout(self._wait)
                 _write(sock, frames)
                 body = _read(sock, REPLY_BYTES)
             except FileNotFoundError:
@@ -150,7 +152,8 @@ class OperatorChannel:
                     f"no server runs in {self._folder} now; start it with: mipp server run {self._folder}"
                 ) from None
             except OSError as error:
-                raise UnreachableError(f"the server in {self._folder} did not answer: {error.strerror}") from None
+                why = "it says nothing" if isinstance(error, TimeoutError) else error.strerror
+                raise UnreachableError(f"the server in {self._folder} did not answer: {why}") from None
             except EOFError:
                 raise UnreachableError(f"the server in {self._folder} ended before it answered") from None
         return accepted(decode(frames_of(body)))
