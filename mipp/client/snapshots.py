@@ -65,7 +65,7 @@ def common_state(
         differ, missing = _difference(o, list(of.values()), len(told)), sorted(told.keys() - of.keys())
         if len(missing) == 1 and len(told) > 1:
             # it granted something there, and not here: on its way, or the cloud joined later
-            text = "this server knows no grant of it yet, or the owner has not consented that it stores its rows"
+            text = "this server knows no grant of it yet, or joined later and may not store its rows"
             left_out.append(LeftOut(o.owner, name, b"", missing[0], text))
             unsettled.add(o.owner)
             continue
