@@ -120,6 +120,8 @@ def test_replies_that_nobody_reads_are_bounded():
 class Wire:
     """A mesh without connections: notes it was given, and peers that cannot be reached."""
 
+    servers = (1, 2, 3)
+
     def __init__(self, index):
         self.index, self.notes, self.away, self.used = index, [], set(), set()
 

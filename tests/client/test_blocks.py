@@ -111,7 +111,7 @@ def test_another_header_masks_the_same_rows_again(collection):
         assert (part == again).mean() < 0.1
 
 
-@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 17, 64, 100, 1 << 20])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.nightly), 17, 64, 100, 1 << 20])
 def test_results_do_not_depend_on_the_block(collection, monkeypatch, block):
     small_blocks(monkeypatch, block)
     monkeypatch.setattr("mipp.schemes.shares.HEADER_QUERIES", 4)

@@ -37,7 +37,7 @@ def _seen(user, owners, ranking):
 def _new(user):
     """The same user, as if its program had just started."""
     fresh = type(user).__new__(type(user))
-    fresh.__dict__.update(user.__dict__, _known={}, _told={}, _names={}, _unsettled=frozenset())
+    fresh.__dict__.update(user.__dict__, _known={}, _told={}, _names={}, _unsettled={})
     return fresh
 
 

@@ -101,6 +101,7 @@ def test_the_disk_is_full_at_any_step(stage, what):
     run_full(stage, what)
 
 
+@pytest.mark.nightly
 def test_lost_files_come_back_when_there_is_room(tmp_path):
     """Nobody asks for it; a try on the full disk has failed before."""
     with Stage(tmp_path / "net", functools.partial(Hosted, settings="")) as stage:

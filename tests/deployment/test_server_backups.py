@@ -207,6 +207,7 @@ def test_wrong_use_makes_nothing(net, world, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_servers_that_began_anew_wait_for_the_third(net, world, tmp_path):
     """Else a used invitation would let somebody take a name, at two servers that forgot it."""
     used = net.invitation("owner", "gone")

@@ -139,6 +139,7 @@ def test_stopped_for_long(net, parties, berta, server, seconds):
     stopped_for(net, parties, berta, server, seconds)
 
 
+@pytest.mark.nightly
 def test_a_line_that_is_dead_in_both_directions(net, parties):
     """Half-open connections: the peers find out after 15 s, a client's request ends with a typed error."""
     owner, user, plain = parties
