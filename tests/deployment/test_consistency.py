@@ -222,10 +222,10 @@ def voting(net, server):
         return False
 
 
-def test_restarts_in_every_order(tmp_path):
+def test_restarts_in_several_orders(tmp_path):
     net = Hosted(tmp_path / "net", mipp.Encoding("cosine", DIM))
     try:
-        run(net, list(itertools.permutations((1, 2, 3))), 0.4)
+        run(net, list(itertools.permutations((1, 2, 3)))[::2], 0.4)
     finally:
         net.stop()
 

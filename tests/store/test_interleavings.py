@@ -520,14 +520,14 @@ ANY = given(SCRIPTS, PLANS, st.booleans(), st.none() | st.tuples(st.integers(0, 
 
 
 @pytest.mark.slow
-@quick(100)
+@quick(40)
 @RIVALRY
 def test_an_owner_competes_with_itself_often(fresh, scripts, plan, kill):
     compete(fresh, scripts, plan, kill=kill)
 
 
 @pytest.mark.slow
-@quick(150)
+@quick(60)
 @ANY
 def test_many_interleavings(fresh, scripts, plan, apart, kill):
     interleave(fresh, scripts, plan, apart=apart, kill=kill)
