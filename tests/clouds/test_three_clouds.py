@@ -152,7 +152,7 @@ def test_a_cloud_that_is_away_is_passed_over(world, caplog):
         assert world.ulla.away.now() == {cloud}
         world.ulla.away._until.clear()
         back()
-    assert "server 4 is silent and left out for 60 s" in caplog.text
+    assert "server 4 is silent and is left out for 60 s" in caplog.text
 
 
 def test_it_is_asked_again_after_a_while(world, monkeypatch):

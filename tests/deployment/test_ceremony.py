@@ -210,8 +210,11 @@ def test_two_processes_join_at_once(folders, description):
 def test_a_second_description_is_refused(folders, description):
     join_server(folders[0], description)
     before = contents(folders[0])
-    for other in (assemble([read_card(f) for f in folders], ENCODING), dataclasses.replace(description, version=2)):
-        with pytest.raises(DeploymentError, match="joined another description"):
+    for other, why in (
+        (assemble([read_card(f) for f in folders], ENCODING), "joined another description"),
+        (dataclasses.replace(description, version=2), "0 of the servers before have signed"),
+    ):
+        with pytest.raises(DeploymentError, match=why):
             join_server(folders[0], other)
     assert contents(folders[0]) == before
 
@@ -308,9 +311,12 @@ def test_a_clients_folder(tmp_path, description, deployment):
     (folder / "owners" / "anna.key").write_bytes(b"x")
     connect_folder(folder, description, right)
     assert (folder / "owners" / "anna.key").read_bytes() == b"x"
-    other = dataclasses.replace(description, version=2)
-    with pytest.raises(DeploymentError, match="belongs to another deployment"):
-        connect_folder(folder, other, other.fingerprint)
+    for other, why in (
+        (assemble(three_cards(), ENCODING), "belongs to another deployment"),
+        (dataclasses.replace(description, version=2), "0 of the servers before have signed"),
+    ):
+        with pytest.raises(DeploymentError, match=why):
+            connect_folder(folder, other, other.fingerprint)
     (folder / "deployment.json").unlink()
     with pytest.raises(DeploymentError, match="holds owners or users"):
         connect_folder(folder, description, right)
