@@ -287,7 +287,7 @@ def test_an_owner_cannot_change_its_secrets_by_consenting(growing):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", [2, 3])
+@pytest.mark.parametrize("server", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_a_restore_after_a_cloud_joined(growing, server):
     """It takes over owners who registered before the cloud joined, and have not consented."""
     growing.stop(server)

@@ -165,6 +165,7 @@ def test_a_line_that_is_dead_in_both_directions(net, parties):
     plain.rows = both if len(found(user)) == len(both) else plain.rows
 
 
+@pytest.mark.nightly
 def test_a_client_leaves_a_silent_server_once_another_one_failed(net, parties):
     _, user, plain = parties
     net.kill(3)
