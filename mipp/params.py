@@ -258,13 +258,13 @@ class Params:
         """How many clouds may be away while queries are answered and changes are made."""
         return max(0, len(self.clouds) - self.t - 1)
 
-    def parties(self, servers: Sequence[int]) -> tuple[int, ...]:
+    def parties(self, servers: Sequence[int] | None = None) -> tuple[int, ...]:
         """The servers of a query in the order of their parts in protocols among them: clouds, then key centres.
 
         Parameters
         ----------
-        servers : sequence of int
-            Numbers of the servers, in any order.
+        servers : sequence of int, optional
+            Numbers of the servers, in any order; default the first of :attr:`server_sets`.
 
         Returns
         -------
@@ -282,7 +282,7 @@ class Params:
         >>> Params(n=4, t=1).parties([1, 3, 4])
         (1, 4, 3)
         """
-        chosen = self.check_servers(servers)
+        chosen = self.server_sets[0] if servers is None else self.check_servers(servers)
         return tuple(s for s in chosen if s in self.clouds) + self.key_centres
 
     def check_servers(self, servers: Sequence[int]) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def add_cloud_command(description: Path, card: Path, out: Path, as_json: bool) -
         raise DeploymentError(f"{out} exists; name a new file")
     config = proposed(read_description(description), read_card(card))
     replace_file(out, config.to_json().encode())
-    number = max(config.addresses, key=lambda i: i in config.params.clouds and i)
+    number = max(config.addresses)  # the newest one
     address, before = config.addresses[number], config.params.n - 1
     data = {
         "description": str(out), "id": config.id.hex(), "version": config.version, "fingerprint": config.fingerprint,

@@ -202,6 +202,11 @@ class AuditingOwner(MergingOwner):
             raise ParameterError("this owner has no folder of tags, so it cannot know what it uploaded")
         return self.tags
 
+    @property
+    def _clouds(self) -> list[int]:
+        """The clouds that store this owner's rows: not one that joined while this owner has not consented."""
+        return [s for s in self.config.params.clouds if s not in self.away.left_out]
+
     # --- the state of all servers -------------------------------------------------------------------------------
 
     def _audited(self, sample: float, tags: OwnerTags, *, last: bool = False) -> AuditReport:
@@ -213,9 +218,7 @@ class AuditingOwner(MergingOwner):
             first, (head, batches) = reached[0]
             live = sum(b.live for b in batches.values())
             self._sweep(tags, states)
-        for cloud in self.config.params.clouds:
-            if cloud in self.away.left_out:  # it joined, and this owner has not consented
-                continue
+        for cloud in self._clouds:
             state = states[cloud]
             if isinstance(state, str):
                 clouds.append(CloudAudit(cloud, problem=state))
@@ -264,24 +267,23 @@ class AuditingOwner(MergingOwner):
     # --- tags anew ----------------------------------------------------------------------------------------------
 
     def _renewed(self, tags: OwnerTags, everything: bool) -> list[bytes]:
-        clouds = [s for s in self.config.params.clouds if s not in self.away.left_out]
         witness = self.config.params.key_centres[-1]
         head, batches = self._state(witness)
-        wanted = [b for b in batches if b.live and (everything or self._lacking(tags, b))]
+        lacking = {b.id: self._lacking(tags, b) for b in batches if b.live}
+        wanted = [b for b in batches if b.live and (everything or lacking[b.id])]
         known, dead = self.known_deletions(witness, [b.id for b in wanted], head)
         done = []
         for b in wanted:
-            got = {cloud: self._fetch(cloud, b.id) for cloud in clouds}
+            got = {cloud: self._fetch(cloud, b.id) for cloud in self._clouds}
             if any((g.position, g.view) != (head.position, head.view) for g in got.values()):
                 raise ConflictError("this owner's batches changed while they were fetched")
             for cloud, given in got.items():
                 check_deleted(cloud, b.id, given, witness, known[b.id], dead.get(b.id, np.empty(0, np.int64)))
-            lacking = self._lacking(tags, b)
-            for cloud in clouds:
-                if cloud not in lacking:
+            for cloud in self._clouds:
+                if cloud not in lacking[b.id]:
                     tags.check(cloud, b.id, got[cloud])
             check_same_rows(b.id, got, self.keys, self.threads)
-            one = got[clouds[0]]
+            one = got[self._clouds[0]]
             ids = None if own_ids(b.id, one).all() else (one.origin_batch, one.origin_row)
             shares = {cloud: given.share for cloud, given in got.items()}
             ordinals = one.ordinals if len(one.ordinals) < b.rows else None
@@ -291,14 +293,13 @@ class AuditingOwner(MergingOwner):
 
     def _lacking(self, tags: OwnerTags, batch: StoredBatch) -> list[int]:
         """Clouds that this folder has no tags of for a batch, or none that open."""
-        clouds, store = [s for s in self.config.params.clouds if s not in self.away.left_out], tags.store
-        lacking = []
+        store, lacking = tags.store, []
         try:
             if IMAGE_IDS in store.sections(batch.id):
                 store.read(batch.id, IMAGE_IDS, batch.rows)
         except (IntegrityError, StoreError):
-            return list(clouds)
-        for cloud in clouds:
+            return self._clouds
+        for cloud in self._clouds:
             try:
                 store.read(batch.id, cloud, batch.rows)
             except (IntegrityError, StoreError):
@@ -431,26 +432,18 @@ def _expected(
 ) -> tuple[int, int]:
     """The combination of the tags, and the number of different rows in it."""
     total = count = 0
-    if draws:
-        of, rows, factors = made.draws(draws)
-        order = np.argsort(of, kind="stable")
-        ends = np.searchsorted(of[order], np.arange(len(part.batches) + 1))
-        for number, batch in enumerate(part.batches):
-            some = order[ends[number] : ends[number + 1]]
-            some = some[~np.isin(rows[some], dead.get(batch, ()))]
-            if batch not in lost and len(some):
-                total += combine_tags(part.tags[batch][rows[some]], factors[some])
-                count += len(np.unique(rows[some]))
-        return total % MODULUS, count
-    for number, batch in enumerate(part.batches):
+    gone = [dead.get(batch, np.empty(0, np.int64)) for batch in part.batches]
+    for number, rows, factors in made.live_draws(draws, gone) if draws else ():
+        batch = part.batches[number]
+        if batch not in lost:
+            total += combine_tags(part.tags[batch][rows], factors)
+            count += len(np.unique(rows))
+    for number, batch in enumerate(part.batches if not draws else ()):
         if batch in lost:
             continue
-        gone, tags = dead.get(batch, np.empty(0, np.int64)), part.tags[batch]
+        tags = part.tags[batch]
         for start in range(0, len(tags), _PIECE):
             stop = min(start + _PIECE, len(tags))
-            factors = made.of(number, start, stop)
-            low, high = np.searchsorted(gone, [start, stop])
-            factors[gone[low:high] - start] = 0
-            total += combine_tags(tags[start:stop], factors)
-        count += len(tags) - len(gone)
+            total += combine_tags(tags[start:stop], made.of(number, start, stop, gone[number]))
+        count += len(tags) - len(gone[number])
     return total % MODULUS, count

@@ -19,7 +19,7 @@ from ..rpc import messages as m
 from ..rpc.chain import NO_SHARE, Content, facts_hash, next_view
 from ..rpc.wire import encode, pack_frames
 from .client import Client
-from .retry import SPARE_PATIENCE, collect_pending, retry_busy
+from .retry import collect_pending, retry_busy
 
 __all__ = ["ChangeMaker"]
 
@@ -90,8 +90,7 @@ class ChangeMaker:
 
         def send(to: list[int]) -> dict[int, m.Head]:  # sent again it changes nothing more
             some, kinds = {s: requests[s] for s in to}, {s: type(msgs[s]) for s in to}
-            patience = SPARE_PATIENCE if spare else None
-            return retry_busy(lambda: self._owner.send(some, kinds, spare=spare), patience=patience)
+            return retry_busy(lambda: self._owner.send(some, kinds, spare=spare), spare=spare)
 
         try:
             # a cloud that is restored and waits, or whose disk is full, is as good as away

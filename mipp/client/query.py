@@ -34,7 +34,7 @@ from ..sharing import reconstruct
 from ..sharing.checks import CheckColumns
 from .client import Client
 from .index import Index
-from .retry import SPARE_PATIENCE, collect_pending, retry_busy
+from .retry import collect_pending, retry_busy
 
 __all__ = ["HiddenQueries", "Querier", "ScoreWords", "Verification"]
 
@@ -261,7 +261,7 @@ class Querier:
             hidden = self.hide(index, encoded, k, ranking, theta)
             return hidden, self.send(hidden, together=ranking != "user")
 
-        return retry_busy(attempt, patience=SPARE_PATIENCE if self._client.spare else None)
+        return retry_busy(attempt, spare=self._client.spare)
 
     def hide(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0, *,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..errors import BusyError, ConflictError, ProtocolError
 from ..rpc import messages as m
 
-__all__ = ["ATTEMPTS", "SPARE_PATIENCE", "collect_pending", "retry_busy", "retry_conflicts"]
+__all__ = ["ATTEMPTS", "collect_pending", "retry_busy", "retry_conflicts"]
 
 #: seconds that a client waits for a result that the servers are computing
 PATIENCE = 900.0
@@ -25,9 +25,12 @@ ATTEMPTS = 6
 T = TypeVar("T")
 
 
-def retry_busy(attempt: Callable[[], T], *, patience: float | None = None) -> T:
-    """Run ``attempt``; retries with growing pauses, for some seconds, while servers have too many requests."""
-    until, pause = time.monotonic() + (BUSY_PATIENCE if patience is None else patience), 0.05
+def retry_busy(attempt: Callable[[], T], *, spare: bool = False) -> T:
+    """Run ``attempt``; retries with growing pauses, for some seconds, while servers have too many requests.
+
+    ``spare``: another cloud can be asked instead, so that it is given up sooner.
+    """
+    until, pause = time.monotonic() + (SPARE_PATIENCE if spare else BUSY_PATIENCE), 0.05
     while True:
         try:
             return attempt()

@@ -10,10 +10,7 @@ import numpy as np
 
 from ..crypto import box, signing
 from ..encoding.ranges import checked_threshold
-from ..errors import (
-    ParameterError,
-    ShapeError,
-)
+from ..errors import ParameterError, ShapeError
 from ..mpc.facts import require_ranking
 from ..rpc import messages as m
 from ..rpc.channel import Channel

@@ -187,10 +187,18 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def _take_next(folder: Path, known: DeploymentConfig, description: DeploymentConfig) -> None:
+    """Have a folder take the next version of its description, or the same one; DeploymentError for any other."""
+    if not same_but_signatures(known, description):
+        check_next(known, description)
+        replace_file(folder / CONFIG_NAME, description.to_json().encode())
+
+
 def _join(folder: Path, description: DeploymentConfig) -> int:
     card = read_card(folder)
     check_signed(description)
-    if (folder / CONFIG_NAME).exists() and (known := read_description(folder / CONFIG_NAME)).id != description.id:
+    known = read_description(folder / CONFIG_NAME) if (folder / CONFIG_NAME).exists() else None
+    if known is not None and known.id != description.id:
         raise DeploymentError(
             f"{folder} joined another description, that of deployment {known.id.hex()}; to begin anew, make a new "
             "folder with mipp server init, and hand out its card"
@@ -199,17 +207,14 @@ def _join(folder: Path, description: DeploymentConfig) -> int:
     secrets = own_secrets(folder, description, index)
     params = known_scheme(description).params
     has_store = (folder / CATALOG_NAME).exists()
-    if (folder / CONFIG_NAME).exists():
-        known = read_description(folder / CONFIG_NAME)
-        if not same_but_signatures(known, description):
-            try:
-                check_next(known, description)
-            except DeploymentError as error:
-                raise DeploymentError(
-                    f"{folder} joined another description, or another version of it ({error}); to begin anew, make a "
-                    "new folder with mipp server init, and hand out its card"
-                ) from None
-            replace_file(folder / CONFIG_NAME, description.to_json().encode())
+    if known is not None:
+        try:
+            _take_next(folder, known, description)
+        except DeploymentError as error:
+            raise DeploymentError(
+                f"{folder} joined another description, or another version of it ({error}); to begin anew, make a "
+                "new folder with mipp server init, and hand out its card"
+            ) from None
         served_tls(folder, AddressBook(description, folder).certificates(index))
         if not has_store:  # an empty one in its place would forget what this server promised
             raise DeploymentError(f"the store in {folder} is missing; restore it from a backup")
@@ -422,13 +427,11 @@ def connect_folder(folder: Path, description: DeploymentConfig, fingerprint: str
             raise DeploymentError(f"{folder} is a server's folder; name a new folder for owners and users")
         if (folder / CONFIG_NAME).exists():
             known = read_description(folder / CONFIG_NAME)
-            if not same_but_signatures(known, description):
-                try:
-                    check_next(known, description)
-                except DeploymentError as error:
-                    text = f"{folder} belongs to another deployment, or another version of it ({error})"
-                    raise DeploymentError(text) from None
-                replace_file(folder / CONFIG_NAME, description.to_json().encode())
+            try:
+                _take_next(folder, known, description)
+            except DeploymentError as error:
+                text = f"{folder} belongs to another deployment, or another version of it ({error})"
+                raise DeploymentError(text) from None
         elif fingerprint is None:
             raise DeploymentError("a new folder needs the fingerprint of the description, from an operator")
         elif any(any((folder / name).glob("*")) for name in ("owners", "users")):

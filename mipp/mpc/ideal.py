@@ -60,7 +60,7 @@ def check_queries(
     """OutOfRangeError for what :func:`mipp.mpc.query_proof.check_relations` refuses, from all parties' query shares
     (B, D); ``servers``: of the query, default the first that can be."""
     apart = _mapped([query_shares[i] for i in PARTIES], constants.query_degree_matrices(params, servers))
-    parties = params.parties(params.server_sets[0] if servers is None else servers)
+    parties = params.parties(servers)
     parts = constants.query_parts(params, servers)
     first, *others = (query_shares[parties.index(i) + 1] for i in parts)
     clear = sum(others, first)

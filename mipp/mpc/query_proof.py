@@ -215,7 +215,7 @@ def relations(
     c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
          for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
     # a key centre at infinity has no part of the query: its share is fixed by the degree
-    server = params.parties(params.server_sets[0] if servers is None else servers)[party - 1]
+    server = params.parties(servers)[party - 1]
     words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params, servers))
     words[:, : rule.count] -= rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * c[0]
     if rule.last is not None and first:

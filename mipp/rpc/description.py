@@ -88,6 +88,11 @@ class DeploymentConfig:
         return canonical(dataclasses.replace(self, signatures={})._data())
 
     @property
+    def joined(self) -> int | None:
+        """Number of the cloud that joined with this version of the description; None for the first version."""
+        return max(self.servers) if self.version > 1 else None
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """Rankings that grants may name, the default first."""
         return self.rankings or offered_rankings(self.params)

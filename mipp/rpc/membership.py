@@ -155,8 +155,8 @@ def check_signed(config: DeploymentConfig) -> None:
     DeploymentError
         Too few signatures, or one that is not valid.
     """
-    if config.version > 1:
-        before = {i: keys for i, keys in config.servers.items() if i != max(config.servers)}
+    if config.joined is not None:
+        before = {i: keys for i, keys in config.servers.items() if i != config.joined}
         _check_signatures(config, before, len(before) - config.params.t)
 
 

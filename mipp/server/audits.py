@@ -87,27 +87,18 @@ def _all(made: Coefficients, batches: list[BatchView]) -> Iterator[_Piece]:
             first, last = start, stop
             if batch.ordinals is not None:
                 first, last = int(batch.ordinals[start]), int(batch.ordinals[stop - 1]) + 1
-            factors = made.of(number, first, last)
-            low, high = np.searchsorted(batch.tombstones, [first, last])
-            factors[batch.tombstones[low:high] - first] = 0
+            factors = made.of(number, first, last, batch.tombstones)
             yield piece, factors if batch.ordinals is None else factors[batch.ordinals[start:stop] - first]
 
 
 def _drawn(made: Coefficients, batches: list[BatchView], draws: int) -> Iterator[_Piece]:
     """Drawn rows, but for deleted ones, in the order in which they lie."""
-    of, rows, factors = made.draws(draws)
-    order = np.lexsort((rows, of))
-    of, rows, factors = of[order], rows[order], factors[order]
-    ends = np.searchsorted(of, np.arange(len(batches) + 1))
-    for number, batch in enumerate(batches):
-        some = slice(ends[number], ends[number + 1])
+    for number, rows, by in made.live_draws(draws, [batch.tombstones for batch in batches]):
+        batch = batches[number]
         words = _words(batch)
-        alive = ~np.isin(rows[some], batch.tombstones)
-        if words is None or not alive.any():
+        if words is None:
             continue
-        places, by = rows[some][alive], factors[some][alive]
-        if batch.ordinals is not None:
-            places = np.searchsorted(batch.ordinals, places)
+        places = rows if batch.ordinals is None else np.searchsorted(batch.ordinals, rows)
         for start in range(0, len(places), _step(words)):
             yield words[places[start : start + _step(words)]], by[start : start + _step(words)]
 

@@ -145,8 +145,7 @@ def _name(kind: bytes, owner: bytes, batch: bytes) -> bytes:
 
 def _testers(server: ServerBase, servers: list[int]) -> tuple[int, ...]:
     """The servers of a test, of which this is one, in the order of their parts."""
-    p = server.config.params
-    parties = p.parties(servers or p.server_sets[0])
+    parties = server.config.params.parties(servers or None)
     if server.index not in parties:
         raise ParameterError(f"server {server.index} has no part in a test of servers {list(servers)}")
     return parties

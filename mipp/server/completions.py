@@ -120,7 +120,7 @@ def part(server: ServerBase, msg: pm.CompletionPart) -> pm.Completion:
 
 def require_consent(server: ServerBase, owner: bytes, cloud: int) -> None:
     """AccessDeniedError if an owner registered before a cloud joined, and has sealed nothing to that cloud since."""
-    if server.config.version == 1 or cloud != max(server.config.servers):
+    if cloud != server.config.joined:
         return  # there from the start
     frames = server.store.registration_frames(owner)
     parts: list[bytes | memoryview] = []

@@ -70,8 +70,9 @@ class KeyRing:
             found = KeySet(self._config.id, dict(zip(numbers, chosen, strict=True)))
             sets[found.id] = found
         # a client that has not heard of a cloud that joined names the keys of the servers before it
-        for found in list(sets.values()) if self._config.version > 1 else ():
-            before = KeySet(found.deployment, {i: keys for i, keys in found.servers.items() if i != numbers[-1]})
+        joined = self._config.joined
+        for found in list(sets.values()) if joined is not None else ():
+            before = KeySet(found.deployment, {i: keys for i, keys in found.servers.items() if i != joined})
             if self._index in before.servers:
                 sets.setdefault(before.id, before)
         secrets = {(keys.box, keys.pair): own[keys.box, keys.pair][1] for keys in mine}

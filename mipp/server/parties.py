@@ -20,8 +20,7 @@ __all__ = ["HANDLERS"]
 def register_owner(server: ServerBase, request: Request[m.RegisterOwner]) -> m.Ok:
     signer, msg, count = request.signer, request.content, len(server.config.servers)
     # of an owner that has not heard of a cloud that joined, or has not consented: that cloud takes no part
-    before = server.config.version > 1 and len(msg.sealed) == count - 1 and server.index != max(server.config.servers)
-    count -= before
+    count -= server.config.joined not in (None, server.index) and len(msg.sealed) == count - 1
     if len(msg.registration) != 16 or len(msg.sealed) != count:
         raise ShapeError(
             f"a registration has a nonce of 16 bytes, and sealed secrets for each of the {count} servers that server "

@@ -19,14 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..crypto.schedule import random_bytes
-from ..errors import (
-    BusyError,
-    IntegrityError,
-    LimitError,
-    MessageError,
-    MippError,
-    ParameterError,
-)
+from ..errors import BusyError, IntegrityError, LimitError, MessageError, MippError, ParameterError
 from ..rpc import peer_messages as pm
 from ..rpc.channel import Channel, request
 from ..rpc.limits import MAX_ROW

@@ -20,7 +20,7 @@ Weights and coefficients are the low 61 bits of keystream words; all ones count 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -214,8 +214,7 @@ def combine_tags(tags: np.ndarray, coefficients: np.ndarray, *, threads: int | N
     """
     if not isinstance(tags, np.ndarray) or tags.dtype != np.uint64 or tags.ndim != 1:
         raise DTypeError("tags must be a vector of uint64")
-    low, high = _core.combine_rows_p61(audit_words(np.ascontiguousarray(tags)[:, None]), coefficients, threads or 0)
-    return (int(low) + (int(high) << 32)) % MODULUS
+    return _dot(tags, coefficients, threads or 0)
 
 
 def weighted_sum(sums: np.ndarray, weights: np.ndarray) -> int:
@@ -247,9 +246,14 @@ def weighted_sum(sums: np.ndarray, weights: np.ndarray) -> int:
     """
     if sums.shape != weights.shape or sums.ndim != 1:
         raise ShapeError("a sum needs one weight a word")
-    # words of 61 bits times weights: the kernel takes halves of 32 bits
-    halves = _core.combine_rows_p61(audit_words(np.ascontiguousarray(sums)[:, None]), weights, 1)
-    return (int(halves[0]) + (int(halves[1]) << 32)) % MODULUS
+    return _dot(sums, weights, 1)
+
+
+def _dot(words: np.ndarray, factors: np.ndarray, threads: int) -> int:
+    """Sum of words of 64 bits times factors, modulo p."""
+    # the kernel takes halves of 32 bits
+    low, high = _core.combine_rows_p61(audit_words(np.ascontiguousarray(words)[:, None]), factors, threads)
+    return (int(low) + (int(high) << 32)) % MODULUS
 
 
 class Coefficients:
@@ -296,7 +300,7 @@ class Coefficients:
     def __reduce__(self) -> Any:
         raise TypeError("coefficients are made from their seed and do not pickle")
 
-    def of(self, batch: int, start: int, stop: int) -> np.ndarray:
+    def of(self, batch: int, start: int, stop: int, dead: np.ndarray | None = None) -> np.ndarray:
         """Expand the coefficients of rows ``start`` to ``stop`` of a batch.
 
         Parameters
@@ -305,6 +309,8 @@ class Coefficients:
             Place of the batch among those given.
         start, stop : int
             Rows of the batch as it was uploaded.
+        dead : ndarray of int64, optional
+            The batch's deleted rows, ascending: their coefficients are 0.
 
         Returns
         -------
@@ -317,7 +323,11 @@ class Coefficients:
         >>> Coefficients(bytes(32), [bytes(16)], [9]).of(0, 4, 9).shape
         (5,)
         """
-        return _stream(self._schedules, batch, start, stop)
+        factors = _stream(self._schedules, batch, start, stop)
+        if dead is not None:
+            low, high = np.searchsorted(dead, [start, stop])
+            factors[dead[low:high] - start] = 0
+        return factors
 
     def draws(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw rows of all batches.
@@ -349,6 +359,43 @@ class Coefficients:
         batches = np.searchsorted(self._ends, places, side="right")
         starts = self._ends - np.diff(self._ends, prepend=0)
         return batches, places - starts[batches], words[count:]
+
+    def live_draws(self, count: int, dead: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Draw rows as :meth:`draws` does, and leave out deleted ones.
+
+        Parameters
+        ----------
+        count : int
+            Number of draws.
+        dead : sequence of ndarray of int64
+            Deleted rows of each batch.
+
+        Yields
+        ------
+        batch : int
+            Place of a batch of which live rows were drawn.
+        rows : ndarray of int64
+            Its rows that were drawn, ascending; more than once if drawn more than once.
+        coefficients : ndarray of uint64
+            The coefficient of each.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mipp.sharing.audits import Coefficients
+        >>> made = Coefficients(bytes(32), [b"a" * 16, b"b" * 16], [2, 1])
+        >>> [(batch, set(rows.tolist())) for batch, rows, _ in made.live_draws(50, [np.array([0]), np.array([0])])]
+        [(0, {1})]
+        """
+        of, rows, factors = self.draws(count)
+        order = np.lexsort((rows, of))
+        of, rows, factors = of[order], rows[order], factors[order]
+        ends = np.searchsorted(of, np.arange(len(dead) + 1))
+        for number, gone in enumerate(dead):
+            some = slice(ends[number], ends[number + 1])
+            alive = ~np.isin(rows[some], gone)
+            if alive.any():
+                yield number, rows[some][alive], factors[some][alive]
 
 
 def _stream(schedules: _core.KeySchedules, segment: int, start: int, stop: int) -> np.ndarray:

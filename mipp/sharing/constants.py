@@ -178,11 +178,7 @@ def query_parts(params: Params, servers: Sequence[int] | None = None) -> tuple[i
         All three servers, or the two clouds in the form ``infinity``.
     """
     infinity = galois_ring(params).infinity
-    return tuple(i for i in _parties(params, servers) if server_point(params, i) != infinity)
-
-
-def _parties(params: Params, servers: Sequence[int] | None) -> tuple[int, ...]:
-    return params.parties(params.server_sets[0] if servers is None else servers)
+    return tuple(i for i in params.parties(servers) if server_point(params, i) != infinity)
 
 
 def row_weights(params: Params, servers: Sequence[int] | None = None) -> np.ndarray:
@@ -200,7 +196,7 @@ def row_weights(params: Params, servers: Sequence[int] | None = None) -> np.ndar
     ndarray, shape (2, m, m), dtype of the ring
         One matrix for each cloud, in the order of :meth:`mipp.params.Params.parties`.
     """
-    return _row_weights(params, _parties(params, servers))
+    return _row_weights(params, params.parties(servers))
 
 
 @functools.lru_cache(maxsize=64)
@@ -231,7 +227,7 @@ def row_degree_matrices(params: Params, servers: Sequence[int] | None = None) ->
     ndarray, shape (3, m, m), dtype of the ring
         One matrix for each server, in the order of :meth:`mipp.params.Params.parties`.
     """
-    return _degree_matrices(params, _parties(params, servers))[0]
+    return _degree_matrices(params, params.parties(servers))[0]
 
 
 def query_degree_matrices(params: Params, servers: Sequence[int] | None = None) -> np.ndarray:
@@ -249,7 +245,7 @@ def query_degree_matrices(params: Params, servers: Sequence[int] | None = None) 
     ndarray, shape (3, m, m), dtype of the ring
         One matrix for each server, in the order of :meth:`mipp.params.Params.parties`.
     """
-    return _degree_matrices(params, _parties(params, servers))[1]
+    return _degree_matrices(params, params.parties(servers))[1]
 
 
 @functools.lru_cache(maxsize=64)

@@ -274,17 +274,14 @@ def open_share(
     p = keys.params
     if server not in p.clouds:
         raise ParameterError(f"server {server} is not a cloud")
-    share = as_words(share, p, "share")
-    n, width = share.shape
-    if width != p.padded(dim):
-        raise ShapeError(f"a share of {dim} features has {p.padded(dim)} words per row, not {width}")
-    streams = _key_streams(keys, nonce, dim, n, rows, ordinals)
+    share = _share_words(share, p, dim)
+    streams = _key_streams(keys, nonce, dim, len(share), rows, ordinals)
     if p.sharing == MASKED:
         return np.ascontiguousarray((share - streams[0])[:, :dim]).view(_SIGNED[p.dtype.itemsize])
     ring = constants.galois_ring(p)
     nodes = [constants.server_point(p, s) for s in (server, *p.key_centres)]
     matrices = np.array([[ring.matrix(w) for w in ring.lagrange(nodes, ring.point(0))]], p.dtype)
-    out = np.empty((n, width), p.dtype)
+    out = np.empty(share.shape, p.dtype)
     _core.combine([share, *streams], matrices, [out], 0)
     return np.ascontiguousarray(out[:, :dim]).view(_SIGNED[p.dtype.itemsize])
 
@@ -343,15 +340,21 @@ def convert_share(
     p = keys.params
     if server not in p.clouds or target not in p.clouds or server == target:
         raise ParameterError(f"servers {server} and {target} are not two clouds")
-    share = as_words(share, p, "share")
-    if share.shape[1] != p.padded(dim):
-        raise ShapeError(f"a share of {dim} features has {p.padded(dim)} words per row, not {share.shape[1]}")
+    share = _share_words(share, p, dim)
     streams = _key_streams(keys, nonce, dim, len(share), rows, ordinals)
     holders = (server, *p.key_centres)
     matrices = np.array([[constants.completion_matrix(p, holder, holders, target) for holder in holders]], p.dtype)
     out = np.empty(share.shape, p.dtype)
     _core.combine([share, *streams], matrices, [out], threads or 0)
     return out
+
+
+def _share_words(share: np.ndarray, p: Params, dim: int) -> np.ndarray:
+    """A share, checked to be one of rows of so many features."""
+    share = as_words(share, p, "share")
+    if share.shape[1] != p.padded(dim):
+        raise ShapeError(f"a share of {dim} features has {p.padded(dim)} words per row, not {share.shape[1]}")
+    return share
 
 
 def _key_streams(
