@@ -139,17 +139,23 @@ struct NoFirstRound {
     }
 };
 
+// Keystream of 4 Z blocks from `number` on.
+template <int Z, class First>
+inline void keystream_from(__m512i (&s)[Z], const RoundKeys& keys, First& first, uint64_t number) {
+    if (first.states(s, keys, number)) {
+        encrypt_rounds(s, keys, 2);
+    } else {
+        keystream(s, keys, block_numbers(number));
+    }
+}
+
 // 4 Z blocks of a row: encrypt, multiply, add to the sums.
 template <class Word, int B, int Z, class First>
 inline void fused_blocks(const RoundKeys& keys, First& first, uint64_t& number, const Word*& columns,
                          size_t column_stride, __m512i (&sum)[B]) {
     using A = Arithmetic<Word>;
     __m512i s[Z];
-    if (first.states(s, keys, number)) {
-        encrypt_rounds(s, keys, 2);
-    } else {
-        keystream(s, keys, block_numbers(number));
-    }
+    keystream_from(s, keys, first, number);
 #pragma GCC unroll 4
     for (int b = 0; b < B; ++b) {
 #pragma GCC unroll 8
@@ -182,7 +188,7 @@ inline void fused_rows(const RoundKeys& keys, First& first, uint64_t first_block
     }
 }
 
-// 32-bit words by multiply-adds of 52 bits: two columns or more take two thirds of what low products and sums take. A
+// 32-bit words by multiply-adds of 52 bits: three columns or more take two thirds of what low products and sums take. A
 // lane holds two words. Only the low 32 bits of its sum count, and no upper word of a factor reaches these, so even
 // words are multiplied as they are; odd words are moved down, those of columns before, into `odd`.
 struct Odd {
@@ -196,11 +202,7 @@ inline void fused_blocks_52(const RoundKeys& keys, First& first, uint64_t& numbe
                             __m512i (&odd_sum)[B]) {
     constexpr size_t width = Arithmetic<uint32_t>::width;
     __m512i s[Z], up[Z];
-    if (first.states(s, keys, number)) {
-        encrypt_rounds(s, keys, 2);
-    } else {
-        keystream(s, keys, block_numbers(number));
-    }
+    keystream_from(s, keys, first, number);
 #pragma GCC unroll 8
     for (int i = 0; i < Z; ++i) up[i] = _mm512_srli_epi64(s[i], 32);
 #pragma GCC unroll 4
