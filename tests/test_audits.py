@@ -63,6 +63,21 @@ def test_weights_and_coefficients_differ_by_everything_they_are_derived_from():
     assert np.array_equal(one.of(0, 0, 9), two.of(1, 0, 9)) and np.array_equal(one.of(0, 3, 8), one.of(0, 0, 9)[3:8])
 
 
+def test_deleted_rows_are_left_out():
+    """Owner and cloud leave them out by the same code, so that neither would notice a fault of it."""
+    made = Coefficients(os.urandom(32), [b"a" * 16, b"b" * 16, b"c" * 16], [10, 70, 20])
+    dead = [np.arange(10), np.array([0, 3, 68, 69]), np.empty(0, np.int64)]
+    of, rows, factors = made.draws(5000)
+    naive = sorted(d for d in zip(of.tolist(), rows.tolist(), factors.tolist(), strict=True) if d[1] not in dead[d[0]])
+    found = [(b, r.tolist(), f.tolist()) for b, r, f in made.live_draws(5000, dead)]
+    assert [b for b, _, _ in found] == [1, 2] and all(r == sorted(r) for _, r, _ in found)
+    assert sorted((b, *pair) for b, r, f in found for pair in zip(r, f, strict=True)) == naive
+    every = made.of(1, 0, 70)
+    for start, stop in ((0, 70), (3, 69), (4, 68), (69, 70)):
+        alive = [0 if row in dead[1] else int(every[row]) for row in range(start, stop)]
+        assert made.of(1, start, stop, dead[1]).tolist() == alive
+
+
 def test_coefficients_and_draws_are_spread():
     """A mean far from the middle, a row that is drawn too often or two equal coefficients would be a planted flaw."""
     made = Coefficients(os.urandom(32), [b"a" * 16, b"b" * 16, b"c" * 16], [10, 70, 20])
