@@ -26,6 +26,7 @@ PACKAGES = {
     "mipp.io": None,
     "mipp.paillier": None,
     "mipp.params": None,
+    "mipp.pir": None,
     "mipp.ring": None,
     "mipp.sharing": None,
     "mipp.compat.ann_benchmarks": None,

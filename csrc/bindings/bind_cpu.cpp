@@ -6,6 +6,7 @@
 #include "../compare/compare.h"
 #include "../cpu/cpu.h"
 #include "../galois/galois.h"
+#include "../pir/pir.h"
 #include "../prf/prf.h"
 #include "../ring/ring.h"
 #include "check.h"
@@ -47,6 +48,7 @@ py::dict active() {
     tiers["prf"] = level_name(prf_tier());
     tiers["galois"] = level_name(galois_tier());
     tiers["compare"] = level_name(compare_tier());
+    tiers["pir"] = level_name(pir_tier());
     tiers["bigint"] = level_name(bigint_tier());
     return tiers;
 }

@@ -10,6 +10,7 @@ void bind_galois(py::module_& m);
 void bind_compare(py::module_& m);
 void bind_bigint(py::module_& m);
 void bind_audit(py::module_& m);
+void bind_pir(py::module_& m);
 void bind_c_api(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -21,5 +22,6 @@ PYBIND11_MODULE(_core, m) {
     bind_compare(m);
     bind_bigint(m);
     bind_audit(m);
+    bind_pir(m);
     bind_c_api(m);
 }

@@ -171,6 +171,24 @@ def combine_rows_p61(rows: npt.NDArray[np.uint32], coefficients: _U64, threads: 
 def tag_rows_p61(rows: npt.NDArray[np.uint32], weights: _U64, threads: int | None = None) -> _U64:
     """For each row the sum over columns of weight times word, modulo 2^61 - 1."""
 
+# pir: a selection has bit r % 64 of word r // 64 for row r
+
+def pir_key_facts(key: bytes) -> tuple[int, int]:
+    """Party and number of rows of a well-formed key."""
+
+def pir_generate(row: int, rows: int, random: bytes) -> tuple[bytes, bytes]: ...
+def pir_expand(key: bytes, out: _U64, threads: int | None = None) -> None: ...
+def pir_scan(
+    records: npt.NDArray[np.uint8],
+    selections: _U64,
+    first_row: int = 0,
+    out: npt.NDArray[np.uint8] | None = None,
+    threads: int | None = None,
+) -> npt.NDArray[np.uint8]:
+    """XORs the selected records into out, or into zeros; returns it."""
+
+def pir_gather(selections: _U64, ordinals: npt.NDArray[np.int64], threads: int | None = None) -> _U64: ...
+
 # bigint: numbers are rows of little-endian 64-bit limbs below the modulus; one row stands for all where (N|1) is said
 
 _Limbs = npt.NDArray[np.uint64]
