@@ -186,11 +186,12 @@ Status pir_generate(std::uint64_t row, std::uint64_t rows, const std::uint8_t* r
     }
     kernels.convert(work.nodes, 2, no_correction, work.children);
     const std::uint64_t bit = row % pir_leaf_rows;
+    const auto point = static_cast<std::uint8_t>(1u << bit % 8);
     for (std::size_t i = 0; i < block; ++i) {
         // 0 - x has its highest bit set unless x is 0: no branch
         const std::uint64_t apart = i ^ bit / 8;
-        const auto here = static_cast<std::uint8_t>(1 ^ (0 - apart) >> 63);
-        const auto byte = static_cast<std::uint8_t>(work.children[i] ^ work.children[block + i] ^ here << bit % 8);
+        const auto here = static_cast<std::uint8_t>(((0 - apart) >> 63) - 1);
+        const auto byte = static_cast<std::uint8_t>(work.children[i] ^ work.children[block + i] ^ (point & here));
         for (const PirKeyParts& key : keys) key.leaf_correction[i] = byte;
     }
     return Status::ok;

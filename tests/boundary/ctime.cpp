@@ -68,6 +68,7 @@ Cases all_cases(const std::string& tier) {
     add("galois", galois_cases(tier));
     add("compare", compare_cases(tier));
     add("audit", audit_cases(tier));
+    add("pir", pir_cases(tier));
     add("bigint", bigint_cases(tier));
     return all;
 }
