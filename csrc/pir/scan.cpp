@@ -49,23 +49,31 @@ void make_masks(const std::uint64_t* selections, std::size_t words, std::size_t 
                 std::size_t rows, std::uint64_t* masks) {
     for (std::size_t q = 0; q < count; ++q) {
         const std::uint64_t bits = some_bits(selections + q * words, first_row, rows);
-        std::uint64_t* to = masks + q * MIPP_SCAN_ROWS;
-        for (std::size_t r = 0; r < MIPP_SCAN_ROWS; ++r) to[r] = 0 - (bits >> r & 1);
+        for (std::size_t r = 0; r < MIPP_SCAN_ROWS; ++r) masks[r * MIPP_SCAN_SELECTIONS + q] = 0 - (bits >> r & 1);
     }
 }
 
 // out[q] ^= the sums of selection q, which kernels interleave by lines.
-void add_sums(const std::uint64_t* sums, std::size_t width, std::size_t count, std::uint8_t* out) {
+void add_sums(const std::uint64_t* sums, std::size_t width, std::size_t lead, std::size_t count, std::uint8_t* out) {
     const auto add = [](const std::uint64_t* from, std::size_t words, std::uint8_t* to) {
         const auto* bytes = reinterpret_cast<const std::uint8_t*>(from);
         for (std::size_t i = 0; i < 8 * words; ++i) to[i] ^= bytes[i];
     };
-    const std::size_t lines = width / 8, left = width % 8;
+    const std::size_t lines = (width - lead) / 8, left = width - 8 * lines;
     for (std::size_t q = 0; q < count; ++q) {
         std::uint8_t* to = out + 8 * width * q;
-        for (std::size_t l = 0; l < lines; ++l) add(sums + 8 * (l * count + q), 8, to + 64 * l);
-        if (left != 0) add(sums + 8 * lines * count + left * q, left, to + 64 * lines);
+        for (std::size_t l = 0; l < lines; ++l) add(sums + 8 * (l * count + q), 8, to + 8 * lead + 64 * l);
+        for (std::size_t i = 0; i < left; ++i) {
+            const std::size_t w = i < lead ? i : i + 8 * lines;
+            add(sums + 8 * lines * count + i * count + q, 1, to + 8 * w);
+        }
     }
+}
+
+// Words before the first whole line of memory of a record, where all records have the same.
+std::size_t lead_of(const std::uint8_t* records, std::size_t record_bytes) {
+    const std::size_t behind = reinterpret_cast<std::uintptr_t>(records) % 64;
+    return record_bytes % 64 == 0 && behind % 8 == 0 ? (64 - behind) % 64 / 8 : 0;
 }
 
 // Passes over a group of records, which stays in the second cache: each has about as many selections as the others.
@@ -88,6 +96,7 @@ Status pir_scan(const std::uint8_t* records, std::size_t rows, std::size_t recor
     const std::size_t width = record_bytes / 8;
     const std::size_t group = std::clamp<std::size_t>(group_bytes / record_bytes, 1, MIPP_SCAN_ROWS);
     const std::size_t grain = std::max<std::size_t>(1, grain_bytes / record_bytes / group) * group;
+    const std::size_t lead = lead_of(records, record_bytes);
     const Passes passes(count);
     std::mutex adding;
     return parallel_for(rows, grain, threads, [&](std::size_t begin, std::size_t end) {
@@ -101,14 +110,14 @@ Status pir_scan(const std::uint8_t* records, std::size_t rows, std::size_t recor
             for (std::size_t p = 0; p < passes.number; ++p) {
                 const std::size_t first = passes.first(p), some = passes.first(p + 1) - first;
                 make_masks(selections + first * words, words, some, first_row + i, here, masks.data());
-                add_records(at, here, width, masks.data(), some, sums.data() + first * width,
+                add_records(at, here, width, lead, masks.data(), some, sums.data() + first * width,
                             next + p * here * record_bytes / passes.number, passes.number);
             }
         }
         const std::lock_guard<std::mutex> lock(adding);
         for (std::size_t p = 0; p < passes.number; ++p) {
             const std::size_t first = passes.first(p), some = passes.first(p + 1) - first;
-            add_sums(sums.data() + first * width, width, some, out + first * record_bytes);
+            add_sums(sums.data() + first * width, width, lead, some, out + first * record_bytes);
         }
         return Status::ok;
     });

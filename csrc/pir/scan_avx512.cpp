@@ -15,11 +15,10 @@ inline Words::Type add_selected(Words::Type sum, Words::Type record, Words::Type
 // Keeps a mask in a register: else the compiler loads it again for each vector that it is used with.
 inline void hold(Words::Type& mask) { __asm__("" : "+v"(mask)); }
 
-// Vectors of the sums of each selection that are kept in registers.
-constexpr int scan_columns(int selections) { return selections < 3 ? 8 / selections : 24 / selections; }
-
 }  // namespace
 
 #include "scan_rows.h"
 
-MIPP_RECORDS_XOR(records_xor_u64_avx512) { scan_rows(records, rows, words, masks, selections, sums, next, parts); }
+MIPP_RECORDS_XOR(records_xor_u64_avx512) {
+    scan_rows(records, rows, words, lead, masks, selections, sums, next, parts);
+}

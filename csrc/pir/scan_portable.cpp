@@ -8,11 +8,10 @@ inline Words::Type add_selected(Words::Type sum, Words::Type record, Words::Type
 
 inline void hold(Words::Type&) {}
 
-// Vectors of the sums of each selection that are kept in registers.
-constexpr int scan_columns(int selections) { return selections < 3 ? 8 / selections : 12 / selections; }
-
 }  // namespace
 
 #include "scan_rows.h"
 
-MIPP_RECORDS_XOR(records_xor_u64_portable) { scan_rows(records, rows, words, masks, selections, sums, next, parts); }
+MIPP_RECORDS_XOR(records_xor_u64_portable) {
+    scan_rows(records, rows, words, lead, masks, selections, sums, next, parts);
+}

@@ -50,13 +50,13 @@ void add_kernels(Cases& all, const Pir& k) {
         all.push_back(c);
     }
     for (std::size_t count = 1; count <= MIPP_SCAN_SELECTIONS; ++count) {
-        constexpr std::size_t rows = 5, words = 77;  // blocks of columns, lines and a rest
+        constexpr std::size_t rows = 5, words = 80;  // a lead, blocks of columns, lines and a rest
         Case c("records_xor_u64 " + std::to_string(count) + " selections");
         auto* records = c.secret<std::uint8_t>(8 * rows * words);
-        auto* masks = c.secret<std::uint64_t>(MIPP_SCAN_ROWS * count);
+        auto* masks = c.secret<std::uint64_t>(MIPP_SCAN_ROWS * MIPP_SCAN_SELECTIONS);
         auto* sums = c.changed<std::uint64_t>(words * count);
         c.run = [=] {
-            k.add_records(records, rows, words, masks, count, sums, records, 1);
+            k.add_records(records, rows, words, 3, masks, count, sums, records, 1);
             return true;
         };
         all.push_back(c);
