@@ -15,7 +15,7 @@ one can tell that row: what a client does next must not depend on it.
 rows). The generator is AES-128 with fixed public keys, x -> AES(x) xor x, which is proved in the ideal-cipher model
 only. The fixed keys are the same for everybody, so security falls with the number of keys: an attacker that has many
 keys of one side, N levels in all, and computes AES T times finds a seed of the other side with a probability of about
-N T / 2^127. 2^40 keys over 2^20 rows have N = 2^43.7. Guo, Katz, Wang and Yu (IEEE S&P 2020) show such losses for
+N T / 2^127. 2^40 keys over 2^20 rows have N = 2^43.8. Guo, Katz, Wang and Yu (IEEE S&P 2020) show such losses for
 fixed-key AES.
 """
 
@@ -212,8 +212,8 @@ def scan(
     """XOR the records that each selection has, in one pass over the records for all selections.
 
     Time and memory access do not depend on selections or records. One selection costs about as long as reading the
-    records, ten some 1.3 times as long. Records that are mapped from a file are read ahead while they are used; from a
-    file larger than memory they stream at the speed of the disk.
+    records, ten some 1.3 times as long. Records that are mapped from a file are read ahead while they are used, so that
+    cold ones stream at the speed of the disk.
 
     Parameters
     ----------
