@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from ..errors import DeploymentError
+from ..io.strict import strict_loads
 
 __all__ = ["canonical", "read_object"]
 
 #: objects and lists within each other; far below the depth at which Python's own reader and writer give up
 _DEPTH = 16
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text:.40} is no number")
-    return number
 
 
 def _is_flat(data: Any) -> bool:
@@ -61,10 +43,8 @@ def read_object(text: str | bytes, most: int, what: str) -> dict[str, Any]:
     if len(text) > most:
         raise DeploymentError(f"{what} has more than {most} bytes")
     try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
+        data = strict_loads(text)
+    except ValueError:
         data = None
     if not isinstance(data, dict) or not _is_flat(data):
         raise DeploymentError(f"{what} is corrupt: it is no JSON object whose keys are there once each")
