@@ -7,11 +7,13 @@ import hashlib
 import numpy as np
 
 __all__ = [
+    "album_seal_info",
     "audit_seal_info",
     "image_seal_info",
     "owner_seal_info",
     "owner_secret_commitment",
     "query_share_commitment",
+    "record_data",
     "shares_seal_info",
 ]
 
@@ -29,6 +31,19 @@ def owner_secret_commitment(deployment: bytes, owner: bytes, server: int, secret
 def image_seal_info(deployment: bytes, user: bytes, server: int, ids: list[bytes]) -> bytes:
     """Associated data of image-key parts, sealed to a user."""
     return b"mipp v1 image parts" + deployment + user + bytes([server]) + hashlib.sha256(b"".join(ids)).digest()
+
+
+def album_seal_info(deployment: bytes, user: bytes, server: int, albums: list[bytes]) -> bytes:
+    """Associated data of album-key parts, sealed to a user."""
+    return b"mipp v1 album parts" + deployment + user + bytes([server]) + hashlib.sha256(b"".join(albums)).digest()
+
+
+def record_data(deployment: bytes, owner: bytes, pack: bytes, row: int) -> bytes:
+    """Associated data of a sealed record: its place and its version; ids have 16 bytes each.
+
+    ``pack`` is the id of the change that wrote the record, so a server cannot pass off an earlier record of the row.
+    """
+    return b"mipp v1 record data" + deployment + owner + pack + row.to_bytes(8, "big")
 
 
 def query_share_commitment(salt: bytes, query_share: np.ndarray, theta: np.ndarray) -> bytes:
