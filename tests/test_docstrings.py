@@ -15,8 +15,11 @@ import pytest
 PACKAGES = {
     "mipp": None,
     "mipp.cpu": None,
+    "mipp.client.albums": None,
+    "mipp.client.records": None,
     "mipp.crypto.box": None,
     "mipp.crypto.keyfile": None,
+    "mipp.crypto.records": None,
     "mipp.crypto.schedule": None,
     "mipp.crypto.signing": None,
     "mipp.encoding": None,

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from ..errors import MessageError, ParameterError
 from ..rpc.limits import HEAD_BYTES, IMAGE_BYTES
 from ..rpc.names import safe_name
+from .image_metadata import metadata_text, too_deep
 
 __all__ = ["IMAGE_FILE_BYTES", "Image", "check_image", "pack_image", "parse_image"]
 
@@ -17,8 +18,6 @@ _OVERHEAD = 4096
 #: most bytes of an image file, its metadata included, and of the metadata
 IMAGE_FILE_BYTES = IMAGE_BYTES - _OVERHEAD
 METADATA_BYTES = HEAD_BYTES - _OVERHEAD
-#: levels of lists and mappings in metadata
-METADATA_DEPTH = 32
 #: a file's name and bytes, and metadata if there is any
 Image: TypeAlias = tuple[str, bytes] | tuple[str, bytes, Mapping[str, Any] | None]
 
@@ -30,45 +29,9 @@ def check_image(image: Any) -> None:
     name, content, *rest = image
     if not isinstance(name, str) or not isinstance(content, (bytes, bytearray, memoryview)):
         raise ParameterError("an image is a tuple of its file name, its bytes and, optionally, its metadata")
-    size = len(content) + sum(len(_metadata_text(metadata)) for metadata in rest)
+    size = len(content) + sum(len(metadata_text(metadata, METADATA_BYTES)) for metadata in rest)
     if size > IMAGE_BYTES - _OVERHEAD:
         raise ParameterError(f"an image has at most {IMAGE_BYTES - _OVERHEAD} bytes, its metadata included")
-
-
-def _metadata_text(metadata: Any) -> str:
-    """Metadata as JSON; ParameterError unless it is a mapping within the size limit."""
-    if metadata is None:
-        return ""
-    if not isinstance(metadata, Mapping):
-        raise ParameterError(f"metadata of an image is a mapping, not {type(metadata).__name__}")
-    if not all(isinstance(name, str) for name in metadata):
-        raise ParameterError("fields of an image's metadata are named by text")
-    try:
-        text = json.dumps(dict(metadata), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ParameterError(f"metadata of an image must be values that JSON can hold: {error}") from None
-    if len(text) > METADATA_BYTES:
-        largest = max(metadata, key=lambda name: len(json.dumps(metadata[name])))
-        raise ParameterError(
-            f"metadata of an image has {len(text)} bytes as JSON, at most {METADATA_BYTES} are kept; the largest field "
-            f"is {str(largest)[:80]!r}"
-        )
-    if too_deep(metadata):
-        raise ParameterError(f"metadata of an image is nested at most {METADATA_DEPTH} levels deep")
-    return text
-
-
-def too_deep(value: Any) -> bool:
-    """Whether lists and mappings are nested deeper than metadata may be: copies and pickles of it would fail."""
-    level = [value]
-    for _ in range(METADATA_DEPTH + 1):
-        level = [
-            inner for outer in level if isinstance(outer, (Mapping, list, tuple))
-            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
-        ]  # fmt: skip
-        if not level:
-            return False
-    return True
 
 
 def pack_image(image: Image) -> bytes:
@@ -76,7 +39,7 @@ def pack_image(image: Image) -> bytes:
     name, content, *rest = image
     head: dict[str, Any] = {"name": safe_name(name)}
     if rest and rest[0] is not None:
-        head["metadata"] = json.loads(_metadata_text(rest[0]))
+        head["metadata"] = json.loads(metadata_text(rest[0], METADATA_BYTES))
     raw = json.dumps(head).encode()
     return len(raw).to_bytes(4, "big") + raw + bytes(content)
 
