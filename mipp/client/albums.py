@@ -16,18 +16,17 @@ _ID_BYTES = 16
 def album_of(owner: bytes, revoked: Iterable[bytes]) -> bytes:
     """Id of an owner's album: the first 16 bytes of SHA-256("mipp v1 album id" | owner | sorted ids of revocations).
 
-    No state is kept. The owner's revocations are public and only become more, so each set of them occurs in one
-    stretch of time. A revocation adds an id, so the album that follows is another one than all before it: records
-    written from then on are sealed under a key that the revoked user was never given, and no later revocation leads
-    back to an album that the user has the key of. Servers can compute the id themselves.
+    No state is kept: revocations are on record at the servers, and the album follows from them. A user has keys only of
+    albums from before its revocation, and the ids of those were made without the id of that revocation. While it is
+    in force, its id is in the set; so the album is none that the user has a key of, whatever is granted or revoked to
+    others meanwhile. A user who is granted something again and revoked again gets a revocation with a new id.
 
     Parameters
     ----------
     owner : bytes
         Id of the owner, 16 bytes. Public.
     revoked : iterable of bytes
-        Ids of all grants by which the owner ever revoked something, 16 bytes each, in any order. Public. A revocation
-        stays in it when the user is given a new grant: without it the album would be an earlier one again.
+        Ids of all the owner's revocations that are in force, 16 bytes each, in any order. Public.
 
     Returns
     -------

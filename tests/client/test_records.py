@@ -75,6 +75,11 @@ def test_too_much_is_refused_by_name_and_size():
         fits({"note": "x" * 10}, "a" * 200, 100)
     with pytest.raises(ParameterError, match="largest field is 'note'"):
         pack_record(Record("a.png", {"note": "x" * 601}, b""), ROOM)
+    note = {"note": "x" * 500}
+    need = ROOM - fits(note, "a.png", ROOM)
+    assert fits(note, "a.png", need) == 0
+    with pytest.raises(ParameterError, match=f" {need} bytes in a record, {need - 1} fit"):
+        fits(note, "a.png", need - 1)
     # text is UTF-8: escapes would take 6 bytes a character
     assert fits({"note": "ж" * 250}, "a.png", ROOM) > 0
 
@@ -235,6 +240,15 @@ def test_small_images_stay_as_large_as_they_are():
         assert opened(thumbnail(saved(photo(*size)), 30_000)).size == size
     # a plain image has the longest side that this room allows, and no more
     assert max(opened(thumbnail(saved(Image.new("RGB", (5000, 3000), "red")), 1 << 20)).size) == 1024
+
+
+def test_high_quality_fits_too():
+    """Small images that leave much of the room are made once more, which may need more than the room."""
+    faint = Image.fromarray(np.random.default_rng(0).integers(100, 112, (40, 60, 3), np.uint8))
+    sizes = {room: len(thumbnail(saved(faint), room)) for room in range(150, 900, 25)}
+    assert all(size <= room for room, size in sizes.items())
+    # 106 bytes at the usual quality, 538 at the high one
+    assert sizes[400] < 200 and sizes[875] > 400
 
 
 def test_no_room_no_thumbnail():

@@ -23,13 +23,14 @@ def write(folder, name, content, encoding="utf-8"):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_good(tmp_path, encoding, end):
-    lines = ["caption,path, place ", '"a ""big"" cat, ñ",a.png,', "", '"two\nlines","sub/b, c.png",Rome']
+    lines = ["caption,path, place ", '"a ""big"" cat, ñ",a.png,', "", '"two\nlines","sub/b, c.png",Rome', " ,c, "]
     got = read_metadata(str(write(tmp_path, "a.CSV", end.join(lines), encoding)))
     assert got == {
         "a.png": {"caption": 'a "big" cat, ñ'},
         "sub/b, c.png": {"caption": "two\nlines", "place": "Rome"},
+        "c": {},
     }
-    assert list(got) == ["a.png", "sub/b, c.png"]
+    assert list(got) == ["a.png", "sub/b, c.png", "c"]
     lines = ['{"path": "b.png", "n": [1, {"x": null}]}', " ", '{"a": "ñ", "path": "a.png"}', '{"path": "c"}']
     got = read_metadata(write(tmp_path, "a.jsonl", end.join(lines), encoding))
     assert got == {"b.png": {"n": [1, {"x": None}]}, "a.png": {"a": "ñ"}, "c": {}}
