@@ -136,9 +136,12 @@ class VerificationError(MippError, RuntimeError):
     ----------
     suspects : tuple of int
         Where several sets of servers were asked and all answered wrongly: the servers that belong to all of them.
+    owners : tuple of str
+        Of a private fetch: names of the owners of records that do not open, of which one may have stored them so.
     """
 
     suspects: tuple[int, ...] = ()
+    owners: tuple[str, ...] = ()
 
 
 class StaleKeysError(StaleSnapshotError):

@@ -5,6 +5,7 @@ A sealed record is salt (16 bytes) | ciphertext | tag (16 bytes). Its key is HKD
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from .._native import _core
 from ..errors import AuthenticationError, ParameterError
 from . import schedule
 
-__all__ = ["RECORD_OVERHEAD", "album_key", "album_part", "open_record", "seal_records"]
+__all__ = ["RECORD_OVERHEAD", "album_check", "album_key", "album_part", "open_record", "seal_records"]
 
 SALT_BYTES, TAG_BYTES = 16, 16
 #: bytes that sealing adds to a record
@@ -166,3 +167,24 @@ def open_record(key: bytes, sealed: bytes | npt.NDArray[np.uint8], associated: b
         return AESGCM(own.tobytes()).decrypt(_GCM_NONCE, blob[SALT_BYTES:], associated)
     except InvalidTag:
         raise AuthenticationError("the record was tampered with, or its key or place is another's") from None
+
+
+def album_check(key: bytes) -> bytes:
+    """Check value of an album's key: who puts the key together from parts notices a wrong one.
+
+    Parameters
+    ----------
+    key : bytes
+        Key of the album, 32 bytes. Secret.
+
+    Returns
+    -------
+    bytes
+        16 bytes. Public: it tells nothing of the key.
+
+    Raises
+    ------
+    ParameterError
+        The key has another length.
+    """
+    return hashlib.sha256(b"mipp v1 album check" + _exactly(key, schedule.KEY_BYTES, "an album key")).digest()[:16]

@@ -9,6 +9,7 @@ import numpy as np
 __all__ = [
     "album_seal_info",
     "audit_seal_info",
+    "fetch_commitment",
     "image_seal_info",
     "owner_seal_info",
     "owner_secret_commitment",
@@ -59,3 +60,9 @@ def shares_seal_info(deployment: bytes, owner: bytes, server: int, batch: bytes)
 def audit_seal_info(deployment: bytes, owner: bytes, server: int, seed: bytes) -> bytes:
     """Associated data of the answer to an audit, sealed to the owner."""
     return b"mipp v1 audit" + deployment + owner + bytes([server]) + seed
+
+
+def fetch_commitment(salt: bytes, keys: list[bytes]) -> bytes:
+    """SHA-256 of a salt and the keys of a private fetch for one cloud, each with its length: what the header says."""
+    sized = b"".join(len(key).to_bytes(4, "big") + key for key in keys)
+    return hashlib.sha256(b"mipp v1 fetch keys" + salt + sized).digest()

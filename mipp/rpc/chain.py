@@ -35,12 +35,17 @@ NO_SHARE = bytes(32)
 
 @dataclass(frozen=True)
 class Content:
-    """Effect of a change. ``dead``: deleted rows by batch (:func:`pack_dead`); ``replaces``: ids of merged batches."""
+    """Effect of a change.
+
+    ``dead``: deleted rows by batch (:func:`pack_dead`); ``replaces``: ids of merged batches; ``records``: of the
+    records that it writes or moves (:func:`mipp.rpc.records.records_facts`), empty without any.
+    """
 
     rows: int = 0
     dim: int = 0
     replaces: Sequence[bytes] = ()
     dead: bytes = b""
+    records: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,9 @@ def facts_hash(
 ) -> bytes:
     """Hash of all that servers must agree on about a change, and of what each was given; 32 bytes."""
     numbers = content.rows.to_bytes(8, "big") + content.dim.to_bytes(8, "big")
-    digest = hashlib.sha256(b"mipp v2 facts" + kind.encode().ljust(16, b"\0") + numbers)
+    # changes without records are hashed as before there were any
+    label = b"mipp v3 facts" + content.records if content.records else b"mipp v2 facts"
+    digest = hashlib.sha256(label + kind.encode().ljust(16, b"\0") + numbers)
     for part in (b"".join(sorted(content.replaces)), content.dead, bytes(servers), *contents, *shares):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()

@@ -18,6 +18,7 @@ from ..io.window import check_window
 from ..params import FINITE, INFINITY, Params
 from .addresses import Address, require_distinct
 from .grants import offered_rankings
+from .records import check_record_bytes
 from .strict_json import canonical, read_object
 
 __all__ = ["Address", "DeploymentConfig", "ServerKeys", "check_fingerprint"]
@@ -53,7 +54,7 @@ class DeploymentConfig:
     ``addresses`` say where servers are reached; empty in an embedded deployment. ``registrar`` is the Ed25519 public
     key that signs invitations; empty: parties register without one. ``version`` counts the descriptions of one
     deployment, from 1; a later one is signed by servers of the one before (:mod:`mipp.rpc.membership`): ``signatures``
-    by number of the server.
+    by number of the server. ``record_bytes``: size of each row's record (:mod:`mipp.rpc.records`), 0 for none.
     """
 
     id: bytes
@@ -68,6 +69,7 @@ class DeploymentConfig:
     registrar: bytes = b""
     version: int = 1
     signatures: dict[int, bytes] = dataclasses.field(default_factory=dict)
+    record_bytes: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -181,6 +183,8 @@ class DeploymentConfig:
             data["descriptor_version"] = self.descriptor_version
         if self.rankings:
             data["rankings"] = list(self.rankings)
+        if self.record_bytes:
+            data["record_bytes"] = self.record_bytes
         if addressed:
             data["addresses"] = {
                 str(i): {"name": a.name, "url": a.url, "certificate": base64.b64encode(a.certificate).decode()}
@@ -222,6 +226,7 @@ class DeploymentConfig:
                 # the first descriptors were all of version 1, and it was not written
                 int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
                 tuple(data.get("rankings", ())),
+                record_bytes=check_record_bytes(data.get("record_bytes", 0)),
                 **extra,
             )
             if not set(config.rankings) <= set(offered_rankings(config.params)):

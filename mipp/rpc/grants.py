@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from ..crypto import signing
 from ..encoding.numbers import said
-from ..errors import MessageError, ParameterError
+from ..errors import AuthenticationError, MessageError, ParameterError
 from ..params import Params
 from . import messages as m
 from .limits import MAX_COUNT, MAX_EXPIRY, MAX_QUOTA, MAX_VERSION
-from .wire import decode, unpack_frames
+from .wire import Frames, decode, frames_hash, unpack_frames
 
-__all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "read_grant", "time_text"]
+__all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "own_grant", "read_grant", "time_text"]
 
 
 def offered_rankings(params: Params) -> tuple[str, ...]:
@@ -73,6 +74,32 @@ def read_grant(packed: bytes) -> m.Grant:
     """The grant inside a signed message that was packed into a string."""
     signed = decode(unpack_frames(packed), m.Signed)
     return decode([f.data for f in signed.frames], m.Grant)
+
+
+def own_grant(packed: bytes, deployment: bytes, owner: bytes, public: bytes) -> m.Grant:
+    """:func:`read_grant`, of this owner's signature; AuthenticationError for what the owner did not sign.
+
+    Parameters
+    ----------
+    packed : bytes
+        The signed message, as a server tells it.
+    deployment, owner : bytes
+        Ids, 16 bytes each.
+    public : bytes
+        The owner's Ed25519 public key, 32 bytes.
+    """
+    signed = decode(unpack_frames(packed), m.Signed)
+    frames: Frames = [f.data for f in signed.frames]
+    if signed.signer != owner:
+        raise AuthenticationError("a grant that another party signed")
+    statement = signing.Statement(
+        deployment, m.ALL_SERVERS, m.Grant.__name__, frames_hash(frames), signed.issued, signed.random
+    )
+    signing.verify(public, signed.signature, statement)
+    grant = decode(frames, m.Grant)
+    if signed.deployment != deployment or grant.owner != owner:
+        raise AuthenticationError("a grant of another deployment or owner")
+    return grant
 
 
 def in_force(stored: Iterable[tuple[bytes, bytes]], now: float) -> tuple[dict[bytes, m.Grant], dict[bytes, m.Grant]]:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from ..errors import LimitError
 
 __all__ = [
+    "ALBUM_OWNERS",
     "FETCH_BYTES",
     "FETCH_IMAGES",
+    "FETCH_RECORDS",
     "HEAD_BYTES",
     "IMAGE_BYTES",
+    "MAX_ALBUMS",
     "MAX_ANSWER_BYTES",
     "MAX_AUDIT_BATCHES",
     "MAX_AUDIT_BYTES",
@@ -32,7 +35,12 @@ __all__ = [
     "MAX_RANKED_HITS",
     "MAX_ROW",
     "MAX_VERSION",
+    "ORIGINAL_BLOCK",
+    "ORIGINAL_BLOCKS",
+    "ORIGINAL_CLASS",
     "Card",
+    "fetch_limit",
+    "size_class",
     "within_size",
 ]
 
@@ -51,6 +59,11 @@ MAX_COUNT = 1 << 31
 MAX_ROW = 1 << 48
 #: most images that one fetch request names
 FETCH_IMAGES = 1024
+#: most records that one private fetch asks for, most albums of an owner, and owners whose albums one request names
+FETCH_RECORDS, MAX_ALBUMS, ALBUM_OWNERS = 64, 1 << 9, 16
+#: bytes of a block of an image file that is fetched privately, blocks that one request asks for, and the largest class
+#: of sizes: files of at most 2^16 blocks
+ORIGINAL_BLOCK, ORIGINAL_BLOCKS, ORIGINAL_CLASS = 1 << 14, 1 << 8, 16
 #: most bytes of encrypted files in one reply, unless it holds a single image
 FETCH_BYTES = 64 << 20
 #: most bytes of a single image
@@ -107,3 +120,13 @@ class Card:
     concurrent: int = 256
     requests: int | None = None
     reply_bytes: int = 512 << 20
+
+
+def fetch_limit(quota: int, max_k: int) -> int:
+    """Records that a grant of so many queries of so many images each lets a user fetch privately; 0 for any number."""
+    return min(quota * max_k, MAX_QUOTA - 1)
+
+
+def size_class(size: int) -> int:
+    """Class of the size of an encrypted image file: the least c such that 2^c blocks hold it."""
+    return max(0, -(-size // ORIGINAL_BLOCK) - 1).bit_length()

@@ -15,6 +15,7 @@ from .wire import added, array, message
 
 __all__ = [
     "AbortOp",
+    "AnnotateOp",
     "AuditRows",
     "Audited",
     "BatchList",
@@ -25,6 +26,7 @@ __all__ = [
     "Compact",
     "DeleteOp",
     "FetchOwnImages",
+    "FetchOwnRecords",
     "FetchShares",
     "ForgetOwner",
     "Grant",
@@ -36,7 +38,10 @@ __all__ = [
     "Outcome",
     "OutcomeRequest",
     "OwnImages",
+    "OwnRecords",
     "PartyKeys",
+    "RecordPlaces",
+    "RecordPlacesRequest",
     "RegisterOwner",
     "RegisterUser",
     "SealedAudit",
@@ -49,6 +54,14 @@ __all__ = [
     "grant_id",
     "grants_hash",
 ]
+
+
+def _no_records() -> np.ndarray:
+    return np.empty((0, 0), np.uint8)
+
+
+def _not_moved() -> np.ndarray:
+    return np.empty((0, 2), "<i8")
 
 
 # --- registration: owner or user -> every server; signed by the key inside ---------------------------------------
@@ -175,7 +188,11 @@ class UploadOp:
 
     op = batch nonce = batch id. replaces: batches that vanish with the commit. image_offsets (rows+1): image r is
     images[offsets[r]:offsets[r+1]], empty if none. origin_batch, origin_row: (rows, 16) and (rows,) image ids that the
-    rows' images were encrypted under, or (0, 16) and (0,) for their own.
+    rows' images were encrypted under, or (0, 16) and (0,) for their own. record_hash, album, records: hash of the
+    batch's record pack, the album whose key its records are under, 32 bytes, and the records (rows, record_bytes)
+    for clouds; all empty without records. moved: (rows, 2), of a merge: number of the batch among ``replaces`` that
+    each row comes from, and its row there; the records of those rows stay where they are. image_hash: of the image
+    files, where rows have records (:func:`mipp.rpc.records.image_files_hash`); empty without images.
     """
 
     op: bytes
@@ -188,6 +205,66 @@ class UploadOp:
     image_offsets: np.ndarray = array("i8")
     origin_batch: np.ndarray = array("u1", ndim=2)
     origin_row: np.ndarray = array("i8")
+    record_hash: bytes = added(default=b"")
+    album: bytes = added(default=b"")
+    records: np.ndarray = array("u1", ndim=2, default_factory=_no_records, added=True)
+    moved: np.ndarray = array("i8", ndim=2, default_factory=_not_moved, added=True)
+    image_hash: bytes = added(default=b"")
+
+
+@message
+class AnnotateOp:
+    """Owner -> every server: new records of rows, in the order of ``batches``. Answered with ``Head``.
+
+    op: id of the change, and of the record pack. batches: each once; counts: how many of ``rows`` are of each.
+    record_hash, album, records: as of ``UploadOp``.
+    """
+
+    op: bytes
+    batches: list[bytes]
+    counts: list[int]
+    record_hash: bytes
+    album: bytes
+    rows: np.ndarray = array("i8")
+    records: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class RecordPlacesRequest:
+    """Owner -> server: where the records of rows of one of its batches are. At most 1024 rows.
+
+    Answered with ``RecordPlaces``.
+    """
+
+    batch: bytes
+    rows: np.ndarray = array("i8")
+
+
+@message
+class RecordPlaces:
+    """Origin of each row's record: its pack (zeros without a record), its place in it, and the pack's album."""
+
+    packs: np.ndarray = array("u1", ndim=2)
+    places: np.ndarray = array("i8")
+    albums: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class FetchOwnRecords:
+    """Owner -> cloud, signed: records by pack and place, as they were uploaded. At most 1024.
+
+    Answered with ``OwnRecords``.
+    """
+
+    packs: np.ndarray = array("u1", ndim=2)
+    places: np.ndarray = array("i8")
+
+
+@message
+class OwnRecords:
+    """Server -> owner: the records, (n, record_bytes). They are encrypted; the owner's keys open them."""
+
+    records: np.ndarray = array("u1", ndim=2)
 
 
 @message
@@ -218,9 +295,9 @@ class Head:
 class CommitOp:
     """Owner -> all servers: what they must agree on about a prepared change. Answered with ``VoteMessage``.
 
-    kind: "upload", "merge", "delete". position: of this change in the owner's chain, from 1. parent, view: the chain's
-    hash before and after. servers: all that it is written to, in order. contents, shares: what each of them was given
-    (hash of the request's content, and of the share in it, 32 zero bytes without one).
+    kind: "upload", "merge", "delete", "annotate". position: of this change in the owner's chain, from 1. parent, view:
+    the chain's hash before and after. servers: all that it is written to, in order. contents, shares: what each of them
+    was given (hash of the request's content, and of the share in it, 32 zero bytes without one).
     """
 
     op: bytes

@@ -161,9 +161,9 @@ class Handover:
     """State that a restored server takes over from a peer.
 
     epoch: of grants. gone: an encoded ``PartyKeys`` for each owner that was forgotten. signed: forgets, registrations
-    and grants. used_owner, used_grant, used: counted queries. chains: an encoded ``ChainState`` for each other owner.
-    invitations, invited: ids of the invitations of owners that were forgotten, and these owners. seals: as in
-    ``OpenChanges``.
+    and grants. used_owner, used_grant, used: counted queries; fetched_owner, fetched_grant, fetched: counted records.
+    chains: an encoded ``ChainState`` for each other owner. invitations, invited: ids of the invitations of owners that
+    were forgotten, and these owners. seals: as in ``OpenChanges``.
     """
 
     epoch: int
@@ -176,6 +176,9 @@ class Handover:
     invitations: list[bytes] = added(default_factory=list)
     invited: list[bytes] = added(default_factory=list)
     seals: list[bytes] = added(default_factory=list)
+    fetched_owner: list[bytes] = added(default_factory=list)
+    fetched_grant: list[bytes] = added(default_factory=list)
+    fetched: list[int] = added(default_factory=list)
 
 
 @message
@@ -184,7 +187,8 @@ class ChainState:
 
     dead, origin_batch, origin_row, imaged, shares, certificates: as in the catalog, one for each batch. commits: hashes
     of the COMMITs of ``ops``. refused: ids of changes that were refused. accepted: id and COMMIT's hash of the change
-    that is accepted and not decided, or empty.
+    that is accepted and not decided, or empty. records: origins of rows' records, one for each batch. packs, pack_rows,
+    albums, pack_hashes: of the record packs that live rows need.
     """
 
     owner: bytes
@@ -209,6 +213,11 @@ class ChainState:
     shares: list[bytes] = added(default_factory=list)
     certificates: list[bytes] = added(default_factory=list)
     accepted: bytes = added(default=b"")
+    records: list[bytes] = added(default_factory=list)
+    packs: list[bytes] = added(default_factory=list)
+    pack_rows: list[int] = added(default_factory=list)
+    albums: list[bytes] = added(default_factory=list)
+    pack_hashes: list[bytes] = added(default_factory=list)
 
 
 @message
@@ -319,23 +328,29 @@ class Completion:
 
 @message
 class PackRequest:
-    """Cloud ``target`` lost an image pack: some bytes of its body. digest: of the file that is being read, or empty."""
+    """Cloud ``target`` lost a pack: some bytes of its body. digest: of the file that is being read, or empty.
+
+    records: whether it is a pack of records, else of images.
+    """
 
     target: int
     owner: bytes
     batch: bytes
     digest: bytes
     start: int
+    records: bool = added(default=False)
 
 
 @message
 class PackPart:
-    """digest: of the file. rows, size: of the whole pack, size in bytes. data: encrypted images and their offsets."""
+    """digest: of the file. rows, size: of the whole pack, size in bytes. data: encrypted images and their offsets, or
+    records; stored: of records, how many are in the pack."""
 
     digest: bytes
     rows: int
     size: int
     data: np.ndarray = array("u1")
+    stored: int = added(default=0)
 
 
 @message

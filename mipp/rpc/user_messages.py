@@ -9,17 +9,24 @@ import dataclasses
 
 import numpy as np
 
-from .wire import array, message
+from .wire import added, array, message
 
 __all__ = [
+    "Albums",
     "Answer",
     "CollectRanking",
+    "FetchAlbums",
+    "FetchHeader",
     "FetchImages",
+    "FetchOrigins",
+    "FetchRecords",
     "FoldColumns",
     "FoldedColumns",
     "Granters",
     "GrantersRequest",
     "Images",
+    "MaskedRecords",
+    "Origins",
     "OwnerSnapshot",
     "Pending",
     "Query",
@@ -72,7 +79,8 @@ class OwnerSnapshot:
     left: queries that its quota still allows, -1 without one.
     dead_batch, dead_row: deleted rows, as number of the batch and row in it. damaged, reasons: batches (by id) that
     cannot be searched at this server, and why; a reason without a batch is about all of the owner's rows. unranked,
-    unranked_reasons: batches that servers do not rank, and why; users can.
+    unranked_reasons: batches that servers do not rank, and why; users can. moved: hash of where the records of rows are
+    that are not in the order of their batch (:func:`mipp.rpc.records.moved_hash`), or empty.
     """
 
     owner: bytes
@@ -95,6 +103,7 @@ class OwnerSnapshot:
     batches: np.ndarray = array("u1", ndim=2)
     unranked: list[bytes] = dataclasses.field(default_factory=list)
     unranked_reasons: list[str] = dataclasses.field(default_factory=list)
+    moved: bytes = added(default=b"")
 
 
 @message
@@ -258,6 +267,94 @@ class CollectRanking:
     """
 
     header: bytes
+
+
+# --- private fetch: user -> two clouds ----------------------------------------------------------------------------
+
+
+@message
+class FetchHeader:
+    """Header of a private fetch: both clouds get the same bytes.
+
+    clouds: their numbers, sorted. count: number of records. snapshot, grants, positions, counts, batches, keys: as of
+    :class:`QueryHeader`; keys of retrieval are over all original rows of these batches, deleted ones too. commitments:
+    to the keys for each cloud. size_class: -1 for records; else image files of 2^size_class blocks of
+    ``ORIGINAL_BLOCK`` bytes are fetched, padded with zeros.
+    """
+
+    deployment: bytes
+    user: bytes
+    nonce: bytes
+    clouds: list[int]
+    count: int
+    snapshot: bytes
+    grants: list[bytes]
+    positions: list[int]
+    counts: list[int]
+    commitments: list[bytes]
+    batches: np.ndarray = array("u1", ndim=2)
+    keys: bytes
+    size_class: int
+
+
+@message
+class FetchRecords:
+    """User -> cloud, signed: keys of retrieval, one a record. header: of ``FetchHeader``. Answered ``MaskedRecords``.
+
+    salt: of the commitment, 32 bytes. keys: secret from the other cloud. newest: see :class:`Query`. first, blocks: of
+    image files, which are asked for part by part under one header; 0 and 0 for records.
+    """
+
+    header: list[np.ndarray] = array("u1")
+    salt: bytes
+    keys: list[bytes]
+    newest: bytes
+    first: int
+    blocks: int
+
+
+@message
+class MaskedRecords:
+    """Cloud -> user: (count, bytes of a record or of the blocks asked for), random without the other cloud's."""
+
+    records: np.ndarray = array("u1", ndim=2)
+
+
+@message
+class FetchOrigins:
+    """User -> server: where the records of an owner's rows are that are not in the order of their batch.
+
+    Answered with ``Origins``.
+    """
+
+    owner: bytes
+
+
+@message
+class Origins:
+    """Server -> user: of each such batch its number of rows, and for each row pack and place (``ORIGIN``).
+
+    packed: by zlib, all one after the other. They must have the hash that all servers told (``OwnerSnapshot``).
+    """
+
+    batches: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+    packed: np.ndarray = array("u1")
+
+
+@message
+class FetchAlbums:
+    """User -> cloud, key centre: keys of the albums of these owners. Answered with ``Albums``."""
+
+    owners: list[bytes]
+
+
+@message
+class Albums:
+    """Server -> user. ids (A, 32): owner and album; sealed: HPKE to the user of this server's part of each key."""
+
+    sealed: bytes
+    ids: np.ndarray = array("u1", ndim=2)
 
 
 @message

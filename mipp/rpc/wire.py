@@ -55,9 +55,13 @@ _KINDS: dict[str, type] = {}
 T = TypeVar("T")
 
 
-def array(*dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSING) -> Any:
-    """Field of an array with one of these dtypes and this rank."""
-    metadata = {"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim}
+def array(
+    *dtypes: str, ndim: int = 1, default_factory: Any = dataclasses.MISSING, added: bool = False
+) -> Any:  # fmt: skip
+    """Field of an array with one of these dtypes and this rank; ``added``: as of :func:`added`."""
+    metadata: dict[str, Any] = {"dtypes": tuple(np.dtype(d).str for d in dtypes), "ndim": ndim}
+    if added:
+        metadata["added"] = True
     return dataclasses.field(metadata=metadata, default_factory=default_factory)
 
 

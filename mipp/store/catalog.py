@@ -33,6 +33,7 @@ CREATE TABLE users (id BLOB PRIMARY KEY, name TEXT NOT NULL, sign_key BLOB NOT N
 CREATE TABLE paillier_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE grants (owner BLOB NOT NULL, user BLOB NOT NULL, version INTEGER NOT NULL, revoked INTEGER NOT NULL,
     id BLOB NOT NULL, frames BLOB NOT NULL, epoch INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0,
+    fetched INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (owner, user)) WITHOUT ROWID;
 CREATE INDEX grants_by_user ON grants (user, owner);
 CREATE TABLE changes (owner BLOB NOT NULL, op BLOB NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
@@ -48,7 +49,7 @@ CREATE TABLE batches (owner BLOB NOT NULL, id BLOB NOT NULL, position INTEGER NO
     size INTEGER NOT NULL, digest BLOB NOT NULL, share_hash BLOB NOT NULL, tombstones BLOB NOT NULL DEFAULT x'',
     imaged BLOB NOT NULL DEFAULT x'', origin_batch BLOB NOT NULL DEFAULT x'', origin_row BLOB NOT NULL DEFAULT x'',
     certificate BLOB NOT NULL DEFAULT x'', shares BLOB NOT NULL DEFAULT x'',
-    rebuilt INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (owner, id));
+    rebuilt INTEGER NOT NULL DEFAULT 0, records BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, id));
 CREATE INDEX batches_by_position ON batches (owner, position);
 CREATE TABLE packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL, generation INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id));
@@ -57,6 +58,9 @@ CREATE TABLE peers (server INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL, co
 CREATE TABLE ahead (signer BLOB PRIMARY KEY, issued INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL UNIQUE, rows INTEGER, bytes INTEGER,
     requests INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record_packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL,
+    album BLOB NOT NULL, hash BLOB NOT NULL, generation INTEGER NOT NULL DEFAULT 0, stored INTEGER NOT NULL,
+    file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seals (owner BLOB NOT NULL, server INTEGER NOT NULL, epoch INTEGER NOT NULL,
     key BLOB NOT NULL, sealed BLOB NOT NULL, frames BLOB NOT NULL, PRIMARY KEY (owner, server)) WITHOUT ROWID;
 """
@@ -65,6 +69,8 @@ _ADDED = (
     ("batches", "certificate", "BLOB NOT NULL DEFAULT x''"),
     ("batches", "shares", "BLOB NOT NULL DEFAULT x''"),
     ("batches", "rebuilt", "INTEGER NOT NULL DEFAULT 0"),
+    ("batches", "records", "BLOB NOT NULL DEFAULT x''"),
+    ("grants", "fetched", "INTEGER NOT NULL DEFAULT 0"),
     ("users", "out_of_range", "INTEGER NOT NULL DEFAULT 0"),
     ("owners", "issued", "INTEGER NOT NULL DEFAULT 0"),
     ("owners", "commitments", "BLOB NOT NULL DEFAULT x''"),
@@ -128,7 +134,7 @@ class Catalog:
             raise StoreError(f"cannot open {path}: {error}") from None
         if stored != {"format": bytes([FORMAT]), **meta}:
             raise DeploymentError(f"{path} belongs to another deployment, or is of another format version")
-        if not (self._columns("invitations") and self._columns("seals")):
+        if not all(self._columns(table) for table in ("invitations", "record_packs", "seals")):
             with self.transaction() as db:
                 for statement in _ADDED_TABLES:
                     db.execute(statement)
@@ -178,8 +184,11 @@ class Catalog:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Several reads of one moment: nothing that others commit shows in between."""
+        """Several reads of one moment: nothing that others commit shows in between. Inside a transaction, of that."""
         with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN")
                 try:

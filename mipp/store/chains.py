@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
@@ -13,6 +13,7 @@ from ..errors import NotFoundError
 from . import changes as rules
 from .catalog import Catalog
 from .ledger import Ledger, record_files
+from .records import RecordPacks
 from .views import CERTIFICATE_BYTES
 
 __all__ = ["Chain", "Chains"]
@@ -22,11 +23,12 @@ __all__ = ["Chain", "Chains"]
 class Chain:
     """History and state of one owner at a server.
 
-    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, hashes of all servers' shares, range
-        certificate, which rows have images) each, in row order; a key centre does not know the latter
+    batches : (position, rows, dim, id, tombstones, origin_batch, origin_row, origins of records, hashes of all servers'
+        shares, range certificate, which rows have images) each, in row order; a key centre does not know the latter
     ops : (op, kind, position, view, hash of the COMMIT) of each committed change; position 0: an id that is taken
     refused : ids of changes that the server refused for ever
     accepted : id of the change that is accepted there and not decided, and hash of its COMMIT; or empty
+    packs : (id, rows, album, hash) of the record packs that live rows need
     """
 
     owner: bytes
@@ -38,6 +40,7 @@ class Chain:
     ops: list[tuple[Any, ...]]
     refused: list[bytes]
     accepted: bytes = b""
+    packs: list[tuple[Any, ...]] = field(default_factory=list)
 
     def begins(self, other: Chain) -> bool:
         """Whether this history is a beginning of another's."""
@@ -47,8 +50,10 @@ class Chain:
 class Chains:
     """Reads and adopts whole chains of one store."""
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, *, has_shares: bool, spare: bool = False) -> None:
-        self._catalog, self._ledger, self._has_shares = catalog, ledger, has_shares
+    def __init__(
+        self, catalog: Catalog, ledger: Ledger, records: RecordPacks, *, has_shares: bool, spare: bool = False
+    ) -> None:  # fmt: skip
+        self._catalog, self._ledger, self._records, self._has_shares = catalog, ledger, records, has_shares
         #: whether changes may be written without this server
         self._spare = spare
 
@@ -72,7 +77,7 @@ class Chains:
             if owners is not None and owner not in owners:
                 continue
             batches = self._catalog.all(
-                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, shares, "
+                "SELECT position, rows, dim, id, tombstones, origin_batch, origin_row, records, shares, "
                 "iif(length(certificate)=?, certificate, x''), imaged FROM batches WHERE owner=? ORDER BY position",
                 CERTIFICATE_BYTES, owner,
             )  # fmt: skip
@@ -85,7 +90,9 @@ class Chains:
                 "SELECT op, commit_hash FROM changes WHERE owner=? AND state='accepted'", owner
             )
             chain = Chain(owner, position, view, floor, floor_view, batches, ops, sorted(row[0] for row in refused))
-            found.append(chain if accepted is None else replace(chain, accepted=accepted[0] + accepted[1]))
+            chain = chain if accepted is None else replace(chain, accepted=accepted[0] + accepted[1])
+            with self._catalog.reading() as db:
+                found.append(replace(chain, packs=self._records.facts(db, owner)))
         return found
 
     def adopt(self, chain: Chain, *, beaten: bool = False) -> None:
@@ -142,7 +149,7 @@ class Chains:
         gone = self._prepared_files(db, chain, here)
         gone += [v[0] for k, v in here.items() if k not in {b[3] for b in chain.batches} and v[0]]
         db.execute("DELETE FROM batches WHERE owner=?", (chain.owner,))
-        for position, rows, dim, batch, dead, origin_batch, origin_row, shares, tested, has in chain.batches:
+        for position, rows, dim, batch, dead, *origins, shares, tested, has in chain.batches:
             file, size, digest, share_hash, stored, generation, imaged, certificate, *known = here.get(
                 batch, ("", 0, b"", self._share_hash(shares), rows, 0, has if self._has_shares else b"", tested)
             )
@@ -154,11 +161,16 @@ class Chains:
                 shares = known[1]
             db.execute(
                 "INSERT INTO batches (owner, id, position, rows, dim, stored, generation, file, size, digest, "
-                "share_hash, tombstones, imaged, origin_batch, origin_row, certificate, shares) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "share_hash, tombstones, imaged, origin_batch, origin_row, records, certificate, shares) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (chain.owner, batch, position, rows, dim, stored, generation, file, size, digest, share_hash, dead,
-                 imaged, origin_batch, origin_row, certificate, shares),
+                 imaged, *origins, certificate, shares),
             )  # fmt: skip
+        for pack, rows, album, hash_ in chain.packs:  # those that are here keep their files
+            db.execute(
+                "INSERT OR IGNORE INTO record_packs VALUES (?, ?, ?, ?, ?, 0, ?, '', 0, x'')",
+                (chain.owner, pack, rows, album, hash_, rows),
+            )
         for op, kind, position, view, hash_ in chain.ops:
             # the COMMIT's hash, so that this server can confirm it to a peer that only accepted it yet
             db.execute(
@@ -201,6 +213,7 @@ class Chains:
                 share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, known["imaged"],
                 known.get("certificate", b""),
             )  # fmt: skip
+            self._records.add(db, chain.owner, op, known["rows"], known)
             pack = known.get("pack")
             if pack:
                 db.execute(

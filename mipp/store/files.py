@@ -1,15 +1,17 @@
-"""Immutable files of a server: shares of a batch, and packs of encrypted images.
+"""Immutable files of a server: shares of a batch, packs of encrypted images, and packs of records.
 
-Both begin with a 256-byte header (all integers little-endian)::
+All begin with a 256-byte header (all integers little-endian)::
 
-    0  magic, 8 bytes: "mippshr1" or "mippimp1"
+    0  magic, 8 bytes: "mippshr1", "mippimp1" or "mipprec1"
     8  format version u32 | k u32 | dim u32 | words per row D u32 | generation u32 | zero u32
     32 rows as uploaded u64 | rows stored u64 | zero, 16 bytes
     64 parameter hash, 32 bytes | owner, 16 | batch, 16 | zero to 256
 
 A share file goes on with ``stored x D`` words, so rows are 64-byte aligned in the file; then, for generation > 0, the
-original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files.
-Both end with the SHA-256 of everything before. They are written under a temporary name, synced, renamed.
+original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files. A
+record pack (D bytes a record) goes on with the stored records, the SHA-256 of each record that was uploaded, and for
+generation > 0 the original places of the stored ones (i64). All end with the SHA-256 of everything before. They are
+written under a temporary name, synced, renamed.
 """
 
 from __future__ import annotations
@@ -35,16 +37,18 @@ __all__ = [
     "SMALL_FILE",
     "FileInfo",
     "ImagePack",
+    "RecordPack",
     "ShareFile",
     "check_file",
     "read_share",
     "write_body",
     "write_images",
+    "write_records",
     "write_share",
     "write_share_pieces",
 ]
 
-_SHARE, _IMAGES = b"mippshr1", b"mippimp1"
+_SHARE, _IMAGES, _RECORDS = b"mippshr1", b"mippimp1", b"mipprec1"
 _VERSION = 1
 #: that a file begins with
 HEADER_BYTES = 256
@@ -134,6 +138,11 @@ def write_images(path: Path, info: FileInfo, offsets: np.ndarray, files: Iterabl
 def write_body(path: Path, info: FileInfo, pieces: Iterable[np.ndarray]) -> tuple[int, bytes]:
     """:func:`write_images`, from the bytes after the header, piece by piece (:attr:`ImagePack.body`)."""
     return _write(path, itertools.chain([info.header(_IMAGES)], pieces))
+
+
+def write_records(path: Path, info: FileInfo, pieces: Iterable[np.ndarray]) -> tuple[int, bytes]:
+    """Write a record pack durably, from the bytes after the header; returns its size and SHA-256."""
+    return _write(path, itertools.chain([info.header(_RECORDS)], pieces))
 
 
 def _write(path: Path, parts: Iterable[bytes | np.ndarray]) -> tuple[int, bytes]:
@@ -266,3 +275,32 @@ class ImagePack:
         """Row ``row``'s file, None if it has none."""
         size = self.size(row)
         return self._files[int(self.offsets[row]) :][:size] if size else None
+
+
+class RecordPack:
+    """A record pack, open.
+
+    ``records`` (stored, D) bytes, ``hashes`` (rows, 32) of all records that were uploaded, ``ordinals`` (stored,), the
+    places of the stored ones, or None for all; read-only.
+    """
+
+    def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
+        data = _map(path, _RECORDS, info, size, digest, check)
+        at = HEADER_BYTES + info.stored * info.width
+        end = at + 32 * info.rows
+        if size != end + (8 * info.stored if info.generation else 0) + _DIGEST:
+            raise IntegrityError(f"{path}: {size} bytes are not those of {info.stored} records")
+        self.records = data[HEADER_BYTES:at].reshape(info.stored, info.width)
+        self.hashes = data[at:end].reshape(info.rows, 32)
+        self.ordinals = data[end:-_DIGEST].view("<i8") if info.generation else None
+        #: all after the header, as bytes; SHA-256 of the file
+        self.body, self.digest = data[HEADER_BYTES:-_DIGEST], digest
+
+    def stored_at(self, places: np.ndarray) -> np.ndarray:
+        """Where records with these places are stored, -1 for those that are not."""
+        if self.ordinals is None:
+            return np.where((places >= 0) & (places < len(self.records)), places, -1)
+        at = np.searchsorted(self.ordinals, places)
+        known = at < len(self.ordinals)
+        known[known] = self.ordinals[at[known]] == places[known]
+        return np.where(known, at, -1)

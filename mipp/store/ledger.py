@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 
 from ..errors import BusyError, ConflictError, NonceReuseError, NotFoundError, OutOfRangeError, StoreError
 from ..rpc.chain import Vote, next_view, pack_votes, unpack_dead, unpack_votes
+from ..rpc.records import unpack_places
 from . import changes as rules
 from .attempts import Attempts
 from .catalog import Catalog
@@ -264,14 +266,23 @@ class Ledger(Attempts):
         facts = content(row.kind, row.digest, record)
         if commit.view != next_view(commit.owner, commit.position, commit.parent, commit.op, facts):
             return False
-        for batch, rows in unpack_dead(record.get("dead", b"")).items():
+        named = {**unpack_dead(record.get("dead", b"")), **unpack_places(record.get("places", b""))}
+        for batch, rows in named.items():
             found = db.execute("SELECT rows FROM batches WHERE owner=? AND id=?", (commit.owner, batch)).fetchone()
-            if found is None or int(rows[-1]) >= found[0]:
+            if found is None or int(rows.max()) >= found[0]:
                 return False
-        return all(
-            db.execute("SELECT 1 FROM batches WHERE owner=? AND id=?", (commit.owner, batch)).fetchone()
-            for batch in record.get("replaces", [])
-        )
+        replaces, moved = record.get("replaces", []), np.frombuffer(record.get("moved", b""), "<i8").reshape(-1, 2)
+        for number, batch in enumerate(replaces):
+            found = db.execute(
+                "SELECT rows, tombstones FROM batches WHERE owner=? AND id=?", (commit.owner, batch)
+            ).fetchone()
+            rows = moved[moved[:, 0] == number, 1]
+            # a record of a deleted row may be gone at one cloud
+            if found is None or (len(rows) and int(rows.max()) >= found[0]):
+                return False
+            if np.isin(rows, np.frombuffer(found[1], "<i8")).any():
+                return False
+        return True
 
     def never(self, owner: bytes, op: bytes) -> tuple[Vote, int]:
         """Refuse a change for ever; ConflictError if this server accepted it."""
@@ -500,4 +511,4 @@ class _Row:
 
 def record_files(record: dict[str, Any]) -> list[str]:
     """Files that a prepared change's record names."""
-    return [record[key]["file"] for key in ("share", "pack") if record.get(key)]
+    return [record[key]["file"] for key in ("share", "pack", "records") if record.get(key)]

@@ -71,6 +71,21 @@ class Packs:
             raise NotFoundError(f"no image is stored for row {origin_row} of batch {origin_batch.hex()}")
         return size
 
+    def moved_fits(
+        self, owner: bytes, replaces: list[bytes], moved: np.ndarray, origin: tuple[bytes, bytes]
+    ) -> bool:  # fmt: skip
+        """Whether the rows of a merge keep the images of the rows that they come from."""
+        if not origin[1]:
+            return False
+        ids, numbers = _origins(b"", len(moved), *origin)
+        for number, batch in enumerate(replaces):
+            of, at = self.origins(owner, batch)
+            rows = np.flatnonzero(moved[:, 0] == number)
+            old = moved[rows, 1]
+            if not np.array_equal(ids[rows], of[old]) or not np.array_equal(numbers[rows], at[old]):
+                return False
+        return True
+
     def imaged(
         self, owner: bytes, origin: tuple[bytes, bytes], rows: int, offsets: np.ndarray, replaces: list[bytes]
     ) -> bytes:
@@ -176,7 +191,7 @@ class Packs:
         if cached is not None and cached[0] == revision[0]:
             return cached[1]
         found: dict[bytes, list[np.ndarray]] = {}
-        for _, rows, of, at in self._live_images(owner):
+        for _, rows, of, at in self.live_images(owner):
             of, at = of[rows], at[rows]
             if (of == of[0]).all():  # nearly always: they came with this batch. Sorting takes long
                 found.setdefault(of[0].tobytes(), []).append(at)
@@ -189,7 +204,7 @@ class Packs:
         self._needed[owner] = revision[0], needed
         return needed
 
-    def _live_images(self, owner: bytes) -> Iterator[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]]:
+    def live_images(self, owner: bytes) -> Iterator[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]]:
         """Batches with live rows that came with images: id, these rows, and origins of all rows (:func:`_origins`)."""
         for batch, rows, dead, imaged, ids, numbers in self.catalog.all(
             "SELECT id, rows, tombstones, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND imaged<>x''",
@@ -199,6 +214,24 @@ class Packs:
             has[np.frombuffer(dead, "<i8")] = False
             if has.any():
                 yield (batch, np.flatnonzero(has), *_origins(batch, rows, ids, numbers))
+
+    def images_of(
+        self, owner: bytes, batch: bytes, dead: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """Rows of a batch that came with images, but for ``dead`` ones, and origins of all rows.
+
+        NotFoundError if the owner has no such batch any more.
+        """
+        row = self.catalog.one(
+            "SELECT rows, imaged, origin_batch, origin_row FROM batches WHERE owner=? AND id=?", owner, batch
+        )
+        if row is None:
+            raise NotFoundError(f"this owner has no batch {batch.hex()}")
+        rows, imaged, ids, numbers = row
+        has = np.unpackbits(np.frombuffer(imaged, np.uint8), count=rows if imaged else 0).astype(bool)
+        if len(has):
+            has[dead] = False
+        return (np.flatnonzero(has), *_origins(batch, rows, ids, numbers))
 
     def whole(self, owner: bytes, batch: bytes) -> tuple[int, ImagePack]:
         """Rows and content of a pack; NotFoundError if it is not here."""
@@ -211,7 +244,7 @@ class Packs:
     def missing(self, owner: bytes) -> list[str]:
         """Live rows whose image is not here any more, though they came with one; a line each batch."""
         problems = []
-        for batch, rows, origin_ids, origin_rows in self._live_images(owner):
+        for batch, rows, origin_ids, origin_rows in self.live_images(owner):
             lost = 0
             for i in rows:
                 try:

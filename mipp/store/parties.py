@@ -259,18 +259,25 @@ class Parties:
 
     def count_queries(self, user: bytes, used: list[tuple[bytes, bytes, int]], queries: int) -> None:
         """Add ``queries`` to each (owner, grant, quota), all or none; AccessDeniedError if one is used up."""
+        self._count("used", user, used, queries, "the quota of queries of a grant is used up")
+
+    def _count(self, column: str, user: bytes, used: list[tuple[bytes, bytes, int]], more: int, refusal: str) -> None:
         limited = [one for one in used if one[2]]
         if not limited:
             return
         with self.catalog.transaction() as db:
             for owner, grant, quota in limited:
                 done = db.execute(
-                    "UPDATE grants SET used=used+? WHERE owner=? AND user=? AND id=? AND used+?<=?",
-                    (queries, owner, user, grant, queries, quota),
+                    f"UPDATE grants SET {column}={column}+? WHERE owner=? AND user=? AND id=? AND {column}+?<=?",
+                    (more, owner, user, grant, more, quota),
                 )
                 if done.rowcount != 1:
-                    raise AccessDeniedError("the quota of queries of a grant is used up")
+                    raise AccessDeniedError(refusal)
             self.catalog.raise_counter(db)
+
+    def count_fetched(self, user: bytes, fetched: list[tuple[bytes, bytes, int]], records: int) -> None:
+        """Add ``records`` to each (owner, grant, limit), all or none; AccessDeniedError if one is used up."""
+        self._count("fetched", user, fetched, records, "the records that a grant lets this user fetch are used up")
 
     def queries_left(self, owner: bytes, user: bytes, grant: bytes, quota: int) -> int:
         """How many queries a grant's quota still allows, -1 without one."""
@@ -306,11 +313,19 @@ class Parties:
         rows = self.catalog.all("SELECT owner, id, used FROM grants WHERE used>0")
         return [(r[0], r[1], r[2]) for r in rows]
 
-    def adopt_used(self, used: list[tuple[bytes, bytes, int]]) -> None:
+    def fetched(self) -> list[tuple[bytes, bytes, int]]:
+        """(owner, grant, records counted) of all grants that records were fetched by."""
+        rows = self.catalog.all("SELECT owner, id, fetched FROM grants WHERE fetched>0")
+        return [(r[0], r[1], r[2]) for r in rows]
+
+    def adopt_used(self, used: list[tuple[bytes, bytes, int]], fetched: list[tuple[bytes, bytes, int]]) -> None:
         """Raise counts to what a peer counted (after a restore from a backup)."""
         with self.catalog.transaction() as db:
-            for owner, grant, count in used:
-                db.execute("UPDATE grants SET used=max(used, ?) WHERE owner=? AND id=?", (count, owner, grant))
+            for column, counts in (("used", used), ("fetched", fetched)):
+                for owner, grant, count in counts:
+                    db.execute(
+                        f"UPDATE grants SET {column}=max({column}, ?) WHERE owner=? AND id=?", (count, owner, grant)
+                    )
 
     def _drop_owner(self, db: Any, owner: bytes, frames: bytes) -> None:
         # all servers show the same of a forgotten owner, whatever each had last

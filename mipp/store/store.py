@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from ..errors import ConflictError, NotFoundError, ShapeError, StoreError
+from ..errors import ConflictError, NotFoundError, ParameterError, ShapeError, StoreError
 from ..io.durable import copy_file, sync_folder
 from ..params import Params
 from ..rpc.chain import pack_dead, unpack_dead
+from ..rpc.records import unpack_places
 from .catalog import NAME, Catalog
 from .certificates import Certificates
 from .chains import Chains
@@ -28,12 +29,26 @@ from .files import FileInfo, ShareFile, check_file, write_images, write_share
 from .ledger import Commit, Ledger, record_files
 from .packs import Packs
 from .parties import Parties
+from .records import RecordPacks
 from .repairs import Repairs
 from .seals import Seals
 from .viewing import ViewCache
 from .views import CERTIFICATE_BYTES, OwnerView
 
-__all__ = ["ServerStore", "check_offsets"]
+__all__ = ["NewRecords", "ServerStore", "check_offsets"]
+
+#: folders of files
+_ROOMS = ("shares", "images", "records")
+
+
+class NewRecords(NamedTuple):
+    """Records that a change brings: the pack's album and hash, its size, and at clouds the records and their hashes."""
+
+    album: bytes
+    hash: bytes
+    bytes: int
+    records: np.ndarray | None
+    hashes: np.ndarray | None
 
 
 class Summary(NamedTuple):
@@ -63,12 +78,13 @@ class ServerStore(Parties):
     check : compare a share file's checksum when it is first used
     holder, alive : see :class:`~mipp.store.ledger.Ledger`
     witness : see :class:`~mipp.store.catalog.Catalog`
+    record_bytes : size of each row's record, 0 for none
     """
 
     def __init__(
         self, folder: Path, server: int, params: Params, params_hash: bytes, *, has_shares: bool, create: bool = False,
         check: bool = True, holder: bytes = b"", alive: Callable[[bytes], bool] = lambda holder: True,
-        witness: Callable[[int], None] | None = None,
+        witness: Callable[[int], None] | None = None, record_bytes: int = 0,
     ) -> None:  # fmt: skip
         self.folder, self.params, self.has_shares = folder, params, has_shares
         self.params_hash, self._check = params_hash, check
@@ -76,14 +92,22 @@ class ServerStore(Parties):
             folder.mkdir(mode=0o700)
         meta = {"params": params_hash, "server": bytes([server])}
         super().__init__(Catalog(folder, meta, create=create, witness=witness))
-        for name in ("shares", "images"):
+        for name in _ROOMS if record_bytes else _ROOMS[:2]:
             (folder / name).mkdir(exist_ok=True, mode=0o700)
         self.views = ViewCache(self.catalog, folder, params, params_hash, has_shares=has_shares, check=check)
         self._alive = alive
         self.changes = Ledger(self.catalog, folder, server, self._apply, holder=holder, alive=alive)
         self.packs = Packs(self.catalog, self.changes, folder, params, params_hash, check)
+        self.records = RecordPacks(
+            self.catalog, self.changes, folder, params, params_hash, check, has_files=has_shares,
+            record_bytes=record_bytes,
+        )  # fmt: skip
         self.chains = Chains(
-            self.catalog, self.changes, has_shares=has_shares, spare=has_shares and params.spare_clouds > 0
+            self.catalog,
+            self.changes,
+            self.records,
+            has_shares=has_shares,
+            spare=has_shares and params.spare_clouds > 0,
         )
         self.seals = Seals(self.catalog)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
@@ -93,6 +117,7 @@ class ServerStore(Parties):
         self.catalog.close()
         self.views.clear()
         self.packs.close()
+        self.records.close()
 
     # --- changes ------------------------------------------------------------------------------------------------
 
@@ -100,12 +125,14 @@ class ServerStore(Parties):
         self, owner: bytes, op: bytes, digest: bytes, *, rows: int, dim: int, replaces: list[bytes],
         share: np.ndarray | None, share_hash: bytes, images: np.ndarray, offsets: np.ndarray,
         origin: tuple[bytes, bytes], admit: Callable[[int, int], None] | None = None,
-        held: int | None = None,
+        held: int | None = None, records: NewRecords | None = None, moved: bytes = b"",
+        image_hash: bytes = b"",
     ) -> None:  # fmt: skip
         """Write a batch's files and note it, invisible. Again with the same ``digest`` is fine while it lives.
 
         ``admit``: called with the rows and bytes that the owner has here; raises if no more may come. ``held``: see
-        :func:`~mipp.store.files.write_share`.
+        :func:`~mipp.store.files.write_share`. ``records``: those that it brings. ``moved``: where the rows of a merge
+        come from, and ``image_hash``: as of :class:`~mipp.rpc.messages.UploadOp`.
         """
         info = FileInfo(self.params_hash, owner, op, self.params.ring_bits, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
@@ -117,16 +144,59 @@ class ServerStore(Parties):
         imaged = self.packs.imaged(owner, origin, rows, offsets, replaces) if share is not None else b""
         record = {
             "rows": rows, "dim": dim, "replaces": replaces, "origin": list(origin), "imaged": imaged,
-            "share_hash": share_hash, "bytes": len(images) + (0 if share is None else share.nbytes),
+            "share_hash": share_hash, "bytes": len(images) + (0 if share is None else share.nbytes), "moved": moved,
+            "image_hash": image_hash,
         }  # fmt: skip
+        self._bring(owner, op, records, record, files)
 
         def check(db: Any) -> None:
             if admit is not None:
                 admit(*self.owner_size(db, owner))
-            for batch in replaces:
-                self._batch_of(db, owner, batch)
+            if records is not None:
+                self.records.room_for(db, owner, records.album)
+            sizes = np.array([self._batch_of(db, owner, batch)[0] for batch in replaces], np.int64)
+            pairs = np.frombuffer(moved, "<i8").reshape(-1, 2)
+            if len(pairs) and not (pairs[:, 1] < sizes[pairs[:, 0]]).all():
+                raise NotFoundError("a merge takes a row that its batch does not have")
+            if len(pairs) and not self.packs.moved_fits(owner, replaces, pairs, origin):
+                raise ParameterError("the images of a merge's rows are those that these rows had")
 
         self.changes.prepare(owner, op, "merge" if replaces else "upload", digest, record, check, files)
+
+    def _bring(
+        self, owner: bytes, op: bytes, records: NewRecords | None, record: dict[str, Any], files: dict[str, Any]
+    ) -> None:  # fmt: skip
+        """Note records of a change, and write their file with the others."""
+        if records is None:
+            return
+        record |= {
+            "album": records.album, "record_hash": records.hash, "bytes": record.get("bytes", 0) + records.bytes
+        }  # fmt: skip
+        if records.records is not None and records.hashes is not None:
+            files["records"] = "records", self.records.writer(owner, op, records.records, records.hashes)
+
+    def prepare_annotate(
+        self, owner: bytes, op: bytes, digest: bytes, places: bytes, records: NewRecords,
+        admit: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Write new records of rows, and note them; NotFoundError unless every row exists.
+
+        ``places``: the rows, as of :func:`mipp.rpc.records.pack_places`. ``admit``: as of :meth:`prepare_upload`.
+        """
+        files: dict[str, Any] = {}
+        record: dict[str, Any] = {"places": places}
+        self._bring(owner, op, records, record, files)
+
+        def check(db: Any) -> None:
+            if admit is not None:
+                admit(*self.owner_size(db, owner))
+            self.records.room_for(db, owner, records.album)
+            for batch, rows in unpack_places(places).items():
+                total = self._batch_of(db, owner, batch)[0]
+                if not 0 <= int(rows.min()) <= int(rows.max()) < total:
+                    raise NotFoundError(f"batch {batch.hex()} has rows 0 to {total - 1}")
+
+        self.changes.prepare(owner, op, "annotate", digest, record, check, files)
 
     def prepare_delete(self, owner: bytes, op: bytes, digest: bytes, dead: dict[bytes, list[int]]) -> None:
         """Note tombstones to be; NotFoundError unless every row exists."""
@@ -142,7 +212,11 @@ class ServerStore(Parties):
     def _apply(self, db: Any, commit: Commit, record: dict[str, Any]) -> list[str]:
         """Inside the transaction of a certificate: make a change visible; files to remove."""
         owner, gone = commit.owner, []
-        if commit.kind == "delete":
+        if commit.kind == "annotate":
+            places = record["places"]
+            self.records.add(db, owner, commit.op, sum(map(len, unpack_places(places).values())), record)
+            self.records.annotate(db, owner, commit.op, places)
+        elif commit.kind == "delete":
             for batch, rows in unpack_dead(record["dead"]).items():
                 old = np.frombuffer(self._batch_of(db, owner, batch)[1], "<i8")
                 merged = np.union1d(old, rows).astype("<i8")
@@ -152,10 +226,11 @@ class ServerStore(Parties):
                     "WHERE owner=? AND id=?", (merged.tobytes(), CERTIFICATE_BYTES, owner, batch),
                 )  # fmt: skip
         else:
+            origins = self.records.merged(db, owner, record["replaces"], record.get("moved", b""))
             for batch in record["replaces"]:
                 gone.append(self._batch_of(db, owner, batch)[2])
                 db.execute("DELETE FROM batches WHERE owner=? AND id=?", (owner, batch))
-            self._add_batch(db, commit, record)
+            self._add_batch(db, commit, record, origins)
         db.execute(
             "UPDATE owners SET position=?, view=?, revision=revision+1 WHERE id=?",
             (commit.position, commit.view, owner),
@@ -164,15 +239,17 @@ class ServerStore(Parties):
             db.execute("UPDATE owners SET floor=position, floor_view=view WHERE id=?", (owner,))
         return [name for name in gone if name]
 
-    def _add_batch(self, db: Any, commit: Commit, record: dict[str, Any]) -> None:
+    def _add_batch(self, db: Any, commit: Commit, record: dict[str, Any], origins: bytes) -> None:
         share = record.get("share") or {"file": "", "size": 0, "digest": b""}
         db.execute(
             "INSERT INTO batches (owner, id, position, rows, dim, stored, file, size, digest, share_hash, imaged, "
-            "origin_batch, origin_row, certificate, shares) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "origin_batch, origin_row, certificate, shares, records) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (commit.owner, commit.op, commit.position, record["rows"], record["dim"], record["rows"], share["file"],
              share["size"], share["digest"], record["share_hash"], record["imaged"], *record["origin"],
-             record.get("certificate", b""), b"".join(commit.shares)),
+             record.get("certificate", b""), b"".join(commit.shares), origins),
         )  # fmt: skip
+        self.records.add(db, commit.owner, commit.op, record["rows"], record)
         pack = record.get("pack")
         if pack:
             db.execute(
@@ -204,6 +281,7 @@ class ServerStore(Parties):
                 self._rewrite(owner, batch)
                 count += 1
         self.packs.collect(owner)
+        self.records.collect(owner)
         return count
 
     def _rewrite(self, owner: bytes, batch: bytes) -> None:
@@ -244,6 +322,7 @@ class ServerStore(Parties):
             self.seals.drop(db, owner)
             db.execute("DELETE FROM batches WHERE owner=?", (owner,))
             db.execute("DELETE FROM packs WHERE owner=?", (owner,))
+            db.execute("DELETE FROM record_packs WHERE owner=?", (owner,))
             db.execute(
                 "UPDATE changes SET state=iif(state='committed', state, 'aborted'), record=x'', commit_frames=NULL, "
                 "votes=x'' WHERE owner=?", (owner,),
@@ -258,6 +337,7 @@ class ServerStore(Parties):
         where, args = ("", ()) if owner is None else (" WHERE owner=?", (owner,))
         names = [r[0] for r in db.execute(f"SELECT file FROM batches{where}", args)]
         names += [r[0] for r in db.execute(f"SELECT file FROM packs{where}", args)]
+        names += [r[0] for r in db.execute(f"SELECT file FROM record_packs{where}", args)]
         for (record,) in db.execute(f"SELECT record FROM changes{where}", args):
             names += record_files(msgpack.unpackb(record, strict_map_key=False)) if record else []
         return [name for name in names if name]
@@ -286,7 +366,7 @@ class ServerStore(Parties):
 
     def _back_up(self, target: Path) -> tuple[int, list[str]]:
         missing, count = [], 0
-        for room in ("shares", "images"):
+        for room in _ROOMS:
             (target / room).mkdir(mode=0o700)
         with self.changes.holding():  # what the copied catalog names stays until it is linked
             self.catalog.copy_to(target / NAME)
@@ -299,7 +379,7 @@ class ServerStore(Parties):
                 (target / name).parent.mkdir(exist_ok=True, mode=0o700)
                 _link(self.folder / name, target / name)
                 count += 1
-        for room in ("shares", "images"):
+        for room in _ROOMS:
             for folder in (*(target / room).iterdir(), target / room):
                 sync_folder(folder)
         return count, missing
@@ -310,7 +390,7 @@ class ServerStore(Parties):
             named = set(self._files(db))
             named |= {r[0] for r in db.execute("SELECT file, holder FROM attempts") if self._alive(r[1])}
             found = [
-                p for room in ("shares", "images") for p in (self.folder / room).glob("*/*")
+                p for room in _ROOMS for p in (self.folder / room).glob("*/*")
                 if str(p.relative_to(self.folder)) not in named and not _temporary_of(p, named, self.folder)
             ]  # fmt: skip
             dead = [r[0] for r in db.execute("SELECT DISTINCT holder FROM attempts") if not self._alive(r[0])]
@@ -380,7 +460,8 @@ class ServerStore(Parties):
         rows, size = db.execute(
             "SELECT coalesce(sum(rows), 0), coalesce(sum(size), 0) FROM batches WHERE owner=?", (owner,)
         ).fetchone()
-        size += db.execute("SELECT coalesce(sum(size), 0) FROM packs WHERE owner=?", (owner,)).fetchone()[0]
+        for table in ("packs", "record_packs"):
+            size += db.execute(f"SELECT coalesce(sum(size), 0) FROM {table} WHERE owner=?", (owner,)).fetchone()[0]
         for (record,) in db.execute(
             "SELECT record FROM changes WHERE owner=? AND state IN ('reserved', 'prepared', 'accepted') "
             "AND record<>x''", (owner,),
@@ -395,6 +476,7 @@ class ServerStore(Parties):
         with self.catalog.reading() as db:  # one moment
             rows = db.execute("SELECT 'batches', owner, id, file, size, digest FROM batches").fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
+            rows += db.execute("SELECT 'record_packs', owner, id, file, size, digest FROM record_packs").fetchall()
             owners = [r[0] for r in db.execute("SELECT id FROM owners WHERE forget IS NULL")]
         for table, owner, batch, name, size, digest in rows:
             if not self.has_shares:
@@ -408,6 +490,7 @@ class ServerStore(Parties):
                 problems.append(problem)
         if self.has_shares:
             problems += [f"{self.folder}: {line}" for owner in owners for line in self.packs.missing(owner)]
+            problems += [f"{self.folder}: {line}" for owner in owners for line in self.records.problems(owner)]
         for row in self.catalog.all("PRAGMA integrity_check"):
             if row[0] != "ok":
                 problems.append(f"{self.folder}: {row[0]}")

@@ -90,7 +90,7 @@ class ViewCache:
                 ).fetchone()
                 rows = db.execute(
                     "SELECT id, rows, dim, generation, tombstones, size, digest, stored, file, position, "
-                    "certificate, rebuilt FROM batches "
+                    "certificate, rebuilt, records FROM batches "
                     "WHERE owner=? ORDER BY position", (owner,),
                 ).fetchall()  # fmt: skip
             if head is None:
@@ -104,9 +104,11 @@ class ViewCache:
                 break
         batches, tried = [], {}
         for row, place in zip(rows, places, strict=True):
-            batch, count, dim, generation, dead, _, _, _, file, position, certificate, rebuilt = row
+            batch, count, dim, generation, dead, _, _, _, file, position, certificate, rebuilt, records = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
-            batches.append(BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt))
+            batches.append(
+                BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt, records)
+            )
             if place[3]:
                 tried[file] = self._stat(file)
         revision, name, position, view, floor = head

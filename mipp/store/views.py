@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..rpc.records import ORIGIN, moved_hash
+
 __all__ = ["CERTIFICATE_BYTES", "BatchView", "OwnerView", "mask_id"]
 
 #: of a certificate; a refusal is one byte more and a sentence
@@ -23,7 +25,7 @@ class BatchView:
     ``ordinals`` if rows were compacted away. At the key centre ``home`` is None. ``problem`` says why a batch cannot be
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
     session in which the servers found all rows in range, or what they refused, or empty. ``rebuilt``: how often
-    its file was.
+    its file was. ``records``: origins of the rows' records, empty for a batch that came with its own.
     """
 
     id: bytes
@@ -38,6 +40,12 @@ class BatchView:
     problem: str = ""
     certificate: bytes = b""
     rebuilt: int = 0
+    records: bytes = b""
+
+    @property
+    def origins(self) -> np.ndarray | None:
+        """Where the records of the rows are (``ORIGIN``); None if the batch came with its own, in the order of rows."""
+        return np.frombuffer(self.records, ORIGIN) if self.records else None
 
     @property
     def certified(self) -> bool:
@@ -103,11 +111,17 @@ class OwnerView:
         count = int(np.searchsorted(self.positions, position, side="right"))
         view = copy.copy(self)
         view.__dict__.pop("index", None)  # of the whole
+        view.__dict__.pop("moved", None)
         view.position, view.hash, view.batches = position, hash_, self.batches[:count]
         view.ids, view.masks, view.rows = self.ids[:count], self.masks[:count], self.rows[:count]
         view.positions, view._dead = self.positions[:count], self._dead[:count]
         view.live = int(view.rows.sum() - view._dead.sum())
         return view
+
+    @functools.cached_property
+    def moved(self) -> bytes:
+        """Hash of the origins of records of batches that did not come with their own; empty if there are none."""
+        return moved_hash([(b.id, b.records) for b in self.batches if b.records])
 
     @functools.cached_property
     def index(self) -> dict[bytes, int]:
