@@ -39,7 +39,7 @@ from .completion_sessions import Sessions
 from .key_ring import KeyRing
 from .passed_tests import PassedTests
 from .plan import Plan
-from .rates import AuditTurns, RequestRates
+from .rates import ReadTurns, RequestRates
 from .replies import ReplyRoom
 from .upload_data import Arrived
 
@@ -125,7 +125,7 @@ class ServerBase(ABC):
         scheme = schemes.get(config.params.scheme)  # before any file is opened
         self.store = ServerStore(
             folder, index, p, config.params_hash, has_shares=self.has_shares, create=create, check=check,
-            holder=holder, alive=alive, witness=witness,
+            holder=holder, alive=alive, witness=witness, record_bytes=config.record_bytes,
         )  # fmt: skip
         self.store.changes.parse = parse_commit
         self.store.changes.certified_only = config.certifies
@@ -144,7 +144,7 @@ class ServerBase(ABC):
         #: held while a whole batch is given back to its owner: it takes several times its size
         self.large_reply = threading.BoundedSemaphore(2)
         #: turns at audits, each of which reads all rows of an owner
-        self.audits = AuditTurns()
+        self.audits = ReadTurns()
         #: room for replies; None where they are not sent
         self.replies: ReplyRoom | None = None
         #: false after a restore from a backup, until the other servers told what is missing here

@@ -27,13 +27,15 @@ from ..errors import (
 from ..rpc import messages as m
 from ..rpc.associated_data import shares_seal_info
 from ..rpc.chain import NO_SHARE, Content, Vote, facts_hash, vote_bytes
-from ..rpc.limits import FETCH_IMAGES, Card
+from ..rpc.limits import FETCH_IMAGES, MAX_ROW, Card
+from ..rpc.records import image_files_hash, pack_places, records_facts
 from ..rpc.wire import decode, encode, pack_frames, unpack_frames
 from ..sharing import MAX_BLOCKS
 from ..store.store import check_offsets
 from .base import Handlers, Request, ServerBase
 from .commits import commit_of, verified_vote
 from .images import image_files, locate_images
+from .records import new_records, require_moved
 
 __all__ = ["HANDLERS", "noted_votes", "signed_vote"]
 
@@ -51,32 +53,50 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
     if not server.has_shares and (msg.share.size or msg.images.size):
         raise MessageError("a key centre takes neither shares nor images")
     check_offsets(msg.image_offsets, msg.rows, msg.images.size)
+    if len(msg.moved):
+        require_moved(msg)
     if len(msg.origin_row) not in (0, msg.rows) or msg.origin_batch.shape != (len(msg.origin_row), 16):
         raise ShapeError("image ids must be given for all rows or for none")
     if len(msg.origin_row) and not 0 <= int(msg.origin_row.min()) <= int(msg.origin_row.max()) < 1 << 48:
         raise ShapeError("rows of image ids are from 0 to 2^48 - 1")
     if any(len(batch) != 16 for batch in msg.replaces) or len(set(msg.replaces)) != len(msg.replaces):
         raise ShapeError("batches to replace are named once each, by ids of 16 bytes")
+    records = new_records(server, msg.rows, msg.record_hash, msg.album, msg.records)
+    if records is not None and msg.replaces:
+        raise ParameterError("a merge brings no records; those of its rows stay where they are")
+    if msg.image_hash and (
+        records is None or len(msg.image_hash) != 32
+        or (server.has_shares and msg.image_hash != image_files_hash(msg.images, msg.image_offsets))
+    ):  # fmt: skip
+        raise AuthenticationError("the images are not those whose hash the change names")
+    if records is not None and msg.images.size and not msg.image_hash:
+        raise ParameterError("images of rows with records come with their hash")
+    if server.config.record_bytes and (not len(msg.moved) if msg.replaces else records is None):
+        raise ParameterError("this deployment keeps a record of each row; update this program")
+    if server.config.record_bytes and not msg.replaces and len(msg.origin_row):
+        raise ParameterError("images of new rows are their own; only merges name others")
+    if server.config.record_bytes and msg.replaces and msg.images.size:
+        raise ParameterError("a merge brings no images; those of its rows stay where they are")
     server.store.prepare_upload(
         signer, msg.op, request.hash, rows=msg.rows, dim=msg.dim, replaces=sorted(msg.replaces),
         share=msg.share if server.has_shares else None,
         share_hash=request.frame_hashes[1] if msg.share.size else NO_SHARE,
         images=msg.images, offsets=msg.image_offsets, origin=(msg.origin_batch.tobytes(), msg.origin_row.tobytes()),
-        admit=_by_card(server.card_of(signer), msg),
+        admit=by_card(server.card_of(signer), msg.rows, msg.share.nbytes + msg.images.nbytes + msg.records.nbytes),
         held=request.arrived.file_of(1) if request.arrived is not None and msg.share.size else None,
+        records=records, moved=msg.moved.tobytes(), image_hash=msg.image_hash,
     )  # fmt: skip
     return m.Head(*server.store.changes.head(signer))
 
 
-def _by_card(card: Card, msg: m.UploadOp) -> Callable[[int, int], None] | None:
-    """Refuses an upload beyond an owner's card, given what it has."""
+def by_card(card: Card, coming_rows: int, coming: int) -> Callable[[int, int], None] | None:
+    """Refuses rows and bytes beyond an owner's card, given what it has."""
     if card.rows is None and card.bytes is None:
         return None
 
     def admit(rows: int, size: int) -> None:
-        if card.rows is not None and rows + msg.rows > card.rows:
-            raise LimitError(f"this owner may store {card.rows} rows; {rows} are there and {msg.rows} would come")
-        coming = msg.share.nbytes + msg.images.nbytes
+        if card.rows is not None and rows + coming_rows > card.rows:
+            raise LimitError(f"this owner may store {card.rows} rows; {rows} are there and {coming_rows} would come")
         if card.bytes is not None and size + coming > card.bytes:
             raise LimitError(f"this owner may store {card.bytes} bytes; {size} are there and {coming} would come")
 
@@ -91,6 +111,30 @@ def delete(server: ServerBase, request: Request[m.DeleteOp]) -> m.Head:
     for batch, row in zip(msg.batches, msg.rows, strict=True):
         dead.setdefault(batch.tobytes(), []).append(int(row))
     server.store.prepare_delete(signer, msg.op, request.hash, dead)
+    return m.Head(*server.store.changes.head(signer))
+
+
+def annotate(server: ServerBase, request: Request[m.AnnotateOp]) -> m.Head:
+    signer, msg = request.signer, request.content
+    named = len(set(msg.batches)) == len(msg.batches) and all(len(batch) == 16 for batch in msg.batches)
+    counted = (
+        len(msg.counts) == len(msg.batches) and min(msg.counts, default=0) > 0 and sum(msg.counts) == len(msg.rows)
+    )
+    if not named or not counted or len(msg.op) != 16:
+        raise ShapeError("an annotation has an id of 16 bytes, and names each batch once, with one or more rows")
+    if not 0 <= int(msg.rows.min()) <= int(msg.rows.max()) < MAX_ROW:
+        raise ShapeError(f"rows are from 0 to {MAX_ROW - 1}")
+    records = new_records(server, len(msg.rows), msg.record_hash, msg.album, msg.records)
+    if records is None:
+        raise ParameterError("an annotation brings records")
+    some = np.split(msg.rows, np.cumsum(msg.counts)[:-1])
+    places = dict(zip(msg.batches, some, strict=True))
+    if any(len(np.unique(rows)) != len(rows) for rows in some):
+        raise ShapeError("an annotation names each row once")
+    server.store.prepare_annotate(
+        signer, msg.op, request.hash, pack_places(places), records,
+        by_card(server.card_of(signer), 0, msg.records.nbytes),
+    )  # fmt: skip
     return m.Head(*server.store.changes.head(signer))
 
 
@@ -112,9 +156,13 @@ def commit(server: ServerBase, request: Request[m.CommitOp]) -> m.VoteMessage:
     def facts(kind: str, known: bytes, record: dict[str, Any]) -> bytes:
         if record.get("share_hash", NO_SHARE) != mine:
             return b""
+        places = record.get("moved") or record.get("places", b"")
         content = Content(
-            record.get("rows", 0), record.get("dim", 0), record.get("replaces", []), record.get("dead", b"")
-        )
+            record.get("rows", 0), record.get("dim", 0), record.get("replaces", []), record.get("dead", b""),
+            records_facts(
+                record.get("album", b""), record.get("record_hash", b""), places, record.get("image_hash", b"")
+            ),
+        )  # fmt: skip
         return facts_hash(kind, content, msg.servers, msg.contents, msg.shares)
 
     vote, counter = server.store.changes.commit(named, facts, by_peer=request.by_peer)
@@ -248,6 +296,7 @@ def fetch_own_images(server: ServerBase, request: Request[m.FetchOwnImages]) -> 
 HANDLERS: Handlers = {
     m.UploadOp: upload,
     m.DeleteOp: delete,
+    m.AnnotateOp: annotate,
     m.CommitOp: commit,
     m.Certify: certify,
     m.AbortOp: abort,

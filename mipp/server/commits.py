@@ -12,7 +12,7 @@ from ..store.ledger import Commit
 
 __all__ = ["commit_of", "parse_commit", "verified_vote"]
 
-KINDS = ("upload", "merge", "delete")
+KINDS = ("upload", "merge", "delete", "annotate")
 
 
 def commit_of(signer: bytes, msg: m.CommitOp, hash_: bytes, frames: bytes) -> Commit:

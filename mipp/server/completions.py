@@ -23,6 +23,7 @@ from ..rpc import messages as m
 from ..rpc import peer_messages as pm
 from ..rpc.wire import decode, unpack_frames
 from ..sharing import completion_part
+from ..store.files import ImagePack, RecordPack
 from ..store.views import BatchView
 from .base import ServerBase
 from .completion_sessions import NONCE_BYTES, Session
@@ -150,15 +151,21 @@ def _batch(server: ServerBase, owner: bytes, batch: bytes) -> BatchView:
 def pack(server: ServerBase, msg: pm.PackRequest) -> pm.PackPart:
     p = server.config.params
     if msg.target not in p.clouds or not server.has_shares or msg.target == server.index:
-        raise ParameterError("image packs are brought back from one cloud to another")
+        raise ParameterError("packs are brought back from one cloud to another")
     _require_ids(msg.owner, msg.batch)
     require_consent(server, msg.owner, msg.target)
-    rows, found = server.store.packs.whole(msg.owner, msg.batch)
+    found: RecordPack | ImagePack
+    if msg.records:
+        found = server.store.records.pack(msg.owner, msg.batch)
+        rows = len(found.hashes)
+    else:
+        rows, found = server.store.packs.whole(msg.owner, msg.batch)
     if msg.digest and msg.digest != found.digest:
-        raise ConflictError("the images were rewritten meanwhile; begin again")
+        raise ConflictError("the pack was rewritten meanwhile; begin again")
     if not 0 <= msg.start <= len(found.body):
         raise ShapeError(f"the pack has {len(found.body)} bytes")
-    return pm.PackPart(found.digest, rows, len(found.body), found.body[msg.start : msg.start + PART_BYTES])
+    stored = len(found.records) if isinstance(found, RecordPack) else 0
+    return pm.PackPart(found.digest, rows, len(found.body), found.body[msg.start : msg.start + PART_BYTES], stored)
 
 
 HANDLERS: dict[type, Callable[[ServerBase, Any], Any]] = {

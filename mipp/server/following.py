@@ -110,7 +110,7 @@ def _agreed(chain: Chain, others: list[Chain]) -> Chain | None:
 def _known(chain: Chain) -> tuple[Any, ...]:
     """What all servers know of an owner's history."""
     return (
-        chain.position, chain.view, chain.floor, chain.floor_view, chain_facts(chain),
+        chain.position, chain.view, chain.floor, chain.floor_view, chain_facts(chain), chain.packs,
         sorted(op for op in chain.ops if op[2]),
     )  # fmt: skip
 

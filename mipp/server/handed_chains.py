@@ -15,9 +15,10 @@ __all__ = ["agreed_batches", "chain_facts", "chain_message", "longest", "read_ch
 
 def chain_message(c: Chain) -> bytes:
     """A chain as one string."""
-    batches = list(zip(*c.batches, strict=True)) or [()] * 10
+    batches = list(zip(*c.batches, strict=True)) or [()] * 11
     ops = list(zip(*c.ops, strict=True)) or [()] * 5
-    *facts, shares, certificates, imaged = [list(column) for column in batches]
+    *facts, records, shares, certificates, imaged = [list(column) for column in batches]
+    packs = list(zip(*c.packs, strict=True)) or [()] * 4
     columns: list[Any] = [
         *facts,
         imaged,
@@ -26,6 +27,8 @@ def chain_message(c: Chain) -> bytes:
         shares,
         certificates,
         c.accepted,
+        records,
+        *(list(column) for column in packs),
     ]
     chain = pm.ChainState(c.owner, c.position, c.view, c.floor, c.floor_view, *columns)
     return pack_frames(encode(chain))
@@ -38,12 +41,14 @@ def read_chain(packed: bytes) -> Chain:
     try:
         batches = list(
             zip(msg.positions, msg.rows, msg.dims, msg.batches, msg.dead, msg.origin_batch, msg.origin_row,
-                msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
+                msg.records or none, msg.shares or none, msg.certificates or none, msg.imaged, strict=True)
         )  # fmt: skip
+        packs = list(zip(msg.packs, msg.pack_rows, msg.albums, msg.pack_hashes, strict=True))
         ops = list(zip(msg.ops, msg.kinds, msg.op_positions, msg.views, msg.commits, strict=True))
     except ValueError:
         raise MessageError("a history whose columns have different lengths") from None
-    return Chain(msg.owner, msg.position, msg.view, msg.floor, msg.floor_view, batches, ops, msg.refused, msg.accepted)
+    head = msg.owner, msg.position, msg.view, msg.floor, msg.floor_view
+    return Chain(*head, batches, ops, msg.refused, msg.accepted, packs)
 
 
 def longest(handed: list[list[Chain]], *, whole: bool) -> list[Chain]:
@@ -79,7 +84,8 @@ def _longer(best: Chain, chain: Chain, *, whole: bool) -> Chain:
     """Of the chains of two servers the longer one; ProtocolError if they do not fit."""
     short, long = sorted((best, chain), key=lambda c: c.position)
     same = short.position == long.position
-    if not short.begins(long) or (same and (short.view, chain_facts(short)) != (long.view, chain_facts(long))):
+    facts = [(c.view, chain_facts(c), c.packs) for c in (short, long)]
+    if not short.begins(long) or (same and facts[0] != facts[1]):
         raise ProtocolError(f"the other servers have different histories of owner {chain.owner.hex()}")
     if whole and not same and not _one_ahead(short, long):
         raise ProtocolError(f"a server shows changes of owner {chain.owner.hex()} that another one never accepted")
@@ -104,12 +110,14 @@ def _one_ahead(short: Chain, long: Chain) -> bool:
         return after[:-1] == before
     if kind == "delete":
         return [(*f[:4], *f[5:]) for f in after] == [(*f[:4], *f[5:]) for f in before]
+    if kind == "annotate":
+        return [f[:7] for f in after] == [f[:7] for f in before]
     return after[:-1] == [f for f in before if f in after[:-1]]
 
 
 def chain_facts(chain: Chain) -> list[Any]:
     """The facts of an owner's batches that all servers know."""
-    return [tuple(b[:7]) for b in chain.batches]
+    return [tuple(b[:8]) for b in chain.batches]
 
 
 def agreed_batches(chain: Chain, second: Chain) -> list[tuple[Any, ...]]:
@@ -118,7 +126,7 @@ def agreed_batches(chain: Chain, second: Chain) -> list[tuple[Any, ...]]:
     ProtocolError if they know different shares. One that keeps silent about them makes nobody forget them, and one
     that names wrong ones hinders a repair, no more.
     """
-    known, out = {b[3]: (b[7], b[8]) for b in second.batches}, []
+    known, out = {b[3]: (b[8], b[9]) for b in second.batches}, []
     for *facts, shares, certificate, imaged in chain.batches:
         other = known.get(facts[3], (b"", b""))
         if shares and other[0] and shares != other[0]:

@@ -122,7 +122,7 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
     store.changes.meet_peer(msg.server, msg.incarnation, restart=pack_frames(encode(msg)))
     with store.catalog.reading():  # one moment
         chains = [chain_message(c) for c in store.chains.all()]
-        used = store.used()
+        used, fetched = store.used(), store.fetched()
         # forgets first: the name of a forgotten owner may be another's now
         signed = store.forgotten() + store.registrations() + store.all_grants()
         gone = [pack_frames(encode(m.PartyKeys(*known[1:]))) for known in store.gone_owners()]
@@ -130,7 +130,7 @@ def peer_restored(server: ServerBase, msg: pm.PeerRestored) -> pm.Handover:
     owners, grants, counts = [u[0] for u in used], [u[1] for u in used], [u[2] for u in used]
     return pm.Handover(
         store.catalog.counter("epoch"), gone, signed, owners, grants, counts, chains, [e[0] for e in ended],
-        [e[1] for e in ended], seals,
+        [e[1] for e in ended], seals, [f[0] for f in fetched], [f[1] for f in fetched], [f[2] for f in fetched],
     )  # fmt: skip
 
 
@@ -166,7 +166,9 @@ def adopt(server: ServerBase, handovers: list[pm.Handover], *, refuse: bool = Tr
         store.changes.settle_restored(owner, op)
     counts = [list(zip(h.used_owner, h.used_grant, h.used, strict=True)) for h in handovers]
     for used in (*counts, _by_all(server, counts)):
-        store.adopt_used(used)
+        store.adopt_used(used, [])
+    for h in handovers:  # counted at the clouds that were asked: the most that one of them counted
+        store.adopt_used([], list(zip(h.fetched_owner, h.fetched_grant, h.fetched, strict=False)))
 
 
 def _by_all(server: ServerBase, counts: list[list[tuple[bytes, bytes, int]]]) -> list[tuple[bytes, bytes, int]]:

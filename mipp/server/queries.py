@@ -108,7 +108,7 @@ class Queries:
         """This server's part of the folded check columns of a query; its header is counted again before more."""
         server, msg = self._server, request.content
         kept = self._columns.take(msg.header, request.signer, lambda: self._headers.forget(msg.header))
-        self._in_force(kept.header)
+        self.in_force(kept.header)
         return m.FoldedColumns(folded(kept, msg.seed, server.config.params, server.threads))
 
     def _score_shares(self, asked: _Asked) -> m.Answer:
@@ -118,7 +118,7 @@ class Queries:
         # some rows of a header that was answered before: of the same state, whatever was uploaded or deleted since
         known = self._headers.find(asked.hash) if scheme.by_rows else None
         if known is not None:
-            plan, _ = known, self._in_force(header)
+            plan, _ = known, self.in_force(header)
         else:
             plan, grants = self._authorise(header, query.newest)
         rows = row_range(query.first, query.count, plan.live_total)
@@ -255,7 +255,7 @@ class Queries:
         used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
         self._server.store.count_queries(header.user, used, count)
 
-    def _in_force(self, header: m.QueryHeader) -> tuple[list[m.Grant], bytes]:
+    def in_force(self, header: m.QueryHeader | m.FetchHeader) -> tuple[list[m.Grant], bytes]:
         """The grants that a query names, and the hash of all; AccessDeniedError if one is not in force."""
         grants = self._server.granted(header.user)
         chosen = []
@@ -273,7 +273,22 @@ class Queries:
 
         Refuses all if one batch is not covered. ``newest``: see :class:`~mipp.rpc.messages.Query`.
         """
-        chosen, all_grants = self._in_force(header)
+        plan, chosen = self.covered(header, newest)
+        for given, live in zip(chosen, plan.live_by_owner, strict=True):
+            if header.ranking not in given.rankings:
+                raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
+            if header.ranking == "threshold":
+                if given.max_k:
+                    raise AccessDeniedError(f"a grant allows k up to {given.max_k}, a threshold has no such limit")
+            elif header.k < 1 or (given.max_k and header.k > given.max_k):
+                raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
+            if live < given.min_rows:
+                raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
+        return plan, chosen
+
+    def covered(self, header: m.QueryHeader | m.FetchHeader, newest: bytes) -> tuple[Plan, list[m.Grant]]:
+        """The rows that a header covers, whatever its grants allow to do with them, and these grants."""
+        chosen, all_grants = self.in_force(header)
         owners = [g.owner for g in chosen]
         if not owners or owners != sorted(set(owners)):
             raise ParameterError("a query names one grant per owner, in order of owners, and at least one")
@@ -291,20 +306,9 @@ class Queries:
             raise StaleSnapshotError("what owners grant this user changed since the query's snapshot")
         if header.snapshot != snapshot_hash([(v.owner, v.position, v.hash) for v in views]):
             raise StaleSnapshotError("the index changed since the query's snapshot")
-        plan = self._plan(header, views)
-        for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            if header.ranking not in given.rankings:
-                raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
-            if header.ranking == "threshold":
-                if given.max_k:
-                    raise AccessDeniedError(f"a grant allows k up to {given.max_k}, a threshold has no such limit")
-            elif header.k < 1 or (given.max_k and header.k > given.max_k):
-                raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
-            if live < given.min_rows:
-                raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
-        return plan, chosen
+        return self._plan(header, views), chosen
 
-    def _plan(self, header: m.QueryHeader, views: list[OwnerView]) -> Plan:
+    def _plan(self, header: m.QueryHeader | m.FetchHeader, views: list[OwnerView]) -> Plan:
         key = hashlib.sha256(header.snapshot + repr(header.counts).encode() + header.batches.tobytes()).digest()
         with self._lock:
             plan = self._plans.get(key)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ..errors import BusyError
 
-__all__ = ["AuditTurns", "RequestRates"]
+__all__ = ["ReadTurns", "RequestRates"]
 
 #: buckets from which on full ones are dropped
 _MANY = 4096
@@ -67,16 +67,19 @@ class RequestRates:
         self._limit = max(_MANY, 2 * len(self._buckets))  # so that this takes constant time a request on average
 
 
-class AuditTurns:
-    """Audits read all rows of an owner: one runs at a time, and of each owner one at most waits or runs.
+class ReadTurns:
+    """Turns at work that reads much: one runs at a time, and of each party one at most waits or runs.
 
     Parameters
     ----------
     patience : float
         Seconds that a request waits for its turn.
+    what : str
+        The work, for errors.
     """
 
-    def __init__(self, patience: float = 10.0) -> None:
+    def __init__(self, patience: float = 10.0, what: str = "audit") -> None:
+        self._what = what
         self._patience, self._turn, self._lock = patience, threading.Lock(), threading.Lock()
         self._parties: set[bytes] = set()
 
@@ -100,11 +103,11 @@ class AuditTurns:
         """
         with self._lock:
             if party in self._parties:
-                raise BusyError("this party has an audit under way here; try again when it is done")
+                raise BusyError(f"this party has another {self._what} under way here; try again when it is done")
             self._parties.add(party)
         try:
             if not self._turn.acquire(timeout=self._patience):
-                raise BusyError("other parties' audits are under way; try again later")
+                raise BusyError(f"it is other parties' turn at this work ({self._what}); try again later")
             try:
                 yield
             finally:

@@ -109,6 +109,13 @@ class Repairer:
             )
             for owner, batch in store.repairs.lost_packs(read=read)
         ]
+        work += [
+            (
+                f"record pack {pack.hex()} of owner {owner.hex()}",
+                functools.partial(self._fetch, owner, pack, records=True),
+            )
+            for owner, pack in store.records.lost(read=read)
+        ]
         if not read:
             self._look = time.monotonic() - began
         for what, rebuild in work:
@@ -221,16 +228,17 @@ class Repairer:
 
         return ordinals, share_hash, agreed, pieces
 
-    def _fetch(self, owner: bytes, batch: bytes) -> None:
-        """Copy one image pack from another cloud; MippError if that cannot be done now.
+    def _fetch(self, owner: bytes, batch: bytes, *, records: bool = False) -> None:
+        """Copy one pack from another cloud; MippError if that cannot be done now.
 
-        Its files are encrypted and authenticated by their owner; who fetches one notices if it was changed.
+        Image files are encrypted and authenticated by their owner; who fetches one notices if it was changed. Records
+        are compared with the hashes that the owner signed.
         """
         server, channel = self._server, self._channel
         others = [i for i in server.config.params.clouds if i != server.index]
         if not others:
-            raise ParameterError("there is no other cloud that has its images")
-        msg = pm.PackRequest(server.index, owner, batch, b"", 0)
+            raise ParameterError("there is no other cloud that has it")
+        msg = pm.PackRequest(server.index, owner, batch, b"", 0, records)
         first: Any = None
         for other in others:
             try:
@@ -240,25 +248,27 @@ class Repairer:
                 if other == others[-1]:
                     raise
         if not 0 < first.rows < MAX_ROW or not 0 < first.size < MAX_ROW:
-            raise MessageError("an image pack with numbers that are out of range")
+            raise MessageError("a pack with numbers that are out of range")
         most = server.card_of(owner).bytes
         if most is not None and server.store.size_of(owner) + first.size > most:
-            raise LimitError(f"with this image pack the owner would store more than {most} bytes")
+            raise LimitError(f"with this pack the owner would store more than {most} bytes")
 
         def pieces() -> Iterator[np.ndarray]:
             at, piece = 0, first
             while True:
                 if piece.digest != first.digest or len(piece.data) != min(PART_BYTES, first.size - at):
-                    raise MessageError("pieces of another image pack than was asked for")
+                    raise MessageError("pieces of another pack than was asked for")
                 at += len(piece.data)
                 yield piece.data
                 if at == first.size:
                     return
                 if self._stop.is_set():
                     raise BusyError("the server stops")
-                piece = request(channel, other, pm.PackRequest(server.index, owner, batch, first.digest, at))
+                piece = request(channel, other, pm.PackRequest(server.index, owner, batch, first.digest, at, records))
 
-        server.store.repairs.put_pack(owner, batch, first.rows, first.size, pieces())
+        if records:
+            return server.store.records.put(owner, batch, first.stored, first.size, pieces())
+        return server.store.repairs.put_pack(owner, batch, first.rows, first.size, pieces())
 
 
 def _asked(channel: Channel, server: int, msg: Any, kind: type) -> Any:

@@ -31,9 +31,10 @@ from ..rpc.failures import error_to_wire
 from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, within_size
 from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, sizes_hash, unpack_frames
 from ..store.parties import is_registered
-from . import audits, certifying, changes, images, lookups, parties, peers, snapshots
+from . import audits, certifying, changes, images, lookups, parties, peers, private_fetch, records, snapshots
 from .base import Handlers, Request, ServerBase, log
 from .freshness import RequestLog
+from .private_fetch import PrivateFetch
 from .queries import Queries
 from .upload_data import Arrived
 
@@ -48,21 +49,25 @@ class Server(ServerBase):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.queries = Queries(self)
+        self.fetches = PrivateFetch(self, self.queries.covered, lambda header: self.queries.in_force(header)[0])
         self._log = RequestLog(self.clock, served=self.store.ahead(), keep=self.store.note_ahead)
         self._handlers: dict[type, Callable[[Any], Any]] = {
             **{kind: functools.partial(handler, self) for kind, handler in _HANDLERS.items()},
             m.Query: self.queries.answer,
             m.CollectRanking: self.queries.collect,
             m.FoldColumns: self.queries.fold,
+            m.FetchRecords: self.fetches.answer,
         }
 
     def close(self) -> None:
         super().close()
         self.queries.close()
+        self.fetches.close()
 
     def drop_caches(self, owners: set[bytes]) -> None:
         super().drop_caches(owners)
         self.queries.drop(owners)
+        self.fetches.drop(owners)
 
     def handle(self, frames: Frames, *, arrived: Arrived | None = None) -> Frames:
         """Answer one signed request of an owner or user.
@@ -258,16 +263,19 @@ _HANDLERS: Handlers = {
     **changes.HANDLERS,
     **certifying.HANDLERS,
     **audits.HANDLERS,
+    **records.HANDLERS,
+    **private_fetch.HANDLERS,
 }
-_KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking, m.FoldColumns)}
+_KINDS = {kind.__name__: kind for kind in (*_HANDLERS, m.Query, m.CollectRanking, m.FoldColumns, m.FetchRecords)}
 #: signed by a key inside
 _SELF_SIGNED = (m.RegisterOwner, m.RegisterUser)
 #: what can make a server promise something: not before it knows what it promised before
-_VOTES = (m.UploadOp, m.DeleteOp, m.CommitOp, m.AbortOp, m.Certify)
+_VOTES = (m.UploadOp, m.DeleteOp, m.AnnotateOp, m.CommitOp, m.AbortOp, m.Certify)
 #: what servers pass on to those that missed it, though nothing is open
 _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 #: outside of a party's requests a minute: strangers' registrations, and the end of requests that were counted
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate, m.FoldColumns)
 _BY_USER = (
     m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages, m.WrongAnswers,
+    m.FetchAlbums, m.FetchOrigins, m.FetchRecords,
 )  # fmt: skip

@@ -93,7 +93,7 @@ def owner_snapshot(
     return m.OwnerSnapshot(
         owner, view.name, grant, view.position, view.hash, view.floor, given.rankings, given.scores, given.min_rows,
         given.max_k, store.queries_left(owner, given.user, grant, given.quota), damaged, reasons, *arrays,
-        [b.id for b in unranked], [b.unranked for b in unranked],
+        [b.id for b in unranked], [b.unranked for b in unranked], view.moved,
     )  # fmt: skip
 
 
