@@ -17,9 +17,9 @@ example. No server learns an image, a feature, a query or a similarity. The READ
 import logging
 from pathlib import Path
 
-from . import cpu, errors, paillier, ring, sharing
+from . import cpu, errors, paillier, pir, ring, sharing
 from .client.owner import ImageOwner
-from .client.results import Hit, SearchResult
+from .client.results import Hit, Preview, SearchResult
 from .client.user import User
 from .deployment import Deployment
 from .encoding import Encoding
@@ -40,6 +40,7 @@ __all__ = [
     "ImageOwner",
     "KeyCentre",
     "Params",
+    "Preview",
     "SearchResult",
     "User",
     "__version__",
@@ -47,6 +48,7 @@ __all__ = [
     "errors",
     "get_include",
     "paillier",
+    "pir",
     "ring",
     "sharing",
 ]

@@ -17,9 +17,9 @@ from ..rpc.limits import MAX_AUDIT_DRAWS
 from ..sharing.audits import MODULUS, Coefficients, combine_tags, weighted_sum
 from .given import fraction
 from .merging import MergingOwner, audit_groups, deleted_of
+from .reading import StoredBatch
 from .retry import retry_conflicts
 from .row_checks import OwnerTags, check_deleted, check_same_rows, own_ids
-from .rows import StoredBatch
 from .tags import IMAGE_IDS
 
 __all__ = ["AuditReport", "AuditingOwner", "CloudAudit"]

@@ -30,7 +30,7 @@ from .image_ids import image_rows, several_images
 from .indexing import IndexClient
 from .results import FetchedImage, Hit
 
-__all__ = ["FetchClient"]
+__all__ = ["FetchClient", "Place", "failed_image"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
@@ -111,7 +111,7 @@ class FetchClient(IndexClient):
                 why = ParameterError(
                     f"several owners have a batch {place[1].hex()}; fetch a hit of a search, which names its owner"
                 )
-                found[place] = _failed(place, why)
+                found[place] = failed_image(place, why)
             images.append(found[place])
         for image in images:
             if strict and image.error is not None:
@@ -165,13 +165,13 @@ class FetchClient(IndexClient):
                     fetch(some[: len(some) // 2])
                     fetch(some[len(some) // 2 :])
                     return
-                images = [_failed(some[0], error)]
+                images = [failed_image(some[0], error)]
             except MippError as error:
                 if isinstance(error, UnreachableError):
                     self.away.note(error)
                 refusals.append(error)
                 refused += len(some)
-                images = [_failed(pair, error) for pair in some]
+                images = [failed_image(pair, error) for pair in some]
             out.update(zip(some, images, strict=True))
 
         for start in range(0, len(places), FETCH_IMAGES):
@@ -210,7 +210,7 @@ class _Opener:
                 name, metadata, content = parse_image(self._open(i, pair, parts, replies))
                 out.append(FetchedImage(*pair[1:], name, content, metadata=metadata))
             except MippError as error:
-                out.append(_failed(pair, error))
+                out.append(failed_image(pair, error))
         return out
 
     def _open(self, i: int, place: Place, parts: dict[int, list[bytes]], replies: dict[int, Any]) -> bytes:
@@ -244,6 +244,6 @@ class _Opener:
         return [raw[i : i + 32] for i in range(0, len(raw), 32)]
 
 
-def _failed(pair: Place, error: MippError) -> FetchedImage:
+def failed_image(pair: Place, error: MippError) -> FetchedImage:
     """The result for an image that could not be fetched; its name is made from its id."""
     return FetchedImage(*pair[1:], f"image-{pair[1].hex()[:8]}-{pair[2]}", b"", error)

@@ -237,6 +237,43 @@ class Index:
         batch = np.searchsorted(self._starts, original, side="right") - 1
         return batch, original - self._starts[batch]
 
+    @property
+    def original_total(self) -> int:
+        """Number of rows with the deleted ones."""
+        return int(self._starts[-1])
+
+    def live_original(self, position: int) -> int:
+        """Original number of a live row."""
+        return position if self._live is None else int(self._live[position])
+
+    def owner_of_original(self, row: int) -> bytes:
+        """Id of the owner of a row, by its original number."""
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.owners[int(self.owner_of_batch[batch])].owner
+
+    def place_of_original(self, row: int) -> tuple[bytes, bytes, int]:
+        """Owner, batch, and number in the batch, of a row by its original number."""
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        owner = self.owners[int(self.owner_of_batch[batch])].owner
+        return owner, self.batches[batch].tobytes(), row - int(self._starts[batch])
+
+    def originals(self, places: Sequence[tuple[bytes, bytes, int]]) -> list[int]:
+        """Original numbers of rows, given as (owner, batch, row); -1 for one that is not live here."""
+        numbers = {
+            (self.owners[int(owner)].owner, batch.tobytes()): number
+            for number, (owner, batch) in enumerate(zip(self.owner_of_batch, self.batches, strict=True))
+        }
+        found = []
+        for owner, batch, row in places:
+            number = numbers.get((owner, batch))
+            inside = number is not None and 0 <= row < int(self._starts[number + 1] - self._starts[number])
+            original = int(self._starts[number]) + row if number is not None and inside else -1
+            if original >= 0 and self._live is not None:
+                at = int(np.searchsorted(self._live, original))
+                original = original if at < len(self._live) and int(self._live[at]) == original else -1
+            found.append(original)
+        return found
+
     def ids(self) -> list[tuple[bytes, int]]:
         """List the ids of all live rows: batch id and row in it, in row order."""
         batch, row = self.locate(np.arange(self.total))

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import features
+from .. import cpu, features
 from ..encoding import Encoding
-from ..errors import ImageError, MippError, NotFoundError
+from ..errors import ImageError, MippError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
 from .journal_recovery import follow_servers, rows_digest
-from .rows import RowOwner
+from .recording import RecordOwner
 
-__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "rows_label"]
+__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "names_inside", "rows_label"]
 
 IMAGE_CHUNK = 128
 #: files that are held in memory at once
@@ -68,16 +69,52 @@ class _Chunk:
     seen: int = 0
 
 
+@dataclass(frozen=True)
+class _Told:
+    """Metadata of files, and paths of files in their records; most bytes of a thumbnail; threads."""
+
+    metadata: dict[Path, Mapping[str, Any]]
+    names: dict[Path, str]
+    preview_size: int | None
+    workers: int | None
+
+    def name(self, path: Path) -> str:
+        return self.names.get(path, path.name)
+
+    def records(self, owner: RecordOwner, paths: list[Path], contents: list[bytes]) -> list[bytes] | None:
+        """Plaintexts of records of files; None where the deployment keeps none."""
+        if not owner.config.record_bytes:
+            return None
+
+        def made(path: Path, content: bytes) -> bytes:
+            return owner.plain_record(self.name(path), self.metadata.get(path), content, self.preview_size)
+
+        with ThreadPoolExecutor(self.workers or cpu.threads()) as pool:
+            return list(pool.map(made, paths, contents))
+
+
+def names_inside(paths: Iterable[Path], files: Iterable[Path]) -> dict[Path, str]:
+    """Path of each file inside the folder among ``paths`` that holds it, with ``/``; of a named file its name."""
+    folders = sorted((p for p in paths if p.is_dir()), key=lambda p: -len(p.parts))
+    found = {}
+    for file in files:
+        folder = next((f for f in folders if file.is_relative_to(f)), file.parent)
+        found[file] = file.relative_to(folder).as_posix()
+    return found
+
+
 def _place(path: Path) -> Path:
     """The path by which the journal knows a file: its folder with links resolved, and its own name, unresolved."""
     return path.parent.resolve() / path.name
 
 
 def add_images(
-    owner: RowOwner,
+    owner: RecordOwner,
     paths: Sequence[Path],
     *,
     metadata: Mapping[Path, Mapping[str, Any]] | None = None,
+    names: Mapping[Path, str] | None = None,
+    preview_size: int | None = None,
     workers: int | None = None,
     chunk: int = IMAGE_CHUNK,
     progress: Progress | None = None,
@@ -92,12 +129,16 @@ def add_images(
 
     Parameters
     ----------
-    owner : RowOwner
+    owner : RecordOwner
         The owner.
     paths : sequence of Path
         Files.
     metadata : mapping of Path to mapping, optional
         Metadata that is encrypted with an image; all of it is checked before anything is sent. Secret.
+    names : mapping of Path to str, optional
+        Path of each file in its record; default its name. Secret.
+    preview_size : int, optional
+        Most bytes of a thumbnail; default as much as fits into a record.
     workers : int, optional
         Processes that extract features; default one per processor.
     chunk : int
@@ -113,15 +154,17 @@ def add_images(
         Files that were added, were there already, or were left out.
     """
     descriptor = index_descriptor(owner.config)
-    known = dict(metadata or {})
-    for fields in known.values():
+    told = _Told(dict(metadata or {}), dict(names or {}), preview_size, workers)
+    for path, fields in told.metadata.items():
         check_image(("", b"", fields))
+        if owner.config.record_bytes:
+            owner.plain_record(told.name(path), fields, None)
     report = AddReport()
     with owner.adding:
         _follow(owner)
         there: set[str] = set()  # what this call added
         for part in _chunks(paths, chunk, owner, there, report):
-            refused = _add_chunk(owner, part, descriptor, known, workers, seconds, report) if part.paths else {}
+            refused = _add_chunk(owner, part, descriptor, told, seconds, report) if part.paths else {}
             there.update(label for label in part.labels if label not in refused)
             files = [*zip(part.paths, part.labels, strict=True), *part.copies]
             report.errors += [(str(path), refused[label]) for path, label in files if label in refused]
@@ -135,7 +178,9 @@ def add_images(
     return report
 
 
-def _chunks(paths: Sequence[Path], most: int, owner: RowOwner, there: set[str], report: AddReport) -> Iterator[_Chunk]:
+def _chunks(
+    paths: Sequence[Path], most: int, owner: RecordOwner, there: set[str], report: AddReport
+) -> Iterator[_Chunk]:
     """Read each file once; files whose content is there already, or came before in this call, are only noted."""
     part, size = _Chunk(), 0
     for path in paths:
@@ -164,18 +209,17 @@ def _chunks(paths: Sequence[Path], most: int, owner: RowOwner, there: set[str], 
 
 
 def _add_chunk(
-    owner: RowOwner,
+    owner: RecordOwner,
     part: _Chunk,
     descriptor: features.Descriptor,
-    metadata: Mapping[Path, Mapping[str, Any]],
-    workers: int | None,
+    told: _Told,
     seconds: dict[str, float] | None,
     report: AddReport,
 ) -> dict[str, str]:
     """Add the new files of a chunk; labels of files that are left out, with the reasons."""
     began = time.perf_counter()
     # from the bytes that are uploaded, as the file may change meanwhile
-    got = features.extract(part.contents, descriptor, workers=workers, window=owner.config.window)
+    got = features.extract(part.contents, descriptor, workers=told.workers, window=owner.config.window)
     if seconds is not None:
         seconds["extract"] = seconds.get("extract", 0.0) + time.perf_counter() - began
     refused = {part.labels[i]: image_reason(text) for i, _, text in got.errors}
@@ -194,8 +238,12 @@ def _add_chunk(
         report.skipped += len(good) - len(new)
         kept = [kept[n] for n in new]
         if kept:
-            images: list[Image] = [(part.paths[i].name, part.contents[i], metadata.get(part.paths[i])) for i in kept]
-            ids = owner.add_vectors(values[new], images, labels=[part.labels[i] for i in kept])
+            images: list[Image] = [
+                (part.paths[i].name, part.contents[i], told.metadata.get(part.paths[i])) for i in kept
+            ]
+            rows = owner.config.encoding.encode_rows(values[new])
+            records = told.records(owner, [part.paths[i] for i in kept], [part.contents[i] for i in kept])
+            ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records)
             report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
     return refused
 
@@ -216,7 +264,7 @@ def _refused(encoding: Encoding, values: np.ndarray) -> list[str]:
         return out
 
 
-def _follow(owner: RowOwner) -> None:
+def _follow(owner: RecordOwner) -> None:
     with owner.turn:
         follow_servers(owner, rows_label)
 
@@ -226,7 +274,7 @@ def rows_label(digest: str, number: int) -> str:
     return f"rows {digest} {number}"
 
 
-def _drop_replaced(owner: RowOwner, report: AddReport) -> None:
+def _drop_replaced(owner: RecordOwner, report: AddReport) -> None:
     """Delete the rows of content that files held before they were changed; the new content is stored by then."""
     if owner.journal is None:
         return
@@ -241,7 +289,14 @@ def _drop_replaced(owner: RowOwner, report: AddReport) -> None:
             report.replaced += owner.delete(ids)
 
 
-def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Progress | None = None) -> AddReport:
+def add_vectors(
+    owner: RecordOwner,
+    path: Path,
+    data: np.ndarray,
+    *,
+    metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    progress: Progress | None = None,
+) -> AddReport:
     """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
 
     Chunks that the owner has already are skipped, also from another file. Chunks that the file held before and does not
@@ -249,13 +304,16 @@ def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Prog
 
     Parameters
     ----------
-    owner : RowOwner
+    owner : RecordOwner
         The owner.
     path : Path
         The file, for the journal and the report.
     data : ndarray, (N, dim)
         Its vectors, as :func:`mipp.io.vectors.load_vectors` gives them. All are checked against the encoding before the
         first chunk is sent. Secret.
+    metadata : sequence of mapping or None, optional
+        Of each row, for its record; only of rows that this call adds. All of it is checked before the first chunk is
+        sent. Secret.
     progress : callable, optional
         Called with the number of rows that were processed since the last call.
 
@@ -266,6 +324,12 @@ def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Prog
     """
     encoding, params = owner.config.encoding, owner.config.params
     row_bytes = params.padded(encoding.encoded_dim) * params.ring_bits // 8
+    if metadata is not None:
+        if len(metadata) != len(data):
+            raise ParameterError(f"{len(data)} rows need as many entries of metadata, not {len(metadata)}")
+        for fields in metadata:
+            owner.records_for(None, [fields], 1)
+        row_bytes += owner.config.record_bytes
     chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
     digest = hashlib.sha256()
     labels: list[str] = []
@@ -290,7 +354,8 @@ def add_vectors(owner: RowOwner, path: Path, data: np.ndarray, *, progress: Prog
             former = part_label(digest.hexdigest(), start, len(part))
             with owner.turn:  # another process may be adding the same rows
                 known = owner.journal is not None and (owner.journal.has(label) or owner.journal.has(former))
-                ids = [] if known else owner.add_vectors(part, labels=[label])
+                some = None if metadata is None else metadata[start : start + len(part)]
+                ids = [] if known else owner.add_vectors(part, labels=[label], metadata=some)
             if known:
                 report.skipped += len(part)
             else:

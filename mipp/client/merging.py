@@ -14,16 +14,17 @@ from ..rpc.limits import MAX_AUDIT_BATCHES, MAX_AUDIT_BYTES, MAX_AUDIT_ROWS
 from ..rpc.wire import decode, unpack_frames
 from ..sharing.audits import MODULUS, SEED_BYTES
 from .given import whole_number
+from .reading import StoredBatch
+from .recording import RecordOwner
 from .retry import retry_busy, retry_conflicts
 from .row_checks import check_deleted, check_same_rows
-from .rows import RowOwner, StoredBatch
 
 __all__ = ["MergingOwner", "audit_groups", "deleted_of"]
 
 _NO_ROWS = np.empty(0, np.int64)
 
 
-class MergingOwner(RowOwner):
+class MergingOwner(RecordOwner):
     """The part of :class:`~mipp.client.owner.ImageOwner` that merges batches, and checks what comes back for that."""
 
     def compact(self, *, merge_below: int = 1 << 16) -> int:

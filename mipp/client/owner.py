@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from ..io.files import as_path
 from ..io.walk import walk_images
 from . import ingest
 from .auditing import AuditingOwner, AuditReport, CloudAudit
+from .given import whole_number
 from .granting import GrantInfo
 from .journal_recovery import follow_servers
-from .rows import StoredBatch
+from .reading import StoredBatch
 
 __all__ = ["AuditReport", "CloudAudit", "GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
 
@@ -98,6 +99,7 @@ class ImageOwner(AuditingOwner):
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         metadata: Mapping[Any, Mapping[str, Any]] | None = None,
+        preview_size: int | None = None,
         follow_links: bool = False,
         workers: int | None = None,
         progress: ingest.Progress | None = None,
@@ -115,7 +117,10 @@ class ImageOwner(AuditingOwner):
             bytes each encrypted file has.
         metadata : mapping, optional
             By path, a mapping of text to values that JSON can hold, at most 60 KiB. It is encrypted with the image, and
-            :meth:`mipp.User.fetch` returns it. Only for files that this call adds. Secret.
+            :meth:`mipp.User.fetch` returns it. Only for files that this call adds. Where the deployment keeps records,
+            it is in the image's record, too, and must fit there. Secret.
+        preview_size : int, optional
+            Most bytes of the thumbnail in a record; default as much as fits. 0: no thumbnails.
         follow_links : bool
             Whether to follow links that lead out of a folder among ``paths``.
         workers : int, optional
@@ -163,11 +168,19 @@ class ImageOwner(AuditingOwner):
         """
         if metadata is not None and not isinstance(metadata, Mapping):
             raise DTypeError(f"metadata is a mapping by path, not {type(metadata).__name__}")
+        if not isinstance(paths, (str, os.PathLike)) and isinstance(paths, Iterable):
+            paths = list(paths)
         files, left_out = walk_images(paths, outside=follow_links)
+        given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+        names = ingest.names_inside(map(as_path, given), files)
         by_path = {as_path(path): fields for path, fields in (metadata or {}).items()}
         if unknown := sorted(str(p) for p in by_path.keys() - set(files)):
             raise ParameterError(f"metadata names {unknown[0]}, which is not among the files that are added")
-        report = ingest.add_images(self, files, metadata=by_path, workers=workers, progress=progress)
+        if preview_size is not None and not 0 <= whole_number(preview_size, "preview_size") <= self.config.record_bytes:
+            raise ParameterError(f"thumbnails have 0 to {self.config.record_bytes} bytes in this deployment")
+        report = ingest.add_images(
+            self, files, metadata=by_path, names=names, preview_size=preview_size, workers=workers, progress=progress
+        )
         report.errors += [(str(path), reason) for path, reason in left_out]
         touched = {path for path, _ in report.added} | {path for path, _ in report.errors}
         report.errors += [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,31 @@ from ..crypto.records import RECORD_OVERHEAD
 from ..errors import MessageError, ParameterError
 from ..io.strict import strict_loads
 from ..rpc.names import safe_name
-from .given import whole_number
+from ..rpc.records import PREFIX_BYTES, check_record_bytes
 from .image_metadata import largest_field, metadata_text, too_deep
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["RECORD_BYTES", "Record", "fits", "pack_record", "parse_record", "record_room", "safe_path", "thumbnail"]
+__all__ = [
+    "ORIGINAL_BYTES",
+    "Original",
+    "Record",
+    "fits",
+    "pack_record",
+    "parse_record",
+    "record_room",
+    "safe_path",
+    "thumbnail",
+]
 
-#: bytes of a sealed record, unless a deployment chooses others; the least and the most that one may choose
-RECORD_BYTES, LEAST_BYTES, MOST_BYTES = 8192, 256, 1 << 20
 _LENGTH_BYTES = 4
+#: behind the content of each record: the image's id, the size of its encrypted file, and both parts of its key; zeros
+#: for a row without an image
+_ORIGINAL = struct.Struct(">24sQ32s32s")
+ORIGINAL_BYTES = _ORIGINAL.size
+#: most bytes of metadata as JSON, which no record holds: the error then names the room
+_MOST_TEXT = 1 << 20
 #: components of a path that are kept: with names of at most 200 bytes, every system takes such a path
 _PATH_PARTS = 16
 #: longest and shortest side of a thumbnail in pixels; a shorter one shows nothing
@@ -82,7 +97,7 @@ def record_room(record_bytes: int) -> int:
     Parameters
     ----------
     record_bytes : int
-        Bytes of a sealed record: 256 to 2^20.
+        Bytes of a sealed record: 256 to 65,536.
 
     Returns
     -------
@@ -97,12 +112,69 @@ def record_room(record_bytes: int) -> int:
     --------
     >>> from mipp.client.records import record_room
     >>> record_room(8192)
-    8160
+    8008
     """
-    size = whole_number(record_bytes, "record_bytes")
-    if not LEAST_BYTES <= size <= MOST_BYTES:
-        raise ParameterError(f"record_bytes must be from {LEAST_BYTES} to {MOST_BYTES}")
-    return size - RECORD_OVERHEAD
+    if not (size := check_record_bytes(record_bytes)):
+        raise ParameterError("this deployment keeps no records of rows")
+    return size - RECORD_OVERHEAD - PREFIX_BYTES - ORIGINAL_BYTES
+
+
+@dataclass(frozen=True, repr=False)
+class Original:
+    """What opens the encrypted file of a row's image. Secret, but for id and size.
+
+    Parameters
+    ----------
+    image : bytes
+        Id of the image, 24 bytes.
+    size : int
+        Bytes of the encrypted file.
+    key_centre, cloud : bytes
+        Both parts of the image's key, 32 bytes each.
+
+    Examples
+    --------
+    >>> from mipp.client.records import Original
+    >>> found = Original.parse(Original(bytes(24), 1000, bytes(32), bytes(32)).packed())
+    >>> found, found.size, Original.parse(bytes(96))
+    (Original(...), 1000, None)
+    """
+
+    image: bytes
+    size: int
+    key_centre: bytes
+    cloud: bytes
+
+    def __repr__(self) -> str:
+        """No content: it is secret."""
+        return "Original(...)"
+
+    def packed(self) -> bytes:
+        """Pack for the end of a record's plaintext.
+
+        Returns
+        -------
+        bytes
+            96 bytes. Secret.
+        """
+        return _ORIGINAL.pack(self.image, self.size, self.key_centre, self.cloud)
+
+    @classmethod
+    def parse(cls, plain: bytes) -> Original | None:
+        """Read from the end of a record's plaintext.
+
+        Parameters
+        ----------
+        plain : bytes
+            The plaintext. Secret.
+
+        Returns
+        -------
+        Original or None
+            None for a row without an image.
+        """
+        found = cls(*_ORIGINAL.unpack(plain[-ORIGINAL_BYTES:]))
+        return found if found.size else None
 
 
 def safe_path(path: str) -> str:
@@ -133,7 +205,7 @@ def _head(path: str, metadata: Any, thumbnail_bytes: int) -> bytes:
     """JSON head of a record; ParameterError for metadata that JSON does not hold."""
     head: dict[str, Any] = {"path": safe_path(path), "thumbnail": thumbnail_bytes}
     if metadata is not None:
-        head["metadata"] = json.loads(metadata_text(metadata, MOST_BYTES))
+        head["metadata"] = json.loads(metadata_text(metadata, _MOST_TEXT))
     try:
         return json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from ..errors import MippError, MissingExtraError
 from .index import Index, LeftOut
 
-__all__ = ["FetchedImage", "Hit", "Hits", "LeftOut", "Nearest", "SearchResult"]
+__all__ = ["FetchedImage", "Hit", "Hits", "LeftOut", "Nearest", "Preview", "Previews", "SearchResult"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,68 @@ class Hit:
     def id(self) -> str:
         """The image's id as text: the batch in 32 hex digits, a colon, the row."""
         return f"{self.batch.hex()}:{self.row}"
+
+
+@dataclass(frozen=True, repr=False)
+class Preview:
+    """What the record of a row holds. Secret.
+
+    Parameters
+    ----------
+    batch : bytes
+        Id of the row's batch, 16 bytes.
+    row : int
+        Row in the batch.
+    path : str
+        Path of the file inside what the owner added, made safe; empty without one.
+    metadata : dict or None
+        What the owner wrote. Its texts are as the owner wrote them: make them safe before you show them.
+    thumbnail : bytes
+        A small WebP image, or empty. Open it as a stranger's file (:func:`mipp.io.images.load_image`).
+    error : MippError or None
+        Why there is no record: the row was deleted meanwhile, or its owner wrote what is no record.
+
+    Examples
+    --------
+    >>> import mipp
+    >>> preview = mipp.Preview(bytes(16), 3, "cats/tom.jpg", {"caption": "a cat"})
+    >>> preview.caption, preview.id
+    ('a cat', '00000000000000000000000000000000:3')
+    """
+
+    batch: bytes
+    row: int
+    path: str = ""
+    metadata: dict[str, Any] | None = None
+    thumbnail: bytes = b""
+    error: MippError | None = None
+
+    def __repr__(self) -> str:
+        """No content: it is secret."""
+        return f"Preview({self.id})"
+
+    @property
+    def id(self) -> str:
+        """The row's id as text: the batch in 32 hex digits, a colon, the row."""
+        return f"{self.batch.hex()}:{self.row}"
+
+    @property
+    def caption(self) -> str:
+        """The field ``caption`` of the metadata, if it is text; else empty."""
+        caption = (self.metadata or {}).get("caption", "")
+        return caption if isinstance(caption, str) else ""
+
+
+class Previews(list[Preview]):
+    """A list of :class:`Preview`, one for each row that was asked for.
+
+    Attributes
+    ----------
+    suspects : tuple of int
+        Numbers of clouds of which one answered wrongly, if others answered rightly then.
+    """
+
+    suspects: tuple[int, ...] = ()
 
 
 class Hits(list[Hit]):
@@ -98,16 +161,22 @@ class Hits(list[Hit]):
             hits.append(Hit(index.batches[b].tobytes(), int(row), owner.owner, owner.name, score, value))
         return hits
 
-    def to_rows(self) -> list[dict[str, Any]]:
+    def to_rows(self, previews: Sequence[Preview] | None = None) -> list[dict[str, Any]]:
         """Give the hits as plain values, for a table or a file.
+
+        Parameters
+        ----------
+        previews : sequence of Preview, optional
+            Of each hit, from :meth:`mipp.User.preview`.
 
         Returns
         -------
         list of dict
             Of each hit ``rank`` (from 1), ``owner`` (name), ``owner_id`` (hex), ``id`` (``batchhex:row``), ``score``
-            and ``value`` (None where the grants give no scores).
+            and ``value`` (None where the grants give no scores). With previews also ``path``, ``caption`` and
+            ``metadata`` (a dict, or None), as the owner wrote them: make texts safe before you show them.
         """
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "rank": rank,
                 "owner": hit.owner_name,
@@ -118,6 +187,9 @@ class Hits(list[Hit]):
             }
             for rank, hit in enumerate(self, 1)
         ]
+        for row, preview in zip(rows, previews, strict=True) if previews is not None else ():
+            row |= {"path": preview.path, "caption": preview.caption, "metadata": preview.metadata}
+        return rows
 
     def to_pandas(self) -> Any:
         """Make a pandas data frame of :meth:`to_rows`.

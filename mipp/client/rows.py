@@ -4,44 +4,38 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..crypto import box, schedule, signing
 from ..errors import (
     ConflictError,
-    MessageError,
-    NotFoundError,
     OutOfRangeError,
     ParameterError,
     RegistrationError,
     ShapeError,
     StaleKeysError,
-    StoreError,
-    UnreachableError,
-    plain_text,
 )
 from ..rpc import messages as m
-from ..rpc.associated_data import owner_seal_info, owner_secret_commitment, shares_seal_info
+from ..rpc.associated_data import owner_seal_info, owner_secret_commitment
 from ..rpc.chain import Content, pack_dead
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
-from ..rpc.wire import decode, unpack_frames
-from ..sharing import OwnerKeys, open_share, share_rows
+from ..rpc.records import image_files_hash, records_facts
+from ..sharing import OwnerKeys, share_rows
 from .changes import ChangeMaker
-from .given import batch_id
-from .granting import Granting
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows
 from .journal import Journal
+from .reading import ReadingOwner
 from .retry import retry_conflicts
-from .row_checks import OwnerTags, check_form
+from .row_checks import OwnerTags
 
-__all__ = ["RowOwner", "StoredBatch"]
+__all__ = ["RowOwner", "SealedRecords"]
 
 #: times that an owner registers while servers change their keys
 _REGISTRATIONS = 3
@@ -49,32 +43,18 @@ _NO_OFFSETS = np.empty(0, "<i8")
 _NO_IDS = np.empty((0, 16), np.uint8)
 
 
-@dataclass(frozen=True)
-class StoredBatch:
-    """A batch of one owner as the servers have it.
+class SealedRecords(NamedTuple):
+    """Records of a pack: id of their album, hash of the pack, and the records (n, record_bytes), encrypted."""
 
-    Parameters
-    ----------
-    id : bytes
-        16 bytes.
-    rows : int
-        Rows that were uploaded.
-    live : int
-        Rows that were not deleted.
-    generation : int
-        Number of times that the clouds rewrote its file without deleted rows.
-    refused : str
-        The rows that the servers found out of the encoding's range, so that they do not rank the batch; empty if none.
-    """
-
-    id: bytes
-    rows: int
-    live: int
-    generation: int
-    refused: str = ""
+    album: bytes
+    hash: bytes
+    records: np.ndarray
 
 
-class RowOwner(Granting):
+_NO_RECORDS = SealedRecords(b"", b"", np.empty((0, 0), np.uint8))
+
+
+class RowOwner(ReadingOwner):
     """The part of :class:`~mipp.client.owner.ImageOwner` that stores rows: adds, deletes, merges, reads them back.
 
     Its parameters are those of :class:`~mipp.client.owner.ImageOwner`.
@@ -174,6 +154,7 @@ class RowOwner(Granting):
         images: Sequence[Image | None] | None = None,
         *,
         labels: Sequence[str] = (),
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[tuple[bytes, int]]:
         """Encode, encrypt and upload one batch; returns when every server has it for good.
 
@@ -191,6 +172,10 @@ class RowOwner(Granting):
             (:func:`mipp.rpc.names.safe_name`), so any name can be added. Secret.
         labels : sequence of str
             Labels of the rows in the journal: one for each row, or one for the whole batch.
+        metadata : sequence of mapping or None, optional
+            For each row what its record holds: a mapping of text to values that JSON can hold, or None; default that of
+            its image. Where the deployment keeps records (``preview_size``), every row of a batch with images or
+            metadata has one; the record of an image holds its name and a thumbnail, too. Secret.
 
         Returns
         -------
@@ -227,12 +212,51 @@ class RowOwner(Granting):
         labels = [labels] if isinstance(labels, str) else list(labels)
         if images is not None and len(images) != len(rows):
             raise ShapeError(f"{len(rows)} rows need as many images, not {len(images)}")
+        if images is not None:
+            for image in images:
+                if image is not None:
+                    check_image(image)
         if labels and len(labels) not in (1, len(rows)):
             raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        for image in images or ():
-            if image is not None:
-                check_image(image)
-        return retry_conflicts(lambda: self._upload(rows, images=images, labels=labels))
+        return self.store_rows(rows, images, labels, self.records_for(images, metadata, len(rows)))
+
+    def store_rows(
+        self, rows: np.ndarray, images: Sequence[Image | None] | None, labels: Sequence[str],
+        records: Sequence[bytes] | None,
+    ) -> list[tuple[bytes, int]]:  # fmt: skip
+        """Encrypt and upload one batch of what was checked: :meth:`add_vectors` without its checks.
+
+        Parameters
+        ----------
+        rows : ndarray of int, (N, encoded_dim)
+            Encoded rows. Secret.
+        images : sequence of tuple or None, optional
+            As of :meth:`add_vectors`.
+        labels : sequence of str
+            As of :meth:`add_vectors`.
+        records : sequence of bytes, optional
+            Plaintext of each row's record, where the deployment keeps records. Secret.
+
+        Returns
+        -------
+        list of (bytes, int)
+            The id of each row.
+        """
+        return retry_conflicts(lambda: self._upload(rows, images=images, labels=labels, records=records))
+
+    @abstractmethod
+    def records_for(
+        self, images: Sequence[Image | None] | None, metadata: Sequence[Mapping[str, Any] | None] | None, rows: int
+    ) -> list[bytes] | None:
+        """Make plaintexts of a batch's records; parameters as of :meth:`add_vectors`."""
+
+    @abstractmethod
+    def with_originals(self, batch: bytes, plains: Sequence[bytes], offsets: np.ndarray) -> list[bytes]:
+        """Put into plaintexts of a batch's records what opens its image files."""
+
+    @abstractmethod
+    def seal_records(self, pack: bytes, plains: Sequence[bytes]) -> SealedRecords:
+        """Seal plaintexts of records under the key of the owner's album of now."""
 
     def _upload(
         self,
@@ -244,10 +268,19 @@ class RowOwner(Granting):
         origin: tuple[np.ndarray, np.ndarray] | None = None,
         labels: Sequence[str] = (),
         moving: Sequence[tuple[bytes, int]] = (),
+        records: Sequence[bytes] | None = None,
     ) -> list[tuple[bytes, int]]:
         p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
         files, offsets = self._seal_images(shared.nonce, images, len(rows))
+        sealed = _NO_RECORDS
+        if records is not None:
+            sealed = self.seal_records(shared.nonce, self.with_originals(shared.nonce, records, offsets))
+        # the clouds must have the same files, which one may be asked for without knowing which
+        image_hash = image_files_hash(files, offsets) if records is not None and len(files) else b""
+        order, moved = {batch: n for n, batch in enumerate(sorted(replaces))}, np.empty((0, 2), "<i8")
+        if moving and self.config.record_bytes:
+            moved = np.array([(order[batch], row) for batch, row in moving], "<i8")
         encrypted = time.perf_counter()
         none = np.zeros(len(rows) + 1, "<i8")
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
@@ -265,8 +298,16 @@ class RowOwner(Granting):
                 offsets if cloud else none,
                 batch_ids,
                 row_ids,
+                sealed.hash,
+                sealed.album,
+                sealed.records if cloud else _NO_RECORDS.records,
+                moved,
+                image_hash,
             )
-        content = Content(rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)))
+        content = Content(
+            rows=len(rows), dim=self.config.encoding.encoded_dim, replaces=tuple(sorted(replaces)),
+            records=records_facts(sealed.album, sealed.hash, moved.tobytes(), image_hash),
+        )  # fmt: skip
         with self.turn:
             if self.tags is not None:  # before the change: what was acknowledged has its tags, whenever a process dies
                 self.tags.keep(shared.nonce, shared.shares, origin)
@@ -346,134 +387,6 @@ class RowOwner(Granting):
             if self.journal is not None:
                 self.journal.deleted(pairs)
             return before - sum(b.live for b in self.batches())
-
-    def batches(self) -> list[StoredBatch]:
-        """List this owner's batches, as the first cloud that is there has them.
-
-        Returns
-        -------
-        list of StoredBatch
-            In row order.
-        """
-        return self._state()[1]
-
-    def _state(self, server: int | None = None) -> tuple[m.Head, list[StoredBatch]]:
-        """Head of this owner's chain and its batches, at a server; default the first cloud that is not behind."""
-        clouds = self.config.params.clouds
-        if server is None and self.spare:
-            replies = self.ask_present(m.ListBatches(self.id), clouds)
-            got = max(replies.values(), key=lambda reply: reply.position)
-        else:
-            server = clouds[0] if server is None else server
-            got = self.ask({server: m.ListBatches(self.id)})[server]
-        batches = [
-            StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
-            for b, rows, live, generation, refused in zip(
-                got.batches, got.rows, got.live, got.generation, got.refused, strict=True
-            )
-        ]
-        return m.Head(got.position, got.view), batches
-
-    def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Fetch one of this owner's batches from a cloud and decrypt its live rows.
-
-        Parameters
-        ----------
-        batch : bytes, str or StoredBatch
-            The batch, or its id: 16 bytes or 32 hex digits.
-
-        Returns
-        -------
-        numbers : ndarray of int64, (N,)
-            Numbers of the live rows in their batch; public.
-        features : ndarray of float64, (N, dim)
-            Features as they were quantised (:meth:`mipp.Encoding.decode_rows`); secret.
-
-        Raises
-        ------
-        NotFoundError, AccessDeniedError
-            No such batch of this owner.
-        StoreError
-            No cloud can read the batch.
-        """
-        batch = batch_id(batch)
-        server, got = self.fetch_anywhere(batch)
-        if not len(got.share):
-            return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
-        return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self.opened(got, server, batch))
-
-    def fetch_anywhere(self, batch: bytes, head: m.Head | None = None) -> tuple[int, m.Shares]:
-        """Fetch one of this owner's batches from the first cloud that has it undamaged.
-
-        Parameters
-        ----------
-        batch : bytes
-            Its id, 16 bytes.
-        head : Head, optional
-            State of this owner's chain that the cloud should be at, if another one is.
-
-        Returns
-        -------
-        server : int
-            Number of the cloud.
-        shares : message
-            The cloud's words of all live rows, and where each row came from; the owner's keys open them.
-
-        Raises
-        ------
-        NotFoundError, AccessDeniedError, StoreError
-            No such batch of this owner; no cloud can read it.
-        """
-        away = self.away.now()
-        *others, last = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
-        for server in others:
-            try:
-                got = self._fetch(server, batch)
-                if head is None or not self.spare or (got.position, got.view) == (head.position, head.view):
-                    return server, got
-            except StoreError:  # damaged or missing there
-                continue
-            except UnreachableError as error:
-                self.away.note(error)
-            except NotFoundError:  # it may be behind
-                if not self.spare:
-                    raise
-        return last, self._fetch(last, batch)
-
-    def _fetch(self, server: int, batch: bytes) -> m.Shares:
-        """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
-        key = schedule.random_bytes(32)
-        public = box.box_private(key).public_key().public_bytes_raw()
-        reply = self.ask({server: m.FetchShares(batch, public)})[server]
-        plain = box.open_sealed(key, reply.sealed, shares_seal_info(self.config.id, self.id, server, batch))
-        got = decode(unpack_frames(plain), m.Shares)
-        p = self.config.params
-        counts = {len(got.share), len(got.ordinals), len(got.origin_batch), len(got.origin_row)}
-        if len(counts) != 1 or got.share.shape[1] != p.padded(got.dim) or got.share.dtype != p.dtype:
-            raise MessageError("a server sent rows that do not fit together")
-        check_form(got, self.config.encoding.encoded_dim)
-        return got
-
-    def opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
-        """Decrypt a batch that :meth:`fetch_anywhere` fetched.
-
-        Parameters
-        ----------
-        got : message
-            The cloud's words.
-        server : int
-            Number of the cloud.
-        batch : bytes
-            Id of the batch.
-
-        Returns
-        -------
-        ndarray of int, (N, encoded_dim)
-            Encoded live rows. Secret.
-        """
-        # keystream of whole batches is made at once
-        ordinals = got.ordinals if len(got.ordinals) < got.rows else None
-        return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)
 
     def forget(self) -> None:
         """Delete this owner's keys, shares and image files on all servers; later queries do not cover them.

@@ -123,6 +123,8 @@ def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -
     if any(one.name != o.name for one in all_):
         return _NAMES
     lowest = min(one.position for one in all_)
+    if any(one.moved != o.moved for one in all_ if one.view == o.view):
+        return "the servers hold different histories of it"
     if any(one.view != o.view for one in all_ if one.position == o.position):
         return "the servers hold different histories of it"
     if any(one.floor > lowest for one in all_):

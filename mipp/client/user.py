@@ -22,9 +22,9 @@ from .choosing import Owners
 from .given import checked_ranking, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
+from .previewing import PreviewClient
 from .query import Querier, Verification
 from .results import Hits, Nearest, SearchResult
-from .searching import SearchClient
 
 __all__ = ["User"]
 
@@ -32,7 +32,7 @@ __all__ = ["User"]
 DEFAULT_K = 10
 
 
-class User(SearchClient):
+class User(PreviewClient):
     """An authorised user: searches the images of all owners that grant it something, and fetches them.
 
     Made by :meth:`mipp.Deployment.create_user` and :meth:`mipp.Deployment.user`. Servers learn who asks, over which

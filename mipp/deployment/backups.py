@@ -141,7 +141,9 @@ def restore_server(backup: Path, folder: Path) -> list[str]:
             _copy(backup / name, made / name)
         if (wal := backup / f"{CATALOG_NAME}-wal").exists():  # of a folder that was copied after a crash
             _copy(wal, made / wal.name)
-        for room in ("shares", "images"):
+        for room in ("shares", "images", "records"):
+            if room == "records" and not (backup / room).exists():  # where there are none, or of an earlier version
+                continue
             _copy_tree(backup / room, made / room)
         server = open_server(made, config, index)
         try:

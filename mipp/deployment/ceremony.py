@@ -279,6 +279,7 @@ def assemble(
     registrar: bytes | None = None,
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
+    preview_size: int = 0,
 ) -> DeploymentConfig:
     """Make the description of a new deployment from its servers' cards.
 
@@ -287,7 +288,7 @@ def assemble(
     cards : sequence of ServerCard
         Two or three clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered
         in this order: 1, 2 and 4, the key centre being 3; in the Paillier scheme 1, and 2.
-    encoding, descriptor, scheme, window, rankings
+    encoding, descriptor, scheme, window, rankings, preview_size
         As of :meth:`mipp.Deployment.create`.
     registrar : bytes, optional
         Ed25519 public key that signs invitations, 32 bytes; default the identity of the first card's server. Empty:
@@ -313,8 +314,9 @@ def assemble(
             f"these are cards of {len(clouds)} and {len(centres)}"
         )
     index = checked_index(
-        encoding, descriptor=descriptor, scheme=scheme, clouds=len(clouds), window=window, rankings=rankings
-    )
+        encoding, descriptor=descriptor, scheme=scheme, clouds=len(clouds), window=window, rankings=rankings,
+        preview_size=preview_size,
+    )  # fmt: skip
     params = index.params
     numbered = dict(zip([*params.clouds, *params.key_centres], [*clouds, *centres], strict=True))
     require_distinct([c.address for c in cards], [key for c in cards for key in (c.box, c.pair, c.sign)])
@@ -332,6 +334,7 @@ def assemble(
         index.rankings,
         {i: card.address for i, card in sorted(numbered.items())},
         registrar,
+        record_bytes=index.record_bytes,
     )
 
 

@@ -126,6 +126,7 @@ class Deployment(Parties):
         clouds: int | None = None,
         window: tuple[float, float] | None = None,
         rankings: Sequence[str] | None = None,
+        preview_size: int = 0,
         threads: int | None = None,
     ) -> Deployment:
         """Make a new deployment in a folder, with new keys for its servers, and open it.
@@ -152,6 +153,8 @@ class Deployment(Parties):
         rankings : sequence of str, optional
             Rankings that owners may grant, the default first, of ``server``, ``user`` and ``threshold``; default all
             that the scheme has. With ``("user",)`` users rank, and grants allow that unless they say otherwise.
+        preview_size : int
+            Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65,536 in steps of 64.
         threads : int, optional
             Native threads of all parties; default all cores.
 
@@ -181,8 +184,9 @@ class Deployment(Parties):
         """
         path = folder_path(folder)
         index = checked_index(
-            encoding, descriptor=descriptor, scheme=scheme, clouds=clouds, window=window, rankings=rankings
-        )
+            encoding, descriptor=descriptor, scheme=scheme, clouds=clouds, window=window, rankings=rankings,
+            preview_size=preview_size,
+        )  # fmt: skip
         params = index.params
         checked_threads(threads)
         try:
@@ -201,7 +205,7 @@ class Deployment(Parties):
         public = {i: secret.public() for i, secret in keys.items()}
         config = DeploymentConfig(
             schedule.random_bytes(16), params, encoding, index.descriptor, public, index.window,
-            index.descriptor_version, index.rankings,
+            index.descriptor_version, index.rankings, record_bytes=index.record_bytes,
         )  # fmt: skip
         for i, secret in keys.items():
             home = path / "servers" / str(i)

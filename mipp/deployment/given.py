@@ -17,6 +17,7 @@ from ..io.window import check_window
 from ..mpc.facts import unrankable
 from ..params import Params
 from ..rpc.grants import offered_rankings
+from ..rpc.records import check_record_bytes
 
 __all__ = ["Index", "checked_index", "checked_rankings", "checked_threads", "folder_path"]
 
@@ -30,6 +31,7 @@ class Index(NamedTuple):
     descriptor_version: int
     window: tuple[float, float] | None
     rankings: tuple[str, ...]
+    record_bytes: int = 0
 
 
 def checked_index(
@@ -40,12 +42,13 @@ def checked_index(
     clouds: int | None = None,
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
+    preview_size: int = 0,
 ) -> Index:
     """Check the public choices that an index is made with against each other.
 
     Parameters
     ----------
-    encoding, descriptor, scheme, clouds, window, rankings
+    encoding, descriptor, scheme, clouds, window, rankings, preview_size
         As of :meth:`mipp.Deployment.create`.
 
     Returns
@@ -76,7 +79,9 @@ def checked_index(
     if not encoding.score_range[1]:
         raise ParameterError("the encoding gives every score the value 0")
     made_for = checked_rankings(rankings, params, encoding)
-    return Index(params, encoding, descriptor, version, check_window(window), made_for)
+    return Index(
+        params, encoding, descriptor, version, check_window(window), made_for, check_record_bytes(preview_size)
+    )
 
 
 def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: Encoding) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ def _write(config: DeploymentConfig, server: int, home: Path, old: _Old, chains:
         )
         if old.db.execute("SELECT 1 FROM sqlite_master WHERE name='paillier_keys'").fetchone():
             db.executemany("INSERT INTO paillier_keys VALUES (?, ?)", old.db.execute("SELECT * FROM paillier_keys"))
-        db.executemany("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, 0, ?)", _grants(config, old))
+        db.executemany("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0)", _grants(config, old))
         # ids stay taken for ever, also those of batches that are gone
         db.executemany(
             "INSERT INTO changes (owner, op, kind, state, digest) VALUES (?, ?, 'upload', 'committed', ?) "
@@ -221,7 +221,7 @@ def _write_batches(
         file = f"shares/{batch.hex()[:2]}/{batch.hex()}.{b['generation']}" if shares else ""
         imaged = _imaged(batch, b, sizes)
         db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', ?, ?, ?, ?, x'', x'', 0)",
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', ?, ?, ?, ?, x'', x'', 0, x'')",
             (owner, batch, position, b["rows"], b["dim"], b["stored"], b["generation"], file, b["size"], b["digest"],
              chain.dead[batch], imaged, b["origin_batch"], b["origin_row"]),
         )  # fmt: skip

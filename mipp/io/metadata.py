@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,13 +14,15 @@ from ..errors import ParameterError, plain_text
 from .files import as_path, open_regular, shown, system_text
 from .strict import strict_loads
 
-__all__ = ["read_metadata"]
+__all__ = ["read_metadata", "read_rows"]
+
+_Reader = Callable[[Path, BinaryIO, str], Iterator[tuple[int, dict[str, Any]]]]
 
 #: bytes of a metadata file and of one of its lines, and number of lines; larger ones are refused
 MAX_BYTES, LINE_BYTES, MAX_LINES = 1 << 28, 1 << 20, 1 << 22
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+def read_metadata(path: str | os.PathLike[str], *, key: str = "path") -> dict[str, dict[str, Any]]:
     """Read a file with metadata of images.
 
     A ``.csv`` file has a header line. Its column ``path`` names the image, every other column is a field of text; cells
@@ -30,6 +33,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     ----------
     path : str or path
         The file.
+    key : str
+        Column or field that names the image.
 
     Returns
     -------
@@ -55,17 +60,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     ...     read_metadata(file)
     {'a.png': {'caption': 'a cat'}, 'b.png': {'caption': 'a bus', 'place': 'Rome'}}
     """
-    file = as_path(path)
-    ending = file.suffix.lower()
-    if ending not in _READERS:
-        raise ParameterError(f"{shown(file)}: a metadata file is called .csv or .jsonl")
+    file, reader = _reader(path)
     out: dict[str, dict[str, Any]] = {}
     seen: dict[str, int] = {}
-    with open_regular(file) as (opened, size):
-        if size > MAX_BYTES:
-            raise ParameterError(f"{shown(file)}: {size} bytes are more than {MAX_BYTES}")
-        for line, fields in _READERS[ending](file, opened):
-            name = fields.pop("path")
+    with _opened(file) as opened:
+        for line, fields in reader(file, opened, key):
+            name = fields.pop(key)
             # "./a.png" and "a.png" are one image
             first = seen.setdefault(os.path.normpath(name), line)
             if first != line:
@@ -75,6 +75,60 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     if not out:
         raise ParameterError(f"{shown(file)}: no rows")
     return out
+
+
+def read_rows(path: str | os.PathLike[str], rows: int) -> list[dict[str, Any]]:
+    """Read a file with metadata of rows of vectors, one after the other: as :func:`read_metadata`, without paths.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    rows : int
+        Number of rows that it must describe.
+
+    Returns
+    -------
+    list of dict
+        Fields of each row.
+
+    Raises
+    ------
+    NotFoundError, ParameterError
+        As :func:`read_metadata`; another number of rows.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from mipp.io.metadata import read_rows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "about.csv")
+    ...     _ = file.write_text(chr(10).join(["caption", "a cat", "a bus"]))
+    ...     read_rows(file, 2)
+    [{'caption': 'a cat'}, {'caption': 'a bus'}]
+    """
+    file, reader = _reader(path)
+    with _opened(file) as opened:
+        found = [fields for _, fields in reader(file, opened, "")]
+    if len(found) != rows:
+        raise ParameterError(f"{shown(file)}: {len(found)} rows, not {rows}")
+    return found
+
+
+def _reader(path: str | os.PathLike[str]) -> tuple[Path, _Reader]:
+    file = as_path(path)
+    ending = file.suffix.lower()
+    if ending not in _READERS:
+        raise ParameterError(f"{shown(file)}: a metadata file is called .csv or .jsonl")
+    return file, _READERS[ending]
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    with open_regular(file) as (opened, size):
+        if size > MAX_BYTES:
+            raise ParameterError(f"{shown(file)}: {size} bytes are more than {MAX_BYTES}")
+        yield opened
 
 
 def _place(file: Path, line: int) -> str:
@@ -105,13 +159,13 @@ def _lines(file: Path, opened: BinaryIO) -> Iterator[str]:
         yield text
 
 
-def _csv_rows(file: Path, opened: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields, ``path`` among them, of the rows of a CSV file."""
+def _csv_rows(file: Path, opened: BinaryIO, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and fields, ``key`` among them unless it is empty, of the rows of a CSV file."""
     reader = csv.reader(_lines(file, opened), strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        if "path" not in names:
-            raise ParameterError(f"{_place(file, 1)}: no column 'path'")
+        if key and key not in names:
+            raise ParameterError(f"{_place(file, 1)}: no column {key!r}")
         for name in names:
             if not name or names.count(name) > 1:
                 wrong = f"several columns are called {name[:80]!r}" if name else "a column has no name"
@@ -122,16 +176,17 @@ def _csv_rows(file: Path, opened: BinaryIO) -> Iterator[tuple[int, dict[str, Any
             if len(row) != len(names):
                 raise ParameterError(f"{_place(file, reader.line_num)}: {len(row)} cells, the header has {len(names)}")
             fields = {name: cell for name, cell in zip(names, row, strict=True) if cell.strip()}
-            fields["path"] = fields.get("path", "").strip()
-            if not fields["path"]:
-                raise ParameterError(f"{_place(file, reader.line_num)}: no path")
+            if key:
+                fields[key] = fields.get(key, "").strip()
+                if not fields[key]:
+                    raise ParameterError(f"{_place(file, reader.line_num)}: no {key}")
             yield reader.line_num, fields
     except csv.Error as error:
         raise ParameterError(f"{_place(file, reader.line_num)}: not readable as CSV ({error})") from None
 
 
-def _json_rows(file: Path, opened: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and fields, ``path`` among them, of the lines of a JSONL file."""
+def _json_rows(file: Path, opened: BinaryIO, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and fields, ``key`` among them unless it is empty, of the lines of a JSONL file."""
     for line, text in enumerate(_lines(file, opened), 1):
         if not text.strip():
             continue
@@ -141,10 +196,10 @@ def _json_rows(file: Path, opened: BinaryIO) -> Iterator[tuple[int, dict[str, An
             fields = None
         if not isinstance(fields, dict):
             raise ParameterError(f"{_place(file, line)}: no JSON object whose keys are there once each")
-        name = fields.get("path")
+        name = fields.get(key) if key else "a row"
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            raise ParameterError(f"{_place(file, line)}: no path")
+            raise ParameterError(f"{_place(file, line)}: no {key}")
         yield line, fields
 
 
-_READERS = {".csv": _csv_rows, ".jsonl": _json_rows}
+_READERS: dict[str, _Reader] = {".csv": _csv_rows, ".jsonl": _json_rows}

@@ -1,0 +1,180 @@
+"""An owner's batches as servers have them, and its rows read back from a cloud."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..crypto import box, schedule
+from ..errors import MessageError, NotFoundError, StoreError, UnreachableError, plain_text
+from ..rpc import messages as m
+from ..rpc.associated_data import shares_seal_info
+from ..rpc.wire import decode, unpack_frames
+from ..sharing import OwnerKeys, open_share
+from .given import batch_id
+from .granting import Granting
+from .row_checks import check_form
+
+__all__ = ["ReadingOwner", "StoredBatch"]
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """A batch of one owner as the servers have it.
+
+    Parameters
+    ----------
+    id : bytes
+        16 bytes.
+    rows : int
+        Rows that were uploaded.
+    live : int
+        Rows that were not deleted.
+    generation : int
+        Number of times that the clouds rewrote its file without deleted rows.
+    refused : str
+        The rows that the servers found out of the encoding's range, so that they do not rank the batch; empty if none.
+    """
+
+    id: bytes
+    rows: int
+    live: int
+    generation: int
+    refused: str = ""
+
+
+class ReadingOwner(Granting):
+    """The part of :class:`~mipp.client.owner.ImageOwner` that lists its batches and reads rows back."""
+
+    #: keys of the owner; secret
+    keys: OwnerKeys
+
+    def batches(self) -> list[StoredBatch]:
+        """List this owner's batches, as the first cloud that is there has them.
+
+        Returns
+        -------
+        list of StoredBatch
+            In row order.
+        """
+        return self._state()[1]
+
+    def _state(self, server: int | None = None) -> tuple[m.Head, list[StoredBatch]]:
+        """Head of this owner's chain and its batches, at a server; default the first cloud that is not behind."""
+        clouds = self.config.params.clouds
+        if server is None and self.spare:
+            replies = self.ask_present(m.ListBatches(self.id), clouds)
+            got = max(replies.values(), key=lambda reply: reply.position)
+        else:
+            server = clouds[0] if server is None else server
+            got = self.ask({server: m.ListBatches(self.id)})[server]
+        batches = [
+            StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
+            for b, rows, live, generation, refused in zip(
+                got.batches, got.rows, got.live, got.generation, got.refused, strict=True
+            )
+        ]
+        return m.Head(got.position, got.view), batches
+
+    def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Fetch one of this owner's batches from a cloud and decrypt its live rows.
+
+        Parameters
+        ----------
+        batch : bytes, str or StoredBatch
+            The batch, or its id: 16 bytes or 32 hex digits.
+
+        Returns
+        -------
+        numbers : ndarray of int64, (N,)
+            Numbers of the live rows in their batch; public.
+        features : ndarray of float64, (N, dim)
+            Features as they were quantised (:meth:`mipp.Encoding.decode_rows`); secret.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError
+            No such batch of this owner.
+        StoreError
+            No cloud can read the batch.
+        """
+        batch = batch_id(batch)
+        server, got = self.fetch_anywhere(batch)
+        if not len(got.share):
+            return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
+        return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self.opened(got, server, batch))
+
+    def fetch_anywhere(self, batch: bytes, head: m.Head | None = None) -> tuple[int, m.Shares]:
+        """Fetch one of this owner's batches from the first cloud that has it undamaged.
+
+        Parameters
+        ----------
+        batch : bytes
+            Its id, 16 bytes.
+        head : Head, optional
+            State of this owner's chain that the cloud should be at, if another one is.
+
+        Returns
+        -------
+        server : int
+            Number of the cloud.
+        shares : message
+            The cloud's words of all live rows, and where each row came from; the owner's keys open them.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError, StoreError
+            No such batch of this owner; no cloud can read it.
+        """
+        away = self.away.now()
+        *others, last = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
+        for server in others:
+            try:
+                got = self._fetch(server, batch)
+                if head is None or not self.spare or (got.position, got.view) == (head.position, head.view):
+                    return server, got
+            except StoreError:  # damaged or missing there
+                continue
+            except UnreachableError as error:
+                self.away.note(error)
+            except NotFoundError:  # it may be behind
+                if not self.spare:
+                    raise
+        return last, self._fetch(last, batch)
+
+    def _fetch(self, server: int, batch: bytes) -> m.Shares:
+        """One of this owner's batches from a cloud, sealed to a key that is made for this request."""
+        key = schedule.random_bytes(32)
+        public = box.box_private(key).public_key().public_bytes_raw()
+        reply = self.ask({server: m.FetchShares(batch, public)})[server]
+        plain = box.open_sealed(key, reply.sealed, shares_seal_info(self.config.id, self.id, server, batch))
+        got = decode(unpack_frames(plain), m.Shares)
+        p = self.config.params
+        counts = {len(got.share), len(got.ordinals), len(got.origin_batch), len(got.origin_row)}
+        if len(counts) != 1 or got.share.shape[1] != p.padded(got.dim) or got.share.dtype != p.dtype:
+            raise MessageError("a server sent rows that do not fit together")
+        check_form(got, self.config.encoding.encoded_dim)
+        return got
+
+    def opened(self, got: m.Shares, server: int, batch: bytes) -> np.ndarray:
+        """Decrypt a batch that :meth:`fetch_anywhere` fetched.
+
+        Parameters
+        ----------
+        got : message
+            The cloud's words.
+        server : int
+            Number of the cloud.
+        batch : bytes
+            Id of the batch.
+
+        Returns
+        -------
+        ndarray of int, (N, encoded_dim)
+            Encoded live rows. Secret.
+        """
+        # keystream of whole batches is made at once
+        ordinals = got.ordinals if len(got.ordinals) < got.rows else None
+        return open_share(got.share, server, batch, got.dim, self.keys, rows=got.rows, ordinals=ordinals)

@@ -1,0 +1,247 @@
+"""Private retrieval at two clouds: keys over all rows of the index, the keys of albums, and where records are."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import pir
+from ..crypto import box, schedule
+from ..crypto.records import album_check, album_key, open_record
+from ..errors import (
+    AuthenticationError,
+    IntegrityError,
+    MessageError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    StaleSnapshotError,
+)
+from ..rpc import messages as m
+from ..rpc.associated_data import album_seal_info, fetch_commitment, record_data
+from ..rpc.limits import ALBUM_OWNERS, ORIGINAL_BLOCK, ORIGINAL_BLOCKS
+from ..rpc.records import ALBUM_BYTES, ORIGIN, PREFIX_BYTES, moved_hash, record_prefix
+from ..rpc.wire import encode
+from .fetching import Place
+from .index import Index
+from .retry import retry_busy
+from .searching import SearchClient
+
+__all__ = ["RetrievalClient"]
+
+#: seconds for which a fetch is retried while the index keeps changing
+_PATIENCE = 10.0
+
+
+class RetrievalClient(SearchClient):
+    """The part of :class:`~mipp.client.user.User` that retrieves records and files without telling servers which."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: of each owner, the hash of where records are that are not in the order of their batch, and where they are
+        self._moved: dict[bytes, tuple[bytes, dict[bytes, np.ndarray]]] = {}
+        #: owners whose album keys do not fit: their rows are fetched in appearance
+        self._keyless: set[bytes] = set()
+        #: of each owner, the view that its albums were asked for at, and their keys; secret
+        self._albums: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}
+
+    @property
+    def fetches_privately(self) -> bool:
+        """Whether this deployment keeps records, and has two clouds that need not be trusted together."""
+        return bool(self.config.record_bytes) and len(self.config.params.clouds) > 1 and self.config.params.t == 1
+
+    def _require_private(self) -> None:
+        if not self.config.record_bytes:
+            raise ParameterError("this deployment keeps no records of rows, so nothing can be fetched privately")
+        if not self.fetches_privately:
+            raise ParameterError(
+                "records are fetched privately from two clouds that do not collude: not in the Paillier scheme, which "
+                "has one, nor where two servers may collude"
+            )
+
+    def _pair(self, servers: Sequence[int]) -> tuple[int, ...]:
+        """The clouds of a set of servers."""
+        return tuple(sorted(s for s in servers if s in self.config.params.clouds))
+
+    def _missing(self, place: Place) -> MippError:
+        """Why a row was fetched in appearance only."""
+        if place[0] in self._keyless:
+            return IntegrityError("a part of this owner's album keys is wrong: a server's, or the owner's own doing")
+        return NotFoundError("this row is not in the index any more")
+
+    def _at_clouds(
+        self, servers: tuple[int, ...], places: Sequence[Place], count: int, size: int, told: Callable[[int], None]
+    ) -> tuple[Index, list[int], list[bool], np.ndarray]:  # fmt: skip
+        """Retrieve ``count`` records or files; retries on a newer state of the index when it changed.
+
+        The index, the original numbers of all rows that were fetched, which of ``places`` are there, and the bytes.
+        """
+        until = time.monotonic() + _PATIENCE
+        while True:
+            index = self._index((), servers)
+            if not index.total:
+                raise ParameterError("the index has 0 images for this user")
+            if size < 0:  # before the fetch: it depends on nothing secret
+                try:
+                    self._album_keys(index, servers)
+                    self._ask_origins(index, servers)
+                except StaleSnapshotError:
+                    if time.monotonic() > until:
+                        raise
+                    continue
+            at = index.originals(places)
+            # whatever is wrong with an owner, servers see the same requests
+            at = [-1 if owner in self._keyless else row for (owner, _, _), row in zip(places, at, strict=True)]
+            wanted = _filled(at, count, functools.partial(_any_row, index))
+            fetch = functools.partial(self._retrieved, index, self._pair(servers), wanted, size, told)
+            try:
+                return index, wanted, [row >= 0 for row in at], retry_busy(fetch, spare=self.spare)
+            except StaleSnapshotError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+
+    def _retrieved(
+        self, index: Index, pair: tuple[int, ...], wanted: Sequence[int], size: int, told: Callable[[int], None]
+    ) -> np.ndarray:  # fmt: skip
+        """Records, or padded files of a class of size, of rows of the index by their original numbers."""
+        made = [pir.generate_keys(row, index.original_total) for row in wanted]
+        keys = {cloud: [one[side] for one in made] for side, cloud in enumerate(pair)}
+        salts = {cloud: schedule.random_bytes(32) for cloud in pair}
+        header = encode(
+            m.FetchHeader(
+                self.config.id, self.id, schedule.random_bytes(16), list(pair), len(wanted), index.snapshot,
+                [o.grant for o in index.owners], [o.position for o in index.owners],
+                [len(o.batches) for o in index.owners], [fetch_commitment(salts[c], keys[c]) for c in pair],
+                index.batches, self.key_set().id, size,
+            )
+        )  # fmt: skip
+        frames = [np.frombuffer(frame, np.uint8) for frame in header]
+        blocks = 0 if size < 0 else 1 << size
+        step = max(1, ORIGINAL_BLOCKS // len(wanted))
+        parts = []
+        for first in range(0, max(1, blocks), step):
+            span = min(step, blocks - first) if blocks else 0
+            replies = self.ask(
+                {c: m.FetchRecords(frames, salts[c], keys[c], b"", first, span) for c in pair}, spare=self.spare
+            )
+            shape = len(wanted), span * ORIGINAL_BLOCK or self.config.record_bytes
+            if any(replies[cloud].records.shape != shape for cloud in pair):
+                raise MessageError("a cloud sent records of another number or size")
+            a, b = (replies[cloud].records for cloud in pair)
+            parts.append(pir.combine(a, b))
+            told(shape[0] * shape[1])
+        return np.concatenate(parts, axis=1)
+
+    def _open(
+        self, index: Index, keys: Mapping[bytes, Mapping[bytes, bytes]], row: int, record: np.ndarray
+    ) -> bytes | None:  # fmt: skip
+        """Plaintext of the record of a row; None if it does not open."""
+        owner = index.owner_of_original(row)
+        prefix = record[:PREFIX_BYTES].tobytes()
+        key = keys[owner].get(prefix[:ALBUM_BYTES])
+        # another row's record, or an earlier one, does not count as this one's: a cloud could put it there
+        pack, place = self._origin(index, row)
+        associated = record_data(self.config.id, owner, pack, place)
+        try:
+            known = key is not None and prefix == record_prefix(prefix[:ALBUM_BYTES], pack, place)
+            return open_record(key or b"", record[PREFIX_BYTES:].tobytes(), associated) if known else None
+        except AuthenticationError:
+            return None
+
+    def _origin(self, index: Index, row: int) -> tuple[bytes, int]:
+        """Pack and place of the record of a row, by its original number."""
+        owner, batch, number = index.place_of_original(row)
+        moved = self._moved[owner][1].get(batch)
+        return (batch, number) if moved is None else (moved["pack"][number].tobytes(), int(moved["place"][number]))
+
+    def _ask_origins(self, index: Index, servers: tuple[int, ...]) -> None:
+        """Know where records are, of owners whose rows are not all in the order of their batches.
+
+        A server lists them, and all servers have told the hash.
+        """
+        for o in index.owners:
+            if self._moved.get(o.owner, (None,))[0] == o.moved:
+                continue
+            found: dict[bytes, np.ndarray] = {}
+            if o.moved:
+                cloud = self._pair(servers)[0]
+                got = self.ask({cloud: m.FetchOrigins(o.owner)})[cloud]
+                found = _unpacked(got)
+                if moved_hash([(batch, origins.tobytes()) for batch, origins in found.items()]) != o.moved:
+                    raise StaleSnapshotError("the index changed since the snapshot")
+            self._moved[o.owner] = o.moved, found
+
+    def _album_keys(self, index: Index, servers: tuple[int, ...]) -> dict[bytes, dict[bytes, bytes]]:
+        """Keys of the albums of all owners of an index, by owner and album; asked for where an owner changed."""
+        changed = [o.owner for o in index.owners if self._albums.get(o.owner, (b"",))[0] != o.view]
+        if changed:
+            centre, (cloud, *_) = self.config.params.key_centres[0], self._pair(servers)
+            parts: dict[int, dict[bytes, bytes]] = {cloud: {}, centre: {}}
+            for start in range(0, len(changed), ALBUM_OWNERS):
+                asked = m.FetchAlbums(changed[start : start + ALBUM_OWNERS])
+                for server, reply in self.ask_all(asked, (cloud, centre), spare=self.spare).items():
+                    parts[server] |= self._album_parts(reply, server)
+            found: dict[bytes, dict[bytes, bytes]] = {owner: {} for owner in changed}
+            wrong = set[bytes]()
+            if parts[cloud].keys() != parts[centre].keys():
+                raise StaleSnapshotError("the albums changed since the snapshot")
+            for name in parts[cloud]:
+                owner, album = name[:16], name[16:]
+                key = album_key(parts[centre][name], parts[cloud][name], self.config.id, owner, album[:16])
+                if owner in found and album_check(key) == album[16:]:
+                    found[owner][album] = key
+                else:  # of a server or of the owner; rows of others are fetched as if nothing were wrong
+                    wrong.add(owner)
+            views = {o.owner: o.view for o in index.owners}
+            # those that are wrong are asked for again next time
+            self._albums |= {owner: (b"" if owner in wrong else views[owner], keys) for owner, keys in found.items()}
+            self._keyless = {*self._keyless - set(changed), *wrong}
+        return {o.owner: self._albums[o.owner][1] for o in index.owners}
+
+    def _album_parts(self, reply: m.Albums, server: int) -> dict[bytes, bytes]:
+        """A server's parts of album keys, by owner and album together."""
+        if reply.ids.ndim != 2 or reply.ids.shape[1] != 16 + ALBUM_BYTES:
+            raise MessageError("a server's reply does not name owners and albums")
+        ids = [one.tobytes() for one in reply.ids]
+        raw = box.open_sealed(self._box_key, reply.sealed, album_seal_info(self.config.id, self.id, server, ids))
+        if len(raw) != 32 * len(ids):
+            raise MessageError("a server sent the wrong number of album keys")
+        return {name: raw[32 * i : 32 * i + 32] for i, name in enumerate(ids)}
+
+
+def _filled(at: Sequence[int], count: int, any_row: Callable[[], int]) -> list[int]:
+    """Rows to fetch: those of ``at``, and in place of ones that are not there, and to fill up, some of them again.
+
+    Not any rows: an owner can store what does not open, and whoever does not want it must not meet it.
+    """
+    there = [row for row in at if row >= 0] or [any_row()]
+    filled = [row if row >= 0 else there[n % len(there)] for n, row in enumerate(at)]
+    return filled + [there[n % len(there)] for n in range(count - len(filled))]
+
+
+def _any_row(index: Index) -> int:
+    return index.live_original(secrets.randbelow(index.total))
+
+
+def _unpacked(got: m.Origins) -> dict[bytes, np.ndarray]:
+    """Origins of the rows of batches; MessageError for what does not fit together."""
+    rows = got.rows.tolist()
+    if got.batches.shape != (len(rows), 16) or min(rows, default=1) < 1 or sum(rows) > pir.MAX_ROWS:
+        raise MessageError("a server told places of records that do not fit together")
+    total = sum(rows) * ORIGIN.itemsize
+    reader = zlib.decompressobj()
+    try:
+        raw = reader.decompress(got.packed.tobytes(), total + 1)
+    except zlib.error:
+        raw = b""
+    if len(raw) != total:
+        raise MessageError("a server told places of records that do not fit together")
+    parts = np.split(np.frombuffer(raw, ORIGIN), np.cumsum(rows)[:-1])
+    return {batch.tobytes(): part for batch, part in zip(got.batches, parts, strict=True)}
