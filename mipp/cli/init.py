@@ -38,6 +38,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: rows of a sample that recall is measured on, at most
 _MEASURED = 20_000
 _RECALL_AT = 10
+#: bytes of records of an index of images, unless others are chosen
+PREVIEW_SIZE = 8192
 _HINT = "see --ring, --bits, --query-bits, --fit with --tune; --ranking user makes an index that users rank"
 
 
@@ -81,6 +83,12 @@ _OPTIONS = (
         "Ranking by servers and thresholds take half the range of scores; --ranking user alone leaves it to finer "
         "steps.",
     ),
+    click.option(
+        "--preview-size",
+        type=int,
+        help="Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65536 in steps of "
+        "64. Default 8192 for images, 0 for vectors and in the Paillier scheme.",
+    ),
 )
 
 
@@ -93,11 +101,15 @@ class ChosenIndex(NamedTuple):
     window: tuple[float, float] | None
     rankings: tuple[str, ...]
     recall: float | None
+    preview_size: int = 0
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments beside the encoding."""
-        return {"descriptor": self.descriptor, "scheme": self.scheme, "window": self.window, "rankings": self.rankings}
+        return {
+            "descriptor": self.descriptor, "scheme": self.scheme, "window": self.window, "rankings": self.rankings,
+            "preview_size": self.preview_size,
+        }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -114,6 +126,7 @@ def chosen_index(
     tune: bool,
     project: int | None,
     rankings: tuple[str, ...],
+    preview_size: int | None,
     window: tuple[float, float] | None,
     scheme: str,
 ) -> Iterator[ChosenIndex]:
@@ -141,7 +154,9 @@ def chosen_index(
         else:
             encoding, fitted = _descriptor_encoding(descriptor, sample, options, tune, window, by_servers)
         recall = None if fitted is None else _recall(encoding, fitted)
-        yield ChosenIndex(encoding, descriptor, scheme, window, rankings, recall)
+        if preview_size is None:
+            preview_size = PREVIEW_SIZE if descriptor and scheme == "shares" else 0
+        yield ChosenIndex(encoding, descriptor, scheme, window, rankings, recall, preview_size)
     except ScoreRangeError as error:
         raise ScoreRangeError(f"{error}; {_HINT}" if by_servers else str(error)) from None
 
@@ -176,6 +191,7 @@ def index_facts(chosen: ChosenIndex, config: DeploymentConfig) -> dict[str, Any]
         "bits": encoding.bits,
         "query_bits": encoding.query_bits,
         "recall": chosen.recall,
+        "preview_size": config.record_bytes,
         "rankings": list(config.possible),
     }
 
@@ -191,6 +207,8 @@ def index_lines(data: dict[str, Any]) -> list[str]:
     if data["recall"] is not None:
         lines.append(f"recall at {_RECALL_AT} on the sample: {data['recall']:.3f}")
     first, *others = data["rankings"]
+    if data["preview_size"]:
+        lines.append(f"records: {data['preview_size']:,} bytes a row, for metadata and a thumbnail")
     lines.append(f"ranking: {', '.join([f'{first} (default)', *others])}")
     return lines
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import stat
 from pathlib import Path
@@ -10,8 +13,17 @@ from typing import Any
 import click
 
 from ..errors import ParameterError
+from ..io.files import replace_whole
 
-__all__ = ["RegularFile", "check_new_folder", "check_output_file", "check_output_folder", "printable", "warn"]
+__all__ = [
+    "RegularFile",
+    "check_new_folder",
+    "check_output_file",
+    "check_output_folder",
+    "printable",
+    "warn",
+    "write_table",
+]
 
 
 class RegularFile(click.Path):
@@ -74,3 +86,27 @@ def check_new_folder(path: Path) -> None:
     check_output_folder(path)
     if path.is_dir() and any(path.iterdir()):
         raise ParameterError(f"{path} is not empty; name a new folder, so that results do not mix")
+
+
+def write_table(path: Path, hits: list[dict[str, Any]]) -> None:
+    """Write hits as CSV, for this person's eyes alone; texts of owners cannot become formulas of a spreadsheet."""
+    columns = ["rank", "id", "owner", "score", "value", "name", "caption", "metadata", "file"]
+    out = io.StringIO(newline="")
+    # quoted, as some spreadsheets split cells at semicolons
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    for rank, hit in enumerate(hits, 1):
+        told = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else ""
+        row = {name: "" if value is None else value for name, value in {**hit, "rank": rank, "metadata": told}.items()}
+        writer.writerow({name: _cell(value) if isinstance(value, str) else value for name, value in row.items()})
+    replace_whole(path, out.getvalue().encode("utf-8", "backslashreplace"), mode=0o600)
+
+
+def _cell(text: str) -> str:
+    """Text of a cell: printable, and no formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.strip()[:1] in _FORMULAS and shown.strip() else shown
+
+
+#: what spreadsheets take for the beginning of a formula; the latter are the full-width forms
+_FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")

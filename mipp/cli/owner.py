@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ParameterError
+from ..io.durable import replace_file
 from ..rpc.grants import time_text
 from .common import (
     deployment_option,
@@ -27,7 +29,7 @@ from .common import (
     warn_of_others,
     with_passphrase,
 )  # fmt: skip
-from .outputs import RegularFile, warn
+from .outputs import RegularFile, printable, warn
 from .passphrases import change_options, changed_passphrases, passphrase_option
 
 
@@ -129,6 +131,12 @@ def _checking(done: int, total: int) -> None:
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--vectors", type=RegularFile(), help=".npy, .fvecs or .bvecs file.")
+@click.option(
+    "--metadata",
+    type=RegularFile(),
+    help=".csv or .jsonl with a column or field path, the file inside what is added; with --vectors a line a row.",
+)
+@click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
 @click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
 @passphrase_option
@@ -138,6 +146,8 @@ def add_command(
     name: str,
     images: tuple[Path, ...],
     vectors: Path | None,
+    metadata: Path | None,
+    preview_size: int | None,
     follow_links: bool,
     workers: int | None,
     folder: Path,
@@ -149,7 +159,8 @@ def add_command(
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
     if a file was left out.
     """
-    from ..client.ingest import add_images, add_vectors
+    from ..client.ingest import add_images, add_vectors, names_inside
+    from ..io.metadata import read_metadata, read_rows
     from ..io.vectors import load_vectors
     from ..io.walk import walk_images
 
@@ -164,8 +175,9 @@ def add_command(
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
             data = load_vectors(vectors)
+            fields = None if metadata is None else read_rows(metadata, len(data))
             with progress("add", len(data), as_json) as advance:
-                report = add_vectors(owner, vectors, data, progress=advance)
+                report = add_vectors(owner, vectors, data, metadata=fields, progress=advance)
         else:
             paths, left_out = walk_images(images, outside=follow_links, others=others)
             warn_of_others(others)
@@ -178,8 +190,16 @@ def add_command(
                         ]
                     )
                 )
+            names = names_inside(images, paths)
+            told = {} if metadata is None else read_metadata(metadata)
+            if unknown := sorted(told.keys() - set(names.values())):
+                raise ParameterError(f"{metadata} names {unknown[0]}, which is not among the files that are added")
+            of_path = {path: told[name] for path, name in names.items() if name in told}
             with progress("add", len(paths), as_json) as advance:
-                report = add_images(owner, paths, workers=workers, progress=advance)
+                report = add_images(
+                    owner, paths, metadata=of_path, names=names, preview_size=preview_size, workers=workers,
+                    progress=advance,
+                )  # fmt: skip
     ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
     errors = [{"file": str(path), "error": text} for path, text in left_out]
     errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
@@ -194,6 +214,73 @@ def add_command(
     ])  # fmt: skip
     if errors:
         raise click.exceptions.Exit(1)
+
+
+@owner_group.command("annotate")
+@click.argument("name")
+@click.argument("image", required=False)
+@click.option("--set", "values", multiple=True, metavar="FIELD=TEXT", help="A field of IMAGE; may be repeated.")
+@click.option(
+    "--metadata", type=RegularFile(), help=".csv or .jsonl with a column or field id: images, and all their fields."
+)
+@passphrase_option
+@deployment_option
+@json_option
+def annotate_command(
+    name: str, image: str | None, values: tuple[str, ...], metadata: Path | None, folder: Path, as_json: bool
+) -> None:
+    """Replace the metadata of IMAGE (an id as add prints it), or of the images that --metadata names.
+
+    Fields of IMAGE that --set does not name stay as they are; a field without text is removed.
+    """
+    from ..io.metadata import read_metadata
+
+    if (image is None) == (metadata is None) or bool(values) != (image is not None):
+        raise click.UsageError("give IMAGE with --set, or --metadata FILE")
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        if image is not None:
+            (record,) = owner.records([image])
+            fields = dict((record.metadata if record is not None else None) or {})
+            for value in values:
+                field, equals, text = value.partition("=")
+                if not equals or not field:
+                    raise click.UsageError(f"--set takes FIELD=TEXT, not {value!r}")
+                fields[field] = text
+            told = {image: {field: text for field, text in fields.items() if text != ""}}
+        else:
+            told = read_metadata(metadata, key="id") if metadata is not None else {}
+        count = owner.annotate(told)
+    show({"annotated": count}, as_json, lambda: [f"{count} annotated"])
+
+
+@owner_group.command("records")
+@click.argument("name")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the thumbnails.")
+@passphrase_option
+@deployment_option
+@json_option
+def records_command(name: str, images: tuple[str, ...], out: Path | None, folder: Path, as_json: bool) -> None:
+    """Show the records of IMAGES: path, metadata, size of the thumbnail."""
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        records = owner.records(list(images))
+    shown = []
+    for (batch, row), record in zip(image_rows(list(images)), records, strict=True):
+        entry: dict[str, Any] = {"id": f"{batch.hex()}:{row}"}
+        if record is not None:
+            entry |= {"path": record.path, "metadata": record.metadata, "thumbnail_bytes": len(record.thumbnail)}
+            if out is not None and record.thumbnail:
+                out.mkdir(parents=True, exist_ok=True)
+                target = out / f"{batch.hex()}-{row}.webp"
+                replace_file(target, record.thumbnail)
+                entry["thumbnail"] = str(target)
+        shown.append(entry)
+    show({"records": shown}, as_json, lambda: [
+        f"{e['id']}  {printable(e['path'])}  {printable(json.dumps(e['metadata'] or {}, ensure_ascii=False))}"
+        if "path" in e else f"{e['id']}  (no record)" for e in shown
+    ])  # fmt: skip
 
 
 @owner_group.command("grant")

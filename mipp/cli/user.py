@@ -10,11 +10,12 @@ import click
 import numpy as np
 
 from ..client.choosing import owner_id
-from ..client.results import FetchedImage, Hit, Hits
-from ..client.user import User
+from ..client.results import FetchedImage, Hit, Hits, Preview
+from ..client.user import DEFAULT_K, User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ImageError, ParameterError
 from ..io.files import replace_whole
+from ..rpc.limits import ORIGINAL_BLOCK
 from ..schemes.base import SearchCost, seconds_on_lines
 from .common import (
     deployment_option,
@@ -23,11 +24,12 @@ from .common import (
     key_bits_option,
     new_passphrase,
     opened,
+    progress,
     show,
     unprotected,
     with_passphrase,
 )  # fmt: skip
-from .outputs import RegularFile, check_new_folder, check_output_file, warn
+from .outputs import RegularFile, check_new_folder, check_output_file, printable, warn, write_table
 from .owner import change_passphrase
 from .passphrases import change_options, passphrase_option
 
@@ -38,6 +40,8 @@ _MISSING = np.full((64, 64, 3), 200, np.uint8)
 _PATIENCE = 5.0
 #: most images on a contact sheet
 SHEET_HITS = 1000
+#: hits of a range search whose names and captions are fetched
+PREVIEWED = 50
 
 
 @click.group("user")
@@ -127,7 +131,17 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
 @click.option(
     "--fetch",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Decrypt the images found into this folder, new or empty.",
+    help="Decrypt the images found into this folder, new or empty; privately, unless --openly.",
+)
+@click.option(
+    "--openly",
+    is_flag=True,
+    help="With --fetch, or --sheet where the deployment keeps no records: ask for images by name. That is faster, and "
+    "the servers learn which images were found.",
+)
+@click.option("--no-preview", is_flag=True, help="Do not fetch names and captions of the images found.")
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits to this .csv file."
 )
 @click.option(
     "--sheet",
@@ -179,6 +193,9 @@ def search_command(
     vector: Path | None,
     k: int | None,
     fetch: Path | None,
+    openly: bool,
+    no_preview: bool,
+    table: Path | None,
     sheet: Path | None,
     ranking: str | None,
     threshold: float | None,
@@ -202,16 +219,23 @@ def search_command(
     if line is not None and not explain_cost:
         raise click.UsageError("--line goes with --explain-cost")
     if not explain_cost:
-        _check_outputs(fetch, sheet, image)
+        _check_outputs(fetch, sheet, image, table)
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
             kind = "threshold" if threshold is not None else ranking
             cost = seeker.cost(k, owners=owners or None, ranking=kind, verify=not no_verify)
+            private = _private_cost(seeker, min(DEFAULT_K, cost["images"]) if k is None else k, kind, fetch is not None)
             taken = seconds_on_lines(cost, line[0] / 1e3, line[1] * 1e9) if line is not None else None
-            told = dict(cost) if taken is None else {**cost, "line_seconds": taken}
-            show(told, as_json, lambda: _cost_lines(cost, taken))
+            told: dict[str, Any] = {**cost, **private} if taken is None else {**cost, **private, "line_seconds": taken}
+            show(told, as_json, lambda: [*_cost_lines(cost, taken), *_private_lines(private)])
             return
+        privately = seeker.fetches_privately
+        if (fetch is not None or sheet is not None) and not openly and not privately:
+            raise ParameterError(
+                "nothing can be fetched privately in this deployment, which keeps no records or has one cloud; with "
+                "--openly the servers learn which images were found"
+            )
         query = _query(deployment, image, vector)
         deployment.wait_certified(_PATIENCE)  # rows that were uploaded before they were checked
         found: Hits | list[Hit]
@@ -227,14 +251,31 @@ def search_command(
             )
             found, left_out, unverified = result.hits, result.left_out, result.unverified
             suspects = result.suspects
-        hits = [{"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found]
+        hits: list[dict[str, Any]] = [
+            {"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found
+        ]
         metric = deployment.config.encoding.metric
-        wanted = list(found) if fetch is not None else list(found[:SHEET_HITS]) if sheet is not None else []
-        files: list[FetchedImage] = seeker.fetch(wanted) if wanted else []
+        # of a range search the first ones: how many are fetched shows how many were found
+        shown = list(found) if threshold is None else list(found[:PREVIEWED])
+        pad = PREVIEWED if threshold is not None else k or DEFAULT_K
+        previews: list[Preview] = seeker.preview(shown, pad=pad) if privately and not no_preview else []
+        for entry, preview in zip(hits, previews, strict=False):
+            entry |= {"name": preview.path, "caption": preview.caption, "metadata": preview.metadata}
+            if preview.error is not None:
+                entry["preview_error"] = str(preview.error)
+        wanted = list(found) if fetch is not None else list(found[:SHEET_HITS]) if sheet is not None and openly else []
+        files: list[FetchedImage] = []
+        if wanted and openly:
+            files = seeker.fetch(wanted)
+        elif wanted:
+            files = _fetched_privately(seeker, wanted, as_json)
         if fetch is not None:
             _write_images(fetch, hits, files)
+        if table is not None:
+            write_table(table, hits)
         if sheet is not None and image is not None:
-            _write_sheet(sheet, image, list(found), files, metric, deployment.config.window)
+            pictures = [f.content if f.error is None else b"" for f in files] or [p.thumbnail for p in previews]
+            _write_sheet(sheet, image, list(found), pictures, metric, deployment.config.window)
     missing = [
         {"owner": o.owner_name, "batch": o.batch.hex(), "server": o.server, "reason": o.reason} for o in left_out
     ]
@@ -261,9 +302,23 @@ def search_command(
         raise click.exceptions.Exit(1)
 
 
+def _fetched_privately(seeker: User, wanted: list[Hit], quiet: bool) -> list[FetchedImage]:
+    """Images, with a bar that grows by thousandths of all bytes."""
+    done = 0
+
+    def told(count: int, total: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        advance(1000 * done // total - 1000 * before // total)
+
+    with progress("fetch", 1000, quiet) as advance:
+        return seeker.fetch(wanted, private=True, progress=told)
+
+
 def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
     score = "" if hit["score"] is None else f"score {hit['score']:>10}  {metric} {hit['value']:.6g}  "
-    return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}"
+    told = "  ".join(printable(str(hit[part])) for part in ("name", "caption") if hit.get(part))
+    return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}{f'  {told}' if told else ''}"
 
 
 def _rounds(count: int) -> str:
@@ -288,6 +343,33 @@ def _cost_lines(cost: SearchCost, taken: float | None) -> list[str]:
     return lines
 
 
+def _private_cost(seeker: User, k: int, kind: str | None, fetch: bool) -> dict[str, Any]:
+    """Cost of the names and captions of the hits, and of their images, fetched privately."""
+    if not seeker.fetches_privately:
+        return {}
+    count = PREVIEWED if kind == "threshold" else k
+    told: dict[str, Any] = {"preview": seeker.preview_cost(max(count, 1))}
+    if fetch:
+        told["original_block"] = ORIGINAL_BLOCK
+    return told
+
+
+def _private_lines(told: dict[str, Any]) -> list[str]:
+    if not told:
+        return []
+    cost = told["preview"]
+    lines = [
+        f"names and captions of the hits: {cost['records']} records; {cost['sent']:,} bytes to and "
+        f"{cost['received']:,} bytes from each of two clouds, which read {cost['read']:,} bytes each"
+    ]
+    if "original_block" in told:
+        lines.append(
+            f"each image, privately: its size, padded to {told['original_block']:,} bytes times a power of two, from "
+            "each of two clouds, which read all images of that size"
+        )
+    return lines
+
+
 def _query(deployment: Deployment | ConnectedDeployment, image: Path | None, vector: Path | None) -> np.ndarray:
     if image is not None:
         if not deployment.config.descriptor:
@@ -300,8 +382,12 @@ def _query(deployment: Deployment | ConnectedDeployment, image: Path | None, vec
     return load_vector(vector if vector is not None else Path())
 
 
-def _check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None) -> None:
+def _check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None, table: Path | None) -> None:
     """ParameterError for outputs that could not be written after the search."""
+    if table is not None:
+        if table.suffix.lower() != ".csv":
+            raise ParameterError(f"{table}: a table of hits is called .csv")
+        check_output_file(table)
     if fetch is not None:
         check_new_folder(fetch)
     if sheet is not None:
@@ -331,7 +417,7 @@ def _write_sheet(
     path: Path,
     image: Path,
     hits: list[Hit],
-    files: list[FetchedImage],
+    pictures: list[bytes],
     metric: str,
     window: tuple[float, float] | None,
 ) -> None:
@@ -340,9 +426,9 @@ def _write_sheet(
 
     names = distinct_names({h.owner: h.owner_name for h in hits})
     cells = []
-    for number, (h, file) in enumerate(zip(hits[:SHEET_HITS], files, strict=False)):
+    for number, (h, content) in enumerate(zip(hits[:SHEET_HITS], pictures, strict=False)):
         try:
-            picture = load_image(file.content, window=window) if file.error is None else None
+            picture = load_image(content, window=window) if content else None
         except ImageError:  # the owner's file is what it is; the rest goes on
             picture = None
         lines = [f"{number + 1}", names[h.owner]]
