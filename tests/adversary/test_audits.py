@@ -15,7 +15,7 @@ from mipp.errors import BusyError, LimitError, MippError, NotFoundError, Paramet
 from mipp.rpc import messages as m
 from mipp.rpc.wire import decode, encode, pack_frames, unpack_frames
 from mipp.server import audits, changes
-from mipp.server.rates import AuditTurns
+from mipp.server.rates import ReadTurns
 from tests.conftest import DIM, answer, vectors
 from tests.store.killing import run_in_child
 
@@ -269,7 +269,7 @@ def test_audits_count_as_requests(owned):
 
 
 def test_one_audit_at_a_time():
-    turns, begun, done = AuditTurns(patience=0.05), threading.Event(), threading.Event()
+    turns, begun, done = ReadTurns(patience=0.05), threading.Event(), threading.Event()
 
     def work():
         with turns.of(b"a"):

@@ -267,7 +267,7 @@ def test_a_damaged_image_is_reported_and_the_rest_is_fetched(mipp_command, pictu
         next((tmp_path / f"d/servers/{server}/images").glob(f"*/{hit['id'].split(':')[0]}.*")).unlink()
     fetched, sheet = tmp_path / "fetched", tmp_path / "sheet.png"
     code, out, err = mipp_command(
-        "search", "u", pictures[0], "-k", 8, "--fetch", fetched, "--sheet", sheet, "--json"
+        "search", "u", pictures[0], "-k", 8, "--fetch", fetched, "--sheet", sheet, "--openly", "--json"
     )  # fmt: skip
     hits = json.loads(out)["hits"]
     assert code == 1 and len(err.splitlines()) == 4 and str(tmp_path) not in err + out.replace(str(fetched), "")

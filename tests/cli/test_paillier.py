@@ -13,7 +13,9 @@ def test_from_init_to_search(mipp_command, pictures, tmp_path):
     assert mipp_command("user", "create", "ulla", "--key-bits", "2048")[0] == 0
     assert mipp_command("owner", "add", "anna", *pictures)[0] == 0
     assert mipp_command("owner", "grant", "anna", "ulla")[0] == 0
-    code, out, _ = mipp_command("search", "ulla", pictures[2], "-k", 3, "--fetch", tmp_path / "found", "--json")
+    code, out, _ = mipp_command(
+        "search", "ulla", pictures[2], "-k", 3, "--fetch", tmp_path / "found", "--openly", "--json"
+    )
     hits = json.loads(out)["hits"]
     assert code == 0 and len(hits) == 3 and hits[0]["file"].endswith("001-p2.png")
     code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost")

@@ -13,6 +13,7 @@ from PIL import Image
 from mipp.client.albums import album_of
 from mipp.client.image_metadata import METADATA_DEPTH
 from mipp.client.records import (
+    ORIGINAL_BYTES,
     Record,
     fits,
     pack_record,
@@ -24,6 +25,7 @@ from mipp.client.records import (
 from mipp.crypto.records import RECORD_OVERHEAD
 from mipp.errors import ImageError, MessageError, ParameterError
 from mipp.rpc.names import safe_name
+from mipp.rpc.records import PREFIX_BYTES
 
 ROOM = 600
 VALUES = st.recursive(
@@ -104,9 +106,11 @@ def test_metadata_is_checked_as_for_image_files():
 
 
 def test_sizes_and_repr():
-    assert record_room(8192) == 8192 - RECORD_OVERHEAD and record_room(np.int64(256)) == 224
-    for wrong in (255, (1 << 20) + 1, 8192.0, True, "8192"):
-        with pytest.raises(ParameterError, match="record_bytes"):
+    assert (
+        record_room(8192) == 8192 - RECORD_OVERHEAD - PREFIX_BYTES - ORIGINAL_BYTES and record_room(np.int64(256)) == 72
+    )
+    for wrong in (0, 192, 8200, (1 << 16) + 64, 8192.0, True, "8192"):
+        with pytest.raises(ParameterError, match="record"):
             record_room(wrong)
     shown = repr(Record("secret.png", {"secret": "secret"}, b"secret"))
     assert "secret" not in shown and shown == "Record(...)"

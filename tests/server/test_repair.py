@@ -325,7 +325,7 @@ def test_hashes_that_a_server_noted_stay(world):
     assert not Repairer(cloud, Lying(world.deployment.servers, silent)).repair()[1]
     assert cloud.store.repairs.known(lost.owner, lost.id)[0] == shares
     chains = world.deployment.servers[2].store.chains.all()
-    cut = [dataclasses.replace(c, batches=[(*b[:7], b"", b"", b[9]) for b in c.batches]) for c in chains]
+    cut = [dataclasses.replace(c, batches=[(*b[:8], b"", b"", b[10]) for b in c.batches]) for c in chains]
     for chain in cut:
         cloud.store.chains.adopt(chain)
     known, certificate = cloud.store.repairs.known(lost.owner, lost.id)
@@ -333,7 +333,7 @@ def test_hashes_that_a_server_noted_stay(world):
     # of two others, one that is silent is not believed to know that there is nothing
     for two in ((chains, cut), (cut, chains)):
         for chain in longest(list(two), whole=True):
-            assert all(len(b[7]) == 96 and b[8] == b"" for b in chain.batches)
+            assert all(len(b[8]) == 96 and b[9] == b"" for b in chain.batches)
 
 
 def test_a_longer_history_needs_the_other_servers_vote(world):
