@@ -200,6 +200,8 @@ def add_command(
                     owner, paths, metadata=of_path, names=names, preview_size=preview_size, workers=workers,
                     progress=advance,
                 )  # fmt: skip
+            if there := len(of_path.keys() - {Path(file) for file, _ in [*report.added, *report.errors]}):
+                warn(f"{there} files with metadata were there already, so it was not changed: see mipp owner annotate")
     ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
     errors = [{"file": str(path), "error": text} for path, text in left_out]
     errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
@@ -229,7 +231,7 @@ def add_command(
 def annotate_command(
     name: str, image: str | None, values: tuple[str, ...], metadata: Path | None, folder: Path, as_json: bool
 ) -> None:
-    """Replace the metadata of IMAGE (an id as add prints it), or of the images that --metadata names.
+    """Replace the metadata of IMAGE (an id, see mipp owner images), or of the images that --metadata names.
 
     Fields of IMAGE that --set does not name stay as they are; a field without text is removed.
     """
@@ -252,6 +254,19 @@ def annotate_command(
             told = read_metadata(metadata, key="id") if metadata is not None else {}
         count = owner.annotate(told)
     show({"annotated": count}, as_json, lambda: [f"{count} annotated"])
+
+
+@owner_group.command("images")
+@click.argument("name")
+@passphrase_option
+@deployment_option
+@json_option
+def images_command(name: str, folder: Path, as_json: bool) -> None:
+    """List this owner's images: the id of each, and the file that it was last seen at."""
+    with opened(folder) as deployment:
+        found = load_owner(deployment, name).images()
+    data = [{"id": image.id, "file": None if image.path is None else str(image.path)} for image in found]
+    show({"images": data}, as_json, lambda: [f"{d['id']}  {printable(d['file'] or '')}".rstrip() for d in data])
 
 
 @owner_group.command("records")

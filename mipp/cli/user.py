@@ -13,7 +13,7 @@ from ..client.choosing import owner_id
 from ..client.results import FetchedImage, Hit, Hits, Preview
 from ..client.user import DEFAULT_K, User
 from ..deployment import ConnectedDeployment, Deployment
-from ..errors import ImageError, ParameterError
+from ..errors import AccessDeniedError, ImageError, IntegrityError, ParameterError, VerificationError
 from ..io.files import replace_whole
 from ..rpc.limits import ORIGINAL_BLOCK
 from ..schemes.base import SearchCost, seconds_on_lines
@@ -258,7 +258,7 @@ def search_command(
         # of a range search the first ones: how many are fetched shows how many were found
         shown = list(found) if threshold is None else list(found[:PREVIEWED])
         pad = PREVIEWED if threshold is not None else k or DEFAULT_K
-        previews: list[Preview] = seeker.preview(shown, pad=pad) if privately and not no_preview else []
+        previews = _previewed(seeker, shown, pad) if privately and not no_preview else []
         for entry, preview in zip(hits, previews, strict=False):
             entry |= {"name": preview.path, "caption": preview.caption, "metadata": preview.metadata}
             if preview.error is not None:
@@ -300,6 +300,15 @@ def search_command(
         warn(f"image {failure.id} was not fetched: {error}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _previewed(seeker: User, hits: list[Hit], pad: int) -> list[Preview]:
+    """Names and captions of hits; without them the hits are shown all the same."""
+    try:
+        return seeker.preview(hits, pad=pad)
+    except (AccessDeniedError, IntegrityError, VerificationError) as error:
+        warn(f"names and captions were not fetched: {error}")
+        return []
 
 
 def _fetched_privately(seeker: User, wanted: list[Hit], quiet: bool) -> list[FetchedImage]:

@@ -158,7 +158,10 @@ def add_images(
     for path, fields in told.metadata.items():
         check_image(("", b"", fields))
         if owner.config.record_bytes:
-            owner.plain_record(told.name(path), fields, None)
+            try:
+                owner.plain_record(told.name(path), fields, None)
+            except ParameterError as error:
+                raise ParameterError(f"{told.name(path)}: {error}") from None
     report = AddReport()
     with owner.adding:
         _follow(owner)

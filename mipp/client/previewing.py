@@ -185,7 +185,7 @@ class PreviewClient(RetrievalClient):
                 files = self._files([places[n] if n >= 0 else _NOWHERE for n, _ in part], size, told)
                 for (n, original), file in zip(part, files, strict=True):
                     if n >= 0:
-                        images[n] = self._image(places[n], original, file)
+                        images[n] = self._image(places[n], original, file, plains[n])
         if None in images:  # after all were fetched, whichever does not open
             raise VerificationError(_WRONG)
         done = [image for image in images if image is not None]
@@ -217,17 +217,18 @@ class PreviewClient(RetrievalClient):
             "records": records, "sent": records * key, "received": records * size, "read": passes * index.total * size
         }  # fmt: skip
 
-    def _image(self, place: Place, original: Original, file: bytes | MippError) -> FetchedImage | None:
+    def _image(self, place: Place, original: Original, file: bytes | MippError, plain: Any) -> FetchedImage | None:
         """Open an image file; None if it does not open."""
         if isinstance(file, MippError):
             return failed_image(place, file)
         parts = original.key_centre, original.cloud
         try:
-            plain = box.open_image(*parts, self.config.id, place[0], original.image, file[: original.size])
+            opened = box.open_image(*parts, self.config.id, place[0], original.image, file[: original.size])
         except AuthenticationError:
             return None
         try:
-            name, metadata, content = parse_image(plain)
+            name, _, content = parse_image(opened)
+            metadata = parse_record(plain[:-ORIGINAL_BYTES]).metadata  # what was annotated since counts
         except MessageError as error:
             return failed_image(place, error)
         return FetchedImage(*place[1:], name, content, metadata=metadata)

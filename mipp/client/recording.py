@@ -55,7 +55,7 @@ class RecordOwner(RowOwner):
     """
 
     def annotate(self, metadata: Mapping[Any, Mapping[str, Any] | None]) -> int:
-        """Replace the metadata of rows in their records; path and thumbnail stay.
+        """Replace the metadata of rows in their records; the path stays, and the thumbnail, smaller if it must be.
 
         Servers learn which rows are annotated, and when. Each record is encrypted anew; a row keeps its id. Records of
         64 MiB at a time are changed, each time on all servers or on none.
@@ -100,8 +100,11 @@ class RecordOwner(RowOwner):
         new = dict(zip(image_rows(metadata.keys()), metadata.values(), strict=True))
         if not new or len(new) != len(metadata):
             raise ParameterError("annotations name one or more rows, each once")
-        for fields in new.values():
-            self.plain_record("", fields, None)  # before anything is sent
+        for (batch, row), fields in new.items():  # before anything is sent
+            try:
+                self.plain_record("", fields, None)
+            except ParameterError as error:
+                raise ParameterError(f"{batch.hex()}:{row}: {error}") from None
         step = max(1, _ANNOTATED_BYTES // self.config.record_bytes)
         places = list(new)
         for first in range(0, len(places), step):
@@ -119,7 +122,9 @@ class RecordOwner(RowOwner):
         for place, plain in zip(order, self._plain_records(order), strict=True):
             old = Record("", None, b"") if plain is None else parse_record(plain[:-ORIGINAL_BYTES])
             fields = new[place]
-            record = dataclasses.replace(old, metadata=None if fields is None else dict(fields))
+            left = fits(fields, old.path, record_room(self.config.record_bytes))
+            small = old.thumbnail if len(old.thumbnail) <= left else _smaller(old.thumbnail, left)
+            record = dataclasses.replace(old, metadata=None if fields is None else dict(fields), thumbnail=small)
             plains.append(self._packed(record, b"" if plain is None else plain[-ORIGINAL_BYTES:]))
         op = schedule.random_bytes(16)
         sealed = self.seal_records(op, plains)
@@ -270,8 +275,8 @@ class RecordOwner(RowOwner):
         ParameterError
             Metadata that JSON cannot hold, or that does not fit; the text names the largest field.
         """
-        record = Record(path, None if metadata is None else dict(metadata), b"")
         room = fits(metadata, path, record_room(self.config.record_bytes))
+        record = Record(path, None if metadata is None else dict(metadata), b"")
         if preview_bytes is not None:
             room = min(room, preview_bytes)
         if content and room > 0:
@@ -380,6 +385,13 @@ class RecordOwner(RowOwner):
             out[place, :PREFIX_BYTES] = np.frombuffer(record_prefix(album, pack, place), np.uint8)
         out[:, PREFIX_BYTES:] = sealing.seal_records(key, plains, associated)
         return SealedRecords(album, record_pack_hash(record_hashes(out), self.config.record_bytes), out)
+
+
+def _smaller(picture: bytes, room: int) -> bytes:
+    """A thumbnail made smaller; empty if it cannot be."""
+    with contextlib.suppress(ImageError):
+        return thumbnail(picture, room) if room > 0 else b""
+    return b""
 
 
 _NO_RECORDS = "this deployment keeps no records of rows; make one with a preview size (mipp init --preview-size)"

@@ -203,7 +203,7 @@ def safe_path(path: str) -> str:
 
 def _head(path: str, metadata: Any, thumbnail_bytes: int) -> bytes:
     """JSON head of a record; ParameterError for metadata that JSON does not hold."""
-    head: dict[str, Any] = {"path": safe_path(path), "thumbnail": thumbnail_bytes}
+    head: dict[str, Any] = {"path": safe_path(path) if path else "", "thumbnail": thumbnail_bytes}
     if metadata is not None:
         head["metadata"] = json.loads(metadata_text(metadata, _MOST_TEXT))
     try:
@@ -330,7 +330,7 @@ def parse_record(plain: bytes) -> Record:
         raise MessageError("the thumbnail of the record has a wrong length")
     if plain[start + length :].strip(b"\0"):
         raise MessageError("the padding of the record is not zero")
-    return Record(safe_path(path), metadata, bytes(plain[start : start + length]))
+    return Record(safe_path(path) if path else "", metadata, bytes(plain[start : start + length]))
 
 
 def thumbnail(content: bytes | npt.NDArray[np.uint8], room: int, *, window: tuple[float, float] | None = None) -> bytes:

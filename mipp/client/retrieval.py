@@ -73,7 +73,7 @@ class RetrievalClient(SearchClient):
         """Why a row was fetched in appearance only."""
         if place[0] in self._keyless:
             return IntegrityError("a part of this owner's album keys is wrong: a server's, or the owner's own doing")
-        return NotFoundError("this row is not in the index any more")
+        return NotFoundError("this row is not in the index any more, or its owner grants this user nothing")
 
     def _at_clouds(
         self, servers: tuple[int, ...], places: Sequence[Place], count: int, size: int, told: Callable[[int], None]

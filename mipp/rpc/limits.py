@@ -123,8 +123,12 @@ class Card:
 
 
 def fetch_limit(quota: int, max_k: int) -> int:
-    """Records that a grant of so many queries of so many images each lets a user fetch privately; 0 for any number."""
-    return min(quota * max_k, MAX_QUOTA - 1)
+    """Records that a grant of so many queries of so many images each lets a user fetch privately; 0 for any number.
+
+    For each query its images, rounded up to tens as clients fetch them, three times: their names and captions, the same
+    again when the images are fetched, and the images.
+    """
+    return min(3 * quota * (-(-max_k // 10) * 10), MAX_QUOTA - 1)
 
 
 def size_class(size: int) -> int:

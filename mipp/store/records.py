@@ -117,6 +117,9 @@ class RecordPacks:
             origins = self._origins(db, owner, batch)
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(origins):
                 raise NotFoundError(f"batch {batch.hex()} has rows 0 to {len(origins) - 1}")
+            row = db.execute("SELECT tombstones FROM batches WHERE owner=? AND id=?", (owner, batch)).fetchone()
+            if np.isin(rows, np.frombuffer(row[0], "<i8")).any():
+                raise NotFoundError(f"a row of batch {batch.hex()} was deleted")
             found = origins[rows]
             packs = [name.tobytes() for name in found["pack"]]
             none = bytes(ALBUM_BYTES)

@@ -1,7 +1,10 @@
 """Private fetch from end to end: what comes back, in every state that rows can be in, and what is refused."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mipp import Deployment, Encoding, Params, pir
 from mipp.client import previewing, retrieval
@@ -338,15 +341,15 @@ def test_hostile_fetches_are_refused_and_not_counted(tmp_path):
 
 
 def test_quota_of_records(tmp_path):
-    world = World(tmp_path / "d", max_k=5, quota=4)
+    world = World(tmp_path / "d", max_k=5, quota=1)
     with world.deployment:
         ids = list(world.captions)
-        world.check(ids[:10])
-        world.check(ids[:2])
+        for count in (10, 2, 1):
+            world.check(ids[:count])
         with pytest.raises(AccessDeniedError, match="used up"):
             world.user.preview(ids[:1])
         for cloud in (1, 2):
-            assert {f[2] for f in world.deployment.servers[cloud].store.fetched()} == {20}
+            assert {f[2] for f in world.deployment.servers[cloud].store.fetched()} == {30}
 
 
 def test_revocation(world):
@@ -476,3 +479,27 @@ def test_rows_that_fill_up_are_those_that_are_wanted(world, monkeypatch):
     assert len(seen[-1]) == 20 and len(set(seen[-1])) == 2
     world.user.preview([(bytes(16), 0)])
     assert len(seen[-1]) == 10
+
+
+def test_a_thumbnail_makes_room(tmp_path):
+    """A photo fills its record; a caption that comes later makes the thumbnail smaller."""
+    rng = np.random.default_rng(2)
+    raw = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (300, 300, 3), np.uint8)).save(raw, "PNG")
+    with Deployment.create(tmp_path / "d", ENCODING, preview_size=2048) as deployment:
+        anna, user = deployment.create_owner("anna"), deployment.create_user("u")
+        (one,) = anna.add_vectors(rng.normal(size=(1, 4)), [("a.png", raw.getvalue())])
+        anna.grant(user)
+        before = anna.records([one])[0].thumbnail
+        anna.annotate({one: {"caption": "x" * 900}})
+        after = anna.records([one])[0]
+        assert 0 < len(after.thumbnail) < len(before) and Image.open(io.BytesIO(after.thumbnail)).format == "WEBP"
+        assert user.fetch([one], private=True)[0].metadata == after.metadata == {"caption": "x" * 900}
+        with pytest.raises(ParameterError, match=f"{one[0].hex()}:0: .*largest field is 'caption'"):
+            anna.annotate({one: {"caption": "x" * 3000}})
+        with pytest.raises(ParameterError):
+            anna.annotate({one: 3})
+        anna.delete([one])
+        for wrong in (lambda: anna.annotate({one: {"a": 1}}), lambda: anna.records([one])):
+            with pytest.raises(NotFoundError, match="deleted"):
+                wrong()
