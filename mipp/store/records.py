@@ -8,7 +8,7 @@ key centre has the same origins, and of packs their albums and hashes, but no re
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ class RecordPacks:
 
     def close(self) -> None:
         self._open.clear()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Remove files of packs that are no longer named; open ones, too, would keep their room on the disk."""
+        gone = [name for name in names if name]
+        with self._lock:
+            for name in gone:
+                self._open.pop(name, None)
+        self._ledger.drop(gone)
 
     def info(self, owner: bytes, pack: bytes, rows: int, generation: int, stored: int) -> FileInfo:
         """Header of a pack's file."""
@@ -237,7 +245,7 @@ class RecordPacks:
             # a change that is under way may move records that visible rows have: none of those is dropped
             gone = [p for p in packs if p[0] not in needed]
             db.executemany("DELETE FROM record_packs WHERE owner=? AND id=?", [(owner, p[0]) for p in gone])
-        self._ledger.drop(p[4] for p in gone if p[4])
+        self.drop(p[4] for p in gone)
         for name, rows, generation, stored, file, *written in packs:
             if file and name in needed and len(needed[name]) < stored:
                 self._shrink(owner, name, rows, (generation, stored, file, *written), needed[name])
@@ -271,7 +279,7 @@ class RecordPacks:
                     raise ConflictError("the records were rewritten meanwhile")
                 db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner,))
                 self._ledger.keep(db, [new])
-        self._ledger.drop([file])
+        self.drop([file])
 
     # --- repair -------------------------------------------------------------------------------------------------
 
@@ -290,8 +298,8 @@ class RecordPacks:
                     found.append((owner, name))
         return found
 
-    def _wrong(self, owner: bytes, pack: bytes, places: np.ndarray) -> str | None:
-        """What is wrong with a pack's file, read anew."""
+    def _wrong(self, owner: bytes, pack: bytes, places: np.ndarray, *, check: bool = True) -> str | None:
+        """What is wrong with a pack's file, read anew; without ``check`` its checksum is not compared."""
         row = self._catalog.one(
             "SELECT rows, generation, stored, file, size, digest FROM record_packs WHERE owner=? AND id=?", owner, pack
         )
@@ -300,14 +308,15 @@ class RecordPacks:
         rows, generation, stored, name, size, digest = row
         try:
             info = self.info(owner, pack, rows, generation, stored)
-            at = RecordPack(self._folder / (name or "missing"), info, size, digest).stored_at(places)
+            at = RecordPack(self._folder / (name or "missing"), info, size, digest, check=check).stored_at(places)
         except MippError as error:
             return str(error)
         return "records of live rows are missing" if (at < 0).any() else None
 
-    def problems(self, owner: bytes) -> list[str]:
-        """A line for each pack that live rows need and that is not here whole."""
-        found = ((name, self._wrong(owner, name, places)) for name, places in self.needed(owner).items())
+    def missing(self, owner: bytes, damaged: Container[tuple[bytes, bytes]]) -> list[str]:
+        """A line for each pack that live rows need and that lacks records, but for ``damaged`` ones."""
+        needed = ((name, places) for name, places in self.needed(owner).items() if (owner, name) not in damaged)
+        found = ((name, self._wrong(owner, name, places, check=False)) for name, places in needed)
         return [f"records of change {name.hex()} of owner {owner.hex()}: {why}" for name, why in found if why]
 
     def put(self, owner: bytes, pack: bytes, stored: int, size: int, pieces: Iterator[np.ndarray]) -> None:
@@ -350,8 +359,7 @@ class RecordPacks:
                 db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner,))
                 self._ledger.keep(db, [name])
             self.damaged.discard((owner, pack))
-        if old:
-            self._ledger.drop([old])
+        self.drop([old])
 
 
 def _as_hashed(pack: RecordPack) -> bool:

@@ -328,7 +328,7 @@ class ServerStore(Parties):
                 "votes=x'' WHERE owner=?", (owner,),
             )  # fmt: skip
             self.catalog.set_counter(db, "checkpoint_due", 1)
-        self.changes.drop(files)
+        self.records.drop(files)
         self.views.drop(owner)
         self.catalog.checkpoint()
 
@@ -472,11 +472,11 @@ class ServerStore(Parties):
 
     def verify(self) -> tuple[int, list[str]]:
         """Read every file of the catalog; how many, and what is wrong, each line naming the file."""
-        problems, count = [], 0
+        problems, count, damaged = [], 0, set[tuple[bytes, bytes]]()
         with self.catalog.reading() as db:  # one moment
             rows = db.execute("SELECT 'batches', owner, id, file, size, digest FROM batches").fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
-            rows += db.execute("SELECT 'record_packs', owner, id, file, size, digest FROM record_packs").fetchall()
+            rows += db.execute("SELECT 'record_packs', owner, id, file, size, digest FROM record_packs WHERE file<>''").fetchall()
             owners = [r[0] for r in db.execute("SELECT id FROM owners WHERE forget IS NULL")]
         for table, owner, batch, name, size, digest in rows:
             if not self.has_shares:
@@ -488,9 +488,10 @@ class ServerStore(Parties):
                 f"SELECT file FROM {table} WHERE owner=? AND id=?", owner, batch
             ):
                 problems.append(problem)
+                damaged |= {(owner, batch)} if table == "record_packs" else set()
         if self.has_shares:
             problems += [f"{self.folder}: {line}" for owner in owners for line in self.packs.missing(owner)]
-            problems += [f"{self.folder}: {line}" for owner in owners for line in self.records.problems(owner)]
+            problems += [f"{self.folder}: {line}" for owner in owners for line in self.records.missing(owner, damaged)]
         for row in self.catalog.all("PRAGMA integrity_check"):
             if row[0] != "ok":
                 problems.append(f"{self.folder}: {row[0]}")
