@@ -22,6 +22,7 @@ __all__ = [
     "PREFIX_BYTES",
     "SMALLEST_RECORD",
     "check_record_bytes",
+    "count_places",
     "image_files_hash",
     "moved_hash",
     "pack_places",
@@ -117,3 +118,8 @@ def unpack_places(data: bytes) -> dict[bytes, np.ndarray]:
     if len(found) != len(pairs):
         raise MessageError("an annotation names each batch once")
     return found
+
+
+def count_places(data: bytes) -> int:
+    """Number of rows that an annotation gives new records, of :func:`pack_places`."""
+    return sum(map(len, unpack_places(data).values()))

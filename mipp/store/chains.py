@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 
 from ..errors import NotFoundError
+from ..rpc.records import count_places
 from . import changes as rules
 from .catalog import Catalog
 from .ledger import Ledger, record_files
@@ -195,29 +196,42 @@ class Chains:
         """Take files of changes that are open here, and that are visible at the peers; those that cannot be used.
 
         A change may have been written without this server, so that nobody tested what its owner prepared here. Then a
-        file counts only if this server's own record says that it was tested; else the share is rebuilt.
+        share counts only if this server's own record says that it was tested, else it is rebuilt; records count only if
+        the peers name their hash; images come from another cloud where fetches are private.
         """
         unused: list[str] = []
+        packs = {pack[0]: pack for pack in chain.packs}
         for op, record in db.execute(
             "SELECT op, record FROM changes WHERE owner=? AND state IN ('prepared', 'accepted') AND record<>x''",
             (chain.owner,),
         ).fetchall():
             known = msgpack.unpackb(record, strict_map_key=False)
-            if "rows" not in known or op in here or op not in {c[0] for c in chain.ops}:
+            if op in here or op not in {c[0] for c in chain.ops}:
                 continue
-            if self._spare and not (known.get("certificate") and self._ledger.server in known.get("tested", ())):
-                unused += record_files(known)
-                continue
-            share = known.get("share") or {"file": "", "size": 0, "digest": b""}
-            here[op] = (
-                share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, known["imaged"],
-                known.get("certificate", b""),
-            )  # fmt: skip
-            self._records.add(db, chain.owner, op, known["rows"], known)
-            pack = known.get("pack")
-            if pack:
-                db.execute(
-                    "INSERT OR IGNORE INTO packs VALUES (?, ?, ?, 0, ?, ?, ?)",
-                    (chain.owner, op, known["rows"], pack["file"], pack["size"], pack["digest"]),
-                )
+            files = set(record_files(known))
+            if known.get("records"):  # their hash was compared when they came: they are those of the others, or others
+                count = known["rows"] if "rows" in known else count_places(known["places"])
+                if packs.get(op) == (op, count, known["album"], known["record_hash"]):
+                    self._records.add(db, chain.owner, op, count, known)
+                    files.discard(known["records"]["file"])
+            tested = bool(known.get("certificate")) and self._ledger.server in known.get("tested", ())
+            if "rows" in known and (tested or not self._spare):
+                share = known.get("share") or {"file": "", "size": 0, "digest": b""}
+                pack = known.get("pack")
+                # nobody compared images with what the others have, and private fetches read all of them
+                vouched = not (self._spare and self._records.record_bytes)
+                told = next((batch[-1] for batch in chain.batches if batch[3] == op), b"")
+                imaged = known["imaged"] if vouched else told
+                here[op] = (
+                    share["file"], share["size"], share["digest"], known["share_hash"], known["rows"], 0, imaged,
+                    known.get("certificate", b""),
+                )  # fmt: skip
+                files.discard(share["file"])
+                if pack and vouched:
+                    db.execute(
+                        "INSERT OR IGNORE INTO packs VALUES (?, ?, ?, 0, ?, ?, ?)",
+                        (chain.owner, op, known["rows"], pack["file"], pack["size"], pack["digest"]),
+                    )
+                    files.discard(pack["file"])
+            unused += files
         return unused

@@ -21,7 +21,7 @@ from ..errors import ConflictError, NotFoundError, ParameterError, ShapeError, S
 from ..io.durable import copy_file, sync_folder
 from ..params import Params
 from ..rpc.chain import pack_dead, unpack_dead
-from ..rpc.records import unpack_places
+from ..rpc.records import count_places, unpack_places
 from .catalog import NAME, Catalog
 from .certificates import Certificates
 from .chains import Chains
@@ -214,7 +214,7 @@ class ServerStore(Parties):
         owner, gone = commit.owner, []
         if commit.kind == "annotate":
             places = record["places"]
-            self.records.add(db, owner, commit.op, sum(map(len, unpack_places(places).values())), record)
+            self.records.add(db, owner, commit.op, count_places(places), record)
             self.records.annotate(db, owner, commit.op, places)
         elif commit.kind == "delete":
             for batch, rows in unpack_dead(record["dead"]).items():
@@ -476,7 +476,9 @@ class ServerStore(Parties):
         with self.catalog.reading() as db:  # one moment
             rows = db.execute("SELECT 'batches', owner, id, file, size, digest FROM batches").fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
-            rows += db.execute("SELECT 'record_packs', owner, id, file, size, digest FROM record_packs WHERE file<>''").fetchall()
+            rows += db.execute(
+                "SELECT 'record_packs', owner, id, file, size, digest FROM record_packs WHERE file<>''"
+            ).fetchall()
             owners = [r[0] for r in db.execute("SELECT id FROM owners WHERE forget IS NULL")]
         for table, owner, batch, name, size, digest in rows:
             if not self.has_shares:

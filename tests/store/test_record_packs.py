@@ -151,7 +151,7 @@ def test_an_annotation_is_a_new_ciphertext_of_the_same_row(world):
         packs, places, _ = world.store(1).records.places(world.anna.id, ids[0][0], np.arange(3))
         return world.store(1).records.read(world.anna.id, packs, places), packs, places
 
-    old, packs, places = stored()
+    old, packs, _ = stored()
     world.annotate(ids[1])
     new, where, at = stored()
     assert np.array_equal(old[[0, 2]], new[[0, 2]]) and not np.array_equal(old[1], new[1])
@@ -243,11 +243,11 @@ def test_records_count_as_bytes_of_their_owner(world):
     written = []
     writer = store.records.writer
     store.records.writer = lambda *args: written.append(args) or writer(*args)
-    for change in (lambda: world.anna.annotate({i: None for i in ids}), lambda: world.anna.add_vectors(rows(4))):
+    for change in (lambda: world.anna.annotate(dict.fromkeys(ids)), lambda: world.anna.add_vectors(rows(4))):
         with pytest.raises(LimitError, match="bytes"):
             change()
         assert len(world.files(1)) == 1 and store.size_of(world.anna.id) == size
-    world.anna.annotate({i: None for i in ids[:3]})
+    world.anna.annotate(dict.fromkeys(ids[:3]))
     assert store.size_of(world.anna.id) > size + 3 * SIZE
 
 
@@ -493,9 +493,7 @@ def test_files_of_an_adopted_annotation_are_used(world, monkeypatch):
 
 def test_the_store_takes_no_folder_for_records_without_any(tmp_path):
     params = mipp.Params(3, 1)
-    with contextlib.closing(
-        ServerStore(tmp_path / "a", 1, params, bytes(32), has_shares=True, create=True)
-    ) as store:
+    with contextlib.closing(ServerStore(tmp_path / "a", 1, params, bytes(32), has_shares=True, create=True)) as store:
         assert not (store.folder / "records").exists() and store.sweep() == 0
         (tmp_path / "b").mkdir()
         assert store.back_up(tmp_path / "b") == (0, [])
