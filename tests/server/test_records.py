@@ -131,6 +131,7 @@ DIFFERENT = [
 @pytest.mark.parametrize("what", ["upload", "annotate"])
 def test_servers_that_were_sent_different_records_refuse(world, monkeypatch, what):
     for servers, change in DIFFERENT:
+        monkeypatch.setattr("mipp.client.retry.ATTEMPTS", 1)
         seen = changed(monkeypatch, world.eve, change, *servers)
         with pytest.raises(MippError) as caught:
             if what == "upload":
