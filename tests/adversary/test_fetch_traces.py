@@ -111,3 +111,93 @@ def test_a_client_that_shows_the_row_is_found_out(world, monkeypatch):
         rows = user.index().originals([(h.owner, h.batch, h.row) for h in result.hits])
         seen.append(b"".join(showing(row, 400)[0][16:] for row in rows for _ in range(FETCHES // 3)))
     assert statistic(*seen) > LIMIT
+
+
+# --- clients that do show something are found out --------------------------------------------------------------------
+
+ONE, TWO = np.array([1.0, 0.1, 0, 0]), np.array([0, 0, 0.1, 1.0])
+
+
+def told_apart(world, monkeypatch, plant):
+    """Whether servers get or do something else for one search than for the other, with a planted client."""
+    found = []
+    for query in (ONE, TWO):
+        with pytest.MonkeyPatch.context() as patch:
+            plant(patch, world[1])
+            found.append(trace(world, monkeypatch, query, private=False)[0])
+    return found[0] != found[1]
+
+
+def only_its_owner(patch, user):
+    """Fetches over the rows of the owners of what was found."""
+    at, index = user._at_clouds, user._index
+
+    def fetch(servers, places, *rest):
+        owners = tuple(sorted({owner for owner, _, _ in places}))
+        patch.setattr(user, "_index", lambda _, servers: index(owners, servers))
+        return at(servers, places, *rest)
+
+    patch.setattr(user, "_at_clouds", fetch)
+
+
+def as_many_as_it_needs(patch, user):
+    """Fetches one record more for rows of one half of the index."""
+    real = user._at_clouds
+
+    def fetch(servers, places, count, *rest):
+        more = sum(owner == min(o.owner for o in user.index().owners) for owner, _, _ in places) > 0
+        return real(servers, places, count + more, *rest)
+
+    patch.setattr(user, "_at_clouds", fetch)
+
+
+@pytest.mark.parametrize("plant", [only_its_owner, as_many_as_it_needs])
+def test_a_planted_client_is_told_apart(world, monkeypatch, plant):
+    trace(world, monkeypatch, ONE, private=False)  # albums and places are asked for once
+    assert told_apart(world, monkeypatch, plant)
+    assert not told_apart(world, monkeypatch, lambda patch, user: None)
+
+
+def headers(world, query, monkeypatch):
+    """All bytes of the headers of fetches, and of what is signed around them but signatures and times."""
+    deployment, user = world
+    result, seen = user.search(query, k=5), []
+    real = deployment.channel._request
+
+    def request(server, frames):
+        if kind_of_request(frames) == "FetchRecords":
+            content = decode([f.data for f in decode(frames, m.Signed).frames], m.FetchRecords)
+            seen.append(b"".join(bytes(f.data) for f in content.header) + content.salt)
+        return real(server, frames)
+
+    monkeypatch.setattr(deployment.channel, "_request", request)
+    for _ in range(FETCHES // 2):
+        user.preview(result)
+    monkeypatch.undo()
+    assert len(seen) == FETCHES
+    return b"".join(seen)
+
+
+def test_the_bytes_of_headers_tell_no_row(world, monkeypatch):
+    assert statistic(headers(world, ONE, monkeypatch), headers(world, TWO, monkeypatch)) < LIMIT
+    found = []
+    for query in (ONE, TWO):
+        with pytest.MonkeyPatch.context() as patch:
+            user, row = world[1], []
+            real, random = user._retrieved, retrieval.schedule.random_bytes
+
+            def retrieved(index, pair, wanted, *rest, real=real, row=row):
+                row[:] = wanted[:1]
+                return real(index, pair, wanted, *rest)
+
+            class Showing:
+                """The row in place of the nonce."""
+
+                @staticmethod
+                def random_bytes(count, row=row, random=random):
+                    return row[0].to_bytes(2, "big") * 8 if count == 16 else random(count)
+
+            patch.setattr(user, "_retrieved", retrieved)
+            patch.setattr(retrieval, "schedule", Showing())
+            found.append(headers(world, query, monkeypatch))
+    assert statistic(*found) > LIMIT

@@ -99,6 +99,9 @@ def mixed(world):
     ids = list(world.captions)
     world.annotate(anna, ids[3:9])
     world.delete(anna, [ids[4], *ids[10:20]])
+    own = anna.add_vectors(np.eye(4), metadata=[{"caption": f"o{n}"} for n in range(4)])
+    world.captions |= {i: f"o{n}" for n, i in enumerate(own)}
+    world.delete(anna, own[1:3])
     first, *_ = world.deployment.config.params.clouds
     world.deployment.servers[first].store.compact(anna.id)
     more = berta.add_vectors(np.eye(4), metadata=[{"caption": f"m{n}"} for n in range(4)])

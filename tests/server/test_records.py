@@ -385,6 +385,37 @@ def test_a_merge_while_rows_change(world, monkeypatch, what):
     assert world.verify()["problems"] == [] and world.status()["servers_agree"]
 
 
+@pytest.mark.parametrize("what", ["annotate", "delete"])
+def test_a_commit_about_a_batch_that_was_merged_meanwhile(world, monkeypatch, what):
+    """Prepared on the state before, and made on the state after: servers refuse it, and nothing hangs."""
+    again = elsewhere(world)
+    real, left = type(world.eve._changes)._commit, [True]
+
+    def commit(self, kind, op, content, contents, shares, head):
+        if self is world.eve._changes and left:
+            left.pop()
+            again.delete(world.mine[3:])
+            again.compact(merge_below=100)
+            head = again.ask({1: m.HeadRequest(again.id)})[1]
+        return real(self, kind, op, content, contents, shares, head)
+
+    monkeypatch.setattr(type(world.eve._changes), "_commit", commit)
+    monkeypatch.setattr("mipp.client.retry.ATTEMPTS", 1)
+    with pytest.raises(MippError) as caught:
+        if what == "annotate":
+            world.eve.annotate({world.mine[0]: {"new": 1}})
+        else:
+            world.eve.delete(world.mine[:1])
+    monkeypatch.undo()
+    assert not left and "internal" not in str(caught.value)
+    (batch,) = world.eve.batches()
+    world.eve.annotate({(batch.id, 1): {"later": 1}})
+    found = [r.metadata for r in world.eve.records([(batch.id, row) for row in range(3)])]
+    assert found == [{"e": 0}, {"later": 1}, {"e": 2}]
+    assert world.status()["servers_agree"] and world.verify()["problems"] == []
+    assert [p.metadata for p in world.ulla.preview(world.ids)] == [{"n": n} for n in range(5)]
+
+
 def test_two_processes_annotate_at_once(world):
     """Neither annotation undoes the other's rows."""
     owners, errors = [world.eve, elsewhere(world)], []
