@@ -145,8 +145,7 @@ class PrivateFetch:
         server.room_for(request.signer, len(msg.keys) * size)
         with self._turns.of(request.signer):
             try:
-                found = self._map(plan) if header.size_class < 0 else _NO_MAP
-                files = None if header.size_class < 0 else self._originals(plan).get(header.size_class, _NO_FILES)
+                plan, grants, found, files = self._found(header, msg.newest, plan, grants, again=known is None)
             except NotFoundError:  # merged and dropped at this moment
                 raise StaleSnapshotError("the index changed since the fetch's snapshot") from None
             except (IntegrityError, StoreError):  # files are named to the operator alone
@@ -165,6 +164,23 @@ class PrivateFetch:
                 records = self._selected_parts(files, plan.total, msg.keys, span)
         pair_key = server.keys.pair_keys(header.keys)[other]
         return m.MaskedRecords(records ^ _mask(pair_key, hash_, msg.first, records.shape))
+
+    def _found(
+        self, header: m.FetchHeader, newest: bytes, plan: Plan, grants: list[m.Grant], *, again: bool
+    ) -> tuple[Plan, list[m.Grant], _Map, _Files | None]:
+        """Records of a plan, or its image files of the header's class of size.
+
+        What is not here may have moved since the plan was made: then ``again`` it is made anew, of the same snapshot.
+        """
+        try:
+            if header.size_class < 0:
+                return plan, grants, self._map(plan), None
+            return plan, grants, _NO_MAP, self._originals(plan).get(header.size_class, _NO_FILES)
+        except (IntegrityError, StoreError):
+            newer, grants = self._authorise(header, newest) if again else (plan, grants)
+            if newer is plan:
+                raise
+            return self._found(header, newest, newer, grants, again=False)
 
     def _check(self, signer: bytes, header: m.FetchHeader, msg: m.FetchRecords) -> int:
         """Whose fetch it is, for which two clouds, and whether the keys are those committed to; the other cloud."""
@@ -305,6 +321,9 @@ class PrivateFetch:
         pack = self._server.store.records.pack(owner, batch.id)
         if pack.ordinals is None:
             return [_Scan(pack.records, start, None)]
+        alive = np.setdiff1d(np.arange(batch.rows), batch.tombstones, assume_unique=True)
+        if (pack.stored_at(alive) < 0).any():
+            raise IntegrityError(f"records of change {batch.id.hex()} that live rows have are not here")
         return [self._scattered(owner, batch.id, start + pack.ordinals, pack.ordinals, -1)]
 
     def _scattered(self, owner: bytes, name: bytes, rows: np.ndarray, places: np.ndarray, none: int) -> _Scan:

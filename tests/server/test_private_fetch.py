@@ -311,6 +311,31 @@ def test_a_snapshot_that_is_stale_is_asked_for_again(world, monkeypatch, change)
     ]
 
 
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("cloud", [1, 2])
+def test_records_that_move_while_a_fetch_begins(world, monkeypatch, cloud, count):
+    """After the check of its snapshot some records of a pack go, or all: that is a stale snapshot, and no alarm."""
+    anna, ids = world.owners[0], list(world.captions)
+    server = world.deployment.servers[cloud]
+    real, left = server.fetches._authorise, [True]
+
+    def authorise(header, newest):
+        found = real(header, newest)
+        if left:
+            left.pop()
+            world.annotate(anna, ids[:count])
+            server.store.compact(anna.id)
+        return found
+
+    monkeypatch.setattr(server.fetches, "_authorise", authorise)
+    for _ in range(6):
+        world.user.preview([ids[0], ids[-1]])
+        left.append(True)
+    left.clear()
+    world.check(ids[::6])
+    assert not server.store.records.damaged
+
+
 def test_two_colluding_servers(world, monkeypatch):
     config = dataclasses.replace(world.user.config, params=mipp.Params(5, 2))
     monkeypatch.setattr(world.user, "config", config)
