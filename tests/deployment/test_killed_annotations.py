@@ -79,5 +79,5 @@ def test_killed_meanwhile(stage, what, server):
             seen = [p.metadata for p in stage.ulla.preview(live(stage))]
             assert seen in ((told, after) if failed else (after,)), (what, server, kill_at)
         assert [r.metadata for r in stage.anna.records(live(stage))] == seen
-        assert net.problems() == []
+        assert not net.problems()
     assert errors, "no kill was met"
