@@ -244,6 +244,7 @@ def test_evaluate(mipp_command, pictures):
             assert set(result[kind]) == {"map", "p10", "p20", "nn_error", "anmrr", "ns", "recall10"}
 
 
+@pytest.mark.slow
 def test_installed_command_and_help():
     """As installed: the help of every command, information, and no traceback on Ctrl-C's exit path."""
     run = [sys.executable, "-c", "from mipp.cli import main; main()"]

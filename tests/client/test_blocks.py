@@ -343,6 +343,7 @@ def test_a_grant_that_ends_between_blocks(world, monkeypatch):
 # --- memory and cost ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_answers(tmp_path):
     """256 queries over 200,000 rows: 205 MB of answers at each of three servers, of which a block is held."""
     rng = np.random.default_rng(0)

@@ -189,6 +189,7 @@ def test_search_of_some_owners(world):
         world.user.search(vectors(1)[0], 31, owners=[owner.id])
 
 
+@pytest.mark.slow
 def test_threads_add_and_search_at_once(world):
     """One deployment used by several threads of a process."""
     quiet = world.deployment.create_owner("quiet")

@@ -67,6 +67,7 @@ def test_large_domains(tier, rows, rng):
             assert np.flatnonzero(both).tolist() == [row // 64] and int(both[row // 64]) == 1 << row % 64
 
 
+@pytest.mark.slow
 def test_all_rows_of_tiny_domains(tier):
     """Every row of every domain of 1 to 300 rows: the keys' selections differ in it alone, and are the twin's."""
     random = hashlib.sha256(b"tiny").digest()

@@ -509,6 +509,7 @@ def compete(fresh, scripts, plan, *, kill: tuple[int, int] | None = None) -> Non
         deployment.owner("anna").add_vectors(vectors(1, 79))
 
 
+@pytest.mark.slow
 @quick(20)
 @given(st.tuples(RIVALS, RIVALS), PLANS, st.none() | st.tuples(st.integers(0, 1), st.integers(1, 400)))
 def test_an_owner_competes_with_itself(fresh, scripts, plan, kill):

@@ -140,6 +140,7 @@ def test_an_acknowledged_upload_survives_a_kill_right_after(prepared, tmp_path):
     assert seen(folder)[1]["a"] == before[1]["a"] + 4
 
 
+@pytest.mark.slow
 def test_a_killed_add_is_resumed_without_doubles(prepared, tmp_path):
     """The owner's journal and the servers agree after any kill: adding the same files again adds what is missing."""
     folder = tmp_path / "d"
