@@ -37,6 +37,7 @@ def _compiled():
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "sum.c"), Path(folder, "sum.so")
         source.write_text(SOURCE)
+        # the baseline is as fast as this very machine can be; it is built here and stays here
         command = [os.environ.get("CC", "cc"), "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library]
         try:
             subprocess.run(command, check=True, capture_output=True)

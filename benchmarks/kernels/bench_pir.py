@@ -26,6 +26,7 @@ def records():
 
 @pytest.fixture
 def tier(request):
+    # a kernel of instructions that this processor lacks can't run at all; portable always does
     if request.param not in cpu.levels():
         pytest.skip(f"this machine lacks {request.param}")
     with cpu.force(request.param):

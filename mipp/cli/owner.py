@@ -14,7 +14,7 @@ from ..client.image_ids import image_rows
 from ..client.owner import ImageOwner
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import ParameterError
-from ..io.durable import replace_file
+from ..io.files import replace_whole
 from ..rpc.grants import time_text
 from .common import (
     deployment_option,
@@ -287,9 +287,9 @@ def records_command(name: str, images: tuple[str, ...], out: Path | None, folder
         if record is not None:
             entry |= {"path": record.path, "metadata": record.metadata, "thumbnail_bytes": len(record.thumbnail)}
             if out is not None and record.thumbnail:
-                out.mkdir(parents=True, exist_ok=True)
+                out.mkdir(parents=True, exist_ok=True, mode=0o700)
                 target = out / f"{batch.hex()}-{row}.webp"
-                replace_file(target, record.thumbnail)
+                replace_whole(target, record.thumbnail, mode=0o600)
                 entry["thumbnail"] = str(target)
         shown.append(entry)
     show({"records": shown}, as_json, lambda: [

@@ -245,6 +245,17 @@ class Client:
                 if not self.away.note(error) or len(failed) > self.config.params.spare_clouds:
                     raise
 
+    def clouds_in_turn(self) -> list[int]:
+        """List the clouds in the order in which one of them is asked: those that were silent lately last.
+
+        Returns
+        -------
+        list of int
+            Their numbers.
+        """
+        away = self.away.now()
+        return sorted(self.config.params.clouds, key=lambda server: (server in away, server))
+
     def ask_present(self, msg: Any, servers: Iterable[int] | None = None, *, together: bool = False) -> dict[int, Any]:
         """:meth:`ask_all` of the servers that are there, as of :meth:`present`.
 

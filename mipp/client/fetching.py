@@ -53,47 +53,8 @@ class FetchClient(IndexClient):
         super().__init__(name, config, channel, sign_seed, blocked, servers)
         self._box_key = box_key
 
-    def fetch(self, hits: Sequence[Hit | tuple[bytes, int] | str], *, strict: bool = False) -> list[FetchedImage]:
-        """Fetch and decrypt images.
-
-        Clouds and the key centre learn which images are fetched; images that a search found resemble each other. They
-        do not learn the ranking, as images are asked for in row order. Large fetches are split into several requests.
-
-        Parameters
-        ----------
-        hits : sequence of Hit, (bytes, int) or str
-            Hits of a search, or ids of images; one or several.
-        strict : bool
-            Raise the first error of an image instead of returning it as :attr:`FetchedImage.error`.
-
-        Returns
-        -------
-        list of FetchedImage
-            One for each hit, in the order of ``hits``; each with its own ``error`` if it could not be fetched.
-
-        Raises
-        ------
-        AccessDeniedError
-            No owner grants this user anything. With ``strict`` also: the image's owner does not, or not any more.
-        NotFoundError
-            With ``strict``: an image that was deleted, or a row that was stored without one.
-        IntegrityError, StoreError
-            With ``strict``: the stored file is damaged or cannot be read.
-        AuthenticationError, MessageError
-            With ``strict``: a file that was tampered with, or whose owner wrote a malformed header.
-
-        Examples
-        --------
-        >>> import tempfile, numpy as np, mipp
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 2)) as deployment:
-        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
-        ...         ids = anna.add_vectors(np.eye(2), [("a.png", b"...", {"taken": 2020}), None])
-        ...         anna.grant(ulla)
-        ...         first, second = ulla.fetch(ids)
-        >>> first.name, first.content, first.metadata, second.error is None
-        ('a.png', b'...', {'taken': 2020}, False)
-        """
+    def _fetch_openly(self, hits: Sequence[Hit | tuple[bytes, int] | str], strict: bool) -> list[FetchedImage]:
+        """Images by name (:meth:`mipp.User.fetch`): in row order, so that nothing shows the order of a ranking."""
         named = self._places(hits)
         wanted = sorted({place for place in named if place[0] != _SEVERAL})
         found: dict[Place, FetchedImage] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ParameterError
 from ..rpc.limits import MAX_ROW
 
-__all__ = ["image_rows", "several_images"]
+__all__ = ["image_rows", "rows_by_batch", "several_images"]
 
 _IMAGE_ID = "an image id is (batch id of 16 bytes, row), text of 32 hex digits, a colon and the row, or a hit"
 
@@ -47,3 +47,11 @@ def several_images(ids: Any) -> list[Any]:
     if not isinstance(ids, Iterable) or isinstance(ids, (bytes, bytearray)):
         raise ParameterError(_IMAGE_ID)
     return list(ids)
+
+
+def rows_by_batch(places: Iterable[tuple[bytes, int]]) -> dict[bytes, list[int]]:
+    """Rows of each batch, of pairs (batch id, row), in their order."""
+    found: dict[bytes, list[int]] = {}
+    for batch, row in places:
+        found.setdefault(batch, []).append(row)
+    return found

@@ -246,11 +246,6 @@ class Index:
         """Original number of a live row."""
         return position if self._live is None else int(self._live[position])
 
-    def owner_of_original(self, row: int) -> bytes:
-        """Id of the owner of a row, by its original number."""
-        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.owners[int(self.owner_of_batch[batch])].owner
-
     def place_of_original(self, row: int) -> tuple[bytes, bytes, int]:
         """Owner, batch, and number in the batch, of a row by its original number."""
         batch = int(np.searchsorted(self._starts, row, side="right")) - 1

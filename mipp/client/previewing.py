@@ -66,7 +66,8 @@ class PreviewClient(RetrievalClient):
             This deployment keeps no records; one cloud alone (the Paillier scheme), or more colluding servers than one
             (t > 1): there records cannot be fetched privately.
         AccessDeniedError
-            No grant, or the records that a grant lets this user fetch are used up: its quota times its largest k.
+            No grant, or the records that a grant lets this user fetch are used up
+            (:func:`mipp.rpc.limits.fetch_limit`).
         VerificationError
             A record does not open: the same error for every row. With ``identify``: at no pair of clouds; its
             ``suspects`` are those that all pairs have in common.
@@ -158,7 +159,7 @@ class PreviewClient(RetrievalClient):
         ('a.png', b'...', {'taken': 2020}, False)
         """
         if not private:
-            return super().fetch(hits, strict=strict)
+            return self._fetch_openly(hits, strict)
         self._require_private()
         places = self._places(hits)
         plains, _ = self._plains(places)
@@ -292,7 +293,7 @@ class PreviewClient(RetrievalClient):
         if any(there) and any(plain is None for plain in opened):
             error, names = VerificationError(_WRONG), {o.owner: o.name for o in index.owners}
             bad = [row for row, plain in zip(wanted, opened, strict=True) if plain is None]
-            error.owners = tuple(sorted({names[index.owner_of_original(row)] for row in bad}))
+            error.owners = tuple(sorted({names[index.place_of_original(row)[0]] for row in bad}))
             raise error
         return [
             plain if here and plain else self._missing(place)

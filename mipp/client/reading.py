@@ -128,8 +128,7 @@ class ReadingOwner(Granting):
         NotFoundError, AccessDeniedError, StoreError
             No such batch of this owner; no cloud can read it.
         """
-        away = self.away.now()
-        *others, last = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
+        *others, last = self.clouds_in_turn()
         for server in others:
             try:
                 got = self._fetch(server, batch)

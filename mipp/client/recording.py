@@ -37,7 +37,7 @@ from ..rpc.records import (
 )
 from .albums import album_of
 from .image_file import Image
-from .image_ids import image_rows
+from .image_ids import image_rows, rows_by_batch
 from .records import ORIGINAL_BYTES, Original, Record, fits, pack_record, parse_record, record_room, thumbnail
 from .retry import retry_conflicts
 from .rows import RowOwner, SealedRecords
@@ -114,9 +114,7 @@ class RecordOwner(RowOwner):
         return len(new)
 
     def _annotate(self, new: Mapping[tuple[bytes, int], Mapping[str, Any] | None]) -> None:
-        by_batch: dict[bytes, list[int]] = {}
-        for batch, row in new:
-            by_batch.setdefault(batch, []).append(row)
+        by_batch = rows_by_batch(new)
         order = [(batch, row) for batch, rows in by_batch.items() for row in rows]
         plains = []
         for place, plain in zip(order, self._plain_records(order), strict=True):
@@ -169,11 +167,8 @@ class RecordOwner(RowOwner):
     def _plain_records(self, places: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
         """Plaintexts of records; None for a row that came without one."""
         found: dict[tuple[bytes, int], bytes | None] = {}
-        by_batch: dict[bytes, list[int]] = {}
-        for batch, row in dict.fromkeys(places):
-            by_batch.setdefault(batch, []).append(row)
         witness = self.config.params.key_centres[-1]
-        for batch, rows in by_batch.items():
+        for batch, rows in rows_by_batch(dict.fromkeys(places)).items():
             for first in range(0, len(rows), FETCH_IMAGES):
                 some = rows[first : first + FETCH_IMAGES]
                 told = self._places_told(batch, np.array(some, "<i8"), witness)
@@ -182,8 +177,7 @@ class RecordOwner(RowOwner):
 
     def _places_told(self, batch: bytes, rows: np.ndarray, witness: int) -> m.RecordPlaces:
         """Where the records of rows are, as the key centre and a cloud say alike: neither alone is believed."""
-        away = self.away.now()
-        cloud = min(self.config.params.clouds, key=lambda server: (server in away, server))
+        cloud = self.clouds_in_turn()[0]
         replies = self.ask_all(m.RecordPlacesRequest(batch, rows), (cloud, witness))
         shapes = (len(rows), 16), (len(rows),), (len(rows), ALBUM_BYTES)
         parts = {server: (told.packs, told.places, told.albums) for server, told in replies.items()}
@@ -203,33 +197,33 @@ class RecordOwner(RowOwner):
             return out
         asked = m.FetchOwnRecords(np.ascontiguousarray(told.packs[has]), np.ascontiguousarray(told.places[has]))
         got = self._from_cloud(asked)
+        keys = {album: self.album_key(album[:16]) for album in {told.albums[row].tobytes() for row in has}}
         for row, sealed in zip(has, got, strict=True):
             pack, place = told.packs[row].tobytes(), int(told.places[row])
             album = told.albums[row].tobytes()
-            key = self.album_key(album[:16])
             if sealed[:PREFIX_BYTES].tobytes() != record_prefix(album, pack, place):
                 raise IntegrityError(f"a cloud gave back another record than {pack.hex()}:{place}")
             try:
                 associated = record_data(self.config.id, self.id, pack, place)
-                out[row] = sealing.open_record(key, sealed[PREFIX_BYTES:].tobytes(), associated)
+                out[row] = sealing.open_record(keys[album], sealed[PREFIX_BYTES:].tobytes(), associated)
             except AuthenticationError:
                 raise IntegrityError(f"record {pack.hex()}:{place} is not the one that was uploaded") from None
         return out
 
     def _from_cloud(self, asked: m.FetchOwnRecords) -> np.ndarray:
         """Records from the first cloud that has them; the last one's error if none has."""
-        away, shape = self.away.now(), (len(asked.places), self.config.record_bytes)
-        clouds = sorted(self.config.params.clouds, key=lambda server: (server in away, server))
-        for cloud in clouds:
-            try:
-                records: np.ndarray = self.ask({cloud: asked})[cloud].records
-                if records.shape != shape:
-                    raise MessageError(f"server {cloud} sent records of another size")
-                return records
-            except (NotFoundError, IntegrityError):  # lost there; it fetches them from another one
-                if cloud == clouds[-1]:
-                    raise
-        raise NotFoundError("no cloud has the records")
+        shape = len(asked.places), self.config.record_bytes
+        *others, last = self.clouds_in_turn()
+        for cloud in others:
+            with contextlib.suppress(NotFoundError, IntegrityError):  # lost there; it fetches them from another one
+                return self._records_of(cloud, asked, shape)
+        return self._records_of(last, asked, shape)
+
+    def _records_of(self, cloud: int, asked: m.FetchOwnRecords, shape: tuple[int, int]) -> np.ndarray:
+        records: np.ndarray = self.ask({cloud: asked})[cloud].records
+        if records.shape != shape:
+            raise MessageError(f"server {cloud} sent records of another size")
+        return records
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -372,11 +366,11 @@ class RecordOwner(RowOwner):
         """
         epoch, grants = self._grants()
         revoked = [g.user + g.version.to_bytes(8, "big") for g in grants if g.revoked]
-        # all servers restored from backups may have forgotten a revocation: then their epoch is another one
-        since = epoch.to_bytes(8, "big") if epoch else b""
-        name = album_of(
-            self.id, [hashlib.sha256(one + since).digest()[:16] for one in [*revoked, *[b""] * bool(epoch)]]
-        )
+        since = b""
+        if epoch:  # all servers were restored from backups, and may have forgotten a revocation
+            since = epoch.to_bytes(8, "big")
+            revoked.append(b"")
+        name = album_of(self.id, [hashlib.sha256(one + since).digest()[:16] for one in revoked])
         key = self.album_key(name)
         album = name + sealing.album_check(key)
         associated = [record_data(self.config.id, self.id, pack, place) for place in range(len(plains))]

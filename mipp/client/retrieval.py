@@ -143,23 +143,19 @@ class RetrievalClient(SearchClient):
         self, index: Index, keys: Mapping[bytes, Mapping[bytes, bytes]], row: int, record: np.ndarray
     ) -> bytes | None:  # fmt: skip
         """Plaintext of the record of a row; None if it does not open."""
-        owner = index.owner_of_original(row)
-        prefix = record[:PREFIX_BYTES].tobytes()
-        key = keys[owner].get(prefix[:ALBUM_BYTES])
+        owner, batch, number = index.place_of_original(row)
+        pack, place, moved = batch, number, self._moved[owner][1].get(batch)
+        if moved is not None:
+            pack, place = moved["pack"][number].tobytes(), int(moved["place"][number])
+        album, prefix = record[:ALBUM_BYTES].tobytes(), record[:PREFIX_BYTES].tobytes()
+        key = keys[owner].get(album)
         # another row's record, or an earlier one, does not count as this one's: a cloud could put it there
-        pack, place = self._origin(index, row)
-        associated = record_data(self.config.id, owner, pack, place)
+        if key is None or prefix != record_prefix(album, pack, place):
+            return None
         try:
-            known = key is not None and prefix == record_prefix(prefix[:ALBUM_BYTES], pack, place)
-            return open_record(key or b"", record[PREFIX_BYTES:].tobytes(), associated) if known else None
+            return open_record(key, record[PREFIX_BYTES:], record_data(self.config.id, owner, pack, place))
         except AuthenticationError:
             return None
-
-    def _origin(self, index: Index, row: int) -> tuple[bytes, int]:
-        """Pack and place of the record of a row, by its original number."""
-        owner, batch, number = index.place_of_original(row)
-        moved = self._moved[owner][1].get(batch)
-        return (batch, number) if moved is None else (moved["pack"][number].tobytes(), int(moved["place"][number]))
 
     def _ask_origins(self, index: Index, servers: tuple[int, ...]) -> None:
         """Know where records are, of owners whose rows are not all in the order of their batches.

@@ -26,10 +26,11 @@ from ..rpc.chain import Content, pack_dead
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from ..rpc.records import image_files_hash, records_facts
+from ..rpc.wire import frame_hashes
 from ..sharing import OwnerKeys, share_rows
 from .changes import ChangeMaker
 from .image_file import Image, check_image, pack_image
-from .image_ids import image_rows
+from .image_ids import image_rows, rows_by_batch
 from .journal import Journal
 from .reading import ReadingOwner
 from .retry import retry_conflicts
@@ -277,7 +278,9 @@ class RowOwner(ReadingOwner):
         if records is not None:
             sealed = self.seal_records(shared.nonce, self.with_originals(shared.nonce, records, offsets))
         # the clouds must have the same files, which one may be asked for without knowing which
-        image_hash = image_files_hash(files, offsets) if records is not None and len(files) else b""
+        image_hash = b""
+        if records is not None and len(files):
+            image_hash = image_files_hash(*frame_hashes([files.data, offsets.data]))
         order, moved = {batch: n for n, batch in enumerate(sorted(replaces))}, np.empty((0, 2), "<i8")
         if moving and self.config.record_bytes:
             moved = np.array([(order[batch], row) for batch, row in moving], "<i8")
@@ -372,9 +375,7 @@ class RowOwner(ReadingOwner):
             raise ParameterError("no image ids to delete")
         batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
         rows = np.array([r for _, r in pairs], "<i8")
-        dead: dict[bytes, list[int]] = {}
-        for batch, row in pairs:
-            dead.setdefault(batch, []).append(row)
+        dead = rows_by_batch(pairs)
 
         def attempt() -> None:
             op = schedule.random_bytes(16)

@@ -28,12 +28,6 @@ _LABEL = b"mipp v1 record"
 _GCM_NONCE = b"\0" * 12
 
 
-def _exactly(value: bytes, size: int, what: str) -> bytes:
-    if len(value) != size:
-        raise ParameterError(f"{what} has {size} bytes, not {len(value)}")
-    return bytes(value)
-
-
 def album_part(image_part: bytes, album: bytes) -> bytes:
     """Derive the key part of one album, so that a user who has one album's parts cannot open another album.
 
@@ -55,8 +49,8 @@ def album_part(image_part: bytes, album: bytes) -> bytes:
     ParameterError
         A value has another length.
     """
-    _exactly(image_part, schedule.KEY_BYTES, "a part of an owner's image keys")
-    return schedule.hkdf(image_part, b"mipp v1 album" + _exactly(album, 16, "an album id"))
+    schedule.exactly(image_part, schedule.KEY_BYTES, "a part of an owner's image keys")
+    return schedule.hkdf(image_part, b"mipp v1 album" + schedule.exactly(album, 16, "an album id"))
 
 
 def album_key(key_centre: bytes, cloud: bytes, deployment: bytes, owner: bytes, album: bytes) -> bytes:
@@ -79,9 +73,11 @@ def album_key(key_centre: bytes, cloud: bytes, deployment: bytes, owner: bytes, 
     ParameterError
         A value has another length.
     """
-    both = b"".join(_exactly(part, schedule.KEY_BYTES, "a key part of an album") for part in (key_centre, cloud))
+    both = b"".join(
+        schedule.exactly(part, schedule.KEY_BYTES, "a key part of an album") for part in (key_centre, cloud)
+    )
     ids = b"".join(
-        _exactly(value, 16, f"{name} id")
+        schedule.exactly(value, 16, f"{name} id")
         for name, value in (("a deployment", deployment), ("an owner", owner), ("an album", album))
     )
     return schedule.hkdf(both, b"mipp v1 album key" + ids)
@@ -92,7 +88,7 @@ def _record_keys(key: bytes, salts: npt.NDArray[np.uint8]) -> npt.NDArray[np.uin
     infos = np.empty((len(salts), len(_LABEL) + SALT_BYTES), np.uint8)
     infos[:, : len(_LABEL)] = np.frombuffer(_LABEL, np.uint8)
     infos[:, len(_LABEL) :] = salts
-    return _core.hkdf_expand_batch(_exactly(key, schedule.KEY_BYTES, "an album key"), infos)
+    return _core.hkdf_expand_batch(schedule.exactly(key, schedule.KEY_BYTES, "an album key"), infos)
 
 
 def seal_records(key: bytes, plains: Sequence[bytes], associated: Sequence[bytes]) -> npt.NDArray[np.uint8]:
@@ -187,4 +183,6 @@ def album_check(key: bytes) -> bytes:
     ParameterError
         The key has another length.
     """
-    return hashlib.sha256(b"mipp v1 album check" + _exactly(key, schedule.KEY_BYTES, "an album key")).digest()[:16]
+    return hashlib.sha256(b"mipp v1 album check" + schedule.exactly(key, schedule.KEY_BYTES, "an album key")).digest()[
+        :16
+    ]

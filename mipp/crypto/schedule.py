@@ -27,6 +27,7 @@ __all__ = [
     "batch_nonce",
     "cloud_image_part",
     "completion_info",
+    "exactly",
     "hkdf",
     "image_key",
     "image_part",
@@ -81,7 +82,28 @@ def hkdf(key: bytes, info: bytes, length: int = KEY_BYTES) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=length, salt=None, info=info).derive(key)
 
 
-def _exactly(value: bytes, size: int, what: str) -> bytes:
+def exactly(value: bytes, size: int, what: str) -> bytes:
+    """Check the length of a key, an id or a nonce.
+
+    Parameters
+    ----------
+    value : bytes
+        May be secret.
+    size : int
+        Bytes that it must have.
+    what : str
+        Its name, for the error.
+
+    Returns
+    -------
+    bytes
+        The value.
+
+    Raises
+    ------
+    ParameterError
+        It has another length.
+    """
     if len(value) != size:
         raise ParameterError(f"{what} must be {size} bytes, not {len(value)}")
     return bytes(value)
@@ -117,9 +139,9 @@ def key_centre_key(
     ParameterError
         A value has another length.
     """
-    _exactly(root, KEY_BYTES, "owner root")
-    _exactly(deployment, NONCE_BYTES, "deployment id")
-    _exactly(registration, NONCE_BYTES, "registration nonce")
+    exactly(root, KEY_BYTES, "owner root")
+    exactly(deployment, NONCE_BYTES, "deployment id")
+    exactly(registration, NONCE_BYTES, "registration nonce")
     layout = bytes([_LAYOUTS[sharing]])
     return hkdf(root, b"mipp v1 key server" + layout + deployment + registration + bytes([size, t, point]))
 
@@ -148,7 +170,7 @@ def batch_info(nonce: bytes, ring_bits: int, dim: int, rows: int) -> bytes:
     """
     return (
         b"mipp v1 batch"
-        + _exactly(nonce, NONCE_BYTES, "batch nonce")
+        + exactly(nonce, NONCE_BYTES, "batch nonce")
         + bytes([ring_bits])
         + int(dim).to_bytes(4, "big")
         + int(rows).to_bytes(8, "big")
@@ -177,7 +199,7 @@ def zero_infos(header: bytes, nonces: np.ndarray, queries: range) -> np.ndarray:
     ParameterError
         The header hash has another length.
     """
-    label = np.frombuffer(b"mipp v1 zero" + _exactly(header, 32, "header hash"), np.uint8)
+    label = np.frombuffer(b"mipp v1 zero" + exactly(header, 32, "header hash"), np.uint8)
     out = np.empty((len(queries), len(nonces), len(label) + NONCE_BYTES + 4), np.uint8)
     out[:, :, : len(label)] = label
     out[:, :, len(label) : len(label) + NONCE_BYTES] = nonces
@@ -209,8 +231,8 @@ def completion_info(session: bytes, nonce: bytes, points: Sequence[int]) -> byte
     """
     return (
         b"mipp v1 complete"
-        + _exactly(session, 32, "session of a completion")
-        + _exactly(nonce, NONCE_BYTES, "batch nonce")
+        + exactly(session, 32, "session of a completion")
+        + exactly(nonce, NONCE_BYTES, "batch nonce")
         + bytes(points)
     )
 
@@ -235,7 +257,7 @@ def mask_infos(header: bytes, queries: int) -> np.ndarray:
     ParameterError
         The header hash has another length.
     """
-    label = b"mipp v1 homomorphic mask" + _exactly(header, 32, "header hash")
+    label = b"mipp v1 homomorphic mask" + exactly(header, 32, "header hash")
     infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
     return np.frombuffer(infos, np.uint8).reshape(queries, -1)
 
@@ -404,7 +426,7 @@ def audit_rows_info(batch: bytes) -> bytes:
     ParameterError
         The id has another length.
     """
-    return b"mipp v1 audit rows" + _exactly(batch, NONCE_BYTES, "batch id")
+    return b"mipp v1 audit rows" + exactly(batch, NONCE_BYTES, "batch id")
 
 
 def audit_draws_info() -> bytes:
@@ -458,4 +480,4 @@ def image_key(key_centre: bytes, cloud: bytes, image: bytes, salt: bytes) -> byt
     ParameterError
         The salt has another length.
     """
-    return hkdf(key_centre + cloud, b"mipp v1 image" + image + _exactly(salt, 16, "file salt"))
+    return hkdf(key_centre + cloud, b"mipp v1 image" + image + exactly(salt, 16, "file salt"))

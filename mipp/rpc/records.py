@@ -83,10 +83,9 @@ def record_pack_hash(hashes: np.ndarray, record_bytes: int) -> bytes:
     return hashlib.sha256(b"mipp v1 record pack" + numbers + hashes.tobytes()).digest()
 
 
-def image_files_hash(files: np.ndarray, offsets: np.ndarray) -> bytes:
-    """Hash of the encrypted image files of a change, 32 bytes."""
-    parts = (hashlib.sha256(np.ascontiguousarray(part).data.cast("B")).digest() for part in (files, offsets))
-    return hashlib.sha256(b"mipp v1 image files" + b"".join(parts)).digest()
+def image_files_hash(files: bytes, offsets: bytes) -> bytes:
+    """Hash of the encrypted image files of a change, 32 bytes, from SHA-256 of the files and of their offsets."""
+    return hashlib.sha256(b"mipp v1 image files" + files + offsets).digest()
 
 
 def records_facts(album: bytes, pack_hash: bytes, places: bytes, image_hash: bytes = b"") -> bytes:

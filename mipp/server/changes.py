@@ -66,7 +66,7 @@ def upload(server: ServerBase, request: Request[m.UploadOp]) -> m.Head:
         raise ParameterError("a merge brings no records; those of its rows stay where they are")
     if msg.image_hash and (
         records is None or len(msg.image_hash) != 32
-        or (server.has_shares and msg.image_hash != image_files_hash(msg.images, msg.image_offsets))
+        or (server.has_shares and msg.image_hash != image_files_hash(*request.frame_hashes[2:4]))
     ):  # fmt: skip
         raise AuthenticationError("the images are not those whose hash the change names")
     if records is not None and msg.images.size and not msg.image_hash:

@@ -13,6 +13,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -55,6 +56,7 @@ __all__ = ["HANDLERS", "PrivateFetch"]
 _PATIENCE = 20.0
 #: bytes of bits of selections that are in memory at once, where records lie in another order than rows
 _BIT_BYTES = 1 << 26
+T = TypeVar("T")
 Authorise = Callable[[m.FetchHeader, bytes], tuple[Plan, list[m.Grant]]]
 
 
@@ -88,8 +90,6 @@ class _Files:
 
 
 _NO_FILES = _Files(np.empty(0, np.int64), [])
-
-
 _NO_MAP = _Map([], np.empty(0, np.uint64))
 
 
@@ -174,8 +174,9 @@ class PrivateFetch:
         """
         try:
             if header.size_class < 0:
-                return plan, grants, self._map(plan), None
-            return plan, grants, _NO_MAP, self._originals(plan).get(header.size_class, _NO_FILES)
+                return plan, grants, self._kept(self._maps, plan, self._new_map), None
+            files = self._kept(self._files, plan, self._originals)
+            return plan, grants, _NO_MAP, files.get(header.size_class, _NO_FILES)
         except (IntegrityError, StoreError):
             newer, grants = self._authorise(header, newest) if again else (plan, grants)
             if newer is plan:
@@ -258,22 +259,18 @@ class PrivateFetch:
 
     # --- where the records are ----------------------------------------------------------------------------------
 
-    def _map(self, plan: Plan) -> _Map:
+    def _kept(self, kept: weakref.WeakKeyDictionary[Plan, T], plan: Plan, make: Callable[[Plan], T]) -> T:
+        """What was made of a plan before, or is made now."""
         with self._lock:
-            known = self._maps.get(plan)
-        if known is not None:
-            return known
-        made = self._new_map(plan)
-        with self._lock:
-            self._maps[plan] = made
-        return made
+            known = kept.get(plan)
+        if known is None:
+            known = make(plan)
+            with self._lock:
+                kept[plan] = known
+        return known
 
     def _originals(self, plan: Plan) -> dict[int, _Files]:
         """Image files of the live rows of a plan, by class of size; IntegrityError if one is not here."""
-        with self._lock:
-            known = self._files.get(plan)
-        if known is not None:
-            return known
         packs = self._server.store.packs
         rows: dict[int, list[int]] = {}
         contents: dict[int, list[np.ndarray]] = {}
@@ -287,10 +284,7 @@ class PrivateFetch:
                         raise IntegrityError(f"images of batch {batch.id.hex()} are not here") from None
                     rows.setdefault(size_class(len(file)), []).append(start + row)
                     contents.setdefault(size_class(len(file)), []).append(file)
-        made = {c: _Files(np.array(some, np.int64), contents[c]) for c, some in rows.items()}
-        with self._lock:
-            self._files[plan] = made
-        return made
+        return {c: _Files(np.array(some, np.int64), contents[c]) for c, some in rows.items()}
 
     def _new_map(self, plan: Plan) -> _Map:
         live = np.zeros(2 * -(-plan.total // 128) * 64, bool)

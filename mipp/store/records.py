@@ -47,8 +47,8 @@ class RecordPacks:
         self._has_files, self.record_bytes = has_files, record_bytes
         self._lock = threading.Lock()
         self._open: dict[str, RecordPack] = {}
-        #: of each owner: at which revision, and the albums of its live rows' records
-        self._albums: dict[bytes, tuple[Any, list[bytes]]] = {}
+        #: of each owner: at which revision, and :meth:`needed`
+        self._kept: dict[bytes, tuple[Any, dict[bytes, np.ndarray]]] = {}
         #: what could not be read, by owner and pack
         self.damaged: set[tuple[bytes, bytes]] = set()
 
@@ -181,12 +181,9 @@ class RecordPacks:
 
     def albums(self, owner: bytes) -> list[bytes]:
         """Ids of the albums that the records of an owner's live rows are of, in order."""
-        with self._catalog.reading() as db:
-            revision = db.execute("SELECT revision FROM owners WHERE id=?", (owner,)).fetchone()
-            known = self._albums.get(owner)
-            if known is None or known[0] != revision:
-                self._albums[owner] = known = revision, sorted({fact[2] for fact in self.facts(db, owner)})
-        return known[1]
+        needed = self.needed(owner)
+        rows = self._catalog.all("SELECT id, album FROM record_packs WHERE owner=?", owner)
+        return sorted({album for pack, album in rows if pack in needed})
 
     def room_for(self, db: Any, owner: bytes, album: bytes) -> None:
         """Inside a transaction: LimitError if an owner's records would be of too many albums."""
@@ -197,12 +194,18 @@ class RecordPacks:
             raise LimitError(f"the records of an owner's rows are of at most {MAX_ALBUMS} albums; annotate older ones")
 
     def needed(self, owner: bytes) -> dict[bytes, np.ndarray]:
-        """Packs whose records live rows have, and the places in each, ascending."""
-        with self._catalog.reading() as db:
-            return self._needed(db, owner)
+        """Packs whose records live rows have, and the places in each, ascending; kept until the owner's rows change."""
+        with self._catalog.reading() as db:  # one moment
+            revision = db.execute("SELECT revision FROM owners WHERE id=?", (owner,)).fetchone()
+            known = self._kept.get(owner)
+            if known is None or known[0] != revision:
+                self._kept[owner] = known = revision, self._needed(db, owner)
+        return known[1]
 
     def _needed(self, db: Any, owner: bytes) -> dict[bytes, np.ndarray]:
         found: dict[bytes, list[np.ndarray]] = {}
+        if not self.record_bytes:
+            return {}
         for batch, rows, dead, records, own in db.execute(
             "SELECT b.id, b.rows, b.tombstones, b.records, p.id FROM batches b LEFT JOIN record_packs p "
             "ON p.owner = b.owner AND p.id = b.id WHERE b.owner=?", (owner,),

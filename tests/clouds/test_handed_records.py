@@ -15,6 +15,7 @@ from mipp.errors import MippError
 from mipp.rpc import messages as m
 from mipp.rpc.channel import LocalChannel
 from mipp.rpc.records import image_files_hash, record_hashes, record_pack_hash
+from mipp.rpc.wire import frame_hashes
 from mipp.server.following import follow
 from mipp.server.repair import Repairer
 
@@ -62,7 +63,9 @@ def other_images(msg):
     if not isinstance(msg, m.UploadOp):
         return msg
     files = msg.images ^ 1
-    return dataclasses.replace(msg, images=files, image_hash=image_files_hash(files, msg.image_offsets))
+    return dataclasses.replace(
+        msg, images=files, image_hash=image_files_hash(*frame_hashes([files.data, msg.image_offsets.data]))
+    )
 
 
 def as_it_was(msg):
