@@ -17,6 +17,7 @@ from ..io.files import replace_whole
 
 __all__ = [
     "RegularFile",
+    "cell",
     "check_new_folder",
     "check_output_file",
     "check_output_folder",
@@ -98,11 +99,11 @@ def write_table(path: Path, hits: list[dict[str, Any]]) -> None:
     for rank, hit in enumerate(hits, 1):
         told = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else ""
         row = {name: "" if value is None else value for name, value in {**hit, "rank": rank, "metadata": told}.items()}
-        writer.writerow({name: _cell(value) if isinstance(value, str) else value for name, value in row.items()})
+        writer.writerow({name: cell(value) if isinstance(value, str) else value for name, value in row.items()})
     replace_whole(path, out.getvalue().encode("utf-8", "backslashreplace"), mode=0o600)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text of a cell: printable, and no formula."""
     shown = printable(text)
     return f"'{shown}" if shown.strip()[:1] in _FORMULAS and shown.strip() else shown
