@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import stat
 from pathlib import Path
@@ -14,10 +11,10 @@ import click
 
 from ..errors import ParameterError
 from ..io.files import replace_whole
+from ..io.tables import hits_csv, printable
 
 __all__ = [
     "RegularFile",
-    "cell",
     "check_new_folder",
     "check_output_file",
     "check_output_folder",
@@ -38,19 +35,6 @@ class RegularFile(click.Path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             self.fail(f"{printable(str(path))} is not a regular file", parameter, context)
         return path
-
-
-def printable(text: str) -> str:
-    """``text`` fit for a terminal: control characters and bytes that are not UTF-8 become escapes such as \\x1b."""
-    if text.isprintable():
-        return text
-    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _raw(text) else text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
-
-
-def _raw(text: str) -> bool:
-    """Whether surrogates in ``text``, if any, all stand for bytes of a file's name."""
-    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
 
 
 def warn(text: str) -> None:
@@ -90,24 +74,5 @@ def check_new_folder(path: Path) -> None:
 
 
 def write_table(path: Path, hits: list[dict[str, Any]]) -> None:
-    """Write hits as CSV, for this person's eyes alone; texts of owners cannot become formulas of a spreadsheet."""
-    columns = ["rank", "id", "owner", "score", "value", "name", "caption", "metadata", "file"]
-    out = io.StringIO(newline="")
-    # quoted, as some spreadsheets split cells at semicolons
-    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
-    for rank, hit in enumerate(hits, 1):
-        told = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else ""
-        row = {name: "" if value is None else value for name, value in {**hit, "rank": rank, "metadata": told}.items()}
-        writer.writerow({name: cell(value) if isinstance(value, str) else value for name, value in row.items()})
-    replace_whole(path, out.getvalue().encode("utf-8", "backslashreplace"), mode=0o600)
-
-
-def cell(text: str) -> str:
-    """Text of a cell: printable, and no formula."""
-    shown = printable(text)
-    return f"'{shown}" if shown.strip()[:1] in _FORMULAS and shown.strip() else shown
-
-
-#: what spreadsheets take for the beginning of a formula; the latter are the full-width forms
-_FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+    """Write hits as CSV, for this person's eyes alone."""
+    replace_whole(path, hits_csv(hits), mode=0o600)

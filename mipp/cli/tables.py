@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from .outputs import cell, printable
+from ..io.tables import csv_text, printable
 
 __all__ = ["print_csv", "print_table"]
 
@@ -56,9 +54,4 @@ def print_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     rows : sequence of sequences
         A value for each column; None is empty.
     """
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([cell(v) if isinstance(v, str) else "" if v is None else v for v in row])
-    click.echo(out.getvalue().encode("utf-8", "backslashreplace").decode(), nl=False)
+    click.echo(csv_text(columns, rows).encode("utf-8", "backslashreplace").decode(), nl=False)
