@@ -47,7 +47,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def hits_csv(hits: Sequence[Mapping[str, Any]]) -> bytes:
-    """Hits as a CSV file: of each hit the values of :data:`HIT_COLUMNS` that it has, ``rank`` by its place if missing."""
+    """Hits as a CSV file: of each the values of :data:`HIT_COLUMNS` that it has; ``rank`` by its place if missing."""
     rows = []
     for rank, hit in enumerate(hits, 1):
         told = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else None
