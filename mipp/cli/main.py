@@ -17,6 +17,7 @@ from ..deployment import Deployment, is_connected
 from ..deployment.connected import ServerState
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
+from .app import app_command
 from .backups import server_group
 from .ceremony import connect_command, deployment_group, invite_command, registrar_group
 from .common import (
@@ -58,6 +59,7 @@ cli.add_command(connect_command)
 cli.add_command(owner_group)
 cli.add_command(user_group)
 cli.add_command(search_command)
+cli.add_command(app_command)
 cli.add_command(evaluate_command)
 cli.add_command(weights_command)
 cli.add_command(warm_up_command)

@@ -11,7 +11,7 @@ ROOT = Path(mipp.__file__).parent
 #: from the top down; a module may use floors below its own
 FLOORS = [
     {"__main__"},
-    {"cli", "compat", "demo"},
+    {"cli", "app", "compat", "demo"},
     {"evaluation"},
     {"deployment"},
     {"client", "server"},
@@ -24,7 +24,7 @@ FLOORS = [
 EVERYBODY = {"errors", "params", "cpu"}
 # within a floor, who may use whom
 BESIDE = {
-    ("cli", "demo"), ("sharing", "crypto"), ("sharing", "ring"), ("pir", "io"), ("paillier", "crypto"),
+    ("cli", "app"), ("cli", "demo"), ("sharing", "crypto"), ("sharing", "ring"), ("pir", "io"), ("paillier", "crypto"),
     ("paillier", "io"), ("features", "io"), ("features", "encoding"), ("crypto", "io"),
 }  # fmt: skip
 #: what a client never touches: the other side, where it keeps rows, and where it multiplies them

@@ -1,0 +1,293 @@
+"""What a user does on the page: searches, names and captions of hits, images, exports."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..client.image_features import query_vector
+from ..client.results import FetchedImage, Hits, Preview
+from ..client.user import User
+from ..errors import AccessDeniedError, IntegrityError, LimitError, ParameterError, VerificationError
+from ..io.display import picture, shown
+from ..io.tables import hits_csv
+from ..rpc.names import safe_name
+from .fields import Fields
+from .jobs import Job
+
+__all__ = [
+    "PAGE",
+    "Found",
+    "content_of",
+    "cost",
+    "export",
+    "fetch_originals",
+    "fetch_previews",
+    "run_search",
+    "searchable",
+]
+
+#: hits whose names and thumbnails are fetched at a time; of a range search the first ones, however many there are
+PAGE, RANGE_PAGE = 100, 50
+#: bytes of original images that a search keeps, and sides of pictures for the page
+MOST_ORIGINALS = 1 << 29
+THUMBNAIL, LARGE = 256, 1600
+MOST_HITS = 10_000
+_CAPTION, _VALUE = 10_000, 2000
+
+
+@dataclass(eq=False)
+class Found:
+    """One search and what it found. Secret."""
+
+    user: str
+    what: str
+    hits: Hits
+    metric: str
+    threshold: float | None
+    seconds: float
+    query: bytes | None
+    #: pixels as a file that features come from again
+    facts: dict[str, Any]
+    when: float = field(default_factory=time.time)
+    previews: dict[int, Preview] = field(default_factory=dict)
+    pictures: dict[int, bytes | None] = field(default_factory=dict)
+    originals: dict[int, FetchedImage] = field(default_factory=dict)
+    #: why names and captions were not fetched
+    unnamed: str = ""
+
+    @property
+    def page(self) -> int:
+        return PAGE if self.threshold is None else RANGE_PAGE
+
+    def original(self, number: int) -> FetchedImage:
+        """An image that was fetched; ParameterError if it was not."""
+        image = self.originals.get(number)
+        if image is None:
+            raise ParameterError("this image was not fetched")
+        if image.error is not None:
+            raise image.error
+        return image
+
+    def packed_pictures(self, start: int, count: int) -> bytes:
+        """Thumbnails of some hits in one piece: before each its hit's number and its length, 4 bytes each, big-endian.
+
+        One reply for all: a hundred of their own take the page longer than a search takes.
+        """
+        parts = []
+        for number in range(start, min(start + count, len(self.hits))):
+            content = self.pictures.get(number)
+            if content is not None:
+                parts += [number.to_bytes(4, "big"), len(content).to_bytes(4, "big"), content]
+        return b"".join(parts)
+
+    def told(self, start: int = 0, count: int = 0) -> dict[str, Any]:
+        """The search for the page, with some of its hits."""
+        return {
+            "user": self.user, "what": self.what, "metric": self.metric, "threshold": self.threshold,
+            "seconds": round(self.seconds, 3), "when": self.when, "total": len(self.hits),
+            "searched": self.hits.searched, "page": self.page, "unnamed": self.unnamed, "start": start,
+            "hits": [self._hit(n) for n in range(start, min(start + count, len(self.hits)))], **self.facts,
+        }  # fmt: skip
+
+    def _hit(self, number: int) -> dict[str, Any]:
+        hit, preview, original = self.hits[number], self.previews.get(number), self.originals.get(number)
+        told: dict[str, Any] = {
+            "number": number, "owner": shown(hit.owner_name, 64), "owner_id": hit.owner.hex(), "id": hit.id,
+            "score": hit.score, "value": hit.value, "named": preview is not None,
+            "picture": self.pictures.get(number) is not None, "original": original is not None,
+        }  # fmt: skip
+        if preview is not None:
+            told |= {
+                "name": shown(preview.path, 300),
+                "caption": shown(preview.caption, _CAPTION),
+                "metadata": _shown_metadata(preview),
+                "problem": "" if preview.error is None else shown(str(preview.error), 500),
+            }
+        if original is not None and original.error is not None:
+            told["problem"] = shown(str(original.error), 500)
+        return told
+
+
+def _shown_metadata(preview: Preview) -> list[list[str]]:
+    """Names and values of metadata, as texts."""
+    fields = list((preview.metadata or {}).items())[:100]
+    return [[shown(str(name), 100), shown(str(value), _VALUE)] for name, value in fields]
+
+
+def searchable(user: User) -> list[dict[str, Any]]:
+    """Owners that a user may search now, with their live rows."""
+    index = user.index()
+    return [{"id": g.owner.hex(), "name": shown(g.name, 64), "rows": _rows(g)} for g in index.owners]
+
+
+def _rows(owner: Any) -> int:
+    return int(owner.rows.sum()) - len(owner.dead_row)
+
+
+def cost(user: User, fields: Fields) -> dict[str, Any]:
+    """What a search would cost: bytes and rounds of it, and of the names and thumbnails of its hits."""
+    threshold, owners = fields.number("threshold"), fields.texts("owners") or None
+    ranking = "threshold" if threshold is not None else fields.optional("ranking", most=16)
+    k = min(fields.whole("k", PAGE, low=1, high=MOST_HITS), user.index(owners).total)
+    told = user.cost(max(k, 1), owners=owners, ranking=ranking)
+    servers = max(told["servers"]["bytes"].values()) if "servers" in told else 0
+    made = {
+        "images": told["images"], "ranking": told["ranking"], "sent": told["user"]["sent"],
+        "received": told["user"]["received"], "servers": servers, "records": 0, "record_bytes": 0, "read": 0,
+    }  # fmt: skip
+    if user.fetches_privately:
+        previews = user.preview_cost(RANGE_PAGE if threshold is not None else min(max(k, 1), PAGE))
+        made |= {
+            "records": previews["records"], "record_bytes": previews["sent"] + previews["received"],
+            "read": previews["read"],
+        }  # fmt: skip
+    return made
+
+
+def content_of(job: Job, user: User, found: Found, number: int, openly: bool) -> bytes:
+    """The image file of a hit, fetched if it is not here."""
+    fetch_originals(job, user, found, [number], openly)
+    return found.original(number).content
+
+
+def run_search(
+    job: Job, user: User, content: bytes, fields: Fields, keep: Callable[[Found], int], ready: Callable[[], Any]
+) -> int:
+    """Search by an image file, then fetch names and thumbnails of the first hits.
+
+    Parameters
+    ----------
+    job : Job
+        Its result becomes the search's number as soon as the hits are there.
+    user : User
+        Who searches.
+    content : bytes
+        The image file. Secret.
+    fields : Fields
+        ``k``, ``ranking``, ``threshold``, ``owners`` (ids), ``named``: whether to fetch names and thumbnails.
+    keep : callable
+        Remembers the search.
+    ready : callable
+        Waits for rows that were uploaded before they were checked.
+
+    Returns
+    -------
+    int
+        Number of the search.
+    """
+    threshold, owners = fields.number("threshold"), fields.texts("owners") or None
+    ranking = fields.optional("ranking", most=16)
+    k = fields.whole("k", 100, low=1, high=MOST_HITS)
+    job.text = "reading the image"
+    query = query_vector(user.config, content)
+    job.check()
+    job.text = "searching"
+    ready()
+    began = time.perf_counter()
+    facts: dict[str, Any] = {"suspects": []}
+    if threshold is not None:
+        hits = user.range_search(query, threshold, owners=owners)
+        left_out, facts["unverified"] = hits.left_out, "answers to a threshold are not verified"
+    else:
+        k = min(k, user.index(owners).total)
+        if k < 1:
+            raise ParameterError("the owners that you may search have no images")
+        result = user.search(query, k, owners=owners, ranking=ranking)
+        hits, left_out = result.hits, result.left_out
+        facts |= {"unverified": result.unverified, "suspects": list(result.suspects)}
+    seconds = time.perf_counter() - began
+    job.check()
+    facts["left_out"] = [shown(str(one), 500) for one in left_out]
+    what = f"{k} nearest" if threshold is None else f"within {threshold:g}"
+    found = Found(
+        user.name, what, hits, user.config.encoding.metric, threshold, seconds, picture(content, THUMBNAIL), facts
+    )
+    job.result = number = keep(found)
+    if fields.flag("named") and hits:
+        fetch_previews(job, user, found, 0)
+    return number
+
+
+def fetch_previews(job: Job, user: User, found: Found, start: int) -> None:
+    """Fetch names, captions and thumbnails of one page of hits; what cannot be fetched is said, the hits stay.
+
+    Of a range search always as many records are fetched: their number would show how many hits there are.
+    """
+    if not user.fetches_privately:
+        found.unnamed = "this deployment keeps no records that could be fetched privately"
+        return
+    places = [n for n in range(start, min(start + found.page, len(found.hits))) if n not in found.previews]
+    if not places:
+        return
+    job.text = "fetching names and pictures"
+    try:
+        pad = found.page if found.threshold is not None else 0
+        previews = user.preview([found.hits[n] for n in places], pad=pad)
+    except (AccessDeniedError, IntegrityError, VerificationError) as error:
+        found.unnamed = shown(f"names and pictures were not fetched: {error}", 1000)
+        return
+    job.check()
+    with ThreadPoolExecutor(2) as pool:
+        pictures = list(pool.map(lambda p: picture(p.thumbnail, THUMBNAIL) if p.thumbnail else None, previews))
+    found.pictures |= dict(zip(places, pictures, strict=True))
+    found.previews |= dict(zip(places, previews, strict=True))
+    found.unnamed = ""
+
+
+def fetch_originals(job: Job, user: User, found: Found, numbers: Sequence[int], openly: bool) -> None:
+    """Fetch the image files of some hits, privately unless ``openly``; each that fails is noted on its hit."""
+    wanted = [n for n in dict.fromkeys(numbers) if n not in found.originals or found.originals[n].error is not None]
+    if any(n >= len(found.hits) for n in wanted):
+        raise ParameterError("there is no such hit")
+    if not wanted:
+        return
+    if sum(len(image.content) for image in found.originals.values()) >= MOST_ORIGINALS:
+        raise LimitError("this search holds as many images as fit; export them, and search again")
+    hits = [found.hits[n] for n in wanted]
+    job.text = "fetching images" + (" openly" if openly else "")
+    if openly:
+        images = user.fetch(hits)
+    else:
+        images = user.fetch(hits, private=True, progress=lambda count, total: job.step(count, total))
+    job.check()
+    found.originals |= dict(zip(wanted, images, strict=True))
+
+
+def export(job: Job, user: User, found: Found, numbers: Sequence[int], kind: str, openly: bool) -> None:
+    """Make a table (``csv``), or an archive of the table and the images (``zip``), of some hits."""
+    if kind not in ("csv", "zip"):
+        raise ParameterError("an export is csv or zip")
+    chosen = list(dict.fromkeys(numbers))
+    if not chosen or any(n >= len(found.hits) for n in chosen):
+        raise ParameterError("choose at least one hit")
+    if kind == "zip":
+        fetch_originals(job, user, found, chosen, openly)
+    rows, files = [], []
+    for n in chosen:
+        hit, preview, image = found.hits[n], found.previews.get(n), found.originals.get(n)
+        row: dict[str, Any] = {
+            "rank": n + 1, "id": hit.id, "owner": hit.owner_name, "score": hit.score, "value": hit.value
+        }  # fmt: skip
+        if preview is not None:
+            row |= {"name": preview.path, "caption": preview.caption, "metadata": preview.metadata}
+        if kind == "zip" and image is not None and image.error is None:
+            row["file"] = f"{n + 1:04d}-{image.name}"
+            files.append((row["file"], image.content))
+        rows.append(row)
+    table = hits_csv(rows)
+    if kind == "csv":
+        job.file = "hits.csv", "text/csv; charset=utf-8", table
+        return
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # images are compressed already
+        archive.writestr("hits.csv", table)
+        for name, content in files:
+            job.check()
+            archive.writestr(safe_name(name), content)
+    job.file = "hits.zip", "application/zip", out.getvalue()

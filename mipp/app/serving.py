@@ -1,0 +1,158 @@
+"""Serves the page on loopback until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from typing import Any
+
+from .. import features
+from ..deployment import ConnectedDeployment, Deployment
+from ..errors import MippError, ParameterError, missing_extra
+
+try:
+    from waitress.server import create_server
+
+    from .desk import Desk
+    from .guard import Guard
+    from .site import LARGEST_REQUEST, make_site
+except ImportError as error:
+    if (error.name or "").split(".")[0] not in ("waitress", "flask", "werkzeug"):
+        raise
+    raise missing_extra("the page needs Flask and waitress", "app") from None
+
+__all__ = ["AppServer"]
+
+#: pages keep a few connections; strangers on this machine cannot take all memory by open ones
+_CONNECTIONS, _THREADS = 32, 8
+#: replies and requests below this size stay in memory: the server would write larger ones into temporary files
+_IN_MEMORY = 1 << 31
+_IDLE_MINUTES = 30.0
+
+
+class AppServer:
+    """The page's server on this machine's loopback address.
+
+    Parameters
+    ----------
+    deployment : Deployment or ConnectedDeployment
+        Open. It stays open when the page is closed.
+    port : int
+        Port of 127.0.0.1; 0 for a free one.
+    idle_minutes : float
+        Minutes after which it stops by itself when no page asks anything any more.
+
+    Attributes
+    ----------
+    desk : Desk
+        What is open on the page. Secret.
+
+    Raises
+    ------
+    MissingExtraError
+        Flask or waitress is not installed (when this module is imported).
+    ParameterError
+        The port cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile, mipp
+    >>> from mipp.app import AppServer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+    ...         page = AppServer(deployment)
+    ...         page.start()
+    ...         link = page.link()
+    ...         page.stop()
+    >>> link.startswith(f"http://127.0.0.1:{page.port}/#open=")
+    True
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment | ConnectedDeployment,
+        *,
+        port: int = 0,
+        idle_minutes: float = _IDLE_MINUTES,
+    ) -> None:
+        self.desk, self._guard = Desk(deployment), Guard()
+        self._idle = idle_minutes * 60
+        self._heard = time.monotonic()
+        self._stopping = threading.Event()
+        logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it logs names of files that a page asked for
+        site = make_site(self.desk, self._guard, self._stopping.set, self._alive)
+        try:
+            self._server: Any = create_server(
+                site, host="127.0.0.1", port=port, threads=_THREADS, connection_limit=_CONNECTIONS,
+                max_request_body_size=LARGEST_REQUEST, inbuf_overflow=_IN_MEMORY, outbuf_overflow=_IN_MEMORY,
+                channel_timeout=60, cleanup_interval=10, ident=None, clear_untrusted_proxy_headers=True,
+            )  # fmt: skip
+        except (OSError, ValueError, OverflowError) as error:
+            raise ParameterError(f"port {port} of 127.0.0.1 cannot be used: {error}") from None
+        self.port: int = int(self._server.effective_port)
+        self._guard.port = self.port
+        self._thread = threading.Thread(target=self._serve, name="mipp app", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"AppServer(port={self.port})"
+
+    def link(self) -> str:
+        """Make a link that opens the page, once.
+
+        Returns
+        -------
+        str
+            Secret until it was used: whoever opens it first is the person at the page.
+        """
+        return self._guard.link()
+
+    def start(self) -> None:
+        """Begin to serve, and to compile what the first query would wait for."""
+        self._thread.start()
+        descriptor = self.desk.deployment.config.descriptor
+        if descriptor:
+            threading.Thread(target=_warm_up, args=(descriptor,), name="mipp app warm-up", daemon=True).start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the page was closed, or was idle too long.
+
+        Parameters
+        ----------
+        seconds : float
+            At most so long.
+
+        Returns
+        -------
+        bool
+            Whether it is time to :meth:`stop`.
+        """
+        if self.desk.jobs.running():
+            self._alive()
+        return self._stopping.wait(seconds) or time.monotonic() - self._heard > self._idle
+
+    def stop(self) -> None:
+        """Stop serving, cancel what runs, forget everything."""
+        self._stopping.set()
+        self._server.close()
+        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
+        if self._thread.ident is not None:
+            self._thread.join(5)
+        self.desk.close()
+
+    def _alive(self) -> None:
+        self._heard = time.monotonic()
+
+    def _serve(self) -> None:
+        try:
+            self._server.run()
+        except OSError:  # the listening socket was closed under it
+            if not self._stopping.is_set():
+                raise
+
+
+def _warm_up(descriptor: str) -> None:
+    """Compile what extracts features; a search reports what is wrong with a descriptor."""
+    with contextlib.suppress(MippError):
+        features.warm_up(descriptor)

@@ -1,0 +1,355 @@
+"""The page's server: what the page asks for, checked and passed on."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, jsonify, request, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from ..deployment import ConnectedDeployment, Deployment
+from ..errors import MippError, NotFoundError, ParameterError
+from ..io.display import picture, shown
+from . import finding, owning
+from .desk import Desk
+from .fields import Fields
+from .guard import Guard
+from .jobs import Job
+
+__all__ = ["LARGEST_REQUEST", "make_site"]
+
+_log = logging.getLogger("mipp.app")
+#: bytes of a request: a query image
+LARGEST_REQUEST = 64 << 20
+_STATIC = Path(__file__).parent / "static"
+_OPEN_PATHS = ("/", "/api/session")
+#: seconds that a search waits for the check of rows that were uploaded before
+_PATIENCE = 5.0
+_MOST_FETCHED = 200
+
+
+def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callable[[], None]) -> Flask:
+    """Make the WSGI application.
+
+    Parameters
+    ----------
+    desk : Desk
+        What it works with.
+    guard : Guard
+        Who may ask.
+    stop : callable
+        Ends the program; called by the page's button.
+    alive : callable
+        Called at each request of a session.
+
+    Returns
+    -------
+    Flask
+    """
+    site = Flask("mipp.app", static_folder=None)
+    site.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
+    site.json.sort_keys = False  # type: ignore[attr-defined]
+
+    @site.before_request
+    def guarded() -> Response | tuple[Response, int] | None:
+        problem = guard.refusal(request)
+        if problem:
+            return jsonify(error=problem), 403
+        if request.path not in _OPEN_PATHS and not request.path.startswith("/static/"):
+            if not guard.knows(request):
+                return jsonify(error="this page was opened by another link; open a new one"), 401
+            alive()
+        return None
+
+    site.after_request(guard.sealed)
+
+    @site.errorhandler(Exception)
+    def failed(error: Exception) -> tuple[Response, int]:
+        if isinstance(error, HTTPException):
+            return jsonify(error=shown(error.description or "refused", 300)), error.code or 500
+        if isinstance(error, NotFoundError):
+            return jsonify(error=shown(str(error), 2000)), 404
+        if isinstance(error, (MippError, OSError)):
+            return jsonify(error=shown(str(error), 2000)), 400
+        _log.error("a request of the page failed: %s", type(error).__name__)
+        return jsonify(error=f"this program failed ({type(error).__name__}); please report it"), 500
+
+    @site.get("/")
+    def index() -> Response:
+        return send_from_directory(_STATIC, "index.html")
+
+    @site.get("/static/<name>")
+    def static(name: str) -> Response:
+        return send_from_directory(_STATIC, name)
+
+    @site.post("/api/session")
+    def session() -> tuple[Response, int]:
+        key = guard.open(_fields().text("token", most=200))
+        if key is None:
+            return jsonify(error="this link was used already, or is not of this program"), 401
+        return jsonify(key=key), 200
+
+    _desk_routes(site, desk, stop)
+    _user_routes(site, desk)
+    _owner_routes(site, desk)
+    return site
+
+
+def _fields() -> Fields:
+    return Fields(request.get_json(force=False, silent=True))
+
+
+def _started(job: Job) -> tuple[Response, int]:
+    return jsonify(job.told()), 202
+
+
+def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
+    """The deployment, who is open, work under way."""
+
+    @site.get("/api/state")
+    def state() -> Response:
+        return jsonify(
+            **desk.facts(),
+            jobs=[job.told() for job in desk.jobs.running()],
+            searches=[{"number": n, **found.told()} for n, found in desk.found.items()],
+        )
+
+    @site.post("/api/open")
+    def open_party() -> tuple[Response, int]:
+        fields = _fields()
+        kind, name = fields.text("kind", most=8), fields.text("name", most=64)
+        passphrase = fields.optional("passphrase")
+        # a job, as the key of a passphrase takes its time, and servers are asked
+        return _started(desk.jobs.start(f"opening {name}", lambda job: desk.open(kind, name, passphrase)))
+
+    @site.post("/api/servers")
+    def servers() -> tuple[Response, int]:
+        return _started(desk.jobs.start("asking the servers", lambda job: _servers(desk.deployment)))
+
+    @site.get("/api/jobs/<identity>")
+    def job(identity: str) -> Response:
+        return jsonify(_jsonable(desk.jobs.get(identity).told()))
+
+    @site.post("/api/jobs/<identity>/cancel")
+    def cancel(identity: str) -> Response:
+        return jsonify(desk.jobs.cancel(identity).told())
+
+    @site.get("/api/jobs/<identity>/file")
+    def file(identity: str) -> Response:
+        made = desk.jobs.get(identity)
+        if made.file is None:
+            raise NotFoundError("there is no file")
+        name, media, content = made.file
+        made.file = None  # once
+        return _download(name, media, content)
+
+    @site.post("/api/close")
+    def close() -> Response:
+        threading.Timer(0.2, stop).start()  # after the reply
+        return jsonify(closed=True)
+
+
+def _jsonable(told: dict[str, Any]) -> dict[str, Any]:
+    """Pictures inside a job's result as text."""
+    result = told["result"]
+    if isinstance(result, dict) and isinstance(result.get("images"), list):
+        images = [
+            {**one, "thumbnail": base64.b64encode(one["thumbnail"]).decode()} if "thumbnail" in one else one
+            for one in result["images"]
+        ]
+        return {**told, "result": {**result, "images": images}}
+    return told
+
+
+def _download(name: str, media: str, content: bytes) -> Response:
+    response = Response(content, mimetype=media)
+    response.headers.set("Content-Disposition", "attachment", filename=name)
+    return response
+
+
+def _picture(content: bytes | None) -> Response:
+    if content is None:
+        raise NotFoundError("there is no picture")
+    return Response(content, mimetype="image/jpeg")
+
+
+def _servers(deployment: Deployment | ConnectedDeployment) -> list[dict[str, Any]]:
+    """How each server stands."""
+    if isinstance(deployment, ConnectedDeployment):
+        return [
+            {
+                "number": number, "name": shown(s["name"], 64), "url": shown(s["url"], 200), "ready": s["ready"],
+                "changes": s["takes_changes"], "reasons": [shown(r, 300) for r in s["reasons"]],
+            }
+            for number, s in deployment.server_states().items()
+        ]  # fmt: skip
+    status = deployment.status()
+    agree = [] if status["servers_agree"] else ["the servers do not agree on what is stored"]
+    return [
+        {"number": int(n), "name": str(kind), "url": "", "ready": True, "changes": True, "reasons": agree}
+        for n, kind in status["servers"].items()
+    ]
+
+
+def _user_routes(site: Flask, desk: Desk) -> None:
+    """Searches, what they found, exports."""
+
+    def ready() -> None:
+        desk.deployment.wait_certified(_PATIENCE)
+
+    @site.post("/api/user/<name>/searchable")
+    def searchable(name: str) -> tuple[Response, int]:
+        user, turn = desk.user(name)
+        return _started(desk.jobs.start("asking whom you may search", lambda job: finding.searchable(user), turn))
+
+    @site.post("/api/user/<name>/cost")
+    def cost(name: str) -> tuple[Response, int]:
+        (user, turn), fields = desk.user(name), _fields()
+        return _started(desk.jobs.start("cost", lambda job: finding.cost(user, fields), turn))
+
+    @site.post("/api/user/<name>/search")
+    def search(name: str) -> tuple[Response, int]:
+        user, turn = desk.user(name)
+        fields = Fields({**request.args.to_dict(), "owners": request.args.getlist("owners")})
+        content = request.get_data(cache=False)
+        if not content:
+            raise ParameterError("the file is empty")
+        return _started(
+            desk.jobs.start(
+                "search", lambda job: finding.run_search(job, user, content, fields, desk.keep, ready), turn,
+                cancellable=False,
+            )
+        )  # fmt: skip
+
+    @site.post("/api/searches/<int:number>/like")
+    def like(number: int) -> tuple[Response, int]:
+        found, fields = desk.search(number), _fields()
+        (user, turn), hit = desk.user(found.user), fields.whole("hit")
+
+        def work(job: Job) -> int:
+            content = finding.content_of(job, user, found, hit, fields.flag("openly"))
+            return finding.run_search(job, user, content, fields, desk.keep, ready)
+
+        return _started(desk.jobs.start("search", work, turn))
+
+    @site.get("/api/searches/<int:number>")
+    def one(number: int) -> Response:
+        fields = Fields(request.args.to_dict())
+        found, count = desk.search(number), fields.whole("count", finding.PAGE, high=1000)
+        return jsonify(number=number, **found.told(fields.whole("start", 0), count))
+
+    @site.delete("/api/searches/<int:number>")
+    def forget(number: int) -> Response:
+        desk.forget(number)
+        return jsonify(forgotten=True)
+
+    @site.post("/api/searches/<int:number>/names")
+    def names(number: int) -> tuple[Response, int]:
+        found, start = desk.search(number), _fields().whole("start", 0)
+        user, turn = desk.user(found.user)
+        return _started(
+            desk.jobs.start(
+                "names and pictures", lambda job: finding.fetch_previews(job, user, found, start), turn,
+                cancellable=False,
+            )
+        )  # fmt: skip
+
+    @site.post("/api/searches/<int:number>/originals")
+    def originals(number: int) -> tuple[Response, int]:
+        found, fields = desk.search(number), _fields()
+        user, turn = desk.user(found.user)
+        numbers, openly = fields.numbers("hits", most=_MOST_FETCHED), fields.flag("openly")
+        return _started(
+            desk.jobs.start(
+                "fetching images", lambda job: finding.fetch_originals(job, user, found, numbers, openly), turn
+            )
+        )
+
+    @site.post("/api/searches/<int:number>/export")
+    def export(number: int) -> tuple[Response, int]:
+        found, fields = desk.search(number), _fields()
+        user, turn = desk.user(found.user)
+        kind, openly = fields.text("kind", most=8), fields.flag("openly")
+        numbers = fields.numbers("hits", most=_MOST_FETCHED if kind == "zip" else finding.MOST_HITS)
+        return _started(
+            desk.jobs.start("export", lambda job: finding.export(job, user, found, numbers, kind, openly), turn)
+        )
+
+    @site.get("/api/searches/<int:number>/query")
+    def query_picture(number: int) -> Response:
+        return _picture(desk.search(number).query)
+
+    @site.get("/api/searches/<int:number>/pictures")
+    def hit_pictures(number: int) -> Response:
+        fields = Fields(request.args.to_dict())
+        start, count = fields.whole("start", 0), fields.whole("count", finding.PAGE, high=1000)
+        return Response(desk.search(number).packed_pictures(start, count), mimetype="application/octet-stream")
+
+    @site.get("/api/searches/<int:number>/originals/<int:hit>")
+    def large(number: int, hit: int) -> Response:
+        found = desk.search(number)
+        return _picture(picture(found.original(hit).content, finding.LARGE))
+
+    @site.get("/api/searches/<int:number>/files/<int:hit>")
+    def original_file(number: int, hit: int) -> Response:
+        image = desk.search(number).original(hit)
+        return _download(image.name, "application/octet-stream", image.content)
+
+
+def _owner_routes(site: Flask, desk: Desk) -> None:
+    """An owner's images and grants."""
+
+    @site.post("/api/folders")
+    def folders() -> Response:
+        return jsonify(owning.folders(_fields().text("path", "")))
+
+    def begin(name: str, what: str, work: Callable[[Job, Any], Any], cancellable: bool = True) -> tuple[Response, int]:
+        owner, turn = desk.owner(name)
+        return _started(desk.jobs.start(what, lambda job: work(job, owner), turn, cancellable=cancellable))
+
+    @site.post("/api/owner/<name>/add")
+    def add(name: str) -> tuple[Response, int]:
+        folder = _fields().text("folder")
+        return begin(name, "adding images", lambda job, owner: owning.add_folder(job, owner, folder))
+
+    @site.post("/api/owner/<name>/images")
+    def images(name: str) -> tuple[Response, int]:
+        fields = _fields()
+        start, wanted = fields.whole("start", 0), fields.text("filter", "", most=500)
+        return begin(name, "listing images", lambda job, owner: owning.images(job, owner, start, wanted))
+
+    @site.post("/api/owner/<name>/annotate")
+    def annotate(name: str) -> tuple[Response, int]:
+        fields = _fields()
+        identity, values = fields.text("id", most=100), dict(fields.mapping("fields"))
+        return begin(name, "annotating", lambda job, owner: owning.annotate(owner, identity, values), False)
+
+    @site.post("/api/owner/<name>/delete")
+    def delete(name: str) -> tuple[Response, int]:
+        ids = _fields().texts("ids")
+        return begin(name, "deleting", lambda job, owner: owning.delete(owner, ids), False)
+
+    @site.post("/api/owner/<name>/grants")
+    def grants(name: str) -> tuple[Response, int]:
+        return begin(name, "listing grants", lambda job, owner: owning.grants(owner, desk.user_names()))
+
+    @site.post("/api/owner/<name>/grant")
+    def grant(name: str) -> tuple[Response, int]:
+        fields = _fields()
+        return begin(name, "granting", lambda job, owner: owning.give(owner, fields), False)
+
+    @site.post("/api/owner/<name>/revoke")
+    def revoke(name: str) -> tuple[Response, int]:
+        user = _fields().text("user", most=128)
+        return begin(name, "revoking", lambda job, owner: owner.revoke(user), False)
+
+    @site.post("/api/owner/<name>/audit")
+    def audit(name: str) -> tuple[Response, int]:
+        sample = _fields().number("sample")
+        part = 1.0 if sample is None else sample
+        return begin(name, "audit", lambda job, owner: owning.audit(owner, part), False)

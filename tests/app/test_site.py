@@ -1,0 +1,443 @@
+"""The page's server: who may ask, what it refuses, what it gives; without a browser."""
+
+import csv
+import io
+import json
+import time
+import zipfile
+
+import pytest
+from PIL import Image
+
+from mipp.app import AppServer, guard, jobs
+from mipp.errors import LimitError, NotFoundError, ParameterError
+from tests.app.conftest import HOSTILE, Caller, raw
+
+PATHS = ["/api/state", "/api/searches/1", "/api/searches/1/query", "/api/searches/1/files/0", "/api/jobs/x"]
+
+
+# --- who may ask ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_told_without_the_key(page, path):
+    for key in (None, "", "x", "x" * 5000):
+        status, headers, body = Caller(page, key).send("GET", path)
+        assert status == 401 and b"another link" in body
+        assert headers["Cache-Control"] == "no-store"
+
+
+def test_a_link_opens_one_session_once(page):
+    token = page.link().partition("#open=")[2]
+    caller = Caller(page)
+    assert caller.post("/api/session", {"token": token})[0] == 200
+    status, told = caller.post("/api/session", {"token": token})
+    assert status == 401 and "used already" in told["error"]
+    for wrong in ("", token[:-1], "é"):
+        assert caller.post("/api/session", {"token": wrong})[0] == 401
+    assert caller.post("/api/session", {"token": 5})[0] == 400
+    assert caller.post("/api/session", b"{")[0] == 400
+
+
+def test_only_the_newest_links_are_remembered(page):
+    first = page.link().partition("#open=")[2]
+    for _ in range(8):
+        page.link()
+    assert Caller(page).post("/api/session", {"token": first})[0] == 401
+
+
+def test_pages_of_other_sites_are_refused(page):
+    caller = Caller.opened(page)
+    assert caller.get("/api/state")[0] == 200
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": f"evil.example:{page.port}"},
+        {"Host": f"127.0.0.1.evil.example:{page.port}"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"http://127.0.0.1:{page.port + 1}"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        status, _, _ = caller.send("POST", "/api/close", b"{}", {"Content-Type": "application/json", **headers})
+        assert status == 403, headers
+    assert caller.get("/api/state")[0] == 200
+
+
+def test_a_server_on_another_port_gets_no_cookie(page):
+    """Browsers send cookies of 127.0.0.1 to all its ports, so there are none."""
+    caller = Caller.opened(page)
+    for path in ("/", "/static/main.js", "/api/state"):
+        _, headers, _ = caller.send("GET", path)
+        assert headers["Set-Cookie"] is None
+
+
+def test_every_reply_has_the_headers(page):
+    caller = Caller.opened(page)
+    for path in ("/", "/static/main.js", "/api/state", "/nowhere", "/static/../site.py", "/static/nowhere"):
+        _, headers, body = caller.send("GET", path)
+        for name, value in guard.HEADERS.items():
+            assert headers[name] == value
+        assert b"Traceback" not in body and b"def " not in body
+    assert "unsafe" not in guard.HEADERS["Content-Security-Policy"]
+
+
+def test_files_beside_the_page_are_not_served(page):
+    for path in ("/static/../site.py", "/static/..%2fsite.py", "/static/%2e%2e/site.py", "/static//etc/passwd"):
+        assert raw(page, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n\r\n".encode()).startswith(
+            (b"HTTP/1.1 404", b"HTTP/1.1 308", b"HTTP/1.1 401")
+        )
+
+
+def test_the_page_listens_on_loopback_alone(page):
+    assert page._server.socket.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_request_that_is_too_large_is_refused(page, monkeypatch):
+    head = f"POST /api/session HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nContent-Length: 99999999999\r\n\r\n"
+    assert b" 413 " in raw(page, head.encode()).split(b"\r\n")[0]
+
+
+def test_broken_requests_end_in_a_sentence(page):
+    assert raw(page, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n").startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+
+
+# --- the page itself ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_no_inline_script_style_or_foreign_address(page):
+    _, _, body = Caller(page).send("GET", "/")
+    text = body.decode()
+    assert "<style" not in text and " style=" not in text and "javascript:" not in text
+    assert text.count("<script") == 1 and " on" not in text.replace(" one", "").split("<body>")[0]
+    for name in ("index.html", "main.js", "dom.js", "api.js", "search.js", "owner.js", "app.css"):
+        status, _, content = Caller(page).send("GET", "/" if name == "index.html" else f"/static/{name}")
+        assert status == 200
+        for word in (
+            b"innerHTML",
+            b"outerHTML",
+            b"insertAdjacentHTML",
+            b"document.write",
+            b"eval(",
+            b"//cdn",
+            b"https:",
+        ):
+            assert word not in content, (name, word)
+
+
+# --- searches -------------------------------------------------------------------------------------------------------
+
+
+def search(caller, photo, query=""):
+    return caller.done(f"/api/user/ulla/search?k=20&named=1{query}", photo.read_bytes())
+
+
+def test_a_search_gives_hits_with_names_and_pictures(caller, photos):
+    number = search(caller, photos["anna"][3])
+    found = caller.get(f"/api/searches/{number}")[1]
+    best = found["hits"][0]
+    assert (found["total"], best["name"], best["owner"], best["value"]) == (20, "anna03.png", "anna", 0)
+    assert best["caption"].startswith("صورة") and not found["unnamed"] and not found["left_out"]
+    _, _, body = caller.send("GET", f"/api/searches/{number}/pictures?count=20")
+    seen = {}
+    while body:
+        place, length = (int.from_bytes(body[i : i + 4], "big") for i in (0, 4))
+        seen[place], body = body[8 : 8 + length], body[8 + length :]
+    assert sorted(seen) == list(range(20))
+    assert {Image.open(io.BytesIO(content)).format for content in seen.values()} == {"JPEG"}
+    assert Image.open(io.BytesIO(caller.send("GET", f"/api/searches/{number}/query")[2])).size == (256, 192)
+
+
+def test_texts_of_owners_come_without_control_characters(caller, photos):
+    number = search(caller, photos["anna"][0])
+    hits = {hit["name"]: hit for hit in caller.get(f"/api/searches/{number}")[1]["hits"]}
+    assert hits["anna00.png"]["caption"] == HOSTILE["markup"]  # markup is text: the page makes none of it
+    turned = hits["anna01.png"]["caption"]
+    assert not any(c in turned for c in "\u202e\u202c\u2066\x1b\x00") and "gpj.live" in turned
+    assert len(hits["anna02.png"]["caption"]) <= 10_000
+
+
+def test_a_search_of_one_owner_and_within_a_threshold(caller, photos):
+    owners = {o["name"]: o for o in caller.done("/api/user/ulla/searchable")}
+    assert {name: o["rows"] for name, o in owners.items()} == {"anna": 12, "berta": 8}
+    number = search(caller, photos["anna"][0], f"&owners={owners['berta']['id']}")
+    assert {hit["owner"] for hit in caller.get(f"/api/searches/{number}")[1]["hits"]} == {"berta"}
+    number = search(caller, photos["anna"][0], "&threshold=300")
+    found = caller.get(f"/api/searches/{number}")[1]
+    assert 0 < found["total"] < 20 and found["hits"][0]["score"] is None and found["page"] == 50
+    cost = caller.done("/api/user/ulla/cost", {"threshold": "300"})
+    assert cost["records"] == 50 and cost["images"] == 20 and cost["ranking"] == "threshold"
+    assert caller.done("/api/user/ulla/cost", {"k": 20})["records"] == 20
+
+
+def test_one_already_found_is_the_next_query(caller, photos):
+    number = search(caller, photos["anna"][0])
+    hits = caller.get(f"/api/searches/{number}")[1]["hits"]
+    like = caller.done(f"/api/searches/{number}/like", {"hit": 5, "k": 3, "named": True})
+    assert caller.get(f"/api/searches/{like}")[1]["hits"][0]["id"] == hits[5]["id"]
+
+
+def test_originals_are_fetched_on_demand_alone(caller, photos):
+    number = search(caller, photos["anna"][0])
+    assert caller.send("GET", f"/api/searches/{number}/files/0")[0] == 400
+    caller.done(f"/api/searches/{number}/originals", {"hits": [0]})
+    status, headers, body = caller.send("GET", f"/api/searches/{number}/files/0")
+    assert status == 200 and body == photos["anna"][0].read_bytes()
+    assert (
+        headers["Content-Disposition"].startswith("attachment")
+        and headers["Content-Type"] == "application/octet-stream"
+    )
+    assert Image.open(io.BytesIO(caller.send("GET", f"/api/searches/{number}/originals/0")[2])).format == "JPEG"
+    assert caller.work(f"/api/searches/{number}/originals", {"hits": [99]})["state"] == "failed"
+
+
+def test_exports_of_a_selection(caller, photos):
+    number = search(caller, photos["anna"][0])
+    job = caller.work(f"/api/searches/{number}/export", {"hits": [0, 2], "kind": "zip"})
+    assert job["state"] == "done" and job["file"] == "hits.zip"
+    _, _headers, body = caller.send("GET", f"/api/jobs/{job['id']}/file")
+    archive = zipfile.ZipFile(io.BytesIO(body))
+    rows = list(csv.DictReader(io.StringIO(archive.read("hits.csv").decode())))
+    assert [row["rank"] for row in rows] == ["1", "3"] and set(archive.namelist()) == {
+        "hits.csv",
+        *(r["file"] for r in rows),
+    }
+    assert archive.read(rows[0]["file"]) == photos["anna"][0].read_bytes()
+    assert caller.send("GET", f"/api/jobs/{job['id']}/file")[0] == 404, "a file is given once, and let go"
+    job = caller.work(f"/api/searches/{number}/export", {"hits": [1], "kind": "csv"})
+    table = caller.send("GET", f"/api/jobs/{job['id']}/file")[2]
+    assert len(list(csv.DictReader(io.StringIO(table.decode())))) == 1
+    assert (
+        caller.work(f"/api/searches/{number}/export", {"hits": [], "kind": "csv"})["text"] == "choose at least one hit"
+    )
+
+
+def test_a_search_can_be_forgotten(caller, photos):
+    number = search(caller, photos["anna"][0])
+    assert caller.send("DELETE", f"/api/searches/{number}")[0] == 200
+    status, told = caller.get(f"/api/searches/{number}")
+    assert status == 404 and "search again" in told["error"]
+
+
+def test_only_the_newest_searches_are_remembered(page, caller, photos, monkeypatch):
+    monkeypatch.setattr("mipp.app.desk.MOST_FOUND", 2)
+    numbers = [search(caller, photos["anna"][0]) for _ in range(3)]
+    assert list(page.desk.found) == numbers[1:]
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [(b"", "empty"), (b"no image", "not an image"), (b"\x89PNG\r\n\x1a\n" + bytes(100), "image")],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(caller, body, part):
+    status, told = caller.post("/api/user/ulla/search", body)
+    while status == 202 and told["state"] in ("waiting", "running"):
+        told = caller.get(f"/api/jobs/{told['id']}")[1]
+    text = told.get("error") or told["text"]
+    assert part in text and "\n" not in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    "query", ["k=0", "k=99999", "k=x", "k=1.5", "threshold=nan", "threshold=1e999", "ranking=best", "owners=nobody",
+              "threshold=x", "named=2"],
+)  # fmt: skip
+def test_wrong_settings_are_refused(caller, photos, query):
+    job = caller.work(f"/api/user/ulla/search?{query}", photos["anna"][0].read_bytes())
+    assert job["state"] == "failed" and job["text"] and "program failed" not in job["text"]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/api/open", {"kind": "server", "name": "x"}),
+        ("/api/open", {"kind": "user", "name": "../ulla"}),
+        ("/api/open", {"kind": "user", "name": 5}),
+        ("/api/open", []),
+        ("/api/owner/anna/annotate", {"id": "x", "fields": {"a": "b"}}),
+        ("/api/owner/anna/annotate", {"id": "00" * 16 + ":0", "fields": {"a": 5}}),
+        ("/api/owner/anna/annotate", {"id": "00" * 16 + ":0"}),
+        ("/api/owner/anna/delete", {"ids": []}),
+        ("/api/owner/anna/delete", {"ids": "all"}),
+        ("/api/owner/anna/delete", {"ids": ["x"]}),
+        ("/api/owner/anna/grant", {"user": "nobody", "rankings": ["server"]}),
+        ("/api/owner/anna/grant", {"user": "ulla", "rankings": ["all"]}),
+        ("/api/owner/anna/grant", {"user": "ulla", "rankings": ["server"], "expiry": "yesterday"}),
+        ("/api/owner/anna/grant", {"user": "ulla", "rankings": ["server"], "quota": -1}),
+        ("/api/owner/anna/revoke", {"user": "nobody"}),
+        ("/api/owner/anna/audit", {"sample": 7}),
+        ("/api/owner/anna/add", {"folder": "photos"}),
+        ("/api/owner/anna/add", {"folder": "/nowhere"}),
+        ("/api/owner/anna/add", {"folder": "/\0"}),
+        ("/api/owner/nobody/images", {}),
+        ("/api/user/nobody/searchable", {}),
+        ("/api/folders", {"path": "relative"}),
+        ("/api/folders", {"path": "/etc/passwd"}),
+        ("/api/folders", {"path": "/\0"}),
+    ],
+)  # fmt: skip
+def test_wrong_requests_are_refused_in_a_sentence(caller, path, told):
+    status, reply = caller.post(path, told)
+    while status == 202 and reply["state"] in ("waiting", "running"):
+        status, reply = 202, caller.get(f"/api/jobs/{reply['id']}")[1]
+    text = reply.get("error") or reply["text"]
+    assert (status in (400, 404) or reply["state"] == "failed") and text
+    assert "program failed" not in text and "\n" not in text
+
+
+# --- owners ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_adds_lists_annotates_and_deletes(caller, photos):
+    folder = photos["new"][0].parent
+    inside = caller.post("/api/folders", {"path": str(folder.parent)})[1]
+    assert inside["folders"] == ["anna", "berta", "new"]
+    report = caller.done("/api/owner/anna/add", {"folder": str(folder)})
+    assert (report["added"], report["failed"]) == (3, 0)
+    assert caller.done("/api/owner/anna/add", {"folder": str(folder)})["skipped"] == 3
+    listed = caller.done("/api/owner/anna/images", {"filter": "NEW0"})
+    assert listed["total"] == 3 and all(image["thumbnail"] for image in listed["images"])
+    identity = listed["images"][1]["id"]
+    caller.done("/api/owner/anna/annotate", {"id": identity, "fields": {"caption": "the second", "year": "1999"}})
+    caller.done("/api/owner/anna/annotate", {"id": identity, "fields": {"year": ""}})
+    again = caller.done("/api/owner/anna/images", {"filter": "new01"})["images"][0]
+    assert again["metadata"] == [["caption", "the second"]]
+    ids = [image["id"] for image in caller.done("/api/owner/anna/images", {"filter": "new"})["images"]]
+    assert caller.done("/api/owner/anna/delete", {"ids": ids}) == 3
+    assert caller.done("/api/owner/anna/images", {"filter": "new"})["total"] == 0
+
+
+def test_an_owner_grants_and_revokes(caller, page, photos):
+    page.desk.deployment.create_user("uwe") if "uwe" not in page.desk.deployment.users() else None
+    caller.opened_party("user", "uwe")
+    grant = {"user": "uwe", "rankings": ["server"], "expiry": "30d", "quota": 5, "max_k": 10, "scores": True}
+    caller.done("/api/owner/anna/grant", grant)
+    mine = {g["name"]: g for g in caller.done("/api/owner/anna/grants")}["uwe"]
+    assert (mine["quota"], mine["max_k"], mine["revoked"]) == (5, 10, False) and mine["expiry"] > time.time()
+    assert [o["name"] for o in caller.done("/api/user/uwe/searchable")] == ["anna"]
+    caller.done("/api/owner/anna/revoke", {"user": mine["user"]})
+    job = caller.work("/api/user/uwe/search?k=2", photos["anna"][0].read_bytes())
+    assert job["state"] == "failed" and "grant" in job["text"]
+
+
+def test_an_owner_audits(caller):
+    report = caller.done("/api/owner/anna/audit", {"sample": 1})
+    assert report["ok"] and [c["rows"] for c in report["clouds"]] == [report["live"]] * 2
+
+
+def test_servers_of_an_embedded_deployment(caller):
+    assert [s["ready"] for s in caller.done("/api/servers")] == [True] * 3
+
+
+def test_a_sealed_key_file_opens_by_its_passphrase_alone(page, caller):
+    if "sara" not in page.desk.deployment.users():
+        page.desk.deployment.create_user("sara", "correct horse")
+    facts = {p["name"]: p for p in caller.get("/api/state")[1]["parties"]}
+    assert facts["sara"]["sealed"] and not facts["sara"]["open"]
+    for wrong in (None, "", "wrong"):
+        job = caller.work("/api/open", {"kind": "user", "name": "sara", "passphrase": wrong})
+        assert job["state"] == "failed" and "passphrase" in job["text"]
+    assert caller.work("/api/open", {"kind": "user", "name": "sara", "passphrase": "correct horse"})["state"] == "done"
+    assert "correct horse" not in json.dumps(caller.get("/api/state")[1])
+
+
+# --- work under way -------------------------------------------------------------------------------------------------
+
+
+def test_adding_can_be_cancelled_and_keeps_what_was_added(caller, page, tmp_path, monkeypatch):
+    from tests.app.conftest import picture
+
+    for n in range(40):
+        picture(tmp_path / f"c{n:02d}.png", 100 + n)
+    _status, job = caller.post("/api/owner/anna/add", {"folder": str(tmp_path)})
+    while not caller.get(f"/api/jobs/{job['id']}")[1]["done"]:
+        time.sleep(0.005)
+    told = caller.post(f"/api/jobs/{job['id']}/cancel")[1]
+    assert told["state"] == "cancelled"
+    page.desk.jobs.get(job["id"]).thread.join(20)
+    some = caller.done("/api/owner/anna/images", {"filter": str(tmp_path)})["total"]
+    assert 0 < some < 40
+    report = caller.done("/api/owner/anna/add", {"folder": str(tmp_path)})
+    assert (report["added"], report["skipped"]) == (40 - some, some)
+    ids = [i["id"] for i in caller.done("/api/owner/anna/images", {"filter": str(tmp_path)})["images"]]
+    caller.done("/api/owner/anna/delete", {"ids": ids})
+
+
+def test_jobs_wait_for_each_other_fail_in_a_sentence_and_are_bounded():
+    import threading
+
+    some, turn, go = jobs.Jobs(), threading.Lock(), threading.Event()
+    first = some.start("first", lambda job: go.wait(10), turn)
+    second = some.start("second", lambda job: 7, turn)
+    third = some.start("third", lambda job: 8, turn)
+    time.sleep(0.15)
+    assert (first.state, second.state) == ("running", "waiting")
+    some.cancel(third.id)
+    go.set()
+    for job in (first, second, third):
+        job.thread.join(10)
+    assert (first.state, second.state, second.result, third.state, third.result) == (
+        "done",
+        "done",
+        7,
+        "cancelled",
+        None,
+    )
+
+    def secret(job):
+        raise ZeroDivisionError("a secret")
+
+    broken = some.start("broken", secret)
+    broken.thread.join(10)
+    assert broken.state == "failed" and "secret" not in broken.text and "ZeroDivisionError" in broken.text
+    hold = threading.Event()
+    many = [some.start("x", lambda job: hold.wait(10)) for _ in range(jobs.MOST_RUNNING)]
+    with pytest.raises(LimitError):
+        some.start("one more", lambda job: None)
+    hold.set()
+    for job in many:
+        job.thread.join(10)
+    for _ in range(jobs.MOST_ENDED + 5):
+        some.start("y", lambda job: None).thread.join(10)
+    with pytest.raises(NotFoundError):
+        some.get(first.id)
+
+
+def test_work_that_cannot_end_at_once_is_dropped_when_it_is_cancelled():
+    import threading
+
+    go, some = threading.Event(), jobs.Jobs()
+    job = some.start("search", lambda job: go.wait(10) and "a result", cancellable=False)
+    assert some.cancel(job.id).text == "cancelled; what was sent already ends by itself"
+    go.set()
+    job.thread.join(10)
+    assert (job.state, job.result) == ("cancelled", None)
+
+
+# --- its end --------------------------------------------------------------------------------------------------------
+
+
+def test_close_ends_the_program_and_forgets_everything(embedded, photos):
+    page = AppServer(embedded)
+    page.start()
+    caller = Caller.opened(page).opened_party("user", "ulla")
+    search(caller, photos["anna"][0])
+    assert page.desk.found and not page.wait(0)
+    assert caller.post("/api/close")[0] == 200
+    assert page.wait(5)
+    page.stop()
+    assert not page.desk.found and not page.desk._seats
+    with pytest.raises(OSError):
+        raw(page, b"GET / HTTP/1.1\r\n\r\n")
+
+
+def test_it_ends_when_no_page_asks_any_more(embedded):
+    page = AppServer(embedded, idle_minutes=0.001)
+    page.start()
+    time.sleep(0.1)
+    assert page.wait(0)
+    page.stop()
+
+
+def test_a_port_that_is_taken_is_refused(page, embedded):
+    with pytest.raises(ParameterError, match="cannot be used"):
+        AppServer(embedded, port=page.port)
