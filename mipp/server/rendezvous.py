@@ -116,12 +116,19 @@ class LocalRendezvous:
     clock : seconds, monotonic
     running : attempts at the same time
     servers : all of the deployment
+    always : those that are among the servers of every query
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, running: int = RUNNING, servers: Iterable[int] = PARTIES
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        running: int = RUNNING,
+        servers: Iterable[int] = PARTIES,
+        always: Iterable[int] = (),
     ) -> None:
         self._clock, self._most, self._all = clock, running, frozenset(servers)
+        self._always = self._all if len(self._all) == len(PARTIES) else frozenset(always)
         self._served: dict[bytes, None] = {}  # whose queries were started, the last one last
         self._lock = threading.Lock()
         self._gathering: dict[Key, _Gathering] = {}  # in order of their first report
@@ -134,21 +141,23 @@ class LocalRendezvous:
     def have(self, key: Key, server: int, ticket: Ticket) -> None:
         calls: list[Callable[[], None]] = []
         with self._lock:
-            refusal = self._refusals.get(key)
-            if refusal is not None and ticket.servers and refusal.by not in ticket.servers:  # it has no say here
-                self._refusals.pop(key)
-                refusal = None
+            refusal, gathering = self._refusals.get(key), self._gathering.get(key)
+            chosen = ticket.servers or (gathering.servers if gathering is not None else ())
+            if refusal is not None and not self._has_say(refusal.by, chosen):
+                if chosen or refusal.by == server:
+                    del self._refusals[key]
+                refusal = None  # else it waits for the one who knows whose query it is
             if refusal is not None and server in refusal.missing:
-                self._told(key, refusal, server)
-                calls.append(functools.partial(ticket.refused, refusal.told()))
+                waited = self._gathering.pop(key, _Gathering(0.0)).tickets
+                for other, parked in [*waited.items(), (server, ticket)]:
+                    self._told(key, refusal, other)
+                    calls.append(functools.partial(parked.refused, refusal.told()))
             else:
                 if refusal is not None:  # a new attempt of the one that refused, or of one that was told
                     del self._refusals[key]
-                gathering = self._gathering.get(key)
                 if gathering is None:
                     gathering = self._gathering[key] = _Gathering(self._clock())
                 gathering.tickets[server] = ticket
-                chosen = gathering.servers
                 if chosen and gathering.tickets.keys() >= set(chosen):
                     del self._gathering[key]
                     self._complete[key] = {s: gathering.tickets.pop(s) for s in chosen}
@@ -162,7 +171,9 @@ class LocalRendezvous:
         with self._lock:
             open_ = self._gathering.get(key)
             asked = open_.servers if open_ is not None else tuple(self._complete.get(key, ()))
-            if asked and server not in asked:
+            if not self._has_say(server, asked):
+                if not asked and key not in self._refusals:
+                    self._remember(key, self._refusal(server, error, set(self._all) - {server}))
                 return
             gathering = self._gathering.pop(key, None)
             known = gathering.servers if gathering is not None else ()
@@ -172,8 +183,7 @@ class LocalRendezvous:
                 self._told(key, refusal, server)
             else:
                 missing = set(known or self._all) - {server} - set(tickets)
-                name, text = error_to_wire(error if isinstance(error, Exception) else ProtocolError("stopped"))
-                refusal = _Refusal(name, f"server {server} refused: {text}", self._clock(), missing, server)
+                refusal = self._refusal(server, error, missing)
                 if missing:
                     self._remember(key, refusal)
             told = [(ticket, refusal.told()) for ticket in tickets.values()]
@@ -231,6 +241,14 @@ class LocalRendezvous:
             for server, ticket in tickets.items():
                 calls.append(functools.partial(ticket.go, attempt, links[server]))
         return calls
+
+    def _has_say(self, server: int, chosen: tuple[int, ...]) -> bool:
+        """Whether a server may refuse a query of the servers ``chosen``; empty: not known yet."""
+        return server in (chosen or self._always)
+
+    def _refusal(self, server: int, error: BaseException, missing: set[int]) -> _Refusal:
+        name, text = error_to_wire(error if isinstance(error, Exception) else ProtocolError("stopped"))
+        return _Refusal(name, f"server {server} refused: {text}", self._clock(), missing, server)
 
     def _told(self, key: Key, refusal: _Refusal, server: int) -> None:
         refusal.missing.discard(server)

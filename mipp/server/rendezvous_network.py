@@ -73,7 +73,7 @@ class KeyCentreRendezvous(LocalRendezvous):
     """
 
     def __init__(self, mesh: Mesh, table: str, *, running: int = RUNNING) -> None:
-        super().__init__(running=running, servers=mesh.servers)
+        super().__init__(running=running, servers=mesh.servers, always=(mesh.index,))
         self._mesh, self._table = mesh, table
         #: how often each cloud's connection broke
         self.connections: Counter[int] = Counter()

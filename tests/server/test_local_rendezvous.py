@@ -1,6 +1,8 @@
 """The rendezvous alone: the order of starts, refusals, and what it keeps."""
 
-from mipp.errors import AccessDeniedError, MippError, ProtocolError
+import pytest
+
+from mipp.errors import AccessDeniedError, BusyError, MippError, ProtocolError
 from mipp.server import rendezvous as rendezvous_module
 from mipp.server.rendezvous import RUNNING, LocalRendezvous
 
@@ -99,3 +101,27 @@ def test_a_refusal_of_a_complete_query_that_waits_for_its_turn():
     assert not any(t.error for t in tickets)  # its turn comes, however long it waits
     meet.refuse((b"a", b"h"), 1, ProtocolError("the server stops"))
     assert all(isinstance(t.error, ProtocolError) for t in tickets) and not meet._refusals
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("by", [2, 4])
+def test_a_refusal_waits_until_it_is_known_whose_query_it_is(first, by):
+    """Of four servers, three have a query; what a cloud says of it counts once the key centre has told which."""
+    meet, tickets, key = (
+        LocalRendezvous(servers=(1, 2, 3, 4), always=(3,)),
+        {s: Ticket() for s in (1, 2, 3)},
+        (b"u", b"h"),
+    )
+    tickets[1].servers = tickets[2].servers = ()  # a cloud's word is not taken for it
+    if first:
+        meet.refuse(key, by, BusyError("no"))
+    meet.have(key, 1, tickets[1])
+    if not first:
+        meet.refuse(key, by, BusyError("no"))
+    assert tickets[1].error is None and not tickets[1].started
+    meet.have(key, 3, tickets[3])
+    if by == 4:
+        meet.have(key, 2, tickets[2])
+        assert all(t.started and t.error is None for t in tickets.values())
+    else:
+        assert all(isinstance(tickets[s].error, BusyError) and not tickets[s].started for s in (1, 3))
