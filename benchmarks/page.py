@@ -24,7 +24,7 @@ from benchmarks.common import seconds
 from mipp import features
 from mipp.app import AppServer
 from mipp.features.encoding import descriptor_encoding
-from tests.app.chromium import browser, missing
+from benchmarks.chromium import browser, missing
 
 DESCRIPTOR = "csd64+ehd"
 LIMIT = 1500

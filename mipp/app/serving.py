@@ -93,6 +93,7 @@ class AppServer:
             raise ParameterError(f"port {port} of 127.0.0.1 cannot be used: {error}") from None
         self.port: int = int(self._server.effective_port)
         self._guard.port = self.port
+        self._preparing = threading.Thread(target=_prepare, args=(deployment,), name="mipp app start", daemon=True)
         self._thread = threading.Thread(target=self._serve, name="mipp app", daemon=True)
 
     def __repr__(self) -> str:
@@ -109,11 +110,9 @@ class AppServer:
         return self._guard.link()
 
     def start(self) -> None:
-        """Begin to serve, and to compile what the first query would wait for."""
+        """Begin to serve, and to prepare what the first search would wait for."""
         self._thread.start()
-        descriptor = self.desk.deployment.config.descriptor
-        if descriptor:
-            threading.Thread(target=_warm_up, args=(descriptor,), name="mipp app warm-up", daemon=True).start()
+        self._preparing.start()
 
     def wait(self, seconds: float) -> bool:
         """Wait until the page was closed, or was idle too long.
@@ -137,8 +136,9 @@ class AppServer:
         self._stopping.set()
         self._server.close()
         self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
-        if self._thread.ident is not None:
-            self._thread.join(5)
+        for thread in (self._thread, self._preparing):
+            if thread.ident is not None:
+                thread.join(10)
         self.desk.close()
 
     def _alive(self) -> None:
@@ -152,7 +152,10 @@ class AppServer:
                 raise
 
 
-def _warm_up(descriptor: str) -> None:
-    """Compile what extracts features; a search reports what is wrong with a descriptor."""
+def _prepare(deployment: Deployment | ConnectedDeployment) -> None:
+    """Compile what extracts features, and read files of records ahead; a search tells what is wrong with either."""
     with contextlib.suppress(MippError):
-        features.warm_up(descriptor)
+        if deployment.config.descriptor:
+            features.warm_up(deployment.config.descriptor)
+        if isinstance(deployment, Deployment):
+            deployment.read_ahead()

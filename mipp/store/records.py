@@ -7,6 +7,7 @@ key centre has the same origins, and of packs their albums and hashes, but no re
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
@@ -178,6 +179,15 @@ class RecordPacks:
                 self._open.pop(next(iter(self._open)))
             self._open[name] = opened
         return opened
+
+    def read_ahead(self) -> None:
+        """Open, and check, the packs that live rows need, as far as they stay open; damaged ones are noted."""
+        for (owner,) in self._catalog.all("SELECT id FROM owners WHERE forget IS NULL ORDER BY id"):
+            for name in self.needed(owner):
+                if len(self._open) >= _OPEN_PACKS:
+                    return
+                with contextlib.suppress(MippError):
+                    self.pack(owner, name)
 
     def albums(self, owner: bytes) -> list[bytes]:
         """Ids of the albums that the records of an owner's live rows are of, in order."""

@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 from mipp.app import AppServer
 from mipp.client.user import User
-from tests.app.chromium import browser, missing
+from benchmarks.chromium import browser, missing
 from tests.app.conftest import HOSTILE, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
