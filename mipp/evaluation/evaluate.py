@@ -17,10 +17,10 @@ from ..encoding.numbers import matrix
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
 from ..features.encoding import descriptor_encoding
 from . import metrics
+from .details import KINDS, array_digest, best_and_worst, listed, text_digest, with_intervals
 
 __all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float_scores", "plain_scores"]
 
-KINDS = ("float", "quantised", "encrypted")
 _CHUNK = 256
 _DEPTHS = (1, 10, 100)
 _CELLS = 1 << 25
@@ -155,7 +155,7 @@ def evaluate_images(
     -------
     dict
         As :func:`evaluate_labelled`, with ``descriptor`` and ``errors`` (path, reason); ``float`` is the descriptor's
-        own distance.
+        own distance; ``examples`` have the ``path`` of each image, ``dataset`` the digest of the names of all files.
 
     Raises
     ------
@@ -178,12 +178,13 @@ def evaluate_images(
     (1.0, True)
     """
     d = features.get(descriptor)
-    values, labels, errors = [], [], []
+    values, labels, errors, paths = [], [], [], []
     for start in range(0, len(items), _CHUNK):
         part = items[start : start + _CHUNK]
         got = features.extract([path for path, _ in part], d, window=window)
         errors += [(str(part[i][0]), text) for i, _, text in got.errors]
         labels += [part[int(i)][1] for i in got.kept]
+        paths += [part[int(i)][0] for i in got.kept]
         if len(got.kept):
             values.append(got.values)
         if progress is not None:
@@ -197,6 +198,12 @@ def evaluate_images(
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
     options: dict[str, Any] = {"scheme": scheme, "key_bits": key_bits, "folder": folder}
     result = evaluate_labelled(d.embed(x), np.array(labels), encoding, scores=native, queries=queries, **options)
+    # digests of names, not of paths: a collection that was moved stays the same one
+    del result["dataset"]["vectors_sha256"]
+    result["dataset"]["names_sha256"] = text_digest([path.name for path in paths])
+    for query in result["examples"]["best"] + result["examples"]["worst"]:
+        for image in (query, *query["hits"]):
+            image["path"] = str(paths[image["row"]])
     return {"descriptor": d.name, "errors": errors} | result
 
 
@@ -238,8 +245,11 @@ def evaluate_labelled(
         ``dim`` (stored words a row before padding), ``bytes`` (a row on each cloud, padded), ``images``, ``queries``,
         ``scheme``, ``ring``; for each of ``float``, ``quantised``, ``encrypted`` the figures of :func:`metrics.summary`
         and ``recall10``, the share of the float ranking's first 10 among its first 10; ``curves`` of ``float`` and
-        ``encrypted`` as :func:`metrics.curves`; and ``identical``: whether every encrypted score equals the quantised
-        one.
+        ``encrypted`` as :func:`metrics.curves`; ``identical``: whether every encrypted score equals the quantised
+        one; ``per_query``: row numbers and labels of the queries, and their figures; ``intervals`` and
+        ``differences`` as :func:`mipp.evaluation.details.with_intervals`; ``examples`` as
+        :func:`mipp.evaluation.details.best_and_worst`; and ``dataset``: number of classes, digests of labels and
+        vectors. Labels are in it in the clear.
 
     Raises
     ------
@@ -268,16 +278,24 @@ def evaluate_labelled(
     result: dict[str, Any] = facts | {"images": len(vectors), "queries": len(own)}
     depth = min(10, len(vectors) - 1)
     true = metrics.ranking_from_scores(exact, own)[:, :depth]
+    per_query: dict[str, Any] = {"rows": own.tolist(), "labels": [str(labels[row]) for row in own]}
     for kind, found in zip(KINDS, (exact, quantised, encrypted), strict=True):
         nearest = metrics.ranking_from_scores(found, own)[:, :depth]
-        recall = float(metrics.neighbour_recall(nearest, true, depth).mean())
-        result[kind] = metrics.summary(found, labels, own) | {"recall10": recall}
+        values = metrics.per_query(found, labels, own) | {"recall10": metrics.neighbour_recall(nearest, true, depth)}
+        result[kind] = {name: metrics.mean(value) for name, value in values.items()}
+        per_query[kind] = {name: listed(value) for name, value in values.items()}
     result["identical"] = bool(np.array_equal(quantised, encrypted))
     result["curves"] = {
         "float": metrics.curves(exact, labels, own),
         "encrypted": metrics.curves(encrypted, labels, own),
     }
-    return result
+    result["examples"] = best_and_worst(encrypted, labels, own, values["map"])
+    result["dataset"] = {
+        "classes": len(np.unique(labels)),
+        "labels_sha256": text_digest(labels.tolist()),
+        "vectors_sha256": array_digest(vectors),
+    }
+    return result | with_intervals(per_query)
 
 
 def evaluate_neighbours(
@@ -311,8 +329,9 @@ def evaluate_neighbours(
     -------
     dict
         ``dim``, ``bytes``, ``images`` (rows), ``queries``, ``scheme``, ``ring``; for each of ``float``, ``quantised``,
-        ``encrypted`` the recalls ``recall1``, ``recall10``, ``recall100`` as far as the truth and the rows go; and
-        ``identical``.
+        ``encrypted`` the recalls ``recall1``, ``recall10``, ``recall100`` as far as the truth and the rows go;
+        ``identical``; ``per_query``, ``intervals`` and ``differences`` as :func:`evaluate_labelled`, without labels;
+        and ``dataset``: digests of rows, queries and true neighbours.
 
     Raises
     ------
@@ -342,6 +361,7 @@ def evaluate_neighbours(
     depths = [k for k in _DEPTHS if k <= most]
     recalls: dict[str, dict[int, list[np.ndarray]]] = {kind: {k: [] for k in depths} for kind in KINDS}
     identical = True
+    truths: list[np.ndarray] = []
     # so many queries at a time that a score of each row and query fits into memory
     step = max(1, _CELLS // len(rows))
     with _index(rows, encoding, scheme, key_bits, folder) as (search, facts):
@@ -352,14 +372,23 @@ def evaluate_neighbours(
             exact = float_scores(encoding.metric, rows, part)
             nearest = [_nearest(scores, most) for scores in (exact, quantised, encrypted)]
             true = nearest[0] if truth is None else truth[start : start + step]
+            truths.append(np.asarray(true[:, : depths[-1]], np.int64))
             for kind, found in zip(KINDS, nearest, strict=True):
                 for k in depths:
                     recalls[kind][k].append(metrics.neighbour_recall(found, true, k))
     result: dict[str, Any] = facts | {"images": len(rows), "queries": len(queries)}
+    per_query: dict[str, Any] = {"rows": list(range(len(queries)))}
     for kind in KINDS:
-        result[kind] = {f"recall{k}": float(np.concatenate(recalls[kind][k]).mean()) for k in depths}
+        values = {f"recall{k}": np.concatenate(recalls[kind][k]) for k in depths}
+        result[kind] = {name: float(value.mean()) for name, value in values.items()}
+        per_query[kind] = {name: listed(value) for name, value in values.items()}
     result["identical"] = identical
-    return result
+    result["dataset"] = {
+        "vectors_sha256": array_digest(rows),
+        "queries_sha256": array_digest(queries),
+        "truth_sha256": array_digest(*truths),
+    }
+    return result | with_intervals(per_query)
 
 
 def _nearest(scores: np.ndarray, k: int) -> np.ndarray:

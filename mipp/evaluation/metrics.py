@@ -31,10 +31,12 @@ __all__ = [
     "average_precision",
     "curves",
     "evaluate_ranking",
+    "mean",
     "nearest_neighbour_error",
     "neighbour_recall",
     "nmrr",
     "ns_score",
+    "per_query",
     "precision_at_k",
     "precision_at_recall",
     "rank_hits",
@@ -118,6 +120,40 @@ def summary(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
     >>> metrics.summary(scores, labels, range(4))["map"]
     1.0
     """
+    return {name: mean(values) for name, values in per_query(scores, labels, exclude).items()}
+
+
+def per_query(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike) -> dict[str, FloatArray]:
+    """Compute the accuracy of each query of a leave-one-out evaluation.
+
+    Parameters
+    ----------
+    scores : array_like
+        (B, N), larger is nearer.
+    labels : array_like
+        (N,) labels of the rows; a query has the label of its own row.
+    exclude : array_like of int
+        (B,) the row that is the query itself.
+
+    Returns
+    -------
+    dict of str to ndarray
+        float64 (B,) each, by the names of :func:`summary`; ``map`` is the average precision of each query. NaN in
+        ``map`` and ``anmrr`` for queries without any relevant row.
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError, EncodingError
+        As :func:`ranking_from_scores`; no queries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.evaluation import metrics
+    >>> scores = -np.abs(np.subtract.outer([0, 1, 9, 10], [0, 1, 9, 10]))
+    >>> metrics.per_query(scores, ["low", "low", "high", "high"], range(4))["map"].tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
     array, names, own = _leave_one_out(scores, labels, exclude)
     _, counts = np.unique(names, return_counts=True)
     parts: list[dict[str, FloatArray]] = []
@@ -129,7 +165,7 @@ def summary(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike
         parts.append(part | {"anmrr": nmrr(relevant, int(counts.max()) - 1), "ns": ns_score(relevant)})
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     joined["map"] = joined.pop("ap")
-    return {key: _mean(joined[key]) for key in ("map", "p10", "p20", "nn_error", "anmrr", "ns")}
+    return {key: joined[key] for key in ("map", "p10", "p20", "nn_error", "anmrr", "ns")}
 
 
 def curves(scores: npt.ArrayLike, labels: npt.ArrayLike, exclude: npt.ArrayLike) -> dict[str, list[float]]:
@@ -196,6 +232,25 @@ def _leave_one_out(
     return given, names, own
 
 
-def _mean(values: FloatArray) -> float:
+def mean(values: FloatArray) -> float:
+    """Compute the mean over the queries that count.
+
+    Parameters
+    ----------
+    values : ndarray
+        float64 (B,); NaN where a query does not count.
+
+    Returns
+    -------
+    float
+        0 where none counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.evaluation import metrics
+    >>> metrics.mean(np.array([1.0, np.nan, 0.5]))
+    0.75
+    """
     counted = values[~np.isnan(values)]
     return float(counted.mean()) if len(counted) else 0.0
