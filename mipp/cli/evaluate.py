@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from ..encoding import METRICS
 from ..errors import DISTRIBUTION, ParameterError
@@ -25,10 +28,10 @@ from .common import (
     window_option,
 )  # fmt: skip
 from .outputs import RegularFile, check_output_file, check_output_folder
+from .tables import print_table
 
 __all__ = ["evaluate_command", "weights_command"]
 
-KINDS = ("float", "quantised", "encrypted")
 _FILE = RegularFile()
 _SAMPLE = 10000
 
@@ -57,15 +60,27 @@ _SAMPLE = 10000
 @scheme_option
 @key_bits_option
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for evaluation.json and two plots (PNG)."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="FILE.html: one page with figures, plots, classes, the best and worst queries; else a folder for "
+    "evaluation.json and two plots (PNG).",
 )
 @click.option(
     "--plots/--no-plots",
     default=None,
-    help="With --out: draw plots; default: where matplotlib (extra plot) is installed.",
+    help="With --out FOLDER: draw plots; default: where matplotlib (extra plot) is installed.",
+)
+@click.option(
+    "--compare",
+    type=_FILE,
+    nargs=2,
+    metavar="A B",
+    help="Instead of all else: compare two evaluations (pages of --out, evaluation.json, or files of --json).",
 )
 @json_option
+@click.pass_context
 def evaluate_command(
+    context: click.Context,
     labels: Path | None,
     images: Path | None,
     descriptor: str,
@@ -84,6 +99,7 @@ def evaluate_command(
     key_bits: str,
     out: Path | None,
     plots: bool | None,
+    compare: tuple[Path, Path] | None,
     as_json: bool,
 ) -> None:
     """Accuracy in float, quantised and encrypted: leave-one-out by labels, or recall of true neighbours.
@@ -91,10 +107,28 @@ def evaluate_command(
     With --labels every image, or vector, is a query and is left out of its own ranking. With --vectors and queries, the
     share of true nearest neighbours that are found. Encodings are those of an index that users rank (``mipp init
     --ranking user``): where servers rank, scores have half the range.
+
+    With --compare, differences of two evaluations, second less first, with 95 % intervals where both asked the same
+    queries. Exit code 1 where they are not comparable.
     """
     from ..evaluation.evaluate import evaluate_images
-    from ..evaluation.report import REPORT_FILES, check_plots, has_plots, save_report
+    from ..evaluation.html import is_page, write_page
+    from ..evaluation.pages import evaluation_page
+    from ..evaluation.report import REPORT_FILES, check_plots, described, has_plots, save_report
 
+    to_page = out is not None and is_page(out) and not out.is_dir()
+    if compare is not None:
+        others = [
+            name for name in context.params
+            if name not in ("compare", "out", "as_json")
+            and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        ]  # fmt: skip
+        if others:
+            raise click.UsageError("--compare goes with --out FILE.html and --json alone")
+        if out is not None and not to_page:
+            raise click.UsageError("--compare writes a page: --out FILE.html")
+        _compare(*compare, out, as_json)
+        return
     if vectors is None:
         if labels is None:
             raise click.UsageError("give --labels FILE, or --vectors FILE")
@@ -102,7 +136,11 @@ def evaluate_command(
             raise click.UsageError("--query-vectors, --truth, --metric, --project and --fit go with --vectors")
     elif window is not None or images is not None:
         raise click.UsageError("--window and --images are for images")
-    if out is not None:
+    if out is not None and to_page:
+        if plots is not None:
+            raise click.UsageError("--plots and --no-plots are for a folder; a page has its own plots")
+        check_output_file(out)
+    elif out is not None:
         check_output_folder(out)
         for name in REPORT_FILES:
             if os.path.lexists(out / name):
@@ -121,11 +159,43 @@ def evaluate_command(
                 items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
                 window=window, progress=advance, **options,
             )  # fmt: skip
-    files = [] if out is None else save_report(result, out, plots=has_plots() if plots is None else plots)
-    if files and plots is None and "curves" in result and not has_plots():
+    whole = described(result, command=shlex.join(["mipp", *sys.argv[1:]]))
+    files: list[Path] = []
+    if out is not None and to_page:
+        write_page(out, evaluation_page(whole, window=window))
+        files = [out]
+    elif out is not None:
+        files = save_report(whole, out, plots=has_plots() if plots is None else plots)
+    if files and not to_page and plots is None and "curves" in result and not has_plots():
         click.echo(f"mipp: no plots were drawn; they need matplotlib: pip install '{DISTRIBUTION}[plot]'", err=True)
-    shown = {name: value for name, value in result.items() if name != "curves"}
+    # the same for each run of one evaluation; --out has the rest
+    shown = {name: value for name, value in whole.items() if name not in ("curves", "created", "command")}
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
+
+
+def _compare(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
+    from ..evaluation.compare import COLUMNS, compare, comparison_page, comparison_rows, load_evaluation
+    from ..evaluation.html import write_page
+
+    if out is not None:
+        check_output_file(out)
+        if out.exists() and any(out.samefile(path) for path in (first, second)):
+            raise ParameterError(f"{out} would overwrite one of the files to compare")
+    sides = load_evaluation(first), load_evaluation(second)
+    found = compare(*sides)
+    if out is not None:
+        write_page(out, comparison_page(found, *sides, (str(first), str(second))))
+    if not as_json:
+        print_table(COLUMNS, comparison_rows(found))
+    said = "; ".join(found["reasons"])
+    show(found | ({"files": [str(out)]} if out is not None else {}), as_json, lambda: [
+        f"A: {first}; B: {second}",
+        *([f"note: {said}"] if found["comparable"] and said else []),
+        *([f"not comparable: {said}"] if not found["comparable"] else []),
+        *([f"wrote {out}"] if out is not None else []),
+    ])  # fmt: skip
+    if not found["comparable"]:
+        sys.exit(1)
 
 
 def _evaluate_vectors(
@@ -181,18 +251,22 @@ def _evaluate_vectors(
 
 
 def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
-    shown = {
-        "map": "mAP", "p10": "P@10", "p20": "P@20", "nn_error": "1-NN err", "anmrr": "ANMRR", "ns": "N-S",
-        "recall1": "recall@1", "recall10": "recall@10", "recall100": "recall@100",
-    }  # fmt: skip
-    columns = [name for name in shown if name in result["float"]]
+    from ..evaluation.details import KINDS
+    from ..evaluation.pages import MEASURES, measure_names
+
+    columns = measure_names(result)
+    intervals = [
+        (end, [result["intervals"]["encrypted"][name][i] for name in columns]) for i, end in enumerate(("from", "to"))
+    ]
     what = result.get("descriptor") or f"{result['metric']} vectors"
     return [
         f"{what}: {result['images']} images, {result['dim']} stored words of {result['ring']} bits each "
         f"({result['bytes']:,} bytes a cloud), {result['queries']} queries, {result['scheme']} scheme",
         *(f"left out {path}: {own_text(path, text)}" for path, text in result.get("errors", ())),
-        f"{'':10}" + "".join(f"{shown[name]:>12}" for name in columns),
+        f"{'':10}" + "".join(f"{MEASURES[name][0]:>12}" for name in columns),
         *(f"{kind:10}" + "".join(f"{result[kind][name]:12.4f}" for name in columns) for kind in KINDS),
+        # 95 % intervals; of one query there are none
+        *(f"95 % {end:5}" + "".join(f"{value:12.4f}" for value in ends) for end, ends in intervals if None not in ends),
         f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
         *(f"wrote {path}" for path in files),
     ]

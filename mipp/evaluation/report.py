@@ -1,10 +1,13 @@
-"""Evaluations as files: JSON, and plots of precision against recall and of hits by rank."""
+"""Evaluations as files: JSON, plots of precision against recall and of hits by rank, and pages."""
 
 from __future__ import annotations
 
 import io
 import json
 import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,57 @@ from .. import __version__, cpu
 from ..errors import MissingExtraError, missing_extra
 from ..io.files import replace_whole
 
-__all__ = ["REPORT_FILES", "SCHEMA", "check_plots", "has_plots", "save_report"]
+__all__ = ["REPORT_FILES", "SCHEMA", "check_plots", "described", "has_plots", "save_report"]
 
 SCHEMA = "mipp evaluation 1"
 #: files that :func:`save_report` writes
 REPORT_FILES = ("evaluation.json", "precision_recall.png", "rank_hits.png")
+
+
+#: libraries whose versions can change figures
+_LIBRARIES = ("numpy", "numba", "pillow")
+
+
+def described(result: Mapping[str, Any], *, command: str = "") -> dict[str, Any]:
+    """Put beside a result what it was measured by and on.
+
+    Parameters
+    ----------
+    result : mapping
+        Of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`.
+    command : str
+        The command line that made it, if one did.
+
+    Returns
+    -------
+    dict
+        ``schema``, ``version`` of mipp, ``machine``, ``versions`` of libraries, ``created``, ``command``, and the
+        result.
+
+    Examples
+    --------
+    >>> from mipp.evaluation.report import described
+    >>> found = described({"images": 4}, command="mipp evaluate")
+    >>> found["schema"], found["command"], found["images"]
+    ('mipp evaluation 1', 'mipp evaluate', 4)
+    """
+    machine = {"processor": _processor(), "machine": platform.machine(), "level": cpu.level(), "threads": cpu.threads()}
+    versions = {"mipp": __version__, "python": platform.python_version()}
+    found = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "machine": {"python": versions["python"], **machine},
+        "versions": versions | {name: metadata.version(name) for name in _LIBRARIES},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return found | ({"command": command} if command else {}) | dict(result)
+
+
+def _processor() -> str:
+    """The processor's model name, as Linux has it."""
+    known = Path("/proc/cpuinfo")
+    names = [line for line in known.read_text().splitlines() if line.startswith("model name")] if known.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor() or "unknown"
 
 
 def check_plots() -> None:
@@ -65,10 +114,10 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
     Parameters
     ----------
     result : dict
-        Of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`.
+        Of :func:`evaluate_images`, :func:`evaluate_labelled` or :func:`evaluate_neighbours`, or of :func:`described`.
     folder : path
-        Gets ``evaluation.json``: the result with ``schema``, ``version`` and ``machine``; and, where there are curves,
-        ``precision_recall.png`` and ``rank_hits.png``.
+        Gets ``evaluation.json``, as :func:`described`, for this person's eyes alone (mode 0600), as labels and paths
+        are in it; and, where there are curves, ``precision_recall.png`` and ``rank_hits.png``.
     plots : bool
         Whether to draw them.
 
@@ -95,10 +144,9 @@ def save_report(result: dict[str, Any], folder: Path, *, plots: bool = True) -> 
     if plots and "curves" in result:
         check_plots()
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "level": cpu.level()}
     target = folder / "evaluation.json"
-    whole = {"schema": SCHEMA, "version": __version__, "machine": machine} | result
-    replace_whole(target, json.dumps(whole, indent=1, default=str).encode() + b"\n")
+    whole = result if "schema" in result else described(result)
+    replace_whole(target, json.dumps(whole, default=str).encode() + b"\n", mode=0o600)
     written = [target]
     if plots and "curves" in result:
         title = f"{result.get('descriptor') or 'vectors'}, {result['images']} images, {result['queries']} queries"
