@@ -1,4 +1,4 @@
-"""Promises of the project against their baselines: ``python -m benchmarks.limits [--quick] [--only ..]``.
+"""Promises of the project against their baselines: ``python -m benchmarks.limits [--quick] [--only ..] [--html FILE]``.
 
 Each line is measured in turns (A B B A) in this run: medians, and the median ratio of pairs against its limit. Limits
 are those of a machine with AMX; on others the lines show what its best tier reaches. ``--quick`` takes seconds and its
@@ -17,13 +17,13 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 import mipp
-from benchmarks import machine, peers
+from benchmarks import machine, pages, peers
 from benchmarks.bandwidth import Memory
 from benchmarks.common import Call, Pairs, blas_threads, fastest, in_turns, numpy_products, random_words, seconds
 from benchmarks.scale import peak_mib, reset_peak
@@ -32,6 +32,7 @@ from mipp._native import _core
 from mipp.io.memory import aligned_words
 
 DIM = 128
+SCHEMA = "mipp-limits-1"
 U16, U32 = np.uint16, np.uint32
 
 
@@ -196,17 +197,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs; exit code 0")
     parser.add_argument("--only", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--rounds", type=int, default=15)
+    pages.add_options(parser)
     asked = parser.parse_args(arguments)
+    earlier = pages.check(parser, asked, SCHEMA)
     sizes = Sizes(5_000, 2, True) if asked.quick else Sizes(1_000_000, asked.rounds, False)
     print(machine.line(machine.facts()))
     if busy := machine.busy():
         print(busy)
     print(f"{'work':66} {'against':26} {'ms':>9}   ratio      limit", flush=True)
     missed = 0
+    results: list[dict[str, object]] = []
+    left_out: dict[str, str] = {}
     for name in asked.only:
         try:
             for line in WORKS[name](sizes):
                 applies = line.level in cpu.levels() and not asked.quick
+                results.append(asdict(line) | {"kept": line.kept, "applies": applies})
                 missed += applies and not line.kept
                 verdict = "kept" if line.kept else "MISSED"
                 note = verdict if applies else f"{verdict.lower()}, limit of machines with {line.level}"
@@ -214,7 +220,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 figures = f"{line.ms:9.2f} {line.ratio:7.3f}   {sign} {line.limit:<5}"
                 print(f"{line.work:66} {line.against:26} {figures} {note}", flush=True)
         except peers.Missing as missing:
+            left_out[name] = str(missing)
             print(f"left out: {missing}")
+    if asked.html:
+        content = {
+            **machine.head(SCHEMA, quick=asked.quick, busy=busy),
+            "versions": peers.versions(),
+            "results": results,
+            "left_out": left_out,
+        }
+        pages.write(asked.html, pages.LIMITS, content, earlier, "benchmarks.limits")
     return int(missed > 0)
 
 

@@ -1,4 +1,4 @@
-"""The same work by other libraries, in turn: ``python -m benchmarks.peers [--quick] [--json FILE] [--plot FILE.png]``.
+"""The same work by other libraries, in turn: ``python -m benchmarks.peers [--quick] [--json FILE] [--html FILE]``.
 
 numpy, faiss, SPU, phe and TenSEAL; one that is not installed is left out with a word. Times are medians, ratios medians
 of pairs measured A B B A in this run; both sides have the threads named. ``--quick`` uses sizes of seconds whose
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import mipp
-from benchmarks import machine, plots
+from benchmarks import machine, pages, plots
 from benchmarks.common import Call, Pairs, blas_threads, fastest, in_turns, numpy_products, random_words, seconds
 from mipp import ring
 
@@ -264,8 +264,8 @@ WORKS: dict[str, Callable[[Scale], Iterator[Row]]] = {
 
 def versions() -> dict[str, str]:
     """Versions of the installed libraries that took part."""
-    found = {"python": platform.python_version()}
-    for name in ("numpy", "faiss-cpu", "phe", "gmpy2", "tenseal", "mipp"):
+    found = {"mipp": mipp.__version__, "python": platform.python_version()}
+    for name in ("numpy", "faiss-cpu", "phe", "gmpy2", "tenseal"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -280,7 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("--spu-python", default=os.environ.get("MIPP_SPU_PYTHON"), help="interpreter that has SPU")
+    pages.add_options(parser)
     asked = parser.parse_args(arguments)
+    earlier = pages.check(parser, asked, SCHEMA)
     facts = machine.facts()
     print(machine.line(facts))
     if busy := machine.busy():
@@ -300,15 +302,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Missing as missing:
             left_out[name] = str(missing)
             print(f"left out: {missing}")
+    content = {
+        **machine.head(SCHEMA, quick=asked.quick, busy=busy),
+        "versions": versions(),
+        "results": [asdict(row) for row in results],
+        "left_out": left_out,
+    }
     if asked.json:
-        content = {
-            **machine.head(SCHEMA, quick=asked.quick, busy=busy),
-            "versions": versions(),
-            "results": [asdict(row) for row in results],
-            "left_out": left_out,
-        }
         asked.json.write_text(json.dumps(content, indent=1))
         print("JSON:", asked.json)
+    if asked.html:
+        pages.write(asked.html, pages.PEERS, content, earlier, "benchmarks.peers")
     if asked.plot and results:
         plot(results, asked.plot, machine.line(facts))
     return 0

@@ -1,4 +1,4 @@
-"""Growth of products with rows and queries: ``python -m benchmarks.scale [--quick] [--json FILE] [--plot FILE.png]``.
+"""Growth of products with rows and queries: ``python -m benchmarks.scale [--quick] [--json FILE] [--html FILE]``.
 
 10,000 to 8,000,000 rows of 128 words, 1 to 1024 queries, u32 and u16, one and all threads. Rows are computed in blocks
 so that the score shares of a block stay below ``--block-mib``; memory is rows plus one block. Beside each figure the
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine, plots
+from benchmarks import machine, pages, plots
 from benchmarks.bandwidth import Memory
 from benchmarks.common import blas_threads, in_turns, random_words, seconds
 from mipp import ring
@@ -162,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each size")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    pages.add_options(parser)
     asked = parser.parse_args(arguments)
+    earlier = pages.check(parser, asked, SCHEMA)
     asked.rows = sorted(asked.rows or (QUICK_ROWS if asked.quick else ROWS))
     asked.queries = sorted(asked.queries or (QUICK_QUERIES if asked.quick else QUERIES))
     if min(asked.rows + asked.queries) < 1 or asked.block_mib < 1 or asked.budget <= 0:
@@ -191,14 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grown = growth(asked, list(memories))
     print(f"time per row, {max(asked.rows):,} rows over {max(asked.rows) // 8:,} (limit 1.10):")
     print("\n".join(f"  {name}: {ratio:.3f}" for name, ratio in grown.items()))
+    content = {
+        **machine.head(SCHEMA, quick=asked.quick, busy=busy),
+        "results": [asdict(f) for f in figures],
+        "growth": grown,
+    }
     if asked.json:
-        content = {
-            **machine.head(SCHEMA, quick=asked.quick, busy=busy),
-            "results": [asdict(f) for f in figures],
-            "growth": grown,
-        }
         asked.json.write_text(json.dumps(content, indent=1))
         print("JSON:", asked.json)
+    if asked.html:
+        pages.write(asked.html, pages.SCALE, content, earlier, "benchmarks.scale")
     if asked.plot:
         plot(figures, asked.plot, machine.line(facts))
     return 0

@@ -113,7 +113,7 @@ def evaluation_page(report: Mapping[str, Any], *, window: tuple[float, float] | 
     body = [
         _cards(report),
         _notices(report),
-        section("Accuracy", [_accuracy(report), _explained(report)]),
+        section("Accuracy", [_accuracy(report), _explained(report), _recall_plot(report)]),
         section("Differences of the same queries", _differences(report)),
         section("Curves", _curves(report)),
         section("Classes", _classes(report)),
@@ -153,12 +153,13 @@ def machine_table(report: Mapping[str, Any]) -> Markup:
         rows.append(("command", text(report["command"], 4000)))
     if report.get("created"):
         rows.append(("written", report["created"]))
-    for name in ("images", "queries"):
+    for name, shown_name in (("images", "images" if "descriptor" in report else "vectors"), ("queries", "queries")):
         if name in report:
-            rows.append((name, number(report[name])))
+            rows.append((shown_name, number(report[name])))
+    versions = report.get("versions", {})
     rows += [(names.get(name, name), value) for name, value in report.get("dataset", {}).items()]
-    rows += [(name.replace("_", " "), value) for name, value in report.get("machine", {}).items()]
-    rows += [(f"version of {name}", value) for name, value in report.get("versions", {}).items()]
+    rows += [(str(k).replace("_", " "), v) for k, v in report.get("machine", {}).items() if k not in versions]
+    rows += [(f"version of {name}", value) for name, value in versions.items()]
     return table(["fact", "value"], rows)
 
 
@@ -345,14 +346,16 @@ def _lowest(report: Mapping[str, Any]) -> list[Markup]:
     order = sorted(range(len(values)), key=lambda i: (values[i], i))[:10]
     rows = [[number(per_query["rows"][i]), *(number(per_query["encrypted"][name][i]) for name in names)] for i in order]
     return [
-        _recall_plot(report, names),
         table(["#query", *(f"#{MEASURES[name][0]}" for name in names)], rows,
               caption=f"Encrypted; lowest {MEASURES[key][0]} first, queries counted from 0"),
     ]  # fmt: skip
 
 
-def _recall_plot(report: Mapping[str, Any], names: Sequence[str]) -> Markup:
-    """Mean recalls; their numbers are in the table of accuracy."""
+def _recall_plot(report: Mapping[str, Any]) -> Markup:
+    """Of an evaluation by neighbours: mean recalls; their numbers are in the table of accuracy."""
+    if "curves" in report or "intervals" not in report:
+        return Markup("")
+    names = measure_names(report)
     found = report["intervals"]["encrypted"]
     drawn = [_bar(MEASURES[n][0], report["encrypted"][n], found[n], report["float"][n]) for n in names]
     said = "; ".join(f"{bar.name} {number(bar.value, 3)}" for bar in drawn)

@@ -22,12 +22,14 @@ h3{font-size:1rem;margin:1.2rem 0 .3rem}p{margin:.4rem 0;max-width:48rem}.faint{
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--faint);padding:.2rem 0;caption-side:top}
 th,td{padding:.28rem .7rem .28rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
-th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
+th{font-weight:600;overflow-wrap:normal}td.n,th.n{text-align:right}td.n{white-space:nowrap}th{vertical-align:bottom}
+th.n{min-width:4rem}
 td:not(.n){min-width:6rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.2rem}
 figure{margin:.6rem 0;min-width:0}figcaption{font-size:.92rem;margin-bottom:.3rem}
 svg{display:block;width:100%;max-width:36rem;height:auto;font-size:12px}
-svg text{fill:var(--ink)}.grid{stroke:var(--rule)}.axis,.spread{stroke:var(--ink)}.spread{stroke-width:1.4}
+svg text{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
+.grid{stroke:var(--rule)}.axis,.spread{stroke:var(--ink)}.spread{stroke-width:1.4}
 .bar{fill:var(--s0)}.bar.less{fill:var(--s1);fill-opacity:.35;stroke:var(--s1)}
 .mark{fill:var(--paper);stroke:var(--ink);stroke-width:1.4}
 .line{fill:none;stroke-width:2}.point{stroke-width:1.5}
@@ -53,5 +55,6 @@ table{font-size:.84rem}th,td{padding-right:.5rem}}
 @media print{:root{color-scheme:light;--paper:#fff;--ink:#000;--faint:#333;--rule:#bbb;--panel:#f4f4f4;
 --right:#1a7f4b;--wrong:#b3450f;--s0:#2457a6;--s1:#b3450f;--s2:#1a7f4b;--s3:#8a3ea8;--s4:#8a6d00;--s5:#4a5560}
 body{max-width:none;font-size:11pt}figure,.tiles li,tr{break-inside:avoid}h2,h3{break-after:avoid}
-.scroll{overflow:visible}*{print-color-adjust:exact}}
+.scroll{overflow:visible}.tiles{grid-template-columns:repeat(9,1fr);gap:.3rem}
+details:not([open]){display:none}*{print-color-adjust:exact}}
 """

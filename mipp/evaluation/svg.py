@@ -18,7 +18,7 @@ __all__ = ["Bar", "Series", "bars", "lines", "ticks"]
 
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 44
-_ROW, _LEGEND = 34, 18
+_ROW, _LEGEND = 40, 18
 #: series that can be told apart
 _STYLES = 6
 _LABEL = 58
@@ -283,7 +283,7 @@ def _svg(name: str, title: str, description: str, height: float, parts: Sequence
     return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" role="img" '
         f'aria-labelledby="{name}-t {name}-d"><title id="{name}-t">{text(title)}</title>'
-        f'<desc id="{name}-d">{text(description)}</desc>{"".join(parts)}</svg>'
+        f'<desc id="{name}-d">{text(description, 4000)}</desc>{"".join(parts)}</svg>'
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import common, machine, peers, scale
+from benchmarks import common, limits, machine, peers, scale
 from mipp import cpu, ring
+from tests.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ("architecture", "cpu", "cores", "level", "memory_gib", "kernel", "python", "numpy", "blas")
@@ -63,9 +64,12 @@ def test_numpy_products_are_the_same_work(queries):
 
 
 def test_quick_peers(tmp_path, capsys):
-    assert peers.main(["--quick", "--only", "products", "--json", str(tmp_path / "p.json")]) == 0
+    out = tmp_path / "p.html"
+    assert peers.main(["--quick", "--only", "products", "--json", str(tmp_path / "p.json"), "--html", str(out)]) == 0
     content = json.loads((tmp_path / "p.json").read_text())
-    assert content["schema"] == peers.SCHEMA and content["quick"] is True
+    page = Page(out.read_text())
+    assert page.data == content and len(page.table("All figures")) == len(content["results"])
+    assert content["schema"] == peers.SCHEMA and content["quick"] is True and content["versions"]["mipp"]
     assert content["machine"]["fingerprint"] == machine.fingerprint()
     by_numpy = [r for r in content["results"] if r["peer"] == "numpy float32"]
     assert [(r["sizes"]["queries"], r["sizes"]["ring_bits"]) for r in by_numpy] == [
@@ -85,9 +89,10 @@ def test_a_missing_peer_is_said(tmp_path, capsys, monkeypatch):
 
 
 def test_quick_scale(tmp_path, capsys):
-    out = [str(tmp_path / name) for name in ("s.json", "s.png")]
-    assert scale.main(["--quick", "--json", out[0], "--plot", out[1]]) == 0
+    out = [str(tmp_path / name) for name in ("s.json", "s.png", "s.html")]
+    assert scale.main(["--quick", "--json", out[0], "--plot", out[1], "--html", out[2]]) == 0
     content = json.loads(Path(out[0]).read_text())
+    assert Page(Path(out[2]).read_text()).data == content
     assert content["schema"] == scale.SCHEMA
     sizes = {(r["kind"], r["threads"], r["rows"], r["queries"]) for r in content["results"]}
     assert sizes == {
@@ -99,6 +104,17 @@ def test_quick_scale(tmp_path, capsys):
         assert r["g_products_per_s"] == pytest.approx(r["rows"] * 128 * r["queries"] / r["seconds"] / 1e9)
         assert r["limit_s"] > 0 and r["peak_mib"] > 0
     assert Path(out[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_quick_limits(tmp_path, capsys):
+    out = tmp_path / "l.html"
+    assert limits.main(["--quick", "--only", "growth", "--html", str(out)]) == 0
+    page, printed = Page(out.read_text()), capsys.readouterr().out
+    (row,) = page.table("All figures")
+    (line,) = page.data["results"]
+    assert page.data["schema"] == limits.SCHEMA and line["applies"] is False
+    assert row[0] == line["work"] and row[0] in printed
+    assert row[3] == f"{line['ratio']:.3f}" and row[3] in printed and row[4] == "at most 1.1"
 
 
 @pytest.mark.parametrize("rows", [1, 64, 1000])
