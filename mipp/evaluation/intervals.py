@@ -9,7 +9,8 @@ collection of images. With fewer than about 30 queries they are too narrow.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from ..encoding.numbers import array, integer
 from ..errors import DTypeError, ParameterError, ShapeError
 
-__all__ = ["CONFIDENCE", "RESAMPLES", "SEED", "bootstrap", "differences", "intervals"]
+__all__ = ["CONFIDENCE", "RESAMPLES", "SEED", "bootstrap", "differences", "intervals", "less"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -28,6 +29,7 @@ _CELLS = 1 << 22
 FloatArray = npt.NDArray[np.float64]
 #: values of queries, one list for each measure; None where a query does not count
 Values = dict[str, list[float | None]]
+K = TypeVar("K", bound=Hashable)
 
 
 def bootstrap(
@@ -84,7 +86,7 @@ def bootstrap(
             # how often each query was drawn, so that one product gives the sums of all measures
             drawn = rng.integers(0, size, (part, size)) + np.arange(part)[:, None] * size
             times = np.bincount(drawn.ravel(), minlength=part * size).reshape(part, size).astype(np.float64)
-            means[start : start + part] = (times @ filled) / (times @ counted)
+            means[start : start + part] = (times @ filled) / (size if counted.all() else times @ counted)
         out = np.full((given.shape[1], 3), np.nan)
         out[:, 0] = filled.sum(axis=0) / count
     tail = (1 - confidence) / 2
@@ -95,7 +97,7 @@ def bootstrap(
     return out
 
 
-def intervals(values: Values) -> dict[str, list[float | None]]:
+def intervals(values: Mapping[K, Sequence[float | None]]) -> dict[K, list[float | None]]:
     """Compute the mean of each measure over queries, with its 95 % interval.
 
     Parameters
@@ -148,16 +150,44 @@ def differences(first: Values, second: Values) -> dict[str, list[float | None]]:
     >>> differences({"p10": [0.0, 0.5]}, {"p10": [0.5, 1.0]})
     {'p10': [0.5, 0.5, 0.5]}
     """
-    shared = [name for name in first if name in second]
-    if not shared:
-        return {}
-    a, b = (_matrix({name: side[name] for name in shared}) for side in (first, second))
-    if a.shape != b.shape:
-        raise ShapeError(f"{len(a)} and {len(b)} queries are not the same ones")
-    return {name: [_known(v) for v in row] for name, row in zip(shared, bootstrap(b - a).tolist(), strict=True)}
+    return intervals(less(first, second))
 
 
-def _matrix(values: Values) -> FloatArray:
+def less(first: Values, second: Values) -> Values:
+    """Compute differences query by query, second less first.
+
+    Parameters
+    ----------
+    first, second : dict
+        As for :func:`intervals`, of the same queries in the same order.
+
+    Returns
+    -------
+    dict
+        Measures that both have, to a difference for each query; None where either has none.
+
+    Raises
+    ------
+    ShapeError
+        Lists of different lengths.
+
+    Examples
+    --------
+    >>> from mipp.evaluation.intervals import less
+    >>> less({"p10": [0.5, None]}, {"p10": [0.75, 1.0]})
+    {'p10': [0.25, None]}
+    """
+    shared = {name: (first[name], second[name]) for name in first if name in second}
+    for a, b in shared.values():
+        if len(a) != len(b):
+            raise ShapeError(f"{len(a)} and {len(b)} queries are not the same ones")
+    return {
+        name: [None if x is None or y is None else y - x for x, y in zip(a, b, strict=True)]
+        for name, (a, b) in shared.items()
+    }
+
+
+def _matrix(values: Mapping[K, Sequence[float | None]]) -> FloatArray:
     """(B, M), NaN for None."""
     if len({len(column) for column in values.values()}) > 1:
         raise ShapeError("measures must have a value for each query")
