@@ -139,7 +139,7 @@ def evaluate_command(
     if out is not None and to_page:
         if plots is not None:
             raise click.UsageError("--plots and --no-plots are for a folder; a page has its own plots")
-        check_output_file(out)
+        _check_page(out, labels, vectors, query_vectors, truth, sample)
     elif out is not None:
         check_output_folder(out)
         for name in REPORT_FILES:
@@ -173,14 +173,19 @@ def evaluate_command(
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
 
 
+def _check_page(out: Path, *inputs: Path | None) -> None:
+    """ParameterError for a page that cannot be written, or that would take the place of an input."""
+    check_output_file(out)
+    if out.exists() and any(path is not None and out.samefile(path) for path in inputs):
+        raise ParameterError(f"{out} would overwrite a file that is read")
+
+
 def _compare(first: Path, second: Path, out: Path | None, as_json: bool) -> None:
     from ..evaluation.compare import COLUMNS, compare, comparison_page, comparison_rows, load_evaluation
     from ..evaluation.html import write_page
 
     if out is not None:
-        check_output_file(out)
-        if out.exists() and any(out.samefile(path) for path in (first, second)):
-            raise ParameterError(f"{out} would overwrite one of the files to compare")
+        _check_page(out, first, second)
     sides = load_evaluation(first), load_evaluation(second)
     found = compare(*sides)
     if out is not None:

@@ -16,7 +16,6 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ _MOST_TEXT = 300
 #: paragraphs are our own, and may be longer
 _LONG = 4000
 _MOST_BYTES = 1 << 28
-_ID = "mipp-data"
+_DATA = '<script type="application/json" id="mipp-data">'
 _NONE = "–"
 
 
@@ -389,7 +388,7 @@ def page(title: str, lead: str, body: Sequence[Markup], data: object) -> str:
         '<meta name="referrer" content="no-referrer">'
         f"<title>{text(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><header><h1>{text(title)}</h1>{paragraph(lead, 'faint')}</header>\n<main>{chr(10).join(body)}</main>\n"
-        f'<script type="application/json" id="{_ID}">{inside}</script></body></html>\n'
+        f"{_DATA}{inside}</script></body></html>\n"
     )
 
 
@@ -440,25 +439,6 @@ def write_page(path: str | os.PathLike[str], content: str) -> None:
     replace_whole(path, content.encode(), mode=0o600)
 
 
-class _Data(HTMLParser):
-    """Takes the block of data out of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.inside = tag == "script" and ("id", _ID) in attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        if self.inside:
-            self.found.append(data)
-
-
 def read_page(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the data of a page, or of a JSON file.
 
@@ -491,10 +471,8 @@ def read_page(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         given = content.decode()
         if given.lstrip()[:1] == "<":
-            parser = _Data()
-            parser.feed(given)
-            parser.close()
-            given = "".join(parser.found)
+            # found by search, not by a parser of HTML: the file may be anybody's, and JSON in a page has no "<"
+            given = given.partition(_DATA)[2].partition("<")[0]
         data = strict_loads(given)
     except ValueError:  # also bytes that are no text
         raise ParameterError(f"{shown(file)}: neither a page of mipp with its data nor a JSON object") from None

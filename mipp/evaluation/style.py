@@ -24,7 +24,7 @@ caption{text-align:left;color:var(--faint);padding:.2rem 0;caption-side:top}
 th,td{padding:.28rem .7rem .28rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}
 th{font-weight:600;overflow-wrap:normal}td.n,th.n{text-align:right}td.n{white-space:nowrap}th{vertical-align:bottom}
 th.n{min-width:4rem}
-td:not(.n){min-width:6rem}
+td:not(.n){min-width:8.5rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1.2rem}
 figure{margin:.6rem 0;min-width:0}figcaption{font-size:.92rem;margin-bottom:.3rem}
 svg{display:block;width:100%;max-width:36rem;height:auto;font-size:12px}
@@ -39,7 +39,7 @@ svg text{fill:var(--ink);paint-order:stroke;stroke:var(--paper);stroke-width:3px
 .point.s0{fill:var(--s0)}.point.s1{fill:var(--s1)}.point.s2{fill:var(--s2)}.point.s3{fill:var(--s3)}
 .point.s4,.point.s5{fill:var(--paper)}
 details{margin:.4rem 0}summary{cursor:pointer;color:var(--faint);font-size:.9rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(6.6rem,1fr));gap:.6rem;margin:.4rem 0 1.2rem;
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.7rem,1fr));gap:.6rem;margin:.4rem 0 1.2rem;
 padding:0;list-style:none}
 .tiles li{font-size:.78rem;line-height:1.3;min-width:0}
 .tiles img,.tiles .gone{display:block;width:100%;height:5.6rem;object-fit:contain;background:var(--panel);

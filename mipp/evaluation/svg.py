@@ -261,6 +261,8 @@ def bars(
     for value in ticks(*ends, log=log):
         out.append(_line(scale(value), _TOP, scale(value), bottom, "grid"))
         out.append(_label(scale(value), bottom + 16, _number(value), "middle"))
+    if ends[0] < base < ends[1]:
+        out.append(_line(scale(base), _TOP, scale(base), bottom, "axis"))
     for i, bar in enumerate(rows):
         top = _TOP + _ROW * i
         out.append(_label(8, top + 12, _short(bar.name), "start"))
@@ -273,8 +275,6 @@ def bars(
         if bar.mark is not None:
             x, y = scale(bar.mark), top + 22.5
             out.append(f'<path class="mark" d="M{x:g} {y - 5:g}l5 5l-5 5l-5 -5z"/>')
-    if ends[0] < base < ends[1]:
-        out.append(_line(scale(base), _TOP, scale(base), bottom, "axis"))
     out.append(_label(_WIDTH / 2, bottom + 34, across, "middle"))
     return _svg(name, title, description, bottom + 42, out)
 

@@ -100,6 +100,7 @@ def test_incomparable_ones_are_shown_and_said(evaluate, mipp_command, labels, tm
         (["--compare", "a.html", "pipe"], 2, "not a regular file"),
         (["--compare", "a.html", "none.html"], 2, "none.html"),
         (["--labels", "labels.csv", "--out", "none/b.html"], 1, "no folder none"),
+        (["--labels", "labels.html", "--out", "labels.html"], 1, "would overwrite"),
         (["--labels", "labels.csv", "--out", "b.html", "--plots"], 2, "a page has its own plots"),
     ],
 )
@@ -109,6 +110,7 @@ def test_wrong_use_is_said_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     evaluate("--descriptor", "cld", "--out", "a.html", "--queries", 2)
     (tmp_path / "link.html").symlink_to("a.html")
+    (tmp_path / "labels.html").write_text((tmp_path / "labels.csv").read_text())
     (tmp_path / "bad.json").write_text('{"images": 3, "\\u001b[31m": 1}')
     os.mkfifo("pipe")
     before = {p.name: p.lstat().st_mtime_ns for p in tmp_path.iterdir()}
