@@ -137,6 +137,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
             reasons.append("other queries of the same collection, so there are no intervals")
         else:
             paired = True
+            if first["queries"] < 2:
+                reasons.append("one query, so there are no intervals")
     names = [name for name in MEASURES if name in first["float"] or name in second["float"]]
     lacking = [name for name in names if (name in first["float"]) != (name in second["float"])]
     if lacking:

@@ -111,6 +111,14 @@ def test_other_queries_or_none_have_no_intervals(sides):
         assert row["low"] is None
 
 
+def test_one_query_has_no_interval():
+    found = compare(labelled(8, queries=1), labelled(2, queries=1))
+    assert found["paired"] and found["reasons"] == ["one query, so there are no intervals"]
+    assert {row["low"] for row in found["measures"]} == {None}
+    side = labelled(8, queries=1)
+    Page(comparison_page(compare(side, side), side, side, ("a", "b")))
+
+
 def test_a_fault_shows_quantised_figures(sides):
     found = compare(sides[0], sides[1] | {"identical": False})
     assert {row["kind"] for row in found["measures"]} == {"float", "quantised", "encrypted"}
