@@ -37,7 +37,8 @@ from .evaluate import evaluate_command, weights_command
 from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
-from .user import search_command, user_group
+from .search import search_command
+from .user import user_group
 from .warm_up import show_notices, warm_up_command
 
 __all__ = ["main"]

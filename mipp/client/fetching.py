@@ -27,7 +27,7 @@ from ..rpc.failures import error_from_wire
 from ..rpc.limits import FETCH_IMAGES
 from .image_file import parse_image
 from .image_ids import image_rows, several_images
-from .indexing import IndexClient
+from .received import ReceivingClient
 from .results import FetchedImage, Hit
 
 __all__ = ["FetchClient", "Place", "failed_image"]
@@ -40,7 +40,7 @@ _ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError, Un
 _NOBODY, _SEVERAL = bytes(16), b"several owners.."
 
 
-class FetchClient(IndexClient):
+class FetchClient(ReceivingClient):
     """The part of :class:`~mipp.client.user.User` that fetches and decrypts images.
 
     Its parameters are those of :class:`~mipp.client.user.User`.

@@ -13,11 +13,20 @@ import numpy as np
 
 from ..encoding import Encoding
 from ..encoding.numbers import said
-from ..errors import ParameterError, UnknownNameError
+from ..errors import MippError, ParameterError, UnknownNameError
 from ..mpc.facts import require_ranking
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["batch_id", "checked_ranking", "encoded_queries", "expiry_seconds", "fraction", "user_id", "whole_number"]
+__all__ = [
+    "batch_id",
+    "checked_ranking",
+    "encoded_queries",
+    "expiry_seconds",
+    "fraction",
+    "refused_vectors",
+    "user_id",
+    "whole_number",
+]
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"\s*(\d{1,9})\s*([mhdw])\s*", re.ASCII)
@@ -163,6 +172,35 @@ def encoded_queries(encoding: Encoding, queries: np.ndarray) -> tuple[np.ndarray
     if not len(encoded):
         raise ParameterError("no queries")
     return queries, encoded
+
+
+def refused_vectors(encode: Callable[[np.ndarray], np.ndarray], vectors: np.ndarray) -> list[str]:
+    """The reason why an encoding refuses each vector; empty for those that it takes.
+
+    Parameters
+    ----------
+    encode : callable
+        ``encode_rows`` or ``encode_queries`` of the encoding.
+    vectors : ndarray, (N, dim)
+        Secret.
+
+    Returns
+    -------
+    list of str
+        One for each vector.
+    """
+    try:
+        encode(vectors)
+        return [""] * len(vectors)
+    except MippError:
+        out = []
+        for row in range(len(vectors)):
+            try:
+                encode(vectors[row : row + 1])
+                out.append("")
+            except MippError as error:
+                out.append(str(error))
+        return out
 
 
 def batch_id(batch: Any) -> bytes:

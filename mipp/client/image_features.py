@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..io.files import read_regular
 from ..rpc.description import DeploymentConfig
 from .image_file import IMAGE_FILE_BYTES
 
-__all__ = ["image_reason", "index_descriptor", "query_vector"]
+__all__ = ["image_reason", "index_descriptor", "query_vector", "query_vectors"]
 
 
 def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
@@ -73,6 +74,40 @@ def query_vector(config: DeploymentConfig, image: Any) -> np.ndarray:
     if got.errors:
         raise ImageError(f"{name}: {image_reason(got.errors[0][2])}")
     return np.asarray(descriptor.embed(got.values))[0]
+
+
+def query_vectors(
+    config: DeploymentConfig, images: Sequence[Path], *, workers: int | None = None
+) -> tuple[np.ndarray, list[int], list[tuple[int, str]]]:
+    """Extract the embedded features of many query images, in threads; a broken one is reported and left out.
+
+    Parameters
+    ----------
+    config : DeploymentConfig
+        Of an index of images.
+    images : sequence of Path
+        Image files. Secret.
+    workers : int, optional
+        Threads; default one per processor.
+
+    Returns
+    -------
+    vectors : ndarray of float, (N, dim)
+        Features of the images that could be read, in order. Secret.
+    kept : list of int
+        Which of ``images`` these are.
+    errors : list of (int, str)
+        The other ones, and why.
+
+    Raises
+    ------
+    ParameterError, DeploymentError
+        As :func:`index_descriptor`.
+    """
+    descriptor = index_descriptor(config)
+    got = features.extract(list(images), descriptor, workers=workers, window=config.window)
+    vectors = np.asarray(descriptor.embed(got.values)) if len(got.kept) else np.empty((0, config.encoding.dim))
+    return vectors, [int(i) for i in got.kept], [(index, text) for index, _, text in got.errors]
 
 
 def _file_of(image: Any) -> bytes:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .. import cpu, features
-from ..encoding import Encoding
 from ..errors import ImageError, MippError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
+from .given import refused_vectors
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
@@ -231,7 +231,7 @@ def _add_chunk(
         return refused
     values = descriptor.embed(got.values)
     good = []
-    for n, text in enumerate(_refused(owner.config.encoding, values)):
+    for n, text in enumerate(refused_vectors(owner.config.encoding.encode_rows, values)):
         if text:
             refused[part.labels[kept[n]]] = text
         else:
@@ -249,22 +249,6 @@ def _add_chunk(
             ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records)
             report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
     return refused
-
-
-def _refused(encoding: Encoding, values: np.ndarray) -> list[str]:
-    """The reason why the encoding refuses each row; empty for rows that it takes."""
-    try:
-        encoding.encode_rows(values)
-        return [""] * len(values)
-    except MippError:
-        out = []
-        for row in range(len(values)):
-            try:
-                encoding.encode_rows(values[row : row + 1])
-                out.append("")
-            except MippError as error:
-                out.append(str(error))
-        return out
 
 
 def _follow(owner: RecordOwner) -> None:

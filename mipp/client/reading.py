@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..crypto import box, schedule
-from ..errors import MessageError, NotFoundError, StoreError, UnreachableError, plain_text
+from ..errors import MessageError, NotFoundError, ParameterError, StoreError, UnreachableError, plain_text
 from ..rpc import messages as m
 from ..rpc.associated_data import shares_seal_info
 from ..rpc.wire import decode, unpack_frames
 from ..sharing import OwnerKeys, open_share
 from .given import batch_id
 from .granting import Granting
+from .image_ids import image_rows, rows_by_batch
 from .row_checks import check_form
 
 __all__ = ["ReadingOwner", "StoredBatch"]
@@ -105,6 +107,68 @@ class ReadingOwner(Granting):
         if not len(got.share):
             return np.empty(0, np.int64), np.empty((0, self.config.encoding.dim))
         return got.ordinals.astype(np.int64), self.config.encoding.decode_rows(self.opened(got, server, batch))
+
+    def features_of(self, images: Any) -> np.ndarray:
+        """Read the features of this owner's own images back from a cloud: to search with an image that is stored.
+
+        Each batch with one of the images is fetched whole, once. The cloud that gives it learns that this owner asked
+        for this batch, and not for which rows. When a user searches right after that, servers may suppose that the
+        query resembles a row of the batch. Rows are not compared with tags or other clouds: a cloud that lies gives
+        other features (:meth:`audit` notices).
+
+        Features are as they were quantised. For ``l1``, ``hamming`` and ``l2`` without ``query_scale`` the image itself
+        has the best score that there is. For ``cosine``, ``hellinger`` and ``l2`` with ``query_scale`` it has the value
+        of an equal image up to the steps of stored and query integers: only a row that is as near within these steps
+        can come before it. For ``ip`` longer rows can come first, as for every query. A projection has lost the
+        dimensions that it leaves out, for rows and queries alike.
+
+        Parameters
+        ----------
+        images : str, (bytes, int), Hit or sequence of them
+            Ids of live images of this owner, one or several: ``batchhex:row``, pairs of batch id and row, or hits.
+
+        Returns
+        -------
+        ndarray of float64, (B, dim)
+            One row of features for each image, in order; queries for :meth:`mipp.User.search` and
+            :meth:`mipp.User.nearest`. Secret.
+
+        Raises
+        ------
+        NotFoundError, AccessDeniedError
+            No such batch of this owner, or no such live row in it.
+        ParameterError
+            What is no image id; no image.
+        StoreError
+            No cloud can read the batch.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("l2", 2)) as deployment:
+        ...         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        ...         ids = anna.add_vectors(np.array([[1, 0], [0, 3], [2, 2]]))
+        ...         anna.grant(ulla)
+        ...         query = anna.features_of(ids[1])[0]
+        ...         hits = ulla.search(query, k=2).hits
+        >>> query.tolist(), [(hit.row, hit.value) for hit in hits]
+        ([0.0, 3.0], [(1, 0.0), (2, 5.0)])
+        """
+        places = image_rows(images)
+        if not places:
+            raise ParameterError("no image is named")
+        found: dict[tuple[bytes, int], np.ndarray] = {}
+        for batch, rows in rows_by_batch(dict.fromkeys(places)).items():
+            server, got = self.fetch_anywhere(batch)
+            place = {int(row): n for n, row in enumerate(got.ordinals)}
+            if gone := [row for row in rows if row not in place]:
+                raise NotFoundError(f"row {gone[0]} of batch {batch.hex()} was deleted, or the batch never had it")
+            which = np.array([place[row] for row in rows])
+            some = dataclasses.replace(got, share=got.share[which], ordinals=got.ordinals[which])
+            features = self.config.encoding.decode_rows(self.opened(some, server, batch))
+            found |= {(batch, row): one for row, one in zip(rows, features, strict=True)}
+        return np.stack([found[place] for place in places])
 
     def fetch_anywhere(self, batch: bytes, head: m.Head | None = None) -> tuple[int, m.Shares]:
         """Fetch one of this owner's batches from the first cloud that has it undamaged.

@@ -19,7 +19,7 @@ from . import hdf5
 from .files import as_path, open_regular, replace_whole, shown, system_text
 from .hdf5 import MAX_DIM
 
-__all__ = ["MAX_DIM", "check_finite", "load_vector", "load_vectors", "save_fvecs"]
+__all__ = ["MAX_DIM", "check_finite", "load_queries", "load_vector", "load_vectors", "save_fvecs"]
 
 _VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
 _CHECK_ROWS = 1 << 16
@@ -70,6 +70,37 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return _load(as_path(path), one=False)
 
 
+def load_queries(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read the query vectors of a file: as :func:`load_vectors`, but in .hdf5 the dataset ``test`` if there is one.
+
+    Parameters
+    ----------
+    path : str or path
+        As for :func:`load_vectors`.
+
+    Returns
+    -------
+    ndarray
+        (N, dim), N and dim at least 1.
+
+    Raises
+    ------
+    MippError
+        As :func:`load_vectors`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from mipp.io.vectors import load_queries
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(pathlib.Path(folder, "q.npy"), np.eye(3))
+    ...     load_queries(pathlib.Path(folder, "q.npy")).shape
+    (3, 3)
+    """
+    return _load(as_path(path), one=False, queries=True)
+
+
 def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """Read the one vector of a file.
 
@@ -106,11 +137,11 @@ def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return np.asarray(data[0])
 
 
-def _load(path: Path, *, one: bool) -> npt.NDArray[Any]:
+def _load(path: Path, *, one: bool, queries: bool = False) -> npt.NDArray[Any]:
     suffix = path.suffix.lower()
     if suffix in hdf5.SUFFIXES:
         with hdf5.open_hdf5(path) as file:
-            data = hdf5.read_dataset(file, path, "train")
+            data = hdf5.read_dataset(file, path, "test" if queries and hdf5.has_dataset(file, "test") else "train")
     else:
         with open_regular(path) as (file, size):
             if suffix == ".npy":

@@ -74,6 +74,8 @@ from .user_messages import (
     Ranked,
     Snapshot,
     SnapshotRequest,
+    UserGrantList,
+    UserGrants,
     WrongAnswers,
 )
 from .wire import array, message
@@ -144,6 +146,8 @@ __all__ = [
     "SnapshotRequest",
     "UploadOp",
     "UploadState",
+    "UserGrantList",
+    "UserGrants",
     "UserRequest",
     "VoteMessage",
     "WrongAnswers",
@@ -228,6 +232,7 @@ REPLIES: dict[type, tuple[type, ...]] = {
     FetchOwnRecords: (OwnRecords,),
     AuditRows: (SealedAudit,),
     GrantersRequest: (Granters,),
+    UserGrants: (UserGrantList,),
     SnapshotRequest: (Snapshot,),
     Query: (Answer, Ranked, Pending),
     CollectRanking: (Ranked, Pending),

@@ -34,6 +34,8 @@ __all__ = [
     "Ranked",
     "Snapshot",
     "SnapshotRequest",
+    "UserGrantList",
+    "UserGrants",
 ]
 
 
@@ -57,6 +59,33 @@ class Granters:
 
     owners: list[bytes]
     names: list[str]
+
+
+@message
+class UserGrants:
+    """User -> server: all grants to it on record. Answered with ``UserGrantList``."""
+
+    user: bytes
+
+
+@message
+class UserGrantList:
+    """Server -> user: of each owner the newest grant to it, as the owner signed it, revoked and expired ones too.
+
+    grants: signed messages as packed frames. sign_keys, registrations: of the owners, whose ids they give, so that the
+    user can check the signatures. names: as this server knows the owners. expired: by this server's clock. left:
+    queries that the quota still allows, -1 without one. rows: live rows of the owner; 0 unless the grant is in force.
+    suspended: number of grants that are suspended since all servers were restored from backups; they are not listed.
+    """
+
+    grants: list[bytes]
+    sign_keys: list[bytes]
+    registrations: list[bytes]
+    names: list[str]
+    expired: list[bool]
+    left: list[int]
+    rows: list[int]
+    suspended: int
 
 
 @message

@@ -277,5 +277,5 @@ _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate, m.FoldColumns)
 _BY_USER = (
     m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages, m.WrongAnswers,
-    m.FetchAlbums, m.FetchOrigins, m.FetchRecords,
+    m.FetchAlbums, m.FetchOrigins, m.FetchRecords, m.UserGrants,
 )  # fmt: skip
