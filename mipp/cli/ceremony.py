@@ -37,7 +37,7 @@ _UNITS = {"": 0, "k": 3, "m": 6, "g": 9, "t": 12}
 
 @click.group("deployment")
 def deployment_group() -> None:
-    """Commands for a deployment of servers on machines of their own."""
+    """What a deployment is; and making the description of one whose servers are on machines of their own."""
 
 
 @deployment_group.command("assemble")

@@ -13,8 +13,6 @@ import click
 import numpy as np
 
 from .. import __version__, cpu
-from ..deployment import Deployment, is_connected
-from ..deployment.connected import ServerState
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
 from .app import app_command
@@ -33,11 +31,14 @@ from .common import (
     show,
     walked,
 )  # fmt: skip
+from .completion import complete_names
+from .deployment_info import info_command as deployment_info_command
 from .evaluate import evaluate_command, weights_command
 from .init import init_command
 from .outputs import check_output_folder, printable, warn
 from .owner import owner_group
 from .search import search_command
+from .status import status_command
 from .user import user_group
 from .warm_up import show_notices, warm_up_command
 
@@ -53,10 +54,12 @@ def cli() -> None:
 
 cli.add_command(init_command)
 cli.add_command(server_group)
+deployment_group.add_command(deployment_info_command)
 cli.add_command(deployment_group)
 cli.add_command(registrar_group)
 cli.add_command(invite_command)
 cli.add_command(connect_command)
+cli.add_command(status_command)
 cli.add_command(owner_group)
 cli.add_command(user_group)
 cli.add_command(search_command)
@@ -183,70 +186,6 @@ def info_command(as_json: bool) -> None:
     show(data, as_json, lambda: [f"{name}: {value}" for name, value in data.items()])
 
 
-@cli.command("status")
-@deployment_option
-@json_option
-def status_command(folder: Path, as_json: bool) -> None:
-    """Owners, batches, sizes of a deployment; of one over a network, whether its servers are ready."""
-    if is_connected(folder):
-        _show_connected(folder, as_json)
-        return
-    with opened_embedded(folder, "mipp server status") as deployment:
-        data = deployment.status()
-    show(
-        data,
-        as_json,
-        lambda: [
-            f"deployment {data['deployment']}: {data['images']} images, {data['descriptor'] or 'vectors'}, "
-            f"{data['params']['scheme']} scheme",
-            *(
-                f"owner {o['name']}: "
-                + (
-                    "forgotten"
-                    if o["forgotten"]
-                    else f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes and "
-                    f"{o['image_bytes']:,} image bytes a cloud"
-                    + (f"; servers do not rank {o['unranked']} of the batches" if o["unranked"] else "")
-                )
-                for o in data["owners"]
-            ),
-            *(
-                f"user {u['name']}: {u['id']}"
-                + (f"; {u['out_of_range']} queries out of range" if u["out_of_range"] else "")
-                for u in data["users"]
-            ),
-            f"servers agree: {'yes' if data['servers_agree'] else 'NO'}",
-        ],
-    )
-
-
-def _said(state: ServerState) -> str:
-    if not state["ready"]:
-        return f"NOT READY: {'; '.join(state['reasons'])}"
-    return "ready" if state["takes_changes"] else "ready, takes no changes yet"
-
-
-def _show_connected(folder: Path, as_json: bool) -> None:
-    with Deployment.connect(folder) as deployment:
-        states = deployment.server_states()
-        p, config = deployment.config.params, deployment.config
-        data = {
-            "deployment": config.id.hex(), "descriptor": config.descriptor, "fingerprint": config.fingerprint,
-            "params": {"n": p.n, "t": p.t, "k": p.ring_bits, "scheme": p.scheme},
-            "servers": {str(i): state for i, state in states.items()},
-            "owners": deployment.owners(), "users": deployment.users(),
-        }  # fmt: skip
-    show(data, as_json, lambda: [
-        f"deployment {data['deployment']}: {data['descriptor'] or 'vectors'}, {p.scheme} scheme",
-        *(
-            f"server {i} {s['name']} at {s['url']}: {_said(s)}"
-            for i, s in states.items()
-        ),
-        *(f"owner {name}: key file here" for name in deployment.owners()),
-        *(f"user {name}: key file here" for name in deployment.users()),
-    ])  # fmt: skip
-
-
 @cli.command("verify")
 @deployment_option
 @json_option
@@ -271,6 +210,9 @@ def repair_command(folder: Path, as_json: bool) -> None:
     ])  # fmt: skip
     if data["problems"]:
         sys.exit(1)
+
+
+complete_names(cli)  # when all commands are there
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def _change_blocked(user: str, owners: tuple[str, ...], folder: Path, as_json: b
 
 
 _GRANT_COLUMNS = (
-    "owner", "id", "state", "rows", "rankings", "max_k", "scores", "quota", "left", "min_rows", "expiry", "blocked",
+    "owner", "state", "rows", "rankings", "max_k", "scores", "quota", "left", "min_rows", "expiry", "blocked", "id",
     "problem",
 )  # fmt: skip
 
@@ -133,9 +133,9 @@ def grants_command(user: str, as_csv: bool, folder: Path, as_json: bool) -> None
         grants, suspended = seeker.grants(), seeker.suspended_grants
     rows = [
         [
-            g.owner_name, g.owner.hex(), g.state, g.rows, " ".join(g.rankings), g.max_k or None, g.scores,
+            g.owner_name, g.state, g.rows, " ".join(g.rankings), g.max_k or None, g.scores,
             g.quota or None, g.left, g.min_rows or None, time_text(g.expiry) if g.expiry else None, g.blocked,
-            g.problem,
+            g.owner.hex(), g.problem,
         ]
         for g in grants
     ]  # fmt: skip
@@ -163,7 +163,7 @@ def _print_grants(user: str, rows: Sequence[Sequence[Any]]) -> None:
             return "yes" if value else "no"
         return unlimited.get(name) if value is None and state != "revoked" else value
 
-    words = [[word(name, v, row[2]) for name, v in zip(_GRANT_COLUMNS, row, strict=True)] for row in rows]
+    words = [[word(name, v, row[1]) for name, v in zip(_GRANT_COLUMNS, row, strict=True)] for row in rows]
     kept = [
         n for n, name in enumerate(_GRANT_COLUMNS)
         if name not in ("min_rows", "problem", "blocked") or any(row[n] for row in rows)
