@@ -120,7 +120,8 @@ class ReadingOwner(Granting):
         has the best score that there is. For ``cosine``, ``hellinger`` and ``l2`` with ``query_scale`` it has the value
         of an equal image up to the steps of stored and query integers: only a row that is as near within these steps
         can come before it. For ``ip`` longer rows can come first, as for every query. A projection has lost the
-        dimensions that it leaves out, for rows and queries alike.
+        dimensions that it leaves out, for rows and queries alike. Where the encoding allows longer rows than queries, a
+        search can refuse a row as too long (ScoreRangeError).
 
         Parameters
         ----------
@@ -164,6 +165,7 @@ class ReadingOwner(Granting):
             place = {int(row): n for n, row in enumerate(got.ordinals)}
             if gone := [row for row in rows if row not in place]:
                 raise NotFoundError(f"row {gone[0]} of batch {batch.hex()} was deleted, or the batch never had it")
+            rows = sorted(rows)  # the keystream is that of rows in increasing order
             which = np.array([place[row] for row in rows])
             some = dataclasses.replace(got, share=got.share[which], ordinals=got.ordinals[which])
             features = self.config.encoding.decode_rows(self.opened(some, server, batch))

@@ -1,0 +1,125 @@
+"""What a user was granted: limits, counts, states, and what a server that lies can tell."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mipp.errors import AccessDeniedError, MessageError
+from mipp.rpc import messages as m
+from mipp.rpc.wire import decode, encode
+from mipp.server.snapshots import user_grants
+from tests.conftest import answer
+
+LISTS = ("grants", "sign_keys", "registrations", "names", "expired", "left", "rows")
+
+
+def test_limits_counts_and_states(world):
+    anna, berta = world.owners
+    user = world.user
+    anna.grant(user, quota=10, max_k=5, min_rows=3, scores=False, expiry="30d")
+    berta.revoke(user)
+    user.search(np.ones(12), 2, owners=anna)
+    first, second = user.grants()
+    assert (first.owner, first.owner_name, first.state, first.rows, first.rankings) == (
+        anna.id, "anna", "in force", 30, ("server",)
+    )  # fmt: skip
+    assert (first.max_k, first.quota, first.left, first.min_rows, first.scores) == (5, 10, 9, 3, False)
+    assert first.expiry > 0 and first.version == 2 and first.searchable and not first.problem
+    assert (second.state, second.rows, second.rankings, second.left) == ("revoked", None, (), None)
+    assert not second.searchable and second.version == 2
+    anna.delete([f"{b.hex()}:{r}" for b, r in user.index(anna).ids()[:4]])
+    assert user.grants()[0].rows == 26
+    user.block(anna)
+    assert user.grants()[0].blocked and not user.grants()[0].searchable and user.grants()[0].rows == 26
+
+
+def test_asking_counts_against_no_quota_and_needs_no_grant(world):
+    anna, berta = world.owners
+    anna.grant(world.user, quota=2)
+    for _ in range(4):
+        assert world.user.grants()[0].left == 2
+    for owner in (anna, berta):
+        owner.revoke(world.user)
+    with pytest.raises(AccessDeniedError):
+        world.user.index()
+    assert [g.state for g in world.user.grants()] == ["revoked", "revoked"]
+    assert world.deployment.create_user("nobody").grants() == []
+    berta.forget()
+    assert [g.owner_name for g in world.user.grants()] == ["anna"]
+
+
+def test_an_expired_grant(world, monkeypatch):
+    world.owners[0].grant(world.user, expiry="12h")
+    server = world.deployment.servers[1]
+    clock = server.clock
+    # one server's clock is ahead: it refuses, so its word counts
+    monkeypatch.setattr(server, "clock", lambda: clock() + 86400)
+    request = SimpleNamespace(signer=world.user.id, content=m.UserGrants(world.user.id))
+    told = [user_grants(s, request) for _, s in sorted(world.deployment.servers.items())]
+    mine = [one.names.index("anna") for one in told]
+    assert [one.expired[n] for one, n in zip(told, mine, strict=True)] == [True, False, False]
+    assert [one.rows[n] for one, n in zip(told, mine, strict=True)] == [0, 30, 30], "nothing more about its rows"
+    for number, one in enumerate(told, 1):
+        answer(world.deployment, number, lambda frames, one=one: encode(one))
+    grant = world.user.grants()[0]
+    assert grant.state == "expired" and grant.rows is None and not grant.searchable
+
+
+def lying(deployment, server, **changes):
+    """Have a server change fields of its list of grants."""
+    honest = deployment.servers[server].handle
+
+    def handle(frames):
+        reply = decode(honest(frames))
+        if isinstance(reply, m.UserGrantList):
+            reply = dataclasses.replace(reply, **{name: to(getattr(reply, name)) for name, to in changes.items()})
+        return encode(reply)
+
+    answer(deployment, server, handle)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_that_do_not_fit_together_are_refused(world, name):
+    lying(world.deployment, 2, **{name: lambda one: one[:-1]})
+    with pytest.raises(MessageError, match="fit together"):
+        world.user.grants()
+
+
+def test_a_server_invents_and_changes_no_grant(world):
+    world.owners[0].grant(world.user, quota=77)
+    quota = (77).to_bytes(1, "big")
+
+    def more(grants):
+        return [grant.replace(quota, (78).to_bytes(1, "big")) for grant in grants]
+
+    lying(world.deployment, 2, grants=more)
+    found = {g.owner_name: g for g in world.user.grants()}
+    assert found["anna"].quota == 77
+    honest = world.deployment.servers[2].handle
+    answer(world.deployment, 2, honest)
+    # another key with an id of its own
+    lying(world.deployment, 2, sign_keys=lambda keys: [bytes(32)] * len(keys))
+    assert all("not all servers" in g.problem and not g.searchable for g in world.user.grants())
+    answer(world.deployment, 2, honest)
+    # names that are none
+    for server in world.deployment.servers:
+        lying(world.deployment, server, names=lambda names: ["a\x1b[31m"] * len(names))
+    assert all(g.owner_name == g.owner.hex() for g in world.user.grants())
+
+
+def test_a_server_that_hides_a_grant_or_tells_another_count(world):
+    world.owners[0].grant(world.user, quota=50)
+    nothing = {name: lambda one: [] for name in LISTS}
+    lying(world.deployment, 3, **nothing)
+    assert all("not all servers" in g.problem for g in world.user.grants())
+    for server in world.deployment.servers:
+        lying(world.deployment, server, **nothing)
+    assert world.user.grants() == []
+
+
+def test_the_least_count_is_told(world):
+    world.owners[0].grant(world.user, quota=50)
+    lying(world.deployment, 3, left=lambda left: [min(n, 4) for n in left])
+    assert world.user.grants()[0].left == 4
