@@ -175,6 +175,8 @@ def search_command(
             "--no-preview": "; a batch fetches names with --previews",
         }
         raise click.UsageError(f"{wrong} is for one query, without --out{instead.get(wrong, '')}")
+    if previews and no_preview:
+        raise click.UsageError("give either --previews or --no-preview")
     image = images[0] if images else None
     if not explain_cost and batch:
         check_batch_output(out, [*images, *(p for p in (vector, vectors) if p is not None)], previews)

@@ -167,6 +167,20 @@ def test_a_broken_image_among_many_is_said_and_the_others_go_on(mipp_command, im
     assert code == 1 and "none of the queries" in err and not (tmp_path / "none.csv").exists()
 
 
+def test_names_of_files_may_be_any_bytes(mipp_command, images, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.png")
+    os.link(images[6], odd)
+    for suffix in ("csv", "jsonl", "npz"):
+        code, _, err = mipp_command("search", "ulla", odd, images[0], "-k", 1, "--out", tmp_path / f"o.{suffix}")
+        assert code == 0, err
+    assert "\\xff\\n.png" in (tmp_path / "o.csv").read_text()
+    assert lines((tmp_path / "o.jsonl").read_text())[0]["query"] == odd
+    with np.load(tmp_path / "o.npz") as arrays:
+        assert arrays["query"].tolist() == [odd, str(images[0])]
+    code, out, _ = mipp_command("search", "ulla", odd, images[0], "-k", 1)
+    assert code == 0 and out.startswith("query ") and out.splitlines()[0].endswith("\\xff\\n.png")
+
+
 def test_a_vector_that_the_encoding_refuses_is_left_out(mipp_command, tmp_path, vectors):
     _, queries, _ = vectors
     queries[7] = 0  # no direction

@@ -123,3 +123,9 @@ def test_the_least_count_is_told(world):
     world.owners[0].grant(world.user, quota=50)
     lying(world.deployment, 3, left=lambda left: [min(n, 4) for n in left])
     assert world.user.grants()[0].left == 4
+
+
+def test_suspended_grants_are_counted(world):
+    for server in world.deployment.servers:
+        lying(world.deployment, server, suspended=lambda count, server=server: server)
+    assert len(world.user.grants()) == 2 and world.user.suspended_grants == 1, "the least that a server tells"
