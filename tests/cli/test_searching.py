@@ -237,24 +237,21 @@ def test_owners_are_chosen_by_name_and_id(mipp_command, tmp_path, vectors, ranki
     assert code == 1 and "unknown owner 'nobody'" in err
 
 
-@pytest.mark.parametrize(
-    ("args", "text"),
-    [
+def test_what_does_not_go_with_many_queries_is_wrong_usage(mipp_command, vectors):
+    for args, text in (
         (["--fetch", "f"], "--fetch is for one query"),
         (["--sheet", "s.png"], "--sheet is for one query"),
         (["--csv", "h.csv"], "--out FILE.csv"),
         (["--threshold", 0.5], "--threshold is for one query"),
         (["--no-preview"], "--previews"),
         (["--openly"], "--openly is for one query"),
-        (["--vector", "{q}"], "give either IMAGE"),
+        (["--vector", vectors[2]], "give either IMAGE"),
         (["--id", "00:1"], "give either IMAGE"),
         (["--of", "anna"], "--id BATCH:ROW goes with --of OWNER"),
-    ],
-)
-def test_what_does_not_go_with_many_queries_is_wrong_usage(mipp_command, vectors, args, text):
-    args = [str(vectors[2]) if a == "{q}" else a for a in args]
-    code, _, err = mipp_command("search", "ulla", "--vectors", vectors[2], *args)
-    assert code == 2 and text in err
+    ):
+        code, _, err = mipp_command("search", "ulla", "--vectors", vectors[2], *args)
+        assert code == 2 and text in err, args
+    assert mipp_command("search", "ulla", "--vector", vectors[2], "--previews", "--no-preview")[0] == 2
 
 
 def test_outputs_are_checked_before_the_search(mipp_command, vectors, tmp_path, monkeypatch):
