@@ -20,11 +20,11 @@ from PIL import Image
 
 import mipp
 from benchmarks import machine
+from benchmarks.chromium import browser, missing
 from benchmarks.common import seconds
 from mipp import features
 from mipp.app import AppServer
 from mipp.features.encoding import descriptor_encoding
-from benchmarks.chromium import browser, missing
 
 DESCRIPTOR = "csd64+ehd"
 LIMIT = 1500

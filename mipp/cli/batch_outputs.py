@@ -21,8 +21,8 @@ import numpy as np
 
 from ..client.results import Nearest, Preview
 from ..io.files import replacing
+from ..io.tables import cell, printable
 from .found import hit_table, print_hits
-from .outputs import cell, printable
 
 __all__ = ["SUFFIXES", "Found", "Output", "Queries", "written"]
 

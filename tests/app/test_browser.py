@@ -4,18 +4,20 @@ Slow: each test starts a browser. They are left out where no Chromium is install
 """
 
 import csv
+import io
 import os
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from benchmarks.chromium import browser, missing
 from mipp.app import AppServer
 from mipp.client.user import User
-from benchmarks.chromium import browser, missing
 from tests.app.conftest import HOSTILE, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -348,6 +350,10 @@ def test_a_used_link_and_a_closed_page(embedded):
 SHOTS = os.environ.get("MIPP_SCREENSHOTS", "")
 
 
+def shot(screen, name):
+    Image.open(io.BytesIO(screen.driver.get_screenshot_as_png())).save(Path(SHOTS) / name, quality=80)
+
+
 @pytest.mark.skipif(not SHOTS, reason="MIPP_SCREENSHOTS names no folder for the pictures of the docs")
 def test_pictures_for_the_docs(tmp_path):
     """Writes the pictures of the docs anew, from rendered images."""
@@ -355,8 +361,10 @@ def test_pictures_for_the_docs(tmp_path):
     from mipp.demo.render import render_collection
     from tests.app.conftest import encoding
 
-    render_collection(tmp_path / "images", 60)
-    images = sorted((tmp_path / "images").rglob("*.png"))
+    (tmp_path / "images").mkdir()
+    for name, _, pixels in render_collection(10, 12):
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+    images = sorted((tmp_path / "images").iterdir())
     with mipp.Deployment.create(tmp_path / "d", encoding(), descriptor="cld", preview_size=8192) as deployment:
         user = deployment.create_user("ulla")
         for name, some in (("anna", images[::2]), ("berta", images[1::2])):
@@ -367,16 +375,16 @@ def test_pictures_for_the_docs(tmp_path):
             screen.open(page.link())
             screen.type("#k", "24")
             screen.drop(images[0])
-            screen.run("document.getElementById('result').scrollIntoView()")
-            screen.driver.save_screenshot(str(Path(SHOTS) / "app-search.png"))
+            screen.run("document.activeElement.blur(); document.getElementById('result').scrollIntoView()")
+            shot(screen, "app-search.webp")
             for box in screen.all("#hits [data-choose]")[:2]:
                 box.click()
             screen.click("#compare")
             screen.until(lambda: len(screen.all("#dialog-body img")) == 3, "query and two hits")
-            screen.driver.save_screenshot(str(Path(SHOTS) / "app-compare.png"))
+            shot(screen, "app-compare.webp")
             screen.click("dialog > form button")
             go(screen, "owner")
             screen.run("document.querySelector('#owner-party button').click()")
             screen.until(lambda: screen.all("#owned .card"), "images are listed")
             screen.idle()
-            screen.driver.save_screenshot(str(Path(SHOTS) / "app-owner.png"))
+            shot(screen, "app-owner.webp")

@@ -38,7 +38,7 @@ async function parties(kind, opened) {
   };
   const draw = (current) => fill(place, el("form", { class: "controls" },
     ...here.map((party) => el("button", {
-      type: "button", "aria-pressed": String(party === current),
+      type: "button", "aria-pressed": String(party === current), class: party === current ? "current" : null,
       click: () => (party.open ? (draw(party), tried(() => opened(party.name, state)))
         : party.sealed ? ask(party) : open(party)),
     }, party.open ? "" : "Open ", told(party.name), !party.open && party.sealed ? " (passphrase)" : ""))));

@@ -63,7 +63,7 @@ function card(image, records, grid) {
     ? el("img", { src: pictureOf(image.thumbnail, grid), alt: caption ? caption[1] : image.path })
     : el("span", {}, "no picture");
   return el("li", { class: "card" }, el("div", { class: "frame" }, frame),
-    el("p", {}, told(image.path || image.id)),
+    el("p", { title: image.path }, told(image.path.split("/").slice(-2).join("/") || image.id)),
     caption ? el("p", { class: "caption" }, told(caption[1])) : null,
     el("div", { class: "controls" },
       el("label", { class: "check" }, el("input", { type: "checkbox", checked: chosen.has(image.id),
