@@ -13,8 +13,9 @@ from ..rpc.limits import FETCH_RECORDS, ORIGINAL_BLOCK, ORIGINAL_BLOCKS, ORIGINA
 from .fetching import Place, failed_image
 from .given import whole_number
 from .image_file import parse_image
+from .image_ids import several_images
 from .records import ORIGINAL_BYTES, Original, parse_record
-from .results import FetchedImage, Preview, Previews
+from .results import FetchedImage, FetchedImages, Preview, Previews, hits_among
 from .retrieval import RetrievalClient
 
 __all__ = ["PreviewClient"]
@@ -86,7 +87,8 @@ class PreviewClient(RetrievalClient):
         ['vector 2', 'vector 3']
         """
         self._require_private()
-        places, found = self._places(hits), Previews()
+        places, found = self._places(given := several_images(hits)), Previews()
+        found.asked = hits_among(given)
         plains, found.suspects = self._plains(places, identify, whole_number(pad, "pad"))
         for (_, batch, row), plain in zip(places, plains, strict=True):
             if isinstance(plain, MippError):
@@ -102,7 +104,7 @@ class PreviewClient(RetrievalClient):
     def fetch(
         self, hits: Any, *, strict: bool = False, private: bool = False, largest: int = LARGEST,
         progress: Progress | None = None,
-    ) -> list[FetchedImage]:  # fmt: skip
+    ) -> FetchedImages:  # fmt: skip
         """Fetch and decrypt images, openly or privately.
 
         Openly, clouds and the key centre learn which images are fetched; images that a search found resemble each
@@ -130,8 +132,9 @@ class PreviewClient(RetrievalClient):
 
         Returns
         -------
-        list of FetchedImage
-            One for each hit, in the order of ``hits``; each with its own ``error`` if it could not be fetched.
+        FetchedImages
+            A list with one :class:`~mipp.client.results.FetchedImage` for each hit, in the order of ``hits``; each with
+            its own ``error`` if it could not be fetched.
 
         Raises
         ------
@@ -158,10 +161,13 @@ class PreviewClient(RetrievalClient):
         >>> first.name, first.content, first.metadata, second.error is None
         ('a.png', b'...', {'taken': 2020}, False)
         """
+        fetched, given = FetchedImages(), several_images(hits)
+        fetched.asked = hits_among(given)
         if not private:
-            return self._fetch_openly(hits, strict)
+            fetched += self._fetch_openly(given, strict)
+            return fetched
         self._require_private()
-        places = self._places(hits)
+        places = self._places(given)
         plains, _ = self._plains(places)
         images: list[FetchedImage | None] = [None] * len(places)
         classes: dict[int, list[tuple[int, Original]]] = {}
@@ -189,11 +195,11 @@ class PreviewClient(RetrievalClient):
                         images[n] = self._image(places[n], original, file, plains[n])
         if None in images:  # after all were fetched, whichever does not open
             raise VerificationError(_WRONG)
-        done = [image for image in images if image is not None]
-        for image in done:
+        fetched += [image for image in images if image is not None]
+        for image in fetched:
             if strict and image.error is not None:
                 raise image.error
-        return done
+        return fetched
 
     def preview_cost(self, count: int) -> dict[str, int]:
         """What :meth:`preview` of ``count`` rows costs, of all that this user may search now.

@@ -1,4 +1,4 @@
-"""Results of searches and fetches: hits, the same as arrays, images."""
+"""Results of searches and fetches: hits, previews, images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MippError, MissingExtraError
+from ..errors import MippError
+from ..io.limits import MAX_PIXELS
+from .frames import frame
 from .index import Index, LeftOut
 
-__all__ = ["FetchedImage", "Hit", "Hits", "LeftOut", "Nearest", "Preview", "Previews", "SearchResult"]
+__all__ = [
+    "FetchedImage",
+    "FetchedImages",
+    "Hit",
+    "Hits",
+    "LeftOut",
+    "Preview",
+    "Previews",
+    "SearchResult",
+    "hits_among",
+]
+
+#: columns of hits as a table
+_COLUMNS = ("rank", "owner", "owner_id", "id", "score", "value")
+#: and what previews add
+_TOLD = ("path", "caption", "metadata")
+#: pixels of a thumbnail that a notebook decodes: owners' programs make none with a side of more than 1024
+_THUMBNAIL_PIXELS = 1 << 20
+#: owners and batches that were left out, as a notebook names them
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -47,8 +68,8 @@ class Hit:
     row: int
     owner: bytes
     owner_name: str
-    score: int | None
-    value: float | None
+    score: int | None = field(repr=False)
+    value: float | None = field(repr=False)
 
     @property
     def id(self) -> str:
@@ -102,24 +123,80 @@ class Preview:
     @property
     def caption(self) -> str:
         """The field ``caption`` of the metadata, if it is text; else empty."""
-        caption = (self.metadata or {}).get("caption", "")
-        return caption if isinstance(caption, str) else ""
+        return _caption(self.metadata)
 
 
 class Previews(list[Preview]):
     """A list of :class:`Preview`, one for each row that was asked for.
 
+    In a notebook it shows as a grid of thumbnails with owners, names and captions. **The notebook's file then keeps
+    what it shows**, in the clear. ``repr`` shows ids alone.
+
     Attributes
     ----------
     suspects : tuple of int
         Numbers of clouds of which one answered wrongly, if others answered rightly then.
+    asked : tuple of Hit or None
+        The hits that were asked for, in the same order; None for a row that was given by its id.
     """
 
     suspects: tuple[int, ...] = ()
+    asked: tuple[Hit | None, ...] = ()
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Give the previews as plain values, for a table or a file.
+
+        Returns
+        -------
+        list of dict
+            Of each preview ``rank`` (its place among the hits that were asked for, from 1), ``owner``, ``owner_id``,
+            ``id``, ``score`` and ``value`` as :meth:`Hits.to_rows` gives them, ``path``, ``caption`` and ``metadata``
+            as the owner wrote them, and ``error``: why there is no record, else None. Of a row that was given by its id
+            nothing is known of the hit: those values are None. Secret.
+        """
+        return [
+            {
+                **(dict.fromkeys(_COLUMNS) if hit is None else _hit_row(rank, hit)),
+                "id": preview.id,
+                **_told(preview),
+                "error": None if preview.error is None else str(preview.error),
+            }
+            for rank, (preview, hit) in enumerate(zip(self, _asked(self.asked, len(self)), strict=True), 1)
+        ]
+
+    def to_pandas(self) -> Any:
+        """Make a pandas data frame of :meth:`to_rows` (extra ``notebook``).
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line for each preview. Secret; texts are as the owners wrote them.
+
+        Raises
+        ------
+        MissingExtraError
+            pandas is not installed.
+        """
+        return frame(self.to_rows(), (*_COLUMNS, *_TOLD, "error"))
+
+    def _repr_html_(self) -> str:
+        """A grid of pictures: a notebook asked for the content, and keeps it."""
+        from .display import Card, grid
+
+        cards = []
+        for rank, (preview, hit) in enumerate(zip(self, _asked(self.asked, len(self)), strict=True), 1):
+            why = "" if preview.error is None else f"no record: {preview.error}"
+            lines = [_headline(rank, hit), preview.path, preview.caption, why]
+            cards.append(Card(preview.thumbnail, lines, _THUMBNAIL_PIXELS))
+        notes = [f"One of the clouds {', '.join(map(str, self.suspects))} answered wrongly."] if self.suspects else []
+        return grid(cards, notes)
 
 
 class Hits(list[Hit]):
     """A list of :class:`Hit`, best first; of a range search in row order.
+
+    In a notebook it shows as a table, with scores and values where the grants give them; **the notebook's file then
+    keeps them**. Pictures come with :meth:`mipp.User.preview`.
 
     Attributes
     ----------
@@ -176,45 +253,41 @@ class Hits(list[Hit]):
             and ``value`` (None where the grants give no scores). With previews also ``path``, ``caption`` and
             ``metadata`` (a dict, or None), as the owner wrote them: make texts safe before you show them.
         """
-        rows: list[dict[str, Any]] = [
-            {
-                "rank": rank,
-                "owner": hit.owner_name,
-                "owner_id": hit.owner.hex(),
-                "id": hit.id,
-                "score": hit.score,
-                "value": hit.value,
-            }
-            for rank, hit in enumerate(self, 1)
-        ]
+        rows = [_hit_row(rank, hit) for rank, hit in enumerate(self, 1)]
         for row, preview in zip(rows, previews, strict=True) if previews is not None else ():
-            row |= {"path": preview.path, "caption": preview.caption, "metadata": preview.metadata}
+            row |= _told(preview)
         return rows
 
-    def to_pandas(self) -> Any:
-        """Make a pandas data frame of :meth:`to_rows`.
+    def to_pandas(self, previews: Sequence[Preview] | None = None) -> Any:
+        """Make a pandas data frame of :meth:`to_rows` (extra ``notebook``).
+
+        Parameters
+        ----------
+        previews : sequence of Preview, optional
+            As for :meth:`to_rows`.
 
         Returns
         -------
         pandas.DataFrame
-            One row for each hit.
+            One line for each hit.
 
         Raises
         ------
         MissingExtraError
             pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise MissingExtraError("a data frame needs pandas: pip install pandas") from None
-        columns = ["rank", "owner", "owner_id", "id", "score", "value"]
-        return pandas.DataFrame(self.to_rows(), columns=columns)
+        return frame(self.to_rows(previews), _COLUMNS if previews is None else (*_COLUMNS, *_TOLD))
+
+    def _repr_html_(self) -> str:
+        """A table: a notebook asked for the content, and keeps it."""
+        return _hits_table(self, [])
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """The result of one query.
+
+    In a notebook it shows as :class:`Hits` do, and says whether the answers were verified.
 
     Parameters
     ----------
@@ -248,8 +321,35 @@ class SearchResult:
     unverified: str = ""
     suspects: tuple[int, ...] = ()
 
+    def to_pandas(self, previews: Sequence[Preview] | None = None) -> Any:
+        """Make a pandas data frame of the hits (:meth:`Hits.to_pandas`).
 
-@dataclass(frozen=True)
+        Parameters
+        ----------
+        previews : sequence of Preview, optional
+            Of each hit, from :meth:`mipp.User.preview`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line for each hit.
+
+        Raises
+        ------
+        MissingExtraError
+            pandas is not installed.
+        """
+        return self.hits.to_pandas(previews)
+
+    def _repr_html_(self) -> str:
+        """A table: a notebook asked for the content, and keeps it."""
+        told = "The answers were verified." if self.verified else f"The answers were not verified: {self.unverified}."
+        suspected = ", ".join(map(str, self.suspects))
+        notes = [told if self.verified or self.unverified else "", f"One of the servers {suspected} answered wrongly."]
+        return _hits_table(self.hits, [note for note in notes[: 1 + bool(self.suspects)] if note], self.left_out)
+
+
+@dataclass(frozen=True, repr=False)
 class FetchedImage:
     """One fetched image, or the reason why it could not be fetched.
 
@@ -273,52 +373,88 @@ class FetchedImage:
     batch: bytes
     row: int
     name: str
-    content: bytes = field(repr=False)
+    content: bytes
     error: MippError | None = None
-    metadata: dict[str, Any] | None = field(default=None, repr=False, hash=False)
+    metadata: dict[str, Any] | None = field(default=None, hash=False)
+
+    def __repr__(self) -> str:
+        """No content and no name: they are secret."""
+        return f"FetchedImage({self.id})"
+
+    @property
+    def id(self) -> str:
+        """The image's id as text: the batch in 32 hex digits, a colon, the row."""
+        return f"{self.batch.hex()}:{self.row}"
 
 
-@dataclass(frozen=True)
-class Nearest:
-    """The k nearest of B queries as arrays, best first.
+class FetchedImages(list[FetchedImage]):
+    """A list of :class:`FetchedImage`, one for each image that was asked for.
 
-    Where the user ranks and fewer than k rows have scores that the encoding allows, the last places are empty: their
-    row is -1, their score one less than the encoding's least, their value that of this score.
+    In a notebook it shows as a grid of small pictures with owners, names and captions. **The notebook's file then keeps
+    what it shows**, in the clear. ``repr`` shows ids alone.
 
-    Parameters
+    Attributes
     ----------
-    index : Index
-        The state that was searched; ``index.locate(rows)`` gives batches and rows in them.
-    rows : ndarray of int64, (B, k)
-        Row numbers of ``index``.
-    scores : ndarray of int64, (B, k), or None
-        Exact scores; None if the grants give none.
-    values : ndarray of float64, (B, k), or None
-        Scores in the metric's unit.
-    seconds : dict of str to float
-        As in :class:`SearchResult`, for all queries.
-    unverified : str
-        Why the servers' answers were not checked; empty if they were, and passed.
+    asked : tuple of Hit or None
+        The hits that were asked for, in the same order; None for an image that was given by its id.
     """
 
-    index: Index
-    rows: np.ndarray
-    scores: np.ndarray | None
-    values: np.ndarray | None
-    seconds: dict[str, float]
-    unverified: str = ""
+    asked: tuple[Hit | None, ...] = ()
 
-    @property
-    def verified(self) -> bool:
-        """Whether the servers' answers were checked, and passed."""
-        return not self.unverified
+    def _repr_html_(self) -> str:
+        """A grid of pictures: a notebook asked for the content, and keeps it."""
+        from .display import Card, grid
 
-    @property
-    def suspects(self) -> tuple[int, ...]:
-        """Servers of which one answered wrongly before others' answers passed (:attr:`SearchResult.suspects`)."""
-        return self.index.suspects
+        cards = []
+        for rank, (image, hit) in enumerate(zip(self, _asked(self.asked, len(self)), strict=True), 1):
+            why = "" if image.error is None else f"not fetched: {image.error}"
+            lines = [_headline(rank, hit), image.name, _caption(image.metadata), why]
+            cards.append(Card(image.content, lines, MAX_PIXELS))
+        return grid(cards)
 
-    @property
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """Batches and owners that the search went on without, and why."""
-        return self.index.left_out
+
+def hits_among(given: Sequence[Any]) -> tuple[Hit | None, ...]:
+    """Keep the hits among ids of images that a caller gave; None in the places of the others."""
+    return tuple(one if isinstance(one, Hit) else None for one in given)
+
+
+def _caption(metadata: dict[str, Any] | None) -> str:
+    caption = (metadata or {}).get("caption", "")
+    return caption if isinstance(caption, str) else ""
+
+
+def _hit_row(rank: int, hit: Hit) -> dict[str, Any]:
+    values = rank, hit.owner_name, hit.owner.hex(), hit.id, hit.score, hit.value
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _told(preview: Preview) -> dict[str, Any]:
+    return dict(zip(_TOLD, (preview.path, preview.caption, preview.metadata), strict=True))
+
+
+def _asked(asked: tuple[Hit | None, ...], count: int) -> tuple[Hit | None, ...]:
+    """Hits beside a list of their number; none where the list was changed since."""
+    return asked if len(asked) == count else (None,) * count
+
+
+def _headline(rank: int, hit: Hit | None) -> str:
+    """What a picture's first line says about the hit."""
+    if hit is None:
+        return ""
+    from .display import number
+
+    return f"{rank}. {hit.owner_name}" + ("" if hit.value is None else f", value {number(hit.value)}")
+
+
+def _hits_table(hits: Hits, notes: list[str], left_out: Sequence[LeftOut] = ()) -> str:
+    from .display import number, table
+
+    left_out = left_out or hits.left_out
+    notes = [f"{len(hits)} of {hits.searched} rows." if hits.searched else f"{len(hits)} rows.", *notes]
+    notes += [f"Left out: {one}." for one in left_out[:_NAMED]]
+    if len(left_out) > _NAMED:
+        notes.append(f"{len(left_out) - _NAMED} more were left out.")
+    rows = [
+        (str(rank), hit.owner_name, hit.id, number(hit.score), number(hit.value)) for rank, hit in enumerate(hits, 1)
+    ]
+    return table(("rank", "owner", "id", "score", "value"), rows, notes)

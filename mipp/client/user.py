@@ -22,9 +22,10 @@ from .choosing import Owners
 from .given import checked_ranking, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
+from .nearest import Nearest
 from .previewing import PreviewClient
 from .query import Querier, Verification
-from .results import Hits, Nearest, SearchResult
+from .results import Hits, SearchResult
 
 __all__ = ["User"]
 

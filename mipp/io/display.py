@@ -1,28 +1,146 @@
-"""Texts and pictures of strangers, made fit for a page that a person looks at."""
+"""What strangers wrote, made fit to be shown: texts cut and without control characters, pictures encoded anew.
+
+Web pages and notebooks take owners' texts and pictures from here, so that no byte of theirs reaches a browser as it is.
+"""
 
 from __future__ import annotations
 
 import io
-import unicodedata
 
-from PIL import Image
+from ..errors import DTypeError, MippError, ParameterError
+from .limits import MAX_PIXELS
 
-from ..errors import ImageError
-from .images import load_image, thumbnail
+__all__ = ["picture", "picture_type", "shown"]
 
-__all__ = ["picture", "shown"]
+#: stands for a character that is not shown
+_REPLACEMENT = "\ufffd"
+#: invisible characters that scripts and emoji need: they join letters, and turn no text around
+_JOINERS = "\u200c\u200d"
+_QUALITY = 80
 
 
 def shown(text: str, most: int = 200) -> str:
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else "�" for c in cut)
+    """Make another party's text fit to be shown as text: cut, and without characters that act on what is around them.
+
+    It is no markup: whoever writes HTML escapes the result (:func:`html.escape`), and puts it into ``<bdi>``, as
+    letters that are written from right to left turn their line around.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    most : int
+        Most characters of the result, at least 1; a longer text ends in an ellipsis.
+
+    Returns
+    -------
+    str
+        One line: white space is a space, and control characters, those that change the direction of text and halves of
+        surrogate pairs are the replacement character.
+
+    Raises
+    ------
+    DTypeError, ParameterError
+        No text; ``most`` below 1.
+
+    Examples
+    --------
+    >>> from mipp.io.display import shown
+    >>> shown("a cat" + chr(10) + "asleep"), shown("x" * 300, 4)
+    ('a cat asleep', 'xxx…')
+    >>> shown("invoice" + chr(0x202E) + "fdp.exe").isprintable()
+    True
+    """
+    if not isinstance(text, str):
+        raise DTypeError(f"a text is shown, not {type(text).__name__}")
+    if most < 1:
+        raise ParameterError(f"at least one character is shown, not {most}")
+    if len(text) > most:
+        text = text[: most - 1] + "\u2026"
+    return "".join(c if c.isprintable() or c in _JOINERS else " " if c.isspace() else _REPLACEMENT for c in text)
 
 
-def picture(content: bytes, side: int) -> bytes | None:
+def picture(content: bytes, side: int, *, most_pixels: int = MAX_PIXELS) -> bytes | None:
+    """Decode a stranger's image and encode its pixels anew, small: nothing else of the file is left.
+
+    Parameters
+    ----------
+    content : bytes
+        An image file of any kind that :func:`mipp.io.images.load_image` reads. Secret where it was fetched.
+    side : int
+        Longest side of the result in pixels, at least 1; a smaller image is not enlarged.
+    most_pixels : int
+        Images with more pixels are not decoded: a small file may claim many.
+
+    Returns
+    -------
+    bytes or None
+        A WebP file, or PNG where Pillow lacks WebP (:func:`picture_type`). None if it is no image, or a damaged or too
+        large one.
+
+    Raises
+    ------
+    DTypeError, ParameterError
+        No bytes; ``side`` below 1.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from mipp.io.display import picture
+    >>> content = io.BytesIO()
+    >>> Image.new("RGB", (300, 200), "red").save(content, "PNG")
+    >>> Image.open(io.BytesIO(picture(content.getvalue(), 90))).size, picture(b"no image", 90)
+    ((90, 60), None)
+    """
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise DTypeError(f"a picture is made of bytes, not of {type(content).__name__}")
+    if side < 1:
+        raise ParameterError(f"a picture has a side of at least one pixel, not {side}")
+    # Pillow is slow to load, and programs that show nothing do without it
+    from PIL import Image
+
+    from .images import load_image, thumbnail
+
     try:
-        pixels = thumbnail(load_image(content), (side, side))
-    except ImageError:
+        if most_pixels < MAX_PIXELS and _pixels(content) > most_pixels:
+            return None
+        pixels = load_image(bytes(content))
+        if max(pixels.shape[:2]) > side:
+            pixels = thumbnail(pixels, (side, side))
+    except (MippError, MemoryError):
         return None
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=88)
+    form = picture_type().rpartition("/")[2]
+    Image.fromarray(pixels).save(out, form.upper(), **({"quality": _QUALITY} if form == "webp" else {}))
     return out.getvalue()
+
+
+def picture_type() -> str:
+    """Name the media type of what :func:`picture` makes.
+
+    Returns
+    -------
+    str
+        ``image/webp`` or ``image/png``.
+
+    Examples
+    --------
+    >>> from mipp.io.display import picture_type
+    >>> picture_type() in ("image/webp", "image/png")
+    True
+    """
+    from PIL import features
+
+    return "image/webp" if features.check("webp") else "image/png"
+
+
+def _pixels(content: bytes | bytearray | memoryview) -> int:
+    """Number of pixels that the head of an image file claims; MAX_PIXELS + 1 where Pillow cannot tell."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.width * image.height
+    except Exception:  # decoders raise almost any type on damaged files
+        return MAX_PIXELS + 1

@@ -1,0 +1,95 @@
+"""Texts and pictures of strangers, before they are shown."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from mipp.errors import DTypeError, ParameterError
+from mipp.io.display import picture, picture_type, shown
+
+#: U+202A-202E, U+2066-2069, marks, the byte order mark, a tag character, C0, C1, a surrogate, a private character
+ACTING = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C, 0xFEFF, 0xE0041, 0, 0x1B, 0x9B, 0x7F,
+          0xD800, 0xE000]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ACTING, ids=hex)
+def test_characters_that_act_on_others_are_replaced(code):
+    assert shown(f"a{chr(code)}b") == "a\ufffdb"
+
+
+def test_white_space_is_a_space_and_text_stays():
+    assert shown("a\tb\r\nc\u2028d\u00a0e") == "a b  c d e"
+    for text in ("Mädchen mit Katze", "שלום", "می\u200cخواهم", "👩\u200d🔬", "<b>&amp;", ""):
+        assert shown(text) == text
+
+
+def test_long_texts_are_cut():
+    assert shown("x" * 200) == "x" * 200
+    assert shown("x" * 10_000) == "x" * 199 + "…" and shown("xyz", 1) == "…"
+    for wrong, error in ((("x", 0), ParameterError), ((b"x",), DTypeError), ((None,), DTypeError)):
+        with pytest.raises(error):
+            shown(*wrong)
+
+
+def encoded(image, form="PNG", **options):
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_pictures_are_encoded_anew_and_small(form):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    content = encoded(Image.fromarray(pixels), form)
+    for side, size in ((30, (30, 20)), (90, (90, 60)), (500, (90, 60))):
+        made = Image.open(io.BytesIO(picture(content, side)))
+        assert made.size == size and made.get_format_mimetype() == picture_type()
+
+
+def test_nothing_of_the_file_but_pixels_is_left():
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Comment", "<script>alert(1)</script>")
+    exif = Image.Exif()
+    exif[0x010E] = "a secret place"
+    content = encoded(Image.new("RGB", (8, 8)), pnginfo=notes, exif=exif) + b"<script>trailing</script>"
+    made = picture(content, 8)
+    assert b"script" in content and b"secret" in content
+    assert b"script" not in made and b"secret" not in made
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a" * 9])
+def test_what_is_no_image_gives_no_picture(content):
+    assert picture(content, 90) is None
+    assert picture(encoded(Image.new("RGB", (64, 64), "red"))[:60] + content, 90) is None
+
+
+def test_a_small_file_that_claims_many_pixels_is_not_decoded(monkeypatch):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4000, 4000, 8, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(4001 * 4000))) + chunk(b"IEND", b"")
+    assert len(bomb) < 20_000 and picture(bomb, 8) is not None
+
+    def decode(*_):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("mipp.io.images.load_image", decode)
+    assert picture(bomb, 8, most_pixels=1 << 20) is None
+    assert picture(b"no image", 8, most_pixels=1 << 20) is None
+
+
+def test_pillow_without_webp(monkeypatch):
+    monkeypatch.setattr("PIL.features.check", lambda name: False)
+    assert picture_type() == "image/png"
+    assert picture(encoded(Image.new("RGB", (8, 8))), 8).startswith(b"\x89PNG")
+
+
+def test_bad_arguments():
+    for wrong, error in ((("text", 8), DTypeError), ((None, 8), DTypeError), ((b"", 0), ParameterError)):
+        with pytest.raises(error):
+            picture(*wrong)
