@@ -67,6 +67,11 @@ class Settings:
     declared: bool = False
     place: str = DEPLOYMENT
 
+    @property
+    def rankings(self) -> list[str]:
+        """Rankings of the deployment. Servers that rank also compare with thresholds, for searches by radius."""
+        return ["server", "threshold"] if self.ranking == "server" else [self.ranking]
+
     def to_json(self) -> str:
         encoding = None if self.encoding is None else self.encoding.to_dict()
         data = {**vars(self), "encoding": encoding}
@@ -271,7 +276,7 @@ class Home:
         return self._parts.deployment
 
     def _made(self, folder: Path, encoding: Encoding) -> Deployment:
-        return Deployment.create(folder, encoding, rankings=[self.settings.ranking], threads=self.threads)
+        return Deployment.create(folder, encoding, rankings=self.settings.rankings, threads=self.threads)
 
     @property
     def _place(self) -> Path:
@@ -293,7 +298,7 @@ class Home:
     def _owner_of(self, deployment: Deployment, user: User, name: str) -> ImageOwner:
         owner = deployment.owner(name) if name in deployment.owners() else deployment.create_owner(name)
         if not owner.grants():
-            owner.grant(user.id, rankings=[self.settings.ranking])
+            owner.grant(user.id, rankings=deployment.config.offered)
         return owner
 
     # --- rows ---------------------------------------------------------------------------------------------------
