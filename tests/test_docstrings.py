@@ -34,6 +34,7 @@ PACKAGES = {
     "mipp.sharing": None,
     "mipp.compat.ann_benchmarks": None,
     "mipp.compat.faiss": None,
+    "mipp.compat.langchain": "langchain_core",
     "mipp.compat.phe": None,
     "mipp.compat.sklearn": "sklearn",
 }

@@ -24,10 +24,12 @@ def test_python_example(tmp_path, monkeypatch, capsys):
     [
         "mipp/paillier",
         "mipp/features",
-        *(f"mipp/compat/{name}" for name in ("ann_benchmarks", "faiss", "phe", "sklearn")),
+        *(f"mipp/compat/{name}" for name in ("ann_benchmarks", "faiss", "langchain", "phe", "sklearn")),
     ],
 )
 def test_examples_of_rooms(room, tmp_path, monkeypatch):
+    if room.endswith("langchain"):
+        pytest.importorskip("langchain_core", reason="langchain-core (extra langchain) is not installed")
     readme = Path(__file__).parents[1] / room / "README.md"
     if not readme.is_file():
         pytest.skip("no README beside the tests")
