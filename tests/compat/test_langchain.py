@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, DTypeError, LimitError, ParameterError, ShapeError
+from mipp.errors import AccessDeniedError, DTypeError, EncodingError, LimitError, ParameterError, ShapeError
 
 pytest.importorskip("langchain_core", reason="langchain-core (extra langchain) is not installed")
 pytest.importorskip("langchain_tests", reason="langchain-tests (extra test) is not installed")
@@ -230,6 +230,38 @@ def test_vectors_of_another_dimension_are_refused(world):
     store = EncryptedVectorStore(DeterministicFakeEmbedding(size=6), owner=world.owners[0])
     with pytest.raises(ShapeError):
         store.add_texts(["a"])
+
+
+@pytest.mark.parametrize("given", [[[1.0], [1.0, 2.0]], [[1.0] * 8], [1.0, 2.0], ["a", "b"], [[float("nan")] * 8] * 2])
+def test_what_a_bad_model_gives_is_refused(world, given):
+    class Bad(Letters):
+        def embed_documents(self, texts):
+            return given
+
+    with pytest.raises((ShapeError, EncodingError)):
+        EncryptedVectorStore(Bad(), owner=world.owners[0]).add_texts(["a", "b"])
+    assert world.store.similarity_search("a") == []
+
+
+def test_langchains_own_bookkeeping_of_sources_works(world):
+    from langchain_core.indexing import InMemoryRecordManager, index
+
+    both = EncryptedVectorStore(Letters(), owner=world.owners[0], user=world.user)
+    manager = InMemoryRecordManager("n")
+    manager.create_schema()
+    for wanted in (["aaa", "bbb"], ["aaa", "ccc"]):
+        sources = [Document(page_content=text, metadata={"source": text}) for text in wanted]
+        told = index(sources, manager, both, cleanup="full", source_id_key="source", key_encoder="sha256")
+        assert sorted(texts(both.similarity_search("a", k=9))) == wanted
+    assert (told["num_added"], told["num_skipped"], told["num_deleted"]) == (1, 1, 1)
+
+
+def test_a_document_without_an_id_reads_no_records(world, monkeypatch):
+    world.anna.add_texts(["aaa"])
+    monkeypatch.setattr(type(world.owners[0]), "records", lambda *_: pytest.fail("records were read"))
+    other = EncryptedVectorStore(Letters(), owner=world.deployment.owner("anna"))
+    other.add_texts(["bbb"])
+    assert len(world.store.similarity_search("a")) == 2
 
 
 def test_a_deployment_without_records_is_refused(tmp_path):

@@ -21,7 +21,7 @@ from ...client.results import Hit
 from ...client.user import User
 from ...deployment import Deployment
 from ...encoding import Encoding
-from ...errors import AccessDeniedError, DTypeError, ParameterError
+from ...errors import AccessDeniedError, DTypeError, ParameterError, ShapeError
 from .catalogue import OwnerCatalogue, UserCatalogue
 from .documents import document_of, id_in, is_row_id, names_of, positive, records_of, texts_of
 
@@ -172,7 +172,7 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
         kept = sorted(last.values())
         if not kept:
             return []
-        vectors = np.array(self._embedding.embed_documents([documents[n].page_content for n in kept]))
+        vectors = self._vectors([documents[n].page_content for n in kept])
         owner.config.encoding.encode_rows(vectors)  # all are checked before any is sent
         with self._lock, owner.turn:  # no other process of this owner adds the same id meanwhile
             if given:
@@ -373,7 +373,7 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
         found = [document for document, _ in self._found(embedding, max(k, fetch_k), **kwargs)]
         if not found:
             return []
-        vectors = self._embedding.embed_documents([document.page_content for document in found])
+        vectors = self._vectors([document.page_content for document in found])
         chosen = maximal_marginal_relevance(np.array(embedding), list(vectors), lambda_mult=lambda_mult, k=k)
         return [found[n] for n in chosen]
 
@@ -440,6 +440,16 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
         return store
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _vectors(self, texts: list[str]) -> np.ndarray:
+        """Vectors of texts, of one length; ShapeError for anything else that the model gives."""
+        try:
+            vectors = np.array(self._embedding.embed_documents(texts), np.float64)
+        except (ValueError, TypeError):
+            raise ShapeError("the embedding model gave no vectors of one length") from None
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ShapeError(f"the embedding model gave vectors of shape {vectors.shape} for {len(texts)} texts")
+        return vectors
 
     def _adding(self) -> tuple[ImageOwner, OwnerCatalogue]:
         if self._owner is None or self._mine is None:
