@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from typing import NamedTuple
 
+from .. import cpu
 from ..io.display import picture, picture_type, shown
 
 __all__ = ["MOST", "Card", "grid", "number", "table"]
@@ -18,6 +20,8 @@ __all__ = ["MOST", "Card", "grid", "number", "table"]
 #: cards or lines that are shown; a sentence counts the rest
 MOST = 50
 _SIDE = 160
+#: that decode pictures; each may hold one of 270 MB
+_THREADS = 4
 _GRID = "display:flex;flex-wrap:wrap;gap:10px"
 _CARD = f"margin:0;width:{_SIDE}px;overflow:hidden;overflow-wrap:anywhere;font-size:90%"
 #: as high as a picture, so that texts of a line begin at one height
@@ -40,7 +44,8 @@ def number(value: float | None) -> str:
 
 def grid(cards: Sequence[Card], notes: Iterable[str] = ()) -> str:
     """HTML of cards, at most :data:`MOST`, and sentences about the whole."""
-    figures = "".join(map(_figure, cards[:MOST]))
+    with ThreadPoolExecutor(min(_THREADS, cpu.threads())) as pool:
+        figures = "".join(pool.map(_figure, cards[:MOST]))
     return f'<div>{_paragraphs(notes)}<div style="{_GRID}">{figures}</div>{_rest(len(cards))}</div>'
 
 
