@@ -1,14 +1,24 @@
 """LangChain's standard tests of vector stores, and what is particular to an encrypted one."""
 
 import asyncio
+import importlib
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, DTypeError, EncodingError, LimitError, ParameterError, ShapeError
+from mipp.errors import (
+    AccessDeniedError,
+    DTypeError,
+    EncodingError,
+    LimitError,
+    MissingExtraError,
+    ParameterError,
+    ShapeError,
+)
 
 pytest.importorskip("langchain_core", reason="langchain-core (extra langchain) is not installed")
 pytest.importorskip("langchain_tests", reason="langchain-tests (extra test) is not installed")
@@ -18,6 +28,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import vectorstores as standard
 
 from mipp.compat.langchain import EncryptedVectorStore
+from tests.conftest import made
 
 
 @pytest.mark.asyncio
@@ -333,3 +344,23 @@ def test_reprs_and_logs_hold_nothing_secret(world, caplog):
     assert json.dumps(record.metadata) == (
         '{"caption": "a secret text", "document": {"id": "1", "metadata": {}}}'
     )  # what other programs show
+
+
+@pytest.mark.slow  # servers over a network
+def test_over_a_network(tmp_path):
+    with made("network", tmp_path, mipp.Encoding("cosine", 8), preview_size=1024) as deployment:
+        owner, user = deployment.create_owner("anna"), deployment.create_user("ulla")
+        owner.grant(user)
+        store = EncryptedVectorStore(Letters(), owner=owner, user=user)
+        store.add_texts(["aaa", "bbb"], ids=["1", "2"])
+        store.add_texts(["ccc"], ids=["2"])
+        assert texts(store.similarity_search("ccc", k=1)) == ["ccc"] and texts(store.get_by_ids(["1"])) == ["aaa"]
+        store.delete(["1"])
+        assert texts(store.similarity_search("aaa")) == ["ccc"]
+
+
+def test_without_langchain_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langchain_core", None)
+    monkeypatch.delitem(sys.modules, "mipp.compat.langchain")
+    with pytest.raises(MissingExtraError, match=r"\[langchain\]"):
+        importlib.import_module("mipp.compat.langchain")
