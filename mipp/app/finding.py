@@ -30,6 +30,7 @@ __all__ = [
     "fetch_previews",
     "run_search",
     "searchable",
+    "small_picture",
 ]
 
 #: hits whose names and thumbnails are fetched at a time; of a range search the first ones, however many there are
@@ -38,6 +39,8 @@ PAGE, RANGE_PAGE = 100, 50
 MOST_ORIGINALS = 1 << 29
 THUMBNAIL, LARGE = 256, 1600
 MOST_HITS = 10_000
+#: of a thumbnail
+_MOST_PIXELS = 1 << 20
 _CAPTION, _VALUE = 10_000, 2000
 
 
@@ -118,6 +121,11 @@ def _shown_metadata(preview: Preview) -> list[list[str]]:
     """Names and values of metadata, as texts."""
     fields = list((preview.metadata or {}).items())[:100]
     return [[shown(str(name), 100), shown(str(value), _VALUE)] for name, value in fields]
+
+
+def small_picture(thumbnail: bytes) -> bytes | None:
+    """A record's thumbnail for the page; a few bytes may claim to be many pixels."""
+    return picture(thumbnail, THUMBNAIL, most_pixels=_MOST_PIXELS) if thumbnail else None
 
 
 def searchable(user: User) -> list[dict[str, Any]]:
@@ -206,7 +214,14 @@ def run_search(
     facts["left_out"] = [shown(str(one), 500) for one in left_out]
     what = f"{k} nearest" if threshold is None else f"within {threshold:g}"
     found = Found(
-        user.name, what, hits, user.config.encoding.metric, threshold, seconds, picture(content, THUMBNAIL), facts
+        user.name,
+        what,
+        hits,
+        user.config.encoding.metric,
+        threshold,
+        seconds,
+        picture(content, THUMBNAIL, window=user.config.window),
+        facts,
     )
     job.result = number = keep(found)
     if fields.flag("named") and hits:
@@ -234,7 +249,7 @@ def fetch_previews(job: Job, user: User, found: Found, start: int) -> None:
         return
     job.check()
     with ThreadPoolExecutor(2) as pool:
-        pictures = list(pool.map(lambda p: picture(p.thumbnail, THUMBNAIL) if p.thumbnail else None, previews))
+        pictures = list(pool.map(lambda preview: small_picture(preview.thumbnail), previews))
     found.pictures |= dict(zip(places, pictures, strict=True))
     found.previews |= dict(zip(places, previews, strict=True))
     found.unnamed = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from ..client import ingest
 from ..client.given import expiry_seconds
 from ..client.owner import ImageOwner
 from ..errors import DTypeError, ParameterError
-from ..io.display import picture, shown
+from ..io.display import shown
 from ..io.walk import walk_images
 from .fields import Fields
-from .finding import THUMBNAIL
+from .finding import small_picture
 from .jobs import Job
 
 __all__ = ["ROWS", "add_folder", "annotate", "audit", "delete", "folders", "give", "grants", "images"]
@@ -124,9 +125,9 @@ def images(job: Job, owner: ImageOwner, start: int, wanted: str) -> dict[str, An
                 continue
             fields = record.metadata or {}
             entry["metadata"] = [[shown(str(n), 100), shown(str(v), 2000)] for n, v in fields.items()]
-            thumb = picture(record.thumbnail, THUMBNAIL) if record.thumbnail else None
+            thumb = small_picture(record.thumbnail)
             if thumb is not None:
-                entry["thumbnail"] = thumb
+                entry["thumbnail"] = base64.b64encode(thumb).decode()
     return {"total": len(found), "start": start, "images": told, "records": bool(owner.config.record_bytes)}
 
 

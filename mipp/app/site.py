@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import MippError, NotFoundError, ParameterError
-from ..io.display import picture, shown
+from ..io.display import PICTURE_TYPE, picture, shown
 from . import finding, owning
 from .desk import Desk
 from .fields import Fields
@@ -133,7 +132,7 @@ def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
 
     @site.get("/api/jobs/<identity>")
     def job(identity: str) -> Response:
-        return jsonify(_jsonable(desk.jobs.get(identity).told()))
+        return jsonify(desk.jobs.get(identity).told())
 
     @site.post("/api/jobs/<identity>/cancel")
     def cancel(identity: str) -> Response:
@@ -154,18 +153,6 @@ def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
         return jsonify(closed=True)
 
 
-def _jsonable(told: dict[str, Any]) -> dict[str, Any]:
-    """Pictures inside a job's result as text."""
-    result = told["result"]
-    if isinstance(result, dict) and isinstance(result.get("images"), list):
-        images = [
-            {**one, "thumbnail": base64.b64encode(one["thumbnail"]).decode()} if "thumbnail" in one else one
-            for one in result["images"]
-        ]
-        return {**told, "result": {**result, "images": images}}
-    return told
-
-
 def _download(name: str, media: str, content: bytes) -> Response:
     response = Response(content, mimetype=media)
     response.headers.set("Content-Disposition", "attachment", filename=name)
@@ -175,7 +162,7 @@ def _download(name: str, media: str, content: bytes) -> Response:
 def _picture(content: bytes | None) -> Response:
     if content is None:
         raise NotFoundError("there is no picture")
-    return Response(content, mimetype="image/jpeg")
+    return Response(content, mimetype=PICTURE_TYPE)
 
 
 def _servers(deployment: Deployment | ConnectedDeployment) -> list[dict[str, Any]]:
@@ -293,7 +280,8 @@ def _user_routes(site: Flask, desk: Desk) -> None:
     @site.get("/api/searches/<int:number>/originals/<int:hit>")
     def large(number: int, hit: int) -> Response:
         found = desk.search(number)
-        return _picture(picture(found.original(hit).content, finding.LARGE))
+        window = desk.deployment.config.window
+        return _picture(picture(found.original(hit).content, finding.LARGE, window=window))
 
     @site.get("/api/searches/<int:number>/files/<int:hit>")
     def original_file(number: int, hit: int) -> Response:

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO, Protocol, TypeAlias
 import click
 import numpy as np
 
-from ..client.results import Nearest, Preview
+from ..client.nearest import Nearest
+from ..client.results import Preview
 from ..io.files import replacing
 from ..io.tables import cell, printable
 from .found import hit_table, print_hits

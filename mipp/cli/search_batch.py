@@ -12,7 +12,8 @@ import click
 import numpy as np
 
 from ..client.given import refused_vectors
-from ..client.results import Hits, LeftOut, Nearest, Preview
+from ..client.nearest import Nearest
+from ..client.results import Hits, LeftOut, Preview
 from ..client.user import User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import AccessDeniedError, IntegrityError, ParameterError, VerificationError

@@ -13,7 +13,7 @@ from html import escape
 from typing import NamedTuple
 
 from .. import cpu
-from ..io.display import picture, picture_type, shown
+from ..io.display import PICTURE_TYPE, picture, shown
 
 __all__ = ["MOST", "Card", "grid", "number", "table"]
 
@@ -61,7 +61,7 @@ def _figure(card: Card) -> str:
     if small is None:
         image = "<i>no picture</i>"
     else:
-        image = f'<img alt="" src="data:{picture_type()};base64,{base64.b64encode(small).decode()}">'
+        image = f'<img alt="" src="data:{PICTURE_TYPE};base64,{base64.b64encode(small).decode()}">'
     lines = "<br>".join(_safe(line) for line in card.lines if line)
     return f'<figure style="{_CARD}"><div style="{_FRAME}">{image}</div><figcaption>{lines}</figcaption></figure>'
 

@@ -17,7 +17,24 @@ _FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def printable(text: str) -> str:
-    """``text`` fit for a terminal: control characters and bytes that are not UTF-8 become escapes such as \\x1b."""
+    """Make a text fit for a terminal.
+
+    Parameters
+    ----------
+    text : str
+        Anybody's; a file's name may hold bytes that are no UTF-8, as surrogates.
+
+    Returns
+    -------
+    str
+        The text, with escapes such as ``\\x1b`` for control characters and for bytes that are not UTF-8.
+
+    Examples
+    --------
+    >>> from mipp.io.tables import printable
+    >>> printable("red" + chr(27) + "[31m")
+    'red\\\\x1b[31m'
+    """
     if text.isprintable():
         return text
     known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _raw(text) else text
@@ -30,7 +47,24 @@ def _raw(text: str) -> bool:
 
 
 def cell(value: Any) -> Any:
-    """Value of a cell: a text is made printable, and cannot become a formula; None is empty."""
+    """Make the value of a cell of a table that spreadsheets may open.
+
+    Parameters
+    ----------
+    value : object
+        A text of anybody, a number, or None.
+
+    Returns
+    -------
+    object
+        A text is printable, and has an apostrophe before what would begin a formula. None becomes an empty text.
+
+    Examples
+    --------
+    >>> from mipp.io.tables import cell
+    >>> cell("=1+1"), cell(None), cell(7)
+    ("'=1+1", '', 7)
+    """
     if not isinstance(value, str):
         return "" if value is None else value
     shown = printable(value)
@@ -38,7 +72,25 @@ def cell(value: Any) -> Any:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a heading; all cells are quoted, as some spreadsheets split them at semicolons."""
+    """Write rows as CSV with a heading. All cells are quoted, as some spreadsheets split them at semicolons.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Headings.
+    rows : iterable of sequences
+        A value for each column, as :func:`cell` takes them.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from mipp.io.tables import csv_text
+    >>> csv_text(["name"], [["a"]])
+    '"name"\\r\\n"a"\\r\\n'
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
@@ -47,7 +99,24 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def hits_csv(hits: Sequence[Mapping[str, Any]]) -> bytes:
-    """Hits as a CSV file: of each the values of :data:`HIT_COLUMNS` that it has; ``rank`` by its place if missing."""
+    """Write hits as a CSV file.
+
+    Parameters
+    ----------
+    hits : sequence of mapping
+        Of each the values of :data:`HIT_COLUMNS` that it has; without ``rank`` its place counts, from 1. Secret.
+
+    Returns
+    -------
+    bytes
+        UTF-8. Secret.
+
+    Examples
+    --------
+    >>> from mipp.io.tables import hits_csv
+    >>> hits_csv([{"id": "00:1", "owner": "anna"}]).splitlines()[1]
+    b'"1","00:1","anna","","","","","",""'
+    """
     rows = []
     for rank, hit in enumerate(hits, 1):
         told = json.dumps(hit["metadata"], ensure_ascii=False) if hit.get("metadata") else None

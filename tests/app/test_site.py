@@ -145,7 +145,7 @@ def test_a_search_gives_hits_with_names_and_pictures(caller, photos):
         seen[place], body = body[8 : 8 + length], body[8 + length :]
     assert sorted(seen) == list(range(20))
     assert {Image.open(io.BytesIO(content)).format for content in seen.values()} == {"JPEG"}
-    assert Image.open(io.BytesIO(caller.send("GET", f"/api/searches/{number}/query")[2])).size == (256, 192)
+    assert Image.open(io.BytesIO(caller.send("GET", f"/api/searches/{number}/query")[2])).size == (96, 72)
 
 
 def test_texts_of_owners_come_without_control_characters(caller, photos):
