@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+try:
+    from selenium import webdriver
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+except ImportError:  # pip install selenium
+    webdriver = None
 
 #: where distributions put it
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -17,6 +22,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 def missing() -> str:
     """What is not installed; empty if all is."""
+    if webdriver is None:
+        return "no selenium here: pip install selenium"
     if not any(map(shutil.which, NAMES)):
         return "no Chromium here: apt-get install chromium chromium-driver"
     return "" if shutil.which("chromedriver") else "no chromedriver here: apt-get install chromium-driver"
@@ -73,6 +80,10 @@ class Screen:
         field = self.find(selector)
         field.clear()
         field.send_keys(text)
+
+    def press(self, key):
+        """Press a key of :class:`Keys` by its name."""
+        ActionChains(self.driver).send_keys(getattr(Keys, key)).perform()
 
     def run(self, script, *args):
         return self.driver.execute_script(script, *args)

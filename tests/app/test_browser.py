@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.keys import Keys
 
 from benchmarks.chromium import browser, missing
 from mipp.app import AppServer
@@ -82,7 +80,7 @@ def test_search_compare_fetch_export(screen, photos, tmp_path):
     )
     screen.click("#dialog-body .controls button")
     assert downloaded(tmp_path / "downloads", "anna03.png").read_bytes() == photos["anna"][3].read_bytes()
-    screen.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    screen.press("ESCAPE")
     screen.until(lambda: not screen.find("#dialog").is_displayed(), "the dialog is closed by a key")
 
     # export
@@ -257,7 +255,7 @@ def test_the_keyboard_alone_is_enough(screen, photos):
     seen = set()
     screen.run("document.querySelector('.skip').focus()")
     for _ in range(40):
-        ActionChains(screen.driver).send_keys(Keys.TAB).perform()
+        screen.press("TAB")
         seen.add(screen.run("const a = document.activeElement; return a.id || a.className || a.tagName"))
     assert {"query-file", "k", "go", "choose-all", "compare"} <= seen
 
