@@ -9,6 +9,7 @@ import numpy as np
 
 from ..crypto import box
 from ..errors import (
+    AccessDeniedError,
     AuthenticationError,
     IntegrityError,
     MessageError,
@@ -30,14 +31,20 @@ from .image_ids import image_rows, several_images
 from .received import ReceivingClient
 from .results import FetchedImage, Hit
 
-__all__ = ["FetchClient", "Place", "failed_image"]
+__all__ = ["NOBODY", "FetchClient", "Place", "failed_image"]
 
 #: owner, batch and row
 Place = tuple[bytes, bytes, int]
 #: errors of one cloud that another may not have
 _ELSEWHERE = (IntegrityError, StoreError, NotFoundError, AuthenticationError, UnreachableError)
 #: stand for an owner in ids of images: nobody has the batch, or several do
-_NOBODY, _SEVERAL = bytes(16), b"several owners.."
+NOBODY, _SEVERAL = bytes(16), b"several owners.."
+#: what an owner without the image is answered with
+_NOT_THERE = (NotFoundError, AccessDeniedError)
+
+
+def _any_unknown(places: Sequence[Place]) -> bool:
+    return any(owner == NOBODY for owner, _, _ in places)
 
 
 class FetchClient(ReceivingClient):
@@ -56,7 +63,11 @@ class FetchClient(ReceivingClient):
     def _fetch_openly(self, hits: Sequence[Hit | tuple[bytes, int] | str], strict: bool) -> list[FetchedImage]:
         """Images by name (:meth:`mipp.User.fetch`): in row order, so that nothing shows the order of a ranking."""
         named = self._places(hits)
-        wanted = sorted({place for place in named if place[0] != _SEVERAL})
+        # an id of a batch that nobody has any more: whoever had it merged still has its images under that id
+        owners = sorted({o for some in self.owners_of_batches().values() for o in some}) if _any_unknown(named) else []
+        wanted = sorted(
+            {p for p in named if p[0] != _SEVERAL} | {(o, *p[1:]) for p in named if p[0] == NOBODY for o in owners}
+        )
         found: dict[Place, FetchedImage] = {}
         # clouds in the order of the sets that are tried next: one that was silent comes last
         clouds = list(
@@ -68,6 +79,10 @@ class FetchClient(ReceivingClient):
                 found |= self._from(cloud, left, alone=cloud == clouds[-1])
         images = []
         for place in named:
+            if place[0] == NOBODY:
+                had = [one for o in owners if not isinstance((one := found[o, *place[1:]]).error, _NOT_THERE)]
+                place = (_SEVERAL, *place[1:]) if len(had) > 1 else place
+                found |= {place: had[0]} if len(had) == 1 else {}
             if place not in found:
                 why = ParameterError(
                     f"several owners have a batch {place[1].hex()}; fetch a hit of a search, which names its owner"
@@ -94,7 +109,7 @@ class FetchClient(ReceivingClient):
             ((batch, row),) = image_rows([hit])
             if owners is None:
                 owners = self.owners_of_batches()
-            of = owners.get(batch, [_NOBODY])
+            of = owners.get(batch, [NOBODY])
             found.append((of[0] if len(of) == 1 else _SEVERAL, batch, row))
         return found
 

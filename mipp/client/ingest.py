@@ -16,13 +16,14 @@ from .. import cpu, features
 from ..errors import ImageError, MippError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
 from .given import refused_vectors
+from ..io.patterns import place_of
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
 from .journal_recovery import follow_servers, rows_digest
 from .recording import RecordOwner
 
-__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "names_inside", "rows_label"]
+__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "drop_replaced", "names_inside", "rows_label"]
 
 IMAGE_CHUNK = 128
 #: files that are held in memory at once
@@ -103,11 +104,6 @@ def names_inside(paths: Iterable[Path], files: Iterable[Path]) -> dict[Path, str
     return found
 
 
-def _place(path: Path) -> Path:
-    """The path by which the journal knows a file: its folder with links resolved, and its own name, unresolved."""
-    return path.parent.resolve() / path.name
-
-
 def add_images(
     owner: RecordOwner,
     paths: Sequence[Path],
@@ -177,7 +173,7 @@ def add_images(
                     owner.journal.claim({p: texts for p, texts in part.claims.items() if owner.journal.has(texts[0])})
             if progress is not None:
                 progress(part.seen)
-        _drop_replaced(owner, report)
+        report.replaced += drop_replaced(owner)
     return report
 
 
@@ -194,7 +190,7 @@ def _chunks(
             report.errors.append((str(path), str(error).removeprefix(f"{shown(path)}: ")))
         else:
             label = image_label(hashlib.sha256(content).hexdigest())
-            part.claims[_place(path)] = [label]
+            part.claims[place_of(path)] = [label]
             if label in there or (owner.journal is not None and owner.journal.has(label)):
                 report.skipped += 1
             elif label in part.labels:
@@ -261,10 +257,22 @@ def rows_label(digest: str, number: int) -> str:
     return f"rows {digest} {number}"
 
 
-def _drop_replaced(owner: RecordOwner, report: AddReport) -> None:
-    """Delete the rows of content that files held before they were changed; the new content is stored by then."""
+def drop_replaced(owner: RecordOwner) -> int:
+    """Delete the rows of content that files held before, and that no file holds now.
+
+    Parameters
+    ----------
+    owner : RecordOwner
+        The owner; without a journal nothing happens.
+
+    Returns
+    -------
+    int
+        Number of rows that were deleted.
+    """
     if owner.journal is None:
-        return
+        return 0
+    deleted = 0
     with owner.turn:
         owner.journal.settle({b.id: b.live for b in owner.batches()})
         items = owner.journal.replaced()
@@ -273,7 +281,8 @@ def _drop_replaced(owner: RecordOwner, report: AddReport) -> None:
             while items and len(ids) < _DELETED_ROWS:
                 batch, row, count = items.pop()
                 ids += [(batch, row + i) for i in range(count)]
-            report.replaced += owner.delete(ids)
+            deleted += owner.delete(ids)
+    return deleted
 
 
 def add_vectors(
@@ -351,6 +360,6 @@ def add_vectors(
                 progress(len(part))
         if owner.journal is not None:
             with owner.turn:
-                owner.journal.claim({_place(path): labels})
-            _drop_replaced(owner, report)
+                owner.journal.claim({place_of(path): labels})
+            report.replaced += drop_replaced(owner)
     return report

@@ -15,7 +15,7 @@ import re
 import sqlite3
 import stat
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..crypto.schedule import hkdf, random_bytes
 from ..errors import StoreError
 from ..io.durable import sync_folder
+from .journal_places import PLACES_SCHEMA, JournalPlaces, forget_places, note_sent
 
-__all__ = ["Journal", "image_label", "part_label"]
+__all__ = ["Journal", "image_label", "is_gone", "part_label"]
 
-_VERSION = 2
-_SCHEMA = """
+#: 2: sealed; 3: lasting ids and times
+_VERSION = 3
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), tag BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (batch BLOB PRIMARY KEY, live INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS items (label BLOB NOT NULL, batch BLOB NOT NULL, row INTEGER NOT NULL,
@@ -39,6 +42,8 @@ CREATE TABLE IF NOT EXISTS files (place BLOB NOT NULL, label BLOB NOT NULL, old 
     PRIMARY KEY (place, label)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_label ON files (label);
 """
+    + PLACES_SCHEMA
+)
 #: sealed paths are padded to a multiple of this, so that their lengths tell little
 _PAD = 128
 #: labels of the first version: a path, a hash, and for vectors which rows
@@ -58,7 +63,7 @@ def part_label(digest: str, start: int, count: int) -> str:
     return f"vectors {digest} rows {start}+{count}"
 
 
-class Journal:
+class Journal(JournalPlaces):
     """Added content by label: its batch and rows, and the paths that held it.
 
     An entry is written before its batch is sent; :meth:`settle` drops entries whose batch never became visible.
@@ -189,17 +194,20 @@ class Journal:
         with self._change() as db:
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, rows))
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+            note_sent(db, batch, rows)
 
     def settle(self, live: Mapping[bytes, int]) -> None:
         """Drop entries of batches without a live row at the servers; ``live`` : live rows of each of their batches."""
         known = {row[0] for row in self._all("SELECT batch FROM batches UNION SELECT batch FROM items")}
+        placed = {row[0] for row in self._all("SELECT DISTINCT batch FROM origins")}
         gone = [(b,) for b in known if not live.get(b)]
-        if gone:
+        if gone or not placed <= live.keys():
             with self._change() as db:
                 labels = {r for b in gone for r in db.execute("SELECT DISTINCT label FROM items WHERE batch=?", b)}
                 db.executemany("DELETE FROM items WHERE batch=?", gone)
                 db.executemany("DELETE FROM batches WHERE batch=?", gone)
                 _forget_files(db, labels)
+                forget_places(db, live)
 
     def differing(self, live: Mapping[bytes, int]) -> dict[bytes, bool]:
         """Batches whose live rows at the servers differ from this journal's; whether it knows the rows' labels."""
@@ -283,8 +291,24 @@ class Journal:
                 db.executemany("UPDATE files SET old=? WHERE place=? AND label=?", turned)
             for label in new:
                 for other, sealed in db.execute("SELECT place, path FROM files WHERE label=?", (label,)).fetchall():
-                    if other not in places and _gone(self._opened(other, sealed)):
+                    if other not in places and is_gone(self._opened(other, sealed)):
                         db.execute("DELETE FROM files WHERE place=? AND label=?", (other, label))
+
+    def release(self, paths: Iterable[Path]) -> int:
+        """Note that files hold nothing any more; content that no other file holds is :meth:`replaced` from then on.
+
+        Returns the number of these files whose content another file holds, all of it or some.
+        """
+        places = [(self._place(path)[0],) for path in paths]
+        with self._change() as db:
+            db.executemany("UPDATE files SET old=1 WHERE place=?", places)
+            dropped = "DELETE FROM files WHERE place=? AND label IN (SELECT label FROM files WHERE old=0)"
+            return sum(bool(db.execute(dropped, place).rowcount) for place in places)
+
+    def paths(self) -> list[Path]:
+        """Paths of files that hold content which was added, or held some that is still to be deleted; sorted."""
+        known = dict(self._all("SELECT place, path FROM files"))
+        return sorted(self._opened(place, sealed) for place, sealed in known.items())
 
     def replaced(self) -> list[Item]:
         """Rows of content that files held before they were changed, and that no other file holds."""
@@ -295,11 +319,15 @@ class Journal:
 
     def images(self) -> list[tuple[Path | None, bytes, int]]:
         """Path, batch and row of each image (content of a single row); the path is None if it is not known."""
-        known = self._all(
-            "SELECT f.place, f.path, i.batch, i.row FROM items i LEFT JOIN files f ON f.label=i.label AND f.old=0 "
-            "WHERE i.count=1"
-        )
-        return [(None if place is None else self._opened(place, sealed), b, row) for place, sealed, b, row in known]
+        return [(path, batch, row) for path, batch, row, count in self.content() if count == 1]
+
+    def content(self) -> Iterator[tuple[Path | None, bytes, int, int]]:
+        """Path, batch, first row and rows of all content; with each path that holds it, None if none is known."""
+        for place, sealed, batch, row, count in self._all(
+            "SELECT f.place, f.path, i.batch, i.row, i.count FROM items i "
+            "LEFT JOIN files f ON f.label=i.label AND f.old=0 ORDER BY i.batch, i.row"
+        ):
+            yield None if place is None else self._opened(place, sealed), batch, row, count
 
     # --- the first version --------------------------------------------------------------------------------------
 
@@ -357,7 +385,7 @@ def _forget_files(db: sqlite3.Connection, labels: Iterable[tuple[bytes]]) -> Non
     db.executemany("DELETE FROM files WHERE label=?1 AND NOT EXISTS (SELECT 1 FROM items WHERE label=?1)", list(labels))
 
 
-def _gone(path: Path) -> bool:
+def is_gone(path: Path) -> bool:
     """Whether a file is missing; one that cannot be examined counts as present."""
     try:
         os.lstat(path)

@@ -59,15 +59,18 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     journal = owner.journal
     if journal is None:
         return 0
-    live = {b.id: b.live for b in owner.batches()}
+    listed = owner.batches()
+    live = {b.id: b.live for b in listed}
     journal.settle(live)
-    unknown = 0
+    unknown, unread = 0, set(journal.unread(live))
     for batch, known in journal.differing(live).items():
         try:
             server, got = owner.fetch_anywhere(batch)
         except (StoreError, IntegrityError):  # no cloud can read it now; the next call tries again
             continue
         rows = [int(r) for r in got.ordinals]
+        if batch in unread:
+            owner.note_origins(batch, server, got)
         if known:  # rows were deleted by a process that died, or by one with another journal
             journal.found(batch, rows)
             continue
@@ -79,6 +82,7 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
                 number += 1
             labels = [(part_label(digest, number), 0, len(rows))]
         journal.found(batch, rows, labels)
+    owner.learn_origins(listed)
     return unknown
 
 

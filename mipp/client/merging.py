@@ -31,10 +31,10 @@ class MergingOwner(RecordOwner):
         """Merge small batches, and drop deleted rows from storage.
 
         Batches with fewer than ``merge_below`` live rows, and those at least half deleted, are fetched, decrypted with
-        the owner's keys and uploaded as one, under fresh keystream: their images get new ids, and the old ids end in
-        the same step. Larger batches with deletions are rewritten by the clouds without the deleted rows; their ids
-        stay. If rows are deleted meanwhile, the merge starts again. Batches that the servers refuse to rank stay as
-        they are (:attr:`StoredBatch.refused`).
+        the owner's keys and uploaded as one, under fresh keystream: their images move to another batch. Ids that this
+        owner has of them go on naming them (:attr:`mipp.client.owner.OwnedImage.id`). Larger batches with deletions are
+        rewritten by the clouds without the deleted rows; their rows stay in place. If rows are deleted meanwhile, the
+        merge starts again. Batches that the servers refuse to rank stay as they are (:attr:`StoredBatch.refused`).
 
         What comes back is compared, row by row, with the tags of this folder, and where there are none, with what the
         other clouds give back. In the Paillier scheme there is no other cloud.

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DTypeError, ParameterError
+import numpy as np
+
+from ..errors import DTypeError, NotFoundError, ParameterError
 from ..io.files import as_path
+from ..io.patterns import place_of
 from ..io.walk import walk_images
 from . import ingest
 from .auditing import AuditingOwner, AuditReport, CloudAudit
 from .given import whole_number
 from .granting import GrantInfo
+from .journal import Journal
 from .journal_recovery import follow_servers
 from .reading import StoredBatch
 
-__all__ = ["AuditReport", "CloudAudit", "GrantInfo", "ImageOwner", "OwnedImage", "StoredBatch"]
+__all__ = ["AuditReport", "CloudAudit", "GrantInfo", "ImageOwner", "OwnedImage", "OwnedVectors", "StoredBatch"]
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,51 @@ class OwnedImage:
         File that the image was last seen at; None if the journal knows none, as when the image was read back from the
         servers.
     batch : bytes
-        Id of the image's batch, 16 bytes.
+        Id of the batch that the image is in now, 16 bytes.
     row : int
-        Row of the image in its batch.
+        Row of the image in that batch.
+    origin : tuple of (bytes, int), optional
+        Batch and row that the image was first uploaded under; default those of now.
+    added : int or None
+        When it was sent, in Unix seconds; None if the journal does not know, as when it was read back from the servers.
     """
 
     path: Path | None
     batch: bytes
     row: int
+    origin: tuple[bytes, int] | None = None
+    added: int | None = None
 
     @property
     def id(self) -> str:
-        """The image's id as text: the batch in 32 hex digits, a colon, the row."""
-        return f"{self.batch.hex()}:{self.row}"
+        """The image's id as text, which lasts: the batch it was first uploaded in, in 32 hex digits, a colon, the row.
+
+        Merges of batches change ``batch`` and ``row``, and never the id.
+        """
+        batch, row = self.origin or (self.batch, self.row)
+        return f"{batch.hex()}:{row}"
+
+
+@dataclass(frozen=True)
+class OwnedVectors:
+    """A file of vectors that an owner has in the index.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file, as it was last seen; None for rows of which the journal knows no file.
+    rows : int
+        Rows of the file that are not deleted.
+    batches : tuple of bytes
+        Batches that hold them now.
+    added : int or None
+        When the first of them was sent, in Unix seconds; None if the journal does not know.
+    """
+
+    path: Path | None
+    rows: int
+    batches: tuple[bytes, ...]
+    added: int | None = None
 
 
 class ImageOwner(AuditingOwner):
@@ -198,17 +234,158 @@ class ImageOwner(AuditingOwner):
         -------
         list of OwnedImage
             In row order. An image that several files hold is listed with each path. Files of vectors are not listed,
-            but one of a single row is. Rows of :meth:`add_vectors` are listed if they have a label each.
+            but one of a single row is (:meth:`vectors`). Rows of :meth:`add_vectors` are listed if they have a label
+            each.
 
         Raises
         ------
         ParameterError
             This owner keeps no journal.
         """
+        with self.turn:
+            journal, places = self._followed()
+            rows = [(path, batch, row) for path, batch, row in journal.images() if batch in places]
+            rows.sort(key=lambda i: (places[i[1]], i[2], str(i[0])))
+            origins = journal.lasting((batch, row) for _, batch, row in rows)
+            times = journal.times()
+        found = []
+        for path, batch, row in rows:
+            origin = origins.get((batch, row), (batch, row))
+            found.append(OwnedImage(path, batch, row, origin, times.get(origin[0])))
+        return found
+
+    def vectors(self) -> list[OwnedVectors]:
+        """List the files of vectors that this owner has in the index.
+
+        Batches that the journal does not know are read back from a cloud first. The key centre is asked which rows are
+        deleted.
+
+        Returns
+        -------
+        list of OwnedVectors
+            By path; rows of which no file is known come last, together.
+
+        Raises
+        ------
+        ParameterError
+            This owner keeps no journal.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         ids = anna.add_vectors(np.eye(4), labels=["all four"])
+        ...         deleted = anna.delete(ids[:1])
+        ...         [file] = anna.vectors()
+        >>> file.path, file.rows
+        (None, 3)
+        """
+        with self.turn:
+            journal, places = self._followed()
+            dead = self._deletions()
+            files: dict[Path | None, tuple[int, dict[bytes, None], list[int]]] = {}
+            times = journal.times()
+            for path, batch, row, count in journal.content():
+                if batch not in places:
+                    continue
+                gone = dead.get(batch)
+                left = count if gone is None else count - int(((gone >= row) & (gone < row + count)).sum())
+                rows, batches, sent = files.get(path, (0, {}, []))
+                batches[batch] = None
+                origin = journal.lasting([(batch, row)]).get((batch, row), (batch, row))
+                sent += [times[origin[0]]] if origin[0] in times else []
+                files[path] = rows + left, batches, sent
+        return [
+            OwnedVectors(path, rows, tuple(batches), min(sent, default=None))
+            for path, (rows, batches, sent) in sorted(files.items(), key=lambda f: (f[0] is None, str(f[0])))
+        ]
+
+    def files(self) -> list[Path]:
+        """List the files that the journal knows to hold content which this owner has in the index.
+
+        Returns
+        -------
+        list of Path
+            Absolute, sorted: folders with links resolved. Secret.
+
+        Raises
+        ------
+        ParameterError
+            This owner keeps no journal.
+        """
+        return self._kept_journal().paths()
+
+    def delete_files(self, paths: Sequence[str | os.PathLike[str]]) -> tuple[int, int]:
+        """Delete the images, or the vectors, of files. Content that another file holds stays.
+
+        A process that is killed meanwhile loses nothing: the same call, or the next one that adds, goes on.
+
+        Parameters
+        ----------
+        paths : sequence of str or path
+            Files that :meth:`files` lists, absolute or from the current folder; they need not be on the disk.
+
+        Returns
+        -------
+        deleted : int
+            Number of rows that were deleted.
+        kept : int
+            Number of these files whose content another file holds.
+
+        Raises
+        ------
+        NotFoundError
+            The journal does not know one of the files; nothing is deleted.
+        ParameterError
+            This owner keeps no journal.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         report = mipp.client.ingest.add_vectors(anna, Path("/data/four.npy"), np.eye(4))
+        ...         deleted, kept = anna.delete_files(["/data/four.npy"])
+        >>> deleted, kept
+        (4, 0)
+        """
+        journal = self._kept_journal()
+        places = [place_of(as_path(path)) for path in paths]
+        with self.adding, self.turn:
+            known = set(journal.paths())
+            for place in places:
+                if place not in known:
+                    raise NotFoundError(f"no file of owner {self.name} is {place}")
+            kept = journal.release(places)
+            return ingest.drop_replaced(self), kept
+
+    def batch_times(self) -> dict[bytes, int]:
+        """When batches were sent, as far as the journal knows.
+
+        Returns
+        -------
+        dict of bytes to int
+            Unix seconds, by batch id: of a batch as it was uploaded. A merged batch has none of its own.
+        """
+        return {} if self.journal is None else self.journal.times()
+
+    def _followed(self) -> tuple[Journal, dict[bytes, int]]:
+        """The journal in line with the servers, and the order of batches. Call it while holding ``turn``."""
+        journal = self._kept_journal()
+        follow_servers(self, ingest.rows_label)
+        return journal, {b.id: n for n, b in enumerate(self.batches())}
+
+    def _kept_journal(self) -> Journal:
         if self.journal is None:
             raise ParameterError("this owner keeps no journal, so it cannot list its images; see batches()")
-        with self.turn:
-            follow_servers(self, ingest.rows_label)
-            places = {b.id: n for n, b in enumerate(self.batches())}
-            found = [OwnedImage(path, batch, row) for path, batch, row in self.journal.images()]
-        return sorted(found, key=lambda i: (places.get(i.batch, len(places)), i.row, str(i.path)))
+        return self.journal
+
+    def _deletions(self) -> dict[bytes, np.ndarray]:
+        """Deleted rows of batches with some, as the key centre tells."""
+        head, batches = self._state()
+        some = [b.id for b in batches if 0 < b.live < b.rows]
+        return self.known_deletions(self.config.params.key_centres[-1], some, head)[1] if some else {}

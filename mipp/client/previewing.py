@@ -169,6 +169,7 @@ class PreviewClient(RetrievalClient):
         self._require_private()
         places = self._places(given)
         plains, _ = self._plains(places)
+        places = [self._owned(place) for place in places]
         images: list[FetchedImage | None] = [None] * len(places)
         classes: dict[int, list[tuple[int, Original]]] = {}
         for n, (place, plain) in enumerate(zip(places, plains, strict=True)):

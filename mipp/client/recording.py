@@ -106,14 +106,17 @@ class RecordOwner(RowOwner):
             except ParameterError as error:
                 raise ParameterError(f"{batch.hex()}:{row}: {error}") from None
         step = max(1, _ANNOTATED_BYTES // self.config.record_bytes)
-        places = list(new)
-        for first in range(0, len(places), step):
-            some = {place: new[place] for place in places[first : first + step]}
+        given = list(new)
+        if len(set(self.places_now(given))) < len(given):
+            raise ParameterError("two of these ids name one row")
+        for first in range(0, len(given), step):
+            some = {place: new[place] for place in given[first : first + step]}
             with self.turn:
                 retry_conflicts(functools.partial(self._annotate, some))
         return len(new)
 
     def _annotate(self, new: Mapping[tuple[bytes, int], Mapping[str, Any] | None]) -> None:
+        new = dict(zip(self.places_now(new), new.values(), strict=True))
         by_batch = rows_by_batch(new)
         order = [(batch, row) for batch, rows in by_batch.items() for row in rows]
         plains = []
@@ -161,7 +164,7 @@ class RecordOwner(RowOwner):
         IntegrityError
             A record that a cloud gives back is not the one that was uploaded.
         """
-        plains = self._plain_records(image_rows(ids))
+        plains = self._plain_records(self.places_now(image_rows(ids)))
         return [None if plain is None else parse_record(plain[:-ORIGINAL_BYTES]) for plain in plains]
 
     def _plain_records(self, places: Sequence[tuple[bytes, int]]) -> list[bytes | None]:

@@ -28,7 +28,7 @@ from ..rpc.associated_data import album_seal_info, fetch_commitment, record_data
 from ..rpc.limits import ALBUM_OWNERS, ORIGINAL_BLOCK, ORIGINAL_BLOCKS
 from ..rpc.records import ALBUM_BYTES, ORIGIN, PREFIX_BYTES, moved_hash, record_prefix
 from ..rpc.wire import encode
-from .fetching import Place
+from .fetching import NOBODY, Place
 from .index import Index
 from .retry import retry_busy
 from .searching import SearchClient
@@ -95,9 +95,9 @@ class RetrievalClient(SearchClient):
                     if time.monotonic() > until:
                         raise
                     continue
-            at = index.originals(places)
+            at = self._originals(index, places)
             # whatever is wrong with an owner, servers see the same requests
-            at = [-1 if owner in self._keyless else row for (owner, _, _), row in zip(places, at, strict=True)]
+            at = [-1 if row >= 0 and index.place_of_original(row)[0] in self._keyless else row for row in at]
             wanted = _filled(at, count, functools.partial(_any_row, index))
             fetch = functools.partial(self._retrieved, index, self._pair(servers), wanted, size, told)
             try:
@@ -106,6 +106,34 @@ class RetrievalClient(SearchClient):
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.02)
+
+    def _originals(self, index: Index, places: Sequence[Place]) -> list[int]:
+        """Original numbers of rows, also by the batch and row that they had before a merge; -1 for one not here.
+
+        A merge leaves records where they are, so a row whose record is still the one it came with is found by that. No
+        server is asked.
+        """
+        at = index.originals(places)
+        for n, place in enumerate(places):
+            if at[n] < 0:
+                there = [number for number in index.originals(self._merged(place)) if number >= 0]
+                at[n] = there[0] if len(there) == 1 else -1
+        return at
+
+    def _merged(self, place: Place) -> list[Place]:
+        """Rows of the owner, or of all if it is not known, whose records came with this batch and row."""
+        owner, batch, row = place
+        found = []
+        for name in [owner] if owner != NOBODY else self._moved:
+            for now, origins in self._moved.get(name, (b"", {}))[1].items():
+                here = (origins["pack"] == np.frombuffer(batch, np.uint8)).all(axis=1) & (origins["place"] == row)
+                found += [(name, now, int(number)) for number in np.flatnonzero(here)]
+        return found
+
+    def _owned(self, place: Place) -> Place:
+        """A place with its owner, if that can be told from where records are."""
+        owners = {owner for owner, _, _ in self._merged(place)} if place[0] == NOBODY else set()
+        return (owners.pop(), *place[1:]) if len(owners) == 1 else place
 
     def _retrieved(
         self, index: Index, pair: tuple[int, ...], wanted: Sequence[int], size: int, told: Callable[[int], None]

@@ -32,7 +32,8 @@ from .changes import ChangeMaker
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows, rows_by_batch
 from .journal import Journal
-from .reading import ReadingOwner
+from .journal_places import runs_of
+from .placing import PlacingOwner, moves_of
 from .retry import retry_conflicts
 from .row_checks import OwnerTags
 
@@ -55,7 +56,7 @@ class SealedRecords(NamedTuple):
 _NO_RECORDS = SealedRecords(b"", b"", np.empty((0, 0), np.uint8))
 
 
-class RowOwner(ReadingOwner):
+class RowOwner(PlacingOwner):
     """The part of :class:`~mipp.client.owner.ImageOwner` that stores rows: adds, deletes, merges, reads them back.
 
     Its parameters are those of :class:`~mipp.client.owner.ImageOwner`.
@@ -316,7 +317,9 @@ class RowOwner(ReadingOwner):
                 self.tags.keep(shared.nonce, shared.shares, origin)
             if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows))
-            if self.journal is not None and moving:  # before the change: a process that dies leaves both ids
+            if self.journal is not None and moving and origin is not None:
+                # before the change: a process that dies leaves both places
+                self.journal.merging(shared.nonce, runs_of(np.arange(len(rows)), *origin), moves_of(moving))
                 self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
             try:
                 self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, content, parent)
@@ -356,7 +359,8 @@ class RowOwner(ReadingOwner):
         Parameters
         ----------
         ids : sequence of (bytes, int), str or Hit
-            Ids of images as pairs or text (``batchhex:row``), or hits of a search; one or several.
+            Ids of images as pairs or text (``batchhex:row``), or hits of a search; one or several. Ids from before
+            :meth:`compact` merged batches name the same images.
 
         Returns
         -------
@@ -366,18 +370,21 @@ class RowOwner(ReadingOwner):
         Raises
         ------
         NotFoundError
-            An image never existed, or got another id by :meth:`compact`; none is deleted.
+            An image never existed, or is not known any more; none is deleted.
         ParameterError
             No ids, or malformed ones.
         """
         pairs = list(dict.fromkeys(image_rows(ids)))
         if not pairs:
             raise ParameterError("no image ids to delete")
-        batches = np.frombuffer(b"".join(b for b, _ in pairs), np.uint8).reshape(-1, 16)
-        rows = np.array([r for _, r in pairs], "<i8")
-        dead = rows_by_batch(pairs)
+        places: list[tuple[bytes, int]] = []
 
         def attempt() -> None:
+            nonlocal places
+            places = list(dict.fromkeys(self.places_now(pairs)))  # two ids may name one image
+            batches = np.frombuffer(b"".join(b for b, _ in places), np.uint8).reshape(-1, 16)
+            rows = np.array([r for _, r in places], "<i8")
+            dead = rows_by_batch(places)
             op = schedule.random_bytes(16)
             msgs = dict.fromkeys(self.config.servers, m.DeleteOp(op, batches, rows))
             self._changes.make("delete", op, msgs, Content(dead=pack_dead(dead)))
@@ -386,7 +393,7 @@ class RowOwner(ReadingOwner):
             before = sum(b.live for b in self.batches())
             retry_conflicts(attempt)
             if self.journal is not None:
-                self.journal.deleted(pairs)
+                self.journal.deleted(places)
             return before - sum(b.live for b in self.batches())
 
     def forget(self) -> None:

@@ -61,6 +61,8 @@ def locate_images(
 ) -> list[Located | MippError]:
     """Where each image is, or why this user does not get it. Opens no file.
 
+    A batch that was merged since is still known by its id: its rows' images are encrypted under it.
+
     Parameters
     ----------
     store : of this server
@@ -69,7 +71,8 @@ def locate_images(
     ended : appended to a refusal: which grants expired, may be empty
     """
     found: dict[tuple[bytes, bytes], _Held | None] = {}
-    return [_locate(store, owners, *place, found, ended) for place in places]
+    merged: dict[tuple[bytes, bytes], set[int]] = {}
+    return [_locate(store, owners, *place, found, merged, ended) for place in places]
 
 
 def _locate(
@@ -79,6 +82,7 @@ def _locate(
     batch: bytes,
     row: int,
     found: dict[tuple[bytes, bytes], _Held | None],
+    merged: dict[tuple[bytes, bytes], set[int]],
     ended: str,
 ) -> Located | MippError:
     if owner not in owners:
@@ -93,7 +97,11 @@ def _locate(
         except MippError:  # merged or forgotten at this moment
             found[owner, batch] = None
     known = found[owner, batch]
-    if known is None or not 0 <= row < known[0]:
+    if known is None:
+        if (owner, batch) not in merged:
+            merged[owner, batch] = set(store.packs.merged(owner, batch).tolist())
+        return Located(owner, batch, row) if row in merged[owner, batch] else gone
+    if not 0 <= row < known[0]:
         return gone
     _, dead, batches, rows = known
     at = int(np.searchsorted(dead, row))

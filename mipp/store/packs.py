@@ -55,6 +55,19 @@ class Packs:
             raise NotFoundError(f"this owner has no batch {batch.hex()}")
         return _origins(batch, *row)
 
+    def merged(self, owner: bytes, origin_batch: bytes) -> np.ndarray:
+        """Rows of a batch, as it was uploaded, that are live in batches that it was merged into; in any order."""
+        found = [np.empty(0, np.int64)]
+        for rows, dead, ids, numbers in self.catalog.all(
+            "SELECT rows, tombstones, origin_batch, origin_row FROM batches "
+            "WHERE owner=? AND origin_row<>x'' AND instr(origin_batch, ?)", owner, origin_batch,
+        ):  # fmt: skip
+            of, at = _origins(b"", rows, ids, numbers)
+            here = (of == np.frombuffer(origin_batch, np.uint8)).all(axis=1)
+            here[np.frombuffer(dead, "<i8")] = False
+            found.append(at[here])
+        return np.concatenate(found)
+
     def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
         """One encrypted image file; NotFoundError if the row came without an image."""
         pack = self._pack(owner, origin_batch)

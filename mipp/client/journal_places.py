@@ -1,0 +1,207 @@
+"""Where images are now: the part of an owner's journal that makes ids last.
+
+The *lasting id* of an image is the batch and row that it was first uploaded under. Servers keep it for each row through
+every merge, since image files are encrypted under it. The journal keeps it as *runs*: so many rows of a batch, from one
+row on, came from so many rows of another. Batch ids are random and never used again, so a pair (batch, row) names one
+image or none, whether it is a lasting id or a place of now or of some time before.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["PLACES_SCHEMA", "JournalPlaces", "Run", "runs_of"]
+
+#: origins: lasting ids of a batch's rows; moves: rows of a batch that a merge replaced, and where they went;
+#: times: when a batch was sent, in Unix seconds
+PLACES_SCHEMA = """
+CREATE TABLE IF NOT EXISTS origins (batch BLOB NOT NULL, first INTEGER NOT NULL, origin BLOB NOT NULL,
+    start INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (batch, first)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS origins_by_origin ON origins (origin, batch, start);
+CREATE TABLE IF NOT EXISTS moves (old BLOB NOT NULL, batch BLOB NOT NULL, start INTEGER NOT NULL,
+    first INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (old, batch, start, first)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS times (batch BLOB PRIMARY KEY, added INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+#: batch and row
+Pair = tuple[bytes, int]
+
+
+class Run(NamedTuple):
+    """``rows`` rows of a batch from ``first`` on, which came from ``start`` on of the batch ``origin``."""
+
+    first: int
+    origin: bytes
+    start: int
+    rows: int
+
+
+def runs_of(rows: np.ndarray, batches: np.ndarray, numbers: np.ndarray) -> list[Run]:
+    """Runs of rows that follow each other in their batch and in the batch that they came from.
+
+    Parameters
+    ----------
+    rows : ndarray of int, (n,)
+        Numbers of the rows in their batch, ascending.
+    batches : ndarray of uint8, (n, 16)
+        Batch that each came from.
+    numbers : ndarray of int, (n,)
+        Its row there.
+
+    Returns
+    -------
+    list of Run
+        In the order of ``rows``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> old = np.array([[7] * 16] * 3 + [[9] * 16], np.uint8)
+    >>> [(run.first, run.start, run.rows) for run in runs_of(np.arange(4), old, np.array([4, 5, 8, 0]))]
+    [(0, 4, 2), (2, 8, 1), (3, 0, 1)]
+    """
+    rows, numbers = np.asarray(rows, np.int64), np.asarray(numbers, np.int64)
+    if not len(rows):
+        return []
+    breaks = (np.diff(rows) != 1) | (np.diff(numbers) != 1) | (batches[1:] != batches[:-1]).any(axis=1)
+    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
+    counts = np.diff(np.append(starts, len(rows)))
+    return [
+        Run(int(rows[at]), batches[at].tobytes(), int(numbers[at]), int(count))
+        for at, count in zip(starts, counts, strict=True)
+    ]
+
+
+class JournalPlaces:
+    """The part of :class:`~mipp.client.journal.Journal` that knows lasting ids, present places and times."""
+
+    @abstractmethod
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        """All rows of a query."""
+
+    @abstractmethod
+    def _change(self) -> AbstractContextManager[Any]:
+        """One transaction."""
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def came_from(self, batch: bytes, runs: Iterable[Run]) -> None:
+        """Note the lasting ids of a batch's rows; what was known of them is replaced."""
+        with self._change() as db:
+            _write_origins(db, batch, runs)
+
+    def merging(self, batch: bytes, origins: Iterable[Run], moves: Iterable[Run]) -> None:
+        """Note, before a merge, the lasting ids of its rows, and the places that they come from."""
+        with self._change() as db:
+            _write_origins(db, batch, origins)
+            rows = [(run.origin, batch, run.start, run.first, run.rows) for run in moves]
+            db.executemany("INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)", rows)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def unread(self, live: Collection[bytes]) -> list[bytes]:
+        """Batches among ``live`` whose rows' lasting ids are not known here."""
+        known = {row[0] for row in self._all("SELECT DISTINCT batch FROM origins")}
+        return [batch for batch in live if batch not in known]
+
+    def present(self, pairs: Iterable[Pair], live: Collection[bytes]) -> dict[Pair, Pair]:
+        """Find where images are now.
+
+        Parameters
+        ----------
+        pairs : iterable of (bytes, int)
+            Lasting ids, or places of images now or earlier.
+        live : collection of bytes
+            Ids of the batches that the servers have.
+
+        Returns
+        -------
+        dict
+            The place of each that is known.
+        """
+        found = {}
+        into: dict[bytes, list[bytes]] = {}
+        for batch, row in dict.fromkeys(pairs):
+            if batch in live:
+                found[batch, row] = batch, row
+                continue
+            if batch not in into:
+                into[batch] = [b for (b,) in self._all("SELECT DISTINCT batch FROM origins WHERE origin=?", batch)]
+            place = self._by_origin(batch, row, [b for b in into[batch] if b in live])
+            place = place or self._moved_to(batch, row, live)
+            if place is not None:
+                found[batch, row] = place
+        return found
+
+    def _by_origin(self, origin: bytes, row: int, batches: Iterable[bytes]) -> Pair | None:
+        for batch in batches:
+            for first, start, count in self._all(
+                "SELECT first, start, count FROM origins WHERE origin=? AND batch=? AND start<=? "
+                "ORDER BY start DESC LIMIT 1", origin, batch, row,
+            ):  # fmt: skip
+                if row < start + count:
+                    return batch, first + row - start
+        return None
+
+    def _moved_to(self, batch: bytes, row: int, live: Collection[bytes]) -> Pair | None:
+        """Follow merges from a place that there was; those that never happened end nowhere."""
+        waiting, seen = [(batch, row)], set[Pair]()
+        while waiting:
+            place = waiting.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            if place[0] in live:
+                return place
+            waiting += self._all(
+                "SELECT batch, first + ? - start FROM moves WHERE old=? AND start<=? AND ?<start+count",
+                place[1], place[0], place[1], place[1],
+            )  # fmt: skip
+        return None
+
+    def lasting(self, pairs: Iterable[Pair]) -> dict[Pair, Pair]:
+        """Lasting ids of images by their places now; those that are not known are left out."""
+        found = {}
+        for batch, row in pairs:
+            for first, origin, start, count in self._all(
+                "SELECT first, origin, start, count FROM origins WHERE batch=? AND first<=? "
+                "ORDER BY first DESC LIMIT 1", batch, row,
+            ):  # fmt: skip
+                if row < first + count:
+                    found[batch, row] = origin, start + row - first
+        return found
+
+    def times(self) -> dict[bytes, int]:
+        """When each batch was sent, as far as it is known here, in Unix seconds; also of batches that were merged."""
+        return dict(self._all("SELECT batch, added FROM times"))
+
+
+def note_sent(db: Any, batch: bytes, rows: int) -> None:
+    """Inside a transaction: a batch is about to be sent, under ids of its own."""
+    _write_origins(db, batch, [Run(0, batch, 0, rows)])
+    db.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (batch, int(time.time())))
+
+
+def forget_places(db: Any, live: Collection[bytes]) -> None:
+    """Inside a transaction: drop what leads to no batch that the servers have."""
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS there (batch BLOB PRIMARY KEY)")
+    db.execute("DELETE FROM there")
+    db.executemany("INSERT OR IGNORE INTO there VALUES (?)", [(batch,) for batch in live])
+    db.execute("DELETE FROM origins WHERE batch NOT IN (SELECT batch FROM there)")
+    db.execute("DELETE FROM times WHERE batch NOT IN (SELECT origin FROM origins)")
+    while db.execute(
+        "DELETE FROM moves WHERE batch NOT IN (SELECT batch FROM there) AND batch NOT IN (SELECT old FROM moves)"
+    ).rowcount:
+        pass
+
+
+def _write_origins(db: Any, batch: bytes, runs: Iterable[Run]) -> None:
+    db.execute("DELETE FROM origins WHERE batch=?", (batch,))
+    rows: Sequence[Any] = [(batch, *run) for run in runs]
+    db.executemany("INSERT INTO origins VALUES (?, ?, ?, ?, ?)", rows)
