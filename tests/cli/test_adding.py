@@ -143,7 +143,7 @@ def test_equal_parts_of_a_file_of_vectors_are_all_kept(tmp_path, monkeypatch):
 def test_deleting_again_says_so(add, mipp_command, pictures):
     ids = [i["id"] for i in add(*pictures)["ids"]]
     assert mipp_command("owner", "delete", "anna", ids[0], ids[0])[1] == "1 deleted\n"
-    code, out, _ = mipp_command("owner", "delete", "anna", ids[0], ids[1])
+    code, out, _ = mipp_command("owner", "delete", "anna", ids[0], ids[1], "--yes")
     assert code == 0 and out == "1 deleted, 1 already gone\n" and images(mipp_command) == 6
 
 
@@ -291,7 +291,7 @@ def test_a_journal_that_is_damaged_or_anothers(add, mipp_command, pictures, tmp_
 def test_two_processes_delete_the_same_images(add, mipp_command, pictures):
     ids = [i["id"] for i in add(*pictures)["ids"]]
     both = [
-        subprocess.Popen([*RUN, "owner", "delete", "anna", *ids[:5], "--json"], stdout=subprocess.PIPE)
+        subprocess.Popen([*RUN, "owner", "delete", "anna", *ids[:5], "--yes", "--json"], stdout=subprocess.PIPE)
         for _ in range(2)
     ]
     reports = [json.loads(process.communicate()[0]) for process in both]

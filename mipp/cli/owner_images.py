@@ -1,0 +1,301 @@
+"""``mipp owner``: images and files of vectors that an owner adds, lists and deletes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..client.image_ids import image_rows
+from ..client.ingest import AddReport
+from ..client.owner import ImageOwner
+from ..errors import NotFoundError, ParameterError
+from ..io.patterns import is_pattern, pattern_matcher, place_of
+from ..rpc.grants import time_text
+from .common import deployment_option, json_option, opened, own_text, progress, show, warn_of_others
+from .outputs import RegularFile, printable, warn
+from .owner import load_owner, owner_group
+from .passphrases import passphrase_option
+from .tables import print_csv, print_table
+
+
+def _checking(done: int, total: int) -> None:
+    click.echo(f"mipp: the servers have checked {done:,} of {total:,} rows", err=True)
+
+
+@owner_group.command("add")
+@click.argument("name")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--vectors", type=RegularFile(), help=".npy, .fvecs or .bvecs file.")
+@click.option(
+    "--metadata",
+    type=RegularFile(),
+    help=".csv or .jsonl with a column or field path, the file inside what is added; with --vectors a line a row.",
+)
+@click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
+@click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
+@passphrase_option
+@deployment_option
+@json_option
+def add_command(
+    name: str,
+    images: tuple[Path, ...],
+    vectors: Path | None,
+    metadata: Path | None,
+    preview_size: int | None,
+    follow_links: bool,
+    workers: int | None,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Extract, encode, encrypt and upload IMAGES (files or folders) or a file of vectors.
+
+    Call it again to resume: content that is there already is skipped, also under another name. The rows of a file
+    that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
+    if a file was left out.
+    """
+    from ..client.ingest import add_images, add_vectors, names_inside
+    from ..io.metadata import read_metadata, read_rows
+    from ..io.vectors import load_vectors
+    from ..io.walk import walk_images
+
+    if bool(images) == (vectors is not None):
+        raise click.UsageError("give either IMAGES or --vectors FILE")
+    left_out: list[tuple[Path, str]] = []
+    others: list[Path] = []
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        owner.checking = None if as_json else _checking
+        if vectors is not None:
+            if deployment.config.descriptor:
+                raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
+            data = load_vectors(vectors)
+            fields = None if metadata is None else read_rows(metadata, len(data))
+            with progress("add", len(data), as_json) as advance:
+                report = add_vectors(owner, vectors, data, metadata=fields, progress=advance)
+        else:
+            paths, left_out = walk_images(images, outside=follow_links, others=others)
+            warn_of_others(others)
+            if not paths:
+                raise ParameterError(
+                    "; ".join(
+                        [
+                            f"no image files in {', '.join(map(str, images))}",
+                            *(f"{path}: {text}" for path, text in left_out),
+                        ]
+                    )
+                )
+            names = names_inside(images, paths)
+            told = {} if metadata is None else read_metadata(metadata)
+            if unknown := sorted(told.keys() - set(names.values())):
+                raise ParameterError(f"{metadata} names {unknown[0]}, which is not among the files that are added")
+            of_path = {path: told[name] for path, name in names.items() if name in told}
+            with progress("add", len(paths), as_json) as advance:
+                report = add_images(
+                    owner, paths, metadata=of_path, names=names, preview_size=preview_size, workers=workers,
+                    progress=advance,
+                )  # fmt: skip
+            if there := len(of_path.keys() - {Path(file) for file, _ in [*report.added, *report.errors]}):
+                warn(f"{there} files with metadata were there already, so it was not changed: see mipp owner annotate")
+    if show_added(report, left_out, others, as_json):
+        raise click.exceptions.Exit(1)
+
+
+def show_added(
+    report: AddReport, left_out: Sequence[tuple[Path, str]], others: Sequence[Path], as_json: bool,
+    more: dict[str, Any] | None = None, words: str = "",
+) -> bool:  # fmt: skip
+    """Say what was added, ``more`` of it in JSON and ``words`` at the end of the line; whether a file was left out."""
+    ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
+    errors = [{"file": str(path), "error": text} for path, text in left_out]
+    errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
+    outcome = {
+        "added": len(ids), "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
+        "no_images": [str(path) for path in others], **(more or {}),
+    }  # fmt: skip
+    show(outcome, as_json, lambda: [
+        *(f"left out {e['file']}: {e['error']}" for e in errors),
+        f"{len(ids)} added, {report.skipped} already there, {len(errors)} left out"
+        + (f", {report.replaced} replaced" if report.replaced else "") + words,
+    ])  # fmt: skip
+    return bool(errors)
+
+
+@owner_group.command("list")
+@click.argument("name")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--batches", "by_batch", is_flag=True, help="List batches instead: id, rows, live rows, when, refused.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@passphrase_option
+@deployment_option
+@json_option
+def list_command(
+    name: str, patterns: tuple[str, ...], by_batch: bool, as_csv: bool, folder: Path, as_json: bool
+) -> None:
+    """List this owner's images, or its files of vectors: id, when it was added, the file that it was last seen at.
+
+    PATTERN limits the list to files: a path, or one with wildcards in quotes, from the current folder on
+    ('photos/*.jpg', 'photos/**', '/**/a.png'). An id names its image for good, whatever is merged. Times are of the
+    journal: of images that were read back from the servers it has none.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("give either --json or --csv")
+    if by_batch and patterns:
+        raise click.UsageError("batches have no paths: give either --batches or PATTERN")
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        of_images = bool(deployment.config.descriptor)
+        if by_batch:
+            columns, rows, data = _batches(owner)
+        elif of_images:
+            columns, rows, data = _images(owner, patterns)
+        else:
+            columns, rows, data = _vectors(owner, patterns)
+    if as_csv:
+        print_csv(columns, rows)
+    elif as_json:
+        show(data, True, list)
+    else:
+        print_table(columns, rows)
+
+
+#: columns, rows of a table, and JSON
+_Listed = tuple[list[str], list[list[Any]], dict[str, Any]]
+
+
+def _batches(owner: ImageOwner) -> _Listed:
+    times = owner.batch_times()
+    data = [
+        {
+            "id": b.id.hex(), "rows": b.rows, "live": b.live, "added": times.get(b.id), "refused": b.refused,
+            "generation": b.generation,
+        }
+        for b in owner.batches()
+    ]  # fmt: skip
+    rows = [[d["id"], d["rows"], d["live"], _when(d["added"]), d["refused"]] for d in data]
+    return ["id", "rows", "live", "added", "refused"], rows, {"batches": data}
+
+
+def _images(owner: ImageOwner, patterns: Sequence[str]) -> _Listed:
+    wanted = _wanted(patterns)
+    found = [image for image in owner.images() if wanted(image.path)]
+    data = [
+        {
+            "id": image.id, "file": _text(image.path), "batch": image.batch.hex(), "row": image.row,
+            "added": image.added,
+        }
+        for image in found
+    ]  # fmt: skip
+    rows = [[d["id"], d["row"], _when(d["added"]), d["file"]] for d in data]
+    return ["id", "row", "added", "file"], rows, {"images": data}
+
+
+def _vectors(owner: ImageOwner, patterns: Sequence[str]) -> _Listed:
+    wanted = _wanted(patterns)
+    data = [
+        {"file": _text(f.path), "rows": f.rows, "batches": [b.hex() for b in f.batches], "added": f.added}
+        for f in owner.vectors() if wanted(f.path)
+    ]  # fmt: skip
+    rows = [[d["rows"], _when(d["added"]), d["file"]] for d in data]
+    return ["rows", "added", "file"], rows, {"vectors": data, "images": _images(owner, patterns)[2]["images"]}
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _when(seconds: Any) -> str:
+    return "" if seconds is None else time_text(seconds)
+
+
+def _wanted(patterns: Sequence[str]) -> Any:
+    """A test of paths: whether one of the patterns matches; all do without patterns."""
+    tests = [_test(text) for text in patterns]
+    return lambda path: not tests or (path is not None and any(test(path) for test in tests))
+
+
+def _test(text: str) -> Any:
+    place, matches = place_of(Path(text)), pattern_matcher(text) if is_pattern(text) else None
+    return lambda path: path == place or (matches is not None and matches(path))
+
+
+images_command = copy.copy(list_command)
+images_command.name, images_command.hidden = "images", True
+images_command.help = "The earlier name of mipp owner list."
+owner_group.add_command(images_command)
+
+
+@owner_group.command("delete")
+@click.argument("name")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before more than one is deleted.")
+@passphrase_option
+@deployment_option
+@json_option
+def delete_command(name: str, targets: tuple[str, ...], dry_run: bool, yes: bool, folder: Path, as_json: bool) -> None:
+    """Delete images. TARGET is an id, a file, or a path with wildcards in quotes.
+
+    An id is batch:row, as mipp owner list and mipp search print it. Files are those that mipp owner list shows, on the
+    disk or not; wildcards are those of mipp owner list ('photos/old/**'). A file's content that another file holds
+    stays. A TARGET that names no file is an error, and nothing is deleted.
+    """
+    ids = [text for text in targets if _is_id(text)]
+    with opened(folder) as deployment:
+        owner = load_owner(deployment, name)
+        paths = _chosen(owner, [text for text in targets if not _is_id(text)])
+        wanted = list(dict.fromkeys(image_rows(ids)))
+        named = [f"{batch.hex()}:{row}" for batch, row in wanted] + [str(path) for path in paths]
+        if dry_run:
+            data = {"owner": name, "dry_run": True, "ids": named[: len(wanted)], "files": named[len(wanted) :]}
+            show(data, as_json, lambda: [*(f"would delete {text}" for text in named), f"{len(named)} in all"])
+            return
+        if len(named) > 1 and not yes:
+            for text in named[:_SHOWN]:
+                click.echo(printable(text), err=True)
+            if len(named) > _SHOWN:
+                click.echo(f"... and {len(named) - _SHOWN} more", err=True)
+            click.confirm(f"Delete these {len(named)} of owner {name}?", abort=True, err=True)
+        deleted = owner.delete(wanted) if wanted else 0
+        before = len(wanted) - deleted
+        rows, kept = owner.delete_files(paths) if paths else (0, 0)
+    data = {"owner": name, "deleted": deleted + rows, "already_gone": before, "kept": kept}
+    show(data, as_json, lambda: [
+        f"{deleted + rows} deleted" + (f", {before} already gone" if before else "")
+        + (f", {kept} kept, as other files have the same content" if kept else "")
+    ])  # fmt: skip
+
+
+#: names that the question before a deletion shows
+_SHOWN = 10
+
+
+def _is_id(text: str) -> bool:
+    """Whether a text has the form of an image id."""
+    batch, colon, row = text.partition(":")
+    return colon == ":" and len(batch) == 32 and set(batch) <= set("0123456789abcdefABCDEF") and row.isdecimal()
+
+
+def _chosen(owner: ImageOwner, targets: Sequence[str]) -> list[Path]:
+    """Files that the journal knows and that targets name; NotFoundError for a target that names none."""
+    if not targets:
+        return []
+    known, chosen = owner.files(), dict[Path, None]()
+    for text in targets:
+        test = _test(text)
+        found = [path for path in known if test(path)]
+        if not found:
+            raise NotFoundError(_no_file(owner, text, known))
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
+
+
+def _no_file(owner: ImageOwner, text: str, known: Sequence[Path]) -> str:
+    inside = sum(place_of(Path(text)) in path.parents for path in known)
+    if inside:
+        return f"{text} is a folder with {inside} files of owner {owner.name}: '{Path(text) / '**'}' deletes them"
+    return f"{text} is no image id (batch:row) and names no file of owner {owner.name}; mipp owner list shows both"
