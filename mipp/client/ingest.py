@@ -20,15 +20,27 @@ from ..io.patterns import place_of
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
+from .journal_places import Copied
 from .journal_recovery import follow_servers, rows_digest
 from .recording import RecordOwner
 
-__all__ = ["AddReport", "Progress", "add_images", "add_vectors", "drop_replaced", "names_inside", "rows_label"]
+__all__ = [
+    "AddReport",
+    "Chunk",
+    "Progress",
+    "Told",
+    "add_chunk",
+    "add_images",
+    "add_vectors",
+    "drop_replaced",
+    "names_inside",
+    "rows_label",
+]
 
 IMAGE_CHUNK = 128
 #: files that are held in memory at once
-_IMAGE_CHUNK_BYTES = 1 << 28
-_VECTOR_CHUNK_BYTES = 1 << 26
+IMAGE_CHUNK_BYTES = 1 << 28
+VECTOR_CHUNK_BYTES = 1 << 26
 #: rows that one delete names, about; parts of vectors are not split
 _DELETED_ROWS = 1 << 16
 Progress = Callable[[int], None]
@@ -57,7 +69,7 @@ class AddReport:
 
 
 @dataclass
-class _Chunk:
+class Chunk:
     """Files that are added together, and the paths of files whose content is there already."""
 
     paths: list[Path] = field(default_factory=list)
@@ -71,7 +83,7 @@ class _Chunk:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
     """Metadata of files, and paths of files in their records; most bytes of a thumbnail; threads."""
 
     metadata: dict[Path, Mapping[str, Any]]
@@ -150,7 +162,7 @@ def add_images(
         Files that were added, were there already, or were left out.
     """
     descriptor = index_descriptor(owner.config)
-    told = _Told(dict(metadata or {}), dict(names or {}), preview_size, workers)
+    told = Told(dict(metadata or {}), dict(names or {}), preview_size, workers)
     for path, fields in told.metadata.items():
         check_image(("", b"", fields))
         if owner.config.record_bytes:
@@ -163,7 +175,7 @@ def add_images(
         _follow(owner)
         there: set[str] = set()  # what this call added
         for part in _chunks(paths, chunk, owner, there, report):
-            refused = _add_chunk(owner, part, descriptor, told, seconds, report) if part.paths else {}
+            refused = add_chunk(owner, part, descriptor, told, seconds, report) if part.paths else {}
             there.update(label for label in part.labels if label not in refused)
             files = [*zip(part.paths, part.labels, strict=True), *part.copies]
             report.errors += [(str(path), refused[label]) for path, label in files if label in refused]
@@ -179,9 +191,9 @@ def add_images(
 
 def _chunks(
     paths: Sequence[Path], most: int, owner: RecordOwner, there: set[str], report: AddReport
-) -> Iterator[_Chunk]:
+) -> Iterator[Chunk]:
     """Read each file once; files whose content is there already, or came before in this call, are only noted."""
-    part, size = _Chunk(), 0
+    part, size = Chunk(), 0
     for path in paths:
         part.seen += 1
         try:
@@ -200,22 +212,46 @@ def _chunks(
                 part.labels.append(label)
                 part.contents.append(content)
                 size += len(content)
-        if part.seen >= most or size >= _IMAGE_CHUNK_BYTES:
+        if part.seen >= most or size >= IMAGE_CHUNK_BYTES:
             yield part
-            part, size = _Chunk(), 0
+            part, size = Chunk(), 0
     if part.seen:
         yield part
 
 
-def _add_chunk(
+def add_chunk(
     owner: RecordOwner,
-    part: _Chunk,
+    part: Chunk,
     descriptor: features.Descriptor,
-    told: _Told,
+    told: Told,
     seconds: dict[str, float] | None,
     report: AddReport,
+    copied: Callable[[list[int]], Copied] | None = None,
 ) -> dict[str, str]:
-    """Add the new files of a chunk; labels of files that are left out, with the reasons."""
+    """Add the new files of a chunk.
+
+    Parameters
+    ----------
+    owner : RecordOwner
+        The owner.
+    part : Chunk
+        The files.
+    descriptor : Descriptor
+        Of the index.
+    told : Told
+        What is known of the files.
+    seconds : dict, optional
+        As of :func:`add_images`.
+    report : AddReport
+        What was added is noted there.
+    copied : callable, optional
+        Rows of another index that some files of the chunk, by their numbers, are from.
+
+    Returns
+    -------
+    dict of str to str
+        Labels of files that are left out, with the reasons.
+    """
     began = time.perf_counter()
     # from the bytes that are uploaded, as the file may change meanwhile
     got = features.extract(part.contents, descriptor, workers=told.workers, window=owner.config.window)
@@ -242,7 +278,8 @@ def _add_chunk(
             ]
             rows = owner.config.encoding.encode_rows(values[new])
             records = told.records(owner, [part.paths[i] for i in kept], [part.contents[i] for i in kept])
-            ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records)
+            source = None if copied is None else copied(kept)
+            ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records, source)
             report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
     return refused
 
@@ -326,7 +363,7 @@ def add_vectors(
         for fields in metadata:
             owner.records_for(None, [fields], 1)
         row_bytes += owner.config.record_bytes
-    chunk = max(1, min(_VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
+    chunk = max(1, min(VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
     digest = hashlib.sha256()
     labels: list[str] = []
     for start in range(0, len(data), chunk):

@@ -25,7 +25,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..crypto.schedule import hkdf, random_bytes
 from ..errors import StoreError
 from ..io.durable import sync_folder
-from .journal_places import PLACES_SCHEMA, JournalPlaces, forget_places, note_sent
+from .journal_places import (
+    PLACES_SCHEMA,
+    Copied,
+    JournalPlaces,
+    forget_places,
+    note_copies,
+    note_sent,
+    settle_copies,
+)  # fmt: skip
 
 __all__ = ["Journal", "image_label", "is_gone", "part_label"]
 
@@ -187,7 +195,7 @@ class Journal(JournalPlaces):
 
     # --- added content ------------------------------------------------------------------------------------------
 
-    def begin(self, batch: bytes, labels: Sequence[str], rows: int) -> None:
+    def begin(self, batch: bytes, labels: Sequence[str], rows: int, copied: Copied | None = None) -> None:
         """Note a batch that is about to be sent: one label for each row, or one for all ``rows``."""
         count = rows if len(labels) == 1 else 1
         items = [(self._label(text), batch, row, count) for row, text in enumerate(labels)]
@@ -195,12 +203,31 @@ class Journal(JournalPlaces):
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, rows))
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
             note_sent(db, batch, rows)
+            if copied is not None:
+                note_copies(db, batch, copied)
+                self._hold(db, copied)
+
+    def there_already(self, copied: Copied) -> None:
+        """Note that rows of another index need no copy: their content is here, under labels of ``copied``."""
+        with self._change() as db:
+            # a name of its own, as there is no batch: it counts as one copy of this content
+            note_copies(db, random_bytes(16), copied, done=True)
+            self._hold(db, copied)
+
+    def _hold(self, db: Any, copied: Copied) -> None:
+        """Inside a transaction: files hold labels, whatever else they hold."""
+        for label, paths in copied.paths.items():
+            rows = [(place, self._label(label), sealed) for place, sealed in map(self._place, paths)]
+            db.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, 0, ?)", rows)
 
     def settle(self, live: Mapping[bytes, int]) -> None:
         """Drop entries of batches without a live row at the servers; ``live`` : live rows of each of their batches."""
         known = {row[0] for row in self._all("SELECT batch FROM batches UNION SELECT batch FROM items")}
         placed = {row[0] for row in self._all("SELECT DISTINCT batch FROM origins")}
         gone = [(b,) for b in known if not live.get(b)]
+        if self._one("SELECT 1 FROM copies WHERE done=0") is not None:
+            with self._change() as db:
+                settle_copies(db, live)
         if gone or not placed <= live.keys():
             with self._change() as db:
                 labels = {r for b in gone for r in db.execute("SELECT DISTINCT label FROM items WHERE batch=?", b)}
@@ -321,12 +348,21 @@ class Journal(JournalPlaces):
         """Path, batch and row of each image (content of a single row); the path is None if it is not known."""
         return [(path, batch, row) for path, batch, row, count in self.content() if count == 1]
 
-    def content(self) -> Iterator[tuple[Path | None, bytes, int, int]]:
-        """Path, batch, first row and rows of all content; with each path that holds it, None if none is known."""
+    def places(self, label: str) -> list[tuple[bytes, int]]:
+        """Batch and first row of the content of a label."""
+        return self._all("SELECT batch, row FROM items WHERE label=? ORDER BY batch, row", self._label(label))
+
+    def source_of(self, text: bytes) -> bytes:
+        """Name of another index and its owner in this journal: a keyed hash."""
+        return self._hash(b"source " + text)
+
+    def content(self, *of: bytes) -> Iterator[tuple[Path | None, bytes, int, int]]:
+        """Path, batch, first row and rows of all content, or of a batch's, with each path that holds it."""
         for place, sealed, batch, row, count in self._all(
             "SELECT f.place, f.path, i.batch, i.row, i.count FROM items i "
-            "LEFT JOIN files f ON f.label=i.label AND f.old=0 ORDER BY i.batch, i.row"
-        ):
+            "LEFT JOIN files f ON f.label=i.label AND f.old=0 "
+            + ("WHERE i.batch=? " if of else "") + "ORDER BY i.batch, i.row", *of,
+        ):  # fmt: skip
             yield None if place is None else self._opened(place, sealed), batch, row, count
 
     # --- the first version --------------------------------------------------------------------------------------

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PLACES_SCHEMA", "JournalPlaces", "Run", "runs_of"]
+__all__ = ["PLACES_SCHEMA", "Copied", "JournalPlaces", "Run", "runs_of"]
 
 #: origins: lasting ids of a batch's rows; moves: rows of a batch that a merge replaced, and where they went;
-#: times: when a batch was sent, in Unix seconds
+#: times: when a batch was sent, in Unix seconds; copies: rows of another index that a batch was made from
 PLACES_SCHEMA = """
 CREATE TABLE IF NOT EXISTS origins (batch BLOB NOT NULL, first INTEGER NOT NULL, origin BLOB NOT NULL,
     start INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (batch, first)) WITHOUT ROWID;
@@ -27,6 +28,9 @@ CREATE INDEX IF NOT EXISTS origins_by_origin ON origins (origin, batch, start);
 CREATE TABLE IF NOT EXISTS moves (old BLOB NOT NULL, batch BLOB NOT NULL, start INTEGER NOT NULL,
     first INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (old, batch, start, first)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS times (batch BLOB PRIMARY KEY, added INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS copies (source BLOB NOT NULL, origin BLOB NOT NULL, start INTEGER NOT NULL,
+    count INTEGER NOT NULL, digest BLOB NOT NULL, batch BLOB NOT NULL, done INTEGER NOT NULL,
+    PRIMARY KEY (source, origin, start, batch)) WITHOUT ROWID;
 """
 
 #: batch and row
@@ -76,6 +80,19 @@ def runs_of(rows: np.ndarray, batches: np.ndarray, numbers: np.ndarray) -> list[
         Run(int(rows[at]), batches[at].tobytes(), int(numbers[at]), int(count))
         for at, count in zip(starts, counts, strict=True)
     ]
+
+
+class Copied(NamedTuple):
+    """Rows of another index that a batch is made from.
+
+    ``source`` names the index and its owner, ``digest`` the content of the rows together, or is empty. ``paths``: files
+    that hold labels of the batch.
+    """
+
+    source: bytes
+    runs: Sequence[Run]
+    digest: bytes = b""
+    paths: Mapping[str, Sequence[Path]] = {}
 
 
 class JournalPlaces:
@@ -177,6 +194,25 @@ class JournalPlaces:
                     found[batch, row] = origin, start + row - first
         return found
 
+    def copied(self, source: bytes) -> dict[bytes, list[tuple[int, int]]]:
+        """Rows of another index that were copied from there: by lasting batch, number of the first and how many."""
+        found: dict[bytes, list[tuple[int, int]]] = {}
+        for origin, start, count in self._all(
+            "SELECT origin, start, count FROM copies WHERE source=? AND done=1", source
+        ):
+            found.setdefault(origin, []).append((start, count))
+        return found
+
+    def copies_of(self, source: bytes, digest: bytes) -> int:
+        """How many copies of rows with this content, together, were made of another index."""
+        rows = self._all("SELECT DISTINCT batch FROM copies WHERE source=? AND digest=? AND done=1", source, digest)
+        return len(rows)
+
+    def copies_done(self, batch: bytes) -> None:
+        """Note that a batch of copies is at the servers."""
+        with self._change() as db:
+            db.execute("UPDATE copies SET done=1 WHERE batch=?", (batch,))
+
     def times(self) -> dict[bytes, int]:
         """When each batch was sent, as far as it is known here, in Unix seconds; also of batches that were merged."""
         return dict(self._all("SELECT batch, added FROM times"))
@@ -186,6 +222,21 @@ def note_sent(db: Any, batch: bytes, rows: int) -> None:
     """Inside a transaction: a batch is about to be sent, under ids of its own."""
     _write_origins(db, batch, [Run(0, batch, 0, rows)])
     db.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (batch, int(time.time())))
+
+
+def note_copies(db: Any, batch: bytes, copied: Copied, *, done: bool = False) -> None:
+    """Inside a transaction: a batch is about to be sent that is made from rows of another index."""
+    rows = [(copied.source, r.origin, r.start, r.rows, copied.digest, batch, int(done)) for r in copied.runs]
+    db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def settle_copies(db: Any, live: Collection[bytes]) -> None:
+    """Inside a transaction: copies whose batches the servers have are done; others never happened."""
+    for (batch,) in db.execute("SELECT DISTINCT batch FROM copies WHERE done=0").fetchall():
+        happened = batch in live
+        db.execute(
+            "UPDATE copies SET done=1 WHERE batch=?" if happened else "DELETE FROM copies WHERE batch=?", (batch,)
+        )
 
 
 def forget_places(db: Any, live: Collection[bytes]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from .image_file import parse_image
 from .journal import image_label
 from .rows import RowOwner
 
-__all__ = ["follow_servers", "rows_digest"]
+__all__ = ["follow_servers", "own_images", "rows_digest"]
 
 #: digest of encoded rows -> their label, the n-th part of that digest
 PartLabel = Callable[[str, int], str]
@@ -75,7 +76,10 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
             journal.found(batch, rows)
             continue
         unknown += 1
-        labels = [(image_label(digest), row, 1) for row, digest in _images(owner, batch, rows, got)]
+        labels = [
+            (image_label(hashlib.sha256(content).hexdigest()), row, 1)
+            for row, (_, _, content) in own_images(owner, batch, rows, got)
+        ]
         if not labels and len(rows) == got.rows:
             digest, number = rows_digest(owner.opened(got, server, batch)), 0
             while journal.has(part_label(digest, number)):
@@ -86,14 +90,35 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     return unknown
 
 
-def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -> Iterator[tuple[int, str]]:
-    """Row and SHA-256 of each image of a batch that a cloud has and the owner's keys open."""
+def own_images(
+    owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares
+) -> Iterator[tuple[int, tuple[str, dict[str, Any] | None, bytes]]]:
+    """Fetch images of a batch back from the clouds, and decrypt them.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner.
+    batch : bytes
+        Id of the batch.
+    rows : sequence of int
+        Rows whose images are wanted, among the live ones.
+    got : message
+        The batch as a cloud gave it back.
+
+    Yields
+    ------
+    row : int
+        Row of an image that a cloud has and the owner's keys open.
+    image : tuple of (str, dict or None, bytes)
+        Its name, metadata and bytes. Secret.
+    """
     key_part, cloud_part = owner.image_parts()
-    ids = [
-        batch_id.tobytes() + int(row).to_bytes(8, "big")
-        for batch_id, row in zip(got.origin_batch, got.origin_row, strict=True)
-    ]
-    places = dict(zip(rows, ids, strict=True))
+    at = np.searchsorted(got.ordinals, np.asarray(rows, np.int64))
+    places = {
+        row: got.origin_batch[i].tobytes() + int(got.origin_row[i]).to_bytes(8, "big")
+        for row, i in zip(rows, at, strict=True)
+    }
     for server in owner.config.params.clouds:  # the second for images that the first lacks
         try:
             for row, blob in _files(owner, server, batch, list(places)):
@@ -102,7 +127,7 @@ def _images(owner: RowOwner, batch: bytes, rows: Sequence[int], got: m.Shares) -
                 with contextlib.suppress(AuthenticationError, MessageError):
                     plain = box.open_image(*parts, owner.config.id, owner.id, image, blob)
                     del places[row]
-                    yield row, hashlib.sha256(parse_image(plain)[2]).hexdigest()
+                    yield row, parse_image(plain)
         except (NotFoundError, UnreachableError):  # a cloud that is behind, or away, where others can stand in
             if not owner.spare:
                 raise

@@ -32,7 +32,7 @@ from .changes import ChangeMaker
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows, rows_by_batch
 from .journal import Journal
-from .journal_places import runs_of
+from .journal_places import Copied, runs_of
 from .placing import PlacingOwner, moves_of
 from .retry import retry_conflicts
 from .row_checks import OwnerTags
@@ -224,7 +224,7 @@ class RowOwner(PlacingOwner):
 
     def store_rows(
         self, rows: np.ndarray, images: Sequence[Image | None] | None, labels: Sequence[str],
-        records: Sequence[bytes] | None,
+        records: Sequence[bytes] | None, copied: Copied | None = None,
     ) -> list[tuple[bytes, int]]:  # fmt: skip
         """Encrypt and upload one batch of what was checked: :meth:`add_vectors` without its checks.
 
@@ -238,13 +238,18 @@ class RowOwner(PlacingOwner):
             As of :meth:`add_vectors`.
         records : sequence of bytes, optional
             Plaintext of each row's record, where the deployment keeps records. Secret.
+        copied : Copied, optional
+            Rows of another index that these are made from, for the journal.
 
         Returns
         -------
         list of (bytes, int)
             The id of each row.
         """
-        return retry_conflicts(lambda: self._upload(rows, images=images, labels=labels, records=records))
+        ids = retry_conflicts(lambda: self._upload(rows, images=images, labels=labels, records=records, copied=copied))
+        if copied is not None and self.journal is not None:
+            self.journal.copies_done(ids[0][0])
+        return ids
 
     @abstractmethod
     def records_for(
@@ -271,6 +276,7 @@ class RowOwner(PlacingOwner):
         labels: Sequence[str] = (),
         moving: Sequence[tuple[bytes, int]] = (),
         records: Sequence[bytes] | None = None,
+        copied: Copied | None = None,
     ) -> list[tuple[bytes, int]]:
         p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
@@ -316,7 +322,7 @@ class RowOwner(PlacingOwner):
             if self.tags is not None:  # before the change: what was acknowledged has its tags, whenever a process dies
                 self.tags.keep(shared.nonce, shared.shares, origin)
             if self.journal is not None and not replaces:
-                self.journal.begin(shared.nonce, labels, len(rows))
+                self.journal.begin(shared.nonce, labels, len(rows), copied)
             if self.journal is not None and moving and origin is not None:
                 # before the change: a process that dies leaves both places
                 self.journal.merging(shared.nonce, runs_of(np.arange(len(rows)), *origin), moves_of(moving))

@@ -205,3 +205,50 @@ def test_every_command_of_an_owner_takes_a_passphrase_file():
 
     options = {name: {o for p in c.params for o in p.opts} for name, c in owner_group.commands.items()}
     assert {name for name, known in options.items() if "--passphrase-file" not in known} == set()
+
+
+# --- reencode -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second(world, tmp_path, monkeypatch):
+    """Another index, of another descriptor, with an owner anna; the folder of the first."""
+    monkeypatch.setenv("MIPP_DEPLOYMENT", str(tmp_path / "e"))
+    assert world("init", "--descriptor", "ehd")[0] == 0 and world("owner", "create", "anna")[0] == 0
+    return tmp_path / "d"
+
+
+def test_an_index_is_made_of_another(world, second, pictures):
+    for picture_path in pictures:
+        picture_path.rename(picture_path.with_suffix(".away"))
+    out = said(world, "owner", "reencode", "anna", "--from", second, "--workers", "1")
+    assert (out["added"], out["skipped"], out["left_out"], out["quantised_twice"]) == (8, 0, [], False)
+    assert names(world) == [p.name for p in pictures]
+    assert world("owner", "reencode", "anna", "--from", second)[1] == "0 added, 8 already there, 0 left out\n"
+
+
+def test_files_that_are_missing_among_originals_are_named(world, second, pictures):
+    pictures[0].unlink()
+    out = said(world, "owner", "reencode", "anna", "--from", second, "--originals", pictures[0].parent, code=1)
+    assert out["added"] == 7 and len(out["left_out"]) == 1
+
+
+def test_wrong_arguments_of_reencode(world, second, tmp_path, monkeypatch):
+    assert world("owner", "reencode", "anna")[0] == 2
+    for old in (tmp_path / "e", tmp_path / "nowhere", tmp_path):
+        code, out, err = world("owner", "reencode", "anna", "--from", old)
+        assert code == 1 and out == "" and err.count("\n") == 1, old
+    assert world("owner", "reencode", "berta", "--from", second)[0] == 1
+    assert world("owner", "reencode", "anna", "--from", second, "--originals", tmp_path / "nowhere")[0] == 2
+
+
+def test_both_key_files_have_passphrases(world, second, tmp_path, monkeypatch):
+    line = tmp_path / "line"
+    line.write_text("one\n")
+    line.chmod(0o600)
+    for folder in (second, tmp_path / "e"):
+        args = ("owner", "passphrase", "anna", "--new-passphrase-file", line, "--deployment", folder)
+        assert world(*args)[0] == 0
+    assert "needs its passphrase" in world("owner", "reencode", "anna", "--from", second)[2]
+    args = ("owner", "reencode", "anna", "--from", second, "--workers", "1", "--passphrase-file", line)
+    assert said(world, *args)["added"] == 8
