@@ -3,7 +3,8 @@
 The journal stays with the owner; servers never see it. A *label* names added content by its hash, a *file* is a path
 that held such content. Labels and paths are stored as keyed hashes (HMAC-SHA256), paths also sealed (AES-256-GCM),
 under keys that are derived from the owner's root. Without that root the journal tells the number of images and paths,
-and the batch and row of each image, which the servers know too.
+the batch and row of each image, now and at first, and when batches were sent, which the servers know too; and ids of
+batches of another index that rows were copied from.
 """
 
 from __future__ import annotations

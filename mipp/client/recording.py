@@ -164,7 +164,15 @@ class RecordOwner(RowOwner):
         IntegrityError
             A record that a cloud gives back is not the one that was uploaded.
         """
-        plains = self._plain_records(self.places_now(image_rows(ids)))
+        given = image_rows(ids)
+        places = self.places_now(given)
+        try:
+            plains = self._plain_records(places)
+        except NotFoundError:  # merged at this moment, or not there
+            moved = self.places_now(given)
+            if moved == places:
+                raise
+            plains = self._plain_records(moved)
         return [None if plain is None else parse_record(plain[:-ORIGINAL_BYTES]) for plain in plains]
 
     def _plain_records(self, places: Sequence[tuple[bytes, int]]) -> list[bytes | None]:

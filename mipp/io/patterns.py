@@ -30,7 +30,7 @@ def place_of(path: Path) -> Path:
     >>> str(place_of(Path("/nowhere/../data/a.png")))
     '/data/a.png'
     """
-    return path.parent.resolve() / path.name
+    return Path(os.path.realpath(path.parent)) / path.name  # resolve() fails where links go round
 
 
 def is_pattern(text: str) -> bool:
@@ -82,7 +82,7 @@ def pattern_matcher(text: str) -> Callable[[Path], bool]:
     plain = next((n for n, part in enumerate(parts) if is_pattern(part)), max(0, len(parts) - 1))
     base = Path(*parts[:plain]) if plain else Path(os.curdir)
     # "**" several times in a row says no more than once
-    wanted = [*base.resolve().parts, *parts[plain:]]
+    wanted = [*Path(os.path.realpath(base)).parts, *parts[plain:]]
     wanted = [part for n, part in enumerate(wanted) if part != "**" or n == 0 or wanted[n - 1] != "**"]
     return lambda path: _matches(wanted, path.parts)
 

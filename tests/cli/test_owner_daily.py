@@ -1,11 +1,15 @@
 """An owner's daily work on the command line: what is there, what goes, who may search it."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -111,6 +115,15 @@ def test_hostile_names_of_files_stay_text(world, pictures, capsys):
     assert "\x1b" not in row["file"]
     code, out, err = world("owner", "delete", "anna", pictures[0].parent / name, "--dry-run")
     assert code == 0 and "\x1b" not in out + err
+
+
+def test_links_that_go_round_are_no_files(world, tmp_path, monkeypatch):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for target in ("loop/a.png", "loop/*.png", "", ".."):
+        monkeypatch.chdir(tmp_path)
+        code, out, err = world("owner", "delete", "anna", target)
+        assert code == 1 and out == "" and err.count("\n") == 1, target
+        assert said(world, "owner", "list", "anna", "loop/*.png")["images"] == []
 
 
 # --- delete ---------------------------------------------------------------------------------------------------------
@@ -252,3 +265,52 @@ def test_both_key_files_have_passphrases(world, second, tmp_path, monkeypatch):
     assert "needs its passphrase" in world("owner", "reencode", "anna", "--from", second)[2]
     args = ("owner", "reencode", "anna", "--from", second, "--workers", "1", "--passphrase-file", line)
     assert said(world, *args)["added"] == 8
+
+
+# --- killed processes -----------------------------------------------------------------------------------------------
+
+RUN = [sys.executable, "-c", "from mipp.cli import main; main()"]
+
+
+def killed(folder, seconds, *args):
+    """A command in a process of its own, killed after some time."""
+    env = os.environ | {"MIPP_DEPLOYMENT": str(folder)}
+    process = subprocess.Popen([*RUN, *map(str, args)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow  # starts a process for each kill
+def test_ids_name_their_images_through_merges_that_are_killed(world, pictures, tmp_path):
+    rng = random.Random(3)
+    known = {i["id"]: i["file"] for i in listed(world)}
+    for turn in range(8):
+        picture(pictures[0].parent / f"new{turn}.png", 100 + turn)
+        assert world("owner", "add", "anna", pictures[0].parent)[0] == 0
+        killed(tmp_path / "d", rng.uniform(0.5, 1.6), "owner", "compact", "anna")
+        if turn == 4:
+            (tmp_path / "d" / "owners" / "anna.journal").unlink()
+            world("owner", "add", "anna", pictures[0].parent)
+        now = {i["id"]: i["file"] for i in listed(world)}
+        assert now.items() >= known.items() and len(now) == len(known) + 1, turn
+        known = now
+        ids = list(known)
+        shown = said(world, "owner", "records", "anna", *ids)["records"]
+        assert [r["path"] for r in shown] == [Path(known[i]).name for i in ids]
+
+
+@pytest.mark.slow  # starts a process for each kill
+def test_reencoding_that_is_killed(world, second, pictures, tmp_path):
+    rng = random.Random(4)
+    for n in range(120):
+        picture(pictures[0].parent / f"more{n}.png", 200 + n)
+    assert world("owner", "add", "anna", pictures[0].parent, "--deployment", second)[0] == 0
+    for turn in range(6):
+        killed(tmp_path / "e", rng.uniform(1.0, 2.5), "owner", "reencode", "anna", "--from", second, "--workers", "1")
+        if turn == 3:
+            world("owner", "compact", "anna", "--deployment", second)
+    out = said(world, "owner", "reencode", "anna", "--from", second)
+    assert out["added"] + out["skipped"] == 128 and len(listed(world)) == 128
+    assert sum(b["live"] for b in said(world, "owner", "list", "anna", "--batches")["batches"]) == 128

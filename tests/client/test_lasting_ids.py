@@ -159,6 +159,14 @@ def test_times_stay_with_images(world):
     assert world.owner.batch_times()[ids[0][0]] == times[ids[0][0]]
 
 
+def test_a_merge_between_two_steps_of_a_read(world, monkeypatch):
+    ids = world.add(2)
+    world.add(2)
+    left, real = [world.merge], world.owner._plain_records
+    monkeypatch.setattr(world.owner, "_plain_records", lambda places: (left.pop()() if left else None, real(places))[1])
+    assert [r.metadata["caption"] for r in world.owner.records(ids)] == ["row 0", "row 1"]
+
+
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_a_process_that_dies_around_a_merge_loses_no_id(world, monkeypatch, point):
     world.add(3), world.add(2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mipp
+from mipp.cli.owner_grants import _names
 from mipp.client.reencoding import reencode
 from mipp.client.syncing import FolderFollower
 from mipp.errors import MippError
@@ -34,6 +35,9 @@ def test_daily_work(network, tmp_path):
         assert len(follower.step(follower.look()).report.added) == 6
         ids = {image.path.name: image.id for image in owner.images()}
         hit = user.search_image(photos / "3.png", k=1).hits[0]
+
+        client.create_user("vera")
+        assert _names(owner, client.users()) == {user.id: "ulla", client.user("vera").id: "vera"}
 
         # a server is away in the middle of a pass: the next one makes up for it
         picture(photos / "6.png", 6)
