@@ -117,6 +117,7 @@ class JournalPlaces:
         """Note, before a merge, the lasting ids of its rows, and the places that they come from."""
         with self._change() as db:
             _write_origins(db, batch, origins)
+            _note_time(db, batch)
             rows = [(run.origin, batch, run.start, run.first, run.rows) for run in moves]
             db.executemany("INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -221,6 +222,10 @@ class JournalPlaces:
 def note_sent(db: Any, batch: bytes, rows: int) -> None:
     """Inside a transaction: a batch is about to be sent, under ids of its own."""
     _write_origins(db, batch, [Run(0, batch, 0, rows)])
+    _note_time(db, batch)
+
+
+def _note_time(db: Any, batch: bytes) -> None:
     db.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (batch, int(time.time())))
 
 
@@ -245,7 +250,7 @@ def forget_places(db: Any, live: Collection[bytes]) -> None:
     db.execute("DELETE FROM there")
     db.executemany("INSERT OR IGNORE INTO there VALUES (?)", [(batch,) for batch in live])
     db.execute("DELETE FROM origins WHERE batch NOT IN (SELECT batch FROM there)")
-    db.execute("DELETE FROM times WHERE batch NOT IN (SELECT origin FROM origins)")
+    db.execute("DELETE FROM times WHERE batch NOT IN (SELECT origin FROM origins UNION SELECT batch FROM there)")
     while db.execute(
         "DELETE FROM moves WHERE batch NOT IN (SELECT batch FROM there) AND batch NOT IN (SELECT old FROM moves)"
     ).rowcount:

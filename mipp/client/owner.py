@@ -369,7 +369,7 @@ class ImageOwner(AuditingOwner):
         Returns
         -------
         dict of bytes to int
-            Unix seconds, by batch id: of a batch as it was uploaded. A merged batch has none of its own.
+            Unix seconds, by batch id: also of batches that were merged away, and of a merged batch when that was.
         """
         return {} if self.journal is None else self.journal.times()
 

@@ -43,8 +43,8 @@ from .records import Record
 
 __all__ = ["ReencodeReport", "reencode"]
 
-#: rows that are asked for at once with their images and records
-_BLOCK = 256
+#: rows that are asked for at once with their records, and images if there are some; images, which may be large
+_BLOCK, _LARGE = 256, 32
 
 
 @dataclass
@@ -288,8 +288,9 @@ class _Images(_Copier):
     def rows(self, batch: bytes, server: int, got: m.Shares, left: np.ndarray) -> None:
         part: list[_Row] = []
         size = 0
-        for start in range(0, len(left), IMAGE_CHUNK):
-            for row in self.fitting(self.described(batch, got, left[start : start + IMAGE_CHUNK])):
+        step = min(_LARGE, IMAGE_CHUNK)
+        for start in range(0, len(left), step):
+            for row in self.fitting(self.described(batch, got, left[start : start + step])):
                 if row.image is None:
                     self.leave_out(row, "no cloud gives its image back")
                     continue

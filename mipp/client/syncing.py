@@ -235,8 +235,8 @@ class FolderFollower:
 
     def _refused(self, what: str, inside: int) -> NotFoundError:
         return NotFoundError(
-            f"{what}; is it mounted? Nothing was deleted of the {inside} files of it that the index has (allow_empty, "
-            "--allow-empty, deletes them)"
+            f"{what}; is it mounted? Nothing was deleted of the {inside} files of it that the index has; allow_empty "
+            "(--allow-empty) deletes them"
         )
 
     def _settled(self, new: Mapping[Path, _State]) -> dict[Path, _State]:

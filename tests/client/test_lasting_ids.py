@@ -152,11 +152,14 @@ def test_a_cloud_that_tells_other_ids_is_not_believed(world, monkeypatch):
 def test_times_stay_with_images(world):
     ids = world.add(2)
     world.add(2)
+    with sqlite3.connect(world.folder / "owners" / "anna.journal") as db:  # long ago
+        db.execute("UPDATE times SET added=added-1000")
     times = world.owner.batch_times()
     world.merge()
     world.reopen()
     assert {image.added for image in world.owner.images()} == set(times.values())
     assert world.owner.batch_times()[ids[0][0]] == times[ids[0][0]]
+    assert world.owner.batch_times()[world.owner.batches()[0].id] > max(times.values())
 
 
 def test_a_merge_between_two_steps_of_a_read(world, monkeypatch):
