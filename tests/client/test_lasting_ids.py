@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import random
 import sqlite3
 from unittest import mock
 
@@ -282,3 +283,43 @@ def test_vectors_are_listed_by_file(tmp_path):
         assert all(f.added for f in found)
         assert owner.images() == []
         follow_servers(owner, ingest.rows_label)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_was_an_id_once_names_its_image_or_none(tmp_path, seed):
+    """A model of all ids and places that there ever were, through changes, lost journals and earlier ones put back."""
+    rng, world = random.Random(seed), World(tmp_path / "d")
+    journal = world.folder / "owners" / "anna.journal"
+    ever, kept = dict[tuple[bytes, int], str](), None
+    for step in range(16):
+        what = rng.choice(["add", "add", "delete", "merge", "merge some", "lose", "keep", "put back"])
+        if what == "add":
+            ever |= {i: world.names[i] for i in world.add(rng.randint(1, 4))}
+        elif what == "delete" and world.names:
+            world.delete(rng.choice(list(world.names)))
+        elif what.startswith("merge"):
+            world.owner.compact(merge_below=1000 if what == "merge" else rng.randint(1, 4))
+        elif what == "lose":
+            world.lose_journal()
+        elif what in ("keep", "put back"):
+            world.deployment.close()
+            if what == "keep":
+                kept = journal.read_bytes()
+            elif kept is not None:
+                journal.write_bytes(kept)
+            world.reopen()
+        world.check()
+        for image in world.owner.images():
+            ever[image.batch, image.row] = world.names[image.origin]
+        for one, caption in ever.items():
+            try:
+                (record,) = world.owner.records([one])
+                assert record.metadata["caption"] == caption, (step, what)
+            except NotFoundError:
+                assert one not in world.names, (step, what)
+    images, previews = world.user.fetch(list(ever)), world.user.preview(list(ever))
+    for (one, caption), image, preview in zip(ever.items(), images, previews, strict=True):
+        right = image.content == caption.replace("row", "image").encode()
+        assert right if one in world.names else right or image.error is not None
+        assert preview.caption in (caption, "") and (preview.error is not None or preview.caption)
+    world.deployment.close()
