@@ -15,8 +15,8 @@ import numpy as np
 from .. import __version__, cpu
 from ..errors import MippError, ParameterError
 from ..features import DEFAULT
-from .app import app_command
 from . import owner_grants, owner_images, owner_records, owner_reencode, owner_sync  # noqa: F401  (their commands)
+from .app import app_command
 from .backups import server_group
 from .ceremony import connect_command, deployment_group, invite_command, registrar_group
 from .common import (

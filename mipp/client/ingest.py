@@ -15,8 +15,8 @@ import numpy as np
 from .. import cpu, features
 from ..errors import ImageError, MippError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
-from .given import refused_vectors
 from ..io.patterns import place_of
+from .given import refused_vectors
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label

@@ -19,9 +19,9 @@ from ..errors import ImageError, NotFoundError, ParameterError
 from ..io.files import as_path, read_regular
 from ..io.walk import walk_images
 from ..rpc import messages as m
+from .given import refused_vectors
 from .image_features import index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
-from .given import refused_vectors
 from .ingest import (
     IMAGE_CHUNK,
     IMAGE_CHUNK_BYTES,
