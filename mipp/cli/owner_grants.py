@@ -99,8 +99,7 @@ def revoke_command(name: str, user: str, folder: Path, as_json: bool) -> None:
 def grants_command(name: str, as_csv: bool, folder: Path, as_json: bool) -> None:
     """List this owner's grants: to whom, what they allow, until when, and whether they were revoked.
 
-    Users are named whose key files are here; others are shown by id. How much of a quota is used up the servers tell
-    its user alone (mipp search refuses when nothing is left), so it is not in the list.
+    Users are named whose key files are here; others are shown by id.
     """
     if as_json and as_csv:
         raise click.UsageError("give either --json or --csv")
@@ -111,16 +110,16 @@ def grants_command(name: str, as_csv: bool, folder: Path, as_json: bool) -> None
     data = [
         {
             "user": names.get(g.user), "id": g.user.hex(), "state": _state(g), "expiry": g.expiry,
-            "rankings": list(g.rankings), "quota": g.quota, "max_k": g.max_k, "min_rows": g.min_rows,
+            "rankings": list(g.rankings), "quota": g.quota, "used": g.used, "max_k": g.max_k, "min_rows": g.min_rows,
             "scores": g.scores, "revoked": g.revoked, "version": g.version,
         }
         for g in found
     ]  # fmt: skip
-    columns = ["user", "id", "state", "until", "rankings", "quota", "max k", "min rows", "scores"]
+    columns = ["user", "id", "state", "until", "rankings", "quota", "used", "max k", "min rows", "scores"]
     rows = [
         [
             names.get(g.user), g.user.hex(), _state(g), time_text(g.expiry) if g.expiry else "",
-            ", ".join(g.rankings), g.quota or None, g.max_k or None, g.min_rows or None,
+            ", ".join(g.rankings), g.quota or None, g.used, g.max_k or None, g.min_rows or None,
             None if g.revoked else "yes" if g.scores else "no",
         ]
         for g in found

@@ -31,6 +31,8 @@ __all__ = [
     "ForgetOwner",
     "Grant",
     "GrantList",
+    "GrantUse",
+    "GrantUseList",
     "Head",
     "HeadRequest",
     "ListBatches",
@@ -177,6 +179,21 @@ class GrantList:
 
     epoch: int
     grants: list[bytes]
+
+
+@message
+class GrantUse:
+    """Owner -> server: what is left of the quotas of its grants. Answered with ``GrantUseList``."""
+
+    owner: bytes
+
+
+@message
+class GrantUseList:
+    """Server -> owner: users whose newest grant has a quota, and the queries that this still allows."""
+
+    users: list[bytes]
+    left: list[int]
 
 
 # --- changes: prepared on every server, accepted by every server, then visible ------------------------------------

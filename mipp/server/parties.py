@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ..crypto import box
 from ..errors import AccessDeniedError, AuthenticationError, MessageError, ParameterError, ShapeError, StaleKeysError
 from ..rpc import messages as m
-from ..rpc.grants import check_grant
+from ..rpc.grants import check_grant, read_grant
 from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from ..store.parties import is_registered
@@ -116,6 +117,17 @@ def list_grants(server: ServerBase, request: Request[m.ListGrants]) -> m.GrantLi
     return m.GrantList(server.store.catalog.counter("epoch"), grants)
 
 
+def grant_use(server: ServerBase, request: Request[m.GrantUse]) -> m.GrantUseList:
+    signer, told = request.signer, m.GrantUseList([], [])
+    for grant, packed in server.store.grants(owner=signer):
+        with contextlib.suppress(MessageError):  # written by an earlier version
+            content = read_grant(packed)
+            if content.quota:
+                told.users.append(content.user)
+                told.left.append(server.store.queries_left(signer, content.user, grant, content.quota))
+    return told
+
+
 def forget(server: ServerBase, request: Request[m.ForgetOwner]) -> m.Ok:
     signer, msg = request.signer, request.content
     if msg.owner != signer or msg.registration != server.store.registration(signer)[0]:
@@ -130,5 +142,6 @@ HANDLERS: Handlers = {
     m.RegisterUser: register_user,
     m.Grant: grant,
     m.ListGrants: list_grants,
+    m.GrantUse: grant_use,
     m.ForgetOwner: forget,
 }

@@ -313,7 +313,9 @@ def test_an_owner_grants_and_revokes(caller, page, photos):
     caller.done("/api/owner/anna/grant", grant)
     mine = {g["name"]: g for g in caller.done("/api/owner/anna/grants")}["uwe"]
     assert (mine["quota"], mine["max_k"], mine["revoked"]) == (5, 10, False) and mine["expiry"] > time.time()
-    assert [o["name"] for o in caller.done("/api/user/uwe/searchable")] == ["anna"]
+    assert [o["name"] for o in caller.done("/api/user/uwe/searchable")] == ["anna"] and mine["used"] == 0
+    caller.done("/api/user/uwe/search?k=2", photos["anna"][0].read_bytes())
+    assert {g["name"]: g["used"] for g in caller.done("/api/owner/anna/grants")}["uwe"] == 1
     caller.done("/api/owner/anna/revoke", {"user": mine["user"]})
     job = caller.work("/api/user/uwe/search?k=2", photos["anna"][0].read_bytes())
     assert job["state"] == "failed" and "grant" in job["text"]

@@ -129,3 +129,25 @@ def test_suspended_grants_are_counted(world):
     for server in world.deployment.servers:
         lying(world.deployment, server, suspended=lambda count, server=server: server)
     assert len(world.user.grants()) == 2 and world.user.suspended_grants == 1, "the least that a server tells"
+
+
+def test_an_owner_sees_how_much_of_a_quota_is_used(world):
+    """By the least that any server still allows; a server that lies cannot make it negative or more than all."""
+    owner = world.owners[0]
+    owner.grant(world.user.id, quota=5)
+    before = {g.user: g.used for g in owner.grants()}[world.user.id]
+    world.user.search(np.ones(12), 2, owners=owner)
+    assert (before, {g.user: g.used for g in owner.grants()}[world.user.id]) == (0, 1)
+    real = owner.ask_present
+
+    def lying(msg, *args, **options):
+        replies = real(msg, *args, **options)
+        if isinstance(msg, m.GrantUse):
+            replies[1].left[:] = [-(1 << 60)] * len(replies[1].left)
+        return replies
+
+    owner.ask_present = lying
+    assert {g.user: g.used for g in owner.grants()}[world.user.id] == 5
+    owner.ask_present = real
+    owner.revoke(world.user.id)
+    assert {g.user: g.used for g in owner.grants()}[world.user.id] is None

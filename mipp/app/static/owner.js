@@ -112,7 +112,7 @@ async function erase() {
 async function listGrants() {
   const job = await work("Listing grants", () => post(at("grants")));
   fill($("grants").tBodies[0], ...job.result.map((grant) => {
-    const limits = [grant.quota ? plural(grant.quota, "query").replace("querys", "queries") : "",
+    const limits = [grant.quota ? `${grant.used ?? 0} of ${grant.quota} queries used` : "",
       grant.max_k ? `k up to ${grant.max_k}` : "", grant.min_rows ? `at least ${grant.min_rows} rows` : "",
       grant.scores ? "" : "no scores"].filter(Boolean).join(", ");
     const how = grant.revoked ? "revoked" : grant.ended ? "ended" : "in force";
