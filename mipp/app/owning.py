@@ -152,8 +152,8 @@ def grants(owner: ImageOwner, names: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "user": g.user.hex(), "name": names.get(g.user.hex(), ""), "rankings": list(g.rankings), "max_k": g.max_k,
-            "scores": g.scores, "quota": g.quota, "used": g.used, "min_rows": g.min_rows, "revoked": g.revoked, "expiry": g.expiry,
-            "ended": bool(g.expiry and g.expiry <= time.time()),
+            "scores": g.scores, "quota": g.quota, "used": g.used, "min_rows": g.min_rows, "revoked": g.revoked,
+            "expiry": g.expiry, "ended": bool(g.expiry and g.expiry <= time.time()),
         }
         for g in owner.grants()
     ]  # fmt: skip
