@@ -136,6 +136,10 @@ class Desk:
                 del self.found[min(self.found)]
             return self._count
 
+    def kept(self) -> int:
+        """Bytes of images that the searches keep."""
+        return sum(found.kept for found in list(self.found.values()))
+
     def search(self, number: int) -> Found:
         """A remembered search; NotFoundError if it was forgotten."""
         found = self.found.get(number)

@@ -35,8 +35,9 @@ __all__ = [
 
 #: hits whose names and thumbnails are fetched at a time; of a range search the first ones, however many there are
 PAGE, RANGE_PAGE = 100, 50
-#: bytes of original images that a search keeps, and sides of pictures for the page
-MOST_ORIGINALS = 1 << 29
+#: bytes of original images that a page keeps; images that are fetched at a time, each of 64 MiB at most
+MOST_ORIGINALS, _AT_ONCE = 1 << 30, 10
+#: sides of pictures for the page
 THUMBNAIL, LARGE = 256, 1600
 MOST_HITS = 10_000
 #: of a thumbnail
@@ -67,6 +68,11 @@ class Found:
     @property
     def page(self) -> int:
         return PAGE if self.threshold is None else RANGE_PAGE
+
+    @property
+    def kept(self) -> int:
+        """Bytes of images that are here."""
+        return sum(len(image.content) for image in list(self.originals.values()))
 
     def original(self, number: int) -> FetchedImage:
         """An image that was fetched; ParameterError if it was not."""
@@ -158,9 +164,9 @@ def cost(user: User, fields: Fields) -> dict[str, Any]:
     return made
 
 
-def content_of(job: Job, user: User, found: Found, number: int, openly: bool) -> bytes:
+def content_of(job: Job, user: User, found: Found, number: int, openly: bool, kept: Callable[[], int]) -> bytes:
     """The image file of a hit, fetched if it is not here."""
-    fetch_originals(job, user, found, [number], openly)
+    fetch_originals(job, user, found, [number], openly, kept)
     return found.original(number).content
 
 
@@ -255,26 +261,44 @@ def fetch_previews(job: Job, user: User, found: Found, start: int) -> None:
     found.unnamed = ""
 
 
-def fetch_originals(job: Job, user: User, found: Found, numbers: Sequence[int], openly: bool) -> None:
-    """Fetch the image files of some hits, privately unless ``openly``; each that fails is noted on its hit."""
+def fetch_originals(
+    job: Job, user: User, found: Found, numbers: Sequence[int], openly: bool, kept: Callable[[], int]
+) -> None:
+    """Fetch the image files of some hits, privately unless ``openly``; each that fails is noted on its hit.
+
+    Parameters
+    ----------
+    job : Job
+        Counts images, and ends between two requests once it was cancelled.
+    user : User
+        Who fetches.
+    found : Found
+        The search.
+    numbers : sequence of int
+        Numbers of hits.
+    openly : bool
+        Whether servers may learn which images are fetched.
+    kept : callable
+        Bytes of images that the page keeps.
+    """
     wanted = [n for n in dict.fromkeys(numbers) if n not in found.originals or found.originals[n].error is not None]
     if any(n >= len(found.hits) for n in wanted):
         raise ParameterError("there is no such hit")
-    if not wanted:
-        return
-    if sum(len(image.content) for image in found.originals.values()) >= MOST_ORIGINALS:
-        raise LimitError("this search holds as many images as fit; export them, and search again")
-    hits = [found.hits[n] for n in wanted]
     job.text = "fetching images" + (" openly" if openly else "")
-    if openly:
-        images = user.fetch(hits)
-    else:
-        images = user.fetch(hits, private=True, progress=lambda count, total: job.step(count, total))
-    job.check()
-    found.originals |= dict(zip(wanted, images, strict=True))
+    job.total = len(wanted)
+    for first in range(0, len(wanted), _AT_ONCE):
+        if kept() >= MOST_ORIGINALS:
+            raise LimitError("the page holds as many images as fit; save them, and forget some searches")
+        some = wanted[first : first + _AT_ONCE]
+        hits = [found.hits[n] for n in some]
+        images = user.fetch(hits) if openly else user.fetch(hits, private=True, progress=lambda *_: job.check())
+        found.originals |= dict(zip(some, images, strict=True))
+        job.step(len(some))
 
 
-def export(job: Job, user: User, found: Found, numbers: Sequence[int], kind: str, openly: bool) -> None:
+def export(
+    job: Job, user: User, found: Found, numbers: Sequence[int], kind: str, openly: bool, kept: Callable[[], int]
+) -> None:
     """Make a table (``csv``), or an archive of the table and the images (``zip``), of some hits."""
     if kind not in ("csv", "zip"):
         raise ParameterError("an export is csv or zip")
@@ -282,7 +306,7 @@ def export(job: Job, user: User, found: Found, numbers: Sequence[int], kind: str
     if not chosen or any(n >= len(found.hits) for n in chosen):
         raise ParameterError("choose at least one hit")
     if kind == "zip":
-        fetch_originals(job, user, found, chosen, openly)
+        fetch_originals(job, user, found, chosen, openly, kept)
     rows, files = [], []
     for n in chosen:
         hit, preview, image = found.hits[n], found.previews.get(n), found.originals.get(n)
@@ -292,7 +316,7 @@ def export(job: Job, user: User, found: Found, numbers: Sequence[int], kind: str
         if preview is not None:
             row |= {"name": preview.path, "caption": preview.caption, "metadata": preview.metadata}
         if kind == "zip" and image is not None and image.error is None:
-            row["file"] = f"{n + 1:04d}-{image.name}"
+            row["file"] = safe_name(f"{n + 1:04d}-{image.name}")
             files.append((row["file"], image.content))
         rows.append(row)
     table = hits_csv(rows)
@@ -304,5 +328,5 @@ def export(job: Job, user: User, found: Found, numbers: Sequence[int], kind: str
         archive.writestr("hits.csv", table)
         for name, content in files:
             job.check()
-            archive.writestr(safe_name(name), content)
+            archive.writestr(name, content)
     job.file = "hits.zip", "application/zip", out.getvalue()

@@ -11,12 +11,14 @@ from typing import Any
 from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
+from ..client.user import User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import MippError, NotFoundError, ParameterError
 from ..io.display import PICTURE_TYPE, picture, shown
 from . import finding, owning
 from .desk import Desk
 from .fields import Fields
+from .finding import Found
 from .guard import Guard
 from .jobs import Job
 
@@ -115,7 +117,7 @@ def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
         return jsonify(
             **desk.facts(),
             jobs=[job.told() for job in desk.jobs.running()],
-            searches=[{"number": n, **found.told()} for n, found in desk.found.items()],
+            searches=[{"number": n, **found.told()} for n, found in list(desk.found.items())],
         )
 
     @site.post("/api/open")
@@ -213,16 +215,24 @@ def _user_routes(site: Flask, desk: Desk) -> None:
             )
         )  # fmt: skip
 
+    def begin(
+        number: int, what: str, work: Callable[[Job, User, Found], Any], cancellable: bool = True
+    ) -> tuple[Response, int]:
+        """Begin work on a search that was made before."""
+        found = desk.search(number)
+        user, turn = desk.user(found.user)
+        return _started(desk.jobs.start(what, lambda job: work(job, user, found), turn, cancellable=cancellable))
+
     @site.post("/api/searches/<int:number>/like")
     def like(number: int) -> tuple[Response, int]:
-        found, fields = desk.search(number), _fields()
-        (user, turn), hit = desk.user(found.user), fields.whole("hit")
+        fields = _fields()
+        hit, openly = fields.whole("hit"), fields.flag("openly")
 
-        def work(job: Job) -> int:
-            content = finding.content_of(job, user, found, hit, fields.flag("openly"))
+        def work(job: Job, user: User, found: Found) -> int:
+            content = finding.content_of(job, user, found, hit, openly, desk.kept)
             return finding.run_search(job, user, content, fields, desk.keep, ready)
 
-        return _started(desk.jobs.start("search", work, turn))
+        return begin(number, "search", work)
 
     @site.get("/api/searches/<int:number>")
     def one(number: int) -> Response:
@@ -237,35 +247,31 @@ def _user_routes(site: Flask, desk: Desk) -> None:
 
     @site.post("/api/searches/<int:number>/names")
     def names(number: int) -> tuple[Response, int]:
-        found, start = desk.search(number), _fields().whole("start", 0)
-        user, turn = desk.user(found.user)
-        return _started(
-            desk.jobs.start(
-                "names and pictures", lambda job: finding.fetch_previews(job, user, found, start), turn,
-                cancellable=False,
-            )
-        )  # fmt: skip
+        start = _fields().whole("start", 0)
+        return begin(
+            number,
+            "names and pictures",
+            lambda job, user, found: finding.fetch_previews(job, user, found, start),
+            False,
+        )
 
     @site.post("/api/searches/<int:number>/originals")
     def originals(number: int) -> tuple[Response, int]:
-        found, fields = desk.search(number), _fields()
-        user, turn = desk.user(found.user)
-        numbers, openly = fields.numbers("hits", most=_MOST_FETCHED), fields.flag("openly")
-        return _started(
-            desk.jobs.start(
-                "fetching images", lambda job: finding.fetch_originals(job, user, found, numbers, openly), turn
-            )
+        fields = _fields()
+        given = fields.numbers("hits", most=_MOST_FETCHED), fields.flag("openly"), desk.kept
+        return begin(
+            number, "fetching images", lambda job, user, found: finding.fetch_originals(job, user, found, *given)
         )
 
     @site.post("/api/searches/<int:number>/export")
     def export(number: int) -> tuple[Response, int]:
-        found, fields = desk.search(number), _fields()
-        user, turn = desk.user(found.user)
+        fields = _fields()
         kind, openly = fields.text("kind", most=8), fields.flag("openly")
         numbers = fields.numbers("hits", most=_MOST_FETCHED if kind == "zip" else finding.MOST_HITS)
-        return _started(
-            desk.jobs.start("export", lambda job: finding.export(job, user, found, numbers, kind, openly), turn)
-        )
+        return begin(
+            number, "export",
+            lambda job, user, found: finding.export(job, user, found, numbers, kind, openly, desk.kept),
+        )  # fmt: skip
 
     @site.get("/api/searches/<int:number>/query")
     def query_picture(number: int) -> Response:

@@ -212,6 +212,19 @@ def test_exports_of_a_selection(caller, photos):
     )
 
 
+def test_images_that_are_kept_are_bounded(caller, photos, monkeypatch):
+    number = search(caller, photos["anna"][0])
+    monkeypatch.setattr("mipp.app.finding.MOST_ORIGINALS", 1)
+    monkeypatch.setattr("mipp.app.finding._AT_ONCE", 2)
+    job = caller.work(f"/api/searches/{number}/originals", {"hits": [0, 1, 2, 3]})
+    assert job["state"] == "failed" and "forget some searches" in job["text"]
+    hits = caller.get(f"/api/searches/{number}")[1]["hits"]
+    assert [hit["original"] for hit in hits[:4]] == [True, True, False, False], "those that came are kept"
+    assert caller.send("DELETE", f"/api/searches/{number}")[0] == 200
+    number = search(caller, photos["anna"][0])
+    assert caller.work(f"/api/searches/{number}/originals", {"hits": [0, 1]})["state"] == "done"
+
+
 def test_a_search_can_be_forgotten(caller, photos):
     number = search(caller, photos["anna"][0])
     assert caller.send("DELETE", f"/api/searches/{number}")[0] == 200

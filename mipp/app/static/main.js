@@ -72,9 +72,14 @@ async function askServers() {
 async function close() {
   if (!confirm("End the program on this machine? It forgets all searches and images of this session.")) return;
   await tried(() => post("/api/close"));
+  over("Closed. The program has ended; this tab can be closed.");
+}
+
+/** Forget everything that this tab holds. */
+function over(text) {
   forgetSession();
   sessionStorage.clear();
-  fill(document.body, el("p", { class: "panel", role: "status" }, "Closed. The program has ended; this tab can be closed."));
+  fill(document.body, el("p", { class: "panel", role: "status" }, text));
 }
 
 async function begin() {
@@ -99,7 +104,16 @@ async function begin() {
   await parties("owner", startOwner);
   await resume(state);
   document.body.dataset.ready = "yes";
-  setInterval(() => get("/api/state").catch(() => {}), 60_000); // the program ends when no page asks any more
+  let failures = 0;
+  setInterval(async () => { // the program ends when no page asks any more
+    try {
+      await get("/api/state");
+      failures = 0;
+    } catch {
+      failures += 1;
+      if (failures > 1) over("The program on this machine has ended."); // whoever listens on its port now gets no key
+    }
+  }, 60_000);
 }
 
 addEventListener("unhandledrejection", (event) => say(String(event.reason?.message || event.reason), true));

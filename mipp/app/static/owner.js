@@ -81,13 +81,14 @@ function annotate(image) {
   $("dialog-title").textContent = "Annotate";
   fill(body, el("form", { submit: (event) => {
     event.preventDefault();
-    const changed = Object.fromEntries(inputs.filter(([field, input]) =>
+    const changed = inputs.filter(([field, input]) =>
       input.value !== ((image.metadata || []).find(([one]) => one === field) || ["", ""])[1])
-      .map(([field, input]) => [field, input.value]));
-    if (name.value) changed[name.value] = value.value;
+      .map(([field, input]) => [field, input.value]);
+    if (name.value) changed.push([name.value, value.value]);
     tried(async () => {
-      if (Object.keys(changed).length) {
-        await work("Annotating", () => post(at("annotate"), { id: image.id, fields: changed }));
+      if (changed.length) {
+        // own properties whatever their names, also __proto__
+        await work("Annotating", () => post(at("annotate"), { id: image.id, fields: Object.fromEntries(changed) }));
       }
       $("dialog").close();
       await list();
