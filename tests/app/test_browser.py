@@ -44,7 +44,10 @@ def downloaded(folder, name):
 
 
 def cards(screen):
-    return [card for card in screen.all("#hits .card") if card.is_displayed()]
+    """Texts of the hits that are shown, at one moment: they may be drawn again just then."""
+    return screen.run(
+        "return [...document.querySelectorAll('#hits .card')].filter((c) => !c.hidden).map((c) => c.innerText)"
+    )
 
 
 def go(screen, page):
@@ -62,7 +65,7 @@ def test_search_compare_fetch_export(screen, photos, tmp_path):
     screen.run(
         "const f = document.getElementById('filter-owner'); f.selectedIndex = 1; f.dispatchEvent(new Event('change'))"
     )
-    owners = {card.text.split(".")[1].split()[0] for card in cards(screen)}
+    owners = {text.split(".")[1].split()[0] for text in cards(screen)}
     assert len(owners) == 1 and len(cards(screen)) in (8, 12)
     screen.run(
         "const f = document.getElementById('filter-owner'); f.selectedIndex = 0; f.dispatchEvent(new Event('change'))"
@@ -107,7 +110,7 @@ def test_captions_of_a_hostile_owner_are_text(screen, photos):
     assert "\u202e" not in everything and "\x1b" not in everything
     wide = screen.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, "nothing is wider than the page"
-    tall = max(card.size["height"] for card in cards(screen))
+    tall = screen.run("return Math.max(...[...document.querySelectorAll('#hits .card')].map((c) => c.offsetHeight))")
     assert tall < 500, "a caption of thousands of characters is cut"
     assert screen.problems() == []
 
@@ -178,6 +181,7 @@ def test_a_threshold_with_its_cost(screen, photos):
     assert float(screen.find("#threshold").get_attribute("value")) > 0
     screen.click("#go-range")
     screen.until(lambda: "within" in screen.text("#result-title"), "the range search is shown")
+    screen.idle()
     assert 0 < len(cards(screen)) < 20
     assert screen.problems() == []
 
