@@ -234,6 +234,8 @@ class FolderFollower:
         return [] if journal is None else [path for path in journal.paths() if self._root in path.parents]
 
     def _refused(self, what: str, inside: int) -> NotFoundError:
+        if not inside:
+            return NotFoundError(what)
         return NotFoundError(
             f"{what}; is it mounted? Nothing was deleted of the {inside} files of it that the index has; allow_empty "
             "(--allow-empty) deletes them"

@@ -331,6 +331,69 @@ def test_a_thousand_hits(tmp_path, photos):
             assert len(screen.all("#hits .caption")) == 1000 and not screen.find("#more").is_displayed()
 
 
+EVIL = """<!doctype html><title>begins</title><iframe id=frame src="TARGET/"></iframe>
+<img id=image src="TARGET/static/icon.svg"><script src="TARGET/static/dom.js"></script>
+<form id=form target=frame2 method=post action="TARGET/api/close" enctype="text/plain">
+<input name='{"a":"' value='"}'></form><iframe name=frame2></iframe><script>
+const got = [];
+const attempt = async (name, what) => {
+  try { got.push([name, String(await what())]); } catch (e) { got.push([name, "refused"]); }
+};
+(async () => {
+  await attempt("read", async () => (await fetch("TARGET/api/state")).status);
+  const headers = { "X-Mipp-Key": "x" };
+  await attempt("key", async () => (await fetch("TARGET/api/state", { headers })).status);
+  const blind = { method: "POST", mode: "no-cors", body: "{}" };
+  await attempt("blind", async () => (await fetch("TARGET/api/close", blind)).type);
+  await attempt("cookie", async () => (await fetch("TARGET/api/state", { credentials: "include" })).status);
+  await attempt("module", async () => Object.keys(await import("TARGET/static/api.js")));
+  document.getElementById("form").submit();
+  await new Promise((go) => setTimeout(go, 800));
+  await attempt("frame", async () => document.getElementById("frame").contentDocument);
+  got.push(["image", String(document.getElementById("image").naturalWidth)]);
+  got.push(["cookies", document.cookie]);
+  window.got = got; document.title = "done";
+})();
+</script>"""
+
+
+def test_a_page_of_another_site_reads_and_does_nothing(embedded, photos):
+    """Also one on another port of this machine, which browsers take for the same site."""
+    import http.server
+    import threading
+
+    with served(embedded) as page, browser() as screen:
+        screen.open(page.link())
+        screen.drop(photos["anna"][0])
+        evil = EVIL.replace("TARGET", f"http://127.0.0.1:{page.port}").encode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.path, self.headers.get("Cookie")))
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(evil)
+
+            def log_message(self, *args):
+                pass
+
+        asked = []
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
+            threading.Thread(target=site.serve_forever, daemon=True).start()
+            for name in ("127.0.0.1", "localhost"):
+                screen.driver.switch_to.new_window("tab")
+                screen.driver.get(f"http://{name}:{site.server_port}/")
+                screen.until(lambda: screen.driver.title == "done", "it has tried all")
+                got = dict(screen.run("return window.got"))
+                assert got.pop("cookies") == "" and got.pop("image") == "0"
+                assert got.pop("frame") in ("null", "refused") and got.pop("blind") in ("opaque", "refused")
+                assert set(got.values()) == {"refused"}, got
+            site.shutdown()
+        assert all(cookie is None for _, cookie in asked)
+        assert not page.wait(0.5), "nobody closed it"
+
+
 def test_a_used_link_and_a_closed_page(embedded):
     page = AppServer(embedded)
     page.start()
