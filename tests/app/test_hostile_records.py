@@ -1,4 +1,4 @@
-"""Records that an owner packed by itself: whatever they hold, the page's replies are JSON, bounded, and tell what is wrong."""
+"""Records that an owner packed by itself: the replies of the page are JSON, bounded, and tell what is wrong."""
 
 import io
 import json
