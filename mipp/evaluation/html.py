@@ -22,6 +22,7 @@ from typing import Any
 from ..errors import ParameterError
 from ..io.files import as_path, read_regular, replace_whole, shown
 from ..io.strict import strict_loads
+from ..io.tables import printable
 from .style import STYLE
 
 __all__ = [
@@ -80,7 +81,7 @@ def plain(value: object, most: int = _MOST_TEXT) -> str:
     """
     given = str(value)
     cut = given if len(given) <= most else given[: most - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    return printable(cut)
 
 
 def text(value: object, most: int = _MOST_TEXT) -> Markup:
