@@ -137,7 +137,7 @@ def small_picture(thumbnail: bytes) -> bytes | None:
 def searchable(user: User) -> list[dict[str, Any]]:
     """Owners that a user may search now, with their live rows."""
     index = user.index()
-    return [{"id": g.owner.hex(), "name": shown(g.name, 64), "rows": _rows(g)} for g in index.owners]
+    return [{"id": g.owner.hex(), "name": shown(g.name, 64), "rows": _rows(g), "max_k": g.max_k} for g in index.owners]
 
 
 def _rows(owner: Any) -> int:
@@ -218,7 +218,7 @@ def run_search(
     seconds = time.perf_counter() - began
     job.check()
     facts["left_out"] = [shown(str(one), 500) for one in left_out]
-    what = f"{k} nearest" if threshold is None else f"within {threshold:g}"
+    what = "the nearest" if threshold is None else f"within {threshold:g}"
     found = Found(
         user.name,
         what,

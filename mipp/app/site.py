@@ -32,6 +32,7 @@ _OPEN_PATHS = ("/", "/api/session")
 #: seconds that a search waits for the check of rows that were uploaded before
 _PATIENCE = 5.0
 _MOST_FETCHED = 200
+_ROLES = {"CloudServer": "cloud", "KeyCentre": "key centre"}
 
 
 def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callable[[], None]) -> Flask:
@@ -180,7 +181,14 @@ def _servers(deployment: Deployment | ConnectedDeployment) -> list[dict[str, Any
     status = deployment.status()
     agree = [] if status["servers_agree"] else ["the servers do not agree on what is stored"]
     return [
-        {"number": int(n), "name": str(kind), "url": "", "ready": True, "changes": True, "reasons": agree}
+        {
+            "number": int(n),
+            "name": _ROLES.get(str(kind), str(kind)),
+            "url": "",
+            "ready": True,
+            "changes": True,
+            "reasons": agree,
+        }
         for n, kind in status["servers"].items()
     ]
 

@@ -11,6 +11,7 @@ import click
 
 from ..client.image_ids import image_rows
 from ..client.ingest import AddReport
+from ..client.journal import is_gone
 from ..client.owner import ImageOwner
 from ..errors import NotFoundError, ParameterError
 from ..io.patterns import is_pattern, pattern_matcher, place_of
@@ -92,7 +93,10 @@ def add_command(
             names = names_inside(images, paths)
             told = {} if metadata is None else read_metadata(metadata)
             if unknown := sorted(told.keys() - set(names.values())):
-                raise ParameterError(f"{metadata} names {unknown[0]}, which is not among the files that are added")
+                text = f"{metadata} names {unknown[0]}, which is not among the files that are added"
+                if len(unknown) == len(told):
+                    raise ParameterError(text)
+                warn(f"{text}" + (f", and {len(unknown) - 1} more such files" if len(unknown) > 1 else ""))
             of_path = {path: told[name] for path, name in names.items() if name in told}
             with progress("add", len(paths), as_json) as advance:
                 report = add_images(
@@ -161,6 +165,9 @@ def list_command(
         show(data, True, list)
     else:
         print_table(columns, rows)
+    if not rows:
+        what = " and ".join(patterns)
+        warn(f"owner {name} has no file {what}; wildcards need quotes" if patterns else f"owner {name} has no images")
 
 
 #: columns, rows of a table, and JSON
@@ -263,6 +270,8 @@ def delete_command(name: str, targets: tuple[str, ...], dry_run: bool, yes: bool
         deleted = owner.delete(wanted) if wanted else 0
         before = len(wanted) - deleted
         rows, kept = owner.delete_files(paths) if paths else (0, 0)
+    if there := [path for path in paths if not is_gone(path)]:
+        warn(f"{there[0]}{' and others' * (len(there) > 1)} are still on the disk: adding or syncing brings them back")
     data = {"owner": name, "deleted": deleted + rows, "already_gone": before, "kept": kept}
     show(data, as_json, lambda: [
         f"{deleted + rows} deleted" + (f", {before} already gone" if before else "")

@@ -37,7 +37,7 @@ _PATIENCE = 5.0
 
 @click.command("search")
 @click.argument("user")
-@click.argument("images", nargs=-1, type=RegularFile(), metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
 @click.option("--vector", type=RegularFile(), help="File with one vector instead of an image.")
 @click.option(
     "--vectors",
@@ -151,6 +151,8 @@ def search_command(
     Several IMAGEs, --vectors, several --id or --out make a batch: faster than one by one, one row for each hit, and
     with --json one JSON object a line. A broken image is reported and left out (exit code 1).
     """
+    for image in images[:1] if len(images) == 1 else ():  # of several, those that cannot be read are left out
+        RegularFile().convert(str(image), None, click.get_current_context(silent=True))
     given = [bool(images), vector is not None, vectors is not None, bool(ids)]
     if sum(given) > 1 or (not any(given) and not explain_cost):
         raise click.UsageError("give either IMAGE or --vector FILE, --vectors FILE or --id BATCH:ROW")

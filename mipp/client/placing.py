@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..errors import IntegrityError, MippError, NotFoundError, StoreError
+from ..errors import IntegrityError, MippError, NotFoundError, StoreError, UnreachableError
 from ..rpc import messages as m
 from .journal import Journal
 from .journal_places import Pair, Run, runs_of
@@ -88,6 +89,9 @@ class PlacingOwner(ReadingOwner):
     def note_origins(self, batch: bytes, server: int, got: m.Shares) -> None:
         """Note in the journal where the rows of a batch came from, as a cloud gave it back.
 
+        Its word alone counts nothing: an id could be made to name another image, which the owner would delete instead.
+        Where there are no tags and another cloud is away, nothing is noted, and the next call tries again.
+
         Parameters
         ----------
         batch : bytes
@@ -100,14 +104,20 @@ class PlacingOwner(ReadingOwner):
         Raises
         ------
         VerificationError
-            The batch's tags say that the cloud tells other rows, or other ids of them.
+            The batch's tags, or another cloud, say that the cloud tells other rows, or other ids of them.
         IntegrityError
             The file of tags is damaged.
         """
-        if self.tags is not None and server in self.tags.store.sections(batch):
-            self.tags.check(server, batch, got)
+        try:
+            self.check_back(batch, server, got)
+        except UnreachableError:
+            return
         if self.journal is not None:
             self.journal.came_from(batch, runs_of(got.ordinals, got.origin_batch, got.origin_row))
+
+    @abstractmethod
+    def check_back(self, batch: bytes, server: int, got: m.Shares) -> None:
+        """Check rows that a cloud gave back, as :meth:`mipp.client.merging.MergingOwner.check_back` does."""
 
     def _never_merged(self, batch: bytes) -> bool:
         """Whether the tags of a batch say that its rows have ids of their own."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,9 +158,10 @@ class ReadingOwner(Granting):
         >>> query.tolist(), [(hit.row, hit.value) for hit in hits]
         ([0.0, 3.0], [(1, 0.0), (2, 5.0)])
         """
-        places = image_rows(images)
-        if not places:
+        given = image_rows(images)
+        if not given:
             raise ParameterError("no image is named")
+        places = self.places_now(given)
         found: dict[tuple[bytes, int], np.ndarray] = {}
         for batch, rows in rows_by_batch(dict.fromkeys(places)).items():
             server, got = self.fetch_anywhere(batch)
@@ -171,6 +174,10 @@ class ReadingOwner(Granting):
             features = self.config.encoding.decode_rows(self.opened(some, server, batch))
             found |= {(batch, row): one for row, one in zip(rows, features, strict=True)}
         return np.stack([found[place] for place in places])
+
+    @abstractmethod
+    def places_now(self, pairs: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Find the present places of images, as :class:`~mipp.client.placing.PlacingOwner` does."""
 
     def fetch_anywhere(self, batch: bytes, head: m.Head | None = None) -> tuple[int, m.Shares]:
         """Fetch one of this owner's batches from the first cloud that has it undamaged.

@@ -237,8 +237,8 @@ class FolderFollower:
         if not inside:
             return NotFoundError(what)
         return NotFoundError(
-            f"{what}; is it mounted? Nothing was deleted of the {inside} files of it that the index has; allow_empty "
-            "(--allow-empty) deletes them"
+            f"{what}; is it mounted? Nothing was deleted of the {inside} files of it that the index has; "
+            "--allow-empty (allow_empty) deletes them"
         )
 
     def _settled(self, new: Mapping[Path, _State]) -> dict[Path, _State]:

@@ -290,10 +290,20 @@ def _plot(found: Mapping[str, Any]) -> Markup:
     # of one unit: N-S scores go up to 4
     rows = [row for row in found["measures"] if row["measure"] != "ns" and row.get("low") is not None]
     shown_rows = [
-        Bar(f"{MEASURES[row['measure']][0]}, {row['kind']}", row["difference"], row["low"], row["high"]) for row in rows
+        Bar(
+            f"{MEASURES[row['measure']][0]}, {row['kind']}",
+            row["difference"],
+            row["low"],
+            row["high"],
+            less=row["difference"] != 0 and (row["difference"] > 0) != MEASURES[row["measure"]][1],
+        )
+        for row in rows
     ]
     if not shown_rows:
         return Markup("")
     said = "; ".join(f"{bar.name} {number(bar.value, FINE, signed=True)}" for bar in shown_rows)
     plot = bars("B less A", f"Differences: {said}.", shown_rows, name="plot-differences", across="B − A")
-    return figure("Differences with 95 % intervals; the numbers are in the table above", plot)
+    return figure(
+        "Differences with 95 % intervals; outlined where B is worse. The table above has the N-S score, too",
+        plot,
+    )

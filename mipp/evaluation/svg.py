@@ -61,6 +61,8 @@ class Bar:
         Ends of an interval, drawn as a line with two caps.
     mark : float, optional
         Another value to compare with, drawn as a diamond.
+    less : bool, optional
+        Whether it is drawn as the lesser kind of bar; default if it ends below where bars begin.
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Bar:
     low: float | None = None
     high: float | None = None
     mark: float | None = None
+    less: bool | None = None
 
 
 class _Scale:
@@ -237,7 +240,7 @@ def bars(
     Returns
     -------
     Markup
-        One ``<svg>`` element. Bars below ``base`` are hatched by an outline.
+        One ``<svg>`` element. Lesser bars have another colour and an outline.
 
     Raises
     ------
@@ -267,7 +270,7 @@ def bars(
         top = _TOP + _ROW * i
         out.append(_label(8, top + 12, _short(bar.name), "start"))
         start, end = sorted((scale(base), scale(bar.value)))
-        kind = "bar" if bar.value >= base else "bar less"
+        kind = "bar less" if (bar.value < base if bar.less is None else bar.less) else "bar"
         out.append(f'<rect class="{kind}" x="{start:g}" y="{top + 17}" width="{max(0.8, end - start):g}" height="11"/>')
         if bar.low is not None and bar.high is not None:
             a, b, y = scale(bar.low), scale(bar.high), top + 22.5

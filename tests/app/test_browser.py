@@ -156,6 +156,7 @@ def test_an_owner_adds_annotates_deletes_grants_and_revokes(screen, photos):
     go(screen, "owner")
     screen.until(lambda: screen.all("#grants tbody button"), "a grant can be revoked")
     screen.click("#grants tbody button")
+    screen.driver.switch_to.alert.accept()
     screen.says("may search no more")
     go(screen, "search")
     screen.drop(photos["new"][2])

@@ -314,3 +314,27 @@ def test_reencoding_that_is_killed(world, second, pictures, tmp_path):
     out = said(world, "owner", "reencode", "anna", "--from", second)
     assert out["added"] + out["skipped"] == 128 and len(listed(world)) == 128
     assert sum(b["live"] for b in said(world, "owner", "list", "anna", "--batches")["batches"]) == 128
+
+
+# --- what a newcomer met --------------------------------------------------------------------------------------------
+
+
+def test_metadata_of_other_files_is_said_and_the_rest_goes_on(mipp_command, pictures, tmp_path):
+    """One table for a whole archive serves for each new file; a table that names none of the files is refused."""
+    mipp_command("init", "--descriptor", "cld", "--preview-size", 1024)
+    mipp_command("owner", "create", "anna")
+    (tmp_path / "all.csv").write_text("path,caption\np0.png,first\np1.png,second\np2.png,third\n")
+    code, out, err = mipp_command("owner", "add", "anna", pictures[0], "--metadata", tmp_path / "all.csv")
+    assert code == 0 and "1 added" in out and "p1.png" in err and "1 more" in err
+    code, _, err = mipp_command("owner", "add", "anna", pictures[5], "--metadata", tmp_path / "all.csv")
+    assert code == 1 and "not among the files" in err
+
+
+def test_lists_and_deletions_say_what_a_person_may_miss(world, pictures):
+    code, out, err = world("owner", "list", "anna", "nowhere/*")
+    assert (code, out) == (0, "") and "no file nowhere/*" in err
+    code, _, err = world("owner", "delete", "anna", str(pictures[0]))
+    assert code == 0 and "still on the disk" in err
+    pictures[1].unlink()
+    code, _, err = world("owner", "delete", "anna", str(pictures[1]))
+    assert code == 0 and err == ""

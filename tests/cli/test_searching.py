@@ -445,3 +445,21 @@ def test_over_three_servers(mipp_command, tmp_path):
         _, err = running.communicate(timeout=60)
         assert running.returncode == 130 and err.decode().strip() == "mipp: interrupted"
         assert not out.exists() and not list(tmp_path.glob(".many.csv.*"))
+
+
+def test_a_missing_image_of_a_batch_is_left_out(mipp_command, images, tmp_path):
+    """As one that cannot be read is; one alone is wrong usage."""
+    code, out, err = mipp_command("search", "ulla", images[0], tmp_path / "nowhere.png", tmp_path, "-k", 1, "--json")
+    assert code == 1 and [line["query"] for line in lines(out)] == [str(images[0])]
+    assert err.count("nowhere.png") == 1 and "Traceback" not in err
+    assert mipp_command("search", "ulla", tmp_path / "nowhere.png")[0] == 2
+
+
+def test_an_id_from_before_a_merge_is_the_query(mipp_command, images):
+    """Owners list ids that last: they are taken as queries after any number of merges."""
+    listed = json.loads(mipp_command("owner", "list", "anna", "--json")[1])["images"]
+    mipp_command("owner", "add", "anna", *images[6:])
+    mipp_command("owner", "compact", "anna")
+    code, out, err = mipp_command("search", "ulla", "--id", listed[2]["id"], "--of", "anna", "-k", 1, "--json")
+    assert code == 0, err
+    assert json.loads(out)["hits"][0]["value"] == 0

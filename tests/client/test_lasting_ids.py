@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import shutil
 import sqlite3
 from unittest import mock
 
@@ -323,3 +324,22 @@ def test_whatever_was_an_id_once_names_its_image_or_none(tmp_path, seed):
         assert right if one in world.names else right or image.error is not None
         assert preview.caption in (caption, "") and (preview.error is not None or preview.caption)
     world.deployment.close()
+
+
+def test_without_tags_one_cloud_is_not_believed(world, monkeypatch):
+    """Journal and tags are lost: what a cloud tells of where rows came from is compared with the other cloud's."""
+    world.add(2), world.add(2)
+    world.merge()
+    world.lose_journal()
+    shutil.rmtree(world.folder / "owners" / "anna.tags")
+    real = world.owner._fetch
+
+    def swapped(server, batch):
+        got = real(server, batch)
+        return dataclasses.replace(got, origin_row=got.origin_row[::-1].copy()) if server == 1 else got
+
+    monkeypatch.setattr(world.owner, "_fetch", swapped)
+    with pytest.raises(VerificationError, match="do not hold the same rows"):
+        world.owner.delete([next(iter(world.names))])
+    monkeypatch.undo()
+    world.check()

@@ -40,7 +40,7 @@ async function add() {
   const lines = report.errors.map(([file, reason]) => el("p", { class: "warning" }, told(file), ": ", told(reason)));
   fill($("added"), el("p", {}, `${plural(report.added, "image")} added, ${report.skipped} already there, `
     + `${report.replaced} replaced, ${report.failed} left out`
-    + (report.others ? `; ${plural(report.others, "other file")} are no images` : "") + "."), ...lines);
+    + (report.others ? `; ${plural(report.others, "file")} left out that ${report.others === 1 ? "is no image" : "are no images"}` : "") + "."), ...lines);
   await list();
 }
 
@@ -126,6 +126,8 @@ async function listGrants() {
 }
 
 async function revoke(grant) {
+  const who = grant.name || grant.user;
+  if (!confirm(`Revoke the grant of ${who}? A new grant begins a new count of its quota.`)) return;
   await work("Revoking", () => post(at("revoke"), { user: grant.user }));
   await listGrants();
   say(`${grant.name || grant.user} may search no more, from the next query on.`);

@@ -28,6 +28,8 @@ async function listOwners() {
   fill($("owners"), legend, ...job.result.map((owner) => el("label", { class: "check" },
     el("input", { type: "checkbox", name: "owner", value: owner.id, checked: true }),
     " ", told(owner.name), ` (${plural(owner.rows, "image")})  `)));
+  const largest = Math.min(100, ...job.result.filter((owner) => owner.max_k).map((owner) => owner.max_k));
+  if (largest < 100) $("k").value = largest; // an owner whose grant allows less is left out of a larger search
   if (!job.result.length) $("owners").append("No owner has granted this user anything yet.");
 }
 
@@ -40,7 +42,9 @@ function owners() {
 }
 
 function settings(threshold) {
-  return { k: Number($("k").value) || 100, ranking: $("ranking").value, owners: owners(), named: $("named").checked,
+  const k = Number($("k").value);
+  if (threshold === null && !(Number.isInteger(k) && k >= 1)) throw new Error("Say how many of the nearest to find.");
+  return { k: k || 100, ranking: $("ranking").value, owners: owners(), named: $("named").checked,
     threshold };
 }
 
@@ -122,7 +126,7 @@ function draw() {
 }
 
 function card(hit) {
-  const value = hit.value === null ? "" : `${state.metric} ${number(hit.value)}`;
+  const value = hit.value === null ? "" : `${state.metric}${larger() ? "" : " distance"} ${number(hit.value)}`;
   const rank = current.threshold === null ? `${hit.number + 1}.` : "";
   return el("li", { class: "card", "data-hit": hit.number, "data-owner": hit.owner_id },
     el("button", { type: "button", class: "frame", "aria-label": `Look at hit ${hit.number + 1}`,
@@ -214,8 +218,11 @@ async function originals(hits) {
 }
 
 async function exported(kind) {
+  // a table costs nothing: of all hits that are shown, if none is chosen
+  const shown = [...$("hits").children].filter((item) => !item.hidden).map((item) => Number(item.dataset.hit));
+  const hits = kind === "csv" && !chosen.size ? shown : picked();
   const job = await work("Export", () => post(`/api/searches/${current.number}/export`,
-    { hits: picked(), kind, openly: $("openly").checked }));
+    { hits, kind, openly: $("openly").checked }));
   await save(`/api/jobs/${job.id}/file`, job.file);
   say(`Saved ${job.file}.`);
 }
