@@ -151,8 +151,8 @@ def search_command(
     Several IMAGEs, --vectors, several --id or --out make a batch: faster than one by one, one row for each hit, and
     with --json one JSON object a line. A broken image is reported and left out (exit code 1).
     """
-    for image in images[:1] if len(images) == 1 else ():  # of several, those that cannot be read are left out
-        RegularFile().convert(str(image), None, click.get_current_context(silent=True))
+    if len(images) == 1:  # of several, those that cannot be read are left out
+        RegularFile().convert(str(images[0]), None, click.get_current_context(silent=True))
     given = [bool(images), vector is not None, vectors is not None, bool(ids)]
     if sum(given) > 1 or (not any(given) and not explain_cost):
         raise click.UsageError("give either IMAGE or --vector FILE, --vectors FILE or --id BATCH:ROW")
