@@ -30,6 +30,9 @@ from langchain_tests.integration_tests import vectorstores as standard
 from mipp.compat.langchain import EncryptedVectorStore
 from tests.conftest import made
 
+#: CI runs them: the test command has ten minutes
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.asyncio
 @pytest.mark.filterwarnings("ignore:The test .* is marked with .*asyncio")  # half of them are synchronous

@@ -14,6 +14,8 @@ import mipp
 from mipp.compat.sklearn import METRICS, EncryptedNeighbors
 from tests.compat.test_sklearn import table
 
+#: CI runs them: the test command has ten minutes
+pytestmark = pytest.mark.slow
 RANKINGS = ("user", "server")
 RADII = {"euclidean": 3.5, "sqeuclidean": 12.0, "cosine": 0.7}
 

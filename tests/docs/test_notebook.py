@@ -12,6 +12,9 @@ if not NOTEBOOK.is_file():
     pytest.skip("no docs beside the tests", allow_module_level=True)
 nbformat = pytest.importorskip("nbformat", reason="nbclient (extra test) is not installed")
 
+#: CI runs them: the test command has ten minutes
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def notebook():
