@@ -305,10 +305,11 @@ class ServerProcess:
         lost = self._seal_again()
         return pm.ResealReport(self.server.keys.epoch, lost)
 
-    def _joins(self) -> bool:
-        """Whether it can catch up: it has its newest keys, and has heard from all that are there which these are."""
-        heard = all(self.transport.heard(i) for i in self.transport.peers if self.mesh.there(i))
-        return heard and not self.server.keys.problem
+    def _helpers(self) -> list[int]:
+        """Peers to catch up by: all that are there, once they said which its newest keys are and it has these."""
+        there = [i for i in self.transport.peers if self.mesh.there(i)]
+        heard = all(self.transport.heard(i) for i in there)
+        return there if heard and not self.server.keys.problem else []
 
     def ask_settle(self) -> None:
         """Settle what is open between the servers, now; one at a time. Those who ask meanwhile share the next one."""
@@ -340,8 +341,8 @@ class ServerProcess:
             try:
                 for meet in self._tables.values():
                     meet.sweep()
-                if not self.server.voting and self._joins():
-                    join(self.server, self.channel)
+                if not self.server.voting and (helpers := self._helpers()):
+                    join(self.server, self.channel, helpers)
                 now = time.monotonic()
                 wait = ASK if self._accepted(now) or self.server.pass_on_due else SETTLE
                 if self.server.voting and (woken or now - settled > wait) and not self._stopped.is_set():

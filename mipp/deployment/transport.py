@@ -65,6 +65,8 @@ class Transport:
         #: when each peer is asked next; versions that it showed last
         self._next = dict.fromkeys(self._others, 0.0)
         self._shown: dict[int, dict[int, int]] = {}
+        #: peers whose keys are in use here
+        self._heard: set[int] = set()
         self._asking: set[int] = set()
         self._conflicts: list[str] = []
         self._thread = threading.Thread(target=self._keep, name="mipp addresses", daemon=True)
@@ -108,8 +110,8 @@ class Transport:
         self._wake.set()
 
     def heard(self, peer: int) -> bool:
-        """Whether a peer told its addresses and keys since the start."""
-        return peer in self._shown
+        """Whether a peer told its addresses and keys since the start, and this server uses what it told."""
+        return peer in self._heard
 
     def stop(self) -> None:
         """Learn no more."""
@@ -151,6 +153,7 @@ class Transport:
         while not self._stopped.is_set():
             self._wake.wait(TICK)
             self._wake.clear()
+            shown = set(self._shown)
             try:
                 self.book.reload()
                 self._take_over()
@@ -158,6 +161,7 @@ class Transport:
                 if keys != self._keys:
                     self._take_keys()
                     self._keys = keys
+                self._heard |= shown
                 failed = ""
             except MippError as error:  # it goes on with what it had
                 if str(error) != failed:
@@ -198,10 +202,11 @@ class Transport:
         except Exception:
             _log.exception("unexpected error at an exchange of addresses")
             return
+        first = peer not in self._shown
         self._shown[peer] = {i: shown.get(i, 0) for i in self.book.versions}
         for text in done.refused:
             _log.info("an address was not taken: %s", text)
         if self._shown[peer] != self.book.versions:  # one of both takes the rest later
             self._next[peer] = time.monotonic() + MISSING
-        if done.changed:
+        if done.changed or first:
             self._wake.set()

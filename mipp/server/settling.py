@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import MippError, UnreachableError
@@ -161,7 +161,7 @@ def settle_among(channel: Channel, servers: list[int]) -> None:
         request(channel, i, pm.SettleRequest())
 
 
-def join(server: Server, channel: Channel) -> None:
+def join(server: Server, channel: Channel, peers: Iterable[int]) -> None:
     """One server's part after its start: learn from the others whether it was restored from a backup, and catch up.
 
     With one peer it begins to answer queries, with all it votes on changes, too, at a new incarnation: what it voted
@@ -175,12 +175,13 @@ def join(server: Server, channel: Channel) -> None:
         This server; ``ready`` is false and ``phase`` ``new`` when it starts.
     channel : Channel
         To the other servers' side for peers, and this one's.
+    peers : iterable of int
+        Other servers to ask now. One that comes while this runs is asked the next time: it may know of newer keys.
     """
     states: dict[int, pm.PeerState] = {}
-    for i in channel.servers:
-        if i != server.index:
-            with contextlib.suppress(UnreachableError):
-                states[i] = request(channel, i, pm.PeerRequest())
+    for i in peers:
+        with contextlib.suppress(UnreachableError):
+            states[i] = request(channel, i, pm.PeerRequest())
     if not states:
         return
     mine = peer_state(server, pm.PeerRequest())

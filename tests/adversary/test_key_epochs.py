@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from mipp.deployment import rotation
 from mipp.deployment.backups import back_up_server, replace_server, restore_server
 from mipp.deployment.rotation import rotate_server
 from mipp.deployment.servers import key_files, save_pair
+from mipp.deployment.serving import ServerProcess
 from mipp.errors import AccessDeniedError, AuthenticationError, RegistrationError, StaleKeysError, StoreError
 from mipp.rpc import address_exchange
 from mipp.rpc import messages as m
@@ -159,8 +161,17 @@ def test_the_end_at_once_leaves_nothing(network, work):
 
 @pytest.mark.parametrize("way", ["restored", "replaced"])
 @pytest.mark.parametrize("server", [1, 3])
-def test_a_backup_from_before_the_keys_changed(network, work, tmp_path, way, server):
+def test_a_backup_from_before_the_keys_changed(network, work, tmp_path, monkeypatch, way, server):
     """Owners that registered since are not lost: the server waits for new keys before it catches up."""
+    take, taken = ServerProcess._take_keys, set()
+
+    def take_slowly(running):
+        if running in taken:  # it heard of new keys since its start, and may use them only a while later
+            time.sleep(1.5)
+        taken.add(running)
+        take(running)
+
+    monkeypatch.setattr(ServerProcess, "_take_keys", take_slowly)
     back_up_server(network.home(server), tmp_path / "backup")
     rotate_server(network.home(server), new_keys=True, finish=True)
     in_use(network, server, 1)

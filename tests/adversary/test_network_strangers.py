@@ -87,8 +87,10 @@ def test_connections_that_never_begin_tls_are_bounded(network):
     with Stranger(network) as stranger:
         for _ in range(800):
             stranger.tcp()
-        until(lambda: http_threads() <= before + Connections().per_address, 2)
-        assert http_threads() <= before + Connections().per_address
+        # the three servers share this process, and their connections to each other may open meanwhile
+        most = before + Connections().per_address + 12
+        until(lambda: http_threads() <= most, 2)
+        assert http_threads() <= most
 
 
 def test_bodies_that_never_come_block_nobody(network):
