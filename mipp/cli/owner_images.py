@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +189,9 @@ def _batches(owner: ImageOwner) -> _Listed:
 
 
 def _images(owner: ImageOwner, patterns: Sequence[str]) -> _Listed:
-    wanted = _wanted(patterns)
-    found = [image for image in owner.images() if wanted(image.path)]
+    images = owner.images()
+    wanted = _wanted(patterns, [image.path for image in images])
+    found = [image for image in images if wanted(image.path)]
     data = [
         {
             "id": image.id, "file": _text(image.path), "batch": image.batch.hex(), "row": image.row,
@@ -202,10 +204,11 @@ def _images(owner: ImageOwner, patterns: Sequence[str]) -> _Listed:
 
 
 def _vectors(owner: ImageOwner, patterns: Sequence[str]) -> _Listed:
-    wanted = _wanted(patterns)
+    files = owner.vectors()
+    wanted = _wanted(patterns, [f.path for f in files])
     data = [
         {"file": _text(f.path), "rows": f.rows, "batches": [b.hex() for b in f.batches], "added": f.added}
-        for f in owner.vectors() if wanted(f.path)
+        for f in files if wanted(f.path)
     ]  # fmt: skip
     rows = [[d["rows"], _when(d["added"]), d["file"]] for d in data]
     return ["rows", "added", "file"], rows, {"vectors": data, "images": _images(owner, patterns)[2]["images"]}
@@ -219,15 +222,19 @@ def _when(seconds: Any) -> str:
     return "" if seconds is None else time_text(seconds)
 
 
-def _wanted(patterns: Sequence[str]) -> Any:
-    """A test of paths: whether one of the patterns matches; all do without patterns."""
-    tests = [_test(text) for text in patterns]
+def _wanted(patterns: Sequence[str], paths: Sequence[Path | None]) -> Any:
+    """A test of these paths: whether one of the patterns matches; all do without patterns."""
+    known = {path for path in paths if path is not None}
+    tests = [_test(text, known) for text in patterns]
     return lambda path: not tests or (path is not None and any(test(path) for test in tests))
 
 
-def _test(text: str) -> Any:
-    place, matches = place_of(Path(text)), pattern_matcher(text) if is_pattern(text) else None
-    return lambda path: path == place or (matches is not None and matches(path))
+def _test(text: str, known: Collection[Path]) -> Any:
+    """A test of paths: whether one is the file of this name, or, where there is no such file, matches the pattern."""
+    place = place_of(Path(text))
+    if not is_pattern(text) or place in known or os.path.lexists(place):
+        return lambda path: path == place
+    return pattern_matcher(text)
 
 
 images_command = copy.copy(list_command)
@@ -295,7 +302,7 @@ def _chosen(owner: ImageOwner, targets: Sequence[str]) -> list[Path]:
         return []
     known, chosen = owner.files(), dict[Path, None]()
     for text in targets:
-        test = _test(text)
+        test = _test(text, set(known))
         found = [path for path in known if test(path)]
         if not found:
             raise NotFoundError(_no_file(owner, text, known))

@@ -21,7 +21,7 @@ from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .journal import image_label, part_label
 from .journal_places import Copied
-from .journal_recovery import follow_servers, rows_digest
+from .journal_recovery import follow_servers, rows_digest, settle_journal
 from .recording import RecordOwner
 
 __all__ = [
@@ -311,7 +311,7 @@ def drop_replaced(owner: RecordOwner) -> int:
         return 0
     deleted = 0
     with owner.turn:
-        owner.journal.settle({b.id: b.live for b in owner.batches()})
+        settle_journal(owner)
         items = owner.journal.replaced()
         while items:
             ids: list[tuple[bytes, int]] = []

@@ -38,7 +38,7 @@ from .journal_places import (
 
 __all__ = ["Journal", "image_label", "is_gone", "part_label"]
 
-#: 2: sealed; 3: lasting ids and times
+#: 2: sealed; 3: lasting ids, times and deleted rows
 _VERSION = 3
 _SCHEMA = (
     """
@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS items (label BLOB NOT NULL, batch BLOB NOT NULL, row 
 CREATE INDEX IF NOT EXISTS items_by_batch ON items (batch, row);
 CREATE TABLE IF NOT EXISTS files (place BLOB NOT NULL, label BLOB NOT NULL, old INTEGER NOT NULL, path BLOB NOT NULL,
     PRIMARY KEY (place, label)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead (batch BLOB NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (batch, row)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_label ON files (label);
 """
     + PLACES_SCHEMA
@@ -111,7 +112,10 @@ class Journal(JournalPlaces):
             elif version < _VERSION:
                 self._make()
             tag = self._hash(b"owner")
-            if not hmac.compare_digest(self._one("SELECT tag FROM owner")[0], tag):
+            row = self._one("SELECT tag FROM owner")
+            if row is None or not isinstance(row[0], bytes):
+                raise sqlite3.DatabaseError("it names no owner")
+            if not hmac.compare_digest(row[0], tag):
                 raise StoreError(f"journal {path} is not this owner's; remove it, and the next add makes a new one")
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -161,7 +165,8 @@ class Journal(JournalPlaces):
 
     def _failed(self, verb: str, error: Exception) -> StoreError:
         text = f"cannot {verb} journal {self._path}: {error}"
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        busy = isinstance(error, sqlite3.OperationalError) and not str(error).startswith("no such")
+        if isinstance(error, sqlite3.DatabaseError) and not busy:
             text += "; remove the file, and the next add rebuilds it from the servers"
         return StoreError(text)
 
@@ -190,7 +195,7 @@ class Journal(JournalPlaces):
     def _opened(self, place: bytes, sealed: bytes) -> Path:
         try:
             plain = self._seal.decrypt(sealed[:12], sealed[12:], place)
-        except (InvalidTag, ValueError):
+        except (InvalidTag, ValueError, TypeError):
             raise self._failed("read", sqlite3.DatabaseError("a path in it does not open")) from None
         return Path(os.fsdecode(plain[4 : 4 + int.from_bytes(plain[:4], "big")]))
 
@@ -221,31 +226,47 @@ class Journal(JournalPlaces):
             rows = [(place, self._label(label), sealed) for place, sealed in map(self._place, paths)]
             db.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, 0, ?)", rows)
 
-    def settle(self, live: Mapping[bytes, int]) -> None:
-        """Drop entries of batches without a live row at the servers; ``live`` : live rows of each of their batches."""
+    def unlisted(self, listed: Collection[bytes]) -> set[bytes]:
+        """Batches of this journal that the servers may not have got: not ``listed``, and not known as merged."""
+        known = self._all(
+            "SELECT batch FROM batches UNION SELECT batch FROM items UNION SELECT batch FROM origins "
+            "EXCEPT SELECT old FROM moves WHERE batch IN (SELECT batch FROM batches)"
+        )
+        return {row[0] for row in known} - set(listed)
+
+    def settle(self, live: Mapping[bytes, int], waiting: Collection[bytes] = ()) -> None:
+        """Drop entries of batches without a live row at the servers.
+
+        ``live``: live rows of each of their batches; ``waiting``: batches that may come yet, whose entries stay.
+        """
         known = {row[0] for row in self._all("SELECT batch FROM batches UNION SELECT batch FROM items")}
         placed = {row[0] for row in self._all("SELECT DISTINCT batch FROM origins")}
-        gone = [(b,) for b in known if not live.get(b)]
+        gone = [(b,) for b in known if not live.get(b) and b not in waiting]
+        kept = {*live, *waiting}
         if self._one("SELECT 1 FROM copies WHERE done=0") is not None:
             with self._change() as db:
-                settle_copies(db, live)
-        if gone or not placed <= live.keys():
+                settle_copies(db, live, waiting)
+        if gone or not placed <= kept:
             with self._change() as db:
                 labels = {r for b in gone for r in db.execute("SELECT DISTINCT label FROM items WHERE batch=?", b)}
                 db.executemany("DELETE FROM items WHERE batch=?", gone)
                 db.executemany("DELETE FROM batches WHERE batch=?", gone)
+                db.executemany("DELETE FROM dead WHERE batch=?", gone)
                 _forget_files(db, labels)
-                forget_places(db, live)
+                forget_places(db, kept)
 
     def differing(self, live: Mapping[bytes, int]) -> dict[bytes, bool]:
         """Batches whose live rows at the servers differ from this journal's; whether it knows the rows' labels."""
         known = dict(self._all("SELECT batch, live FROM batches"))
         return {batch: batch in known for batch, rows in live.items() if rows and known.get(batch) != rows}
 
-    def found(self, batch: bytes, rows: Collection[int], labels: Iterable[tuple[str, int, int]] = ()) -> None:
-        """Note a batch as the servers have it: its live rows, and new labels with their first row and rows."""
+    def found(
+        self, batch: bytes, rows: Collection[int], uploaded: int, labels: Iterable[tuple[str, int, int]] = ()
+    ) -> None:
+        """Note a batch as the servers have it: its live rows, of so many, and new labels with first row and rows."""
         items = [(self._label(text), batch, row, count) for text, row, count in labels]
         alive = set(rows)
+        missing = [(batch, row) for row in range(uploaded) if row not in alive]
         with self._change() as db:
             dead = [
                 r for r in db.execute("SELECT label, row, count FROM items WHERE batch=?", (batch,))
@@ -254,6 +275,8 @@ class Journal(JournalPlaces):
             db.executemany("DELETE FROM items WHERE label=? AND batch=? AND row=?", [(r[0], batch, r[1]) for r in dead])
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
             db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, len(alive)))
+            db.execute("DELETE FROM dead WHERE batch=?", (batch,))
+            db.executemany("INSERT INTO dead VALUES (?, ?)", missing)
             _forget_files(db, {(r[0],) for r in dead})
 
     def has(self, label: str) -> bool:
@@ -268,13 +291,18 @@ class Journal(JournalPlaces):
         with self._change() as db:
             labels = set()
             for batch, rows in gone.items():
+                # each row counts once, and a label of several rows goes with the last of them
+                before = {row for (row,) in db.execute("SELECT row FROM dead WHERE batch=?", (batch,))}
+                new = rows - before
+                db.executemany("INSERT INTO dead VALUES (?, ?)", [(batch, row) for row in new])
+                dead = before | new
                 for label, row, count in db.execute(
                     "SELECT label, row, count FROM items WHERE batch=?", (batch,)
                 ).fetchall():
-                    if rows.issuperset(range(row, row + count)):
+                    if dead.issuperset(range(row, row + count)):
                         db.execute("DELETE FROM items WHERE label=? AND batch=? AND row=?", (label, batch, row))
                         labels.add((label,))
-                db.execute("UPDATE batches SET live=live-? WHERE batch=?", (len(rows), batch))
+                db.execute("UPDATE batches SET live=live-? WHERE batch=?", (len(new), batch))
             _forget_files(db, labels)
 
     def moved(self, places: Mapping[tuple[bytes, int], tuple[bytes, int]]) -> None:

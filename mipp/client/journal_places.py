@@ -235,9 +235,11 @@ def note_copies(db: Any, batch: bytes, copied: Copied, *, done: bool = False) ->
     db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
-def settle_copies(db: Any, live: Collection[bytes]) -> None:
-    """Inside a transaction: copies whose batches the servers have are done; others never happened."""
+def settle_copies(db: Any, live: Collection[bytes], waiting: Collection[bytes] = ()) -> None:
+    """Inside a transaction: copies whose batches the servers have are done; others are not, and may be ``waiting``."""
     for (batch,) in db.execute("SELECT DISTINCT batch FROM copies WHERE done=0").fetchall():
+        if batch in waiting:
+            continue
         happened = batch in live
         db.execute(
             "UPDATE copies SET done=1 WHERE batch=?" if happened else "DELETE FROM copies WHERE batch=?", (batch,)

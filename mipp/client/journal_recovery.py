@@ -27,9 +27,10 @@ from ..rpc import messages as m
 from ..rpc.limits import FETCH_IMAGES
 from .image_file import parse_image
 from .journal import image_label
+from .reading import StoredBatch
 from .rows import RowOwner
 
-__all__ = ["follow_servers", "own_images", "rows_digest"]
+__all__ = ["follow_servers", "own_images", "rows_digest", "settle_journal"]
 
 #: digest of encoded rows -> their label, the n-th part of that digest
 PartLabel = Callable[[str, int], str]
@@ -40,10 +41,41 @@ def rows_digest(encoded: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(encoded).data.cast("B")).hexdigest()
 
 
+def settle_journal(owner: RowOwner) -> tuple[m.Head, list[StoredBatch]]:
+    """Drop from an owner's journal what the servers do not have, and will not. Call it while holding ``owner.turn``.
+
+    The word of one server counts nothing, since files would be forgotten by it or added again. A change that was under
+    way when a process died is settled first; while its end is open, its entries stay.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner.
+
+    Returns
+    -------
+    head : Head
+        The state of the owner's chain.
+    batches : list of StoredBatch
+        Its batches, as :meth:`mipp.client.reading.ReadingOwner.agreed_batches` lists them.
+    """
+    head, listed = owner.agreed_batches()
+    if owner.journal is None:
+        return head, listed
+    waiting = owner.undecided(owner.journal.unlisted({b.id for b in listed}))
+    if waiting and owner.recover is not None:
+        owner.recover()
+        head, listed = owner.agreed_batches()
+        waiting = owner.undecided(owner.journal.unlisted({b.id for b in listed}))
+    owner.journal.settle({b.id: b.live for b in listed}, waiting)
+    return head, listed
+
+
 def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     """Bring an owner's journal in line with the servers. Call it while holding ``owner.turn``.
 
-    Reads a batch back only if the journal does not know it, and passes over batches that no cloud can read.
+    Reads a batch back only if the journal does not know it, and passes over batches that no cloud can read. What a
+    cloud gives back is compared with tags or another cloud, and deleted rows with what the key centre knows.
 
     Parameters
     ----------
@@ -56,24 +88,35 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     -------
     int
         Number of batches that were read back.
+
+    Raises
+    ------
+    VerificationError
+        Servers contradict each other, or what the owner uploaded.
+    MippError
+        A server that is needed cannot be reached.
     """
     journal = owner.journal
     if journal is None:
         return 0
-    listed = owner.batches()
+    head, listed = settle_journal(owner)
     live = {b.id: b.live for b in listed}
-    journal.settle(live)
     unknown, unread = 0, set(journal.unread(live))
     for batch, known in journal.differing(live).items():
         try:
-            server, got = owner.fetch_anywhere(batch)
+            server, got = owner.fetch_anywhere(batch, head)
         except (StoreError, IntegrityError):  # no cloud can read it now; the next call tries again
             continue
+        owner.check_deletions(batch, server, got, head)
         rows = [int(r) for r in got.ordinals]
-        if batch in unread:
-            owner.note_origins(batch, server, got)
+        if known:
+            if batch in unread:
+                owner.note_origins(batch, server, got)
+        else:  # its images would get each other's labels
+            owner.check_back(batch, server, got)
+            owner.note_checked_origins(batch, got)
         if known:  # rows were deleted by a process that died, or by one with another journal
-            journal.found(batch, rows)
+            journal.found(batch, rows, got.rows)
             continue
         unknown += 1
         labels = [
@@ -85,7 +128,7 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
             while journal.has(part_label(digest, number)):
                 number += 1
             labels = [(part_label(digest, number), 0, len(rows))]
-        journal.found(batch, rows, labels)
+        journal.found(batch, rows, got.rows, labels)
     owner.learn_origins(listed)
     return unknown
 

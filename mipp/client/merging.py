@@ -141,6 +141,33 @@ class MergingOwner(RecordOwner):
             raise StoreError(f"no other cloud can give batch {batch.hex()} back at the same state now; try again")
         check_same_rows(batch, others | {server: got}, self.keys, self.threads)
 
+    def check_deletions(self, batch: bytes, server: int, got: m.Shares, head: m.Head) -> None:
+        """Check that a cloud left out the rows of a batch that the key centre knows as deleted, and no others.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        server : int
+            Number of the cloud.
+        got : message
+            Its rows.
+        head : Head
+            State of this owner's chain that both must be at.
+
+        Raises
+        ------
+        VerificationError
+            One of the two is wrong.
+        ConflictError
+            The index changed meanwhile.
+        """
+        if (got.position, got.view) != (head.position, head.view):
+            raise ConflictError("this owner's batches changed while they were fetched")
+        witness = self.config.params.key_centres[-1]
+        known, dead = self.known_deletions(witness, [batch], head)
+        check_deleted(server, batch, got, witness, known.get(batch, 0), dead.get(batch, _NO_ROWS))
+
     def known_deletions(
         self, server: int, batches: Sequence[bytes], head: m.Head
     ) -> tuple[dict[bytes, int], dict[bytes, np.ndarray]]:

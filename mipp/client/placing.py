@@ -112,8 +112,24 @@ class PlacingOwner(ReadingOwner):
             self.check_back(batch, server, got)
         except UnreachableError:
             return
+        self.note_checked_origins(batch, got)
+
+    def note_checked_origins(self, batch: bytes, got: m.Shares) -> None:
+        """:meth:`note_origins` of what :meth:`check_back` passed.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        got : message
+            Its live rows.
+        """
         if self.journal is not None:
             self.journal.came_from(batch, runs_of(got.ordinals, got.origin_batch, got.origin_row))
+
+    @abstractmethod
+    def check_deletions(self, batch: bytes, server: int, got: m.Shares, head: m.Head) -> None:
+        """Check which rows a cloud left out, as :meth:`mipp.client.merging.MergingOwner.check_deletions` does."""
 
     @abstractmethod
     def check_back(self, batch: bytes, server: int, got: m.Shares) -> None:

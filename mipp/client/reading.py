@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..crypto import box, schedule
-from ..errors import MessageError, NotFoundError, ParameterError, StoreError, UnreachableError, plain_text
+from ..errors import (
+    MessageError,
+    NotFoundError,
+    ParameterError,
+    StoreError,
+    UnreachableError,
+    VerificationError,
+    plain_text,
+)
 from ..rpc import messages as m
 from ..rpc.associated_data import shares_seal_info
 from ..rpc.wire import decode, unpack_frames
@@ -49,6 +58,34 @@ class StoredBatch:
     refused: str = ""
 
 
+#: how often servers are asked for one state, and seconds between two times
+_ATTEMPTS, _PAUSE = 4, 0.5
+#: states of a change that a server voted for
+_VOTED = ("accepted", "reserved")
+_State = tuple[m.Head, list[StoredBatch]]
+
+
+def _listed(got: m.BatchList) -> _State:
+    batches = [
+        StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
+        for b, rows, live, generation, refused in zip(
+            got.batches, got.rows, got.live, got.generation, got.refused, strict=True
+        )
+    ]
+    return m.Head(got.position, got.view), batches
+
+
+def _as(found: Mapping[int, _State], state: _State) -> list[int]:
+    """The servers that have this state."""
+    return [server for server, other in found.items() if _facts(other) == _facts(state)]
+
+
+def _facts(state: _State) -> tuple[int, bytes, list[tuple[bytes, int, int]]]:
+    """What all servers know: generations are a cloud's own, and tests of rows may be under way."""
+    head, batches = state
+    return head.position, head.view, [(b.id, b.rows, b.live) for b in batches]
+
+
 class ReadingOwner(Granting):
     """The part of :class:`~mipp.client.owner.ImageOwner` that lists its batches and reads rows back."""
 
@@ -74,13 +111,61 @@ class ReadingOwner(Granting):
         else:
             server = clouds[0] if server is None else server
             got = self.ask({server: m.ListBatches(self.id)})[server]
-        batches = [
-            StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
-            for b, rows, live, generation, refused in zip(
-                got.batches, got.rows, got.live, got.generation, got.refused, strict=True
-            )
-        ]
-        return m.Head(got.position, got.view), batches
+        return _listed(got)
+
+    def agreed_batches(self) -> tuple[m.Head, list[StoredBatch]]:
+        """List this owner's batches as at least two servers have them, and no other server has more.
+
+        One server's word counts nothing: what it leaves out would count as deleted. If servers differ, what is open
+        between them is settled first.
+
+        Returns
+        -------
+        head : Head
+            The state of this owner's chain.
+        batches : list of StoredBatch
+            In row order.
+
+        Raises
+        ------
+        VerificationError
+            The servers differ: one of them is wrong. Its text names them.
+        MippError
+            A server that is needed for it cannot be reached, or refuses.
+        """
+        for attempt in range(_ATTEMPTS):
+            found = {s: _listed(got) for s, got in self.ask_present(m.ListBatches(self.id)).items()}
+            same = max((_as(found, state) for state in found.values()), key=lambda s: (len(s), found[s[0]][0].position))
+            head = found[same[0]][0]
+            others = [s for s, (at, _) in found.items() if s not in same and at.position >= head.position]
+            if len(same) > 1 and not others:
+                return found[same[0]]
+            if self.recover is not None:
+                self.recover()
+            if attempt:
+                time.sleep(_PAUSE)
+        told = "; ".join(f"server {s}: {len(batches)} at change {at.position}" for s, (at, batches) in found.items())
+        error = VerificationError(
+            f"the servers list different batches of this owner ({told}): "
+            + (f"server {others[0]} differs from the others" if len(same) > 1 else "one of them is wrong")
+        )
+        error.suspects = tuple(others) if len(same) > 1 else ()
+        raise error
+
+    def undecided(self, changes: Iterable[bytes]) -> set[bytes]:
+        """Which changes may still become visible, by the word of any server.
+
+        Parameters
+        ----------
+        changes : iterable of bytes
+            Their ids: those of batches, for uploads and merges.
+
+        Returns
+        -------
+        set of bytes
+            Those that a server voted for, and that are not decided at all servers.
+        """
+        return {c for c in changes if any(o.state in _VOTED for o in self.ask_present(m.OutcomeRequest(c)).values())}
 
     def rows_of(self, batch: Any) -> tuple[np.ndarray, np.ndarray]:
         """Fetch one of this owner's batches from a cloud and decrypt its live rows.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ImageError, NotFoundError, ParameterError
+from ..errors import ConflictError, ImageError, NotFoundError, ParameterError
 from ..io.files import as_path, read_regular
 from ..io.walk import walk_images
 from ..rpc import messages as m
@@ -40,6 +40,7 @@ from .journal_places import Copied, runs_of
 from .journal_recovery import follow_servers, own_images, rows_digest
 from .owner import ImageOwner
 from .records import Record
+from .retry import retry_conflicts
 
 __all__ = ["ReencodeReport", "reencode"]
 
@@ -169,7 +170,8 @@ def reencode(
         told: Progress = progress if progress is not None else lambda count: None
         copy = _Images if source.config.descriptor else _Vectors
         copier = copy(source, target, journal, name, report, told, preview_size, workers)
-        for batch in source.batches():
+        copier.head, batches = source.agreed_batches()
+        for batch in batches:
             if batch.live:
                 copier.batch(batch.id)
     return report
@@ -213,6 +215,8 @@ class _Copier:
         self.source, self.target, self.journal, self.name = source, target, journal, name
         self.report, self.told, self.preview_size, self.workers = report, told, preview_size, workers
         self.done = journal.copied(name)
+        #: state of the old index that batches are read at
+        self.head = m.Head(0, b"")
         #: of the batch of the old index, the content that its journal knows: first row, rows, files
         self.items: dict[tuple[int, int], list[Path]] = {}
 
@@ -222,12 +226,27 @@ class _Copier:
         for path, _, row, count in self.source.journal.content(batch) if self.source.journal is not None else ():
             paths = self.items.setdefault((row, count), [])
             paths += [] if path is None else [path]
-        server, got = self.source.fetch_anywhere(batch)
+        server, got = self._read_back(batch)
         left = np.flatnonzero(~self._copied(got))
         self.report.skipped += len(got.ordinals) - len(left)
         self.told(len(got.ordinals) - len(left))
         if len(left):
             self.rows(batch, server, got, left)
+
+    def _read_back(self, batch: bytes) -> tuple[int, m.Shares]:
+        """A batch of the old index, as it was uploaded: what a cloud makes of it would be the new index's for good."""
+
+        def attempt() -> tuple[int, m.Shares]:
+            server, got = self.source.fetch_anywhere(batch, self.head)
+            try:
+                self.source.check_deletions(batch, server, got, self.head)
+            except ConflictError:  # rows were deleted meanwhile
+                self.head = self.source.agreed_batches()[0]
+                raise
+            self.source.check_back(batch, server, got)
+            return server, got
+
+        return retry_conflicts(attempt)
 
     def rows(self, batch: bytes, server: int, got: m.Shares, left: np.ndarray) -> None:
         """Copy these of the live rows, by their numbers among them."""

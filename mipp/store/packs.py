@@ -7,7 +7,7 @@ gives the row a new id. A pack holds the files of one uploaded batch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .ledger import Ledger
 __all__ = ["Packs"]
 
 _OPEN_PACKS = 256
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class Packs:
@@ -38,6 +39,8 @@ class Packs:
         self.damaged: set[tuple[bytes, bytes]] = set()
         #: of each owner: at which revision, and which packs and rows of them its live rows need
         self._needed: dict[bytes, tuple[int, dict[bytes, np.ndarray]]] = {}
+        #: of each owner: at which revision, and the live rows that merged batches have of earlier ones
+        self._merged: dict[bytes, tuple[int, dict[bytes, np.ndarray]]] = {}
 
     def close(self) -> None:
         self._open.clear()
@@ -54,19 +57,6 @@ class Packs:
         if row is None:
             raise NotFoundError(f"this owner has no batch {batch.hex()}")
         return _origins(batch, *row)
-
-    def merged(self, owner: bytes, origin_batch: bytes) -> np.ndarray:
-        """Rows of a batch, as it was uploaded, that are live in batches that it was merged into; in any order."""
-        found = [np.empty(0, np.int64)]
-        for rows, dead, ids, numbers in self.catalog.all(
-            "SELECT rows, tombstones, origin_batch, origin_row FROM batches "
-            "WHERE owner=? AND origin_row<>x'' AND instr(origin_batch, ?)", owner, origin_batch,
-        ):  # fmt: skip
-            of, at = _origins(b"", rows, ids, numbers)
-            here = (of == np.frombuffer(origin_batch, np.uint8)).all(axis=1)
-            here[np.frombuffer(dead, "<i8")] = False
-            found.append(at[here])
-        return np.concatenate(found)
 
     def image(self, owner: bytes, origin_batch: bytes, origin_row: int) -> np.ndarray:
         """One encrypted image file; NotFoundError if the row came without an image."""
@@ -197,25 +187,37 @@ class Packs:
 
     def needed(self, owner: bytes) -> dict[bytes, np.ndarray]:
         """Packs that live rows with images need, by the id of the batch that brought them: which rows of each."""
+        return self._kept(self._needed, owner, lambda: ((of[r], at[r]) for _, r, of, at in self.live_images(owner)))
+
+    def merged(self, owner: bytes, origin_batch: bytes) -> np.ndarray:
+        """Rows of a batch, as it was uploaded, that are live in batches that it was merged into; in any order.
+
+        The first call after a change of the owner goes over all merged rows, the others look one batch up.
+        """
+        return self._kept(self._merged, owner, lambda: self._live_merged(owner)).get(origin_batch, _NO_ROWS)
+
+    def _live_merged(self, owner: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Origins of the live rows of each batch that was made by a merge."""
+        for rows, dead, ids, numbers in self.catalog.all(
+            "SELECT rows, tombstones, origin_batch, origin_row FROM batches WHERE owner=? AND origin_row<>x''", owner
+        ):
+            of, at = _origins(b"", rows, ids, numbers)
+            alive = np.ones(rows, bool)
+            alive[np.frombuffer(dead, "<i8")] = False
+            yield of[alive], at[alive]
+
+    def _kept(
+        self, kept: dict[bytes, tuple[int, dict[bytes, np.ndarray]]], owner: bytes,
+        origins: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    ) -> dict[bytes, np.ndarray]:  # fmt: skip
+        """Rows by the batch that they came with, of an owner's state of now; kept until that changes."""
         revision = self.catalog.one("SELECT revision FROM owners WHERE id=? AND forget IS NULL", owner)
         if revision is None:
             return {}
-        cached = self._needed.get(owner)
-        if cached is not None and cached[0] == revision[0]:
-            return cached[1]
-        found: dict[bytes, list[np.ndarray]] = {}
-        for _, rows, of, at in self.live_images(owner):
-            of, at = of[rows], at[rows]
-            if (of == of[0]).all():  # nearly always: they came with this batch. Sorting takes long
-                found.setdefault(of[0].tobytes(), []).append(at)
-                continue
-            names, which = np.unique(np.ascontiguousarray(of).view("V16")[:, 0], return_inverse=True)
-            order = np.argsort(which, kind="stable")
-            for name, some in zip(names, np.split(at[order], np.cumsum(np.bincount(which))[:-1]), strict=True):
-                found.setdefault(name.tobytes(), []).append(some)
-        needed = {name: np.concatenate(parts) for name, parts in found.items()}
-        self._needed[owner] = revision[0], needed
-        return needed
+        cached = kept.get(owner)
+        if cached is None or cached[0] != revision[0]:
+            cached = kept[owner] = revision[0], _by_batch(origins())
+        return cached[1]
 
     def live_images(self, owner: bytes) -> Iterator[tuple[bytes, np.ndarray, np.ndarray, np.ndarray]]:
         """Batches with live rows that came with images: id, these rows, and origins of all rows (:func:`_origins`)."""
@@ -275,3 +277,19 @@ def _origins(batch: bytes, rows: int, ids: bytes, numbers: bytes) -> tuple[np.nd
     if numbers:
         return np.frombuffer(ids, np.uint8).reshape(-1, 16), np.frombuffer(numbers, "<i8").astype(np.int64)
     return np.broadcast_to(np.frombuffer(batch, np.uint8), (rows, 16)), np.arange(rows, dtype=np.int64)
+
+
+def _by_batch(origins: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[bytes, np.ndarray]:
+    """Numbers of rows by the id of their batch, from arrays of ids (n, 16) and of numbers (n,)."""
+    found: dict[bytes, list[np.ndarray]] = {}
+    for of, at in origins:
+        if not len(of):
+            continue
+        if (of == of[0]).all():  # nearly always: they came with this batch. Sorting takes long
+            found.setdefault(of[0].tobytes(), []).append(at)
+            continue
+        names, which = np.unique(np.ascontiguousarray(of).view("V16")[:, 0], return_inverse=True)
+        order = np.argsort(which, kind="stable")
+        for name, some in zip(names, np.split(at[order], np.cumsum(np.bincount(which))[:-1]), strict=True):
+            found.setdefault(name.tobytes(), []).append(some)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
