@@ -179,6 +179,9 @@ class ChangeMaker:
                 for server in servers:  # each settles the changes that it can
                     with contextlib.suppress(MippError):
                         owner.ask({server: m.Certify(owner.id, op, packed)})
+                states = self._states(op, servers)
+                if "committed" in states:  # a server said no here and yes to the others: made again it would be twice
+                    raise StoreError(_end(states))
                 raise ConflictError(
                     "this change was rolled back, or another one came first; make it again on the new state"
                 )
@@ -209,6 +212,14 @@ class ChangeMaker:
         if all(s == "prepared" for s in states):  # nobody accepted it
             self._abort(op, sorted(self._owner.config.servers))
             raise error
+        return states
+
+    def _states(self, op: bytes, servers: list[int]) -> list[str]:
+        """States of a change at those servers that tell."""
+        states = []
+        for server in servers:
+            with contextlib.suppress(MippError):
+                states.append(self._owner.ask({server: m.OutcomeRequest(op)})[server].state)
         return states
 
     def _settle(self) -> None:

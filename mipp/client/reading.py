@@ -137,9 +137,12 @@ class ReadingOwner(Granting):
             found = {s: _listed(got) for s, got in self.ask_present(m.ListBatches(self.id)).items()}
             same = max((_as(found, state) for state in found.values()), key=lambda s: (len(s), found[s[0]][0].position))
             head = found[same[0]][0]
-            others = [s for s, (at, _) in found.items() if s not in same and at.position >= head.position]
+            heads = {s: (at.position, at.view) for s, (at, _) in found.items()}
+            others = [s for s, (position, _) in heads.items() if s not in same and position >= head.position]
             if len(same) > 1 and not others:
                 return found[same[0]]
+            if any(heads[s] == heads[same[0]] for s in others):  # at one state there is one truth
+                break
             if self.recover is not None:
                 self.recover()
             if attempt:

@@ -18,7 +18,7 @@ from ..client.row_checks import OwnerTags
 from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
-from ..errors import KeyFileError, MippError
+from ..errors import KeyFileError, MippError, UnreachableError
 from ..paillier import DEFAULT_BITS
 from ..rpc.invitations import Invitation
 from ..rpc.names import check_name, is_id
@@ -138,6 +138,11 @@ class Parties(PartyFiles):
         with removed_if_refused(path) if new else contextlib.nullcontext():
             self._register(owner, path)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
+        try:
+            owner.batches()  # of an owner that was forgotten this says so, now
+        except UnreachableError:  # what is asked of the owner may do without that cloud
+            if not self.config.params.spare_clouds:
+                raise
         return owner
 
     def owners(self) -> list[str]:

@@ -41,6 +41,7 @@ CREATE TABLE changes (owner BLOB NOT NULL, op BLOB NOT NULL, kind TEXT NOT NULL,
     expires INTEGER NOT NULL DEFAULT 0, position INTEGER, view BLOB, commit_hash BLOB, commit_frames BLOB,
     votes BLOB NOT NULL DEFAULT x'', PRIMARY KEY (owner, op)) WITHOUT ROWID;
 CREATE INDEX changes_by_position ON changes (owner, position);
+CREATE INDEX changes_by_name ON changes (op);
 CREATE INDEX open_of_owner ON changes (owner, state) WHERE state NOT IN ('committed', 'aborted');
 CREATE INDEX open_changes ON changes (state) WHERE state NOT IN ('committed', 'aborted');
 CREATE TABLE attempts (file TEXT PRIMARY KEY, owner BLOB NOT NULL, holder BLOB NOT NULL);
@@ -77,6 +78,8 @@ _ADDED = (
 )
 #: tables that they did not have
 _ADDED_TABLES = _SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS") :].rstrip(";\n").split(";\n")
+#: and an index
+_BY_NAME = "CREATE INDEX IF NOT EXISTS changes_by_name ON changes (op)"
 _COUNTERS = ("incarnation", "counter", "epoch", "checkpoint_due", "restoring")
 
 
@@ -138,6 +141,9 @@ class Catalog:
             with self.transaction() as db:
                 for statement in _ADDED_TABLES:
                     db.execute(statement)
+        if not self.all("SELECT 1 FROM sqlite_master WHERE name='changes_by_name'"):
+            with self.transaction() as db:
+                db.execute(_BY_NAME)
         for table, column, kind in _ADDED:
             if column not in self._columns(table):
                 with self.transaction() as db:

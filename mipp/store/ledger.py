@@ -154,6 +154,8 @@ class Ledger(Attempts):
         """Whether the same change is prepared, or further, already; raises if the name cannot be used."""
         row = db.execute("SELECT state, digest FROM changes WHERE owner=? AND op=?", (owner, op)).fetchone()
         if row is None:
+            if self._taken(db, owner, op):
+                raise NonceReuseError("another owner used this id before; encrypt again under a new one")
             return False
         state, known = row
         if known != digest and known:
@@ -165,6 +167,13 @@ class Ledger(Attempts):
             if live is None:
                 raise NonceReuseError("this batch id was used before; encrypt again under a new one")
         return state != rules.RESERVED
+
+    def _taken(self, db: Any, owner: bytes, op: bytes) -> bool:
+        """Whether another owner made a change of this name, ever: what a user saved would name this owner's rows."""
+        return db.execute(
+            "SELECT 1 FROM changes WHERE op=? AND owner<>? AND state IN (?, ?)",
+            (op, owner, rules.ACCEPTED, rules.COMMITTED),
+        ).fetchone() is not None  # fmt: skip
 
     def _prepared(self, db: Any, owner: bytes, op: bytes, record: dict[str, Any]) -> None:
         db.execute(
@@ -232,7 +241,7 @@ class Ledger(Attempts):
                     if not by_peer:
                         raise OutOfRangeError("the servers have not checked the range of these rows; ask them first")
                     act = "never"
-                elif not self._fits(db, commit, row, record, content):
+                elif self._taken(db, commit.owner, commit.op) or not self._fits(db, commit, row, record, content):
                     act = "never"
             if act == "accept":
                 counter = self.catalog.raise_counter(db)

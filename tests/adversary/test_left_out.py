@@ -190,6 +190,7 @@ def test_a_change_that_reached_one_server_slows_nobody_and_is_found_later(world)
     assert pack_frames(encode(m.HeadRequest(anna.id)))
 
 
+@pytest.mark.usefixtures("shared_ids")
 def test_ids_that_several_owners_have_fail_alone(world):
     from tests.adversary.forge import Change
 

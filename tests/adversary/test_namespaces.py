@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from mipp.errors import MippError, NonceReuseError, StoreError
+from mipp.errors import MippError, NonceReuseError, NotFoundError, StoreError
 from mipp.rpc import messages as m
 from mipp.store import store as store_module
 from tests.adversary.forge import SERVERS, Change
@@ -37,52 +37,61 @@ def victim(world):
     assert sum(i.error is None for i in images) == 15
 
 
-@pytest.mark.parametrize("end", ["abort", "commit and forget", "nothing", "garbage"])
-def test_an_upload_under_anothers_batch_id(world, victim, end):
-    """The files of an upload were written, and removed on failure, before its id was checked."""
+@pytest.mark.parametrize("abort", [True, False])
+def test_an_upload_under_anothers_batch_id(world, victim, abort):
+    """What a user saved names one image: no other owner gets that id. Files of the first owner stay as they are."""
     mallory = world.deployment.create_owner("mallory")
     for batch in victim.batches():
         change = Change(mallory, batch.id, images=b"x" * 50)
-        change.prepare()
-        if end == "abort":
+        with pytest.raises(NonceReuseError, match="another owner"):
+            change.prepare()
+        if abort:
             mallory.ask_all(m.AbortOp(batch.id))
-        elif end == "commit and forget":
-            assert set(change.certify(change.commit())) == {"committed"}
-        elif end == "garbage":
-            with pytest.raises(NonceReuseError):  # its own id, with other content
-                Change(mallory, batch.id, rows=3).prepare()
-    if end == "commit and forget":
-        mallory.delete([(victim.batches()[0].id, 0)])
-        mallory.compact()
-        mallory.forget()
+            assert "committed" not in change.certify(change.commit())
+        else:
+            with pytest.raises(NotFoundError):
+                change.commit()
+    assert not mallory.batches()
     for server in world.deployment.servers.values():
         server.store.sweep()
 
 
-@pytest.mark.parametrize("end", ["abort", "commit"])
-def test_an_id_that_is_gone_but_whose_images_live(world, end):
-    """A merged batch's images stay under its old id; another owner uploads under that id, then aborts."""
+def test_ids_that_were_merged_deleted_or_forgotten(world):
     anna, berta = world.owners
     old = [b.id for b in anna.batches()]
+    berta.delete([(b.id, row) for b in berta.batches()[:1] for row in range(b.rows)])
+    gone = berta.batches()[0].id
     anna.compact()
+    berta.compact()
     new = anna.batches()[0].id
     before = files_of(world, anna)
     mallory = world.deployment.create_owner("mallory")
-    for batch in (*old, new):
-        change = Change(mallory, batch, images=b"x" * 50)
-        change.prepare()
-        if end == "abort":
-            mallory.ask_all(m.AbortOp(batch))
-        else:
-            change.certify(change.commit())
+    for batch in (*old, new, gone):
+        with pytest.raises(NonceReuseError, match="another owner"):
+            Change(mallory, batch, images=b"x" * 50).prepare()
+    berta.forget()
+    with pytest.raises(NonceReuseError, match="another owner"):
+        Change(mallory, gone).prepare()
     assert files_of(world, anna) == before
     images = world.user.fetch([(new, row) for row in range(15)])
     assert [i.content for i in images] == [bytes([0, row]) * 50 for row in range(15)]
     assert world.deployment.verify()["problems"] == []
-    assert len(world.user.search(QUERY, 60, ranking="user").hits) == 60
-    assert len(berta.batches()) == 2
+    assert len(mallory.batches()) == 0
 
 
+def test_two_owners_prepare_one_id(world):
+    """Whoever commits first has it; the other one's is refused at every server, for ever."""
+    anna, mallory = world.owners[0], world.deployment.create_owner("mallory")
+    first, second = Change(anna, b"r" * 16, images=b"a" * 60), Change(mallory, b"r" * 16, images=b"m" * 60)
+    first.prepare()
+    second.prepare()
+    assert set(first.certify(first.commit())) == {"committed"}
+    assert set(second.certify(second.commit())) == {"aborted"}
+    assert len(mallory.batches()) == 0 and b"r" * 16 in [b.id for b in anna.batches()]
+    assert world.deployment.verify()["problems"] == []
+
+
+@pytest.mark.usefixtures("shared_ids")
 def test_two_owners_with_one_batch_id(world):
     """Both are searched and fetched as themselves, and their rows are never under the same mask."""
     anna = world.owners[0]

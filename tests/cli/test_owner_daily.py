@@ -157,6 +157,19 @@ def test_a_target_that_names_nothing_deletes_nothing(world, pictures):
     assert world("owner", "delete", "anna", f"{folder}/**", "--yes")[0] == 0 and listed(world) == []
 
 
+def test_a_file_whose_name_is_a_pattern_stands_for_itself(world, pictures):
+    """Deleting ``a[1].png`` deleted ``a1.png``, without a question."""
+    folder = pictures[0].parent
+    for name in ("p[1].png", "p*.png"):
+        shutil.copy(pictures[0], folder / name)
+        code, _, err = world("owner", "delete", "anna", folder / name, "--yes")
+        assert code == 1 and "names no file" in err
+    assert len(listed(world)) == 8
+    assert listed(world, str(folder / "p*.png")) == []
+    os.unlink(folder / "p[1].png")
+    assert said(world, "owner", "delete", "anna", folder / "p[1].png")["deleted"] == 1
+
+
 def test_more_than_one_is_asked_for(world, pictures, monkeypatch):
     answers = ["n\n", "y\n"]
     monkeypatch.setattr("sys.stdin", io.StringIO(answers[0]))

@@ -216,6 +216,7 @@ def test_a_user_finds_what_it_saved(world):
     assert world.user.preview(fourth)[0].error is not None  # an annotated row is not found by an earlier id
 
 
+@pytest.mark.usefixtures("shared_ids")
 def test_an_id_that_two_owners_answer_to_is_sent_to_none(world):
     ids = world.add(2)
     world.add(1)
