@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,14 @@ ALL_RANKINGS = ("server", "user", "threshold")
 
 #: tests of roles that the test command runs over a network, too
 _QUICK = ("tests/client/test_search.py::", "tests/server/test_grants.py::")
+#: files with very many variants of few tests: one in so many of each test runs by default, all in CI
+_SAMPLED = {
+    "tests/kernels/test_squares.py": 8, "tests/kernels/test_galois.py": 4, "tests/kernels/test_bigint.py": 3,
+    "tests/test_hostile_numbers.py": 4, "tests/test_array_kinds.py": 4, "tests/test_encoding.py": 3,
+    "tests/store/test_restore.py": 4, "tests/compat/test_faiss_again.py": 4, "tests/mpc/test_faults.py": 4,
+    "tests/benchmarks/test_compare.py": 3, "tests/adversary/test_ranges.py": 3, "tests/mpc/test_query_proof.py": 3,
+    "tests/compat/test_phe_sizes.py": 4, "tests/client/test_blocks.py": 3,
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,9 +47,16 @@ def pytest_collection_modifyitems(items) -> None:
 
     Those of most rooms are slow tests, which CI runs.
     """
-    seen = set()
+    seen, counts = set(), Counter[str]()
     for item in items:
         given = getattr(item, "callspec", None)
+        every = _SAMPLED.get(item.nodeid.partition("::")[0])
+        if every and given is not None:
+            test = item.nodeid.partition("[")[0]
+            if counts[test] % every:
+                item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.variant)
+            counts[test] += 1
         if given is not None and "network" in (given.params.get("deployment"), given.params.get("world")):
             function, _, _ = item.nodeid.partition("[")
             if function in seen:

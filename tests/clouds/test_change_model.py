@@ -19,6 +19,8 @@ import pytest
 from mipp.rpc.chain import Vote
 from mipp.store import changes as rules
 
+pytestmark = pytest.mark.slow  # all interleavings
+
 SERVERS, CLOUDS, KEY_CENTRE = (1, 2, 3, 4), (1, 2, 4), 3
 
 

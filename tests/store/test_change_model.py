@@ -22,6 +22,8 @@ import pytest
 from mipp.rpc.chain import Vote
 from mipp.store import changes as rules
 
+pytestmark = pytest.mark.slow  # all interleavings
+
 SERVERS = (0, 1, 2)
 #: incarnations of server 0 are below this: first, restored, and again when it crashes while it is restored
 TOP = 3

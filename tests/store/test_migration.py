@@ -22,6 +22,8 @@ from mipp.store.catalog import NAME
 from tests.conftest import ALL_RANKINGS, DIM, finite_sharing, vectors
 from tests.store.killing import run_in_child
 
+pytestmark = pytest.mark.slow  # stores of earlier versions, at every step
+
 QUERY = vectors(1, 99)[0]
 SERVERS = (1, 2, 3)
 OLD_SCHEMA = """
