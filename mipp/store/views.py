@@ -132,7 +132,8 @@ class OwnerView:
 def mask_id(owner: bytes, batch: bytes) -> bytes:
     """Name of a batch in zero shares, 16 bytes.
 
-    A batch id alone is chosen by its owner, so two owners can have the same, and equal names would give equal masks.
+    A batch id alone is chosen by its owner: two owners may have the same from before servers refused
+    that, and equal names would give equal masks.
     """
     return hashlib.sha256(b"mipp v2 mask" + owner + batch).digest()[:16]
 
