@@ -6,18 +6,16 @@ import contextlib
 import logging
 import threading
 import time
-from typing import Any
 
 from .. import features
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import MippError, ParameterError, missing_extra
 
 try:
-    from waitress.server import create_server
-
     from .desk import Desk
     from .guard import Guard
-    from .site import LARGEST_REQUEST, make_site
+    from .listening import Listener
+    from .site import make_site
 except ImportError as error:
     if (error.name or "").split(".")[0] not in ("waitress", "flask", "werkzeug"):
         raise
@@ -25,10 +23,6 @@ except ImportError as error:
 
 __all__ = ["AppServer"]
 
-#: pages keep a few connections; strangers on this machine cannot take all memory by open ones
-_CONNECTIONS, _THREADS = 32, 8
-#: replies and requests below this size stay in memory: the server would write larger ones into temporary files
-_IN_MEMORY = 1 << 31
 _IDLE_MINUTES = 30.0
 
 
@@ -84,17 +78,13 @@ class AppServer:
         logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it logs names of files that a page asked for
         site = make_site(self.desk, self._guard, self._stopping.set, self._alive)
         try:
-            self._server: Any = create_server(
-                site, host="127.0.0.1", port=port, threads=_THREADS, connection_limit=_CONNECTIONS,
-                max_request_body_size=LARGEST_REQUEST, inbuf_overflow=_IN_MEMORY, outbuf_overflow=_IN_MEMORY,
-                channel_timeout=60, cleanup_interval=10, ident=None, clear_untrusted_proxy_headers=True,
-            )  # fmt: skip
+            self._server = Listener(site, self._guard, port)
         except (OSError, ValueError, OverflowError) as error:
             raise ParameterError(f"port {port} of 127.0.0.1 cannot be used: {error}") from None
         self.port: int = int(self._server.effective_port)
         self._guard.port = self.port
         self._preparing = threading.Thread(target=_prepare, args=(deployment,), name="mipp app start", daemon=True)
-        self._thread = threading.Thread(target=self._serve, name="mipp app", daemon=True)
+        self._thread = threading.Thread(target=self._server.run, name="mipp app", daemon=True)
 
     def __repr__(self) -> str:
         return f"AppServer(port={self.port})"
@@ -134,22 +124,16 @@ class AppServer:
     def stop(self) -> None:
         """Stop serving, cancel what runs, forget everything."""
         self._stopping.set()
-        self._server.close()
-        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
+        self._server.end()
         for thread in (self._thread, self._preparing):
             if thread.ident is not None:
                 thread.join(10)
         self.desk.close()
 
-    def _alive(self) -> None:
+    def _alive(self, port: str = "") -> None:
         self._heard = time.monotonic()
-
-    def _serve(self) -> None:
-        try:
-            self._server.run()
-        except OSError:  # the listening socket was closed under it
-            if not self._stopping.is_set():
-                raise
+        if port:
+            self._server.prove(port)
 
 
 def _prepare(deployment: Deployment | ConnectedDeployment) -> None:

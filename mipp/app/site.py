@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, jsonify, request, send_from_directory
+from flask import Flask, Response, g, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
 from ..client.user import User
@@ -19,23 +20,23 @@ from . import finding, owning
 from .desk import Desk
 from .fields import Fields
 from .finding import Found
-from .guard import Guard
+from .guard import HELLO, OPEN, PROOF, Access, Guard
 from .jobs import Job
+from .listening import LARGEST_BODY
 
-__all__ = ["LARGEST_REQUEST", "make_site"]
+__all__ = ["make_site"]
 
 _log = logging.getLogger("mipp.app")
-#: bytes of a request: a query image
-LARGEST_REQUEST = 64 << 20
 _STATIC = Path(__file__).parent / "static"
-_OPEN_PATHS = ("/", "/api/session")
+_OPEN_PATHS = ("/", HELLO)
+_ANOTHER = "this page was opened by another link; open a new one"
 #: seconds that a search waits for the check of rows that were uploaded before
 _PATIENCE = 5.0
 _MOST_FETCHED = 200
 _ROLES = {"CloudServer": "cloud", "KeyCentre": "key centre"}
 
 
-def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callable[[], None]) -> Flask:
+def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callable[[str], None]) -> Flask:
     """Make the WSGI application.
 
     Parameters
@@ -47,14 +48,14 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
     stop : callable
         Ends the program; called by the page's button.
     alive : callable
-        Called at each request of a session.
+        Called at each request of a session, with the port that it came from.
 
     Returns
     -------
     Flask
     """
     site = Flask("mipp.app", static_folder=None)
-    site.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
+    site.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     site.json.sort_keys = False  # type: ignore[attr-defined]
 
     @site.before_request
@@ -62,13 +63,24 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
         problem = guard.refusal(request)
         if problem:
             return jsonify(error=problem), 403
-        if request.path not in _OPEN_PATHS and not request.path.startswith("/static/"):
-            if not guard.knows(request):
-                return jsonify(error="this page was opened by another link; open a new one"), 401
-            alive()
+        if request.path in _OPEN_PATHS or request.path.startswith("/static/"):
+            return None
+        # the target as it was sent: that is what was proved
+        access = guard.take(request.method, request.environ.get("REQUEST_URI", ""), _header)
+        if access is None or access.link != (request.path == OPEN):
+            return jsonify(error=_ANOTHER), 401
+        if hashlib.sha256(request.get_data()).hexdigest() != access.digest:
+            return jsonify(error=_ANOTHER), 401
+        g.access = access
+        alive(request.environ.get("REMOTE_PORT", ""))
         return None
 
-    site.after_request(guard.sealed)
+    @site.after_request
+    def proved(response: Response) -> Response:
+        access: Access | None = g.get("access")
+        if access is not None:
+            response.headers[PROOF] = access.proof(response.status_code, response.get_data())
+        return guard.sealed(response)
 
     @site.errorhandler(Exception)
     def failed(error: Exception) -> tuple[Response, int]:
@@ -89,12 +101,16 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
     def static(name: str) -> Response:
         return send_from_directory(_STATIC, name)
 
-    @site.post("/api/session")
-    def session() -> tuple[Response, int]:
-        key = guard.open(_fields().text("token", most=200))
-        if key is None:
+    @site.get(HELLO)
+    def hello() -> tuple[Response, int]:
+        told = guard.hello(_header)
+        if told is None:
             return jsonify(error="this link was used already, or is not of this program"), 401
-        return jsonify(key=key), 200
+        return jsonify(told), 200
+
+    @site.post(OPEN)
+    def session() -> Response:
+        return jsonify(opened=True)
 
     _desk_routes(site, desk, stop)
     _user_routes(site, desk)
@@ -102,8 +118,15 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
     return site
 
 
+def _header(name: str) -> str:
+    return request.headers.get(name, "")
+
+
 def _fields() -> Fields:
-    return Fields(request.get_json(force=False, silent=True))
+    try:
+        return Fields(request.get_json(force=False, silent=True))
+    except RecursionError:
+        raise ParameterError("the fields of a request are nested too deeply") from None
 
 
 def _started(job: Job) -> tuple[Response, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from PIL import Image
 import mipp
 from mipp.app import AppServer
 from mipp.features.encoding import descriptor_encoding
+from tests.app.talk import Talk, plain
 from tests.network import Network
 
 #: what owners wrote to harm whoever looks at it
@@ -98,29 +97,18 @@ def three_servers(tmp_path, photos):
 class Caller:
     """Sends requests as the page does, or as others would."""
 
-    def __init__(self, page, key=None):
-        self.page, self.key = page, key
+    def __init__(self, page, tab=None):
+        self.page, self.tab = page, tab
 
     @classmethod
     def opened(cls, page):
-        token = page.link().partition("#open=")[2]
-        caller = cls(page)
-        status, told = caller.post("/api/session", {"token": token})
-        assert status == 200
-        caller.key = told["key"]
-        return caller
+        return cls(page, Talk.opened(page.link()))
 
     def send(self, method, path, body=None, headers=None):
         """Status, headers and body of the reply."""
-        given = {} if self.key is None else {"X-Mipp-Key": self.key}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.page.port}{path}", data=body, method=method, headers={**given, **(headers or {})}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as reply:
-                return reply.status, reply.headers, reply.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.headers, error.read()
+        if self.tab is None:
+            return plain(self.page.port, method, path, body, headers)
+        return self.tab.send(method, path, body, headers)
 
     def get(self, path):
         status, _, body = self.send("GET", path)

@@ -4,8 +4,11 @@ Slow: each test starts a browser. They are left out where no Chromium is install
 """
 
 import csv
+import http.server
 import io
+import json
 import os
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -360,9 +363,6 @@ const attempt = async (name, what) => {
 
 def test_a_page_of_another_site_reads_and_does_nothing(embedded, photos):
     """Also one on another port of this machine, which browsers take for the same site."""
-    import http.server
-    import threading
-
     with served(embedded) as page, browser() as screen:
         screen.open(page.link())
         screen.drop(photos["anna"][0])
@@ -411,6 +411,110 @@ def test_a_used_link_and_a_closed_page(embedded):
         assert screen.run("return sessionStorage.length") == 0
         assert page.wait(5)
     page.stop()
+
+
+class Heir:
+    """A program of another account on the port of one that has ended; it keeps all that it is sent."""
+
+    def __init__(self, port, answer):
+        kept = self.kept = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                kept.append(f"{self.command} {self.path} {self.headers}".encode() + body)
+                status, content = answer(self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_DELETE = do_GET
+
+            def log_message(self, *args):
+                pass
+
+        self.site = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.site.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.site.shutdown()
+        self.site.server_close()
+
+
+JOB = {
+    "id": "1",
+    "state": "failed",
+    "text": "a passphrase is needed",
+    "result": None,
+    "done": 0,
+    "total": 0,
+    "file": None,
+}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda path: (200, json.dumps({**JOB, "nonce": "0" * 64, "proof": "0" * 64}).encode()),
+        lambda path: (200, b"[]"),
+        lambda path: (401, b'{"error": "open me again"}'),
+    ],
+)
+def test_who_takes_the_port_of_a_program_that_ended_gets_nothing(embedded, photos, answer):
+    if "sara" not in embedded.users():
+        embedded.create_user("sara", "correct horse")
+    page = AppServer(embedded)
+    page.start()
+    with browser() as screen:
+        screen.open(page.link())
+        screen.run(
+            "[...document.querySelectorAll('#user-party button')].find((b) => b.innerText.includes('ulla')).click()"
+        )
+        screen.idle()
+        screen.drop(photos["anna"][0])
+        key = screen.run("return sessionStorage.getItem('mipp-key')")
+        # the person has begun to type when the program ends
+        screen.run(
+            "[...document.querySelectorAll('#user-party button')].find((b) => b.innerText.includes('sara')).click()"
+        )
+        screen.type("#user-passphrase", "correct horse")
+        page.stop()
+        with Heir(page.port, answer) as heir:
+            screen.run("document.querySelector('#user-passphrase').form.requestSubmit()")
+            screen.until(lambda: "Another program answers here" in screen.text("body"), "the page stops")
+            assert len(heir.kept) == 1 and heir.kept[0].startswith(b"GET /api/hello")
+            assert key.encode() not in heir.kept[0] and b"correct" not in heir.kept[0]
+            assert screen.run("return sessionStorage.length") == 0
+            left = screen.run("return document.documentElement.outerHTML")
+            assert "anna" not in left and "<img" not in left and len(left) < 1500
+            time.sleep(1)
+            assert len(heir.kept) == 1, "for good"
+
+
+def test_false_replies_stop_the_page(embedded, photos, monkeypatch):
+    """Whoever comes between the proof and the reply, or changes a reply."""
+    with served(embedded) as page, browser() as screen:
+        screen.open(page.link())
+        monkeypatch.setattr("mipp.app.guard.Access.proof", lambda self, status, body: "0" * 64)
+        go(screen, "servers")
+        screen.click("#ask-servers")
+        screen.until(lambda: "This page stops" in screen.text("body"), "the page stops")
+
+
+def test_a_page_without_its_program_stops(embedded, photos):
+    page = AppServer(embedded)
+    page.start()
+    with browser() as screen:
+        screen.open(page.link())
+        page.stop()
+        go(screen, "servers")
+        screen.click("#ask-servers")
+        screen.until(lambda: "has ended, or does not answer" in screen.text("body"), "the page stops")
 
 
 SHOTS = os.environ.get("MIPP_SCREENSHOTS", "")

@@ -1,17 +1,24 @@
 """The page's server: who may ask, what it refuses, what it gives; without a browser."""
 
+import contextlib
 import csv
+import http.client
 import io
 import json
+import re
+import socket
 import time
 import zipfile
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
 
-from mipp.app import AppServer, guard, jobs
+from mipp.app import AppServer, guard, jobs, listening
+from mipp.app.site import make_site
 from mipp.errors import LimitError, NotFoundError, ParameterError
 from tests.app.conftest import HOSTILE, Caller, raw
+from tests.app.talk import Talk, plain
 
 PATHS = ["/api/state", "/api/searches/1", "/api/searches/1/query", "/api/searches/1/files/0", "/api/jobs/x"]
 
@@ -20,30 +27,146 @@ PATHS = ["/api/state", "/api/searches/1", "/api/searches/1/query", "/api/searche
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_is_told_without_the_key(page, path):
-    for key in (None, "", "x", "x" * 5000):
-        status, headers, body = Caller(page, key).send("GET", path)
+def test_nothing_is_told_without_a_proof(page, path):
+    proved = Caller.opened(page).tab.proved("GET", path, b"")
+    wrong = {**proved, "X-Mipp-Mac": "0" * 64}, {**proved, "X-Mipp-Nonce": "0" * 64}, {**proved, "X-Mipp-Key": "é"}
+    for headers in ({}, {"X-Mipp-Key": "x" * 5000}, {"X-Mipp-Mac": ""}, *wrong):
+        status, replied, body = plain(page.port, "GET", path, None, headers)
         assert status == 401 and b"another link" in body
-        assert headers["Cache-Control"] == "no-store"
+        assert replied["Cache-Control"] == "no-store" and "X-Mipp-Proof" not in replied
 
 
 def test_a_link_opens_one_session_once(page):
-    token = page.link().partition("#open=")[2]
-    caller = Caller(page)
-    assert caller.post("/api/session", {"token": token})[0] == 200
-    status, told = caller.post("/api/session", {"token": token})
+    link = page.link()
+    first = Talk.opened(link)
+    again = Talk(page.port, link.partition("#open=")[2])
+    status, told = again.hello()
     assert status == 401 and "used already" in told["error"]
-    for wrong in ("", token[:-1], "é"):
-        assert caller.post("/api/session", {"token": wrong})[0] == 401
-    assert caller.post("/api/session", {"token": 5})[0] == 400
-    assert caller.post("/api/session", b"{")[0] == 400
+    for wrong in ("", "x", again.secret[:-1]):
+        assert Talk(page.port, wrong).hello()[0] == 401
+    assert first.send("GET", "/api/state")[0] == 200
+
+
+def test_two_tabs_of_one_link_cannot_both_open_it(page):
+    link = page.link()
+    one, other = (Talk(page.port, link.partition("#open=")[2]) for _ in range(2))
+    asked = [tab.proved("POST", "/api/session", b"") for tab in (one, other)]
+    assert [plain(page.port, "POST", "/api/session", b"", headers)[0] for headers in asked] == [200, 401]
+
+
+def test_a_link_gives_nothing_but_a_session_and_a_session_opens_no_other(page):
+    link = Talk(page.port, page.link().partition("#open=")[2])
+    assert link.send("GET", "/api/state")[0] == 401
+    assert Caller.opened(page).send("POST", "/api/session", b"")[0] == 401
 
 
 def test_only_the_newest_links_are_remembered(page):
     first = page.link().partition("#open=")[2]
     for _ in range(8):
         page.link()
-    assert Caller(page).post("/api/session", {"token": first})[0] == 401
+    assert Talk(page.port, first).hello()[0] == 401
+
+
+def test_a_request_is_taken_once_and_as_it_was_proved(page):
+    tab = Caller.opened(page).tab
+    target, body = "/api/folders?a=1", b'{"path": "/"}'
+    headers = tab.proved("POST", target, body)
+    for method, path, sent in (
+        ("POST", "/api/folders?a=2", body), ("POST", "/api/close?a=1", body), ("POST", "/api/%66olders?a=1", body),
+        ("GET", target, None), ("DELETE", target, body),
+    ):  # fmt: skip
+        assert plain(page.port, method, path, sent, headers)[0] == 401, (method, path)
+    kind = {"Content-Type": "application/json"}
+    assert plain(page.port, "POST", target, body, headers | kind)[0] == 200
+    assert plain(page.port, "POST", target, body, headers | kind)[0] == 401, "once"
+    headers = tab.proved("POST", target, body)
+    assert plain(page.port, "POST", target, b'{"path": "/x"}', headers | kind)[0] == 401, "another body"
+    assert not page.wait(0)
+
+
+def test_requests_that_were_announced_and_not_sent_are_bounded(page):
+    tab = Caller.opened(page).tab
+    first = tab.proved("GET", "/api/state", b"")
+    for _ in range(64):
+        tab.hello()
+    assert plain(page.port, "GET", "/api/state", None, first)[0] == 401
+    assert all(len(shared.announced) <= 64 for shared in page._guard._shared.values())
+    for nonce in ("", "0" * 63, "Ä" * 64, "0" * 65):
+        headers = {"X-Mipp-Key": first["X-Mipp-Key"], "X-Mipp-Nonce": nonce.encode("utf-8").decode("latin-1")}
+        assert plain(page.port, "GET", "/api/hello", None, headers)[0] == 401
+
+
+def test_errors_are_proved_too(page):
+    caller = Caller.opened(page)
+    for path, status in (("/api/searches/7", 404), ("/nowhere", 404), ("/api/searches/7/pictures?start=x", 400)):
+        got, replied, _ = caller.send("GET", path)
+        assert got == status and replied["X-Mipp-Proof"]
+
+
+# --- what strangers cost --------------------------------------------------------------------------------------------
+
+
+def head(page, path, length, *lines):
+    more = "".join(f"{line}\r\n" for line in (f"Content-Length: {length}", *lines))
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n{more}\r\n".encode()
+
+
+@pytest.mark.parametrize("path", ["/api/session", "/api/user/ulla/search", "/api/hello", "/", "/nowhere"])
+def test_a_body_is_not_read_before_its_sender_is_known(page, path):
+    """The reply comes while no byte of the body was sent."""
+    for length in (1, 1 << 20, 60 << 20):
+        assert raw(page, head(page, path, length)).startswith((b"HTTP/1.1 401", b"HTTP/1.1 413"))
+    chunked = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(page, chunked.encode()).startswith(b"HTTP/1.1 411")
+    assert raw(page, b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000).startswith(b"HTTP/1.0 431")
+
+
+def test_bodies_are_as_long_as_their_path_needs(page):
+    caller = Caller.opened(page)
+    tab = caller.tab
+    for path, most in (("/api/user/ulla/search", listening.LARGEST_BODY), ("/api/folders", listening.LARGEST_FIELDS)):
+        lines = [f"{name}: {value}" for name, value in tab.proved("POST", path, b"").items()]
+        assert raw(page, head(page, path, most + 1, *lines)).startswith(b"HTTP/1.1 413")
+    script = caller.send("GET", "/static/api.js")[2].decode()
+    known = re.search(r"LARGEST_BODY = (.*), LARGEST_FIELDS = (.*); //", script).groups()
+    assert tuple(eval(text) for text in known) == (listening.LARGEST_BODY, listening.LARGEST_FIELDS)
+
+
+def test_silent_and_dripping_connections_give_way(page):
+    """More than are taken: the page is answered at once, and its own connection stays."""
+    own = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
+    tab = Caller.opened(page).tab
+    sock = None
+    strangers = []
+    try:
+        for n in range(300):
+            if n % 100 == 0:
+                own.request("GET", "/api/state", headers=tab.proved("GET", "/api/state", b""))
+                reply = own.getresponse()
+                assert (reply.status, bool(reply.read())) == (200, True)
+                assert sock in (None, own.sock), "the connection of a page is not closed for a stranger's"
+                sock = own.sock
+            stranger = socket.create_connection(("127.0.0.1", page.port), timeout=5)
+            stranger.sendall((b"", b"POST /api/session HTTP/1.1\r\nX: ", b"GET /")[n % 3])
+            strangers.append(stranger)
+        began = time.monotonic()
+        assert Caller(page).send("GET", "/")[0] == 200 and tab.send("GET", "/api/state")[0] == 200
+        assert time.monotonic() - began < 3
+        assert len(page._server.active_channels) <= 130
+    finally:
+        for one in (own, *strangers):
+            one.close()
+
+
+def test_a_connection_that_proves_nothing_is_closed_in_time(page, monkeypatch):
+    monkeypatch.setattr(listening, "_UNPROVED_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", page.port), timeout=10) as stranger:
+        until = time.monotonic() + 9
+        with contextlib.suppress(OSError):
+            while time.monotonic() < until:  # a byte now and then keeps it from being idle
+                stranger.sendall(b"G")
+                time.sleep(0.1)
+        assert time.monotonic() < until
 
 
 def test_pages_of_other_sites_are_refused(page):
@@ -93,9 +216,8 @@ def test_the_page_listens_on_loopback_alone(page):
     assert page._server.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_a_request_that_is_too_large_is_refused(page, monkeypatch):
-    head = f"POST /api/session HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nContent-Length: 99999999999\r\n\r\n"
-    assert b" 413 " in raw(page, head.encode()).split(b"\r\n")[0]
+def test_a_request_that_is_too_large_is_refused(page):
+    assert b" 413 " in raw(page, head(page, "/api/session", 99999999999)).split(b"\r\n")[0]
 
 
 def test_broken_requests_end_in_a_sentence(page):
@@ -295,6 +417,46 @@ def test_wrong_requests_are_refused_in_a_sentence(caller, path, told):
     text = reply.get("error") or reply["text"]
     assert (status in (400, 404) or reply["state"] == "failed") and text
     assert "program failed" not in text and "\n" not in text
+
+
+STRANGE = [
+    b"[" * 100_000, b'{"a":' * 50_000,
+    b'{"path": "/\\ud800", "name": "\\ud800", "kind": "user", "fields": {"\\ud800": "x"}}',
+    b'{"k": NaN, "threshold": Infinity, "start": 1e999, "hit": -0.0, "sample": NaN}', b'{"hit": %s}' % (b"9" * 5000),
+    b'{"start": %s, "hits": [%s], "quota": %s}' % ((b"9" * 4000,) * 3), b'{"a": 1, "a": 2}', b"\xff\xfe", b"null", b"",
+    b'{"hits": [[[]]], "ids": [{}], "owners": [null], "fields": {"a": {"b": []}}, "path": [], "id": {}, "kind": {}}',
+]  # fmt: skip
+PARTS = ("1", "9" * 5000, "-1", "%00", "%ff", "%ed%a0%80", "..%2f..", "\u0663", "a" * 3000, "anna", "ulla")
+
+
+def test_no_request_makes_the_program_fail(caller, page, photos):
+    """Every route but the page's end, with strange bodies and strange parts of its path."""
+    search(caller, photos["anna"][0])
+    site = make_site(page.desk, page._guard, lambda: None, lambda port: None)
+    rules = [rule for rule in site.url_map.iter_rules() if rule.rule != "/api/close"]
+    assert len(rules) > 25
+    for rule in rules:
+        path = re.sub("<[^>]*>", "{}", rule.rule)
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            for n, part in enumerate(PARTS):
+                asked = path.format(*[quote(part, safe="%")] * path.count("{}")) + f"?count={PARTS[n - 1]}&start=1"
+                asked = quote(asked, safe="%/?&=")
+                body = STRANGE[n % len(STRANGE)] if method == "POST" else None
+                check_sentence(caller, method, asked, body)
+        if rule.methods >= {"POST"}:
+            named = path.format("anna" if "owner" in path else "ulla" if "user" in path else "1")
+            for body in STRANGE:
+                check_sentence(caller, "POST", named, body)
+
+
+def check_sentence(caller, method, path, body):
+    status, _, reply = caller.send(method, path, body, {"Content-Type": "application/json"})
+    assert status < 500, (method, path[:200], body, reply)
+    if status == 202:
+        job = json.loads(reply)
+        while job["state"] in ("waiting", "running"):
+            job = caller.get(f"/api/jobs/{job['id']}")[1]
+        assert "program failed" not in job["text"], (method, path[:200], body and body[:200], job)
 
 
 # --- owners ---------------------------------------------------------------------------------------------------------

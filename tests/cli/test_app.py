@@ -4,10 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
-import urllib.request
+import time
 import webbrowser
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,6 +17,7 @@ from urllib.request import url2pathname
 import pytest
 
 from mipp.cli import app
+from tests.app.talk import Talk
 
 
 @pytest.fixture
@@ -31,29 +33,22 @@ def started(mipp_command, tmp_path):
     process.wait()
 
 
-def ask(port, path, told, key=""):
-    headers = {"Content-Type": "application/json", "X-Mipp-Key": key}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(told).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return json.loads(reply.read())
-
-
 def test_it_prints_a_link_and_ends_with_ctrl_c(started):
     line = started.stdout.readline()
-    port, token = re.fullmatch(r"open this link, once: http://127\.0\.0\.1:(\d+)/#open=(\S+)\n", line).groups()
-    key = ask(port, "/api/session", {"token": token})["key"]
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/state", headers={"X-Mipp-Key": key})
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        assert [p["name"] for p in json.loads(reply.read())["parties"]] == ["ulla"]
-    started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=30)
+    assert re.fullmatch(r"open this link, once: http://127\.0\.0\.1:\d+/#open=\S+\n", line)
+    tab = Talk.opened(line)
+    assert [p["name"] for p in json.loads(tab.send("GET", "/api/state")[2])["parties"]] == ["ulla"]
+    with socket.create_connection(("127.0.0.1", tab.port)):  # an open tab keeps nobody waiting
+        began = time.monotonic()
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=30)
     assert (started.returncode, out, err) == (0, "closed\n", "")
+    assert time.monotonic() - began < 8
 
 
 def test_the_page_can_end_it(started):
-    port, token = re.search(r":(\d+)/#open=(\S+)", started.stdout.readline()).groups()
-    key = ask(port, "/api/session", {"token": token})["key"]
-    assert ask(port, "/api/close", {}, key) == {"closed": True}
+    tab = Talk.opened(started.stdout.readline())
+    assert json.loads(tab.send("POST", "/api/close", b"{}")[2]) == {"closed": True}
     out, err = started.communicate(timeout=30)
     assert (started.returncode, out, err) == (0, "closed\n", "")
 
@@ -74,8 +69,6 @@ def test_the_browser_is_led_by_a_file_for_this_person_alone(monkeypatch):
 
 
 def test_a_missing_extra_and_a_taken_port_are_said_in_a_sentence(mipp_command, monkeypatch):
-    import socket
-
     mipp_command("init", "--descriptor", "cld")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = mipp_command("app", "--no-browser", "--port", taken.getsockname()[1])

@@ -1,11 +1,11 @@
 // The page: which part is shown, who is open, the servers.
 
-import { forgetSession, get, openSession, post, tried, work } from "./api.js";
+import { end, get, onEnd, openSession, post, tried, work } from "./api.js";
 import { $, el, fill, say, told } from "./dom.js";
 import { startOwner } from "./owner.js";
 import { resume, startSearch } from "./search.js";
 
-let state = null;
+let state = null, asking = 0;
 
 function show(page) {
   for (const button of document.querySelectorAll("[data-page]")) {
@@ -71,16 +71,15 @@ async function askServers() {
 
 async function close() {
   if (!confirm("End the program on this machine? It forgets all searches and images of this session.")) return;
-  await tried(() => post("/api/close"));
-  over("Closed. The program has ended; this tab can be closed.");
+  if (await tried(() => post("/api/close"))) end("Closed. The program has ended; this tab can be closed.");
 }
 
-/** Forget everything that this tab holds. */
-function over(text) {
-  forgetSession();
-  sessionStorage.clear();
-  fill(document.body, el("p", { class: "panel", role: "status" }, text));
-}
+onEnd((text) => {
+  state = null;
+  clearInterval(asking);
+  document.body.replaceChildren(el("p", { class: "panel", role: "status", id: "status" }, text));
+  delete document.body.dataset.ready;
+});
 
 async function begin() {
   try {
@@ -104,16 +103,8 @@ async function begin() {
   await parties("owner", startOwner);
   await resume(state);
   document.body.dataset.ready = "yes";
-  let failures = 0;
-  setInterval(async () => { // the program ends when no page asks any more
-    try {
-      await get("/api/state");
-      failures = 0;
-    } catch {
-      failures += 1;
-      if (failures > 1) over("The program on this machine has ended."); // whoever listens on its port now gets no key
-    }
-  }, 60_000);
+  // the program ends when no page asks any more; a page whose program has ended notices here, too
+  asking = setInterval(() => get("/api/state").catch(() => {}), 60_000);
 }
 
 addEventListener("unhandledrejection", (event) => say(String(event.reason?.message || event.reason), true));

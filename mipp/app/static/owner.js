@@ -1,11 +1,16 @@
 // An owner's images: add, list, annotate, delete; grants; audit.
 
-import { pictureOf, post, release, tried, work } from "./api.js";
+import { onEnd, pictureOf, post, release, tried, work } from "./api.js";
 import { $, el, fill, plural, say, told } from "./dom.js";
 
 let owner = null, first = 0;
 const chosen = new Set();
 const at = (action) => `/api/owner/${encodeURIComponent(owner)}/${action}`;
+
+onEnd(() => {
+  owner = null;
+  chosen.clear();
+});
 
 export async function startOwner(name, state) {
   owner = name;

@@ -1,11 +1,17 @@
 // A user's searches: the query, hits as a grid, comparison, originals, export, history.
 
-import { get, picture, pictures, post, release, remove, save, tried, work } from "./api.js";
+import { get, onEnd, picture, pictures, post, release, remove, save, tried, work } from "./api.js";
 import { $, bytes, el, fill, number, plural, say, told } from "./dom.js";
 
 let user = null, state = null, file = null, current = null;
 const chosen = new Set();
 const larger = () => ["ip", "cosine"].includes(state.metric); // larger is nearer
+
+onEnd(() => {
+  user = state = file = current = null;
+  chosen.clear();
+  clearTimeout(slid.later);
+});
 
 export async function startSearch(name, known) {
   user = name;
