@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,8 @@ class Fields:
     Parameters
     ----------
     values : object
-        What was sent; anything but a mapping is refused.
+        What was sent; anything but a mapping is refused, and so are numbers that are not finite and halves of surrogate
+        pairs: they stand for no value, and no character.
 
     Raises
     ------
@@ -28,6 +30,10 @@ class Fields:
     def __init__(self, values: Any) -> None:
         if not isinstance(values, Mapping):
             raise ParameterError("a request holds a JSON object")
+        try:
+            json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError:
+            raise ParameterError("a request holds finite numbers, and texts that are Unicode") from None
         self._values = values
 
     def text(self, name: str, default: str | None = None, *, most: int = 4096) -> str:
