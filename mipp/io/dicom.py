@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError, missing_extra
+from .coded import coded_pixels
 from .limits import MAX_INFLATED, MAX_PIXELS
 from .recognise import PREAMBLE
 from .window import apply_window
@@ -50,6 +51,7 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
             raise ImageError(f"{name}: a DICOM file without an image")
         if int(data.Rows) * int(data.Columns) * int(data.get("NumberOfFrames") or 1) > 4 * MAX_PIXELS:
             raise ImageError(f"{name}: more than {MAX_PIXELS} pixels")
+        _check_coded(data, name)
         with np.errstate(all="ignore"):
             return _to_rgb(data, name, window)
     except (ImageError, MemoryError):
@@ -97,6 +99,28 @@ def _to_rgb(data: Any, name: str, window: tuple[float, float] | None) -> npt.NDA
         gray = 255 - gray
     gray[padding] = 0
     return gray
+
+
+def _check_coded(data: Any, name: str) -> None:
+    """Refuse a compressed frame that decodes to more than the file's rows and columns; ImageError."""
+    syntax = data.file_meta.TransferSyntaxUID
+    if "PixelData" not in data or not syntax.is_encapsulated:
+        return
+    from pydicom.encaps import get_frame
+    from pydicom.uid import RLELossless
+
+    frames = int(data.get("NumberOfFrames") or 1)
+    table = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+    offsets = tuple(data[keyword].value for keyword in table) if all(keyword in data for keyword in table) else None
+    coded = get_frame(data.PixelData, 0, number_of_frames=frames, extended_offsets=offsets)
+    pixels = int(data.Rows) * int(data.Columns)
+    if coded_pixels(coded) > pixels:
+        raise ImageError(f"{name}: a frame with more pixels than the file declares")
+    if syntax == RLELossless:
+        # what is not compressible takes one byte more for 128, and each segment may be padded
+        size = pixels * int(data.get("SamplesPerPixel") or 1) * ((int(data.BitsAllocated) + 7) // 8)
+        if len(coded) > size + size // 64 + 3 * int(data.Rows) * 15 + 128:
+            raise ImageError(f"{name}: a frame with more pixels than the file declares")
 
 
 def _stored(data: Any) -> tuple[npt.NDArray[Any], int]:

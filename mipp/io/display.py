@@ -75,7 +75,8 @@ def picture(
     side : int
         Longest side of the result in pixels, at least 1; a smaller image is not enlarged.
     most_pixels : int
-        Images with more pixels are not decoded: a small file may claim many.
+        Images with more pixels are not decoded: a small file may claim many. Below :data:`mipp.io.limits.MAX_PIXELS`,
+        AVIF and DICOM files are not decoded at all, as their heads may claim fewer pixels than are decoded.
     window : tuple of float, optional
         As of :func:`mipp.io.images.load_image`.
 
@@ -122,11 +123,14 @@ def picture(
 
 
 def _pixels(content: bytes | bytearray | memoryview) -> int:
-    """Number of pixels that the head of an image file claims; MAX_PIXELS + 1 where Pillow cannot tell."""
+    """Number of pixels that will be decoded; MAX_PIXELS + 1 where that is not sure."""
     from PIL import Image
 
+    from .coded import decoded_pixels
+    from .recognise import formats
+
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.width * image.height
+        with Image.open(io.BytesIO(content), formats=formats(sure=True)) as image:
+            return decoded_pixels(image)
     except Exception:  # decoders raise almost any type on damaged files
         return MAX_PIXELS + 1

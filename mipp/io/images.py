@@ -15,9 +15,10 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DTypeError, ImageError, ParameterError, plain_text
 from . import png
+from .coded import decoded_pixels
 from .files import as_path, read_regular, shown
 from .limits import MAX_BYTES, MAX_PIXELS
-from .recognise import SUFFIXES, is_image_file
+from .recognise import SUFFIXES, formats, is_image_file
 from .walk import walk_images
 from .window import apply_window, check_window
 
@@ -43,7 +44,10 @@ _TURNS = {
 def load_image(
     source: str | os.PathLike[str] | bytes, *, window: tuple[float, float] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Decode one image.
+    """Decode one image: an AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP or DICOM file.
+
+    Files that hold images of other formats, such as icons, are not opened. The size of the image is known before
+    anything is decoded; a hostile AVIF file alone may cost what an image of 16384 x 16384 pixels costs.
 
     The EXIF orientation is applied. Everything becomes 8-bit RGB: gray, palette, CMYK and YCbCr are converted;
     transparent pixels are laid over white, also those of a PNG's one transparent colour; 16-bit gray is scaled by
@@ -107,15 +111,15 @@ def load_image(
 
         return load_dicom(file, name, window)
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(f"{name}: {width} x {height} pixels are more than {MAX_PIXELS}")
+        with Image.open(file, formats=formats()) as image:
+            if decoded_pixels(image) > MAX_PIXELS:
+                width, height = image.size
+                raise ImageError(f"{name}: {width} x {height} pixels, or a tile of them, are more than {MAX_PIXELS}")
             return _to_rgb(image, file, window)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image that Pillow can read") from None
+        raise ImageError(f"{name}: not an image of a format that is read here") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name}: more than {MAX_PIXELS} pixels") from None
     except Exception as error:
