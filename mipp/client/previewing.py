@@ -14,7 +14,7 @@ from .fetching import Place, failed_image
 from .given import whole_number
 from .image_file import parse_image
 from .image_ids import several_images
-from .records import ORIGINAL_BYTES, Original, parse_record
+from .records import ORIGINAL_BYTES, Original, encodable, parse_record
 from .results import FetchedImage, FetchedImages, Preview, Previews, hits_among
 from .retrieval import RetrievalClient
 
@@ -96,7 +96,7 @@ class PreviewClient(RetrievalClient):
                 continue
             try:
                 record = parse_record(plain[:-ORIGINAL_BYTES])
-                found.append(Preview(batch, row, record.path, record.metadata, record.thumbnail))
+                found.append(Preview(batch, row, record.path, encodable(record.metadata), record.thumbnail))
             except MessageError as error:  # authentic, so its owner wrote it
                 found.append(Preview(batch, row, error=error))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "ORIGINAL_BYTES",
     "Original",
     "Record",
+    "encodable",
     "fits",
     "pack_record",
     "parse_record",
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 _LENGTH_BYTES = 4
+#: halves of surrogate pairs
+_HALF = re.compile("[\ud800-\udfff]")
 #: behind the content of each record: the image's id, the size of its encrypted file, and both parts of its key; zeros
 #: for a row without an image
 _ORIGINAL = struct.Struct(">24sQ32s32s")
@@ -251,6 +255,34 @@ def fits(metadata: Mapping[str, Any] | None, path: str, room: int) -> int:
             f"{largest_field({**(metadata or {}), 'path': path})!r}"
         )
     return left
+
+
+def encodable(value: Any) -> Any:
+    """Make what an owner wrote fit for UTF-8: halves of surrogate pairs become the replacement character.
+
+    JSON can hold them, as escapes. Text with one can be compared and shown, but neither written nor sent.
+
+    Parameters
+    ----------
+    value : object
+        Values as JSON has them; of the depth that :func:`parse_record` admits.
+
+    Returns
+    -------
+    object
+        The same, with such characters replaced in all texts, names of fields too.
+
+    Examples
+    --------
+    >>> from mipp.client.records import encodable
+    >>> encodable({"caption": "a" + chr(0xD800), "year": 1999})
+    {'caption': 'a�', 'year': 1999}
+    """
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {encodable(name): encodable(one) for name, one in value.items()}
+    return [encodable(one) for one in value] if isinstance(value, list) else value
 
 
 def pack_record(record: Record, room: int) -> bytes:

@@ -90,7 +90,8 @@ class Preview:
     path : str
         Path of the file inside what the owner added, made safe; empty without one.
     metadata : dict or None
-        What the owner wrote. Its texts are as the owner wrote them: make them safe before you show them.
+        What the owner wrote. Its texts are as the owner wrote them, but for halves of surrogate pairs, which are
+        replaced: make them safe before you show them.
     thumbnail : bytes
         A small WebP image, or empty. Open it as a stranger's file (:func:`mipp.io.images.load_image`).
     error : MippError or None

@@ -503,3 +503,15 @@ def test_a_thumbnail_makes_room(tmp_path):
         for wrong in (lambda: anna.annotate({one: {"a": 1}}), lambda: anna.records([one])):
             with pytest.raises(NotFoundError, match="deleted"):
                 wrong()
+
+
+def test_halves_of_surrogate_pairs_are_replaced(tmp_path):
+    """JSON can hold them; tables and files in UTF-8 cannot."""
+    half = "\ud800"
+    with Deployment.create(tmp_path, ENCODING, preview_size=512) as deployment:
+        anna, user = deployment.create_owner("anna"), deployment.create_user("ulla")
+        (row,) = anna.add_vectors(np.eye(4)[:1], metadata=[{"caption": f"a{half}", half: [{half: half}], "n": 1}])
+        anna.grant(user)
+        previews = user.preview([row])
+        assert previews[0].metadata == {"caption": "a\ufffd", "\ufffd": [{"\ufffd": "\ufffd"}], "n": 1}
+        assert str(previews.to_rows()).encode() and previews[0].caption.encode()

@@ -14,7 +14,6 @@ from mipp.errors import (
     AccessDeniedError,
     DTypeError,
     EncodingError,
-    LimitError,
     MissingExtraError,
     ParameterError,
     ShapeError,
@@ -176,7 +175,7 @@ def test_rows_of_other_programs_are_documents(world):
 
 
 def test_hostile_texts_come_as_they_were_written(world):
-    wild = ["\u202e<script>", "a\0b", "\ud800", "=1+1"]
+    wild = ["\u202e<script>", "a\0b", "=1+1"]
     world.anna.add_texts(wild, [{"k": text} for text in wild], ids=wild)
     assert sorted(texts(world.store.get_by_ids(wild))) == sorted(wild)
     assert all(d.metadata == {"k": d.page_content} for d in world.store.similarity_search("a", k=9))
@@ -289,7 +288,7 @@ def test_a_deployment_without_records_is_refused(tmp_path):
             EncryptedVectorStore(Letters(), user=user).similarity_search("a")
 
 
-def test_grants_bound_what_a_user_may_do(world):
+def test_grants_bound_what_a_user_may_do(world, caplog):
     world.anna.add_texts(["aaa", "bbb"], ids=["1", "2"])
     other = world.deployment.create_user("otto")
     store = EncryptedVectorStore(Letters(), user=other)
@@ -301,8 +300,9 @@ def test_grants_bound_what_a_user_may_do(world):
     with pytest.raises(AccessDeniedError, match="no scores"):
         store.similarity_search_with_score("a", k=1)
     small = EncryptedVectorStore(Letters(), user=world.user, most_read=1)
-    with pytest.raises(LimitError, match="most_read"):
-        small.get_by_ids(["2"])
+    assert small.get_by_ids(["2"]) == []
+    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("mipp.compat")]
+    assert "anna" in told and "most_read" in told
     assert small.similarity_search("b", k=1)[0].id == "2" and texts(small.get_by_ids(["2"])) == ["bbb"]
 
 
@@ -367,3 +367,40 @@ def test_without_langchain_the_error_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "mipp.compat.langchain")
     with pytest.raises(MissingExtraError, match=r"\[langchain\]"):
         importlib.import_module("mipp.compat.langchain")
+
+
+def test_an_owner_with_many_rows_harms_its_own_documents_alone(world, monkeypatch):
+    world.anna.add_texts(["aaa"], ids=["1"])
+    world.owners[1].add_vectors(np.eye(8)[[0] * 6], metadata=[{"caption": f"b{n}"} for n in range(6)])
+    store = EncryptedVectorStore(Letters(), user=world.user, most_read=5)
+    fetched = []
+    preview = type(world.user).preview
+    monkeypatch.setattr(
+        type(world.user), "preview", lambda self, hits, **o: fetched.extend(hits) or preview(self, hits, **o)
+    )
+    assert texts(store.get_by_ids(["1", "none"])) == ["aaa"]
+    assert {getattr(hit, "owner_name", None) for hit in fetched} == {"anna"}
+    row = f"{world.owners[1].batches()[0].id.hex()}:3"
+    assert texts(store.get_by_ids([row, "1"])) == ["b3", "aaa"], "the ids of rows are found whatever the limit"
+
+
+def test_halves_of_surrogate_pairs_harm_nobody(world):
+    """JSON can hold them, UTF-8 cannot."""
+    world.anna.add_texts(["aaa", "aab"], ids=["1", "2"])
+    half = "\ud800"
+    hostile = [
+        {"caption": half}, {"caption": "x", half: [{half: half}]},
+        {"caption": "y", "document": {"id": half, "metadata": {}}},
+        {"caption": half, "document": {"id": "2", "metadata": {"a": half}}},
+    ]  # fmt: skip
+    world.owners[1].add_vectors(np.eye(8)[[0] * 4], metadata=hostile)
+    store = EncryptedVectorStore(DeterministicFakeEmbedding(size=8), user=world.user)
+    assert len(store.max_marginal_relevance_search("a", k=4, fetch_k=6)) == 4
+    for document in [*store.similarity_search("a", k=6), *store.get_by_ids(["2"])]:
+        assert json.loads(document.model_dump_json())["page_content"].encode()
+    for call in (
+        lambda: world.anna.add_texts(["a"], ids=[half]),
+        lambda: world.anna.add_texts(["a"], ids=["a" + half]),
+    ):
+        with pytest.raises(ParameterError, match="no character"):
+            call()

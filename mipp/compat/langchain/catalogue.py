@@ -5,6 +5,7 @@ A list is brought in line with the index before it is used, and reads the record
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,10 +15,12 @@ from ...client.choosing import Owners
 from ...client.owner import ImageOwner
 from ...client.results import Hit, Hits
 from ...client.user import User
-from ...errors import LimitError
+from ...errors import plain_text
 from .documents import id_in
 
 __all__ = ["OwnerCatalogue", "UserCatalogue"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -75,14 +78,14 @@ class UserCatalogue:
     """Documents that a user may see, of all its owners; an id may be several owners'."""
 
     user: User
-    #: most records that are fetched to find an id
+    #: most records of one owner that are fetched to find an id
     most: int
     _ids: dict[tuple[bytes, bytes, int], str | None] = field(default_factory=dict)
 
     def find(self, names: Iterable[str], owners: Owners | None) -> list[Hit]:
         """Rows of documents of owners with these ids; where one is not known yet, all records not seen are fetched.
 
-        LimitError if these are too many.
+        An owner with too many of them is left out, and a warning names it: others are not the worse for it.
         """
         index = self.user.index(owners)
         hits = Hits.at(index, np.arange(index.total))
@@ -91,11 +94,19 @@ class UserCatalogue:
             self._ids = {key: name for key, name in self._ids.items() if key in live}
         wanted = set(names)
         if wanted - {self._ids.get(_key(hit)) for hit in hits}:
-            unknown = [hit for hit in hits if _key(hit) not in self._ids]
-            if len(unknown) > self.most:
-                raise LimitError(
-                    f"to find an id, {len(unknown)} records would be fetched, of {self.most} at most (most_read)"
-                )
+            unseen: dict[bytes, list[Hit]] = {}
+            for hit in hits:
+                if _key(hit) not in self._ids:
+                    unseen.setdefault(hit.owner, []).append(hit)
+            unknown = []
+            for some in unseen.values():
+                if len(some) <= self.most:
+                    unknown += some
+                    continue
+                _log.warning(
+                    "documents of %s are not searched for ids: %d records would be fetched, of %d at most (most_read)",
+                    plain_text(some[0].owner_name), len(some), self.most,
+                )  # fmt: skip
             for hit, preview in zip(unknown, self.user.preview(unknown) if unknown else (), strict=True):
                 self.note(hit, id_in(preview.metadata))
         return [hit for hit in hits if self._ids.get(_key(hit)) in wanted]

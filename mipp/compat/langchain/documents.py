@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from ...client.records import fits, record_room
+from ...client.records import encodable, fits, record_room
 from ...client.results import Preview
 from ...errors import DTypeError, ParameterError
 
@@ -61,6 +61,8 @@ def _checked_id(text: Any) -> str:
         raise DTypeError(f"the id of a document is text, not {type(text).__name__}")
     if not 1 <= len(text) <= _MOST_ID:
         raise ParameterError(f"the id of a document has 1 to {_MOST_ID} characters, not {len(text)}")
+    if encodable(text) != text:
+        raise ParameterError("the id of a document has half of a surrogate pair, which is no character")
     if is_row_id(text):
         raise ParameterError("the id of a document is not the id of a row: 32 hex digits, a colon and a number")
     return text

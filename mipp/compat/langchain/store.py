@@ -59,7 +59,7 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
     owner_key : str, optional
         If given, documents that are found have the name of their owner under this key of their metadata.
     most_read : int
-        Most records that :meth:`get_by_ids` fetches to find ids that were not seen before.
+        Most records of one owner that :meth:`get_by_ids` fetches to find ids that were not seen before.
 
     Notes
     -----
@@ -226,7 +226,8 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
 
         An id that was not seen in an earlier search is found by fetching the records of all rows that this store has
         not seen. No server learns the ids; two clouds learn how many records are fetched. If several owners use an id,
-        all their documents are given.
+        all their documents are given. An owner with more than ``most_read`` such rows is left out then, and a logged
+        warning names it: its documents are found by ids of rows, or once a search has seen them.
 
         Parameters
         ----------
@@ -242,8 +243,6 @@ class EncryptedVectorStore(VectorStore):  # type: ignore[misc]
         ------
         ParameterError, DTypeError
             No user; ids that are no list of text.
-        LimitError
-            More records than ``most_read`` would have to be fetched.
         """
         user, seen = self._searching()
         wanted = texts_of(ids)
