@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..sharing import Run
+from ..sharing import Run, add_zero_share
 
-__all__ = ["Backend", "Keystream", "Rows", "Segment"]
+__all__ = ["Backend", "Keystream", "Rows", "Segment", "StoredFile", "ZeroShare"]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that holds words from byte ``offset`` on, and ends with the SHA-256 of all before; public facts.
+
+    ``digest``: that SHA-256, by which other processes of this server's operator know the file.
+    """
+
+    path: Path
+    size: int
+    digest: bytes
+    offset: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,12 +33,14 @@ class Segment:
     """Stored rows that lie together in memory or in a mapped file.
 
     ``words`` (n, D) are secret; ``first`` is the number of the first row; ``ordinals`` are the numbers of the rows that
-    are there, counted from ``first``, or None if all are.
+    are there, counted from ``first``, or None if all are. ``file``: whose words these are, all of them; None for rows
+    that lie in this process's memory.
     """
 
     words: np.ndarray
     first: int
     ordinals: np.ndarray | None = None
+    file: StoredFile | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +48,8 @@ class Keystream:
     """Rows ``start`` to ``stop``, which are made from one owner's key.
 
     ``schedules`` gives the AES key schedules of the owner's batches, secret; it is called at each use, since an owner
-    may have been forgotten. ``run`` names all rows of this part, ``cut`` those from one number to another.
+    may have been forgotten. ``run`` names all rows of this part, ``cut`` those from one number to another. ``key``
+    gives the owner's key itself, secret; ``batches`` the id, dimension and rows of a batch by its number in a run.
     """
 
     schedules: Callable[[], Any]
@@ -40,6 +57,29 @@ class Keystream:
     stop: int
     run: Run
     cut: Callable[[int, int], Run]
+    key: Callable[[], bytes]
+    batches: Callable[[int], tuple[bytes, int, int]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ZeroShare:
+    """What masks a server's products (:func:`mipp.sharing.add_zero_share`); ``pair_keys`` are secret.
+
+    ``batches``: nonces, rows, and first row of the first one, of original rows from one number to another.
+    """
+
+    server: int
+    servers: Sequence[int]
+    pair_keys: Mapping[int, bytes]
+    header: bytes
+    batches: Callable[[int, int], tuple[np.ndarray, np.ndarray, int]]
+
+    def add(self, out: np.ndarray, start: int, stop: int, threads: int | None) -> None:
+        """Mask the products of rows ``start`` to ``stop``, in place."""
+        nonces, rows, first = self.batches(start, stop)
+        add_zero_share(
+            out, self.server, self.servers, self.pair_keys, self.header, nonces, rows, first=first, threads=threads
+        )
 
 
 class Backend(ABC):
@@ -64,13 +104,14 @@ class Rows(ABC):
         raise TypeError("rows are secret and do not pickle")
 
     @abstractmethod
-    def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        """Inner products of rows ``start`` to ``stop`` with every query share, modulo the ring.
+    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
+        """Masked score shares of rows ``start`` to ``stop``: inner products with each query share, and the zero share.
 
         Parameters
         ----------
         query_share : (B, D) words
         start, stop : rows
+        zero : masks them
         out : (B, stop - start) words, written; values of rows that are stored no more are not defined
         """
 

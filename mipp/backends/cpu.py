@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from .. import ring
 from ..io.memory import WINDOW_BYTES, ahead
 from ..params import Params
 from ..sharing import key_centre_product, key_centre_rows
-from .base import Backend, Keystream, Rows, Segment
+from .base import Backend, Keystream, Rows, Segment, ZeroShare
 
 __all__ = ["CpuBackend"]
 
@@ -40,11 +41,27 @@ def _first(segment: Segment) -> int:
     return segment.first
 
 
-class _StoredRows(Rows):
+class _CpuRows(Rows):
+    """Rows whose products are computed here, and masked in place."""
+
+    def __init__(self, params: Params, threads: int | None) -> None:
+        self._params, self._threads = params, threads
+
+    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
+        self.product(query_share, start, stop, out)
+        zero.add(out, start, stop, self._threads)
+
+    @abstractmethod
+    def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        """Write the inner products alone: they are not masked."""
+
+
+class _StoredRows(_CpuRows):
     """Rows that a cloud stores."""
 
     def __init__(self, segments: Sequence[Segment], rows: int, params: Params, threads: int | None) -> None:
-        self._segments, self._rows, self._params, self._threads = segments, rows, params, threads
+        super().__init__(params, threads)
+        self._segments, self._rows = segments, rows
 
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         pieces: list[tuple[np.ndarray, int, np.ndarray | None]] = []  # rows, and their first place in out, or all
@@ -78,11 +95,12 @@ class _StoredRows(Rows):
         return rows
 
 
-class _KeystreamRows(Rows):
+class _KeystreamRows(_CpuRows):
     """Rows of the key centre: keystream, made while it is multiplied and never stored."""
 
     def __init__(self, parts: Sequence[Keystream], params: Params, threads: int | None) -> None:
-        self._parts, self._params, self._threads = parts, params, threads
+        super().__init__(params, threads)
+        self._parts = parts
 
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         for part in self._parts:

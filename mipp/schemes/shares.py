@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..backends import Rows
+from ..backends import Rows, ZeroShare
 from ..errors import LimitError, MessageError, ShapeError
 from ..io.memory import aligned_words
 from ..mpc.cost import largest_call, threshold_cost, top_k_cost
@@ -23,7 +23,7 @@ from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
-from ..sharing import add_zero_share, packed_words, query_shares
+from ..sharing import packed_words, query_shares
 from ..sharing.checks import checks_needed
 from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
 
@@ -61,7 +61,7 @@ class SharesScheme(Scheme):
     def for_server(
         self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
     ) -> ServerScheme:
-        return _Server(config, index, pair_keys, threads)
+        return _Server(config, index, pair_keys)
 
 
 class _User(UserScheme):
@@ -170,8 +170,8 @@ class _Server(ServerScheme):
     def checks(self) -> int:
         return _checks(self._config)
 
-    def __init__(self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None) -> None:
-        self._config, self._threads = config, threads
+    def __init__(self, config: DeploymentConfig, index: int, pair_keys: PairKeys) -> None:
+        self._config = config
         # zero shares name servers by their points
         self._number = config.params.point_number
         self._index = self._number(index)
@@ -221,15 +221,11 @@ class _Server(ServerScheme):
         count, dtype = len(query_share), query_share.dtype
         servers = [self._number(server) for server in header.servers]
         pair_keys = {self._number(other): key for other, key in self._pair_keys(header.keys).items()}
+        zero = ZeroShare(self._index, servers, pair_keys, header_hash, plan.masks)
         out = aligned_words(count, len(rows), dtype)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
-            stored.product(query_share, start, stop, into)
-            nonces, counts, first = plan.masks(start, stop)
-            add_zero_share(
-                into, self._index, servers, pair_keys, header_hash, nonces, counts, first=first,
-                threads=self._threads,
-            )  # fmt: skip
+            stored.scores(query_share, start, stop, zero, into)
             if live is not None:
                 out[:, some] = into[:, live]
         return out

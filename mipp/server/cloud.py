@@ -8,8 +8,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..backends import Rows, Segment
+from ..backends import Rows, Segment, StoredFile
 from ..errors import IntegrityError
+from ..store.files import HEADER_BYTES
 from ..store.views import BatchView
 from .plan import Plan
 from .server import Server
@@ -81,6 +82,7 @@ def _segments(plan: Plan) -> list[Segment]:
         else:
             begin, at = batch.offset, first
         end = batch.offset + batch.stored
-        out.append(Segment(batch.home[begin:end], at, batch.ordinals))
+        file = None if batch.file is None else StoredFile(*batch.file, HEADER_BYTES)
+        out.append(Segment(batch.home[begin:end], at, batch.ordinals, file))
         home = batch.home if batch.ordinals is None else None
     return out

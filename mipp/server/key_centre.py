@@ -52,13 +52,20 @@ class KeyCentre(Server):
 
     def rows(self, plan: Plan) -> Rows:
         return self.backend.load_keys([
-            Keystream(functools.partial(self._keyed, part.view), part.start, part.stop, part.run, part.cut)
+            Keystream(
+                functools.partial(self._keyed, part.view), part.start, part.stop, part.run, part.cut,
+                functools.partial(self._key, part.view.owner), functools.partial(_facts, part.view),
+            )
             for part in plan.parts if part.batches
         ])  # fmt: skip
 
+    def _key(self, owner: bytes) -> bytes:
+        """The key of an owner's keystream; not kept beyond a forget: asks the catalog."""
+        return self.owner_secret(owner)[:32]
+
     def _keyed(self, view: OwnerView) -> Any:
         """AES schedules of all the owner's batches, cached until these change; a view is a beginning of its base."""
-        key = self.owner_secret(view.owner)[:32]  # not kept beyond a forget: asks the catalog
+        key = self._key(view.owner)
         base = view.base
         cached = self._schedules.get(base.owner)
         if cached is None or cached[0] is not base:
@@ -93,3 +100,9 @@ class KeyCentre(Server):
 
     def image_part(self, owner: bytes) -> bytes:
         return self.owner_secret(owner)[32:]
+
+
+def _facts(view: OwnerView, number: int) -> tuple[bytes, int, int]:
+    """Id, dimension and rows of a batch of an owner."""
+    batch = view.batches[number]
+    return batch.id, batch.dim, batch.rows

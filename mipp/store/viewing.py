@@ -96,18 +96,19 @@ class ViewCache:
             if head is None:
                 raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             places: list[Place] = [(None, 0, None, "")] * len(rows)
+            files: list[tuple[Path, int, bytes] | None] = [None] * len(rows)
             if self._has_shares:
-                places[:] = place_rows(
-                    [self._wanted(owner, r, known.get((r[0], r[3], r[11]))) for r in rows], check=self.check
-                )
+                wanted = [self._wanted(owner, r, known.get((r[0], r[3], r[11]))) for r in rows]
+                places[:] = place_rows(wanted, check=self.check)
+                files[:] = [None if w.small else (w.path, w.size, w.digest) for w in wanted]
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
         batches, tried = [], {}
-        for row, place in zip(rows, places, strict=True):
+        for row, place, stored in zip(rows, places, files, strict=True):
             batch, count, dim, generation, dead, _, _, _, file, position, certificate, rebuilt, records = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
             batches.append(
-                BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt, records)
+                BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt, records, stored)
             )
             if place[3]:
                 tried[file] = self._stat(file)

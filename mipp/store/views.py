@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class BatchView:
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
     session in which the servers found all rows in range, or what they refused, or empty. ``rebuilt``: how often
     its file was. ``records``: origins of the rows' records, empty for a batch that came with its own.
+    ``file``: path, size and SHA-256 of its file, where its rows are that file's, mapped.
     """
 
     id: bytes
@@ -41,6 +43,7 @@ class BatchView:
     certificate: bytes = b""
     rebuilt: int = 0
     records: bytes = b""
+    file: tuple[Path, int, bytes] | None = None
 
     @property
     def origins(self) -> np.ndarray | None:

@@ -1,0 +1,330 @@
+"""The workers of a server: a Dask cluster inside its operator's trust (extra ``dask``).
+
+Workers belong to the operator: whoever has a certificate of the cluster's authority runs code there. So a cluster is
+reached over mutual TLS only, and is never shared by two operators. Tasks are sealed (``tasks.py``): the scheduler, its
+logs and its dashboard see sizes and times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import mmap
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ..errors import BusyError, IntegrityError, ParameterError, missing_extra
+from . import tasks
+from .base import StoredFile
+
+__all__ = ["Pool", "Task", "WorkerCounts"]
+
+_log = logging.getLogger("mipp.server")
+#: tasks in flight for each worker: one is computed while the reply of another one is on its way
+_EACH = 2
+#: how often a task is given out when workers die or lack something
+_TRIES = 6
+#: seconds to wait for a worker when there is none, and for one reply of the cluster
+_PATIENCE, _LONGEST = 30.0, 600.0
+_PIECE = 32 << 20
+
+
+@dataclass(eq=False, repr=False)
+class Task:
+    """Rows ``start`` to ``stop`` of a product.
+
+    ``seal`` makes the sealed task when it is sent; ``files`` are those that it reads, of which the first says where it
+    is computed by preference.
+    """
+
+    start: int
+    stop: int
+    seal: Callable[[bytes, AESGCM], bytes]
+    files: dict[bytes, StoredFile] = field(default_factory=dict)
+    tries: int = 0
+
+
+@dataclass
+class WorkerCounts:
+    """What one worker has done for this server: tasks, rows, seconds of computing, tasks that it failed."""
+
+    tasks: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+
+
+class Pool:
+    """Gives tasks to workers.
+
+    Parameters
+    ----------
+    connect : callable
+        Makes a ``distributed.Client``; called again when the scheduler was lost.
+    live : callable, optional
+        SHA-256 of all files of this server: workers remove others that it sent them.
+    """
+
+    def __init__(self, connect: Callable[[], Any], live: Callable[[], Iterable[bytes]] | None = None) -> None:
+        try:
+            import distributed
+        except ImportError:
+            raise missing_extra("workers on a cluster need Dask", "dask") from None
+        self._distributed, self._connect, self.live = distributed, connect, live
+        self._session, key = secrets.token_bytes(16), secrets.token_bytes(32)
+        self._key, self._aead = key, AESGCM(key)
+        self._lock, self._known = threading.RLock(), set[str]()
+        self._client: Any = None
+        self.counts: dict[str, WorkerCounts] = {}
+
+    def __reduce__(self) -> str:
+        raise TypeError("a pool holds keys and does not pickle")
+
+    # --- the cluster --------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Any:
+        """The cluster's client; BusyError while the scheduler is away."""
+        with self._lock:
+            if self._client is not None and self._client.status != "running":
+                self._drop_client()
+            if self._client is None:
+                try:
+                    self._client = self._connect()
+                except (OSError, TimeoutError, RuntimeError) as error:
+                    raise BusyError(f"the scheduler of this server's workers does not answer: {error}") from None
+            return self._client
+
+    def _drop_client(self) -> None:
+        client, self._client = self._client, None
+        self._known.clear()
+        with contextlib.suppress(Exception):
+            client.close(timeout=2)
+
+    def close(self) -> None:
+        """Have the workers forget the session's key, and leave the cluster."""
+        with self._lock:
+            if self._client is None:
+                return
+            with contextlib.suppress(Exception):
+                self._client.run(tasks.drop_session, self._session, on_error="ignore")
+            self._drop_client()
+
+    def workers(self) -> list[str]:
+        """Addresses of the workers that are there."""
+        return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    @property
+    def reason(self) -> str:
+        """Why no task can run, in a sentence; empty if one can."""
+        try:
+            return "" if self.workers() else "none of this server's workers is there"
+        except BusyError as error:
+            return str(error)
+
+    def prune(self) -> None:
+        """Have workers remove files that this server has no more; those that are away do so when they are met."""
+        if self.live is not None and self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.run(tasks.keep_only, list(self.live()), on_error="ignore")
+
+    def _meet(self, worker: str) -> None:
+        """Give a worker the key of this session, sealed to its own."""
+        client = self.client
+        public, _, _ = client.run(tasks.hello, workers=[worker])[worker]
+        sealed = tasks.sealed_session(public, self._session, self._key)
+        client.run(tasks.take_session, self._session, sealed, workers=[worker])
+        if self.live is not None:
+            client.run(tasks.keep_only, list(self.live()), workers=[worker])
+        with self._lock:
+            self._known.add(worker)
+
+    def _present(self) -> list[str]:
+        """Workers that are there, met; waits for one."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            there = self.workers()
+            for worker in there:
+                if worker not in self._known:
+                    with contextlib.suppress(KeyError, OSError, self._distributed.comm.CommClosedError):
+                        self._meet(worker)
+            there = [worker for worker in there if worker in self._known]
+            if there:
+                return there
+            if time.monotonic() > end:
+                raise BusyError("none of this server's workers is there")
+            time.sleep(0.2)
+
+    # --- tasks --------------------------------------------------------------------------------------------------
+
+    def run(self, given: Iterable[Task], take: Callable[[Task, np.ndarray], None]) -> None:
+        """Have tasks computed; ``take`` gets the masked products of each, in any order, in this thread.
+
+        Two tasks are in flight for each worker, so neither here nor there do more results wait.
+
+        Raises
+        ------
+        BusyError
+            No worker or scheduler is there, or workers died again and again.
+        IntegrityError
+            A worker found a file damaged, and so did this server.
+        """
+        waiting, left = iter(given), list[Task]()
+        flying: dict[Any, tuple[Task, str]] = {}
+        try:
+            there = self._present()
+            while True:
+                while len(flying) < _EACH * len(there):
+                    task = left.pop() if left else next(waiting, None)
+                    if task is None:
+                        break
+                    future, worker = self._submit(task, there)
+                    flying[future] = task, worker
+                if not flying:
+                    return
+                done = self._distributed.wait(list(flying), timeout=_LONGEST, return_when="FIRST_COMPLETED").done
+                for future in done:
+                    task, _ = flying.pop(future)
+                    if not self._taken(future, task, take):
+                        task.tries += 1
+                        if task.tries >= _TRIES:
+                            raise BusyError("workers of this server fail or die; its log says more")
+                        left.append(task)
+                        there = self._present()
+        except (TimeoutError, OSError, self._distributed.comm.CommClosedError) as error:
+            raise BusyError(f"this server's workers do not answer: {error}") from None
+        finally:
+            for future in flying:
+                with contextlib.suppress(Exception):
+                    future.cancel()
+
+    def _submit(self, task: Task, there: Sequence[str]) -> tuple[Any, str]:
+        """Send a task; by preference always to the same worker, which has the file in its memory."""
+        name = next(iter(task.files), b"") + task.start.to_bytes(8, "big")
+        worker = max(there, key=lambda w: hashlib.sha256(w.encode() + name).digest())
+        if not task.files:
+            worker = there[secrets.randbelow(len(there))]
+        future = self.client.submit(
+            tasks.compute, task.seal(self._session, self._aead), key=f"mipp-{secrets.token_hex(8)}", pure=False,
+            workers=[worker], allow_other_workers=True, retries=0,
+        )  # fmt: skip
+        return future, worker
+
+    def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
+        """Take a result; False if the task must be given out again."""
+        client = self.client
+        try:
+            worker = next(iter(client.who_has([future]).get(future.key, ())), "")
+            reply = client.gather(future, direct=True)
+        except (self._distributed.scheduler.KilledWorker, self._distributed.client.FutureCancelledError) as error:
+            _log.warning("a worker was lost: %s", type(error).__name__)
+            return False
+        except KeyError:  # the worker died with the result
+            return False
+        finally:
+            future.release()
+        counts = self.counts.setdefault(worker, WorkerCounts())
+        if reply.what == "done":
+            counts.tasks, counts.rows = counts.tasks + 1, counts.rows + task.stop - task.start
+            counts.seconds += reply.seconds
+            take(task, reply.value)
+            return True
+        counts.failed += 1
+        if reply.what == "session":
+            self._meet(worker)
+        elif reply.what == "file" and reply.value in task.files:
+            self._send_file(worker, task.files[reply.value])
+        else:
+            _log.warning("a worker could not compute: %s", reply.value)
+        return False
+
+    def _send_file(self, worker: str, file: StoredFile) -> None:
+        """Send a file of rows to a worker, straight and in pieces."""
+        client = self.client
+        for at, piece in _pieces(file):
+            (sent,) = client.scatter([piece], workers=[worker], direct=True, hash=False)
+            client.submit(
+                tasks.keep_piece, sent, file.digest, file.size, at, workers=[worker], pure=False,
+                key=f"mipp-{secrets.token_hex(8)}",
+            ).result(timeout=_LONGEST)  # fmt: skip
+            sent.release()
+
+
+def _pieces(file: StoredFile) -> Iterator[tuple[int, np.ndarray]]:
+    try:
+        with open(file.path, "rb") as opened:
+            if os.fstat(opened.fileno()).st_size != file.size:
+                raise IntegrityError("a file of rows has another size than its catalog says")
+            data = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except OSError as error:
+        raise IntegrityError(f"a file of rows cannot be read: {error.strerror}") from None
+    for at in range(0, file.size, _PIECE):
+        yield at, data[at : at + _PIECE]
+
+
+def operators_cluster(scheduler: str, authority: Path, certificate: Path, key: Path) -> Callable[[], Any]:
+    """Connect to the operator's own cluster, over mutual TLS.
+
+    Parameters
+    ----------
+    scheduler : its address, ``tls://HOST:PORT``
+    authority, certificate, key : files in PEM: the certificate of the cluster's authority, and this server's own
+
+    Raises
+    ------
+    ParameterError
+        The address is not of TLS.
+    """
+    if not scheduler.startswith("tls://"):
+        raise ParameterError(f"a scheduler is reached over TLS, as tls://HOST:PORT, not {scheduler!r}")
+
+    def connect() -> Any:
+        from distributed import Client
+        from distributed.security import Security
+
+        security = Security(
+            tls_ca_file=str(authority), tls_client_cert=str(certificate), tls_client_key=str(key),
+            require_encryption=True,
+        )  # fmt: skip
+        return Client(scheduler, security=security, timeout=10, name="mipp", set_as_default=False)
+
+    return connect
+
+
+def local_cluster(workers: int) -> Callable[[], Any]:
+    """Start worker processes on this machine, with TLS keys of their own: others of this machine cannot reach them.
+
+    Parameters
+    ----------
+    workers : processes
+    """
+
+    def connect() -> Any:
+        from distributed import Client, LocalCluster
+        from distributed.security import Security
+
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, security=Security.temporary(), protocol="tls://",
+            host="127.0.0.1", dashboard_address=None, silence_logs=logging.ERROR, memory_limit=0,
+        )  # fmt: skip
+        client = Client(cluster, name="mipp", set_as_default=False)
+        close = client.close
+
+        def close_both(*args: Any, **options: Any) -> None:
+            close(*args, **options)
+            cluster.close(timeout=5)
+
+        client.close = close_both
+        return client
+
+    return connect

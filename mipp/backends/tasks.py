@@ -1,0 +1,325 @@
+"""What a worker of a server's cluster does: parts of products, as pure functions of what they are given.
+
+What a task needs comes sealed under a session key of the server's process. The worker got that key sealed to a key pair
+that it made itself, so whoever carries tasks (a scheduler unpickles all arguments) learns sizes and no more. A task's
+result is masked by a zero share. Owner keys, pair keys and query shares are dropped when a task ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .. import ring
+from ..crypto import box, schedule
+from ..errors import MessageError, MippError
+from ..io.memory import WINDOW_BYTES, ahead, aligned_words
+from ..rpc.wire import array, decode, encode, message, pack_frames, unpack_frames
+from ..sharing import Run, add_zero_share, batch_schedules, key_centre_product
+
+__all__ = [
+    "FILES",
+    "Asked",
+    "KeystreamPart",
+    "Reply",
+    "StoredPart",
+    "compute",
+    "drop_session",
+    "hello",
+    "keep_only",
+    "keep_piece",
+    "sealed_session",
+    "sealed_task",
+    "take_session",
+]
+
+#: environment variable with folders, separated as in PATH, where files of rows are, named by their SHA-256 in hex; the
+#: first one takes those that the server sends
+FILES = "MIPP_WORKER_FILES"
+_INFO = b"mipp v1 worker session "
+_DIGEST, _CHUNK, _NONCE = 32, 1 << 22, 12
+
+
+@message
+class Asked:
+    """What is the same for all parts of a task: the query share, and what masks the result. Secret.
+
+    ``pair_keys``: this server's keys with ``others``; the rest as of :func:`mipp.sharing.add_zero_share`.
+    """
+
+    server: int
+    servers: list[int]
+    others: list[int]
+    pair_keys: list[bytes]
+    header: bytes
+    first: int
+    threads: int
+    query_share: np.ndarray = array("u2", "u4", "u8", ndim=2)
+    nonces: np.ndarray = array("u1", ndim=2)
+    rows: np.ndarray = array("i8")
+
+
+@message
+class StoredPart:
+    """Rows of a file: ``count`` from row ``first`` on, whose products come at ``place`` of the result.
+
+    The file's words begin at byte ``offset``. ``ordinals_at``: byte where the numbers of its rows begin, or -1; then
+    the product of a row comes at its number less ``place``.
+    """
+
+    digest: bytes
+    path: str
+    size: int
+    offset: int
+    first: int
+    count: int
+    place: int
+    ordinals_at: int
+
+
+@message
+class KeystreamPart:
+    """Rows that are made from an owner's key (secret): ranges of its batches, whose products come from ``place`` on."""
+
+    key: bytes
+    place: int
+    batches: np.ndarray = array("u1", ndim=2)
+    dims: np.ndarray = array("i8")
+    rows: np.ndarray = array("i8")
+    index: np.ndarray = array("i8")
+    first_row: np.ndarray = array("i8")
+    count: np.ndarray = array("i8")
+
+
+class Reply(NamedTuple):
+    """Of a task: ``what`` is ``done`` and ``value`` the masked products, or what the worker lacks.
+
+    ``session``: the key of the server's process; ``file``: ``value`` is the digest of one; ``failed``: ``value`` says
+    why.
+    """
+
+    what: str
+    value: Any
+    seconds: float = 0.0
+
+
+class _Worker:
+    """What this process keeps: its key pair, session keys, and mapped files."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.private = schedule.random_bytes(32)
+        self.sessions: dict[bytes, AESGCM] = {}
+        self.files: dict[bytes, mmap.mmap] = {}
+
+    def __reduce__(self) -> str:
+        raise TypeError("a worker holds keys and does not pickle")
+
+
+_worker = _Worker()
+
+
+def hello() -> tuple[bytes, int, int]:
+    """This process's public key, its number of processors, and its process id."""
+    return box.box_private(_worker.private).public_key().public_bytes_raw(), os.cpu_count() or 1, os.getpid()
+
+
+def take_session(session: bytes, sealed: bytes) -> None:
+    """Take the key of a server's process, sealed to this process's public key."""
+    key = box.open_sealed(_worker.private, sealed, _INFO + session)
+    with _worker.lock:
+        _worker.sessions[session] = AESGCM(key)
+
+
+def sealed_session(public: bytes, session: bytes, key: bytes) -> bytes:
+    """The server's side of :func:`take_session`."""
+    return box.seal(public, key, _INFO + session)
+
+
+def drop_session(session: bytes) -> None:
+    """Forget the key of a server's process, and close all files."""
+    with _worker.lock:
+        _worker.sessions.pop(session, None)
+        _worker.files.clear()
+
+
+def sealed_task(session: bytes, key: AESGCM, asked: Asked, parts: Sequence[StoredPart | KeystreamPart]) -> bytes:
+    """A task, sealed under a session's key."""
+    plain = pack_frames([pack_frames(encode(one)) for one in (asked, *parts)])
+    nonce = schedule.random_bytes(_NONCE)
+    return session + nonce + key.encrypt(nonce, plain, session)
+
+
+def compute(task: bytes) -> Reply:
+    """Masked products of a task, (B, rows) words."""
+    began = time.perf_counter()
+    session, nonce, sealed = task[:16], task[16 : 16 + _NONCE], task[16 + _NONCE :]
+    key = _worker.sessions.get(session)
+    if key is None:
+        return Reply("session", session)
+    try:
+        plain = unpack_frames(key.decrypt(nonce, sealed, session))
+        asked, *parts = (decode(unpack_frames(bytes(one))) for one in plain)
+        if not isinstance(asked, Asked):
+            raise MessageError("a task without what it is asked for")
+        return Reply("done", _products(asked, parts), time.perf_counter() - began)
+    except _LackingFile as lacking:
+        return Reply("file", lacking.digest)
+    except InvalidTag:
+        return Reply("failed", "a task was not sealed by this server's process")
+    except (MippError, OSError) as error:
+        return Reply("failed", f"{type(error).__name__}: {error}")
+
+
+def _products(asked: Asked, parts: Sequence[Any]) -> np.ndarray:
+    query, threads = asked.query_share, asked.threads or None
+    out = aligned_words(len(query), int(asked.rows.sum()), query.dtype)
+    if any(isinstance(p, StoredPart) and p.ordinals_at >= 0 for p in parts):
+        out[:] = 0  # places of rows that were compacted away
+    for part in parts:
+        if isinstance(part, StoredPart):
+            _stored(part, query, out, threads)
+        elif isinstance(part, KeystreamPart):
+            schedules = batch_schedules(
+                part.key, [b.tobytes() for b in part.batches], part.dims.tolist(), part.rows.tolist(),
+                8 * query.dtype.itemsize, threads=threads,
+            )  # fmt: skip
+            run = Run(part.index, part.first_row, part.count)
+            into = out[:, part.place : part.place + int(part.count.sum())]
+            key_centre_product(schedules, run, query, into, threads=threads)
+        else:
+            raise MessageError("a task with a part of another kind")
+    keys = dict(zip(asked.others, asked.pair_keys, strict=True))
+    add_zero_share(
+        out, asked.server, asked.servers, keys, asked.header, asked.nonces, asked.rows, first=asked.first,
+        threads=threads,
+    )  # fmt: skip
+    return out
+
+
+def _stored(part: StoredPart, query: np.ndarray, out: np.ndarray, threads: int | None) -> None:
+    data = _file(part)
+    row = query.shape[1] * query.itemsize
+    begin, end = part.offset + part.first * row, part.offset + (part.first + part.count) * row
+    if not 0 <= part.offset <= begin <= end <= part.size - _DIGEST:
+        raise MessageError("a part of a task lies outside of its file")
+    words = np.frombuffer(data, query.dtype, part.count * query.shape[1], begin).reshape(part.count, -1)
+    places: np.ndarray | None = None
+    if part.ordinals_at >= 0:
+        at = part.ordinals_at + 8 * part.first
+        places = np.frombuffer(data, "<i8", part.count, at) - part.place
+    step = max(64, WINDOW_BYTES // row // 64 * 64)
+    cuts = [slice(a, min(a + step, part.count)) for a in range(0, part.count, step)]
+    with closing(ahead([words[cut] for cut in cuts])) as read:
+        for some, cut in zip(read, cuts, strict=True):
+            if places is None:
+                into = out[:, part.place + cut.start : part.place + cut.stop]
+                ring.matmul(some, query, out=into, threads=threads)
+            else:
+                out[:, places[cut]] = ring.matmul(some, query, threads=threads)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+class _LackingFile(Exception):
+    def __init__(self, digest: bytes) -> None:
+        super().__init__()
+        self.digest = digest
+
+
+def _folders() -> list[Path]:
+    """Folders with files by hash: those of the environment, else one of this worker's own."""
+    named = [Path(p) for p in os.environ.get(FILES, "").split(os.pathsep) if p]
+    if named:
+        return named
+    try:
+        from distributed import get_worker
+
+        return [Path(get_worker().local_directory) / "mipp-files"]
+    except (ImportError, ValueError):
+        return []
+
+
+def _candidates(part: StoredPart) -> Iterator[Path]:
+    yield Path(part.path)  # of the server: where its disk is this worker's, too
+    for folder in _folders():
+        yield folder / part.digest.hex()
+
+
+def _file(part: StoredPart) -> mmap.mmap:
+    """The file of a part, mapped; its hash is compared when this process first uses it."""
+    with _worker.lock:
+        known = _worker.files.get(part.digest)
+    if known is not None:
+        return known
+    for path in _candidates(part):
+        found = _checked(path, part.size, part.digest)
+        if found is not None:
+            with _worker.lock:
+                return _worker.files.setdefault(part.digest, found)
+    raise _LackingFile(part.digest)
+
+
+def _checked(path: Path, size: int, digest: bytes) -> mmap.mmap | None:
+    """A file mapped, if it has this size and hash."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size != size or size < _DIGEST:
+                return None
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError:
+        return None
+    found, view = hashlib.sha256(), np.frombuffer(data, np.uint8)
+    end = size - _DIGEST
+    for piece in ahead([view[i : min(i + _CHUNK, end)] for i in range(0, end, _CHUNK)]):
+        found.update(piece.data)
+    return data if found.digest() == digest == view[end:].tobytes() else None
+
+
+def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> bool:
+    """Keep a piece of a file that the server sends; whether the file is whole now. Its hash is compared at its use."""
+    folder = _folders()[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{digest.hex()}.part"
+    if at == 0:
+        space = os.statvfs(folder)
+        if space.f_bavail * space.f_frsize < size + (1 << 28):
+            raise OSError(f"no room for a file of {size} bytes in {folder}")
+    fd = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view, done = memoryview(np.ascontiguousarray(piece)).cast("B"), at
+        while view:
+            count = os.pwrite(fd, view, done)
+            view, done = view[count:], done + count
+    finally:
+        os.close(fd)
+    if done < size:
+        return False
+    os.replace(part, folder / digest.hex())
+    return True
+
+
+def keep_only(digests: Sequence[bytes]) -> int:
+    """Remove files that the server has no more from the folder for files that it sent; how many."""
+    folders, live, removed = _folders(), set(digests), 0
+    with _worker.lock:
+        for digest in _worker.files.keys() - live:
+            del _worker.files[digest]
+    for path in folders[0].glob("*") if folders else ():
+        name = path.name.removesuffix(".part")
+        if len(name) == 64 and set(name) <= set("0123456789abcdef") and bytes.fromhex(name) not in live:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
