@@ -26,7 +26,6 @@ _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, ImportWarning,
 #: a limit of our own refuses such images, in words
 _SAID_OTHERWISE = ("DecompressionBombWarning",)
 PASSPHRASE_VARIABLE = "MIPP_PASSPHRASE"
-VECTOR_SUFFIXES = (".npy", ".fvecs", ".bvecs", ".ivecs", ".hdf5", ".h5")
 
 
 def json_option(command: F) -> F:

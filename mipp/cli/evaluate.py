@@ -15,8 +15,8 @@ from click.core import ParameterSource
 from ..encoding import METRICS
 from ..errors import DISTRIBUTION, ParameterError
 from ..features import DEFAULT
+from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from .common import (
-    VECTOR_SUFFIXES,
     json_option,
     key_bits_option,
     labelled,
@@ -45,7 +45,7 @@ _SAMPLE = 10000
 @click.option("--vectors", type=_FILE, help=f"Instead of images: rows ({', '.join(VECTOR_SUFFIXES)}).")
 @click.option("--query-vectors", type=_FILE, help="With --vectors: queries; an .hdf5 file may hold them itself.")
 @click.option(
-    "--truth", type=_FILE, help="True neighbours of --query-vectors (.ivecs, .npy); default: measured in float."
+    "--truth", type=_FILE, help="True neighbours of --query-vectors (.ivecs, .npy, .ibin); default: measured in float."
 )
 @click.option("--metric", type=click.Choice(METRICS), help="With --vectors; default l2, or what an .hdf5 file says.")
 @click.option("--project", type=click.IntRange(1), help="With --vectors: to so many principal directions.")
@@ -217,20 +217,20 @@ def _evaluate_vectors(
 ) -> dict[str, Any]:
     from ..encoding import Encoding, tune
     from ..evaluation.evaluate import evaluate_labelled, evaluate_neighbours
+    from ..io.benchmark import load_benchmark, load_truth
+    from ..io.hdf5 import SUFFIXES as HDF5_SUFFIXES
     from ..io.labels import load_row_labels
     from ..io.vectors import load_vectors
 
     asked = truth = None
-    if path.suffix.lower() in (".hdf5", ".h5") and labels is None and query_path is None:
-        from ..io.benchmark import load_benchmark
-
+    if path.suffix.lower() in HDF5_SUFFIXES and labels is None and query_path is None:
         benchmark = load_benchmark(path)
         rows, asked, truth = benchmark.train, benchmark.test, benchmark.neighbours
         metric = metric or benchmark.metric
     else:
         rows = load_vectors(path)
         asked = None if query_path is None else load_vectors(query_path)
-        truth = None if truth_path is None else load_vectors(truth_path)
+        truth = None if truth_path is None else load_truth(truth_path).neighbours
     if (asked is None) == (labels is None):
         raise click.UsageError("--vectors needs either --labels or --query-vectors")
     metric = metric or "l2"

@@ -19,10 +19,11 @@ from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..errors import ParameterError, ScoreRangeError
 from ..features import DEFAULT
+from ..io.layouts import suffix_of
+from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..rpc.description import DeploymentConfig
 from ..rpc.grants import offered_rankings
 from .common import (
-    VECTOR_SUFFIXES,
     deployment_option,
     json_option,
     scheme_option,
@@ -136,7 +137,7 @@ def chosen_index(
     if not set(rankings) <= set(offered):
         raise click.UsageError(f"in the {scheme} scheme users rank: --ranking user")
     options: dict[str, Any] = {"ring_bits": int(ring), "bits": bits, "query_bits": query_bits}
-    of_vectors = dim is not None or (sample is not None and sample.suffix.lower() in VECTOR_SUFFIXES)
+    of_vectors = dim is not None or (sample is not None and suffix_of(sample) in VECTOR_SUFFIXES)
     given = {n for n in context.params if context.get_parameter_source(n) == ParameterSource.COMMANDLINE}
     if (tune or project) and sample is None:
         raise click.UsageError("--tune and --project need --fit")

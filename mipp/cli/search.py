@@ -14,6 +14,7 @@ from ..client.results import FetchedImage, Hit, Hits, Preview
 from ..client.user import DEFAULT_K, User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import AccessDeniedError, IntegrityError, ParameterError, VerificationError
+from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..schemes.base import seconds_on_lines
 from .common import deployment_option, json_option, opened, progress, show, with_passphrase
 from .found import (
@@ -42,7 +43,7 @@ _PATIENCE = 5.0
 @click.option(
     "--vectors",
     type=RegularFile(),
-    help="File of many query vectors: .npy, .fvecs, .bvecs, .ivecs, or .hdf5 (dataset test, else train).",
+    help=f"File of many query vectors: {', '.join(VECTOR_SUFFIXES)} (of HDF5 the dataset test, else train).",
 )
 @click.option(
     "--id",

@@ -1,4 +1,8 @@
-"""Benchmark files of ann-benchmarks: rows, queries and their true neighbours in one .hdf5 file."""
+"""Benchmark files: rows, queries and true neighbours in one .hdf5 file of ann-benchmarks, and files of true neighbours.
+
+A .ibin file of big-ann-benchmarks begins with the number of queries and that of neighbours, little-endian uint32 both;
+then come the ids of the neighbours, queries x k uint32, and, in most files, their distances, queries x k float32.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, ParameterError, ShapeError
-from .files import as_path, shown
+from .files import as_path, open_regular, shown, system_text
 from .hdf5 import has_dataset, open_hdf5, read_dataset, read_text
-from .vectors import check_finite
+from .layouts import bin_header, suffix_of
+from .vectors import check_finite, load_vectors
 
-__all__ = ["Benchmark", "load_benchmark"]
+__all__ = ["Benchmark", "Truth", "load_benchmark", "load_truth"]
 
 #: values of the attribute ``distance``, and the metric of encodings that each stands for
 METRICS = {"euclidean": "l2", "angular": "cosine", "hamming": "hamming", "ip": "ip", "dot": "ip"}
@@ -110,3 +115,78 @@ def load_benchmark(path: str | os.PathLike[str]) -> Benchmark:
             raise ParameterError(f"{shown(source)}: neighbours must be row numbers below {len(train)}")
         near = near.astype(np.int64)
     return Benchmark(train, test, near, METRICS[distance])
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """True neighbours of queries. Public data.
+
+    Parameters
+    ----------
+    neighbours : ndarray
+        (B, k) integers, numbers of rows, nearest first.
+    distances : ndarray or None
+        float32 (B, k), in the measure of the benchmark; None if the file has none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.benchmark import Truth
+    >>> Truth(np.array([[3, 1]]), None).neighbours.shape
+    (1, 2)
+    """
+
+    neighbours: npt.NDArray[Any]
+    distances: npt.NDArray[np.float32] | None
+
+
+def load_truth(path: str | os.PathLike[str]) -> Truth:
+    """Read true neighbours, memory-mapped read-only.
+
+    Parameters
+    ----------
+    path : str or path
+        A .ibin file of big-ann-benchmarks, with distances or without; or any file of
+        :func:`mipp.io.vectors.load_vectors` whose rows are row numbers, such as .ivecs and .npy.
+
+    Returns
+    -------
+    Truth
+        Row numbers are not checked against an index.
+
+    Raises
+    ------
+    ShapeError
+        A .ibin file whose header declares more or fewer bytes than it has.
+    MippError
+        Otherwise as :func:`mipp.io.vectors.load_vectors`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from mipp.io.benchmark import load_truth
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "gt.ibin")
+    ...     _ = path.write_bytes(np.array([1, 2, 40, 7], "<u4").tobytes() + np.array([0.5, 0.75], "<f4").tobytes())
+    ...     truth = load_truth(path)
+    ...     truth.neighbours.tolist(), truth.distances.tolist()
+    ([[40, 7]], [[0.5, 0.75]])
+    """
+    source = as_path(path)
+    if suffix_of(source) != ".ibin":
+        return Truth(load_vectors(source), None)
+    with open_regular(source) as (file, size):
+        queries, k = bin_header(source, file, size, ("queries", "neighbours"))
+        start, ids = file.tell(), 4 * queries * k
+        if size - start not in (ids, 2 * ids):
+            raise ShapeError(
+                f"{shown(source)}: the header declares {queries} queries of {k} neighbours, {ids} bytes of ids and as "
+                f"many of distances or none, and {size - start} bytes follow"
+            )
+        try:
+            near = np.memmap(file, "<u4", "r", start, (queries, k))
+            far = np.memmap(file, "<f4", "r", start + ids, (queries, k)) if size - start > ids else None
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"{shown(source)}: cannot be read ({system_text(error)})") from None
+    return Truth(near, far)

@@ -19,13 +19,25 @@ import numpy.typing as npt
 
 from ..errors import DTypeError, MippError, ParameterError, ShapeError, missing_extra
 from .files import open_regular, shown
+from .layouts import MAX_DIM
 
-__all__ = ["MAX_DIM", "SUFFIXES", "has_dataset", "open_hdf5", "read_dataset", "read_text"]
+__all__ = [
+    "SUFFIXES",
+    "damage",
+    "find_dataset",
+    "has_dataset",
+    "open_hdf5",
+    "open_once",
+    "read_dataset",
+    "read_slices",
+    "read_text",
+]
 
 SUFFIXES = (".hdf5", ".h5")
-MAX_DIM = 1 << 20
 #: more than any of HDF5's own filters compresses numbers that differ; deflate's limit is 1032
 _MOST_COMPRESSED = 1100
+#: bytes of a chunk that is read alone
+_MOST_CHUNK = 1 << 28
 _MOST_LINKS = 16
 _MOST_NAMED = 20
 _MOST_TEXT = 1024
@@ -35,17 +47,33 @@ _MOST_TEXT = 1024
 def open_hdf5(path: Path) -> Iterator[Any]:
     """The open file; MissingExtraError without h5py, ParameterError for a damaged file or none of HDF5.
 
-    Errors of a missing or unreadable file are those of :func:`mipp.io.files.open_regular`.
+    Errors of a missing or unreadable file are those of :func:`mipp.io.files.open_regular`. Any error of the block that
+    is not of mipp counts as damage.
     """
+    with damage(path), open_once(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_once(path: Path) -> Iterator[Any]:
+    """As :func:`open_hdf5`, and errors of the block stay as they are; :func:`damage` is for what reads."""
     try:
         import h5py
     except ImportError:
         raise missing_extra(f"{shown(path)}: .hdf5 files need h5py", "hdf5") from None
     with open_regular(path):
         pass
+    with damage(path):
+        file = h5py.File(path, "r")
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn errors of h5py into ParameterError."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        yield
     except (MippError, MemoryError):
         raise
     except Exception as error:
@@ -55,6 +83,41 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
 def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
     """One dataset of an open HDF5 file as (N, dim) real numbers; bool becomes uint8.
+
+    Errors are those of :func:`find_dataset`; ParameterError, too, for more numbers than the memory holds.
+    """
+    found = find_dataset(file, path, name)
+    declared = _declared(found)
+    if declared > _memory():
+        raise ParameterError(f"{shown(path)}: {name} takes {declared} bytes, more than the memory of this machine")
+    return _numbers(found[:])
+
+
+def read_slices(found: Any, path: Path, rows: int) -> Iterator[npt.NDArray[Any]]:
+    """The rows of a dataset of :func:`find_dataset` in order, about ``rows`` at a time: whole chunks where it has some.
+
+    A chunk is decompressed whole: ParameterError for one of more than 256 MiB.
+    """
+    step, chunk = rows, found.chunks
+    if chunk is not None:
+        size = math.prod(chunk) * found.dtype.itemsize
+        if size > _MOST_CHUNK:
+            raise ParameterError(f"{shown(path)}: parts of {size} bytes are too large; rewrite it with smaller chunks")
+        if chunk[0] * found.shape[1] * found.dtype.itemsize <= _MOST_CHUNK:  # else chunks are read more than once
+            step = -(-rows // chunk[0]) * chunk[0]
+    for first in range(0, len(found), step):
+        with damage(path):
+            data = _numbers(found[first : first + step])
+        yield data
+
+
+def _numbers(data: Any) -> npt.NDArray[Any]:
+    data = np.asarray(data)
+    return data.astype(np.uint8) if data.dtype.kind == "b" else data
+
+
+def find_dataset(file: Any, path: Path, name: str) -> Any:
+    """One dataset of an open HDF5 file, whose rows are (N, dim) real numbers that lie in this file.
 
     Raises
     ------
@@ -78,8 +141,7 @@ def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
     if shape is None or len(shape) != 2 or 0 in shape or shape[1] > MAX_DIM:
         raise ShapeError(f"{shown(path)}: {name} must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {shape}")
     _check_stored(found, plan, path, name)
-    data = np.asarray(found[:])
-    return data.astype(np.uint8) if kind.kind == "b" else data
+    return found
 
 
 def read_text(file: Any, name: str) -> str | None:
@@ -148,9 +210,9 @@ def _datasets(file: Any) -> list[str]:
 
 
 def _check_stored(found: Any, plan: Any, path: Path, name: str) -> None:
-    """ParameterError unless the file holds all numbers of a dataset, and the memory can."""
+    """ParameterError unless the file holds all numbers of a dataset."""
     layouts = _layouts()
-    declared = math.prod(found.shape) * found.id.get_type().get_size()
+    declared = _declared(found)
     stored, compressed = found.id.get_storage_size(), False
     if stored > os.path.getsize(path):
         raise ParameterError(f"{shown(path)}: {name} has {stored} bytes, more than the file")
@@ -161,11 +223,16 @@ def _check_stored(found: Any, plan: Any, path: Path, name: str) -> None:
         there = found.id.get_num_chunks()
         if there < wanted:
             raise ParameterError(f"{shown(path)}: {name} has {wanted} parts and {there} of them were written")
-        declared = max(declared, wanted * math.prod(chunk) * found.id.get_type().get_size())
     if declared > stored * (_MOST_COMPRESSED if compressed else 1):
         raise ParameterError(f"{shown(path)}: {name} declares {declared} bytes, and the file holds {stored} of it")
-    if declared > _memory():
-        raise ParameterError(f"{shown(path)}: {name} takes {declared} bytes, more than the memory of this machine")
+
+
+def _declared(found: Any) -> int:
+    """Bytes of a dataset's numbers in memory: of all its chunks, where it has some."""
+    shape = found.shape
+    if found.chunks is not None:
+        shape = [-(-side // step) * step for side, step in zip(found.shape, found.chunks, strict=True)]
+    return math.prod(shape) * int(found.id.get_type().get_size())
 
 
 def _memory() -> float:

@@ -1,30 +1,39 @@
-"""Vector files: .npy, the .fvecs, .bvecs and .ivecs of the TEXMEX collections, and .hdf5 as ann-benchmarks has it.
+"""Vector files: .npy, the .fvecs, .bvecs and .ivecs of the TEXMEX collections, the .fbin, .u8bin and .i8bin of
+billion-scale benchmarks, .hdf5 as ann-benchmarks has it, and Parquet and Arrow.
 
-A vecs file is a sequence of records: the dimension as little-endian int32, then that many float32, uint8 or int32. All
-records have the same dimension. Files are memory-mapped, but for .hdf5: rows are read when they are used.
+Files are memory-mapped, but for .hdf5, Parquet and Arrow, which are read into memory. :mod:`mipp.io.streams` reads rows
+in blocks, whatever the file's size.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
-from . import hdf5
-from .files import as_path, open_regular, replace_whole, shown, system_text
-from .hdf5 import MAX_DIM
+from . import hdf5, layouts
+from .files import as_path, open_regular, replace_whole, shown
+from .layouts import MAX_DIM, suffix_of
 
-__all__ = ["MAX_DIM", "check_finite", "load_queries", "load_vector", "load_vectors", "save_fvecs"]
+__all__ = [
+    "MAX_DIM",
+    "SUFFIXES",
+    "check_finite",
+    "load_queries",
+    "load_vector",
+    "load_vectors",
+    "save_fvecs",
+    "unknown_format",
+]
 
-_VECS: dict[str, np.dtype[Any]] = {".fvecs": np.dtype("<f4"), ".bvecs": np.dtype("u1"), ".ivecs": np.dtype("<i4")}
+#: of files of vectors
+SUFFIXES = (*layouts.SUFFIXES, *hdf5.SUFFIXES)
+
 _CHECK_ROWS = 1 << 16
-#: as numpy itself has it
-_MOST_HEADER = 10_000
 
 
 def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -34,7 +43,8 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ----------
     path : str or path
         ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs``,
-        ``.ivecs``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read.
+        ``.ivecs``, ``.fbin``, ``.u8bin``, ``.i8bin``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read. A name
+        may end in ``.crop_nb_N`` as crops of big-ann-benchmarks do.
 
     Returns
     -------
@@ -138,23 +148,41 @@ def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
 
 def _load(path: Path, *, one: bool, queries: bool = False) -> npt.NDArray[Any]:
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     if suffix in hdf5.SUFFIXES:
         with hdf5.open_hdf5(path) as file:
             data = hdf5.read_dataset(file, path, "test" if queries and hdf5.has_dataset(file, "test") else "train")
     else:
         with open_regular(path) as (file, size):
-            if suffix == ".npy":
-                data = _load_npy(path, file, size, one)
-            elif suffix in _VECS:
-                data = _load_vecs(path, file, size, _VECS[suffix])
-            else:
-                kinds = ", ".join((*_VECS, *hdf5.SUFFIXES))
-                raise ParameterError(
-                    f"{shown(path)}: vectors come as .npy, {kinds}, not as {suffix[:20] or 'no suffix'}"
-                )
+            if suffix not in layouts.SUFFIXES:
+                raise unknown_format(path)
+            data = layouts.layout_of(path, file, size, one=one).mapped(path, file)
     check_finite(data, path)
     return data
+
+
+def unknown_format(path: Path) -> ParameterError:
+    """Make the error for a file whose suffix is of no vector file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ParameterError
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mipp.io.vectors import unknown_format
+    >>> str(unknown_format(Path("a.csv")))[:24]
+    'a.csv: vectors come as .'
+    """
+    return ParameterError(
+        f"{shown(path)}: vectors come as {', '.join(SUFFIXES)}, not as {suffix_of(path)[:20] or 'no suffix'}"
+    )
 
 
 def check_finite(data: npt.NDArray[Any], path: Path) -> None:
@@ -184,81 +212,6 @@ def check_finite(data: npt.NDArray[Any], path: Path) -> None:
             good = np.isfinite(data[start : start + _CHECK_ROWS]).all(axis=1)
             if not good.all():
                 raise EncodingError(f"{shown(path)}: vector {start + int(np.argmin(good))} holds NaN or infinity")
-
-
-def _load_npy(path: Path, file: BinaryIO, size: int, one: bool) -> npt.NDArray[Any]:
-    if file.read(4) == b"PK\3\4":
-        raise ParameterError(f"{shown(path)}: an archive of arrays, not one .npy array")
-    file.seek(0)
-    shape, by_columns, dtype = _npy_header(path, file)
-    if dtype.hasobject:
-        raise DTypeError(f"{shown(path)}: an array of Python objects is refused")
-    if dtype.kind not in "iuf":
-        raise DTypeError(f"{shown(path)}: vectors must be real numbers, not {str(dtype)[:100]}")
-    if one and len(shape) == 1:
-        shape = (1, *shape)
-    if len(shape) != 2 or min(shape) < 1 or shape[1] > MAX_DIM:
-        shape_text = str(shape) if len(shape) < 10 else f"{len(shape)} dimensions"
-        raise ShapeError(
-            f"{shown(path)}: vectors must have shape (N, dim), both from 1, dim to {MAX_DIM}, not {shape_text}"
-        )
-    if any(type(n) is not int for n in shape):  # True is one, too
-        raise ShapeError(f"{shown(path)}: the shape holds what is no integer")
-    start = file.tell()
-    if start + math.prod(shape) * dtype.itemsize != size:
-        raise ParameterError(
-            f"{shown(path)}: the header declares {shape[0]} x {shape[1]} numbers of {dtype.itemsize} bytes, and "
-            f"{size - start} bytes follow"
-        )
-    try:
-        return np.memmap(file, dtype, "r", start, shape, "F" if by_columns else "C")
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{shown(path)}: cannot be read ({system_text(error)})") from None
-
-
-def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether columns come first, and dtype; the file is left where the numbers begin."""
-    from numpy.lib import format as npy
-
-    try:
-        version = npy.read_magic(file)
-        if version == (1, 0):
-            shape, by_columns, dtype = npy.read_array_header_1_0(file)
-        elif version == (2, 0):
-            length = int.from_bytes(file.read(4), "little")
-            file.seek(-4, os.SEEK_CUR)
-            if length > _MOST_HEADER:  # numpy takes the memory first
-                raise ParameterError(f"{shown(path)}: not a complete .npy file (a header of {length} bytes)")
-            shape, by_columns, dtype = npy.read_array_header_2_0(file)
-        else:
-            # 3.0 differs in names of fields only, which vectors have not
-            raise ParameterError(f"{shown(path)}: .npy format {version[0]}.{version[1]} is not read; 1.0 and 2.0 are")
-    except (ParameterError, MemoryError):
-        raise
-    except Exception as error:
-        # numpy parses the header as Python text, and raises almost any type on a damaged one
-        text = str(error).split("\n")[0][:100] or type(error).__name__
-        raise ParameterError(f"{shown(path)}: not a complete .npy file ({text})") from None
-    return shape, by_columns, dtype
-
-
-def _load_vecs(path: Path, file: BinaryIO, size: int, item: np.dtype[Any]) -> npt.NDArray[Any]:
-    if size < 4:
-        raise ShapeError(f"{shown(path)}: no vectors in it")
-    dim = int.from_bytes(file.read(4), "little", signed=True)
-    if not 1 <= dim <= MAX_DIM:
-        raise ShapeError(f"{shown(path)}: dimension {dim} of the first vector is not in 1..{MAX_DIM}")
-    record = np.dtype([("dim", "<i4"), ("values", item, (dim,))])
-    if size % record.itemsize:
-        raise ShapeError(f"{shown(path)}: {size} bytes are no whole number of vectors of dimension {dim}; truncated?")
-    try:
-        data = np.memmap(file, record, "r")
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"{shown(path)}: cannot be read ({system_text(error)})") from None
-    wrong = data["dim"] != dim
-    if wrong.any():
-        raise ShapeError(f"{shown(path)}: vector {int(np.argmax(wrong))} has not dimension {dim} as the first")
-    return np.asarray(data["values"])
 
 
 def save_fvecs(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:

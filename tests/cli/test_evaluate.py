@@ -191,3 +191,17 @@ def test_features_of_another_version_are_refused(mipp_command, labels, tmp_path)
         assert code == 1 and "version 1" in err and "make a new index" in err
     code, out, _ = mipp_command("status", "--json")
     assert code == 0 and json.loads(out)["images"] == 1
+
+
+def test_files_of_billion_scale_benchmarks(mipp_command, tmp_path):
+    rng = np.random.default_rng(3)
+    rows, asked = rng.integers(0, 256, (300, 8)).astype(np.uint8), rng.integers(0, 256, (5, 8)).astype(np.uint8)
+    near = ((rows[None].astype(int) - asked[:, None]) ** 2).sum(2).argsort(axis=1, kind="stable")[:, :10]
+    for name, data in (("base.u8bin", rows), ("query.u8bin", asked), ("gt.ibin", near.astype("<u4"))):
+        (tmp_path / name).write_bytes(np.array(data.shape, "<u4").tobytes() + data.tobytes())
+    code, out, err = mipp_command(
+        "evaluate", "--vectors", tmp_path / "base.u8bin", "--query-vectors", tmp_path / "query.u8bin", "--truth",
+        tmp_path / "gt.ibin", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["encrypted"]["recall10"] == 1
