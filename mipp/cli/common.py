@@ -246,14 +246,24 @@ def show(data: Mapping[str, Any], as_json: bool, lines: Callable[[], list[str]])
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; nothing when that is no terminal, or ``quiet``."""
+def progress(label: str, total: int, quiet: bool, row_bytes: float = 0) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; nothing when that is no terminal, or ``quiet``.
+
+    With ``row_bytes``, the bytes of one of ``total`` rows, it shows rows and MiB a second.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda n: None
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn, Task
+    from rich.text import Text
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} rows/s, {speed * row_bytes / (1 << 20):,.1f} MiB/s")
+
+    columns = [*Progress.get_default_columns(), *([Rate()] if row_bytes else [])]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n: bar.update(task, advance=n)

@@ -14,8 +14,10 @@ from ..client.image_ids import image_rows
 from ..client.ingest import AddReport
 from ..client.journal import is_gone
 from ..client.owner import ImageOwner
+from ..client.row_ids import FileRows
 from ..errors import NotFoundError, ParameterError
 from ..io.patterns import is_pattern, pattern_matcher, place_of
+from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..rpc.grants import time_text
 from .common import deployment_option, json_option, opened, own_text, progress, show, warn_of_others
 from .outputs import RegularFile, printable, warn
@@ -31,7 +33,8 @@ def _checking(done: int, total: int) -> None:
 @owner_group.command("add")
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--vectors", type=RegularFile(), help=".npy, .fvecs or .bvecs file.")
+@click.option("--vectors", type=RegularFile(), help=f"File of vectors of any size: {', '.join(VECTOR_SUFFIXES)}.")
+@click.option("--check", is_flag=True, help="With --vectors: check all rows before the first is sent; reads twice.")
 @click.option(
     "--metadata",
     type=RegularFile(),
@@ -47,6 +50,7 @@ def add_command(
     name: str,
     images: tuple[Path, ...],
     vectors: Path | None,
+    check: bool,
     metadata: Path | None,
     preview_size: int | None,
     follow_links: bool,
@@ -59,14 +63,20 @@ def add_command(
     Call it again to resume: content that is there already is skipped, also under another name. The rows of a file
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
     if a file was left out.
+
+    Vectors are added in batches, in the memory of one batch. Each is checked before it is sent, and stays if a later
+    one is refused.
     """
-    from ..client.ingest import add_images, add_vectors, names_inside
+    from ..client.ingest import add_images, names_inside
+    from ..client.streaming import add_file
     from ..io.metadata import read_metadata, read_rows
-    from ..io.vectors import load_vectors
+    from ..io.streams import open_rows
     from ..io.walk import walk_images
 
     if bool(images) == (vectors is not None):
         raise click.UsageError("give either IMAGES or --vectors FILE")
+    if check and vectors is None:
+        raise click.UsageError("--check goes with --vectors")
     left_out: list[tuple[Path, str]] = []
     others: list[Path] = []
     with opened(folder) as deployment:
@@ -75,10 +85,10 @@ def add_command(
         if vectors is not None:
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
-            data = load_vectors(vectors)
-            fields = None if metadata is None else read_rows(metadata, len(data))
-            with progress("add", len(data), as_json) as advance:
-                report = add_vectors(owner, vectors, data, metadata=fields, progress=advance)
+            with open_rows(vectors) as stream:
+                fields = None if metadata is None else read_rows(metadata, stream.rows)
+                with progress("add", stream.rows, as_json, stream.size / stream.rows) as advance:
+                    report = add_file(owner, stream, metadata=fields, check=check, progress=advance)
         else:
             paths, left_out = walk_images(images, outside=follow_links, others=others)
             warn_of_others(others)
@@ -106,7 +116,7 @@ def add_command(
                 )  # fmt: skip
             if there := len(of_path.keys() - {Path(file) for file, _ in [*report.added, *report.errors]}):
                 warn(f"{there} files with metadata were there already, so it was not changed: see mipp owner annotate")
-    if show_added(report, left_out, others, as_json):
+    if show_added(report, left_out, others, as_json, *_rates(report)):
         raise click.exceptions.Exit(1)
 
 
@@ -115,19 +125,42 @@ def show_added(
     more: dict[str, Any] | None = None, words: str = "",
 ) -> bool:  # fmt: skip
     """Say what was added, ``more`` of it in JSON and ``words`` at the end of the line; whether a file was left out."""
-    ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in report.added]
+    added = len(report.added)
+    shown = report.added if not isinstance(report.added, FileRows) or added <= _LISTED else ()
+    ids = [{"file": file, "id": f"{batch.hex()}:{row}"} for file, (batch, row) in shown]
     errors = [{"file": str(path), "error": text} for path, text in left_out]
     errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
     outcome = {
-        "added": len(ids), "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
+        "added": added, "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
         "no_images": [str(path) for path in others], **(more or {}),
     }  # fmt: skip
     show(outcome, as_json, lambda: [
         *(f"left out {e['file']}: {e['error']}" for e in errors),
-        f"{len(ids)} added, {report.skipped} already there, {len(errors)} left out"
+        f"{added} added, {report.skipped} already there, {len(errors)} left out"
         + (f", {report.replaced} replaced" if report.replaced else "") + words,
     ])  # fmt: skip
     return bool(errors)
+
+
+#: rows of vectors whose ids are in JSON one by one; batches say the same of any number
+_LISTED = 10_000
+
+
+def _rates(report: AddReport) -> tuple[dict[str, Any], str]:
+    """Of vectors: batches, rows and bytes a second, in JSON and in words."""
+    if not isinstance(report.added, FileRows):
+        return {}, ""
+    rows = len(report.added) + report.skipped
+    per_second, bytes_per_second = (n / max(report.seconds, 1e-9) for n in (rows, report.read_bytes))
+    more = {
+        "batches": [
+            {"id": batch.hex(), "first": first, "rows": count, "file_row": start}
+            for start, batch, first, count in report.added.runs
+        ],
+        "seconds": round(report.seconds, 3), "rows_per_second": round(per_second, 1),
+        "mib_per_second": round(bytes_per_second / (1 << 20), 2),
+    }  # fmt: skip
+    return more, f" ({per_second:,.0f} rows/s, {bytes_per_second / (1 << 20):,.1f} MiB/s)"
 
 
 @owner_group.command("list")

@@ -1,4 +1,4 @@
-"""Adds image files and files of vectors to an index in chunks; resumes after an interruption."""
+"""Adds image files to an index in chunks; resumes after an interruption. Vectors are in ``streaming.py``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import cpu, features
-from ..errors import ImageError, MippError, NotFoundError, ParameterError
+from ..errors import ImageError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
 from ..io.patterns import place_of
+from .added import AddReport, Progress, drop_replaced, follow, rows_label
 from .given import refused_vectors
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
-from .journal import image_label, part_label
+from .journal import image_label
 from .journal_places import Copied
-from .journal_recovery import follow_servers, rows_digest, settle_journal
 from .recording import RecordOwner
+from .streaming import add_vectors
 
 __all__ = [
     "AddReport",
@@ -40,32 +39,6 @@ __all__ = [
 IMAGE_CHUNK = 128
 #: files that are held in memory at once
 IMAGE_CHUNK_BYTES = 1 << 28
-VECTOR_CHUNK_BYTES = 1 << 26
-#: rows that one delete names, about; parts of vectors are not split
-_DELETED_ROWS = 1 << 16
-Progress = Callable[[int], None]
-
-
-@dataclass
-class AddReport:
-    """Report on a call that added files.
-
-    Parameters
-    ----------
-    added : list of (str, (bytes, int))
-        Each file that was added, and the id of its image: batch id and row.
-    skipped : int
-        Number of files whose content was there already; of vectors, the number of rows.
-    errors : list of (str, str)
-        Each file that was left out, and the reason.
-    replaced : int
-        Number of rows that were deleted because their files changed.
-    """
-
-    added: list[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
-    skipped: int = 0
-    errors: list[tuple[str, str]] = field(default_factory=list)
-    replaced: int = 0
 
 
 @dataclass
@@ -172,7 +145,7 @@ def add_images(
                 raise ParameterError(f"{told.name(path)}: {error}") from None
     report = AddReport()
     with owner.adding:
-        _follow(owner)
+        follow(owner)
         there: set[str] = set()  # what this call added
         for part in _chunks(paths, chunk, owner, there, report):
             refused = add_chunk(owner, part, descriptor, told, seconds, report) if part.paths else {}
@@ -280,123 +253,5 @@ def add_chunk(
             records = told.records(owner, [part.paths[i] for i in kept], [part.contents[i] for i in kept])
             source = None if copied is None else copied(kept)
             ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records, source)
-            report.added += [(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)]
+            report.note([(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)])
     return refused
-
-
-def _follow(owner: RecordOwner) -> None:
-    with owner.turn:
-        follow_servers(owner, rows_label)
-
-
-def rows_label(digest: str, number: int) -> str:
-    """Label of a part of vectors: digest of its encoded rows, and its number among parts with the same rows."""
-    return f"rows {digest} {number}"
-
-
-def drop_replaced(owner: RecordOwner) -> int:
-    """Delete the rows of content that files held before, and that no file holds now.
-
-    Parameters
-    ----------
-    owner : RecordOwner
-        The owner; without a journal nothing happens.
-
-    Returns
-    -------
-    int
-        Number of rows that were deleted.
-    """
-    if owner.journal is None:
-        return 0
-    deleted = 0
-    with owner.turn:
-        settle_journal(owner)
-        items = owner.journal.replaced()
-        while items:
-            ids: list[tuple[bytes, int]] = []
-            while items and len(ids) < _DELETED_ROWS:
-                batch, row, count = items.pop()
-                ids += [(batch, row + i) for i in range(count)]
-            deleted += owner.delete(ids)
-    return deleted
-
-
-def add_vectors(
-    owner: RecordOwner,
-    path: Path,
-    data: np.ndarray,
-    *,
-    metadata: Sequence[Mapping[str, Any] | None] | None = None,
-    progress: Progress | None = None,
-) -> AddReport:
-    """Add the vectors of a file in chunks of about 64 MiB of shares; resumable like :func:`add_images`.
-
-    Chunks that the owner has already are skipped, also from another file. Chunks that the file held before and does not
-    hold any more are deleted at the end.
-
-    Parameters
-    ----------
-    owner : RecordOwner
-        The owner.
-    path : Path
-        The file, for the journal and the report.
-    data : ndarray, (N, dim)
-        Its vectors, as :func:`mipp.io.vectors.load_vectors` gives them. All are checked against the encoding before the
-        first chunk is sent. Secret.
-    metadata : sequence of mapping or None, optional
-        Of each row, for its record; only of rows that this call adds. All of it is checked before the first chunk is
-        sent. Secret.
-    progress : callable, optional
-        Called with the number of rows that were processed since the last call.
-
-    Returns
-    -------
-    AddReport
-        One entry for each row.
-    """
-    encoding, params = owner.config.encoding, owner.config.params
-    row_bytes = params.padded(encoding.encoded_dim) * params.ring_bits // 8
-    if metadata is not None:
-        if len(metadata) != len(data):
-            raise ParameterError(f"{len(data)} rows need as many entries of metadata, not {len(metadata)}")
-        for fields in metadata:
-            owner.records_for(None, [fields], 1)
-        row_bytes += owner.config.record_bytes
-    chunk = max(1, min(VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
-    digest = hashlib.sha256()
-    labels: list[str] = []
-    for start in range(0, len(data), chunk):
-        part = np.ascontiguousarray(data[start : start + chunk])
-        try:
-            encoded = encoding.encode_rows(part)
-        except MippError as error:
-            raise type(error)(f"{path}, rows {start} to {start + len(part) - 1}: {error}") from None
-        digest.update(part.data.cast("B"))
-        same = rows_digest(encoded)
-        number = 0
-        while rows_label(same, number) in labels:  # a file may hold the same rows several times
-            number += 1
-        labels.append(rows_label(same, number))
-    report = AddReport()
-    with owner.adding:
-        _follow(owner)
-        for start, label in zip(range(0, len(data), chunk), labels, strict=True):
-            part = np.ascontiguousarray(data[start : start + chunk])
-            # label in journals of the first version
-            former = part_label(digest.hexdigest(), start, len(part))
-            with owner.turn:  # another process may be adding the same rows
-                known = owner.journal is not None and (owner.journal.has(label) or owner.journal.has(former))
-                some = None if metadata is None else metadata[start : start + len(part)]
-                ids = [] if known else owner.add_vectors(part, labels=[label], metadata=some)
-            if known:
-                report.skipped += len(part)
-            else:
-                report.added += [(f"{path}:{start + i}", image) for i, image in enumerate(ids)]
-            if progress is not None:
-                progress(len(part))
-        if owner.journal is not None:
-            with owner.turn:
-                owner.journal.claim({place_of(path): labels})
-            report.replaced += drop_replaced(owner)
-    return report

@@ -201,8 +201,10 @@ class Journal(JournalPlaces):
 
     # --- added content ------------------------------------------------------------------------------------------
 
-    def begin(self, batch: bytes, labels: Sequence[str], rows: int, copied: Copied | None = None) -> None:
-        """Note a batch that is about to be sent: one label for each row, or one for all ``rows``."""
+    def begin(
+        self, batch: bytes, labels: Sequence[str], rows: int, copied: Copied | None = None, file: Path | None = None
+    ) -> None:
+        """Note a batch that is about to be sent: one label for each row, or one for all ``rows``; ``file`` holds it."""
         count = rows if len(labels) == 1 else 1
         items = [(self._label(text), batch, row, count) for row, text in enumerate(labels)]
         with self._change() as db:
@@ -211,20 +213,27 @@ class Journal(JournalPlaces):
             note_sent(db, batch, rows)
             if copied is not None:
                 note_copies(db, batch, copied)
-                self._hold(db, copied)
+                self._hold(db, copied.paths)
+            if file is not None:
+                self._hold(db, {label: [file] for label in labels})
+
+    def hold(self, file: Path, label: str) -> None:
+        """Note that a file holds content that is there already, whatever else it holds."""
+        with self._change() as db:
+            self._hold(db, {label: [file]})
 
     def there_already(self, copied: Copied) -> None:
         """Note that rows of another index need no copy: their content is here, under labels of ``copied``."""
         with self._change() as db:
             # a name of its own, as there is no batch: it counts as one copy of this content
             note_copies(db, random_bytes(16), copied, done=True)
-            self._hold(db, copied)
+            self._hold(db, copied.paths)
 
-    def _hold(self, db: Any, copied: Copied) -> None:
+    def _hold(self, db: Any, holders: Mapping[str, Sequence[Path]]) -> None:
         """Inside a transaction: files hold labels, whatever else they hold."""
-        for label, paths in copied.paths.items():
+        for label, paths in holders.items():
             rows = [(place, self._label(label), sealed) for place, sealed in map(self._place, paths)]
-            db.executemany("INSERT OR IGNORE INTO files VALUES (?, ?, 0, ?)", rows)
+            db.executemany("INSERT INTO files VALUES (?, ?, 0, ?) ON CONFLICT (place, label) DO UPDATE SET old=0", rows)
 
     def unlisted(self, listed: Collection[bytes]) -> set[bytes]:
         """Batches of this journal that the servers may not have got: not ``listed``, and not known as merged."""
@@ -282,6 +291,11 @@ class Journal(JournalPlaces):
     def has(self, label: str) -> bool:
         """Whether the content of a label was added and not deleted since."""
         return self._one("SELECT 1 FROM items WHERE label=?", self._label(label)) is not None
+
+    def has_untimed(self) -> bool:
+        """Whether rows under one label were added by the first version, or read back from the servers."""
+        found = self._one("SELECT 1 FROM items WHERE count>1 AND batch NOT IN (SELECT batch FROM times) LIMIT 1")
+        return found is not None
 
     def deleted(self, ids: Iterable[tuple[bytes, int]]) -> None:
         """Note that rows were deleted."""

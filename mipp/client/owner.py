@@ -13,8 +13,9 @@ import numpy as np
 from ..errors import DTypeError, NotFoundError, ParameterError
 from ..io.files import as_path
 from ..io.patterns import place_of
+from ..io.streams import open_rows
 from ..io.walk import walk_images
-from . import ingest
+from . import ingest, streaming
 from .auditing import AuditingOwner, AuditReport, CloudAudit
 from .given import whole_number
 from .granting import GrantInfo
@@ -224,6 +225,74 @@ class ImageOwner(AuditingOwner):
             for path in by_path if str(path) not in touched
         ]  # fmt: skip
         return report
+
+    def add_stream(
+        self,
+        source: str | os.PathLike[str] | Iterable[np.ndarray],
+        *,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        check: bool = False,
+        progress: ingest.Progress | None = None,
+    ) -> ingest.AddReport:
+        """Add vectors from a file of any size, or from arrays that a program makes, in the memory of one batch.
+
+        Batches have about 64 MiB for each cloud. A batch is encoded and checked before it is sent, and is on all
+        servers for good before the next one. The same call goes on where an earlier one was interrupted: a batch whose
+        content this owner has already is skipped, also from another source. Batches that a file held before and does
+        not hold any more are deleted at the end, once its new ones are there. One process at a time adds for an owner.
+
+        Parameters
+        ----------
+        source : str, path or iterable of ndarray, (n, dim)
+            A file as of :func:`mipp.io.vectors.load_vectors`; or arrays, such as a generator makes, of any number of
+            rows each. To go on, a program must give the same rows in the same order again. Secret.
+        metadata : sequence of mapping or None, optional
+            Of each row of a file, for its record; only of rows that this call adds. All of it is checked before the
+            first batch is sent. Secret.
+        check : bool
+            Whether to check all rows of a file before the first batch is sent; it is read twice.
+        progress : callable, optional
+            Called with the number of rows that were processed since the last call.
+
+        Returns
+        -------
+        AddReport
+            Rows that were added, number of rows that were there already and that were replaced, bytes and seconds.
+
+        Raises
+        ------
+        EncodingError, ScoreRangeError
+            A row that the encoding refuses, which the message names; the batches before it are there.
+        ShapeError, DTypeError
+            Vectors of another dimension; no real numbers.
+        ParameterError
+            An index of images; metadata of another number of rows, or with arrays; a file that changes while it is
+            read, or is none of vectors.
+        StoreError
+            The servers could not keep a batch; the batches before it are there.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         first = anna.add_stream(np.eye(4)[n : n + 2] for n in (0, 2))
+        ...         again = anna.add_stream([np.eye(4)])
+        >>> len(first.added), again.skipped
+        (4, 4)
+        """
+        if self.config.descriptor:
+            raise ParameterError(f"this index holds {self.config.descriptor} features of images; add images")
+        if isinstance(source, (str, os.PathLike)):
+            with open_rows(source) as stream:
+                return streaming.add_file(self, stream, metadata=metadata, check=check, progress=progress)
+        if isinstance(source, (bytes, bytearray, Mapping)) or not isinstance(source, Iterable):
+            raise DTypeError(f"vectors come from a path or from arrays, not from {type(source).__name__}")
+        if metadata is not None or check:
+            raise ParameterError("metadata and check are for files")
+        arrays = [source] if isinstance(source, np.ndarray) else source
+        return streaming.add_blocks(self, arrays, progress=progress)
 
     def images(self) -> list[OwnedImage]:
         """List the images that this owner has in the index, with the paths that the journal knows.

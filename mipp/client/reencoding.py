@@ -25,7 +25,6 @@ from .image_file import IMAGE_FILE_BYTES, Image, check_image
 from .ingest import (
     IMAGE_CHUNK,
     IMAGE_CHUNK_BYTES,
-    VECTOR_CHUNK_BYTES,
     AddReport,
     Chunk,
     Progress,
@@ -41,6 +40,7 @@ from .journal_recovery import follow_servers, own_images, rows_digest
 from .owner import ImageOwner
 from .records import Record
 from .retry import retry_conflicts
+from .row_ids import batch_rows
 
 __all__ = ["ReencodeReport", "reencode"]
 
@@ -367,9 +367,7 @@ class _Vectors(_Copier):
 
     def rows(self, batch: bytes, server: int, got: m.Shares, left: np.ndarray) -> None:
         decoded = self.source.config.encoding.decode_rows(self.source.opened(got, server, batch))
-        p, encoding = self.target.config.params, self.target.config.encoding
-        row_bytes = p.padded(encoding.encoded_dim) * p.ring_bits // 8 + self.target.config.record_bytes
-        most = max(1, min(VECTOR_CHUNK_BYTES // row_bytes, 1 << 18))
+        most = batch_rows(self.target.config)
         for item, at in self._by_item(got, left):
             part, size = list[_Row](), 0
             for start in range(0, len(at), _BLOCK):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..crypto import box, schedule, signing
+from ..encoding.numbers import matrix
 from ..errors import (
     ConflictError,
     OutOfRangeError,
@@ -20,6 +22,7 @@ from ..errors import (
     ShapeError,
     StaleKeysError,
 )
+from ..io.streams import in_blocks
 from ..rpc import messages as m
 from ..rpc.associated_data import owner_seal_info, owner_secret_commitment
 from ..rpc.chain import Content, pack_dead
@@ -36,6 +39,7 @@ from .journal_places import Copied, runs_of
 from .placing import PlacingOwner, moves_of
 from .retry import retry_conflicts
 from .row_checks import OwnerTags
+from .row_ids import RowIds, batch_rows
 
 __all__ = ["RowOwner", "SealedRecords"]
 
@@ -152,13 +156,18 @@ class RowOwner(PlacingOwner):
 
     def add_vectors(
         self,
-        vectors: np.ndarray,
+        vectors: np.ndarray | Iterator[np.ndarray],
         images: Sequence[Image | None] | None = None,
         *,
         labels: Sequence[str] = (),
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
-    ) -> list[tuple[bytes, int]]:
+        acknowledged: Callable[[RowIds], None] | None = None,
+    ) -> RowIds:
         """Encode, encrypt and upload one batch; returns when every server has it for good.
+
+        An iterator of arrays becomes batches of about 64 MiB for each cloud, one after the other, in the memory of one
+        batch. Each is checked before it is sent. If the iterator or a batch fails, the batches before it stay; calling
+        again adds them a second time (:meth:`mipp.client.owner.ImageOwner.add_stream` does not).
 
         If another process of this owner made a change meanwhile, the rows are encrypted under fresh keystream and sent
         again, a few times. Each cloud gets one masked word per encoded feature and learns the number of rows and the
@@ -166,8 +175,9 @@ class RowOwner(PlacingOwner):
 
         Parameters
         ----------
-        vectors : array of numbers, (N, dim)
-            Features, one row an image, as the index's encoding takes them (:meth:`mipp.Encoding.encode_rows`). Secret.
+        vectors : array of numbers, (N, dim), or iterator of such arrays
+            Features, one row an image, as the index's encoding takes them (:meth:`mipp.Encoding.encode_rows`). An
+            iterator comes without images, labels and metadata. Secret.
         images : sequence of tuple or None, optional
             For each row its image file or None: a name, the bytes and, optionally, metadata (a mapping of text to
             values that JSON can hold, at most 60 KiB). Stored encrypted. Names are made safe
@@ -178,16 +188,19 @@ class RowOwner(PlacingOwner):
             For each row what its record holds: a mapping of text to values that JSON can hold, or None; default that of
             its image. Where the deployment keeps records (``preview_size``), every row of a batch with images or
             metadata has one; the record of an image holds its name and a thumbnail, too. Secret.
+        acknowledged : callable, optional
+            Called with the ids of each batch once every server has it for good.
 
         Returns
         -------
-        list of (bytes, int)
-            The id of each row: the batch's id (16 bytes), and the row in the batch. Public.
+        RowIds
+            The id of each row: a sequence of pairs, the batch's id (16 bytes) and the row in the batch, in the memory
+            of one pair a batch. Public.
 
         Raises
         ------
         DTypeError, ShapeError, EncodingError, ScoreRangeError
-            Bad features; nothing was sent.
+            Bad features; nothing was sent, or of an iterator the batches before.
         OutOfRangeError
             The servers found rows out of the encoding's range. The client checks this before, so only a program that
             bypasses :meth:`mipp.Encoding.encode_rows` meets it. The message names the rows.
@@ -207,6 +220,10 @@ class RowOwner(PlacingOwner):
         >>> [row for batch, row in ids], numbers.tolist(), features[1].tolist()
         ([0, 1, 2, 3], [0, 1, 2, 3], [0.0, 1.0, 0.0, 0.0])
         """
+        if isinstance(vectors, Iterator):
+            if images is not None or labels or metadata is not None:
+                raise ParameterError("an iterator of arrays comes without images, labels and metadata")
+            return self._add_arrays(vectors, acknowledged)
         rows = self.config.encoding.encode_rows(vectors)
         if not len(rows):
             raise ShapeError("there are no rows to add")
@@ -220,12 +237,25 @@ class RowOwner(PlacingOwner):
                     check_image(image)
         if labels and len(labels) not in (1, len(rows)):
             raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        return self.store_rows(rows, images, labels, self.records_for(images, metadata, len(rows)))
+        ids = self.store_rows(rows, images, labels, self.records_for(images, metadata, len(rows)))
+        if acknowledged is not None:
+            acknowledged(ids)
+        return ids
+
+    def _add_arrays(self, arrays: Iterator[np.ndarray], acknowledged: Callable[[RowIds], None] | None) -> RowIds:
+        ids = RowIds()
+        checked = (matrix(array, self.config.encoding.dim, "rows") for array in arrays)
+        for part in in_blocks(checked, batch_rows(self.config)):
+            some = self.add_vectors(part, acknowledged=acknowledged)
+            ids = RowIds([*ids.runs, *some.runs])
+        if not ids:
+            raise ShapeError("there are no rows to add")
+        return ids
 
     def store_rows(
         self, rows: np.ndarray, images: Sequence[Image | None] | None, labels: Sequence[str],
-        records: Sequence[bytes] | None, copied: Copied | None = None,
-    ) -> list[tuple[bytes, int]]:  # fmt: skip
+        records: Sequence[bytes] | None, copied: Copied | None = None, file: Path | None = None,
+    ) -> RowIds:  # fmt: skip
         """Encrypt and upload one batch of what was checked: :meth:`add_vectors` without its checks.
 
         Parameters
@@ -240,13 +270,17 @@ class RowOwner(PlacingOwner):
             Plaintext of each row's record, where the deployment keeps records. Secret.
         copied : Copied, optional
             Rows of another index that these are made from, for the journal.
+        file : Path, optional
+            File that holds the rows, for the journal.
 
         Returns
         -------
-        list of (bytes, int)
+        RowIds
             The id of each row.
         """
-        ids = retry_conflicts(lambda: self._upload(rows, images=images, labels=labels, records=records, copied=copied))
+        ids = retry_conflicts(
+            lambda: self._upload(rows, images=images, labels=labels, records=records, copied=copied, file=file)
+        )
         if copied is not None and self.journal is not None:
             self.journal.copies_done(ids[0][0])
         return ids
@@ -277,7 +311,8 @@ class RowOwner(PlacingOwner):
         moving: Sequence[tuple[bytes, int]] = (),
         records: Sequence[bytes] | None = None,
         copied: Copied | None = None,
-    ) -> list[tuple[bytes, int]]:
+        file: Path | None = None,
+    ) -> RowIds:
         p, began = self.config.params, time.perf_counter()
         shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
         files, offsets = self._seal_images(shared.nonce, images, len(rows))
@@ -322,7 +357,7 @@ class RowOwner(PlacingOwner):
             if self.tags is not None:  # before the change: what was acknowledged has its tags, whenever a process dies
                 self.tags.keep(shared.nonce, shared.shares, origin)
             if self.journal is not None and not replaces:
-                self.journal.begin(shared.nonce, labels, len(rows), copied)
+                self.journal.begin(shared.nonce, labels, len(rows), copied, file)
             if self.journal is not None and moving and origin is not None:
                 # before the change: a process that dies leaves both places
                 self.journal.merging(shared.nonce, runs_of(np.arange(len(rows)), *origin), moves_of(moving))
@@ -338,7 +373,7 @@ class RowOwner(PlacingOwner):
                     self.tags.store.remove(batch)
         self.seconds["encrypt"] += encrypted - began
         self.seconds["upload"] += time.perf_counter() - encrypted
-        return [(shared.nonce, r) for r in range(len(rows))]
+        return RowIds([(shared.nonce, 0, len(rows))])
 
     def _seal_images(
         self, batch: bytes, images: Sequence[Image | None] | None, rows: int

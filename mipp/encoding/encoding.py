@@ -47,6 +47,8 @@ __all__ = ["Encoding"]
 
 _INTEGERS: dict[int, np.dtype[Any]] = {16: np.dtype("<i2"), 32: np.dtype("<i4"), 64: np.dtype("<i8")}
 _CHUNK = 1 << 16
+#: numbers that are encoded together: what a core's cache holds
+_CACHED = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +198,11 @@ class Encoding(EncodingParameters):
         """
         x = matrix(rows, self.dim, "rows")
         out = np.empty((len(x), self.encoded_dim), _INTEGERS[self.ring_bits])
-        for start in range(0, len(x), _CHUNK):
-            part = self._row_chunk(x[start : start + _CHUNK])
-            out[start : start + _CHUNK] = part.astype(out.dtype, casting="unsafe", copy=False)
+        # a product of matrices may round otherwise where it has other rows, so its chunks stay as they were
+        chunk = _CHUNK if self.projection is not None else max(1 << 8, _CACHED // self.encoded_dim)
+        for start in range(0, len(x), chunk):
+            part = self._row_chunk(x[start : start + chunk])
+            out[start : start + chunk] = part.astype(out.dtype, casting="unsafe", copy=False)
         return out
 
     def encode_queries(self, queries: np.ndarray) -> np.ndarray:

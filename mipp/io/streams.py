@@ -82,7 +82,7 @@ class RowStream:
         ParameterError
             The file cannot be read, or became shorter.
         """
-        return in_blocks(self.reader(rows), rows)
+        return in_blocks(self.reader(rows), rows, copy=False)
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def open_rows(path: str | os.PathLike[str]) -> Iterator[RowStream]:
             raise unknown_format(source)
 
 
-def in_blocks(arrays: Iterable[npt.NDArray[Any]], rows: int) -> Iterator[npt.NDArray[Any]]:
+def in_blocks(arrays: Iterable[npt.NDArray[Any]], rows: int, *, copy: bool = True) -> Iterator[npt.NDArray[Any]]:
     """Cut arrays of rows into blocks of one size.
 
     Parameters
@@ -141,6 +141,8 @@ def in_blocks(arrays: Iterable[npt.NDArray[Any]], rows: int) -> Iterator[npt.NDA
         Of one dimension. Read when a block needs them.
     rows : int
         Rows of a block.
+    copy : bool
+        Whether blocks are copies, so that who makes the arrays may use their memory again.
 
     Yields
     ------
@@ -170,7 +172,7 @@ def in_blocks(arrays: Iterable[npt.NDArray[Any]], rows: int) -> Iterator[npt.NDA
         while at < len(array):
             part = array[at : at + rows - count]
             at, count = at + len(part), count + len(part)
-            waiting.append(part)
+            waiting.append(part.copy() if copy else part)
             if count == rows:
                 yield _joined(waiting)
                 waiting, count = [], 0

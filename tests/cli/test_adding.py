@@ -130,10 +130,10 @@ def test_vectors_of_a_lost_journal(tmp_path):
 
 
 def test_equal_parts_of_a_file_of_vectors_are_all_kept(tmp_path, monkeypatch):
-    from mipp.client import ingest
+    from mipp.client import row_ids
 
     x = np.tile(np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32), (3, 1))
-    monkeypatch.setattr(ingest, "VECTOR_CHUNK_BYTES", 4 * 64)
+    monkeypatch.setattr(row_ids, "BATCH_BYTES", 4 * 64)
     with mipp.Deployment.create(tmp_path / "d", mipp.Encoding.fit("l2", x)) as deployment:
         owner = deployment.create_owner("o")
         assert len(add_vectors(owner, tmp_path / "x.npy", x).added) == 12 and len(owner.batches()) == 3

@@ -195,7 +195,7 @@ def test_vectors_of_several_files_merges_and_images(two, tmp_path):
 def test_dying_at_any_change_loses_and_doubles_nothing(two, photos, tmp_path, monkeypatch, when, kind):
     monkeypatch.setattr("mipp.client.reencoding.IMAGE_CHUNK", 2)
     monkeypatch.setattr("mipp.client.reencoding._BLOCK", 2)
-    monkeypatch.setattr("mipp.client.reencoding.VECTOR_CHUNK_BYTES", 2 * (8 * 4 + 512))
+    monkeypatch.setattr("mipp.client.row_ids.BATCH_BYTES", 2 * (8 * 4 + 512))
     if kind == "images":
         world = two(images("cld"), images("ehd"))
         add(world.old, photos)

@@ -1,0 +1,95 @@
+"""Shared by adding images and vectors: the report, the journal brought up to date, replaced rows deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .journal_recovery import follow_servers, settle_journal
+from .rows import RowOwner
+
+__all__ = ["AddReport", "Progress", "drop_replaced", "follow", "rows_label"]
+
+#: rows that one delete names, about; parts of vectors are not split
+_DELETED_ROWS = 1 << 16
+Progress = Callable[[int], None]
+
+
+@dataclass
+class AddReport:
+    """Report on a call that added files.
+
+    Parameters
+    ----------
+    added : sequence of (str, (bytes, int))
+        Each file that was added, and the id of its image: batch id and row. Of vectors ``file:row`` and the row's id,
+        as :class:`~mipp.client.row_ids.FileRows`, which makes no object a row.
+    skipped : int
+        Number of files whose content was there already; of vectors, the number of rows.
+    errors : list of (str, str)
+        Each file that was left out, and the reason.
+    replaced : int
+        Number of rows that were deleted because their files changed.
+    read_bytes : int
+        Bytes of vectors that were read, as they are in memory; 0 for images.
+    seconds : float
+        How long adding vectors took; 0 for images.
+    """
+
+    added: Sequence[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
+    skipped: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    replaced: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+
+    def note(self, files: Sequence[tuple[str, tuple[bytes, int]]]) -> None:
+        """Note image files that were added.
+
+        Parameters
+        ----------
+        files : sequence of (str, (bytes, int))
+            As of ``added``.
+        """
+        if not isinstance(self.added, list):
+            self.added = list(self.added)
+        self.added.extend(files)
+
+
+def follow(owner: RowOwner) -> None:
+    """Bring an owner's journal in line with the servers, before files are added."""
+    with owner.turn:
+        follow_servers(owner, rows_label)
+
+
+def rows_label(digest: str, number: int) -> str:
+    """Label of a part of vectors: digest of its encoded rows, and its number among parts with the same rows."""
+    return f"rows {digest} {number}"
+
+
+def drop_replaced(owner: RowOwner) -> int:
+    """Delete the rows of content that files held before, and that no file holds now.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner; without a journal nothing happens.
+
+    Returns
+    -------
+    int
+        Number of rows that were deleted.
+    """
+    if owner.journal is None:
+        return 0
+    deleted = 0
+    with owner.turn:
+        settle_journal(owner)
+        items = owner.journal.replaced()
+        while items:
+            ids: list[tuple[bytes, int]] = []
+            while items and len(ids) < _DELETED_ROWS:
+                batch, row, count = items.pop()
+                ids += [(batch, row + i) for i in range(count)]
+            deleted += owner.delete(ids)
+    return deleted

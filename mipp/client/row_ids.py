@@ -1,0 +1,171 @@
+"""Ids of many rows in little memory: runs of rows that follow each other in a batch, not an object a row."""
+
+from __future__ import annotations
+
+import bisect
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+__all__ = ["AddedRun", "FileRows", "RowIds", "batch_rows"]
+
+from ..rpc.description import DeploymentConfig
+
+#: bytes of a batch of vectors for each cloud, about
+BATCH_BYTES = 1 << 26
+_MOST_ROWS = 1 << 18
+Pair = tuple[bytes, int]
+
+
+def batch_rows(config: DeploymentConfig) -> int:
+    """Rows of a batch of many vectors: about 64 MiB of shares and records for each cloud."""
+    width = config.params.padded(config.encoding.encoded_dim) * config.params.ring_bits // 8 + config.record_bytes
+    return max(1, min(BATCH_BYTES // width, _MOST_ROWS))
+
+
+class RowIds(Sequence[Pair]):
+    """Ids of rows, in order: a sequence of (batch id, row) that is made of runs. Public.
+
+    It compares equal to a list of the same pairs. Memory grows with the number of runs.
+
+    Parameters
+    ----------
+    runs : iterable of (bytes, int, int)
+        Batch id of 16 bytes, first row, number of rows from 1.
+
+    Examples
+    --------
+    >>> from mipp.client.row_ids import RowIds
+    >>> ids = RowIds([(b"a" * 16, 0, 10**8)]) + RowIds([(b"b" * 16, 5, 2)])
+    >>> len(ids), ids[-1][1], [row for batch, row in ids[10**8 - 1 :]]
+    (100000002, 6, [99999999, 5, 6])
+    """
+
+    def __init__(self, runs: Iterable[tuple[bytes, int, int]] = ()) -> None:
+        self._runs = tuple(runs)
+        self._stops: list[int] = []
+        for _, _, count in self._runs:
+            self._stops.append((self._stops[-1] if self._stops else 0) + count)
+
+    @property
+    def runs(self) -> tuple[tuple[bytes, int, int], ...]:
+        """The runs: batch id, first row, number of rows."""
+        return self._runs
+
+    def __len__(self) -> int:
+        return self._stops[-1] if self._stops else 0
+
+    def __iter__(self) -> Iterator[Pair]:
+        for batch, first, count in self._runs:
+            for row in range(first, first + count):
+                yield batch, row
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> RowIds: ...
+    def __getitem__(self, index: int | slice) -> Pair | RowIds:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._between(start, stop)
+            return RowIds((*self[at], 1) for at in range(start, stop, step))
+        at = operator.index(index)
+        at += len(self) if at < 0 else 0
+        if not 0 <= at < len(self):
+            raise IndexError("row of no number here")
+        number = bisect.bisect_right(self._stops, at)
+        batch, first, count = self._runs[number]
+        return batch, first + at - (self._stops[number] - count)
+
+    def _between(self, start: int, stop: int) -> RowIds:
+        found = []
+        for (batch, first, count), end in zip(self._runs, self._stops, strict=True):
+            low, high = max(start, end - count), min(stop, end)
+            if low < high:
+                found.append((batch, first + low - (end - count), high - low))
+        return RowIds(found)
+
+    def __contains__(self, pair: object) -> bool:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            return False
+        return any(batch == pair[0] and first <= pair[1] < first + count for batch, first, count in self._runs)
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, RowIds):
+            return RowIds(self._runs + other._runs)
+        return [*self, *other] if isinstance(other, list) else NotImplemented
+
+    def __radd__(self, other: Any) -> Any:
+        return [*other, *self] if isinstance(other, list) else NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, RowIds) and self._runs == other._runs:
+            return True
+        if not isinstance(other, (RowIds, list)):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"RowIds({len(self)} rows of {len({batch for batch, _, _ in self._runs})} batches)"
+
+
+class AddedRun(NamedTuple):
+    """Rows of a file that became rows of a batch.
+
+    ``start``: number of the first in the file. ``batch``, ``first``: id of the batch, and row of the first in it.
+    ``rows``: how many.
+    """
+
+    start: int
+    batch: bytes
+    first: int
+    rows: int
+
+
+class FileRows(Sequence[tuple[str, Pair]]):
+    """Rows of a file that were added: a sequence of (``file:row``, (batch id, row)) that is made of runs.
+
+    Parameters
+    ----------
+    name : str
+        The file. Secret.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        #: what was added, in the order of the file
+        self.runs: list[AddedRun] = []
+
+    @property
+    def ids(self) -> RowIds:
+        """Ids of the rows."""
+        return RowIds((run.batch, run.first, run.rows) for run in self.runs)
+
+    def __len__(self) -> int:
+        return sum(run.rows for run in self.runs)
+
+    def __iter__(self) -> Iterator[tuple[str, Pair]]:
+        for run in self.runs:
+            for n in range(run.rows):
+                yield f"{self.name}:{run.start + n}", (run.batch, run.first + n)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Pair]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, Pair]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Pair] | list[tuple[str, Pair]]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = operator.index(index)
+        at += len(self) if at < 0 else 0
+        for run in self.runs if at >= 0 else ():
+            if at < run.rows:
+                return f"{self.name}:{run.start + at}", (run.batch, run.first + at)
+            at -= run.rows
+        raise IndexError("row of no number here")
+
+    def __repr__(self) -> str:
+        return f"FileRows({len(self)} rows in {len(self.runs)} runs)"
