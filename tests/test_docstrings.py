@@ -44,8 +44,8 @@ NEEDS = {"mipp.io.benchmark": "h5py", "mipp.compat.ann_benchmarks.measure": "h5p
 WITHOUT_EXAMPLES = ("mipp.crypto.",)
 #: modules that other rooms use and users do not: readers of single formats behind load_image and load_vectors
 INTERNAL = {
-    "mipp.io.durable", "mipp.io.memory", "mipp.io.sheet", "mipp.io.dicom", "mipp.io.hdf5", "mipp.io.layouts",
-    "mipp.io.png",
+    "mipp.io.arrow", "mipp.io.durable", "mipp.io.memory", "mipp.io.sheet", "mipp.io.dicom", "mipp.io.hdf5",
+    "mipp.io.layouts", "mipp.io.png",
     "mipp.io.recognise",
 }  # fmt: skip
 

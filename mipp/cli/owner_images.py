@@ -34,6 +34,7 @@ def _checking(done: int, total: int) -> None:
 @click.argument("name")
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--vectors", type=RegularFile(), help=f"File of vectors of any size: {', '.join(VECTOR_SUFFIXES)}.")
+@click.option("--column", "columns", multiple=True, help="Of a Parquet or Arrow file: column of vectors; or several.")
 @click.option("--check", is_flag=True, help="With --vectors: check all rows before the first is sent; reads twice.")
 @click.option(
     "--metadata",
@@ -50,6 +51,7 @@ def add_command(
     name: str,
     images: tuple[Path, ...],
     vectors: Path | None,
+    columns: tuple[str, ...],
     check: bool,
     metadata: Path | None,
     preview_size: int | None,
@@ -75,8 +77,8 @@ def add_command(
 
     if bool(images) == (vectors is not None):
         raise click.UsageError("give either IMAGES or --vectors FILE")
-    if check and vectors is None:
-        raise click.UsageError("--check goes with --vectors")
+    if (check or columns) and vectors is None:
+        raise click.UsageError("--check and --column go with --vectors")
     left_out: list[tuple[Path, str]] = []
     others: list[Path] = []
     with opened(folder) as deployment:
@@ -85,7 +87,7 @@ def add_command(
         if vectors is not None:
             if deployment.config.descriptor:
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
-            with open_rows(vectors) as stream:
+            with open_rows(vectors, columns) as stream:
                 fields = None if metadata is None else read_rows(metadata, stream.rows)
                 with progress("add", stream.rows, as_json, stream.size / stream.rows) as advance:
                     report = add_file(owner, stream, metadata=fields, check=check, progress=advance)

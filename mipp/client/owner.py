@@ -230,6 +230,7 @@ class ImageOwner(AuditingOwner):
         self,
         source: str | os.PathLike[str] | Iterable[np.ndarray],
         *,
+        columns: Sequence[str] = (),
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         check: bool = False,
         progress: ingest.Progress | None = None,
@@ -246,6 +247,8 @@ class ImageOwner(AuditingOwner):
         source : str, path or iterable of ndarray, (n, dim)
             A file as of :func:`mipp.io.vectors.load_vectors`; or arrays, such as a generator makes, of any number of
             rows each. To go on, a program must give the same rows in the same order again. Secret.
+        columns : sequence of str
+            Of a Parquet or Arrow file, the column of lists, or the columns of numbers, to read.
         metadata : sequence of mapping or None, optional
             Of each row of a file, for its record; only of rows that this call adds. All of it is checked before the
             first batch is sent. Secret.
@@ -285,12 +288,12 @@ class ImageOwner(AuditingOwner):
         if self.config.descriptor:
             raise ParameterError(f"this index holds {self.config.descriptor} features of images; add images")
         if isinstance(source, (str, os.PathLike)):
-            with open_rows(source) as stream:
+            with open_rows(source, columns) as stream:
                 return streaming.add_file(self, stream, metadata=metadata, check=check, progress=progress)
         if isinstance(source, (bytes, bytearray, Mapping)) or not isinstance(source, Iterable):
             raise DTypeError(f"vectors come from a path or from arrays, not from {type(source).__name__}")
-        if metadata is not None or check:
-            raise ParameterError("metadata and check are for files")
+        if metadata is not None or check or columns:
+            raise ParameterError("columns, metadata and check are for files")
         arrays = [source] if isinstance(source, np.ndarray) else source
         return streaming.add_blocks(self, arrays, progress=progress)
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from ..errors import DTypeError, MippError, NotFoundError, ParameterError
 from .durable import sync_folder
 
-__all__ = ["as_path", "open_regular", "read_regular", "replace_whole", "replacing", "shown", "system_text"]
+__all__ = ["as_path", "open_regular", "read_regular", "reading", "replace_whole", "replacing", "shown", "system_text"]
 
 _SHOWN = 200
 
@@ -186,6 +186,45 @@ def read_regular(path: Path, most: int, *, refused: type[MippError] = ParameterE
         except OSError as error:
             raise refused(f"{shown(path)}: cannot be read ({system_text(error)})") from None
     return out.getvalue()
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn errors of a library that reads a file into ParameterError; those of mipp stay as they are.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it should be, for the message.
+
+    Yields
+    ------
+    None
+        Nothing; the block reads.
+
+    Raises
+    ------
+    ParameterError
+        For any other error of the block.
+
+    Examples
+    --------
+    >>> with reading(Path("a.h5"), "HDF5 file"):
+    ...     raise OSError("bad magic")
+    Traceback (most recent call last):
+        ...
+    mipp.errors.ParameterError: a.h5: not a readable HDF5 file (bad magic)
+    """
+    try:
+        yield
+    except (MippError, MemoryError):
+        raise
+    except Exception as error:
+        # such libraries raise almost any type on damaged files
+        text = " ".join(str(error).split())[:_SHOWN]
+        raise ParameterError(f"{shown(path)}: not a readable {what} ({text})") from None
 
 
 @contextmanager

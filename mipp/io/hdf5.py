@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTypeError, MippError, ParameterError, ShapeError, missing_extra
-from .files import open_regular, shown
+from ..errors import DTypeError, ParameterError, ShapeError, missing_extra
+from .files import open_regular, reading, shown
 from .layouts import MAX_DIM
+from .memory import memory_bytes
 
 __all__ = [
     "SUFFIXES",
-    "damage",
     "find_dataset",
     "has_dataset",
     "open_hdf5",
@@ -50,35 +50,23 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     Errors of a missing or unreadable file are those of :func:`mipp.io.files.open_regular`. Any error of the block that
     is not of mipp counts as damage.
     """
-    with damage(path), open_once(path) as file:
+    with reading(path, "HDF5 file"), open_once(path) as file:
         yield file
 
 
 @contextlib.contextmanager
 def open_once(path: Path) -> Iterator[Any]:
-    """As :func:`open_hdf5`, and errors of the block stay as they are; :func:`damage` is for what reads."""
+    """As :func:`open_hdf5`, and errors of the block stay as they are (:func:`mipp.io.files.reading` turns them)."""
     try:
         import h5py
     except ImportError:
         raise missing_extra(f"{shown(path)}: .hdf5 files need h5py", "hdf5") from None
     with open_regular(path):
         pass
-    with damage(path):
+    with reading(path, "HDF5 file"):
         file = h5py.File(path, "r")
     with file:
         yield file
-
-
-@contextlib.contextmanager
-def damage(path: Path) -> Iterator[None]:
-    """Turn errors of h5py into ParameterError."""
-    try:
-        yield
-    except (MippError, MemoryError):
-        raise
-    except Exception as error:
-        # h5py raises almost any type on damaged files
-        raise ParameterError(f"{shown(path)}: not a readable HDF5 file ({str(error)[:200]})") from None
 
 
 def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
@@ -88,7 +76,7 @@ def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
     """
     found = find_dataset(file, path, name)
     declared = _declared(found)
-    if declared > _memory():
+    if declared > memory_bytes():
         raise ParameterError(f"{shown(path)}: {name} takes {declared} bytes, more than the memory of this machine")
     return _numbers(found[:])
 
@@ -106,7 +94,7 @@ def read_slices(found: Any, path: Path, rows: int) -> Iterator[npt.NDArray[Any]]
         if chunk[0] * found.shape[1] * found.dtype.itemsize <= _MOST_CHUNK:  # else chunks are read more than once
             step = -(-rows // chunk[0]) * chunk[0]
     for first in range(0, len(found), step):
-        with damage(path):
+        with reading(path, "HDF5 file"):
             data = _numbers(found[first : first + step])
         yield data
 
@@ -233,10 +221,3 @@ def _declared(found: Any) -> int:
     if found.chunks is not None:
         shape = [-(-side // step) * step for side, step in zip(found.shape, found.chunks, strict=True)]
     return math.prod(shape) * int(found.id.get_type().get_size())
-
-
-def _memory() -> float:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return math.inf

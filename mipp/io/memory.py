@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
+import os
 import sys
 import threading
 from collections.abc import Generator, Sequence
 
 import numpy as np
 
-__all__ = ["WINDOW_BYTES", "ahead", "aligned_words", "read_in"]
+__all__ = ["WINDOW_BYTES", "ahead", "aligned_words", "memory_bytes", "read_in"]
 
 _LINE = 64
 #: mapped rows are used and read ahead in pieces of this size: some milliseconds of a product
@@ -32,6 +34,14 @@ def _madvise() -> ctypes._NamedFuncPointer | None:
 
 
 _ADVISE = _madvise()
+
+
+def memory_bytes() -> float:
+    """Memory of this machine; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def aligned_words(count: int, width: int, dtype: np.dtype) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ParameterError, ShapeError
-from . import hdf5, layouts
-from .files import as_path, open_regular, shown, system_text
+from . import arrow, hdf5, layouts
+from .files import as_path, open_regular, reading, shown, system_text
 from .layouts import Layout, suffix_of
 from .vectors import unknown_format
 
@@ -86,12 +86,14 @@ class RowStream:
 
 
 @contextlib.contextmanager
-def open_rows(path: str | os.PathLike[str]) -> Iterator[RowStream]:
+def open_rows(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> Iterator[RowStream]:
     """Open a file of vectors; its header is checked, as :func:`mipp.io.vectors.load_vectors` does.
 
     Parameters
     ----------
     path : str or path
+        As for :func:`mipp.io.vectors.load_vectors`.
+    columns : sequence of str
         As for :func:`mipp.io.vectors.load_vectors`.
 
     Yields
@@ -117,9 +119,14 @@ def open_rows(path: str | os.PathLike[str]) -> Iterator[RowStream]:
     """
     source = as_path(path)
     suffix = suffix_of(source)
-    if suffix in hdf5.SUFFIXES:
+    if suffix in arrow.SUFFIXES:
+        with arrow.open_arrow(source, columns) as table:
+            yield RowStream(source, table.rows, table.dim, os.path.getsize(source), table.read)
+    elif columns:
+        raise ParameterError(f"{shown(source)}: has no columns to choose; Parquet and Arrow files have")
+    elif suffix in hdf5.SUFFIXES:
         with hdf5.open_once(source) as file:
-            with hdf5.damage(source):
+            with reading(source, "HDF5 file"):
                 found = hdf5.find_dataset(file, source, "train")
             (count, dim), size = found.shape, os.path.getsize(source)
             yield RowStream(source, count, dim, size, lambda rows: hdf5.read_slices(found, source, rows))

@@ -8,6 +8,7 @@ in blocks, whatever the file's size.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTypeError, EncodingError, ParameterError, ShapeError
-from . import hdf5, layouts
+from . import arrow, hdf5, layouts
 from .files import as_path, open_regular, replace_whole, shown
 from .layouts import MAX_DIM, suffix_of
+from .memory import memory_bytes
 
 __all__ = [
     "MAX_DIM",
@@ -31,12 +33,12 @@ __all__ = [
 ]
 
 #: of files of vectors
-SUFFIXES = (*layouts.SUFFIXES, *hdf5.SUFFIXES)
+SUFFIXES = (*layouts.SUFFIXES, *hdf5.SUFFIXES, *arrow.SUFFIXES)
 
 _CHECK_ROWS = 1 << 16
 
 
-def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+def load_vectors(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> npt.NDArray[Any]:
     """Read the vectors of a file, memory-mapped read-only where the format allows, checked whole.
 
     Parameters
@@ -44,7 +46,10 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     path : str or path
         ``.npy`` with a 2-d array of real numbers (float64 and the like stay as they are), ``.fvecs``, ``.bvecs``,
         ``.ivecs``, ``.fbin``, ``.u8bin``, ``.i8bin``, or ``.hdf5`` (``.h5``), whose dataset ``train`` is read. A name
-        may end in ``.crop_nb_N`` as crops of big-ann-benchmarks do.
+        may end in ``.crop_nb_N`` as crops of big-ann-benchmarks do. Of ``.parquet``, ``.arrow`` and ``.feather`` the
+        one column of lists of numbers is read, or all columns if they are numbers.
+    columns : sequence of str
+        Of a Parquet or Arrow file, the column of lists, or the columns of numbers, to read.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     EncodingError
         NaN or infinity.
     MissingExtraError
-        An .hdf5 file, and h5py is not installed.
+        An .hdf5 file, and h5py is not installed; a Parquet or Arrow file, and pyarrow is not installed.
 
     Examples
     --------
@@ -77,7 +82,7 @@ def load_vectors(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ...     load_vectors(pathlib.Path(folder, "a.npy")).shape
     (3, 3)
     """
-    return _load(as_path(path), one=False)
+    return _load(as_path(path), one=False, columns=columns)
 
 
 def load_queries(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -147,9 +152,14 @@ def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return np.asarray(data[0])
 
 
-def _load(path: Path, *, one: bool, queries: bool = False) -> npt.NDArray[Any]:
+def _load(path: Path, *, one: bool, queries: bool = False, columns: Sequence[str] = ()) -> npt.NDArray[Any]:
     suffix = suffix_of(path)
-    if suffix in hdf5.SUFFIXES:
+    if suffix in arrow.SUFFIXES:
+        with arrow.open_arrow(path, columns) as opened:
+            data = _whole(path, opened)
+    elif columns:
+        raise ParameterError(f"{shown(path)}: has no columns to choose; Parquet and Arrow files have")
+    elif suffix in hdf5.SUFFIXES:
         with hdf5.open_hdf5(path) as file:
             data = hdf5.read_dataset(file, path, "test" if queries and hdf5.has_dataset(file, "test") else "train")
     else:
@@ -158,6 +168,19 @@ def _load(path: Path, *, one: bool, queries: bool = False) -> npt.NDArray[Any]:
                 raise unknown_format(path)
             data = layouts.layout_of(path, file, size, one=one).mapped(path, file)
     check_finite(data, path)
+    return data
+
+
+def _whole(path: Path, opened: arrow.ArrowRows) -> npt.NDArray[Any]:
+    if opened.rows * opened.dim > memory_bytes():
+        raise ParameterError(f"{shown(path)}: {opened.rows} x {opened.dim} numbers are more than the memory holds")
+    data, first = None, 0
+    for block in opened.read(_CHECK_ROWS):
+        data = np.empty((opened.rows, opened.dim), block.dtype) if data is None else data
+        data[first : first + len(block)] = block
+        first += len(block)
+    if data is None or first != opened.rows:
+        raise ParameterError(f"{shown(path)}: has not the {opened.rows} rows that it declares")
     return data
 
 

@@ -18,6 +18,10 @@ def written(path, x=X):
         np.save(path, x)
     elif path.suffix == ".fvecs":
         save_fvecs(path, x)
+    elif path.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        table = {"id": range(len(x)), "v": x.tolist(), "w": [[1, 2]] * len(x)}
+        parquet.write_table(pytest.importorskip("pyarrow").table(table), path, row_group_size=33)
     elif path.suffix == ".hdf5":
         with h5py.File(path, "w") as file:
             file.create_dataset("train", data=x, chunks=(7, 3), compression="gzip")
@@ -44,10 +48,11 @@ def rows(mipp_command):
     return json.loads(mipp_command("status", "--json")[1])["images"]
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.fvecs", "x.bvecs", "x.fbin", "x.u8bin", "x.hdf5"])
+@pytest.mark.parametrize("name", ["x.npy", "x.fvecs", "x.bvecs", "x.fbin", "x.u8bin", "x.hdf5", "x.parquet"])
 def test_formats_and_the_report(add, mipp_command, tmp_path, name):
     path = written(tmp_path / name)
-    code, out, err = add(path, "--json")
+    column = ["--column", "v"] if path.suffix == ".parquet" else []
+    code, out, err = add(path, "--json", *column)
     report = json.loads(out)
     assert code == 0 and report["added"] == 120 and len(report["ids"]) == 120, err
     assert [(b["rows"], b["file_row"], b["first"]) for b in report["batches"]] == [
@@ -57,7 +62,7 @@ def test_formats_and_the_report(add, mipp_command, tmp_path, name):
     ]
     assert report["ids"][60] == {"file": f"{path}:60", "id": f"{report['batches'][1]['id']}:10"}
     assert min(report["seconds"], report["rows_per_second"], report["mib_per_second"]) > 0
-    code, out, _ = add(path)
+    code, out, _ = add(path, *column)
     assert code == 0 and out.startswith("0 added, 120 already there, 0 left out (") and "rows/s" in out
     assert rows(mipp_command) == 120
     assert mipp_command("owner", "list", "o", "--csv")[1].splitlines()[1].startswith('"120",')
@@ -90,6 +95,9 @@ def test_refusals(add, mipp_command, tmp_path, pictures):
         code, _, err = add(path)
         assert code == 1 and said in err and err.count("\n") == 1
     assert add(tmp_path / "none.npy")[0] == 2
+    code, _, err = add(written(tmp_path / "x.parquet"))
+    assert code == 1 and "name the one with the vectors" in err
+    assert add(wrong, "--column", "v")[0] == 1
     assert mipp_command("owner", "add", "o", "--check", *pictures[:1])[0] == 2
     fields = tmp_path / "m.jsonl"
     fields.write_text('{"a": 1}\n')
