@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -17,8 +18,10 @@ import pytest
 import mipp
 from mipp.client import row_ids
 from mipp.client.row_ids import AddedRun, FileRows, RowIds
-from mipp.errors import DTypeError, EncodingError, NotFoundError, ParameterError, ShapeError
+from mipp.errors import DTypeError, EncodingError, MippError, NotFoundError, ParameterError, ShapeError, StoreError
 from mipp.io.streams import open_rows
+from mipp.store import files
+from tests.network import Network
 
 DIM = 8
 RUN = [sys.executable, "-c", "from mipp.cli import main; main()"]
@@ -254,6 +257,52 @@ def test_records_of_vectors_are_sent_with_their_batch(tmp_path, monkeypatch):
         assert [run.rows for run in report.added.runs] == [10, 10, 5]
         assert [record.metadata for record in owner.records(report.added.ids)] == [{"n": n} for n in range(25)]
         assert owner.add_stream(path).skipped == 25, "without metadata the batches are the same"
+
+
+@pytest.mark.parametrize("after", [0, 7, 8, 9, 15])
+def test_a_full_disk(owner, batch, tmp_path, monkeypatch, after):
+    x, path, real = made(200), bin_file(tmp_path / "x.fbin", made(200)), files.write_all
+    left = [after]
+
+    def write(fd, view):
+        left[0] -= 1
+        if left[0] < 0:
+            os.write(fd, view[: len(view) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_all", write)
+        with pytest.raises(StoreError, match="No space left"):
+            owner.add_stream(path)
+    there = sum(b.rows for b in owner.batches())
+    assert there < 200
+    report = owner.add_stream(path)
+    assert (len(report.added), report.skipped) == (200 - there, there)
+    same_rows(owner, x)
+
+
+@pytest.mark.slow  # three server processes, one of which is stopped and started again
+def test_a_server_that_goes_away(tmp_path, batch):
+    x, path = made(400), bin_file(tmp_path / "x.fbin", made(400))
+    network = Network(tmp_path / "net", mipp.Encoding.fit("l2", x.astype(np.float32))).start().ready()
+    try:
+        with network.connect() as client:
+            owner, done = client.create_owner("o"), []
+
+            def told(rows):
+                done.append(rows)
+                if len(done) == 3:
+                    network.stop(2)
+
+            with pytest.raises(MippError):
+                owner.add_stream(path, progress=told)
+            network.start(2).ready()
+            report = owner.add_stream(path)
+            assert len(done) == 3 and (len(report.added), report.skipped) == (280, 120)
+            same_rows(owner, x)
+    finally:
+        network.stop()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
