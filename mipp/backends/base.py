@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,23 @@ class Backend(ABC):
     @abstractmethod
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         """Rows that are made from keys, in order. Computes nothing."""
+
+    @property
+    @abstractmethod
+    def reason(self) -> str:
+        """Why no product can run now, in a sentence without secrets; empty if one can."""
+
+    @abstractmethod
+    def keep_only(self, files: Callable[[], Iterable[bytes]]) -> None:
+        """Remove copies of files that the server has no more; ``files`` gives the SHA-256 of those that it has."""
+
+    @abstractmethod
+    def gauges(self) -> dict[str, tuple[str, dict[str, float]]]:
+        """Counts for the operator, by name: a text, and values by worker."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what runs elsewhere."""
 
 
 class Rows(ABC):

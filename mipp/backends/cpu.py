@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -35,6 +35,19 @@ class CpuBackend(Backend):
 
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         return _KeystreamRows(parts, self._params, self._threads)
+
+    @property
+    def reason(self) -> str:
+        return ""
+
+    def keep_only(self, files: Callable[[], Iterable[bytes]]) -> None:
+        """Nothing is copied."""
+
+    def gauges(self) -> dict[str, tuple[str, dict[str, float]]]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing runs elsewhere."""
 
 
 def _first(segment: Segment) -> int:

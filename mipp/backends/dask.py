@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..params import Params
-from .base import Backend, Keystream, Rows, Segment, ZeroShare
+from .base import Backend, Keystream, Rows, Segment, StoredFile, ZeroShare
 from .cpu import CpuBackend
 from .pool import Pool, Task
 from .tasks import Asked, KeystreamPart, StoredPart, sealed_task
@@ -44,6 +45,25 @@ class DaskBackend(Backend):
 
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         return _KeystreamRows(self, parts)
+
+    @property
+    def reason(self) -> str:
+        return self.pool.reason
+
+    def keep_only(self, files: Callable[[], Iterable[bytes]]) -> None:
+        self.pool.live = files
+        # in a thread of its own: a worker that does not answer holds nobody up
+        threading.Thread(target=self.pool.prune, name="mipp prune", daemon=True).start()
+
+    def gauges(self) -> dict[str, tuple[str, dict[str, float]]]:
+        counts = dict(self.pool.counts)
+        return {
+            f"mipp_worker_{name}": (text, {worker: float(getattr(c, name)) for worker, c in counts.items()})
+            for name, text in (
+                ("tasks", "Parts of products that a worker computed."), ("rows", "Rows of these parts."),
+                ("seconds", "Seconds of computing them."), ("failed", "Parts that it could not compute."),
+            ) if counts
+        }  # fmt: skip
 
     def close(self) -> None:
         self.pool.close()
@@ -115,7 +135,8 @@ class _StoredRows(Rows):
             yield begin, stop, remote
 
     def _task(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Task:
-        files, parts = {}, list[StoredPart | KeystreamPart]()
+        files: dict[bytes, StoredFile] = {}
+        parts: list[StoredPart | KeystreamPart] = []
         row = query_share.shape[1] * query_share.itemsize
         for segment, _ in self._between(start, stop):
             file = segment.file
@@ -159,8 +180,8 @@ class _KeystreamRows(Rows):
 
     def _task(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Task:
         def seal(session: bytes, key: AESGCM) -> bytes:
-            parts = [self._part(p, max(start, p.start), min(stop, p.stop), start)
-                     for p in self._parts if p.start < stop and start < p.stop]  # fmt: skip
+            some = [p for p in self._parts if p.start < stop and start < p.stop]
+            parts = [self._part(p, max(start, p.start), min(stop, p.stop), start) for p in some]
             return sealed_task(session, key, self._backend.asked(query_share, zero, start, stop), parts)
 
         return Task(start, stop, seal)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import logging
 import mmap
 import os
+import queue
 import secrets
 import threading
 import time
@@ -27,7 +29,7 @@ from ..errors import BusyError, IntegrityError, ParameterError, missing_extra
 from . import tasks
 from .base import StoredFile
 
-__all__ = ["Pool", "Task", "WorkerCounts"]
+__all__ = ["Pool", "Task", "WorkerCounts", "local_cluster", "operators_cluster"]
 
 _log = logging.getLogger("mipp.server")
 #: tasks in flight for each worker: one is computed while the reply of another one is on its way
@@ -76,11 +78,7 @@ class Pool:
     """
 
     def __init__(self, connect: Callable[[], Any], live: Callable[[], Iterable[bytes]] | None = None) -> None:
-        try:
-            import distributed
-        except ImportError:
-            raise missing_extra("workers on a cluster need Dask", "dask") from None
-        self._distributed, self._connect, self.live = distributed, connect, live
+        self._distributed, self._connect, self.live = _distributed(), connect, live
         self._session, key = secrets.token_bytes(16), secrets.token_bytes(32)
         self._key, self._aead = key, AESGCM(key)
         self._lock, self._known = threading.RLock(), set[str]()
@@ -180,7 +178,8 @@ class Pool:
             A worker found a file damaged, and so did this server.
         """
         waiting, left = iter(given), list[Task]()
-        flying: dict[Any, tuple[Task, str]] = {}
+        flying: dict[str, tuple[Any, Task]] = {}
+        done: queue.SimpleQueue[str] = queue.SimpleQueue()
         try:
             there = self._present()
             while True:
@@ -188,37 +187,38 @@ class Pool:
                     task = left.pop() if left else next(waiting, None)
                     if task is None:
                         break
-                    future, worker = self._submit(task, there)
-                    flying[future] = task, worker
+                    future = self._submit(task, there)
+                    flying[future.key] = future, task
+                    future.add_done_callback(lambda ended: done.put(ended.key))
                 if not flying:
                     return
-                done = self._distributed.wait(list(flying), timeout=_LONGEST, return_when="FIRST_COMPLETED").done
-                for future in done:
-                    task, _ = flying.pop(future)
-                    if not self._taken(future, task, take):
-                        task.tries += 1
-                        if task.tries >= _TRIES:
-                            raise BusyError("workers of this server fail or die; its log says more")
-                        left.append(task)
-                        there = self._present()
+                key = done.get(timeout=_LONGEST)
+                future, task = flying.pop(key)
+                if not self._taken(future, task, take):
+                    task.tries += 1
+                    if task.tries >= _TRIES:
+                        raise BusyError("workers of this server fail or die; its log says more")
+                    left.append(task)
+                    there = self._present()
+        except queue.Empty:
+            raise BusyError(f"this server's workers took more than {_LONGEST:g} s for a part of a product") from None
         except (TimeoutError, OSError, self._distributed.comm.CommClosedError) as error:
             raise BusyError(f"this server's workers do not answer: {error}") from None
         finally:
-            for future in flying:
+            for future, _ in flying.values():
                 with contextlib.suppress(Exception):
                     future.cancel()
 
-    def _submit(self, task: Task, there: Sequence[str]) -> tuple[Any, str]:
+    def _submit(self, task: Task, there: Sequence[str]) -> Any:
         """Send a task; by preference always to the same worker, which has the file in its memory."""
         name = next(iter(task.files), b"") + task.start.to_bytes(8, "big")
         worker = max(there, key=lambda w: hashlib.sha256(w.encode() + name).digest())
         if not task.files:
             worker = there[secrets.randbelow(len(there))]
-        future = self.client.submit(
+        return self.client.submit(
             tasks.compute, task.seal(self._session, self._aead), key=f"mipp-{secrets.token_hex(8)}", pure=False,
             workers=[worker], allow_other_workers=True, retries=0,
         )  # fmt: skip
-        return future, worker
 
     def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
         """Take a result; False if the task must be given out again."""
@@ -260,6 +260,14 @@ class Pool:
             sent.release()
 
 
+def _distributed() -> Any:
+    """The module, which has no types; MissingExtraError without it."""
+    try:
+        return importlib.import_module("distributed")
+    except ImportError:
+        raise missing_extra("workers on a cluster need Dask", "dask") from None
+
+
 def _pieces(file: StoredFile) -> Iterator[tuple[int, np.ndarray]]:
     try:
         with open(file.path, "rb") as opened:
@@ -288,15 +296,14 @@ def operators_cluster(scheduler: str, authority: Path, certificate: Path, key: P
     if not scheduler.startswith("tls://"):
         raise ParameterError(f"a scheduler is reached over TLS, as tls://HOST:PORT, not {scheduler!r}")
 
-    def connect() -> Any:
-        from distributed import Client
-        from distributed.security import Security
+    distributed = _distributed()
 
-        security = Security(
+    def connect() -> Any:
+        security = distributed.Security(
             tls_ca_file=str(authority), tls_client_cert=str(certificate), tls_client_key=str(key),
             require_encryption=True,
         )  # fmt: skip
-        return Client(scheduler, security=security, timeout=10, name="mipp", set_as_default=False)
+        return distributed.Client(scheduler, security=security, timeout=10, name="mipp", set_as_default=False)
 
     return connect
 
@@ -309,15 +316,18 @@ def local_cluster(workers: int) -> Callable[[], Any]:
     workers : processes
     """
 
-    def connect() -> Any:
-        from distributed import Client, LocalCluster
-        from distributed.security import Security
+    distributed, config = _distributed(), importlib.import_module("dask").config
 
-        cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, security=Security.temporary(), protocol="tls://",
-            host="127.0.0.1", dashboard_address=None, silence_logs=logging.ERROR, memory_limit=0,
-        )  # fmt: skip
-        client = Client(cluster, name="mipp", set_as_default=False)
+    def connect() -> Any:
+        # no pages over HTTP, which know no certificates
+        quiet: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+        with config.set(quiet):
+            cluster = distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, security=distributed.Security.temporary(),
+                protocol="tls://", host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            )  # fmt: skip
+        client = distributed.Client(cluster, name="mipp", set_as_default=False)
         close = client.close
 
         def close_both(*args: Any, **options: Any) -> None:

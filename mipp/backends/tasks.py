@@ -170,9 +170,8 @@ def compute(task: bytes) -> Reply:
         return Reply("session", session)
     try:
         plain = unpack_frames(key.decrypt(nonce, sealed, session))
-        asked, *parts = (decode(unpack_frames(bytes(one))) for one in plain)
-        if not isinstance(asked, Asked):
-            raise MessageError("a task without what it is asked for")
+        asked = decode(unpack_frames(bytes(plain[0])), Asked)
+        parts: list[Any] = [decode(unpack_frames(bytes(one))) for one in plain[1:]]
         return Reply("done", _products(asked, parts), time.perf_counter() - began)
     except _LackingFile as lacking:
         return Reply("file", lacking.digest)
@@ -299,7 +298,7 @@ def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> bool:
             raise OSError(f"no room for a file of {size} bytes in {folder}")
     fd = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        view, done = memoryview(np.ascontiguousarray(piece)).cast("B"), at
+        view, done = np.ascontiguousarray(piece).data.cast("B"), at
         while view:
             count = os.pwrite(fd, view, done)
             view, done = view[count:], done + count

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..deployment.backends import BACKENDS, BackendChoice
 from ..deployment.checks import check_server
 from ..deployment.logs import begin_log
 from ..deployment.serving import ServerProcess, own_number
@@ -26,13 +27,24 @@ __all__ = ["asked", "server_group"]
 
 @server_group.command("run")
 @folder_argument
-def run_command(folder: Path) -> None:
+@click.option("--backend", type=click.Choice(BACKENDS), default="cpu", show_default=True, help="Where products run.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="With dask: so many worker processes on this machine.")
+@click.option(
+    "--scheduler",
+    metavar="tls://HOST:PORT",
+    help="With dask: your cluster; uses FOLDER/cluster.",
+)
+def run_command(folder: Path, backend: str, workers: int | None, scheduler: str | None) -> None:
     """Run the server in FOLDER until it is told to stop (SIGTERM, or Ctrl-C).
 
     Its log is JSON lines on standard error. It then takes in nothing new, and waits for requests under way
     (drain_seconds in server.toml); a second signal ends it at once.
+
+    With --backend dask (extra dask) products of rows and queries run on workers, bit for bit the same. A cluster must
+    be of this server's operator alone: whoever has a certificate of it runs code there. FOLDER/cluster holds ca.pem,
+    cert.pem and key.pem for it.
     """
-    process = ServerProcess(folder)
+    process = ServerProcess(folder, BackendChoice(backend, workers or 0, scheduler or ""))
     begin_log(process.settings.log_level)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from ..cpu import threads
 from ..errors import DeploymentError, MippError, UnreachableError
 from ..mpc.mesh import Mesh
 from ..rpc import messages as m
@@ -31,6 +32,7 @@ from ..server.settling import join, settle
 from ..server.site import ServerSite
 from ..server.uploads import Uploads
 from ..store.waiting import waiting
+from .backends import BackendChoice
 from .ceremony import number_of, read_card, read_description
 from .servers import CONFIG_NAME, key_pairs, known_scheme, open_server
 from .sessions import Session
@@ -50,6 +52,8 @@ LAST_WORD = 2.0
 #: seconds that an accepted change waits before peers are asked; that a grant, forget or registration waits until it is
 #: passed on to servers that missed it
 ASK = 5.0
+#: seconds between two times that workers remove files which this server has no more
+PRUNED = 600.0
 
 
 def own_number(folder: Path) -> tuple[DeploymentConfig, int]:
@@ -76,6 +80,9 @@ def server_runs(folder: Path, index: int) -> bool:
         return False
 
 
+_CPU = BackendChoice()
+
+
 class ServerProcess:
     """A server of a deployment, running in this process.
 
@@ -83,6 +90,8 @@ class ServerProcess:
     ----------
     folder : Path
         The server's folder: made by :func:`~mipp.deployment.ceremony.init_server`, joined to its deployment.
+    backend : BackendChoice, optional
+        Where its products run; default this process.
 
     Raises
     ------
@@ -92,7 +101,7 @@ class ServerProcess:
         Its files are damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backend: BackendChoice = _CPU) -> None:
         self.folder = folder
         self.config, self.index = config, index = own_number(folder)
         self.transport = Transport(folder, config, index)
@@ -110,11 +119,14 @@ class ServerProcess:
             opened.callback(self._session.close)
             if not self._session.alone:
                 raise DeploymentError(f"another process runs the server in {folder}")
+            made = backend.make(folder, config.params, self.settings.threads or threads())
+            opened.callback(made.close)
             self.server = open_server(
                 folder, config, index, threads=self.settings.threads, holder=self._session.token,
-                alive=self._session.alive, card=self.settings.card,
+                alive=self._session.alive, card=self.settings.card, backend=made,
             )  # fmt: skip
             opened.callback(self.server.close)
+            made.keep_only(self.server.store.digests)
             self.server.ready, self.server.phase, self.server.settle = False, "new", self.ask_settle
             self.server.replies = ReplyRoom(self.settings.card.reply_bytes)
             self.server.store.changes.take_prepared()
@@ -179,7 +191,8 @@ class ServerProcess:
         if self.server.keys.problem:
             return [self.server.keys.problem]
         if self.server.ready:
-            return []
+            reason = self.server.backend.reason
+            return [reason] if reason else []
         if self.server.phase == "restored":
             return ["this server was restored from a backup and waits for all other servers"]
         return ["it waits to hear another server, as after each start"]
@@ -209,6 +222,7 @@ class ServerProcess:
             self._tell(LAST_WORD)
         self.mesh.close()
         self.server.close()
+        self.server.backend.close()
         self._session.close()
         self._turns.close()
         return ended
@@ -223,6 +237,7 @@ class ServerProcess:
             "mipp_peer_there": ("Whether another server is connected, both ways.", there),
             "mipp_peer_sent_bytes": ("Bytes sent to another server since the start, TLS not counted.", sent),
             "mipp_connections": ("Open connections, of clients and servers.", {"": float(self.http.connections)}),
+            **self.server.backend.gauges(),
             "mipp_open_changes": ("Changes that are not decided.", {"": float(len(self._since))}),
             "mipp_open_rankings": (
                 "Rankings and tests of rows that are parked, running or not collected.",
@@ -334,7 +349,7 @@ class ServerProcess:
 
     def _keep(self) -> None:
         settled = time.monotonic() - SETTLE
-        told = time.monotonic()
+        told = pruned = time.monotonic()
         while not self._stopped.is_set():
             woken = self._wake.wait(TICK)
             self._wake.clear()
@@ -352,6 +367,9 @@ class ServerProcess:
                 if now - told > TOLD:
                     told = now
                     self._tell()
+                if now - pruned > PRUNED:
+                    pruned = now
+                    self.server.backend.keep_only(self.server.store.digests)
             except UnreachableError as error:
                 _log.info("server %d: %s", self.index, error)
             except MippError as error:

@@ -202,6 +202,7 @@ class ServerBase(ABC):
         for owner in owners:
             self._secrets.pop(owner, None)
         self.completions.drop(owners)
+        self.backend.keep_only(self.store.digests)
 
     # --- rows ---------------------------------------------------------------------------------------------------
 

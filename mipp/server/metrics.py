@@ -36,7 +36,8 @@ class _Now(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, (text, values) in self._read().items():
             labelled = any(values)
-            family = GaugeMetricFamily(name, text, labels=["server"] if labelled else [])
+            label_name = "worker" if name.startswith("mipp_worker_") else "server"
+            family = GaugeMetricFamily(name, text, labels=[label_name] if labelled else [])
             for label, value in values.items():
                 family.add_metric([label] if labelled else [], value)
             yield family
@@ -51,7 +52,8 @@ class Metrics:
     Parameters
     ----------
     now : callable
-        Gauges as they are now: by name, a text and values by number of the server that they are about (or "").
+        Gauges as they are now: by name, a text and values by the server (its number) or worker (its address) that they
+        are about, or "".
     """
 
     def __init__(self, now: Callable[[], Mapping[str, tuple[str, Mapping[str, float]]]]) -> None:

@@ -435,6 +435,10 @@ class ServerStore(Parties):
             raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
         return head[0], head[1], rows
 
+    def digests(self) -> list[bytes]:
+        """SHA-256 of all share files that the catalog names."""
+        return [row[0] for row in self.catalog.all("SELECT digest FROM batches WHERE length(digest)=32")]
+
     def summary(self, owner: bytes) -> Summary:
         """Owners, users and batches, of one owner only if ``owner`` is not empty."""
         where, args = (" WHERE id=?", (owner,)) if owner else ("", ())

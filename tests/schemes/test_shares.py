@@ -44,7 +44,8 @@ def test_known_answer(number):
         words = held(v, server)
         stored = SimpleNamespace(
             scores=lambda q, start, stop, zero, out, words=words: (
-                ring.matmul(words[start:stop], q, out=out), zero.add(out, start, stop, 1)
+                ring.matmul(words[start:stop], q, out=out),
+                zero.add(out, start, stop, 1),
             )
         )
         query_share = np.array([v["columns"][str(point(server))]], p.dtype)

@@ -1,0 +1,357 @@
+"""Products on workers: bit for bit those of this process, whoever dies; sealed; on the operator's own cluster alone."""
+
+import hashlib
+import os
+import pickle
+import secrets
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from mipp.backends import CpuBackend, Keystream, Segment, StoredFile, ZeroShare
+from mipp.errors import BusyError, ParameterError
+from mipp.params import Params
+from mipp.sharing import Run, batch_schedules
+
+distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+from mipp.backends import dask as dask_module  # noqa: E402
+from mipp.backends import pool as pool_module  # noqa: E402
+from mipp.backends import tasks  # noqa: E402
+from mipp.backends.dask import DaskBackend  # noqa: E402
+from mipp.backends.pool import Pool, local_cluster, operators_cluster  # noqa: E402
+
+pytestmark = pytest.mark.slow  # processes
+KEYS = {2: b"K" * 31 + b"2", 3: b"K" * 31 + b"3"}
+DIM, HEAD = 16, 256
+
+
+@pytest.fixture(scope="module")
+def pool():
+    made = Pool(local_cluster(2))
+    yield made
+    made.close()
+
+
+def words_of(rows, dtype, seed):
+    info = np.iinfo(dtype)
+    return np.random.default_rng(seed).integers(0, info.max, (rows, DIM), dtype, endpoint=True)
+
+
+def stored(folder, words, ordinals=None):
+    """A file as the store writes it: a head, words, numbers of rows, SHA-256."""
+    body = bytes(HEAD) + words.tobytes() + (b"" if ordinals is None else ordinals.astype("<i8").tobytes())
+    digest = hashlib.sha256(body).digest()
+    path = folder / digest.hex()[:8]
+    path.write_bytes(body + digest)
+    mapped = np.memmap(path, words.dtype, "r", HEAD, words.shape)
+    return mapped, StoredFile(path, len(body) + 32, digest, HEAD)
+
+
+def zero_share(nonces, rows):
+    """A mask over batches of so many rows each."""
+    starts = np.concatenate([[0], np.cumsum(rows)])
+
+    def batches(start, stop):
+        a, b = int(np.searchsorted(starts, start, side="right")) - 1, int(np.searchsorted(starts, stop))
+        edges = starts[a : b + 1].copy()
+        first = start - int(edges[0])
+        edges[0], edges[-1] = start, stop
+        return nonces[a:b], np.diff(edges), first
+
+    return ZeroShare(1, [1, 2, 3], KEYS, secrets.token_bytes(32), batches)
+
+
+class Index:
+    """Batches of one cloud: in files, in memory, with rows that were compacted away."""
+
+    def __init__(self, folder, dtype=np.uint32, rows=(5000, 300, 4000, 700, 6000)):
+        self.rows, self.segments, first = rows, [], 0
+        for n, count in enumerate(rows):
+            words, ordinals = words_of(count, dtype, n), None
+            if n == 2:
+                ordinals = np.flatnonzero(np.random.default_rng(9).random(count) < 0.7)
+                words = words[ordinals]
+            if count >= 1000:
+                mapped, file = stored(folder, words, ordinals)
+                self.segments.append(Segment(mapped, first, ordinals, file))
+            else:
+                self.segments.append(Segment(words, first, ordinals))
+            first += count
+        self.total, self.dtype = first, dtype
+        self.live = np.ones(first, bool)
+        gone = np.setdiff1d(np.arange(rows[2]), self.segments[2].ordinals)
+        self.live[rows[0] + rows[1] + gone] = False
+        self.zero = zero_share(np.random.default_rng(1).integers(0, 256, (len(rows), 16), np.uint8), rows)
+
+    def query(self, count):
+        return words_of(count, self.dtype, 77)
+
+    def expected(self, query, start, stop):
+        out = np.empty((len(query), stop - start), self.dtype)
+        params = Params(3, 1, 8 * out.itemsize)
+        CpuBackend(params, 1).load(self.segments, self.total).scores(query, start, stop, self.zero, out)
+        return out
+
+    def check(self, backend, query, start=0, stop=None):
+        stop = self.total if stop is None else stop
+        out = np.empty((len(query), stop - start), self.dtype)
+        backend.load(self.segments, self.total).scores(query, start, stop, self.zero, out)
+        live = self.live[start:stop]
+        assert np.array_equal(out[:, live], self.expected(query, start, stop)[:, live])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Tasks of few rows, so that there are many."""
+    monkeypatch.setattr(dask_module, "_TASK_BYTES", 64 << 10)
+
+
+def backend_of(pool, dtype=np.uint32):
+    return DaskBackend(Params(3, 1, 8 * np.dtype(dtype).itemsize), 1, pool, 1)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_equal_to_this_process(pool, tmp_path, dtype, queries):
+    index = Index(tmp_path, dtype)
+    backend, query = backend_of(pool, dtype), index.query(queries)
+    index.check(backend, query)
+    for start, stop in ((1, 2), (4990, 5310), (5299, 9300), (5000, 5300), (9000, index.total)):
+        index.check(backend, query, start, stop)
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_that_are_made_from_keys(pool):
+    params, owners = Params(3, 1, 32), []
+    start = 0
+    for n, rows in enumerate(([9000, 20_000], [12, 7000, 1])):
+        key, ids = bytes([n + 1]) * 32, [bytes([n, b]) * 8 for b in range(len(rows))]
+        starts = np.concatenate([[start], start + np.cumsum(rows)])
+
+        def cut(a, b, starts=starts):
+            lo, hi = int(np.searchsorted(starts, a, side="right")) - 1, int(np.searchsorted(starts, b))
+            edges = np.clip(starts[lo : hi + 1], a, b)
+            skip = np.zeros(hi - lo, np.int64)
+            skip[0] = a - int(starts[lo])
+            return Run(np.arange(lo, hi), skip, np.diff(edges))
+
+        def schedules(key=key, ids=ids, rows=rows):
+            return batch_schedules(key, ids, [DIM] * len(rows), rows, 32)
+
+        run = Run(np.arange(len(rows)), np.zeros(len(rows), np.int64), np.array(rows))
+        facts = lambda i, ids=ids, rows=rows: (ids[i], DIM, rows[i])  # noqa: E731
+        owners.append(Keystream(schedules, start, int(starts[-1]), run, cut, lambda key=key: key, facts))
+        start = int(starts[-1])
+    zero, query = zero_share(np.zeros((1, 16), np.uint8), [start]), words_of(3, np.uint32, 5)
+    for a, b in ((0, start), (8990, 29_100), (29_000, start)):
+        want, got = np.empty((2, 3, b - a), np.uint32)
+        CpuBackend(params, 1).load_keys(owners).scores(query, a, b, zero, want)
+        backend_of(pool).load_keys(owners).scores(query, a, b, zero, got)
+        assert np.array_equal(want, got)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_worker_that_is_killed_in_the_middle(tmp_path):
+    pool = Pool(local_cluster(2))
+    try:
+        index, backend = Index(tmp_path, rows=(40_000, 300, 4000, 700, 40_000)), backend_of(pool)
+        query = index.query(2)
+        index.check(backend, query)
+        before = sum(c.tasks for c in pool.counts.values())
+        pids = [pid for _, _, pid in pool.client.run(tasks.hello).values()]
+        real, killed = pool._taken, []
+
+        def taken(*given):
+            if not killed:
+                killed.append(os.kill(pids[0], signal.SIGKILL))
+            return real(*given)
+
+        pool._taken = taken
+        index.check(backend, query)
+        assert killed
+        # at most the two tasks of that worker, and a result that was on its way, were computed again
+        assert sum(c.tasks for c in pool.counts.values()) - before <= before + 3
+        index.check(backend, query)  # and the next one, whoever is there then
+    finally:
+        pool.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_many_searches_at_once(pool, tmp_path):
+    index, backend, failed = Index(tmp_path), backend_of(pool), []
+
+    def search(seed):
+        try:
+            index.check(backend, words_of(2, np.uint32, seed))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=search, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+@pytest.mark.usefixtures("small")
+def test_nothing_secret_is_among_what_a_scheduler_unpickles(pool, tmp_path, monkeypatch):
+    index, sent = Index(tmp_path), []
+    query, client = index.query(3), pool.client
+    for name in ("submit", "run", "scatter"):
+        real = getattr(client, name)
+
+        def spy(*args, real=real, **options):
+            sent.append(pickle.dumps((args[1:] if callable(args[0]) else args, options)))
+            return real(*args, **options)
+
+        monkeypatch.setattr(client, name, spy)
+    pool._known.clear()  # the session's key is given again
+    index.check(backend_of(pool), query)
+    assert len(sent) > 5
+    secrets_ = [*KEYS.values(), pool._key, *(row.tobytes()[:8] for row in query), index.zero.header]
+    secrets_ += [segment.words[0].tobytes()[:8] for segment in index.segments]
+    assert not [s for s in secrets_ for one in sent if s in one]
+    # nor in what a worker says of itself, in a log or to a debugger
+    for thing in (pool, tasks._worker):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+        assert KEYS[2].hex() not in repr(vars(thing)) or thing is pool
+
+
+def test_a_task_of_another_session_is_asked_for_the_key_and_no_more(tmp_path):
+    index = Index(tmp_path)
+    task = tasks.sealed_task(bytes(16), pool_module.AESGCM(bytes(32)), _asked(index), [])
+    assert tasks.compute(task).what == "session"
+    tasks.take_session(b"s" * 16, tasks.sealed_session(tasks.hello()[0], b"s" * 16, bytes(32)))
+    try:
+        forged = b"s" * 16 + task[16:]
+        assert tasks.compute(forged) == tasks.Reply("failed", "a task was not sealed by this server's process")
+        with pytest.raises(Exception, match="does not open"):
+            tasks.take_session(b"t" * 16, tasks.sealed_session(tasks.hello()[0], b"s" * 16, bytes(32)))
+    finally:
+        tasks.drop_session(b"s" * 16)
+
+
+def _asked(index):
+    return backend_of(None).asked(index.query(1), index.zero, 0, 10)
+
+
+@pytest.mark.usefixtures("small")
+def test_workers_get_files_that_they_do_not_see(tmp_path, monkeypatch):
+    """No common disk: the server sends each file once to whom needs it; a damaged copy counts for nothing."""
+    folder = tmp_path / "there"
+    monkeypatch.setenv(tasks.FILES, str(folder))
+    real = dask_module.StoredPart
+    monkeypatch.setattr(dask_module, "StoredPart", lambda digest, path, *rest: real(digest, "/nowhere", *rest))
+    index = Index(tmp_path)
+    live = {s.file.digest for s in index.segments if s.file is not None}
+    pool = Pool(local_cluster(1), lambda: live)
+    try:
+        folder.mkdir()
+        damaged = folder / index.segments[0].file.digest.hex()
+        damaged.write_bytes(b"x" * index.segments[0].file.size)
+        index.check(backend_of(pool), index.query(1))
+        names = {d.hex() for d in live}
+        assert {p.name for p in folder.iterdir()} == names and damaged.stat().st_mode & 0o077 == 0
+        assert damaged.read_bytes() == index.segments[0].file.path.read_bytes()
+        # what the server has no more goes from the workers, too
+        live.discard(index.segments[0].file.digest)
+        pool.prune()
+        assert {p.name for p in folder.iterdir()} == names - {damaged.name}
+    finally:
+        pool.close()
+
+
+def test_no_worker_and_no_scheduler(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool_module, "_PATIENCE", 0.5)
+    index = Index(tmp_path)
+    pool = Pool(local_cluster(0))
+    try:
+        assert pool.reason == "none of this server's workers is there"
+        with pytest.raises(BusyError, match="none of this server's workers"):
+            index.check(backend_of(pool), index.query(1))
+    finally:
+        pool.close()
+
+    def nobody():
+        raise OSError("connection refused")
+
+    with pytest.raises(BusyError, match="does not answer"):
+        index.check(backend_of(Pool(nobody)), index.query(1))
+
+
+# --- whose cluster --------------------------------------------------------------------------------------------------
+
+
+def authority(folder):
+    """A certificate authority, and a certificate and key of it; as files."""
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    folder.mkdir()
+    now = datetime.datetime.now(datetime.UTC)
+
+    def made(name, issuer, issuer_key, key, ca):
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        return (
+            x509.CertificateBuilder().subject_name(subject).issuer_name(issuer or subject).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(issuer_key, hashes.SHA256())
+        )  # fmt: skip
+
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca = made(f"authority of {folder.name}", None, ca_key, ca_key, True)
+    certificate = made("server", ca.subject, ca_key, key, False)
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+
+
+def test_a_certificate_of_another_operator_is_refused(tmp_path):
+    ours, others = authority(tmp_path / "ours"), authority(tmp_path / "others")
+    ca, cert, key = map(str, ours)
+    security = distributed.Security(
+        tls_ca_file=ca, require_encryption=True, tls_scheduler_cert=cert, tls_scheduler_key=key, tls_worker_cert=cert,
+        tls_worker_key=key, tls_client_cert=cert, tls_client_key=key,
+    )  # fmt: skip
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, security=security, protocol="tls://", host="127.0.0.1",
+        dashboard_address=None,
+    )  # fmt: skip
+    try:
+        index = Index(tmp_path)
+        address = cluster.scheduler_address
+        pool = Pool(operators_cluster(address, *ours))
+        index.check(backend_of(pool), index.query(1))
+        worker = pool.workers()[0]
+        pool.close()
+        began = time.monotonic()
+        for files in (others, (ours[0], *others[1:]), (others[0], *ours[1:])):
+            with pytest.raises(BusyError, match="does not answer"):
+                index.check(backend_of(Pool(operators_cluster(address, *files))), index.query(1))
+            # nor does a worker take anything from there
+            with pytest.raises((OSError, TimeoutError, distributed.comm.CommClosedError)):
+                distributed.Client(worker, timeout=2, set_as_default=False, security=distributed.Security(
+                    tls_ca_file=str(files[0]), tls_client_cert=str(files[1]), tls_client_key=str(files[2]),
+                    require_encryption=True,
+                ))  # fmt: skip
+        assert time.monotonic() - began < 60
+        with pytest.raises(ParameterError, match="over TLS"):
+            operators_cluster(address.replace("tls", "tcp"), *ours)
+    finally:
+        cluster.close()
