@@ -162,14 +162,15 @@ def write_sheet(
     window: tuple[float, float] | None,
 ) -> None:
     """The query and what was found for it, as one picture."""
-    from ..io.images import load_image
-    from ..io.sheet import contact_sheet, distinct_names
+    from ..io.images import load_image, thumbnail
+    from ..io.sheet import TILE, contact_sheet, distinct_names
 
     names = distinct_names({h.owner: h.owner_name for h in hits})
     cells = []
     for number, (h, content) in enumerate(zip(hits[:SHEET_HITS], pictures, strict=False)):
         try:
-            picture = load_image(content, window=window) if content else None
+            # as the sheet shows it: a thousand large images would not fit into memory together
+            picture = thumbnail(load_image(content, window=window), TILE) if content else None
         except ImageError:  # the owner's file is what it is; the rest goes on
             picture = None
         lines = [f"{number + 1}", names[h.owner]]

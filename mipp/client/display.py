@@ -1,7 +1,7 @@
 """Results as HTML, for notebooks: a grid of pictures with texts below, and tables. No script and no outside address.
 
-Owners may be hostile. Every text is cut, escaped and isolated from the direction of its neighbours; every picture is
-decoded and encoded anew (:mod:`mipp.io.display`).
+Owners may be hostile. Every text is cut, escaped, isolated from the direction of its neighbours and not typeset as
+mathematics; every picture is decoded and encoded anew (:mod:`mipp.io.display`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ __all__ = ["MOST", "Card", "grid", "number", "table"]
 #: cards or lines that are shown; a sentence counts the rest
 MOST = 50
 _SIDE = 160
-#: that decode pictures; each may hold one of 270 MB
+#: that decode pictures of up to _TOGETHER pixels; larger ones are decoded one after the other. A pixel takes 20 bytes
+#: at most (40 in DICOM files; :func:`mipp.io.images.load_image`): four such pictures take 1.4 GB, the largest 1.8 GB
 _THREADS = 4
+_TOGETHER = 1 << 24
+#: notebooks typeset what stands between dollar signs, unless these classes forbid it (MathJax 3 and 2)
+_PLAIN = ' class="mathjax_ignore tex2jax_ignore"'
 _GRID = "display:flex;flex-wrap:wrap;gap:10px"
 _CARD = f"margin:0;width:{_SIDE}px;overflow:hidden;overflow-wrap:anywhere;font-size:90%"
 #: as high as a picture, so that texts of a line begin at one height
@@ -44,20 +48,28 @@ def number(value: float | None) -> str:
 
 def grid(cards: Sequence[Card], notes: Iterable[str] = ()) -> str:
     """HTML of cards, at most :data:`MOST`, and sentences about the whole."""
+    cards_shown = cards[:MOST]
     with ThreadPoolExecutor(min(_THREADS, cpu.threads())) as pool:
-        figures = "".join(pool.map(_figure, cards[:MOST]))
-    return f'<div>{_paragraphs(notes)}<div style="{_GRID}">{figures}</div>{_rest(len(cards))}</div>'
+        small = list(pool.map(lambda card: _picture(card, min(card.most_pixels, _TOGETHER)), cards_shown))
+    for n, card in enumerate(cards_shown):
+        if small[n] is None and card.most_pixels > _TOGETHER:  # perhaps for its size
+            small[n] = _picture(card, card.most_pixels)
+    figures = "".join(_figure(card, one) for card, one in zip(cards_shown, small, strict=True))
+    return f'<div{_PLAIN}>{_paragraphs(notes)}<div style="{_GRID}">{figures}</div>{_rest(len(cards))}</div>'
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Iterable[str] = ()) -> str:
     """HTML of lines of cells, at most :data:`MOST`, and sentences about the whole."""
     head = "".join(f"<th>{_safe(text)}</th>" for text in heads)
     lines = "".join("<tr>" + "".join(f"<td>{_safe(text)}</td>" for text in row) + "</tr>" for row in rows[:MOST])
-    return f"<div>{_paragraphs(notes)}<table><tr>{head}</tr>{lines}</table>{_rest(len(rows))}</div>"
+    return f"<div{_PLAIN}>{_paragraphs(notes)}<table><tr>{head}</tr>{lines}</table>{_rest(len(rows))}</div>"
 
 
-def _figure(card: Card) -> str:
-    small = picture(card.content, _SIDE, most_pixels=card.most_pixels) if card.content else None
+def _picture(card: Card, most_pixels: int) -> bytes | None:
+    return picture(card.content, _SIDE, most_pixels=most_pixels) if card.content else None
+
+
+def _figure(card: Card, small: bytes | None) -> str:
     if small is None:
         image = "<i>no picture</i>"
     else:

@@ -20,8 +20,8 @@ from ..deployment import DEFAULT_BITS, ConnectedDeployment, Deployment
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
 from ..features.encoding import descriptor_encoding
-from ..io.images import load_image
-from ..io.sheet import contact_sheet
+from ..io.images import load_image, thumbnail
+from ..io.sheet import TILE, contact_sheet
 from ..rpc.grants import offered_rankings
 from .render import render_collection
 from .servers import LocalServers
@@ -164,8 +164,8 @@ def run_demo(
             for hit, file in list(zip(hits.hits, files, strict=True))[: min(k, 10)]:
                 match = (label_of[hit.batch, hit.row] == q.label) if q.label else None
                 text = [hit.owner_name, f"{encoding.metric} {hit.value:.6g}", f"score {hit.score}"]
-                cells.append((load_image(file.content), text, match))
-            rows.append((load_image(q.path), cells))
+                cells.append((thumbnail(load_image(file.content), TILE), text, match))
+            rows.append((thumbnail(load_image(q.path), TILE), cells))
         contact_sheet(rows, sheet)
 
     outcome: dict[str, Any] = {

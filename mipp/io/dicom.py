@@ -18,6 +18,8 @@ from .window import apply_window
 
 __all__ = ["load_dicom"]
 
+#: values of colours that are converted at once
+_AT_ONCE = 1 << 18
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -147,7 +149,12 @@ def _of_colours(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
     if bits == 8 and values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     top = (1 << bits) - 1
-    return np.asarray((np.clip(values.astype(np.int64), 0, top) * 255 + top // 2) // top, np.uint8, order="C")
+    out = np.empty(values.shape, np.uint8)
+    step = max(1, _AT_ONCE // max(1, values[:1].size))
+    for start in range(0, len(values), step):
+        wide = np.clip(values[start : start + step].astype(np.int64), 0, top)
+        out[start : start + step] = (wide * 255 + top // 2) // top
+    return out
 
 
 def _of_first_frame(data: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,17 @@ _NAMED = 5
 _ORIENTATION = 0x0112
 #: tags of TIFF
 _PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+#: pixels that are converted at once: a few MB of temporary values
+_TILE = 1 << 18
+#: views of an upright image (H, W, 3) with the pixels where the file of an EXIF orientation has them
+_TURNS: dict[int, Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
 }
 
 
@@ -60,6 +63,10 @@ def load_image(
     else from its least to its greatest value; MONOCHROME1 and the presentation shape INVERSE are inverted. Padding does
     not count for the least or greatest value and becomes black. Colours of more than 8 bits are scaled by the number of
     bits that the file declares as stored.
+
+    Memory, beside the file's bytes: most images take 8 bytes a pixel, PNG files of 16 bits with transparency 12, and
+    JPEG 2000 and WebP files up to 20, which their decoders need: 1.8 GB for the largest image that is read. DICOM files
+    are computed in doubles, with up to 40 bytes a pixel.
 
     Parameters
     ----------
@@ -106,7 +113,10 @@ def load_image(
         name, file = shown(path), io.BytesIO(read_regular(path, MAX_BYTES, refused=ImageError))
     else:
         raise DTypeError(f"an image comes as a path or as bytes, not as {type(source).__name__}")
-    if bytes(file.getbuffer()[128:132]) == b"DICM":
+    file.seek(128)  # getbuffer() would copy the file
+    is_dicom = file.read(4) == b"DICM"
+    file.seek(0)
+    if is_dicom:
         from .dicom import load_dicom
 
         return load_dicom(file, name, window)
@@ -128,51 +138,89 @@ def load_image(
 
 
 def _to_rgb(image: Image.Image, file: io.BytesIO, window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3) of an opened image, upright, transparent pixels laid over white."""
+    """RGB (H, W, 3) of an opened image, upright, transparent pixels laid over white.
+
+    Made tile by tile: beside the decoded image and the result nothing is as large as the image.
+    """
     raw = png.raw_mode(image)
     image.load()
-    turn = _turn(image)
+    turn = _orientation(image)
     clear = png.transparent(image, file, raw)
-    layers = png.deep_gray(file, raw)
-    mode = image.mode
-    if layers is not None:
-        out = _deep_gray(layers[0], window)
-        alpha = layers[1][:, :, None].astype(np.uint32)
-        out = ((out * alpha + 255 * (65535 - alpha) + 32767) // 65535).astype(np.uint8)
-    elif mode.startswith("I") or mode == "F":
-        out = _deep_gray(_unsigned(image), window)
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # Pillow inverts up to 8 bits
-            out = 255 - out
-    elif clear is None and (mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info):
-        wide = np.asarray(image.convert("RGBA")).astype(np.uint32)
-        alpha = wide[:, :, 3:]
-        out = ((wide[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    else:
-        if clear is not None:
-            # handled below; Pillow's conversion would compare it again
-            del image.info["transparency"]
-        out = np.array(image if mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
     if clear is not None:
-        out[clear] = 255
-    if turn is not None:
-        out = np.asarray(Image.fromarray(out).transpose(turn))
-    return np.require(out, np.uint8, ["C", "W", "O"])
+        # laid over white below; Pillow's conversion would compare it again
+        del image.info["transparency"]
+    convert = _conversion(image, file, raw, window)
+    width, height = image.size
+    out = np.empty((width, height, 3) if turn >= 5 else (height, width, 3), np.uint8)
+    as_stored = _TURNS[turn](out) if turn in _TURNS else out
+    for box in _tiles(width, height):
+        pixels = convert(box)
+        if clear is not None:
+            pixels[clear(box)] = 255
+        left, top, right, bottom = box
+        as_stored[top:bottom, left:right] = pixels
+    return out
 
 
-def _unsigned(image: Image.Image) -> npt.NDArray[Any]:
-    """Values of a deep gray image; Pillow's 32 bits have a sign, which few TIFF files mean."""
-    values = np.asarray(image)
-    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (2,))
-    return values.view(np.uint32) if values.dtype == np.int32 and tuple(formats)[:1] == (1,) else values
+def _tiles(width: int, height: int) -> Iterator[png.Box]:
+    """Parts of an image, each of at most :data:`_TILE` pixels."""
+    across = min(width, _TILE)
+    down = max(1, _TILE // max(1, across))
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, top, min(left + across, width), min(top + down, height)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to bring an image upright, by its EXIF data."""
+def _conversion(
+    image: Image.Image, file: io.BytesIO, raw: str, window: tuple[float, float] | None
+) -> Callable[[png.Box], npt.NDArray[np.uint8]]:  # fmt: skip
+    """How to make RGB of a part of a loaded image; what it gives may be written to."""
+    layers = png.deep_gray(file, raw)
+    if layers is not None:
+        return lambda box: _over_white(*_gray_and_alpha(layers(box), window), 65535)
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (2,))
+        # Pillow's 32 bits have a sign, which few TIFF files mean
+        unsigned = tuple(formats)[:1] == (1,)
+        inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0  # Pillow inverts up to 8 bits
+
+        def deep(box: png.Box) -> npt.NDArray[np.uint8]:
+            values = np.asarray(image.crop(box))
+            gray = _deep_gray(values.view(np.uint32) if unsigned and values.dtype == np.int32 else values, window)
+            return 255 - gray if inverted else gray
+
+        return deep
+    if mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+
+        def blended(box: png.Box) -> npt.NDArray[np.uint8]:
+            layers = np.asarray(image.crop(box).convert("RGBA"))
+            return _over_white(layers[:, :, :3], layers[:, :, 3:], 255)
+
+        return blended
+    return lambda box: np.array(image.crop(box).convert("RGB"), dtype=np.uint8)
+
+
+def _gray_and_alpha(
+    layers: tuple[npt.NDArray[Any], npt.NDArray[Any]], window: tuple[float, float] | None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:  # fmt: skip
+    return _deep_gray(layers[0], window), layers[1][:, :, None]
+
+
+def _over_white(colours: npt.NDArray[np.uint8], alpha: npt.NDArray[Any], top: int) -> npt.NDArray[np.uint8]:
+    """Colours over white with the opacity ``alpha`` of ``top``, rounded half up."""
+    wide = alpha.astype(np.uint32)
+    return np.asarray(((colours * wide + 255 * (top - wide) + top // 2) // top).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none that says how to turn the image."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        found = image.getexif().get(_ORIENTATION, 1)
+        return found if found in _TURNS else 1
     except Exception:
         # broken EXIF data does not make the pixels bad
-        return None
+        return 1
 
 
 def _deep_gray(values: npt.NDArray[Any], window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:

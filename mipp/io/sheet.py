@@ -16,12 +16,14 @@ from ..errors import ParameterError
 from .files import replace_whole
 from .images import thumbnail
 
-__all__ = ["Cell", "Row", "contact_sheet", "distinct_names", "sheet_format"]
+__all__ = ["TILE", "Cell", "Row", "contact_sheet", "distinct_names", "sheet_format"]
 
 Cell = tuple[npt.NDArray[np.uint8], Sequence[str], bool | None]
 Row = tuple[npt.NDArray[np.uint8], Sequence[Cell]]
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
+#: width and height of one picture on a sheet
+TILE = 132, 90
 #: formats by suffix, and the longest side of those that limit it
 _FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
@@ -59,7 +61,7 @@ def contact_sheet(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
-    tile: tuple[int, int] = (132, 90),
+    tile: tuple[int, int] = TILE,
 ) -> None:
     """Draw queries and their hits as an image file. Captions that are too long go on in the next line.
 

@@ -13,6 +13,9 @@ from ..errors import ParameterError
 
 __all__ = ["apply_window", "check_window"]
 
+#: values that are mapped at once
+_AT_ONCE = 1 << 18
+
 
 def check_window(window: Sequence[float] | None) -> tuple[float, float] | None:
     """Check a window.
@@ -71,7 +74,16 @@ def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.N
     >>> apply_window(np.array([[0, 60, 900]]), (0, 510))[0, :, 0].tolist()
     [0, 30, 255]
     """
-    low, high = window
+    # piece by piece: values as doubles take eight times the memory of pixels
+    flat = values.reshape(-1)
+    out = np.empty((flat.size, 3), np.uint8)
+    for start in range(0, flat.size, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        out[part] = _gray(flat[part], *window)[:, None]
+    return out.reshape((*values.shape, 3))
+
+
+def _gray(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
     wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     with np.errstate(over="ignore"):
         if not math.isfinite(high - low):
@@ -80,5 +92,4 @@ def apply_window(values: npt.NDArray[Any], window: tuple[float, float]) -> npt.N
         scaled = (
             (wide - low) * factor if np.isfinite(factor) else (np.clip(wide, low, high) - low) / (high - low) * 255.0
         )
-    gray = np.floor(np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
+    return np.floor(np.clip(scaled, 0.0, 255.0) + 0.5).astype(np.uint8)

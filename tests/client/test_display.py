@@ -4,6 +4,8 @@ import base64
 import html.parser
 import io
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -36,6 +38,9 @@ class Page(html.parser.HTMLParser):
         self.tags.append(tag)
         assert tag in ALLOWED, tag
         for name, value in attributes:
+            if name == "class":
+                assert value == "mathjax_ignore tex2jax_ignore"
+                continue
             assert name in ("style", "src", "alt"), name
             if name == "src":
                 kind, data = re.fullmatch(r"data:(image/jpeg);base64,([A-Za-z0-9+/=]+)", value).groups()
@@ -137,6 +142,35 @@ def test_at_most_fifty_are_shown_and_decoded(monkeypatch):
     assert len(shown.pictures) == len(decoded) == 50 and "23 more are not shown." in shown.text
     assert "25 more are not shown." in page(Hits(hit(n) for n in range(75))).text
     assert not [t for t in page(Hits(hit(n) for n in range(50))).text if "not shown" in t]
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    """A hundred small files may claim the memory of a hundred large pictures."""
+    busy, most, lock, picture = [0], [0, 0], threading.Lock(), display.picture
+
+    def counted(content, side, *, most_pixels):
+        large = int(most_pixels > display._TOGETHER)
+        with lock:
+            busy[0] += 1
+            most[large] = max(most[large], busy[0])
+        try:
+            time.sleep(0.02)
+            return picture(content, side, most_pixels=most_pixels)
+        finally:
+            with lock:
+                busy[0] -= 1
+
+    monkeypatch.setattr(display, "picture", counted)
+    monkeypatch.setattr(display.cpu, "threads", lambda: 8)
+    monkeypatch.setattr(display, "_TOGETHER", 60 * 60)
+    images = [FetchedImage(bytes(16), n, f"{n}.png", photo(side=50 + 25 * (n % 2))) for n in range(10)]
+    shown = page(FetchedImages(images))
+    assert len(shown.pictures) == 10 and most[0] <= display._THREADS and most[1] == 1
+
+
+def test_texts_of_owners_are_not_typeset():
+    for result in (previews(["$\\kern 900em$"]), Hits([hit(1, owner="$$x$$")])):
+        assert re.match(r'<div class="mathjax_ignore tex2jax_ignore">', result._repr_html_())
 
 
 def test_empty_results_and_changed_lists():

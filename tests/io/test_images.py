@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -335,3 +336,67 @@ def test_bits_of_a_transparent_value_beyond_the_depth_do_not_count(depth):
     chunk = b"tRNS" + struct.pack(">H", 1 << depth)
     clear = content[:at] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[at:]
     assert (plain == 0).all() and (load_image(clear) == 255).all()
+
+
+def _large(kind: str, height: int = 2000, width: int = 3000) -> bytes:
+    """A file of a few kB with many pixels."""
+    black = np.zeros((height, width), np.uint8)
+    if kind == "palette with opacity":
+        return encoded(Image.fromarray(black).convert("P"), transparency=bytes([7]))
+    if kind == "one transparent gray":
+        return encoded(Image.fromarray(black), transparency=0)
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        return encoded(Image.fromarray(black).convert("RGB"), exif=exif)
+    if kind == "deep with opacity":
+        return _png([bytes(4 * width)] * height, width, 16, 4)
+    if kind == "transparent colour of 16 bits":
+        return _png([bytes(6 * width)] * height, width, 16, 2, bytes(6))
+    dtype = {"deep": np.uint16, "float": np.float32}.get(kind)
+    options = {"compression": "tiff_lzw"} if kind == "float" else {}
+    image = Image.fromarray(black if dtype is None else black.astype(dtype))
+    return encoded(image if dtype else image.convert(kind), "TIFF" if kind == "float" else "PNG", **options)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["palette with opacity", "one transparent gray", "turned", "deep with opacity", "transparent colour of 16 bits",
+     "deep", "float", "RGB", "RGBA", "LA"],
+)  # fmt: skip
+@pytest.mark.parametrize("window", [None, (0, 100)])
+def test_memory_of_a_small_file_with_many_pixels(kind, window):
+    """Arrays beside the decoded image: the result, and a few MB."""
+    content = _large(kind)
+    tracemalloc.start()
+    try:
+        pixels = load_image(content, window=window)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pixels.size == 3 * 2000 * 3000 and peak < pixels.nbytes + (12 << 20)
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16])
+def test_parts_of_an_image_do_not_show(tile, monkeypatch):
+    kinds = {"PNG": ("RGB", "RGBA", "LA", "1", "I;16"), "TIFF": ("CMYK", "F", "I;16B", "RGBA", "PA"), "GIF": ("P",)}
+    files = [_random(mode, kind) for kind, modes in kinds.items() for mode in modes]
+    exif = Image.Exif()
+    for orientation in range(2, 9):
+        exif[0x0112] = orientation
+        files.append(encoded(Image.fromarray(RGB), exif=exif))
+    want = [load_image(content) for content in files]
+    monkeypatch.setattr(images, "_TILE", tile)
+    for content, whole in zip(files, want, strict=True):
+        assert np.array_equal(load_image(content), whole)
+
+
+def _random(mode: str, kind: str) -> bytes:
+    deep = RNG.integers(0, 1 << 16, (5, 7), dtype=np.uint16)
+    if mode == "F":
+        return encoded(Image.fromarray((deep / 200).astype(np.float32)), kind)
+    if mode == "I;16B":
+        return encoded(Image.frombytes("I;16B", (7, 5), deep.tobytes()), kind)
+    if mode == "I;16":
+        return encoded(Image.fromarray(deep), kind)
+    return encoded(Image.fromarray(RNG.integers(0, 256, (5, 7, 4), dtype=np.uint8)).convert(mode), kind)
