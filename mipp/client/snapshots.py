@@ -13,9 +13,9 @@ from ..rpc import messages as m
 from ..rpc.names import known_name
 from .index import Index, LeftOut, cut
 
-__all__ = ["Told", "common_state"]
+__all__ = ["DIFFERENT_NAMES", "Told", "common_state"]
 
-_NAMES = "the servers know it by different names"
+DIFFERENT_NAMES = "the servers know it by different names"
 #: a server's state hash, and its owners
 Told = tuple[bytes, Sequence[m.OwnerSnapshot]]
 
@@ -71,7 +71,7 @@ def common_state(
             continue
         if differ:
             left_out.append(LeftOut(o.owner, name, b"", 0, differ))
-            if differ != _NAMES:  # names stay different
+            if differ != DIFFERENT_NAMES:  # names stay different
                 unsettled.add(o.owner)
             continue
         position, view = min((one.position, one.view) for one in of.values())
@@ -121,7 +121,7 @@ def _difference(o: m.OwnerSnapshot, all_: list[m.OwnerSnapshot], servers: int) -
     if len(all_) != servers or any(one.grant != o.grant for one in all_):
         return "its grant is not the same at all servers"
     if any(one.name != o.name for one in all_):
-        return _NAMES
+        return DIFFERENT_NAMES
     lowest = min(one.position for one in all_)
     if any(one.moved != o.moved for one in all_ if one.view == o.view):
         return "the servers hold different histories of it"

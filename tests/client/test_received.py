@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mipp.client import received
 from mipp.errors import AccessDeniedError, MessageError
 from mipp.rpc import messages as m
 from mipp.rpc.wire import decode, encode
@@ -65,6 +66,7 @@ def test_an_expired_grant(world, monkeypatch):
         answer(world.deployment, number, lambda frames, one=one: encode(one))
     grant = world.user.grants()[0]
     assert grant.state == "expired" and grant.rows is None and not grant.searchable
+    assert grant.problem == "server 1 says that it has expired, and other servers do not"
 
 
 def lying(deployment, server, **changes):
@@ -123,6 +125,54 @@ def test_the_least_count_is_told(world):
     world.owners[0].grant(world.user, quota=50)
     lying(world.deployment, 3, left=lambda left: [min(n, 4) for n in left])
     assert world.user.grants()[0].left == 4
+
+
+@pytest.mark.parametrize("server", [1, 2, 3])
+def test_a_server_that_swaps_names_is_noticed(world, server):
+    """Whose name stands at a grant is what the user searches and blocks by."""
+    assert [g.problem for g in world.user.grants()] == ["", ""]
+    lying(world.deployment, server, names=lambda names: names[::-1])
+    found = world.user.grants()
+    assert [g.owner_name for g in found] == sorted(o.id.hex() for o in world.owners)
+    assert all(g.problem == "the servers know it by different names" and not g.searchable for g in found)
+
+
+@pytest.mark.parametrize("server", [1, 2, 3])
+def test_a_server_that_says_expired_is_noticed(world, server):
+    lying(world.deployment, server, expired=lambda all_: [True] * len(all_))
+    for grant in world.user.grants():
+        assert grant.state == "expired" and f"server {server} says that it has expired" in grant.problem
+
+
+def test_counts_beyond_what_the_owner_signed_are_cut(world):
+    world.owners[0].grant(world.user, quota=50)
+    for server in world.deployment.servers:
+        lying(world.deployment, server, left=lambda left: [1 << 40] * len(left))
+    assert [(g.quota, g.left) for g in world.user.grants()] == [(50, 50), (0, None)]
+
+
+def test_signatures_are_checked_once_an_owner(world, monkeypatch):
+    """A list that names an owner often, or thousands of owners that no other server has, costs no signature each."""
+    checked, check = [], received.own_grant
+    monkeypatch.setattr(received, "own_grant", lambda *a: checked.append(1) or check(*a))
+    honest = world.deployment.servers[2].handle
+    lying(world.deployment, 2, **{name: lambda one: one * 3000 for name in LISTS})
+    with pytest.raises(MessageError, match="server 2 sent two grants of one owner"):
+        world.user.grants()
+    assert not checked
+    answer(world.deployment, 2, honest)
+
+    def invented(grants):
+        # the owner's id stands in the grant as it is
+        return [g.replace(o.id, n.to_bytes(16, "big")) for n in range(40) for g in grants for o in world.owners
+                if o.id in g]  # fmt: skip
+
+    monkeypatch.setattr(received, "_ALONE", 30)
+    others = {name: lambda one: one * 40 for name in LISTS if name != "grants"}
+    lying(world.deployment, 2, grants=lambda g: invented(g[:1]), **{n: lambda one: one[:1] * 40 for n in others})
+    with pytest.raises(MessageError, match="differ in more than 30 owners"):
+        world.user.grants()
+    assert not checked
 
 
 def test_suspended_grants_are_counted(world):
