@@ -29,7 +29,8 @@ __all__ = ["RUNNING", "Key", "LocalRendezvous", "Rendezvous", "Ticket"]
 RUNNING = 4
 #: Seconds that a query waits for the servers that have not reported it; then it is dropped.
 GATHER_LIMIT = 30.0
-#: Refusals kept for servers that have not reported the query yet, per user and in all; the oldest go first.
+#: Refusals of each server that are kept for servers that have not reported the query yet, per user and in all; its own
+#: oldest go first. No server displaces another's: the query would wait in vain.
 USER_REFUSALS = 64
 REFUSALS = 1024
 #: users and owners of whom it is remembered when they were served
@@ -90,7 +91,7 @@ class _Gathering:
         return next((t.servers for t in self.tickets.values() if t.servers), ())
 
 
-@dataclass
+@dataclass(eq=False)
 class _Refusal:
     """A refusal, kept for servers that have not reported the query."""
 
@@ -99,6 +100,8 @@ class _Refusal:
     since: float
     missing: set[int]
     by: int
+    #: the query's servers, once they are known
+    chosen: tuple[int, ...] = ()
 
     def told(self) -> MippError:
         """A fresh error for one peer."""
@@ -134,27 +137,37 @@ class LocalRendezvous:
         self._gathering: dict[Key, _Gathering] = {}  # in order of their first report
         self._complete: dict[Key, dict[int, Ticket]] = {}  # all three have it; waits for its turn, in order
         self._running: dict[bytes, set[int]] = {}  # attempt -> servers that have not ended it
-        self._refusals: dict[Key, _Refusal] = {}
+        self._refusals: dict[int, dict[Key, _Refusal]] = {}  # by the server that refuses
 
     # Tickets are called without the lock: a server may call back at once.
 
     def have(self, key: Key, server: int, ticket: Ticket) -> None:
         calls: list[Callable[[], None]] = []
         with self._lock:
-            refusal, gathering = self._refusals.get(key), self._gathering.get(key)
+            gathering = self._gathering.get(key)
             chosen = ticket.servers or (gathering.servers if gathering is not None else ())
-            if refusal is not None and not self._has_say(refusal.by, chosen):
-                if chosen or refusal.by == server:
-                    del self._refusals[key]
-                refusal = None  # else it waits for the one who knows whose query it is
-            if refusal is not None and server in refusal.missing:
+            standing = self._standing(key, chosen)
+            if chosen:
+                for refusal in self._of(key):
+                    if refusal not in standing:
+                        self._forget(key, refusal)
+            elif server not in self._always:  # a new attempt of it; others wait for the one who knows whose query it is
+                for refusal in self._of(key):
+                    if refusal.by == server:
+                        self._forget(key, refusal)
+            current = next((r for r in standing if server in r.missing), None)
+            if current is not None:
+                self._absorb(key, current, standing)
+                if chosen:
+                    current.chosen = chosen
+                    current.missing &= {server, *chosen}
                 waited = self._gathering.pop(key, _Gathering(0.0)).tickets
                 for other, parked in [*waited.items(), (server, ticket)]:
-                    self._told(key, refusal, other)
-                    calls.append(functools.partial(parked.refused, refusal.told()))
+                    self._told(key, current, other)
+                    calls.append(functools.partial(parked.refused, current.told()))
             else:
-                if refusal is not None:  # a new attempt of the one that refused, or of one that was told
-                    del self._refusals[key]
+                for refusal in standing:  # a new attempt of the one that refused, or of one that was told
+                    self._forget(key, refusal)
                 if gathering is None:
                     gathering = self._gathering[key] = _Gathering(self._clock())
                 gathering.tickets[server] = ticket
@@ -171,20 +184,24 @@ class LocalRendezvous:
         with self._lock:
             open_ = self._gathering.get(key)
             asked = open_.servers if open_ is not None else tuple(self._complete.get(key, ()))
+            standing = self._standing(key, asked)
+            refusal = next((r for r in standing if server in r.missing), None)
             if not self._has_say(server, asked):
-                if not asked and key not in self._refusals:
+                if refusal is not None:
+                    self._told(key, refusal, server)
+                elif not asked and key not in self._refusals.get(server, {}):
                     self._remember(key, self._refusal(server, error, set(self._all) - {server}))
                 return
             gathering = self._gathering.pop(key, None)
             known = gathering.servers if gathering is not None else ()
             tickets = gathering.tickets if gathering is not None else self._complete.pop(key, {})
-            refusal = self._refusals.get(key)
-            if refusal is not None and server in refusal.missing:
+            if refusal is not None:
                 self._told(key, refusal, server)
             else:
                 missing = set(known or self._all) - {server} - set(tickets)
                 refusal = self._refusal(server, error, missing)
-                if missing:
+                self._absorb(key, refusal, self._of(key))
+                if refusal.missing:
                     self._remember(key, refusal)
             told = [(ticket, refusal.told()) for ticket in tickets.values()]
         for ticket, copy in told:
@@ -211,9 +228,9 @@ class LocalRendezvous:
                     missing = " and ".join(str(s) for s in wanted if s not in gathering.tickets)
                     text = f"the query did not reach server {missing} within {GATHER_LIMIT:g} s; nothing was computed"
                     late += [(ticket, text) for ticket in gathering.tickets.values()]
-            for key, refusal in list(self._refusals.items()):
-                if refusal.since <= limit:
-                    del self._refusals[key]
+            old = [(key, r) for of in self._refusals.values() for key, r in of.items() if r.since <= limit]
+            for key, refusal in old:
+                self._forget(key, refusal)
         for ticket, text in late:
             ticket.refused(ProtocolError(text))
 
@@ -250,16 +267,41 @@ class LocalRendezvous:
         name, text = error_to_wire(error if isinstance(error, Exception) else ProtocolError("stopped"))
         return _Refusal(name, f"server {server} refused: {text}", self._clock(), missing, server)
 
+    def _of(self, key: Key) -> list[_Refusal]:
+        """All refusals of a query, the first one first."""
+        found = (of[key] for of in self._refusals.values() if key in of)
+        return sorted(found, key=lambda refusal: refusal.since)
+
+    def _standing(self, key: Key, chosen: tuple[int, ...]) -> list[_Refusal]:
+        """Refusals of a query by servers that may refuse it."""
+        return [refusal for refusal in self._of(key) if self._has_say(refusal.by, chosen or refusal.chosen)]
+
+    def _absorb(self, key: Key, refusal: _Refusal, others: Iterable[_Refusal]) -> None:
+        """Have one refusal stand for all of an attempt; who refused that attempt as well need not be told."""
+        for other in others:
+            if other is not refusal:
+                if refusal.by in other.missing:
+                    refusal.missing.discard(other.by)
+                self._forget(key, other)
+
     def _told(self, key: Key, refusal: _Refusal, server: int) -> None:
         refusal.missing.discard(server)
         if not refusal.missing:
-            self._refusals.pop(key, None)
+            self._forget(key, refusal)
+
+    def _forget(self, key: Key, refusal: _Refusal) -> None:
+        of = self._refusals.get(refusal.by, {})
+        if of.get(key) is refusal:
+            del of[key]
+        if not of:
+            self._refusals.pop(refusal.by, None)
 
     def _remember(self, key: Key, refusal: _Refusal) -> None:
-        self._refusals.pop(key, None)
-        mine = [k for k in self._refusals if k[0] == key[0]]
+        of = self._refusals.setdefault(refusal.by, {})
+        of.pop(key, None)
+        mine = [k for k in of if k[0] == key[0]]
         if len(mine) >= USER_REFUSALS:
-            del self._refusals[mine[0]]
-        elif len(self._refusals) >= REFUSALS:
-            del self._refusals[next(iter(self._refusals))]
-        self._refusals[key] = refusal
+            del of[mine[0]]
+        elif len(of) >= REFUSALS:
+            del of[next(iter(of))]
+        of[key] = refusal

@@ -71,10 +71,10 @@ def test_refusals_are_remembered_in_bounded_number(monkeypatch):
     meet = LocalRendezvous(lambda: now[0])
     for number in range(20):
         meet.refuse((b"a", number), 1, AccessDeniedError("no"))
-    assert [key for _, key in meet._refusals] == [17, 18, 19]
+    assert [key for _, key in meet._refusals[1]] == [17, 18, 19]
     for number in range(20):
         meet.refuse((bytes([number]), 0), 1, ZeroDivisionError("a secret"))
-    assert len(meet._refusals) == 5
+    assert len(meet._refusals[1]) == 5
     late = Ticket()
     meet.have((b"\x13", 0), 2, late)
     assert isinstance(late.error, MippError) and "secret" not in str(late.error)
@@ -125,3 +125,55 @@ def test_a_refusal_waits_until_it_is_known_whose_query_it_is(first, by):
         assert all(t.started and t.error is None for t in tickets.values())
     else:
         assert all(isinstance(tickets[s].error, BusyError) and not tickets[s].started for s in (1, 3))
+
+
+FLOODS = {
+    "nothing": [],
+    "the query itself": [(b"u", b"h")],
+    "queries of its user": [(b"u", n) for n in range(rendezvous_module.USER_REFUSALS + 1)],
+    "queries of others": [(n, b"h") for n in range(rendezvous_module.REFUSALS + 1)],
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("order", [(1, 3), (3, 1)])
+def test_a_cloud_displaces_no_refusal_of_another(flood, before, order):
+    """Of four servers the fourth has no part in the query; what it refuses hides nothing that server 2 said."""
+    meet, key = LocalRendezvous(servers=(1, 2, 3, 4), always=(3,)), (b"u", b"h")
+    tickets = {s: Ticket() for s in order}
+    tickets[1].servers = ()
+
+    def refuse_others():
+        for other in FLOODS[flood]:
+            meet.refuse(other, 4, BusyError("no"))
+
+    if before:
+        refuse_others()
+    meet.refuse(key, 2, AccessDeniedError("no grant"))
+    if not before:
+        refuse_others()
+    for server in order:
+        meet.have(key, server, tickets[server])
+    assert all(isinstance(t.error, AccessDeniedError) for t in tickets.values())
+    assert all(len(of) <= rendezvous_module.REFUSALS for of in meet._refusals.values())
+    assert not any(key in of for of in meet._refusals.values())
+
+
+def test_clouds_that_both_refused_may_come_again():
+    """Refusals of one attempt are one: a later attempt meets none that is left over."""
+    for refusing in ((1, 2, 3), (3, 1, 2), (1, 3), (2, 1), (1, 2, 4)):
+        meet, key = LocalRendezvous(servers=(1, 2, 3, 4), always=(3,)), (b"u", b"h")
+        for server in refusing:
+            meet.refuse(key, server, BusyError("no"))
+        for server in {1, 2, 3} - set(refusing):
+            ticket = Ticket()
+            ticket.servers = (1, 2, 3) if server == 3 else ()
+            meet.have(key, server, ticket)
+            assert isinstance(ticket.error, BusyError), (refusing, server)
+        tickets = {server: Ticket() for server in (3, 1, 2)}
+        tickets[1].servers = tickets[2].servers = ()
+        for server, ticket in tickets.items():
+            meet.have(key, server, ticket)
+        assert all(t.started for t in tickets.values()), refusing
+        assert not meet._refusals
