@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +84,8 @@ class Index:
         Owners of whom a server is ahead of another: there is a newer state, which not all of these servers can answer.
     unranked : sequence of LeftOut
         Batches in ``owners`` that servers do not rank; users can.
+    told_rows : mapping of bytes to int
+        Rows of each owner as a server listed them, with those of batches that are left out.
 
     Attributes
     ----------
@@ -108,8 +110,9 @@ class Index:
         grants: bytes = b"",
         behind: frozenset[bytes] = frozenset(),
         unranked: Sequence[LeftOut] = (),
+        told_rows: Mapping[bytes, int] | None = None,
     ) -> None:
-        self.unranked = tuple(unranked)
+        self.unranked, self.told_rows = tuple(unranked), dict(told_rows or {})
         self.grants, self.behind = grants, behind
         self.hashes, self.owners, self.left_out = hashes, list(owners), tuple(left_out)
         self.snapshot = snapshot_hash([(o.owner, o.position, o.view) for o in owners])
@@ -144,7 +147,8 @@ class Index:
     def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:
         """This index with these owners, and further reasons in ``left_out``."""
         more = (*self.left_out, *left_out)
-        return Index(self.hashes, owners, more, self.grants, self.behind, self.unranked).asking(self.newest)
+        found = Index(self.hashes, owners, more, self.grants, self.behind, self.unranked, self.told_rows)
+        return found.asking(self.newest)
 
     def ranked_by(self, ranking: str) -> Index:
         """This index without the batches that servers do not rank; unchanged if the user ranks."""

@@ -6,7 +6,7 @@ import functools
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ __all__ = ["RetrievalClient"]
 
 #: seconds for which a fetch is retried while the index keeps changing
 _PATIENCE = 10.0
+#: bytes that are inflated at once
+_PIECE = 1 << 20
 
 
 class RetrievalClient(SearchClient):
@@ -197,9 +199,7 @@ class RetrievalClient(SearchClient):
             if o.moved:
                 cloud = self._pair(servers)[0]
                 got = self.ask({cloud: m.FetchOrigins(o.owner)})[cloud]
-                found = _unpacked(got)
-                if moved_hash([(batch, origins.tobytes()) for batch, origins in found.items()]) != o.moved:
-                    raise StaleSnapshotError("the index changed since the snapshot")
+                found = _unpacked(got, o.moved, index.told_rows.get(o.owner, 0))
             self._moved[o.owner] = o.moved, found
 
     def _album_keys(self, index: Index, servers: tuple[int, ...]) -> dict[bytes, dict[bytes, bytes]]:
@@ -254,18 +254,51 @@ def _any_row(index: Index) -> int:
     return index.live_original(secrets.randbelow(index.total))
 
 
-def _unpacked(got: m.Origins) -> dict[bytes, np.ndarray]:
-    """Origins of the rows of batches; MessageError for what does not fit together."""
+def _unpacked(got: m.Origins, moved: bytes, most_rows: int) -> dict[bytes, np.ndarray]:
+    """Origins of the rows of batches, with the hash ``moved``; MessageError for what does not fit together.
+
+    A small reply may claim to become large. So nothing is inflated for more rows than the snapshot lists, and nothing
+    is kept before it has the hash.
+    """
     rows = got.rows.tolist()
-    if got.batches.shape != (len(rows), 16) or min(rows, default=1) < 1 or sum(rows) > pir.MAX_ROWS:
+    if got.batches.shape != (len(rows), 16) or min(rows, default=1) < 1:
         raise MessageError("a server told places of records that do not fit together")
-    total = sum(rows) * ORIGIN.itemsize
-    reader = zlib.decompressobj()
-    try:
-        raw = reader.decompress(got.packed.tobytes(), total + 1)
-    except zlib.error:
-        raw = b""
-    if len(raw) != total:
-        raise MessageError("a server told places of records that do not fit together")
-    parts = np.split(np.frombuffer(raw, ORIGIN), np.cumsum(rows)[:-1])
-    return {batch.tobytes(): part for batch, part in zip(got.batches, parts, strict=True)}
+    sizes = [count * ORIGIN.itemsize for count in rows]
+    reader = _Inflating(got.packed)
+    if sum(rows) > most_rows or moved != moved_hash(
+        (batch.tobytes(), size, reader.pieces(size)) for batch, size in zip(got.batches, sizes, strict=True)
+    ):
+        raise StaleSnapshotError("the index changed since the snapshot")
+    reader = _Inflating(got.packed)
+    return {
+        batch.tobytes(): np.frombuffer(b"".join(reader.pieces(size)), ORIGIN)
+        for batch, size in zip(got.batches, sizes, strict=True)
+    }
+
+
+class _Inflating:
+    """Bytes that zlib packed, a piece at a time."""
+
+    def __init__(self, packed: np.ndarray) -> None:
+        self._packed, self._reader, self._waiting, self._at = packed, zlib.decompressobj(), b"", 0
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The next ``size`` bytes; MessageError if there are not so many."""
+        while size:
+            piece = self._next(min(size, _PIECE))
+            size -= len(piece)
+            yield piece
+
+    def _next(self, most: int) -> bytes:
+        while True:
+            try:
+                piece = self._reader.decompress(self._waiting, most)
+            except zlib.error:
+                piece, self._at = b"", len(self._packed)
+            self._waiting = self._reader.unconsumed_tail
+            if piece:
+                return piece
+            if self._reader.eof or self._at >= len(self._packed):
+                raise MessageError("a server told places of records that do not fit together")
+            self._waiting = self._packed[self._at : self._at + _PIECE].tobytes()
+            self._at += _PIECE

@@ -84,7 +84,8 @@ def common_state(
     heads = [{o.owner: o.position for o in owners} for _, owners in told.values()]
     behind = frozenset(o.owner for o in chosen if any(o.position < at.get(o.owner, 0) for at in heads))
     hashes = {server: hash_ for server, (hash_, _) in told.items()}
-    return Index(hashes, chosen, left_out, grants, behind, unranked), frozenset(unsettled)
+    rows = {o.owner: sum(o.rows.tolist()) for o in told[full][1]}
+    return Index(hashes, chosen, left_out, grants, behind, unranked, rows), frozenset(unsettled)
 
 
 def _check(o: m.OwnerSnapshot) -> None:

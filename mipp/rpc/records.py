@@ -67,12 +67,14 @@ def record_hashes(records: np.ndarray) -> np.ndarray:
     return np.frombuffer(joined, np.uint8).reshape(-1, HASH_BYTES)
 
 
-def moved_hash(origins: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Hash of where records of an owner's rows are: (batch, origins of its rows) of each batch that did not come with
-    its own records, in row order. 32 bytes; empty without any."""
+def moved_hash(origins: Iterable[tuple[bytes, int, Iterable[bytes]]]) -> bytes:
+    """Hash of where records of an owner's rows are: of each batch that did not come with its own records, in row order,
+    its id, the size of the origins of its rows, and these, in pieces. 32 bytes; empty without any."""
     digest, some = hashlib.sha256(b"mipp v1 moved records"), False
-    for batch, packed in origins:
-        digest.update(batch + len(packed).to_bytes(8, "big") + packed)
+    for batch, size, pieces in origins:
+        digest.update(batch + size.to_bytes(8, "big"))
+        for piece in pieces:
+            digest.update(piece)
         some = True
     return digest.digest() if some else b""
 

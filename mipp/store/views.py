@@ -124,7 +124,7 @@ class OwnerView:
     @functools.cached_property
     def moved(self) -> bytes:
         """Hash of the origins of records of batches that did not come with their own; empty if there are none."""
-        return moved_hash([(b.id, b.records) for b in self.batches if b.records])
+        return moved_hash([(b.id, len(b.records), (b.records,)) for b in self.batches if b.records])
 
     @functools.cached_property
     def index(self) -> dict[bytes, int]:
