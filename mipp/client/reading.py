@@ -23,6 +23,7 @@ from ..errors import (
 )
 from ..rpc import messages as m
 from ..rpc.associated_data import shares_seal_info
+from ..rpc.limits import MAX_ROW
 from ..rpc.wire import decode, unpack_frames
 from ..sharing import OwnerKeys, open_share
 from .given import batch_id
@@ -65,13 +66,19 @@ _VOTED = ("accepted", "reserved")
 _State = tuple[m.Head, list[StoredBatch]]
 
 
-def _listed(got: m.BatchList) -> _State:
+def _listed(got: m.BatchList, server: int) -> _State:
+    """A server's list; MessageError for one that no honest server sends."""
+    fits = got.batches.shape == (len(got.rows), 16)
+    fits &= {len(got.live), len(got.generation), len(got.refused)} == {len(got.rows)} and got.position >= 0
     batches = [
         StoredBatch(b.tobytes(), int(rows), int(live), int(generation), plain_text(refused))
         for b, rows, live, generation, refused in zip(
             got.batches, got.rows, got.live, got.generation, got.refused, strict=True
         )
-    ]
+    ] if fits else []  # fmt: skip
+    fits &= len({b.id for b in batches}) == len(batches)
+    if not fits or any(not 1 <= b.rows <= MAX_ROW or not 0 <= b.live <= b.rows or b.generation < 0 for b in batches):
+        raise MessageError(f"server {server} sent a list of batches that does not fit together")
     return m.Head(got.position, got.view), batches
 
 
@@ -107,11 +114,11 @@ class ReadingOwner(Granting):
         clouds = self.config.params.clouds
         if server is None and self.spare:
             replies = self.ask_present(m.ListBatches(self.id), clouds)
-            got = max(replies.values(), key=lambda reply: reply.position)
+            server, got = max(replies.items(), key=lambda reply: reply[1].position)
         else:
             server = clouds[0] if server is None else server
             got = self.ask({server: m.ListBatches(self.id)})[server]
-        return _listed(got)
+        return _listed(got, server)
 
     def agreed_batches(self) -> tuple[m.Head, list[StoredBatch]]:
         """List this owner's batches as at least two servers have them, and no other server has more.
@@ -134,7 +141,7 @@ class ReadingOwner(Granting):
             A server that is needed for it cannot be reached, or refuses.
         """
         for attempt in range(_ATTEMPTS):
-            found = {s: _listed(got) for s, got in self.ask_present(m.ListBatches(self.id)).items()}
+            found = {s: _listed(got, s) for s, got in self.ask_present(m.ListBatches(self.id)).items()}
             same = max((_as(found, state) for state in found.values()), key=lambda s: (len(s), found[s[0]][0].position))
             head = found[same[0]][0]
             heads = {s: (at.position, at.view) for s, (at, _) in found.items()}

@@ -435,7 +435,8 @@ class RowOwner(PlacingOwner):
             retry_conflicts(attempt)
             if self.journal is not None:
                 self.journal.deleted(places)
-            return before - sum(b.live for b in self.batches())
+            # by one server's word: never more than were named
+            return min(max(before - sum(b.live for b in self.batches()), 0), len(places))
 
     def forget(self) -> None:
         """Delete this owner's keys, shares and image files on all servers; later queries do not cover them.

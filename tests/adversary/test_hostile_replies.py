@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import MippError
+from mipp.errors import MessageError, MippError
 from mipp.rpc import messages as m
 from tests.conftest import vectors
 
@@ -95,6 +95,77 @@ def test_a_reply_of_another_kind(world, calls, change):
             finally:
                 party.channel = real
     assert met
+
+
+ALTERATIONS = {
+    "shorter": lambda one: one[:-1],
+    "empty": lambda one: one[:0],
+    "twice": lambda one: [*one, *one] if isinstance(one, list) else np.concatenate([one, one]),
+    "narrower": lambda one: one[:, :-1].copy() if getattr(one, "ndim", 1) == 2 else one[1:],
+    "negative": lambda one: one - one.dtype.type(100) if isinstance(one, np.ndarray) else one[::-1],
+    "huge": lambda one: one + one.dtype.type(1 << 40) if getattr(one, "dtype", None) == np.int64 else one[:1],
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS)
+def test_a_field_of_a_reply_is_altered(world, alter):
+    """Each list and array of each reply that an owner or a user reads, at one server."""
+    met, tried = 0, set()
+    for party, calls in ((world.user, users_calls(world)), (world.owners[0], owners_calls(world))):
+        real = party.channel
+        if party is world.user:
+            calls["grants"] = world.user.grants
+        for name, call in calls.items():
+            world.user._known, seen = {}, {}
+            party.channel = Altered(
+                real, object, lambda reply, seen=seen: seen.setdefault(type(reply), reply) and reply
+            )
+            try:
+                call()
+                for kind, field in [(of, field) for of in seen for field in dataclasses.fields(of)]:
+                    if not isinstance(getattr(seen[kind], field.name), (list, np.ndarray)):
+                        continue
+
+                    def change(reply, field=field.name):
+                        value = getattr(reply, field)
+                        return dataclasses.replace(reply, **{field: alter(value)}) if len(value) else reply
+
+                    world.user._known = {}
+                    tried.add(kind.__name__)
+                    party.channel = Altered(real, kind, change)
+                    try:
+                        call()
+                    except MippError:
+                        met += 1
+                    except Exception as error:
+                        raise AssertionError(f"{name}, {kind.__name__}.{field.name}: {error!r}") from error
+            finally:
+                party.channel = real
+    assert met and {"BatchList", "Granters", "Ranked", "Answer", "UserGrantList", "GrantUseList"} <= tried
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": lambda r: r.rows[:0]}, {"refused": lambda r: []}, {"batches": lambda r: r.batches[:, :5].copy()},
+     {"live": lambda r: r.live - 100}, {"live": lambda r: r.rows + 1}, {"rows": lambda r: r.rows * 0},
+     {"rows": lambda r: r.rows + (1 << 62)}, {"generation": lambda r: r.generation - 9}, {"position": lambda r: -1},
+     {name: lambda r, name=name: [*getattr(r, name)] * 2 if name == "refused" else
+      np.concatenate([getattr(r, name)] * 2) for name in ("rows", "live", "generation", "batches", "refused")}],
+)  # fmt: skip
+def test_a_list_of_batches_that_does_not_fit_together(world, change):
+    """Another number of rows than of ids, ids that come twice, and counts that cannot be."""
+    owner = world.owners[0]
+    first = owner.batches()[0].id
+    server = world.deployment.servers[1]
+    real = server._handlers[m.ListBatches]
+    server._handlers = {**server._handlers, m.ListBatches: lambda request: dataclasses.replace(
+        real(request), **{name: to(real(request)) for name, to in change.items()})}  # fmt: skip
+    for call in (owner.batches, lambda: owner.delete([(first, 0)]), lambda: owner.compact(merge_below=100)):
+        with pytest.raises(MessageError, match="server 1 sent a list of batches"):
+            call()
+    server._handlers = {**server._handlers, m.ListBatches: real}
+    assert owner.delete([(first, 0)]) == 1
 
 
 def test_a_ranking_without_words(world):
