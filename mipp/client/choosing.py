@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import NotFoundError, ParameterError
+from ..rpc.names import is_id
 
 __all__ = ["OwnerRef", "Owners", "as_id", "owner_id", "owner_refs"]
 
@@ -39,12 +40,7 @@ def owner_refs(owners: Owners | None) -> list[OwnerRef]:
 def as_id(owner: OwnerRef) -> bytes | None:
     """The id in ``owner``, or None when it is a name."""
     if isinstance(owner, str):
-        if len(owner) == 32:
-            try:
-                return bytes.fromhex(owner)
-            except ValueError:
-                return None
-        return None
+        return bytes.fromhex(owner) if is_id(owner) else None
     found = owner if isinstance(owner, (bytes, bytearray)) else getattr(owner, "id", None)
     if not isinstance(found, (bytes, bytearray)) or len(found) != 16:
         raise ParameterError(

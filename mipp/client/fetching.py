@@ -103,10 +103,10 @@ class FetchClient(ReceivingClient):
         owners: dict[bytes, list[bytes]] | None = None
         found = []
         for hit in several_images(hits):
-            if isinstance(hit, Hit):
-                found.append((hit.owner, hit.batch, hit.row))
-                continue
             ((batch, row),) = image_rows([hit])
+            if isinstance(hit, Hit):
+                found.append((hit.owner, batch, row))
+                continue
             if owners is None:
                 owners = self.owners_of_batches()
             of = owners.get(batch, [NOBODY])

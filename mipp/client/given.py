@@ -16,6 +16,7 @@ from ..encoding.numbers import said
 from ..errors import MippError, ParameterError, UnknownNameError
 from ..mpc.facts import require_ranking
 from ..rpc.description import DeploymentConfig
+from ..rpc.names import is_id
 
 __all__ = [
     "batch_id",
@@ -206,7 +207,7 @@ def refused_vectors(encode: Callable[[np.ndarray], np.ndarray], vectors: np.ndar
 def batch_id(batch: Any) -> bytes:
     """The 16-byte id of a batch: as it is, as 32 hex digits, or of an object with ``id``; else ParameterError."""
     found = batch if isinstance(batch, (bytes, bytearray, str)) else getattr(batch, "id", batch)
-    if isinstance(found, str) and re.fullmatch(r"[0-9a-fA-F]{32}", found):
+    if isinstance(found, str) and is_id(found):
         return bytes.fromhex(found)
     if isinstance(found, (bytes, bytearray)) and len(found) == 16:
         return bytes(found)
@@ -237,11 +238,8 @@ def user_id(user: Any, find: Callable[[str], bytes] | None = None) -> bytes:
     """
     found = user if isinstance(user, (bytes, bytearray, memoryview, str)) else getattr(user, "id", user)
     if isinstance(found, str):
-        if len(found) == 32:
-            try:
-                return bytes.fromhex(found)
-            except ValueError:
-                pass
+        if is_id(found):
+            return bytes.fromhex(found)
         if find is None:
             raise ParameterError(f"names such as {found[:80]!r} are not known here; name the user by its object or id")
         try:

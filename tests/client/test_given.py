@@ -1,14 +1,26 @@
 """What callers give: forms with a plain meaning work, all others get one clear sentence before anything is written."""
 
+import dataclasses
 import time
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import mipp
+from mipp.client import choosing, given
 from mipp.client.given import expiry_seconds
-from mipp.errors import DTypeError, MippError, NotFoundError, ParameterError, ScoreRangeError, ShapeError
+from mipp.errors import (
+    DTypeError,
+    MippError,
+    NotFoundError,
+    ParameterError,
+    ScoreRangeError,
+    ShapeError,
+    UnknownNameError,
+)
 from tests.conftest import ALL_RANKINGS, DIM, vectors
 
 QUERY = vectors(1, 7)[0]
@@ -90,7 +102,21 @@ def test_hits_and_ids_one_or_several(world):
     for form in (5, None, b"x", ["zz"], [("a", 1)], [(hit.batch, 1.5)], [(hit.batch, "1")], f"{hit.batch.hex()}:1:2"):
         with pytest.raises(ParameterError, match="image id"):
             world.user.fetch(form)
-    owner = world.owners[0]
+    owner, text = world.owners[0], hit.batch.hex()
+    before = owner.rows_of(hit.batch)[0].tolist()
+    fractions = np.float32(1.7), Decimal("2.9"), Fraction(3, 2), np.float64(1), 1.0
+    for row in (*fractions, True, np.bool_(True), "1", -1, 1 << 48):
+        for form in ((hit.batch, row), [(hit.batch, row)], dataclasses.replace(hit, row=row)):
+            for call in (owner.delete, world.user.fetch, owner.features_of):
+                with pytest.raises(ParameterError, match="image id"):
+                    call(form)
+    for form in ("{}:1_0", "{}: 3", " {}:3", "{}:3 ", "{}:+3", "{}:\u0663", "{}:", "{}:9999999999999999"):
+        for digits in (text, f"{text[:4]} {text[4:]}", f"{text[:15]} {text[16:]}"):
+            with pytest.raises(ParameterError, match="image id"):
+                owner.delete(form.format(digits))
+    with pytest.raises(ParameterError, match="image id"):
+        owner.delete(f"{text[:15]} {text[16:]}:3")
+    assert owner.rows_of(hit.batch)[0].tolist() == before
     for batch in (hit.batch, hit.batch.hex(), owner.batches()[0]):
         assert len(owner.rows_of(batch)[0]) == 15
     owner.delete(hit)
@@ -226,3 +252,11 @@ def test_numbers_without_end_get_a_sentence(deployment):
             user.range_search(vectors(1)[0], threshold)
     with pytest.raises(ParameterError, match=r"1\.0000001"):
         user.range_search(vectors(1)[0], 1.0000001)
+
+
+def test_spaces_make_no_id(world):
+    """Text of 32 characters with spaces would be an id of fewer bytes."""
+    text = "ab" * 14 + "  ab"
+    assert len(text) == 32 and choosing.as_id(text) is None
+    with pytest.raises(UnknownNameError):
+        given.user_id(text, world.deployment.user)
