@@ -128,7 +128,7 @@ def compared(
     for row in earlier["results"]:
         try:
             found[kind.key(row)] = float(kind.ratio(row))
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):  # a file of another version, or changed by hand
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):  # of another version, or by hand
             reasons.append("it holds a figure that cannot be read")
             break
     return reasons, found

@@ -61,14 +61,18 @@ def complete_names(group: click.Group) -> None:
 def _folder(ctx: click.Context) -> Path:
     """The deployment's folder, as the command would find it."""
     given = ctx.params.get("folder")
-    return Path(given or os.environ.get("MIPP_DEPLOYMENT") or ".").expanduser()
+    folder = Path(given or os.environ.get("MIPP_DEPLOYMENT") or ".")
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # the home of nobody: as it is, it names no folder that is there
+        return folder
 
 
 def _names(folder: Path, kind: str) -> Iterator[str]:
     """Names of key files; what is no party's name cannot be typed as one."""
     try:
         found = [path.stem for path in (folder / kind).glob("*.key")]
-    except OSError:
+    except (OSError, ValueError):  # such as a name with a zero byte
         return
     for name in found:
         try:

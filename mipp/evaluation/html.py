@@ -34,7 +34,9 @@ __all__ = [
 _MOST_TEXT = 300
 #: paragraphs are our own, and may be longer
 _LONG = 4000
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 26
+#: lists and objects of a file: a page has some hundred, and a short text could make many
+_MOST_PARTS = 1_000_000
 _DATA = '<script type="application/json" id="mipp-data">'
 _NONE = "–"
 
@@ -446,7 +448,8 @@ def read_page(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : str or path
-        A file of :func:`write_page`, or one that holds one JSON object; at most 256 MiB. It may be anybody's.
+        A file of :func:`write_page`, or one that holds one JSON object; at most 64 MiB, with a million lists and
+        objects. It may be anybody's.
 
     Returns
     -------
@@ -457,7 +460,7 @@ def read_page(path: str | os.PathLike[str]) -> dict[str, Any]:
     NotFoundError
         No such file.
     ParameterError
-        A file that is neither.
+        A file that is neither, or a larger one.
 
     Examples
     --------
@@ -474,6 +477,8 @@ def read_page(path: str | os.PathLike[str]) -> dict[str, Any]:
         if given.lstrip()[:1] == "<":
             # found by search, not by a parser of HTML: the file may be anybody's, and JSON in a page has no "<"
             given = given.partition(_DATA)[2].partition("<")[0]
+        if given.count("[") + given.count("{") > _MOST_PARTS:
+            raise ValueError("too many lists and objects")
         data = strict_loads(given)
     except ValueError:  # also bytes that are no text
         raise ParameterError(f"{shown(file)}: neither a page of mipp with its data nor a JSON object") from None

@@ -125,6 +125,17 @@ def test_runs_that_mean_nothing_together(change, text):
     assert len(page.table("All figures")[0]) == len(pages.PEERS.columns)
 
 
+@pytest.mark.parametrize(("kind", "run"), RUNS)
+@pytest.mark.parametrize("value", [10**400, -1, 0, True, None, "x", [], {}, [[1]], {"a": 10**400}, {"a": []}])
+def test_earlier_rows_of_any_kind_end_no_page(kind, run, value):
+    now, before = run(), run()
+    for name in (None, *before["results"][0]):
+        changed = copy.deepcopy(before)
+        changed["results"][0] = value if name is None else changed["results"][0] | {name: value}
+        pages.compared(kind, now, changed)
+        pages.make(kind, now, changed)
+
+
 def test_texts_of_files_are_texts():
     now = peers_run()
     for row in now["results"]:

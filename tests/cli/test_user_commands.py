@@ -174,6 +174,11 @@ def test_other_shells_complete_names(names, shell, monkeypatch):
     assert completed(names, "mipp search u", monkeypatch, shell) == ["ulla"]
 
 
+@pytest.mark.parametrize("folder", ["~nosuch/x", "~nosuch", "/dev/null", "x" * 5000, "a\nb"])
+def test_a_folder_that_is_none_completes_nothing(folder, monkeypatch):
+    assert completed(folder, "mipp user grants ", monkeypatch) == []
+
+
 def test_the_folder_that_is_typed_counts(names, tmp_path, monkeypatch):
     assert completed(tmp_path / "none", f"mipp search --deployment {names} u", monkeypatch) == ["ulla"]
 

@@ -166,6 +166,19 @@ def test_files_that_hold_no_evaluation(change, tmp_path):
         load_evaluation(path)
 
 
+def test_large_files_are_refused_before_they_are_parsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "strict_loads", lambda text: pytest.fail("it was parsed"))
+    path = tmp_path / "e.json"
+    for text in ('{"images":[' + "[]," * 1_000_001 + "0]}", '{"images":' * 1_000_001):
+        path.write_text(text)
+        with pytest.raises(ParameterError, match="neither a page"):
+            load_evaluation(path)
+    with path.open("r+b") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ParameterError, match="more than"):
+        load_evaluation(path)
+
+
 def test_what_a_stranger_writes_into_a_file_is_text(sides):
     bad = "<script>alert(1)</script>"
     other = sides[1] | {
