@@ -46,7 +46,7 @@ _LONGEST = 300.0
     metavar="SECONDS",
     help="A file that changed within this time is looked at twice, and left for the next pass if it still changes.",
 )
-@click.option("--allow-empty", is_flag=True, help="Delete all images of FOLDER if it is missing or holds no image.")
+@click.option("--allow-empty", is_flag=True, help="Delete all images of FOLDER if none of their files is there.")
 @click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
 @click.option("--follow-links", is_flag=True, help="Also add what links in FOLDER name outside of it.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
@@ -60,9 +60,10 @@ def sync_command(
     """Make this owner's images follow FOLDER: add new files, replace changed ones, delete those that are gone.
 
     Only images whose files were inside FOLDER are deleted, and never content that another file holds; a file that was
-    moved inside FOLDER keeps its image. A FOLDER that is missing or has no images is refused, as it may be a disk that
-    is not mounted. Call it again after an interruption. Exit code 1 if a file was left out. With --watch it looks again
-    every --interval seconds, deletes what is missing twice, and tries again when servers fail.
+    moved inside FOLDER keeps its image. A FOLDER that is missing, has no images, or has others only is refused, as it
+    may be a disk that is not mounted, or another one. Call it again after an interruption. Exit code 1 if a file was
+    left out. With --watch it looks again every --interval seconds, deletes what is missing twice, and tries again when
+    servers fail.
     """
     with opened(folder) as deployment:
         follower = FolderFollower(

@@ -10,6 +10,7 @@ batches of another index that rows were copied from.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import os
 import re
@@ -380,6 +381,14 @@ class Journal(JournalPlaces):
         known = dict(self._all("SELECT place, path FROM files"))
         return sorted(self._opened(place, sealed) for place, sealed in known.items())
 
+    def all_held(self, paths: Iterable[Path], texts: Iterable[str]) -> bool:
+        """Whether all content of these files is held by other files, or is that of the labels ``texts``."""
+        mine = {self._place(path)[0] for path in paths}
+        held, needed = {self._label(text) for text in texts}, set[bytes]()
+        for place, label in self._all("SELECT place, label FROM files WHERE old=0"):
+            (needed if place in mine else held).add(label)
+        return needed <= held
+
     def replaced(self) -> list[Item]:
         """Rows of content that files held before they were changed, and that no other file holds."""
         return self._all(
@@ -465,14 +474,11 @@ def _forget_files(db: sqlite3.Connection, labels: Iterable[tuple[bytes]]) -> Non
 
 
 def is_gone(path: Path) -> bool:
-    """Whether a file is missing; one that cannot be examined counts as present."""
+    """Whether a path leads to no regular file, also through links; one that cannot be examined counts as present."""
     try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def _overwrite(fd: int) -> None:

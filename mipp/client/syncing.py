@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -9,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import NotFoundError, ParameterError
-from ..io.files import as_path
+from ..errors import MippError, NotFoundError, ParameterError
+from ..io.files import as_path, read_regular
+from ..io.limits import MAX_BYTES
 from ..io.walk import walk_images
 from . import ingest
-from .journal import is_gone
+from .journal import image_label, is_gone
 from .owner import ImageOwner
 
 __all__ = ["FolderFollower", "Look", "SyncReport"]
@@ -78,9 +80,9 @@ class FolderFollower:
     """Makes the images of an owner follow a folder, pass by pass. Each pass may end at any point and be made again.
 
     Only images whose file the journal knows inside the folder are ever deleted, and only once the file is gone: not if
-    it was moved, and another file inside holds its content, nor if a file elsewhere does. What files held before the
-    journal was lost is not known, so it stays. An image that was deleted from the index is added again while its file
-    is there.
+    it was moved, and another file inside holds its content, nor if a file elsewhere does. Only a regular file holds
+    content, also through links. What files held before the journal was lost is not known, so it stays. An image that
+    was deleted from the index is added again while its file is there.
 
     Parameters
     ----------
@@ -89,8 +91,8 @@ class FolderFollower:
     folder : str or path
         The folder. Secret: servers learn no name.
     allow_empty : bool
-        Whether a folder that is missing or holds no image deletes all images that came from it. Else it is refused: it
-        may be a disk that is not mounted.
+        Whether a folder that is missing or holds no file that the index has of it deletes all images that came from it.
+        Else it is refused, unless all these files were moved: it may be a disk that is not mounted, or another one.
     settle : float
         Seconds for which a file must not have changed; a younger one is looked at twice.
     twice : bool
@@ -98,7 +100,7 @@ class FolderFollower:
         deleting them first. For a caller that makes pass after pass.
     follow_links : bool
         Whether to follow links that lead out of the folder. Images of files elsewhere that are reached so are added,
-        and never deleted.
+        and not deleted while the links are there.
     preview_size, workers : int, optional
         As of :meth:`ImageOwner.add_images`.
 
@@ -138,6 +140,8 @@ class FolderFollower:
         self._known: dict[Path, _State] = {}
         #: files that were missing in the last pass
         self._missing: set[Path] = set()
+        #: labels of files that were read only to see whether they were moved
+        self._labels: dict[Path, tuple[_State, str]] = {}
 
     def look(self) -> Look:
         """Look at the folder; nothing is sent. Waits for a moment if files changed just now.
@@ -150,11 +154,12 @@ class FolderFollower:
         Raises
         ------
         NotFoundError
-            The folder is missing, or holds no image although the index has some of it.
+            The folder is missing, or holds no image although the index has some of it, or holds others only.
         ParameterError
             It is no folder.
         """
-        found = Look()
+        found, journal = Look(), self._owner.journal
+        assert journal is not None
         try:
             if not stat.S_ISDIR(os.stat(self._folder).st_mode):
                 raise ParameterError(f"{self._folder} is no folder")
@@ -174,7 +179,11 @@ class FolderFollower:
         found.ready = [path for path in new if after.get(path) == new[path]]
         found.waiting = [path for path in new if path in after and after[path] != new[path]]
         found.states = {path: new[path] for path in found.ready}
-        missing = {path for path in inside if is_gone(path)}
+        missing = {path for path in inside if self._went(path)}
+        if inside and len(missing) == len(inside) and found.files and not self._allow_empty:
+            labels = [self._label(path, found.states[path]) for path in found.ready]
+            if not journal.all_held(inside, [label for label in labels if label]):
+                raise self._refused(f"{self._folder} holds other images, and none of its files is there", len(inside))
         found.gone = sorted(missing & self._missing if self._twice else missing)
         self._missing = missing
         self._known = {path: state for path, state in self._known.items() if path in states}
@@ -223,10 +232,26 @@ class FolderFollower:
         if not look.gone:
             return []
         known = set(self._inside())
-        gone = [path for path in look.gone if path in known and is_gone(path)]
+        gone = [path for path in look.gone if path in known and self._went(path)]
         if gone and not self._allow_empty and not any(not is_gone(path) for path in look.files):
             raise self._refused(f"all files of {self._folder} are gone", len(known))
         return gone
+
+    def _went(self, path: Path) -> bool:
+        """Whether a file is gone; one elsewhere that a link names is none of the folder's, and never counts as gone."""
+        if path.is_symlink() and self._root not in Path(os.path.realpath(path)).parents:  # of a loop, too
+            return False
+        return is_gone(path)
+
+    def _label(self, path: Path, state: _State) -> str | None:
+        """The label of a file's content; None if it cannot be read."""
+        if self._labels.get(path, (None, None))[0] != state:
+            try:
+                content = read_regular(path, MAX_BYTES)
+            except (MippError, OSError):
+                return None
+            self._labels[path] = state, image_label(hashlib.sha256(content).hexdigest())
+        return self._labels[path][1]
 
     def _inside(self) -> list[Path]:
         """Files of the folder that the journal knows."""

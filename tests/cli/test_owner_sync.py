@@ -106,6 +106,60 @@ def test_a_folder_that_vanished_deletes_nothing(sync, folder, mipp_command, tmp_
     assert counts(sync(folder)) == (0, 0, 0, 0)  # nothing there, nothing known
 
 
+def test_another_disk_deletes_nothing(sync, folder, mipp_command, tmp_path):
+    """Whatever else is there: one picture, one that is indexed elsewhere, one of the folder's own, more than it had."""
+    sync(folder)
+    away = folder.rename(tmp_path / "away")
+    for others in (1, 4):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for n in range(others):
+            picture(folder / f"other{n}.png", 100 + n)
+        if others > 1:
+            shutil.copy(away / "a.png", folder / "same.png")
+        error = sync(folder, code=1)
+        assert "holds other images" in error and "is it mounted?" in error and "the 3 files" in error
+        assert len(files(mipp_command)) == 3, "nothing is added from it, either"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for n, path in enumerate(sorted(away.rglob("*.png"))):  # all renamed: nothing would be deleted
+        shutil.copy(path, folder / f"renamed{n}.png")
+    assert counts(sync(folder)) == (0, 0, 0, 0) and len(files(mipp_command)) == 3
+    shutil.rmtree(folder)
+    folder.mkdir()
+    picture(folder / "other.png", 100)
+    assert counts(sync(folder, "--allow-empty")) == (1, 0, 3, 0)
+
+
+def test_only_a_regular_file_holds_content(sync, folder, mipp_command, tmp_path):
+    """A link that leads nowhere, and a folder that has the file's name now, hold nothing."""
+    os.symlink("a.png", folder / "alias.png")
+    os.symlink("b.png", folder / "other.png")
+    os.symlink("loop.png", folder / "loop.png")
+    sync(folder, code=1)  # the loop is left out
+    (folder / "loop.png").unlink()
+    (folder / "a.png").unlink()
+    os.symlink("a.png", folder / "a.png")
+    (folder / "inner" / "c.png").unlink()
+    (folder / "inner" / "c.png").mkdir()
+    mipp_command("owner", "sync", "anna", folder, "--settle", "0")
+    assert sorted(files(mipp_command)) == ["b.png", "other.png"]  # one image, two paths
+    (folder / "b.png").rename(folder / "moved.png")  # and its link leads nowhere
+    mipp_command("owner", "sync", "anna", folder, "--settle", "0")
+    assert files(mipp_command) == ["moved.png"]
+
+
+def test_a_file_elsewhere_that_a_link_names_is_never_deleted(sync, folder, mipp_command, tmp_path):
+    elsewhere = picture(tmp_path / "elsewhere.png", 70)
+    os.symlink(elsewhere, folder / "link.png")
+    assert counts(sync(folder, "--follow-links")) == (4, 0, 0, 0)
+    elsewhere.rename(tmp_path / "hidden.png")  # its disk is not mounted
+    mipp_command("owner", "sync", "anna", folder, "--settle", "0", "--follow-links")
+    assert len(files(mipp_command)) == 4
+    (folder / "link.png").unlink()
+    assert counts(sync(folder)) == (0, 0, 1, 0)
+
+
 def test_a_disk_that_goes_in_the_middle_deletes_nothing(folder, tmp_path):
     with mipp.Deployment.open(tmp_path / "d") as deployment:
         owner = deployment.owner("anna")
