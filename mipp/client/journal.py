@@ -32,7 +32,6 @@ from .journal_places import (
     Copied,
     JournalPlaces,
     forget_places,
-    note_copies,
     note_sent,
     settle_copies,
 )  # fmt: skip
@@ -213,7 +212,7 @@ class Journal(JournalPlaces):
             db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
             note_sent(db, batch, rows)
             if copied is not None:
-                note_copies(db, batch, copied)
+                self._note_copies(db, batch, copied)
                 self._hold(db, copied.paths)
             if file is not None:
                 self._hold(db, {label: [file] for label in labels})
@@ -227,7 +226,7 @@ class Journal(JournalPlaces):
         """Note that rows of another index need no copy: their content is here, under labels of ``copied``."""
         with self._change() as db:
             # a name of its own, as there is no batch: it counts as one copy of this content
-            note_copies(db, random_bytes(16), copied, done=True)
+            self._note_copies(db, random_bytes(16), copied, done=True)
             self._hold(db, copied.paths)
 
     def _hold(self, db: Any, holders: Mapping[str, Sequence[Path]]) -> None:

@@ -103,6 +103,10 @@ class JournalPlaces:
         """All rows of a query."""
 
     @abstractmethod
+    def _hash(self, data: bytes) -> bytes:
+        """Keyed hash, 32 bytes."""
+
+    @abstractmethod
     def _change(self) -> AbstractContextManager[Any]:
         """One transaction."""
 
@@ -206,8 +210,21 @@ class JournalPlaces:
 
     def copies_of(self, source: bytes, digest: bytes) -> int:
         """How many copies of rows with this content, together, were made of another index."""
-        rows = self._all("SELECT DISTINCT batch FROM copies WHERE source=? AND digest=? AND done=1", source, digest)
+        rows = self._all(
+            "SELECT DISTINCT batch FROM copies WHERE source=? AND digest=? AND done=1",
+            source, self._copied(source, digest),
+        )  # fmt: skip
         return len(rows)
+
+    def _copied(self, source: bytes, digest: bytes) -> bytes:
+        """The content of copied rows as it is kept: keyed, as rows of few values could be guessed by a plain hash."""
+        return self._hash(b"copied " + source + digest) if digest else b""
+
+    def _note_copies(self, db: Any, batch: bytes, copied: Copied, *, done: bool = False) -> None:
+        """Inside a transaction: a batch is about to be sent that is made from rows of another index."""
+        digest = self._copied(copied.source, copied.digest)
+        rows = [(copied.source, r.origin, r.start, r.rows, digest, batch, int(done)) for r in copied.runs]
+        db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def copies_done(self, batch: bytes) -> None:
         """Note that a batch of copies is at the servers."""
@@ -227,12 +244,6 @@ def note_sent(db: Any, batch: bytes, rows: int) -> None:
 
 def _note_time(db: Any, batch: bytes) -> None:
     db.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (batch, int(time.time())))
-
-
-def note_copies(db: Any, batch: bytes, copied: Copied, *, done: bool = False) -> None:
-    """Inside a transaction: a batch is about to be sent that is made from rows of another index."""
-    rows = [(copied.source, r.origin, r.start, r.rows, copied.digest, batch, int(done)) for r in copied.runs]
-    db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def settle_copies(db: Any, live: Collection[bytes], waiting: Collection[bytes] = ()) -> None:

@@ -1,6 +1,7 @@
 """An index made of another one: exactly once, with metadata, images and files, through merges and kills."""
 
 import contextlib
+import hashlib
 import sqlite3
 
 import numpy as np
@@ -251,3 +252,25 @@ def test_indexes_that_do_not_fit(two, old, new, text):
         reencode(world.old, world.new)
     with pytest.raises(ParameterError, match="the same deployment"):
         reencode(world.old, world.old)
+
+
+def test_the_journal_tells_no_rows_without_its_key(two):
+    """Rows of few values could be guessed from a plain hash: each hash of content in the journal is keyed."""
+    made = {"encoding": mipp.Encoding("hamming", 8), "preview_size": 512}
+    world = two(made, made)
+    row = np.array([[1, 0, 1, 1, 0, 0, 1, 0]])
+    world.old.add_vectors(row)
+    reencode(world.old, world.new)
+    encoded = np.ascontiguousarray(made["encoding"].encode_rows(row))
+    plain = hashlib.sha256(encoded.data.cast("B"))
+    for owner in ("old", "new"):
+        with contextlib.closing(sqlite3.connect(world.folder / owner / "owners" / "anna.journal")) as db:
+            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            kept = [value for name in tables for line in db.execute(f'SELECT * FROM "{name}"') for value in line]
+        assert len(tables) > 3 and kept
+        assert not {plain.digest(), plain.hexdigest(), encoded.tobytes()} & set(kept)
+        assert not any(isinstance(value, bytes) and plain.digest() in value for value in kept)
+    count, key = len(world.new.batches()), world.new.journal.source_of(b"x")
+    assert world.new.journal.copies_of(key, plain.digest()) == 0
+    reencode(world.old, world.new)
+    assert len(world.new.batches()) == count
