@@ -38,6 +38,10 @@ _EACH = 2
 _TRIES = 6
 #: seconds to wait for a worker when there is none, and for one reply of the cluster
 _PATIENCE, _LONGEST = 30.0, 600.0
+#: seconds for a result, which is there, to come
+_FETCH = 10.0
+#: seconds for a connection to a worker or scheduler
+_CONNECT = 5.0
 _PIECE = 32 << 20
 
 
@@ -225,7 +229,11 @@ class Pool:
         client = self.client
         try:
             worker = next(iter(client.who_has([future]).get(future.key, ())), "")
-            reply = client.gather(future, direct=True)
+            # straight from the worker; a result whose worker died would be waited for, for ever
+            reply = future.result(timeout=_FETCH)
+        except TimeoutError:
+            _log.warning("a worker was lost: its result does not come")
+            return False
         except (self._distributed.scheduler.KilledWorker, self._distributed.client.FutureCancelledError) as error:
             _log.warning("a worker was lost: %s", type(error).__name__)
             return False
@@ -263,9 +271,12 @@ class Pool:
 def _distributed() -> Any:
     """The module, which has no types; MissingExtraError without it."""
     try:
-        return importlib.import_module("distributed")
+        distributed = importlib.import_module("distributed")
     except ImportError:
         raise missing_extra("workers on a cluster need Dask", "dask") from None
+    # a worker that died does not hold others up for long
+    importlib.import_module("dask").config.set({"distributed.comm.timeouts.connect": f"{_CONNECT:g}s"})
+    return distributed
 
 
 def _pieces(file: StoredFile) -> Iterator[tuple[int, np.ndarray]]:
@@ -303,7 +314,9 @@ def operators_cluster(scheduler: str, authority: Path, certificate: Path, key: P
             tls_ca_file=str(authority), tls_client_cert=str(certificate), tls_client_key=str(key),
             require_encryption=True,
         )  # fmt: skip
-        return distributed.Client(scheduler, security=security, timeout=10, name="mipp", set_as_default=False)
+        return distributed.Client(
+            scheduler, security=security, timeout=10, name="mipp", set_as_default=False, direct_to_workers=True
+        )
 
     return connect
 
@@ -327,7 +340,7 @@ def local_cluster(workers: int) -> Callable[[], Any]:
                 protocol="tls://", host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0,
                 silence_logs=logging.CRITICAL,
             )  # fmt: skip
-        client = distributed.Client(cluster, name="mipp", set_as_default=False)
+        client = distributed.Client(cluster, name="mipp", set_as_default=False, direct_to_workers=True)
         close = client.close
 
         def close_both(*args: Any, **options: Any) -> None:

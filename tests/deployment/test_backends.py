@@ -36,7 +36,7 @@ def test_choices_that_make_no_sense(options, text):
 def test_a_scheduler_needs_a_certificate(tmp_path):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     choice, params = BackendChoice("dask", scheduler="tls://127.0.0.1:1"), Params(3, 1, 32)
-    with pytest.raises(DeploymentError, match="ca.pem is missing"):
+    with pytest.raises(DeploymentError, match=r"ca\.pem is missing"):
         choice.make(tmp_path, params, 1)
     (tmp_path / "cluster").mkdir()
     for name in ("ca.pem", "cert.pem", "key.pem"):
