@@ -162,8 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=1.0, help="seconds for each size")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    parser.add_argument("--cluster", action="store_true", help="on worker processes instead (extra dask)")
+    parser.add_argument("--workers", type=int, nargs="+", help="with --cluster")
+    parser.add_argument("--folder", type=Path, help="with --cluster: where files of rows are made")
     pages.add_options(parser)
     asked = parser.parse_args(arguments)
+    if asked.cluster:
+        from benchmarks import cluster
+
+        return cluster.main(asked)
     earlier = pages.check(parser, asked, SCHEMA)
     asked.rows = sorted(asked.rows or (QUICK_ROWS if asked.quick else ROWS))
     asked.queries = sorted(asked.queries or (QUICK_QUERIES if asked.quick else QUERIES))
