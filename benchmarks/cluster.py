@@ -55,17 +55,17 @@ class Model:
     """Seconds of a product: the slower of the workers, who share the rows, and of the process that takes results.
 
     ``row``: a worker's seconds a row and query count (by queries). ``task``, ``byte``: this process's seconds for each
-    task, and for each byte of a result. ``cores``: workers beyond them share them.
+    task, and for each byte of a result. ``start``: from a product's begin to its first task, and back from its last.
     """
+
+    start: float
 
     row: dict[int, float]
     task: float
     byte: float
 
     def seconds(self, rows: int, queries: int, workers: int, tasks: int) -> float:
-        return (
-            max(rows * self.row[queries] / workers, self.front(rows, queries, tasks)) + self.row[queries] * rows / tasks
-        )
+        return self.start + max(rows * self.row[queries] / workers, self.front(rows, queries, tasks))
 
     def front(self, rows: int, queries: int, tasks: int) -> float:
         return tasks * self.task + rows * queries * WORD * self.byte
@@ -141,7 +141,8 @@ def fitted(runs: Sequence[Run]) -> Model:
     # two equations: a task costs the same in both, a byte as well
     matrix = np.array([[one.tasks, one.reply_bytes], [many.tasks, many.reply_bytes]], float)
     task, byte = np.linalg.solve(matrix, [one.front_seconds, many.front_seconds])
-    return Model(row, max(float(task), 0.0), max(float(byte), 0.0))
+    start = statistics.median(r.seconds - max(r.worker_seconds, r.front_seconds) for r in few)
+    return Model(max(start, 0.0), row, max(float(task), 0.0), max(float(byte), 0.0))
 
 
 def main(asked: argparse.Namespace) -> int:
@@ -175,7 +176,8 @@ def main(asked: argparse.Namespace) -> int:
         r.predicted = model.seconds(r.rows, r.queries, min(r.workers, machine.cores()), r.tasks)
         print(
             f"{r.workers:7} {r.rows:10,} {r.queries:7} {r.seconds:9.3f} {1e9 * r.seconds / r.rows:7.1f} "
-            f"{r.front_seconds:8.3f} {r.worker_seconds:9.3f} {r.tasks:6} {r.predicted:7.3f} {r.seconds / r.predicted:15.2f}"
+            f"{r.front_seconds:8.3f} {r.worker_seconds:9.3f} {r.tasks:6} {r.predicted:7.3f} "
+            f"{r.seconds / r.predicted:15.2f}"
         )
     flat = {}
     for workers in workers_list:
