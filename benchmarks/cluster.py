@@ -59,7 +59,6 @@ class Model:
     """
 
     start: float
-
     row: dict[int, float]
     task: float
     byte: float

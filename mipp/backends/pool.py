@@ -226,9 +226,7 @@ class Pool:
 
     def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
         """Take a result; False if the task must be given out again."""
-        client = self.client
         try:
-            worker = next(iter(client.who_has([future]).get(future.key, ())), "")
             # straight from the worker; a result whose worker died would be waited for, for ever
             reply = future.result(timeout=_FETCH)
         except TimeoutError:
@@ -241,6 +239,7 @@ class Pool:
             return False
         finally:
             future.release()
+        worker = reply.worker
         counts = self.counts.setdefault(worker, WorkerCounts())
         if reply.what == "done":
             counts.tasks, counts.rows = counts.tasks + 1, counts.rows + task.stop - task.start

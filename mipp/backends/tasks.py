@@ -106,12 +106,13 @@ class Reply(NamedTuple):
     """Of a task: ``what`` is ``done`` and ``value`` the masked products, or what the worker lacks.
 
     ``session``: the key of the server's process; ``file``: ``value`` is the digest of one; ``failed``: ``value`` says
-    why.
+    why. ``worker``: the address of who replies.
     """
 
     what: str
     value: Any
     seconds: float = 0.0
+    worker: str = ""
 
 
 class _Worker:
@@ -163,6 +164,20 @@ def sealed_task(session: bytes, key: AESGCM, asked: Asked, parts: Sequence[Store
 
 def compute(task: bytes) -> Reply:
     """Masked products of a task, (B, rows) words."""
+    return _computed(task)._replace(worker=getattr(_this_worker(), "address", ""))
+
+
+def _this_worker() -> Any:
+    """Dask's object for this process; None outside of a worker."""
+    try:
+        from distributed import get_worker
+
+        return get_worker()
+    except (ImportError, ValueError):
+        return None
+
+
+def _computed(task: bytes) -> Reply:
     began = time.perf_counter()
     session, nonce, sealed = task[:16], task[16 : 16 + _NONCE], task[16 + _NONCE :]
     key = _worker.sessions.get(session)
@@ -243,12 +258,8 @@ def _folders() -> list[Path]:
     named = [Path(p) for p in os.environ.get(FILES, "").split(os.pathsep) if p]
     if named:
         return named
-    try:
-        from distributed import get_worker
-
-        return [Path(get_worker().local_directory) / "mipp-files"]
-    except (ImportError, ValueError):
-        return []
+    worker = _this_worker()
+    return [] if worker is None else [Path(worker.local_directory) / "mipp-files"]
 
 
 def _candidates(part: StoredPart) -> Iterator[Path]:
