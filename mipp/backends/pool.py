@@ -58,6 +58,8 @@ class Task:
     seal: Callable[[bytes, AESGCM], bytes]
     files: dict[bytes, StoredFile] = field(default_factory=dict)
     tries: int = 0
+    #: workers that could not compute it
+    avoid: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Pool:
         self._session, key = secrets.token_bytes(16), secrets.token_bytes(32)
         self._key, self._aead = key, AESGCM(key)
         self._lock, self._known = threading.RLock(), set[str]()
+        self._sending = threading.Lock()
         self._client: Any = None
         self.counts: dict[str, WorkerCounts] = {}
 
@@ -103,7 +106,7 @@ class Pool:
             if self._client is None:
                 try:
                     self._client = self._connect()
-                except (OSError, TimeoutError, RuntimeError) as error:
+                except Exception as error:  # Dask raises almost any type, also where no thread begins in time
                     raise BusyError(f"the scheduler of this server's workers does not answer: {error}") from None
             return self._client
 
@@ -216,12 +219,16 @@ class Pool:
     def _submit(self, task: Task, there: Sequence[str]) -> Any:
         """Send a task; by preference always to the same worker, which has the file in its memory."""
         name = next(iter(task.files), b"") + task.start.to_bytes(8, "big")
-        worker = max(there, key=lambda w: hashlib.sha256(w.encode() + name).digest())
-        if not task.files:
-            worker = there[secrets.randbelow(len(there))]
+        others = [worker for worker in there if worker not in task.avoid]
+        if others and task.avoid:
+            wanted = others
+        elif task.files:
+            wanted = [max(there, key=lambda w: hashlib.sha256(w.encode() + name).digest())]
+        else:
+            wanted = [there[secrets.randbelow(len(there))]]
         return self.client.submit(
             tasks.compute, task.seal(self._session, self._aead), key=f"mipp-{secrets.token_hex(8)}", pure=False,
-            workers=[worker], allow_other_workers=True, retries=0,
+            workers=wanted, allow_other_workers=True, retries=0,
         )  # fmt: skip
 
     def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
@@ -235,7 +242,8 @@ class Pool:
         except (self._distributed.scheduler.KilledWorker, self._distributed.client.FutureCancelledError) as error:
             _log.warning("a worker was lost: %s", type(error).__name__)
             return False
-        except KeyError:  # the worker died with the result
+        except Exception as error:  # of a worker with other programs than this server's, or without memory
+            _log.warning("a worker failed: %s", str(error)[:300])
             return False
         finally:
             future.release()
@@ -247,24 +255,36 @@ class Pool:
             take(task, reply.value)
             return True
         counts.failed += 1
+        why = ""
         if reply.what == "session":
             self._meet(worker)
         elif reply.what == "file" and reply.value in task.files:
-            self._send_file(worker, task.files[reply.value])
+            why = self._send_file(worker, task.files[reply.value])
         else:
-            _log.warning("a worker could not compute: %s", reply.value)
+            why = str(reply.value)
+        if why:
+            _log.warning("worker %s could not compute: %s", worker, why)
+            task.avoid.add(worker)
         return False
 
-    def _send_file(self, worker: str, file: StoredFile) -> None:
-        """Send a file of rows to a worker, straight and in pieces."""
+    def _send_file(self, worker: str, file: StoredFile) -> str:
+        """Send a file of rows to a worker, straight and in pieces; why that failed, or nothing."""
         client = self.client
-        for at, piece in _pieces(file):
-            (sent,) = client.scatter([piece], workers=[worker], direct=True, hash=False)
-            client.submit(
-                tasks.keep_piece, sent, file.digest, file.size, at, workers=[worker], pure=False,
-                key=f"mipp-{secrets.token_hex(8)}",
-            ).result(timeout=_LONGEST)  # fmt: skip
-            sent.release()
+        with self._sending:  # one at a time: several searches may want the same
+            for at, piece in _pieces(file):
+                (sent,) = client.scatter([piece], workers=[worker], direct=True, hash=False)
+                try:
+                    why: str = client.submit(
+                        tasks.keep_piece, sent, file.digest, file.size, at, workers=[worker], pure=False,
+                        key=f"mipp-{secrets.token_hex(8)}",
+                    ).result(timeout=_LONGEST)  # fmt: skip
+                except Exception as error:
+                    return str(error)[:300]
+                finally:
+                    sent.release()
+                if why:
+                    return why
+        return ""
 
 
 def _distributed() -> Any:
@@ -320,12 +340,13 @@ def operators_cluster(scheduler: str, authority: Path, certificate: Path, key: P
     return connect
 
 
-def local_cluster(workers: int) -> Callable[[], Any]:
+def local_cluster(workers: int, folder: Path | None = None) -> Callable[[], Any]:
     """Start worker processes on this machine, with TLS keys of their own: others of this machine cannot reach them.
 
     Parameters
     ----------
     workers : processes
+    folder : for what Dask writes, made with mode 0700; default a temporary folder of its own choice
     """
 
     distributed, config = _distributed(), importlib.import_module("dask").config
@@ -333,11 +354,15 @@ def local_cluster(workers: int) -> Callable[[], Any]:
     def connect() -> Any:
         # no pages over HTTP, which know no certificates
         quiet: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+        if folder is not None:
+            folder.mkdir(mode=0o700, exist_ok=True)
         with config.set(quiet):
             cluster = distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, security=distributed.Security.temporary(),
-                protocol="tls://", host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0,
-                silence_logs=logging.CRITICAL,
+                protocol="tls://", host="127.0.0.1", memory_limit=0, silence_logs=logging.CRITICAL,
+                local_directory=None if folder is None else str(folder),
+                dashboard_address=None, worker_dashboard_address=None,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )  # fmt: skip
         client = distributed.Client(cluster, name="mipp", set_as_default=False, direct_to_workers=True)
         close = client.close

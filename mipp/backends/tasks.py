@@ -7,9 +7,13 @@ result is masked by a zero share. Owner keys, pair keys and query shares are dro
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import mmap
 import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -49,6 +53,10 @@ __all__ = [
 FILES = "MIPP_WORKER_FILES"
 _INFO = b"mipp v1 worker session "
 _DIGEST, _CHUNK, _NONCE = 32, 1 << 22, 12
+#: names in the folder for files that the server sent: whole ones, and those that are coming
+_NAME = re.compile(r"([0-9a-f]{64})(\.[0-9a-f]{16}\.part)?")
+#: bytes that stay free on a worker's disk
+_FREE = 1 << 28
 
 
 @message
@@ -123,6 +131,10 @@ class _Worker:
         self.private = schedule.random_bytes(32)
         self.sessions: dict[bytes, AESGCM] = {}
         self.files: dict[bytes, mmap.mmap] = {}
+        #: files that are coming: where their pieces are written
+        self.coming: dict[bytes, Path] = {}
+        #: of Dask, for this process
+        self.directory: Path | None = None
 
     def __reduce__(self) -> str:
         raise TypeError("a worker holds keys and does not pickle")
@@ -131,8 +143,10 @@ class _Worker:
 _worker = _Worker()
 
 
-def hello() -> tuple[bytes, int, int]:
-    """This process's public key, its number of processors, and its process id."""
+def hello(dask_worker: Any = None) -> tuple[bytes, int, int]:
+    """This process's public key, its number of processors, and its process id. Dask passes its object for it."""
+    if dask_worker is not None:
+        _worker.directory = Path(dask_worker.local_directory)
     return box.box_private(_worker.private).public_key().public_bytes_raw(), os.cpu_count() or 1, os.getpid()
 
 
@@ -258,8 +272,7 @@ def _folders() -> list[Path]:
     named = [Path(p) for p in os.environ.get(FILES, "").split(os.pathsep) if p]
     if named:
         return named
-    worker = _this_worker()
-    return [] if worker is None else [Path(worker.local_directory) / "mipp-files"]
+    return [] if _worker.directory is None else [_worker.directory / "mipp-files"]
 
 
 def _candidates(part: StoredPart) -> Iterator[Path]:
@@ -285,51 +298,73 @@ def _file(part: StoredPart) -> mmap.mmap:
 def _checked(path: Path, size: int, digest: bytes) -> mmap.mmap | None:
     """A file mapped, if it has this size and hash."""
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size != size or size < _DIGEST:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for ever
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size or size < _DIGEST:
                 return None
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError:
+            data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
         return None
-    found, view = hashlib.sha256(), np.frombuffer(data, np.uint8)
+    hashed, view = hashlib.sha256(), np.frombuffer(data, np.uint8)
     end = size - _DIGEST
     for piece in ahead([view[i : min(i + _CHUNK, end)] for i in range(0, end, _CHUNK)]):
-        found.update(piece.data)
-    return data if found.digest() == digest == view[end:].tobytes() else None
+        hashed.update(piece.data)
+    return data if hashed.digest() == digest == view[end:].tobytes() else None
 
 
-def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> bool:
-    """Keep a piece of a file that the server sends; whether the file is whole now. Its hash is compared at its use."""
-    folder = _folders()[0]
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{digest.hex()}.part"
-    if at == 0:
-        space = os.statvfs(folder)
-        if space.f_bavail * space.f_frsize < size + (1 << 28):
-            raise OSError(f"no room for a file of {size} bytes in {folder}")
-    fd = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> str:
+    """Keep a piece of a file that the server sends, the first one first; why that failed, or nothing.
+
+    Its hash is compared when it is used.
+    """
     try:
-        view, done = np.ascontiguousarray(piece).data.cast("B"), at
+        _keep_piece(np.ascontiguousarray(piece).data.cast("B"), digest, size, at)
+    except OSError as error:
+        _worker.coming.pop(digest, None)
+        return f"a file of rows cannot be kept: {error.strerror or error}"
+    return ""
+
+
+def _keep_piece(view: memoryview, digest: bytes, size: int, at: int) -> None:
+    folders = _folders()
+    if not folders:
+        raise OSError("this worker has no folder for files")
+    if at == 0:
+        folders[0].mkdir(parents=True, exist_ok=True)
+        space = os.statvfs(folders[0])
+        if space.f_bavail * space.f_frsize < size + _FREE:
+            raise OSError(errno.ENOSPC, f"no room for {size} bytes")
+        # a name that nobody knows before: what is there already may be a link to somewhere else
+        _worker.coming[digest] = folders[0] / f"{digest.hex()}.{schedule.random_bytes(8).hex()}.part"
+    part = _worker.coming.get(digest)
+    if part is None:
+        raise OSError("this worker did not get the file's beginning")
+    flags = os.O_CREAT | os.O_EXCL if at == 0 else 0
+    fd = os.open(part, flags | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
         while view:
-            count = os.pwrite(fd, view, done)
-            view, done = view[count:], done + count
+            count = os.pwrite(fd, view, at)
+            view, at = view[count:], at + count
     finally:
         os.close(fd)
-    if done < size:
-        return False
-    os.replace(part, folder / digest.hex())
-    return True
+    if at >= size:
+        del _worker.coming[digest]
+        os.replace(part, folders[0] / digest.hex())
 
 
 def keep_only(digests: Sequence[bytes]) -> int:
     """Remove files that the server has no more from the folder for files that it sent; how many."""
-    folders, live, removed = _folders(), set(digests), 0
+    folders, live, coming, removed = _folders(), set(digests), set(_worker.coming.values()), 0
     with _worker.lock:
         for digest in _worker.files.keys() - live:
             del _worker.files[digest]
     for path in folders[0].glob("*") if folders else ():
-        name = path.name.removesuffix(".part")
-        if len(name) == 64 and set(name) <= set("0123456789abcdef") and bytes.fromhex(name) not in live:
-            path.unlink(missing_ok=True)
-            removed += 1
+        found = _NAME.fullmatch(path.name)
+        if found is not None and path not in coming and (found[2] or bytes.fromhex(found[1]) not in live):
+            with contextlib.suppress(OSError):
+                path.unlink()
+                removed += 1
     return removed

@@ -13,7 +13,7 @@ __all__ = ["BACKENDS", "BackendChoice"]
 
 BACKENDS = ("cpu", "dask")
 #: folder of a server's own certificate for the operator's cluster, and its files
-_CLUSTER, _FILES = "cluster", ("ca.pem", "cert.pem", "key.pem")
+_SCRATCH, _CLUSTER, _FILES = "workers", "cluster", ("ca.pem", "cert.pem", "key.pem")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class BackendChoice:
         from ..backends.pool import Pool, local_cluster, operators_cluster
 
         if self.workers:
-            pool = Pool(local_cluster(self.workers))
+            # what a killed server's workers leave stays in its folder, and goes at the next start
+            pool = Pool(local_cluster(self.workers, folder / _SCRATCH))
             pool.workers()
             return DaskBackend(params, threads, pool, max(1, threads // self.workers))
         files = [folder / _CLUSTER / name for name in _FILES]

@@ -244,6 +244,7 @@ def _ipc(path: Path, file: BinaryIO, size: int, columns: Sequence[str]) -> Arrow
         batch = pa.ipc.read_record_batch(pa.py_buffer(raw), schema)
         if batch.num_rows != message.rows:
             raise ParameterError(f"{shown(path)}: changed while it was read")
+        batch.validate(full=True)  # offsets that lead out of a list end the process where they are used
         return batch
 
     if not _is_list(fields[0].type):

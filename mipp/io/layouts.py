@@ -138,10 +138,10 @@ def _npy_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
         else:
             # 3.0 differs in names of fields only, which vectors have not
             raise ParameterError(f"{shown(path)}: .npy format {version[0]}.{version[1]} is not read; 1.0 and 2.0 are")
-    except (ParameterError, MemoryError):
+    except ParameterError:
         raise
     except Exception as error:
-        # numpy parses the header as Python text, and raises almost any type on a damaged one
+        # numpy parses the header as Python text, and raises almost any type on a damaged one: MemoryError if it is deep
         text = str(error).split("\n")[0][:100] or type(error).__name__
         raise ParameterError(f"{shown(path)}: not a complete .npy file ({text})") from None
     return shape, by_columns, dtype
