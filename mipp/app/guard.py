@@ -92,12 +92,17 @@ class Guard:
     knows the key (:meth:`hello`), as another program may listen on the port of one that has ended. The number that the
     server chooses then makes the key of one request, which is taken once, and of its reply.
 
-    A session's key lies in the tab's session storage, not in a cookie: browsers send cookies of 127.0.0.1 to servers on
-    every port of it, so a server of another account of this machine could collect them.
+    A session's key lies in the tab's session storage, not in a cookie: browsers send cookies of an address to servers
+    on every port of it, so a server of another account of this machine could collect them.
+
+    The page and its files lie under a path of this run: what a browser keeps of another program's files at the same
+    address and port is found under no name of ours.
     """
 
     def __init__(self) -> None:
-        self.port = 0
+        self.host, self.port = "", 0
+        #: path of the page; its files are beside it
+        self.page = f"/{secrets.token_hex(16)}/"
         #: by the name of the secret
         self._shared: dict[str, _Shared] = {}
         self._lock = threading.Lock()
@@ -114,7 +119,7 @@ class Guard:
             for name in links[:-_MOST_LINKS]:
                 del self._shared[name]
         # behind the #: browsers send that part to no server
-        return f"http://127.0.0.1:{self.port}/#open={token}"
+        return f"http://{self.host}:{self.port}{self.page}#open={token}"
 
     def hello(self, header: Callable[[str], str]) -> dict[str, str] | None:
         """Announce a request: a fresh number, and the proof that this server knows the secret; None if it does not."""
@@ -163,15 +168,15 @@ class Guard:
 
     def refusal(self, request: Request) -> str:
         """Why a request is not from the page on this address; empty if it may be. Asks for no key."""
-        names = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
+        name = f"{self.host}:{self.port}"
         # another name that leads here is a page of a stranger (DNS rebinding)
-        if request.headers.get("Host", "") not in names:
+        if request.headers.get("Host", "") != name:
             return "this server has no such name"
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in {f"http://{name}" for name in names}:
+        if origin is not None and origin != f"http://{name}":
             return "requests of other pages are refused"
         # the page itself may be opened from anywhere, as from the file that leads to it: it holds nothing
-        if request.path != "/" and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        if request.path != self.page and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
             return "requests of other pages are refused"
         return ""
 

@@ -7,6 +7,10 @@ the body is read, and a new connection closes the oldest one that has sent no pr
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import secrets
+import socket
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -18,7 +22,12 @@ from waitress.wasyncore import close_all
 
 from .guard import Guard
 
-__all__ = ["LARGEST_BODY", "LARGEST_FIELDS", "Listener"]
+__all__ = ["LARGEST_BODY", "LARGEST_FIELDS", "Listener", "fresh_address"]
+
+#: the address that every system has; loopback addresses that :func:`fresh_address` gives, the first and the one after
+#: the last: not those of 127.0.0.0/16, where other programs listen, and not the broadcast address
+_ONLY = "127.0.0.1"
+_FIRST, _END = (int(ipaddress.IPv4Address(text)) for text in ("127.1.0.0", "127.255.255.255"))
 
 #: bytes of a query image, and of the fields of any other request
 LARGEST_BODY, LARGEST_FIELDS = 64 << 20, 1 << 20
@@ -29,6 +38,28 @@ _UNPROVED_SECONDS = 20.0
 _THREADS = 8
 #: replies and requests below this size stay in memory: the server would write larger ones into temporary files
 _IN_MEMORY = 1 << 31
+
+
+def fresh_address() -> str:
+    """Choose a loopback address at random, so that each run of the page has an origin that no browser has seen.
+
+    Whoever served an address and port that a browser visited earlier may have left a service worker or cached files
+    there, which would run in a later page of the same origin.
+
+    Returns
+    -------
+    str
+        One of 2^24 - 2^16 - 1 addresses; 127.0.0.1 where the system has no other loopback addresses (macOS).
+    """
+    host = str(ipaddress.IPv4Address(_FIRST + secrets.randbelow(_END - _FIRST)))
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return _ONLY
+    return host
 
 
 class _Unproved(Error):  # type: ignore[misc]
@@ -78,7 +109,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
 
 class Listener(TcpWSGIServer):  # type: ignore[misc]
-    """Serves a WSGI application on a port of 127.0.0.1.
+    """Serves a WSGI application on a port of a loopback address.
 
     Parameters
     ----------
@@ -86,11 +117,13 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         The site.
     guard : Guard
         Whose proofs count.
+    host : str
+        The address.
     port : int
         0 for a free one.
     """
 
-    def __init__(self, application: Any, guard: Guard, port: int) -> None:
+    def __init__(self, application: Any, guard: Guard, host: str, port: int) -> None:
         parser = type("Parser", (_Parser,), {"guard": guard})
         self._running = self._ending = False
         self.channel_class = type("Channel", (_Channel,), {"parser_class": parser})
@@ -98,7 +131,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(
             application,
             adj=Adjustments(
-                host="127.0.0.1", port=port, threads=_THREADS, connection_limit=2 * _MOST, backlog=_MOST,
+                host=host, port=port, threads=_THREADS, connection_limit=2 * _MOST, backlog=_MOST,
                 max_request_header_size=_HEAD_BYTES, max_request_body_size=LARGEST_BODY + 1,
                 inbuf_overflow=_IN_MEMORY, outbuf_overflow=_IN_MEMORY, channel_timeout=60, cleanup_interval=5,
                 ident=None, clear_untrusted_proxy_headers=True,
@@ -106,7 +139,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
         )  # fmt: skip
 
     def prove(self, port: str) -> None:
-        """Note that a proved request came from a port of 127.0.0.1: its connection does not give way any more."""
+        """Note that a proved request came from a port of this machine: its connection does not give way any more."""
         for channel in list(self.active_channels.values()):
             if str(channel.addr[1]) == port:
                 channel.proved = True

@@ -14,7 +14,7 @@ from ..errors import MippError, ParameterError, missing_extra
 try:
     from .desk import Desk
     from .guard import Guard
-    from .listening import Listener
+    from .listening import Listener, fresh_address
     from .site import make_site
 except ImportError as error:
     if (error.name or "").split(".")[0] not in ("waitress", "flask", "werkzeug"):
@@ -27,14 +27,14 @@ _IDLE_MINUTES = 30.0
 
 
 class AppServer:
-    """The page's server on this machine's loopback address.
+    """The page's server on a loopback address of this machine, another one each time where the system has several.
 
     Parameters
     ----------
     deployment : Deployment or ConnectedDeployment
         Open. It stays open when the page is closed.
     port : int
-        Port of 127.0.0.1; 0 for a free one.
+        Port of that address; 0 for a free one.
     idle_minutes : float
         Minutes after which it stops by itself when no page asks anything any more.
 
@@ -42,6 +42,9 @@ class AppServer:
     ----------
     desk : Desk
         What is open on the page. Secret.
+    host, port : str, int
+        Where it listens: an address 127.x.y.z that was drawn at random for this run, so that browsers hold nothing of
+        other programs for it; 127.0.0.1 on systems that have no other (macOS). Other accounts can see both.
 
     Raises
     ------
@@ -60,7 +63,7 @@ class AppServer:
     ...         page.start()
     ...         link = page.link()
     ...         page.stop()
-    >>> link.startswith(f"http://127.0.0.1:{page.port}/#open=")
+    >>> link.startswith(f"http://{page.host}:{page.port}/") and "/#open=" in link
     True
     """
 
@@ -78,11 +81,12 @@ class AppServer:
         logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it logs names of files that a page asked for
         site = make_site(self.desk, self._guard, self._stopping.set, self._alive)
         try:
-            self._server = Listener(site, self._guard, port)
+            self.host = fresh_address()
+            self._server = Listener(site, self._guard, self.host, port)
         except (OSError, ValueError, OverflowError) as error:
-            raise ParameterError(f"port {port} of 127.0.0.1 cannot be used: {error}") from None
+            raise ParameterError(f"port {port} of this machine's loopback cannot be used: {error}") from None
         self.port: int = int(self._server.effective_port)
-        self._guard.port = self.port
+        self._guard.host, self._guard.port = self.host, self.port
         self._preparing = threading.Thread(target=_prepare, args=(deployment,), name="mipp app start", daemon=True)
         self._thread = threading.Thread(target=self._server.run, name="mipp app", daemon=True)
 

@@ -28,7 +28,6 @@ __all__ = ["make_site"]
 
 _log = logging.getLogger("mipp.app")
 _STATIC = Path(__file__).parent / "static"
-_OPEN_PATHS = ("/", HELLO)
 _ANOTHER = "this page was opened by another link; open a new one"
 #: seconds that a search waits for the check of rows that were uploaded before
 _PATIENCE = 5.0
@@ -63,7 +62,7 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
         problem = guard.refusal(request)
         if problem:
             return jsonify(error=problem), 403
-        if request.path in _OPEN_PATHS or request.path.startswith("/static/"):
+        if request.path == HELLO or request.path.startswith(guard.page):
             return None
         # the target as it was sent: that is what was proved
         access = guard.take(request.method, request.environ.get("REQUEST_URI", ""), _header)
@@ -93,11 +92,11 @@ def make_site(desk: Desk, guard: Guard, stop: Callable[[], None], alive: Callabl
         _log.error("a request of the page failed: %s", type(error).__name__)
         return jsonify(error=f"this program failed ({type(error).__name__}); please report it"), 500
 
-    @site.get("/")
+    @site.get(guard.page)
     def index() -> Response:
         return send_from_directory(_STATIC, "index.html")
 
-    @site.get("/static/<name>")
+    @site.get(f"{guard.page}<name>")
     def static(name: str) -> Response:
         return send_from_directory(_STATIC, name)
 

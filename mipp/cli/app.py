@@ -24,7 +24,7 @@ _LEAD = '<!doctype html><meta http-equiv="refresh" content="0;url={link}"><a hre
 
 @click.command("app")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port of 127.0.0.1; default, and safest: a free one."
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port of this machine; default, and safest: a free one."
 )
 @click.option("--no-browser", is_flag=True, help="Print the link, and open no browser.")
 @click.option(

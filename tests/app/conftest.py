@@ -94,6 +94,11 @@ def three_servers(tmp_path, photos):
         network.stop()
 
 
+def place(page):
+    """Address and port of a page."""
+    return f"{page.host}:{page.port}"
+
+
 class Caller:
     """Sends requests as the page does, or as others would."""
 
@@ -107,7 +112,7 @@ class Caller:
     def send(self, method, path, body=None, headers=None):
         """Status, headers and body of the reply."""
         if self.tab is None:
-            return plain(self.page.port, method, path, body, headers)
+            return plain(place(self.page), method, path, body, headers)
         return self.tab.send(method, path, body, headers)
 
     def get(self, path):
@@ -150,7 +155,7 @@ def caller(page):
 
 def raw(page, data):
     """What the server answers to bytes as they are."""
-    with socket.create_connection(("127.0.0.1", page.port), timeout=10) as sock:
+    with socket.create_connection((page.host, page.port), timeout=10) as sock:
         sock.sendall(data)
         got = b""
         while chunk := sock.recv(65536):

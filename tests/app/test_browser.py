@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.chromium import browser, missing
 from mipp.app import AppServer
 from mipp.client.user import User
-from tests.app.conftest import HOSTILE, served
+from tests.app.conftest import HOSTILE, place, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -335,8 +335,8 @@ def test_a_thousand_hits(tmp_path, photos):
             assert len(screen.all("#hits .caption")) == 1000 and not screen.find("#more").is_displayed()
 
 
-EVIL = """<!doctype html><title>begins</title><iframe id=frame src="TARGET/"></iframe>
-<img id=image src="TARGET/static/icon.svg"><script src="TARGET/static/dom.js"></script>
+EVIL = """<!doctype html><title>begins</title><iframe id=frame src="TARGETPAGE"></iframe>
+<img id=image src="TARGETPAGEicon.svg"><script src="TARGETPAGEdom.js"></script>
 <form id=form target=frame2 method=post action="TARGET/api/close" enctype="text/plain">
 <input name='{"a":"' value='"}'></form><iframe name=frame2></iframe><script>
 const got = [];
@@ -350,7 +350,7 @@ const attempt = async (name, what) => {
   const blind = { method: "POST", mode: "no-cors", body: "{}" };
   await attempt("blind", async () => (await fetch("TARGET/api/close", blind)).type);
   await attempt("cookie", async () => (await fetch("TARGET/api/state", { credentials: "include" })).status);
-  await attempt("module", async () => Object.keys(await import("TARGET/static/api.js")));
+  await attempt("module", async () => Object.keys(await import("TARGETPAGEapi.js")));
   document.getElementById("form").submit();
   await new Promise((go) => setTimeout(go, 800));
   await attempt("frame", async () => document.getElementById("frame").contentDocument);
@@ -366,7 +366,7 @@ def test_a_page_of_another_site_reads_and_does_nothing(embedded, photos):
     with served(embedded) as page, browser() as screen:
         screen.open(page.link())
         screen.drop(photos["anna"][0])
-        evil = EVIL.replace("TARGET", f"http://127.0.0.1:{page.port}").encode()
+        evil = EVIL.replace("PAGE", page._guard.page).replace("TARGET", f"http://{place(page)}").encode()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -380,9 +380,9 @@ def test_a_page_of_another_site_reads_and_does_nothing(embedded, photos):
                 pass
 
         asked = []
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
+        with http.server.ThreadingHTTPServer(("", 0), Handler) as site:
             threading.Thread(target=site.serve_forever, daemon=True).start()
-            for name in ("127.0.0.1", "localhost"):
+            for name in (page.host, "127.0.0.1", "localhost"):
                 screen.driver.switch_to.new_window("tab")
                 screen.driver.get(f"http://{name}:{site.server_port}/")
                 screen.until(lambda: screen.driver.title == "done", "it has tried all")
@@ -416,7 +416,7 @@ def test_a_used_link_and_a_closed_page(embedded):
 class Heir:
     """A program of another account on the port of one that has ended; it keeps all that it is sent."""
 
-    def __init__(self, port, answer):
+    def __init__(self, page, answer):
         kept = self.kept = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -435,7 +435,7 @@ class Heir:
             def log_message(self, *args):
                 pass
 
-        self.site = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.site = http.server.ThreadingHTTPServer((page.host, page.port), Handler)
         threading.Thread(target=self.site.serve_forever, daemon=True).start()
 
     def __enter__(self):
@@ -484,7 +484,7 @@ def test_who_takes_the_port_of_a_program_that_ended_gets_nothing(embedded, photo
         )
         screen.type("#user-passphrase", "correct horse")
         page.stop()
-        with Heir(page.port, answer) as heir:
+        with Heir(page, answer) as heir:
             screen.run("document.querySelector('#user-passphrase').form.requestSubmit()")
             screen.until(lambda: "Another program answers here" in screen.text("body"), "the page stops")
             assert len(heir.kept) == 1 and heir.kept[0].startswith(b"GET /api/hello")
@@ -494,6 +494,54 @@ def test_who_takes_the_port_of_a_program_that_ended_gets_nothing(embedded, photo
             assert "anna" not in left and "<img" not in left and len(left) < 1500
             time.sleep(1)
             assert len(heir.kept) == 1, "for good"
+
+
+WORKER = """self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+self.addEventListener("fetch", (event) => event.respondWith(new Response(
+  "<title>stolen</title>", { headers: { "Content-Type": "text/html" } })));"""
+PLANTS = {
+    "worker": "<script>navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready)"
+    ".then(() => { document.title = 'planted'; })</script>",
+    "cache": "<script src=/static/main.js></script><script src=/main.js></script><iframe src=/kept></iframe>"
+    "<script>onload = () => { document.title = 'planted'; }</script>",
+}
+
+
+@pytest.mark.parametrize("way", PLANTS)
+def test_what_another_program_left_in_the_browser_for_the_port_does_not_run(embedded, way):
+    """A service worker, or files that stay in the cache, of whoever served the port before."""
+
+    class Planter(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            kind, body = "text/javascript", b"document.title = 'stolen'"
+            if self.path == "/":
+                kind, body = "text/html", PLANTS[way].encode()
+            elif self.path == "/sw.js":
+                body = WORKER.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store" if self.path == "/" else "max-age=31536000, immutable")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with browser() as screen:
+        with http.server.ThreadingHTTPServer(("", 0), Planter) as site:
+            threading.Thread(target=site.serve_forever, daemon=True).start()
+            screen.driver.get(f"http://127.0.0.1:{site.server_port}/")
+            # scripts of the planter rename its page, too
+            screen.until(lambda: screen.driver.title == "planted", "it is planted")
+            screen.driver.get("about:blank")
+            site.shutdown()
+        with served(embedded, port=site.server_port) as page:
+            screen.open(page.link())
+            assert screen.driver.title == "mipp"
+            assert screen.run("return navigator.serviceWorker.getRegistrations().then((all) => all.length)") == 0
+            assert screen.run("return isSecureContext && crypto.subtle !== undefined")
 
 
 def test_false_replies_stop_the_page(embedded, photos, monkeypatch):

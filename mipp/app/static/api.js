@@ -47,7 +47,7 @@ async function share(secret, link) {
 export async function openSession() {
   const token = new URLSearchParams(location.hash.slice(1)).get("open"), kept = sessionStorage.getItem(PLACE);
   if (token) history.replaceState(null, "", location.pathname); // not in the history, nor sent anywhere
-  if (!globalThis.crypto?.subtle) throw new Error("This browser has no WebCrypto here; open the page as 127.0.0.1.");
+  if (!globalThis.crypto?.subtle) throw new Error("This browser has no WebCrypto here; open the page by its link as it is.");
   if (token) {
     shared = await share(token, true);
     const announced = await hello();
