@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..client.image_features import query_vector
-from ..client.results import FetchedImage, Hits, Preview
+from ..client.results import FetchedImage, Hits, LeftOut, Preview
 from ..client.user import User
 from ..errors import AccessDeniedError, IntegrityError, LimitError, ParameterError, VerificationError
 from ..io.display import picture, shown
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "fetch_originals",
     "fetch_previews",
+    "left_out_lines",
     "run_search",
     "searchable",
     "small_picture",
@@ -43,6 +45,8 @@ MOST_HITS = 10_000
 #: of a thumbnail
 _MOST_PIXELS = 1 << 20
 _CAPTION, _VALUE = 10_000, 2000
+#: reasons why something was left out of a search that are told, and batches that are named for each
+MOST_REASONS, _NAMED = 20, 3
 
 
 @dataclass(eq=False)
@@ -95,11 +99,14 @@ class Found:
                 parts += [number.to_bytes(4, "big"), len(content).to_bytes(4, "big"), content]
         return b"".join(parts)
 
+    def headline(self) -> dict[str, Any]:
+        """The search in a list of searches."""
+        return {"user": self.user, "what": self.what, "when": self.when, "total": len(self.hits)}
+
     def told(self, start: int = 0, count: int = 0) -> dict[str, Any]:
         """The search for the page, with some of its hits."""
         return {
-            "user": self.user, "what": self.what, "metric": self.metric, "threshold": self.threshold,
-            "seconds": round(self.seconds, 3), "when": self.when, "total": len(self.hits),
+            **self.headline(), "metric": self.metric, "threshold": self.threshold, "seconds": round(self.seconds, 3),
             "searched": self.hits.searched, "page": self.page, "unnamed": self.unnamed, "start": start,
             "hits": [self._hit(n) for n in range(start, min(start + count, len(self.hits)))], **self.facts,
         }  # fmt: skip
@@ -217,7 +224,8 @@ def run_search(
         facts |= {"unverified": result.unverified, "suspects": list(result.suspects)}
     seconds = time.perf_counter() - began
     job.check()
-    facts["left_out"] = [shown(str(one), 500) for one in left_out]
+    # the lines alone are kept: servers that lie may name many batches
+    facts["left_out"], hits.left_out = left_out_lines(left_out), ()
     what = "the nearest" if threshold is None else f"within {threshold:g}"
     found = Found(
         user.name,
@@ -233,6 +241,46 @@ def run_search(
     if fields.flag("named") and hits:
         fetch_previews(job, user, found, 0)
     return number
+
+
+def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
+    """What was left out, one line for each owner, server and reason: few lines, whatever servers say.
+
+    Parameters
+    ----------
+    left_out : sequence of LeftOut
+        Of a search.
+
+    Returns
+    -------
+    list of str
+        At most :data:`MOST_REASONS` lines, and one that counts the rest. Texts of servers are cut.
+    """
+    groups: dict[tuple[bytes, int, str, bool], list[LeftOut]] = {}
+    counts: Counter[tuple[bytes, int, str, bool]] = Counter()
+    further = 0
+    for one in left_out:
+        kind = one.owner, one.server, one.reason, bool(one.batch)
+        if kind not in groups and len(groups) >= MOST_REASONS:
+            further += 1
+            continue
+        some = groups.setdefault(kind, [])
+        counts[kind] += 1
+        if len(some) < _NAMED:
+            some.append(one)
+    lines = []
+    for kind, some in groups.items():
+        first, count = some[0], counts[kind]
+        if count == 1 or not first.batch:
+            lines.append(shown(str(first), 500))
+            continue
+        where = f" (server {first.server})" if first.server else ""
+        named = ", ".join(one.batch.hex() for one in some) + (", ..." if count > len(some) else "")
+        owner, reason = shown(first.owner_name, 64), shown(first.reason, 300)
+        lines.append(f"{count:,} batches of owner {owner}: {reason}{where}: {named}")
+    if further:
+        lines.append(f"{further:,} more, for other reasons")
+    return lines
 
 
 def fetch_previews(job: Job, user: User, found: Found, start: int) -> None:

@@ -140,7 +140,7 @@ def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
         return jsonify(
             **desk.facts(),
             jobs=[job.told() for job in desk.jobs.running()],
-            searches=[{"number": n, **found.told()} for n, found in list(desk.found.items())],
+            searches=[{"number": n, **found.headline()} for n, found in list(desk.found.items())],
         )
 
     @site.post("/api/open")

@@ -6,7 +6,7 @@ Owners, names, grants and positions from one server are checked against the othe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import MessageError, plain_text
 from ..rpc import messages as m
@@ -54,14 +54,17 @@ def common_state(
         _check(o)
         of = {full: o, **{server: owners[o.owner] for server, owners in others.items() if o.owner in owners}}
         name = known_name(o.name, o.owner)
+        # of batches that are listed, and each once: a server that lies names as few as there are
+        listed = {b"", *(batch.tobytes() for batch in o.batches)}
         reasons = [
             LeftOut(o.owner, name, batch, server, plain_text(reason))
-            for server, one in of.items() for batch, reason in zip(one.damaged, one.reasons, strict=True)
+            for server, one in of.items()
+            for batch, reason in dict(zip(one.damaged, one.reasons, strict=True)).items() if batch in listed
         ]  # fmt: skip
         left_out += reasons
         if any(not r.batch for r in reasons):
             continue
-        unranked += _unranked(o, name, of)
+        unranked += _unranked(o, name, of, listed)
         differ, missing = _difference(o, list(of.values()), len(told)), sorted(told.keys() - of.keys())
         if len(missing) == 1 and len(told) > 1:
             # it granted something there, and not here: on its way, or the cloud joined later
@@ -104,12 +107,15 @@ def _check(o: m.OwnerSnapshot) -> None:
             raise MessageError("a server sent a snapshot that does not fit together")
 
 
-def _unranked(o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot]) -> list[LeftOut]:
-    """Batches that some server does not rank: one entry each, from the first such server."""
+def _unranked(
+    o: m.OwnerSnapshot, name: str, of: Mapping[int, m.OwnerSnapshot], listed: Collection[bytes]
+) -> list[LeftOut]:
+    """Batches, of those listed, that some server does not rank: one entry each, from the first such server."""
     found: dict[bytes, tuple[int, str]] = {}
     for server, one in of.items():
         for batch, reason in zip(one.unranked, one.unranked_reasons, strict=True):
-            found.setdefault(batch, (server, reason))
+            if batch in listed:
+                found.setdefault(batch, (server, reason))
     everywhere = [set(one.unranked) for one in of.values()]
     return [
         LeftOut(o.owner, name, batch, 0 if all(batch in some for some in everywhere) else server, plain_text(reason))

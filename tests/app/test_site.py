@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import errno
 import http.client
 import io
@@ -16,9 +17,11 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from mipp.app import AppServer, guard, jobs, listening
+from mipp.app import AppServer, finding, guard, jobs, listening
 from mipp.app.site import make_site
+from mipp.client.index import LeftOut
 from mipp.errors import LimitError, NotFoundError, ParameterError
+from mipp.server import snapshots
 from tests.app.conftest import HOSTILE, Caller, place, raw, served
 from tests.app.talk import Talk, plain
 
@@ -339,6 +342,60 @@ def test_a_search_of_one_owner_and_within_a_threshold(caller, photos):
     cost = caller.done("/api/user/ulla/cost", {"threshold": "300"})
     assert cost["records"] == 50 and cost["images"] == 20 and cost["ranking"] == "threshold"
     assert caller.done("/api/user/ulla/cost", {"k": 20})["records"] == 20
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_server_that_names_many_damaged_batches_costs_little(page, caller, photos, monkeypatch, number):
+    """Of batches that it makes up nothing is kept, and the page's state tells of no search what was left out."""
+    deployment = page.desk.deployment
+    real, liar = snapshots.owner_snapshot, deployment.servers[number].store
+    anna = deployment.owner("anna")
+    true = [batch.id for batch in anna.batches()]
+    made_up = [n.to_bytes(16, "big") for n in range(3000)]
+
+    def lie(store, owner, *given, **options):
+        told = real(store, owner, *given, **options)
+        if store is not liar or owner != anna.id:
+            return told
+        damaged = [*made_up, *true * 300]
+        return dataclasses.replace(told, damaged=damaged, reasons=["lost " + "x" * 100] * len(damaged))
+
+    monkeypatch.setattr(snapshots, "owner_snapshot", lie)
+    user, _ = page.desk.user("ulla")
+    assert [(one.batch, one.server) for one in user.index().left_out] == [(batch, number) for batch in true]
+    told = caller.get(f"/api/searches/{search(caller, photos['berta'][0])}")[1]
+    assert {hit["owner"] for hit in told["hits"]} == {"berta"} and len(told["left_out"]) == 1
+    assert true[0].hex() in told["left_out"][0] and f"(server {number})" in told["left_out"][0]
+    state = caller.send("GET", "/api/state")[2]
+    assert len(state) < 20_000 and b"lost" not in state
+
+
+def test_what_was_left_out_is_told_in_few_lines(page, caller, photos, monkeypatch):
+    """Whatever servers say, in a list of any length; one that lists the batches may also invent them."""
+    ids = [n.to_bytes(16, "big") for n in range(2000)]
+    alike = [LeftOut(b"o" * 16, "anna", one, 2, "lost <b>" + "x" * 5000) for one in ids]
+    other = [LeftOut(b"o" * 16, "anna", ids[7], 1, "damaged"), LeftOut(b"p" * 16, "berta", b"", 0, "its grant ended")]
+    lines = finding.left_out_lines(alike + other)
+    assert lines[0].startswith("2,000 batches of owner anna: lost <b>xxx") and "(server 2)" in lines[0]
+    assert lines[0].endswith(", ...") and sum(one.hex() in lines[0] for one in ids) == 3
+    assert lines[1:] == [str(one) for one in other]
+    each = [LeftOut(b"o" * 16, "anna", one, 2, f"reason {n}") for n, one in enumerate(ids)]
+    lines = finding.left_out_lines(each)
+    assert len(lines) == finding.MOST_REASONS + 1 and lines[-1] == "1,980 more, for other reasons"
+    assert finding.left_out_lines([]) == []
+
+    real = finding.User.search
+
+    def flooded(self, *given, **options):
+        result = real(self, *given, **options)
+        result.hits.left_out = tuple(alike)
+        return dataclasses.replace(result, left_out=tuple(alike))
+
+    monkeypatch.setattr(finding.User, "search", flooded)
+    number = search(caller, photos["anna"][0])
+    assert len(caller.get(f"/api/searches/{number}")[1]["left_out"]) == 1
+    assert not page.desk.search(number).hits.left_out, "not kept"
+    assert b"lost" not in caller.send("GET", "/api/state")[2]
 
 
 def test_one_already_found_is_the_next_query(caller, photos):
