@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import secrets
 import socket
+import threading
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -126,6 +127,8 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
     def __init__(self, application: Any, guard: Guard, host: str, port: int) -> None:
         parser = type("Parser", (_Parser,), {"guard": guard})
         self._running = self._ending = False
+        #: held while the trigger is pulled: run() would close its pipe meanwhile, and another file get its number
+        self._closing = threading.Lock()
         self.channel_class = type("Channel", (_Channel,), {"parser_class": parser})
         # connections are bounded here: waitress would wait until one ends
         super().__init__(
@@ -162,11 +165,12 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
 
     def end(self) -> None:
         """End :meth:`run`, with the port, its connections and threads."""
-        self._ending = True
-        if self._running:
-            self.pull_trigger()
-        else:
-            close_all(self._map)
+        with self._closing:
+            self._ending = True
+            if self._running:
+                self.pull_trigger()
+            else:
+                close_all(self._map)
         self.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
 
     def run(self) -> None:
@@ -181,6 +185,7 @@ class Listener(TcpWSGIServer):  # type: ignore[misc]
     def readable(self) -> bool:
         # asked before each poll(), in the thread that owns the sockets
         if self._ending:
-            close_all(self._map, ignore_all=True)
+            with self._closing:
+                close_all(self._map, ignore_all=True)
             return False
         return bool(super().readable())

@@ -713,6 +713,24 @@ def test_close_ends_the_program_and_forgets_everything(embedded, photos):
         raw(page, b"GET / HTTP/1.1\r\n\r\n")
 
 
+def test_it_ends_while_its_loop_is_awake(embedded):
+    """The loop that is woken by a connection at the same moment closes the pipe that wakes it."""
+    page = AppServer(embedded)
+    page.start()
+    assert Caller(page).send("GET", "/")[0] == 401
+    pull, trigger = page._server.pull_trigger, page._server.trigger
+
+    def slowly():
+        with socket.create_connection((page.host, page.port)):
+            time.sleep(0.3)
+        assert trigger._fds, "the pipe is open while it is written to"
+        pull()
+
+    page._server.pull_trigger = slowly
+    page.stop()
+    assert not trigger._fds
+
+
 def test_it_ends_when_no_page_asks_any_more(embedded):
     page = AppServer(embedded, idle_minutes=0.001)
     page.start()
