@@ -39,6 +39,8 @@ __all__ = [
 PAGE, RANGE_PAGE = 100, 50
 #: bytes of original images that a page keeps; images that are fetched at a time, each of 64 MiB at most
 MOST_ORIGINALS, _AT_ONCE = 1 << 30, 10
+#: bytes of a file that is made for the browser
+MOST_EXPORTED = 512 << 20
 #: sides of pictures for the page
 THUMBNAIL, LARGE = 256, 1600
 MOST_HITS = 10_000
@@ -347,7 +349,10 @@ def fetch_originals(
 def export(
     job: Job, user: User, found: Found, numbers: Sequence[int], kind: str, openly: bool, kept: Callable[[], int]
 ) -> None:
-    """Make a table (``csv``), or an archive of the table and the images (``zip``), of some hits."""
+    """Make a table (``csv``), or an archive of the table and the images (``zip``), of some hits.
+
+    LimitError for more than :data:`MOST_EXPORTED` bytes.
+    """
     if kind not in ("csv", "zip"):
         raise ParameterError("an export is csv or zip")
     chosen = list(dict.fromkeys(numbers))
@@ -368,6 +373,8 @@ def export(
             files.append((row["file"], image.content))
         rows.append(row)
     table = hits_csv(rows)
+    if len(table) + sum(len(content) for _, content in files) > MOST_EXPORTED:
+        raise LimitError(f"an export has at most {MOST_EXPORTED >> 20} MiB; choose fewer hits")
     if kind == "csv":
         job.file = "hits.csv", "text/csv; charset=utf-8", table
         return

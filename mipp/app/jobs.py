@@ -20,6 +20,8 @@ _log = logging.getLogger("mipp.app")
 #: jobs that run or wait at a time; ended ones that are remembered
 MOST_RUNNING, MOST_ENDED = 32, 64
 _SENTENCE = 2000
+#: seconds that a file is kept which nobody fetches
+FILE_SECONDS = 60.0
 
 
 class Cancelled(Exception):
@@ -48,7 +50,8 @@ class Job:
     result : object
         What is ready, also before the end.
     file : tuple of (str, str, bytes), or None
-        Name, media type and content of a file that was made. Secret.
+        Name, media type and content of a file that was made, until it is fetched, replaced or too old
+        (:meth:`Jobs.making_file`). Secret.
     """
 
     def __init__(self, what: str, cancellable: bool = True) -> None:
@@ -92,6 +95,10 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
+        self._making = threading.Lock()
+        # the only job that has a file, and what drops it
+        self._filed: Job | None = None
+        self._dropping: threading.Timer | None = None
 
     def start(
         self,
@@ -179,6 +186,51 @@ class Jobs:
                 job.seconds = time.monotonic() - job.began
         return job
 
+    @contextlib.contextmanager
+    def making_file(self, job: Job) -> Iterator[None]:
+        """Make a job's ``file``, the only one of all jobs: an earlier one is dropped, and this one after a minute.
+
+        Parameters
+        ----------
+        job : Job
+            Gets its file inside the ``with`` statement.
+
+        Raises
+        ------
+        LimitError
+            Another file is being made.
+        """
+        if not self._making.acquire(blocking=False):
+            raise LimitError("another export is under way; wait for its end")
+        try:
+            self._drop_file()
+            yield
+            with self._lock:
+                self._filed, self._dropping = job, threading.Timer(FILE_SECONDS, self._drop_file, (job,))
+                self._dropping.daemon = True
+                self._dropping.start()
+        finally:
+            self._making.release()
+
+    def _drop_file(self, only: Job | None = None) -> None:
+        """Drop the file that is kept, or that of one job."""
+        with self._lock:
+            if self._filed is None or only not in (None, self._filed):
+                return
+            self._filed.file, self._filed = None, None
+            if self._dropping is not None:
+                self._dropping.cancel()
+                self._dropping = None
+
+    def take_file(self, identity: str) -> tuple[str, str, bytes]:
+        """The file of a job, once; NotFoundError if there is none any more."""
+        job = self.get(identity)
+        file = job.file
+        self._drop_file(job)
+        if file is None:
+            raise NotFoundError("this file is not kept any more; export again")
+        return file
+
     def running(self) -> list[Job]:
         """Jobs that did not end, oldest first."""
         with self._lock:
@@ -188,6 +240,7 @@ class Jobs:
         """Cancel all jobs and wait so long for their threads."""
         for job in self.running():
             self.cancel(job.id)
+        self._drop_file()
         until = time.monotonic() + seconds
         for job in list(self._jobs.values()):
             if job.thread is not None and job.thread is not threading.current_thread():

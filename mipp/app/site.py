@@ -165,12 +165,7 @@ def _desk_routes(site: Flask, desk: Desk, stop: Callable[[], None]) -> None:
 
     @site.get("/api/jobs/<identity>/file")
     def file(identity: str) -> Response:
-        made = desk.jobs.get(identity)
-        if made.file is None:
-            raise NotFoundError("there is no file")
-        name, media, content = made.file
-        made.file = None  # once
-        return _download(name, media, content)
+        return _download(*desk.jobs.take_file(identity))
 
     @site.post("/api/close")
     def close() -> Response:
@@ -298,10 +293,12 @@ def _user_routes(site: Flask, desk: Desk) -> None:
         fields = _fields()
         kind, openly = fields.text("kind", most=8), fields.flag("openly")
         numbers = fields.numbers("hits", most=_MOST_FETCHED if kind == "zip" else finding.MOST_HITS)
-        return begin(
-            number, "export",
-            lambda job, user, found: finding.export(job, user, found, numbers, kind, openly, desk.kept),
-        )  # fmt: skip
+
+        def work(job: Job, user: User, found: Found) -> None:
+            with desk.jobs.making_file(job):
+                finding.export(job, user, found, numbers, kind, openly, desk.kept)
+
+        return begin(number, "export", work)
 
     @site.get("/api/searches/<int:number>/query")
     def query_picture(number: int) -> Response:

@@ -419,6 +419,49 @@ def test_originals_are_fetched_on_demand_alone(caller, photos):
     assert caller.work(f"/api/searches/{number}/originals", {"hits": [99]})["state"] == "failed"
 
 
+def test_one_export_is_kept_until_it_is_fetched_replaced_or_old(page, caller, photos, monkeypatch):
+    number = search(caller, photos["anna"][0])
+
+    def exported(kind="zip"):
+        return caller.work(f"/api/searches/{number}/export", {"hits": [0, 2], "kind": kind})["id"]
+
+    def fetched(identity):
+        status, _, body = caller.send("GET", f"/api/jobs/{identity}/file")
+        assert status == 200 or b"not kept any more" in body
+        return status
+
+    def kept():
+        return [job.id for job in page.desk.jobs._jobs.values() if job.file is not None]
+
+    first = exported()
+    assert kept() == [first]
+    second = exported("csv")
+    assert kept() == [second] and fetched(first) == 404
+    assert fetched(second) == 200 and kept() == [] and fetched(second) == 404
+    monkeypatch.setattr(jobs, "FILE_SECONDS", 0.3)
+    third = exported()
+    assert kept() == [third]
+    fourth = exported()
+    time.sleep(0.6)
+    assert kept() == [] and fetched(fourth) == 404
+    monkeypatch.setattr(jobs, "FILE_SECONDS", 60)
+
+    # one that fails leaves none, and does not end the next
+    monkeypatch.setattr(finding, "MOST_EXPORTED", 100)
+    job = caller.work(f"/api/searches/{number}/export", {"hits": [0, 2], "kind": "zip"})
+    assert job["state"] == "failed" and "choose fewer hits" in job["text"] and kept() == []
+    monkeypatch.undo()
+    assert fetched(exported()) == 200
+
+    # another one at the same time is refused, also of another tab
+    with page.desk.jobs.making_file(jobs.Job("export")):
+        job = caller.work(f"/api/searches/{number}/export", {"hits": [0], "kind": "csv"})
+        assert job["state"] == "failed" and "another export is under way" in job["text"]
+    exported()
+    page.desk.jobs.close(1)
+    assert kept() == []
+
+
 def test_exports_of_a_selection(caller, photos):
     number = search(caller, photos["anna"][0])
     job = caller.work(f"/api/searches/{number}/export", {"hits": [0, 2], "kind": "zip"})
