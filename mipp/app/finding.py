@@ -15,7 +15,7 @@ from ..client.image_features import query_vector
 from ..client.results import FetchedImage, Hits, LeftOut, Preview
 from ..client.user import User
 from ..errors import AccessDeniedError, IntegrityError, LimitError, ParameterError, VerificationError
-from ..io.display import picture, shown
+from ..io.display import opening, picture, shown
 from ..io.tables import hits_csv
 from ..rpc.names import safe_name
 from .fields import Fields
@@ -208,7 +208,8 @@ def run_search(
     ranking = fields.optional("ranking", most=16)
     k = fields.whole("k", 100, low=1, high=MOST_HITS)
     job.text = "reading the image"
-    query = query_vector(user.config, content)
+    with opening(content):  # it may be another owner's image
+        query = query_vector(user.config, content)
     job.check()
     job.text = "searching"
     ready()

@@ -20,10 +20,8 @@ __all__ = ["MOST", "Card", "grid", "number", "table"]
 #: cards or lines that are shown; a sentence counts the rest
 MOST = 50
 _SIDE = 160
-#: that decode pictures of up to _TOGETHER pixels; larger ones are decoded one after the other. A pixel takes 20 bytes
-#: at most (40 in DICOM files; :func:`mipp.io.images.load_image`): four such pictures take 1.4 GB, the largest 1.8 GB
+#: that decode pictures; :func:`mipp.io.display.opening` says how many pixels they have open together
 _THREADS = 4
-_TOGETHER = 1 << 24
 #: notebooks typeset what stands between dollar signs, unless these classes forbid it (MathJax 3 and 2)
 _PLAIN = ' class="mathjax_ignore tex2jax_ignore"'
 _GRID = "display:flex;flex-wrap:wrap;gap:10px"
@@ -50,11 +48,8 @@ def grid(cards: Sequence[Card], notes: Iterable[str] = ()) -> str:
     """HTML of cards, at most :data:`MOST`, and sentences about the whole."""
     cards_shown = cards[:MOST]
     with ThreadPoolExecutor(min(_THREADS, cpu.threads())) as pool:
-        small = list(pool.map(lambda card: _picture(card, min(card.most_pixels, _TOGETHER)), cards_shown))
-    for n, card in enumerate(cards_shown):
-        if small[n] is None and card.most_pixels > _TOGETHER:  # perhaps for its size
-            small[n] = _picture(card, card.most_pixels)
-    figures = "".join(_figure(card, one) for card, one in zip(cards_shown, small, strict=True))
+        pictures = list(pool.map(lambda card: _picture(card, card.most_pixels), cards_shown))
+    figures = "".join(_figure(card, one) for card, one in zip(cards_shown, pictures, strict=True))
     return f'<div{_PLAIN}>{_paragraphs(notes)}<div style="{_GRID}">{figures}</div>{_rest(len(cards))}</div>'
 
 

@@ -5,12 +5,15 @@ Web pages and notebooks take owners' texts and pictures from here, so that no by
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 from ..errors import DTypeError, MippError, ParameterError
+from .gate import Gate
 from .limits import MAX_PIXELS
 
-__all__ = ["PICTURE_TYPE", "picture", "shown"]
+__all__ = ["PICTURE_TYPE", "opening", "picture", "shown"]
 
 #: media type of what :func:`picture` makes: JPEG is encoded five times as fast as WebP, and a page shows a hundred
 PICTURE_TYPE = "image/jpeg"
@@ -20,6 +23,10 @@ _REPLACEMENT = "\ufffd"
 #: invisible characters that scripts and emoji need: they join letters, and turn no text around
 _JOINERS = "\u200c\u200d"
 _QUALITY = 88
+#: pixels of the largest thumbnail. Images up to this size are opened beside each other, and beside one large image
+_SMALL = 1 << 20
+#: pixels that all threads of a process have open together, of small images and of others: 106 million
+_SMALL_TOGETHER, _LARGE_TOGETHER = Gate(16 * _SMALL), Gate(MAX_PIXELS)
 
 
 def shown(text: str, most: int = 200) -> str:
@@ -68,6 +75,8 @@ def picture(
 ) -> bytes | None:
     """Decode a stranger's image and encode its pixels anew, small: nothing else of the file is left.
 
+    Threads wait for each other, so that a process has no more pixels open than :func:`opening` allows.
+
     Parameters
     ----------
     content : bytes
@@ -109,17 +118,52 @@ def picture(
 
     from .images import load_image, thumbnail
 
-    try:
-        if most_pixels < MAX_PIXELS and _pixels(content) > most_pixels:
-            return None
-        pixels = load_image(bytes(content), window=window)
-        if max(pixels.shape[:2]) > side:
-            pixels = thumbnail(pixels, (side, side))
-    except (MippError, MemoryError):
+    claimed = _pixels(content)
+    if most_pixels < MAX_PIXELS and claimed > most_pixels:
         return None
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=_QUALITY)
-    return out.getvalue()
+    with _held(claimed):
+        try:
+            pixels = load_image(bytes(content), window=window)
+            if max(pixels.shape[:2]) > side:
+                pixels = thumbnail(pixels, (side, side))
+        except (MippError, MemoryError):
+            return None
+        Image.fromarray(pixels).save(out, "JPEG", quality=_QUALITY)
+        return out.getvalue()
+
+
+@contextlib.contextmanager
+def opening(content: bytes | bytearray | memoryview) -> Iterator[None]:
+    """Wait until a stranger's image may be decoded: a ``with`` statement around its decoding.
+
+    All threads of a process that decode with :func:`picture` or inside of this have at most 106,255,701 pixels open
+    together: 16,777,216 of images of up to 1,048,576 pixels, and :data:`mipp.io.limits.MAX_PIXELS` of others. AVIF and
+    DICOM files, whose heads may claim fewer pixels than are decoded, are opened one at a time, and not beside other
+    large images; a hostile AVIF file alone may have 16384 x 16384 pixels (:func:`mipp.io.images.load_image`).
+
+    Parameters
+    ----------
+    content : bytes
+        The image file. It is not decoded here.
+
+    Returns
+    -------
+    context manager
+        Of nothing; its pixels are free for others when the statement ends.
+
+    Examples
+    --------
+    >>> from mipp.io.display import opening
+    >>> with opening(b"no image"):
+    ...     pass
+    """
+    with _held(_pixels(content)):
+        yield
+
+
+def _held(pixels: int) -> contextlib.AbstractContextManager[None]:
+    return (_SMALL_TOGETHER if pixels <= _SMALL else _LARGE_TOGETHER).holding(pixels)
 
 
 def _pixels(content: bytes | bytearray | memoryview) -> int:

@@ -21,6 +21,7 @@ from mipp.app import AppServer, finding, guard, jobs, listening
 from mipp.app.site import make_site
 from mipp.client.index import LeftOut
 from mipp.errors import LimitError, NotFoundError, ParameterError
+from mipp.io import display
 from mipp.server import snapshots
 from tests.app.conftest import HOSTILE, Caller, place, raw, served
 from tests.app.talk import Talk, plain
@@ -403,6 +404,23 @@ def test_one_already_found_is_the_next_query(caller, photos):
     hits = caller.get(f"/api/searches/{number}")[1]["hits"]
     like = caller.done(f"/api/searches/{number}/like", {"hit": 5, "k": 3, "named": True})
     assert caller.get(f"/api/searches/{like}")[1]["hits"][0]["id"] == hits[5]["id"]
+
+
+def test_queries_wait_until_their_pixels_may_be_opened(caller, photos):
+    """Also an image of another owner, which becomes the next query."""
+    number = search(caller, photos["anna"][0])
+    with display._SMALL_TOGETHER.holding(display._SMALL_TOGETHER.most):
+        begun = [
+            caller.post("/api/user/ulla/search?k=3", photos["anna"][0].read_bytes())[1],
+            caller.post(f"/api/searches/{number}/like", {"hit": 5, "k": 3})[1],
+        ]
+        time.sleep(0.5)
+        assert all(caller.get(f"/api/jobs/{job['id']}")[1]["state"] in ("waiting", "running") for job in begun)
+    for job in begun:
+        until = time.monotonic() + 20
+        while caller.get(f"/api/jobs/{job['id']}")[1]["state"] != "done":
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_originals_are_fetched_on_demand_alone(caller, photos):
