@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import Any
 
-__all__ = ["coded_pixels", "decoded_pixels"]
+__all__ = ["coded_pixels", "decoded_pixels", "rle_bytes"]
 
 #: tags of TIFF: a tile is decoded whole, however little of it is in the image
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -90,3 +91,54 @@ def coded_pixels(content: bytes) -> int:
     except (struct.error, IndexError):
         pass  # it ends in the middle
     return most
+
+
+def rle_bytes(frame: bytes, most: int) -> int:
+    """Bytes that the longest segment of a DICOM frame in RLE decodes to (PS3.5 annex G), counted run by run.
+
+    Parameters
+    ----------
+    frame : bytes
+        Anybody's.
+    most : int
+        Counting ends above it.
+
+    Returns
+    -------
+    int
+        0 for a frame without a header. Above ``most`` the count is not complete.
+
+    Examples
+    --------
+    >>> import struct
+    >>> from mipp.io.coded import rle_bytes
+    >>> header = struct.pack("<16I", 1, 64, *[0] * 14)
+    >>> rle_bytes(header + bytes([2]) + b"abc" + bytes([0x81, 7]), 1000)  # three bytes as they are, and 128 times 7
+    131
+    """
+    if len(frame) < 64:
+        return 0
+    count, *starts = struct.unpack_from("<16I", frame)
+    bounds = [*starts[:count], len(frame)]
+    longest = 0
+    for begin, end in pairwise(bounds):
+        longest = max(longest, _rle_segment(frame, begin, min(end, len(frame)), most))
+        if longest > most:
+            break
+    return longest
+
+
+def _rle_segment(frame: bytes, place: int, end: int, most: int) -> int:
+    """Bytes that one segment decodes to; a decoder that meets the end in a run takes what is there."""
+    size = 0
+    while place < end and size <= most:
+        head = frame[place]
+        if head < 128:
+            size += min(head + 1, end - place - 1)
+            place += head + 2
+        elif head > 128:
+            size += 257 - head if place + 1 < end else 0
+            place += 2
+        else:
+            place += 1
+    return size

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError, missing_extra
-from .coded import coded_pixels
+from .coded import coded_pixels, rle_bytes
 from .limits import MAX_INFLATED, MAX_PIXELS
 from .recognise import PREAMBLE
 from .window import apply_window
@@ -51,7 +51,8 @@ def load_dicom(file: io.BytesIO, name: str, window: tuple[float, float] | None) 
         data = pydicom.dcmread(file)
         if not any(keyword in data for keyword in _PIXELS):
             raise ImageError(f"{name}: a DICOM file without an image")
-        if int(data.Rows) * int(data.Columns) * int(data.get("NumberOfFrames") or 1) > 4 * MAX_PIXELS:
+        pixels = int(data.Rows) * int(data.Columns)
+        if pixels > MAX_PIXELS or pixels * int(data.get("NumberOfFrames") or 1) > 4 * MAX_PIXELS:
             raise ImageError(f"{name}: more than {MAX_PIXELS} pixels")
         _check_coded(data, name)
         with np.errstate(all="ignore"):
@@ -116,13 +117,14 @@ def _check_coded(data: Any, name: str) -> None:
     offsets = tuple(data[keyword].value for keyword in table) if all(keyword in data for keyword in table) else None
     coded = get_frame(data.PixelData, 0, number_of_frames=frames, extended_offsets=offsets)
     pixels = int(data.Rows) * int(data.Columns)
-    if coded_pixels(coded) > pixels:
-        raise ImageError(f"{name}: a frame with more pixels than the file declares")
     if syntax == RLELossless:
-        # what is not compressible takes one byte more for 128, and each segment may be padded
-        size = pixels * int(data.get("SamplesPerPixel") or 1) * ((int(data.BitsAllocated) + 7) // 8)
-        if len(coded) > size + size // 64 + 3 * int(data.Rows) * 15 + 128:
-            raise ImageError(f"{name}: a frame with more pixels than the file declares")
+        # a segment holds one byte of each pixel; some programs pad it
+        most = pixels + pixels // 16 + 1024
+        larger = rle_bytes(coded, most) > most
+    else:
+        larger = coded_pixels(coded) > pixels
+    if larger:
+        raise ImageError(f"{name}: a frame with more pixels than the file declares")
 
 
 def _stored(data: Any) -> tuple[npt.NDArray[Any], int]:

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image, features
 
@@ -94,33 +95,82 @@ def test_sizes_of_codestreams(content):
     assert coded.coded_pixels(lossless) == 256 * 512, "JPEG-LS"
 
 
-@pytest.mark.parametrize(("kind", "side"), [("JPEG2000", 300), ("JPEG", 300), ("RLE", 800)])
-def test_frames_of_dicom_files_have_the_declared_size(kind, side):
+SYNTAX = {"JPEG2000": "1.2.840.10008.1.2.4.91", "JPEG": "1.2.840.10008.1.2.4.50", "RLE": "1.2.840.10008.1.2.5"}
+
+
+def dicom(kind, rows, frame, bits=8):
     pydicom = pytest.importorskip("pydicom")
     from pydicom.encaps import encapsulate
 
-    syntax = {"JPEG2000": "1.2.840.10008.1.2.4.91", "JPEG": "1.2.840.10008.1.2.4.50", "RLE": "1.2.840.10008.1.2.5"}
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = SYNTAX[kind]
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.3"
+    data.Rows = data.Columns = rows
+    data.BitsAllocated = data.BitsStored = bits
+    data.HighBit, data.SamplesPerPixel, data.PixelRepresentation = bits - 1, 1, 0
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.PixelData = encapsulate([frame])
+    data["PixelData"].VR = "OB"
+    out = io.BytesIO()
+    data.save_as(out, enforce_file_format=True)
+    return out.getvalue()
 
+
+def rle(*segments):
+    starts = [64 + sum(map(len, segments[:n])) for n in range(len(segments))]
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+@pytest.mark.parametrize(("kind", "side"), [("JPEG2000", 300), ("JPEG", 300), ("RLE", 800)])
+def test_frames_of_dicom_files_have_the_declared_size(kind, side):
     def file(rows, frame):
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = syntax[kind]
-        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = "1.2.3"
-        data.Rows = data.Columns = rows
-        data.BitsAllocated = data.BitsStored = 8
-        data.HighBit, data.SamplesPerPixel, data.PixelRepresentation = 7, 1, 0
-        data.PhotometricInterpretation = "MONOCHROME2"
-        data.PixelData = encapsulate([frame])
-        data["PixelData"].VR = "OB"
-        out = io.BytesIO()
-        data.save_as(out, enforce_file_format=True)
-        return out.getvalue()
+        return dicom(kind, rows, frame)
 
     if kind == "RLE":  # 128 equal pixels take two bytes
-        frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * (side * side // 128)
+        frame = rle(b"\x81\x00" * (side * side // 128))
     else:
         frame = saved(kind, side, **({"no_jp2": True} if kind == "JPEG2000" else {}))
     assert load_image(file(side, frame)).shape == (side, side, 3)
     with pytest.raises(ImageError, match="more pixels than the file declares"):
         load_image(file(16, frame))
+
+
+@pytest.mark.filterwarnings("ignore:The decoded RLE segment")
+def test_runs_of_dicom_frames_are_counted_before_they_are_decoded(monkeypatch):
+    """A frame that is no longer than its pixels may decode to 64 times as much, in any of its segments."""
+    pytest.importorskip("pydicom")
+    side = 256
+    good, bomb = b"\x81\x07" * (side * side // 128), b"\x81\x07" * (side * side // 2)
+    for padding in (b"", b"\x00", b"\x80" * 4000, b"\x00" * 2 * 1000):  # none, of the standard, no runs, pixels
+        assert load_image(dicom("RLE", side, rle(good + padding))).shape == (side, side, 3)
+    assert load_image(dicom("RLE", side, rle(good, good), 16)).shape == (side, side, 3)
+
+    def decode(*_):
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("mipp.io.dicom._to_rgb", decode)
+    for frame, bits in ((rle(bomb), 8), (rle(bomb, good), 16), (rle(good, bomb), 16)):
+        with pytest.raises(ImageError, match="more pixels than the file declares"):
+            load_image(dicom("RLE", side, frame, bits))
+
+
+def test_a_dicom_frame_has_as_many_pixels_as_any_image(monkeypatch):
+    side = 256
+    monkeypatch.setattr("mipp.io.dicom.MAX_PIXELS", side * side - 1)
+    with pytest.raises(ImageError, match="more than 65535 pixels"):
+        load_image(dicom("RLE", side, rle(b"\x81\x07" * (side * side // 128))))
+
+
+def test_runs_are_counted_as_the_decoder_decodes_them():
+    decoder = pytest.importorskip("pydicom.pixels.decoders.rle")
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        segments = [rng.integers(0, 256, rng.integers(0, 400), np.uint8).tobytes() for _ in range(rng.integers(1, 16))]
+        sizes = [len(decoder._rle_decode_segment(segment)) for segment in segments]
+        assert coded.rle_bytes(rle(*segments), 1 << 30) == max(sizes)
+        most = max(sizes) - 1
+        assert most < 0 or coded.rle_bytes(rle(*segments), most) > most
+    for frame in (b"", bytes(63), bytes(64), b"\xff" * 64, b"\xff" * 90, rle(b"\x81")[:-1]):
+        assert coded.rle_bytes(frame, 100) == 0
