@@ -38,6 +38,8 @@ _EACH = 2
 _TRIES = 6
 #: seconds to wait for a worker when there is none, and for one reply of the cluster
 _PATIENCE, _LONGEST = 30.0, 600.0
+#: seconds after which workers are looked for, when no task ends
+_LOOK = 2.0
 #: seconds for a result, which is there, to come
 _FETCH = 10.0
 #: seconds for a connection to a worker or scheduler
@@ -167,8 +169,30 @@ class Pool:
             if there:
                 return there
             if time.monotonic() > end:
-                raise BusyError("none of this server's workers is there")
+                raise self._nobody()
             time.sleep(0.2)
+
+    def _nobody(self) -> BusyError:
+        """An error; the next product meets the cluster anew, since workers of this machine may have been given up."""
+        with self._lock:
+            if self._client is not None:
+                self._drop_client()
+        return BusyError("none of this server's workers is there")
+
+    def _next(self, done: queue.SimpleQueue[str]) -> str:
+        """The next task that ended; BusyError if none does, or no worker is there for a while."""
+        began = seen = time.monotonic()
+        while True:
+            try:
+                return done.get(timeout=_LOOK)
+            except queue.Empty:
+                now = time.monotonic()
+                seen = now if self.workers() else seen
+                if now - seen > _PATIENCE:
+                    raise self._nobody() from None
+                if now - began > _LONGEST:
+                    text = f"this server's workers took more than {_LONGEST:g} s for a part of a product"
+                    raise BusyError(text) from None
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
@@ -199,16 +223,13 @@ class Pool:
                     future.add_done_callback(lambda ended: done.put(ended.key))
                 if not flying:
                     return
-                key = done.get(timeout=_LONGEST)
-                future, task = flying.pop(key)
+                future, task = flying.pop(self._next(done))
                 if not self._taken(future, task, take):
                     task.tries += 1
                     if task.tries >= _TRIES:
                         raise BusyError("workers of this server fail or die; its log says more")
                     left.append(task)
                     there = self._present()
-        except queue.Empty:
-            raise BusyError(f"this server's workers took more than {_LONGEST:g} s for a part of a product") from None
         except (TimeoutError, OSError, self._distributed.comm.CommClosedError) as error:
             raise BusyError(f"this server's workers do not answer: {error}") from None
         finally:

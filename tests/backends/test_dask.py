@@ -378,6 +378,32 @@ def test_no_worker_and_no_scheduler(tmp_path, monkeypatch):
     finally:
         pool.close()
 
+    # workers that are gone for good, as where their starts failed: a search ends, and the next one has new ones
+    monkeypatch.setattr(pool_module, "_LOOK", 0.2)
+    made = []
+
+    def connect():
+        made.append(1)
+        return local_cluster(1)()
+
+    pool = Pool(connect)
+    try:
+        index.check(backend_of(pool), index.query(1))
+        real = pool._submit
+
+        def gone(*given):
+            pool.client.cluster.scale(0)
+            return real(*given)
+
+        monkeypatch.setattr(pool, "_submit", gone)
+        with pytest.raises(BusyError):
+            index.check(backend_of(pool), index.query(1))
+        monkeypatch.setattr(pool, "_submit", real)
+        index.check(backend_of(pool), index.query(1))
+        assert len(made) == 2
+    finally:
+        pool.close()
+
     def nobody():
         raise OSError("connection refused")
 

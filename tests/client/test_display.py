@@ -144,30 +144,6 @@ def test_at_most_fifty_are_shown_and_decoded(monkeypatch):
     assert not [t for t in page(Hits(hit(n) for n in range(50))).text if "not shown" in t]
 
 
-def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
-    """A hundred small files may claim the memory of a hundred large pictures."""
-    busy, most, lock, picture = [0], [0, 0], threading.Lock(), display.picture
-
-    def counted(content, side, *, most_pixels):
-        large = int(most_pixels > display._TOGETHER)
-        with lock:
-            busy[0] += 1
-            most[large] = max(most[large], busy[0])
-        try:
-            time.sleep(0.02)
-            return picture(content, side, most_pixels=most_pixels)
-        finally:
-            with lock:
-                busy[0] -= 1
-
-    monkeypatch.setattr(display, "picture", counted)
-    monkeypatch.setattr(display.cpu, "threads", lambda: 8)
-    monkeypatch.setattr(display, "_TOGETHER", 60 * 60)
-    images = [FetchedImage(bytes(16), n, f"{n}.png", photo(side=50 + 25 * (n % 2))) for n in range(10)]
-    shown = page(FetchedImages(images))
-    assert len(shown.pictures) == 10 and most[0] <= display._THREADS and most[1] == 1
-
-
 def test_texts_of_owners_are_not_typeset():
     for result in (previews(["$\\kern 900em$"]), Hits([hit(1, owner="$$x$$")])):
         assert re.match(r'<div class="mathjax_ignore tex2jax_ignore">', result._repr_html_())
