@@ -4,8 +4,6 @@ import base64
 import html.parser
 import io
 import re
-import threading
-import time
 
 import numpy as np
 import pytest

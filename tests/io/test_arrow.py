@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -172,6 +174,22 @@ def test_an_arrow_file_that_declares_more_than_it_holds_takes_no_memory(tmp_path
             load_vectors(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 22 and pa.total_allocated_bytes() - before < 1 << 22
         tracemalloc.stop()
+
+
+def test_offsets_that_lead_out_of_an_arrow_file(tmp_path):
+    """Arrow ends the whole process where it uses such offsets: here in another one."""
+    path = written(tmp_path / "a.arrow", pa.table({"x": lists(size=False)}), rows=100)
+    raw = bytearray(path.read_bytes())
+    offsets = np.arange(0, X.size + 1, X.shape[1], dtype="<i4").tobytes()
+    assert raw.count(offsets[:40]) == 1
+    at = raw.index(offsets[:40])
+    for values in ([0, -5], [7, 3], [1 << 30, 1 << 30], [-(1 << 31), 6]):
+        raw[at : at + 8] = np.array(values, "<i4").tobytes()
+        path.write_bytes(raw)
+        code = f"from mipp.io.vectors import load_vectors\nload_vectors({str(path)!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
+        assert "mipp.errors." in done.stderr.splitlines()[-1]
 
 
 def test_batches_of_an_arrow_file_have_a_limit(tmp_path, monkeypatch):

@@ -394,3 +394,12 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     for read in (load_labels, load_row_labels):
         with pytest.raises(ParameterError, match="several columns"):
             read(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("head", ["-" * 9000 + "1", "[" * 9000, "(" * 200 + ")" * 200])
+def test_a_deep_header_of_an_npy_file(tmp_path, head):
+    """numpy parses it as Python text, which takes a deep one for too much memory."""
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(64))
+    with pytest.raises(ParameterError, match="not a complete"):
+        load_vectors(path)
