@@ -12,7 +12,7 @@ import numpy as np
 
 from ..sharing import Run, add_zero_share
 
-__all__ = ["Backend", "Keystream", "Rows", "Segment", "StoredFile", "ZeroShare"]
+__all__ = ["Backend", "Keystream", "RecordScan", "Rows", "Segment", "StoredFile", "ZeroShare"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ class ZeroShare:
         )
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class RecordScan:
+    """Records (n, R) of the rows of a plan from row ``first`` on; ``file``: whose records these are, all of them."""
+
+    records: np.ndarray
+    first: int
+    file: StoredFile | None = None
+
+
 class Backend(ABC):
     """Loads the rows of a query where its products run."""
 
@@ -92,6 +101,21 @@ class Backend(ABC):
     @abstractmethod
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         """Rows that are made from keys, in order. Computes nothing."""
+
+    @abstractmethod
+    def select(
+        self, scans: Sequence[RecordScan], keys: Sequence[bytes], rows: int, live: np.ndarray, out: np.ndarray
+    ) -> None:
+        """XOR the records that each key of a private fetch selects into ``out``, (Q, R) bytes.
+
+        Parameters
+        ----------
+        scans : where records lie
+        keys : secret; each is checked, and over ``rows`` rows
+        rows : of the plan
+        live : 64 bits a word, rows that count
+        out : (Q, R) bytes, changed
+        """
 
     @property
     @abstractmethod

@@ -9,11 +9,11 @@ from contextlib import closing
 
 import numpy as np
 
-from .. import ring
+from .. import pir, ring
 from ..io.memory import WINDOW_BYTES, ahead
 from ..params import Params
 from ..sharing import key_centre_product, key_centre_rows
-from .base import Backend, Keystream, Rows, Segment, ZeroShare
+from .base import Backend, Keystream, RecordScan, Rows, Segment, ZeroShare
 
 __all__ = ["CpuBackend"]
 
@@ -35,6 +35,16 @@ class CpuBackend(Backend):
 
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         return _KeystreamRows(parts, self._params, self._threads)
+
+    def select(
+        self, scans: Sequence[RecordScan], keys: Sequence[bytes], rows: int, live: np.ndarray, out: np.ndarray
+    ) -> None:
+        if not scans:
+            return
+        selections = np.stack([pir.expand(key, rows=rows, threads=self._threads) for key in keys])
+        selections &= live
+        for scan in scans:
+            pir.scan(scan.records, selections, first_row=scan.first, out=out, threads=self._threads)
 
     @property
     def reason(self) -> str:

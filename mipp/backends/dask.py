@@ -10,15 +10,17 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..params import Params
-from .base import Backend, Keystream, Rows, Segment, StoredFile, ZeroShare
+from .base import Backend, Keystream, RecordScan, Rows, Segment, StoredFile, ZeroShare
 from .cpu import CpuBackend
 from .pool import Pool, Task
-from .tasks import Asked, KeystreamPart, StoredPart, sealed_task
+from .tasks import Asked, KeystreamPart, ScanAsked, StoredPart, sealed_task
 
 __all__ = ["DaskBackend"]
 
 #: bytes of stored or made rows of a task: tens of milliseconds; and bytes of its result
 _TASK_BYTES, _RESULT_BYTES = 128 << 20, 16 << 20
+#: records of smaller files are scanned here
+_LEAST_BYTES = 4 << 20
 #: rows of a task are a multiple: whole cache lines of products
 _LINE = 512
 #: parts of a task: each is a file that is opened, or an owner's keys
@@ -45,6 +47,39 @@ class DaskBackend(Backend):
 
     def load_keys(self, parts: Sequence[Keystream]) -> Rows:
         return _KeystreamRows(self, parts)
+
+    def select(
+        self, scans: Sequence[RecordScan], keys: Sequence[bytes], rows: int, live: np.ndarray, out: np.ndarray
+    ) -> None:
+        there = [scan for scan in scans if scan.file is not None and scan.records.nbytes >= _LEAST_BYTES]
+        self._cpu.select([scan for scan in scans if scan not in there], keys, rows, live, out)
+
+        def given() -> Iterator[Task]:
+            for scan in there:
+                step = max(1, _TASK_BYTES // scan.records.shape[1])
+                for first in range(0, len(scan.records), step):
+                    yield self._scan(scan, first, min(step, len(scan.records) - first), keys, rows, live)
+
+        def take(task: Task, selected: np.ndarray) -> None:
+            np.bitwise_xor(out, selected, out=out)
+
+        if there:
+            self.pool.run(given(), take)
+
+    def _scan(
+        self, scan: RecordScan, first: int, count: int, keys: Sequence[bytes], rows: int, live: np.ndarray
+    ) -> Task:
+        file, row = scan.file, scan.first + first
+        assert file is not None  # of those that have one
+        words = np.ascontiguousarray(live[row // 64 : (row + count + 63) // 64])
+
+        def seal(session: bytes, key: AESGCM) -> bytes:
+            return sealed_task(session, key, ScanAsked(
+                file.digest, str(file.path), file.size, file.offset, scan.records.shape[1], first, count, row, rows,
+                self._worker_threads, list(keys), words,
+            ))  # fmt: skip
+
+        return Task(row, row + count, seal, {file.digest: file})
 
     @property
     def reason(self) -> str:

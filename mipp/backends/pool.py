@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -72,6 +72,14 @@ class WorkerCounts:
     rows: int = 0
     seconds: float = 0.0
     failed: int = 0
+
+
+class _Flying(NamedTuple):
+    """A task that was sent, and the workers of which one should compute it."""
+
+    future: Any
+    task: Task
+    wanted: frozenset[str]
 
 
 class Pool:
@@ -179,21 +187,6 @@ class Pool:
                 self._drop_client()
         return BusyError("none of this server's workers is there")
 
-    def _next(self, done: queue.SimpleQueue[str]) -> str:
-        """The next task that ended; BusyError if none does, or no worker is there for a while."""
-        began = seen = time.monotonic()
-        while True:
-            try:
-                return done.get(timeout=_LOOK)
-            except queue.Empty:
-                now = time.monotonic()
-                seen = now if self.workers() else seen
-                if now - seen > _PATIENCE:
-                    raise self._nobody() from None
-                if now - began > _LONGEST:
-                    text = f"this server's workers took more than {_LONGEST:g} s for a part of a product"
-                    raise BusyError(text) from None
-
     # --- tasks --------------------------------------------------------------------------------------------------
 
     def run(self, given: Iterable[Task], take: Callable[[Task, np.ndarray], None]) -> None:
@@ -209,35 +202,55 @@ class Pool:
             A worker found a file damaged, and so did this server.
         """
         waiting, left = iter(given), list[Task]()
-        flying: dict[str, tuple[Any, Task]] = {}
+        flying: dict[str, _Flying] = {}
         done: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+        def again(tasks_: Iterable[Task]) -> None:
+            for task in tasks_:
+                task.tries += 1
+                if task.tries >= _TRIES:
+                    raise BusyError("workers of this server fail or die; its log says more")
+                left.append(task)
+
         try:
-            there = self._present()
+            there, moved = self._present(), time.monotonic()
             while True:
                 while len(flying) < _EACH * len(there):
                     task = left.pop() if left else next(waiting, None)
                     if task is None:
                         break
-                    future = self._submit(task, there)
-                    flying[future.key] = future, task
-                    future.add_done_callback(lambda ended: done.put(ended.key))
+                    sent = self._submit(task, there)
+                    flying[sent.future.key] = sent
+                    sent.future.add_done_callback(lambda ended: done.put(ended.key))
                 if not flying:
                     return
-                future, task = flying.pop(self._next(done))
-                if not self._taken(future, task, take):
-                    task.tries += 1
-                    if task.tries >= _TRIES:
-                        raise BusyError("workers of this server fail or die; its log says more")
-                    left.append(task)
+                try:
+                    sent_ = flying.pop(done.get(timeout=_LOOK), None)
+                except queue.Empty:
+                    # a scheduler keeps tasks for a worker that died, also where others may take them
+                    there = self._present()
+                    lost = [key for key, sent in flying.items() if not sent.wanted.intersection(there)]
+                    again(self._cancelled(flying.pop(key)) for key in lost)
+                    if time.monotonic() - moved > _LONGEST:
+                        text = f"this server's workers took more than {_LONGEST:g} s for a part of a product"
+                        raise BusyError(text) from None
+                    continue
+                moved = time.monotonic()
+                if sent_ is not None and not self._taken(sent_.future, sent_.task, take):
+                    again([sent_.task])
                     there = self._present()
         except (TimeoutError, OSError, self._distributed.comm.CommClosedError) as error:
             raise BusyError(f"this server's workers do not answer: {error}") from None
         finally:
-            for future, _ in flying.values():
-                with contextlib.suppress(Exception):
-                    future.cancel()
+            for sent in flying.values():
+                self._cancelled(sent)
 
-    def _submit(self, task: Task, there: Sequence[str]) -> Any:
+    def _cancelled(self, sent: _Flying) -> Task:
+        with contextlib.suppress(Exception):
+            sent.future.cancel()
+        return sent.task
+
+    def _submit(self, task: Task, there: Sequence[str]) -> _Flying:
         """Send a task; by preference always to the same worker, which has the file in its memory."""
         name = next(iter(task.files), b"") + task.start.to_bytes(8, "big")
         others = [worker for worker in there if worker not in task.avoid]
@@ -247,10 +260,11 @@ class Pool:
             wanted = [max(there, key=lambda w: hashlib.sha256(w.encode() + name).digest())]
         else:
             wanted = [there[secrets.randbelow(len(there))]]
-        return self.client.submit(
+        future = self.client.submit(
             tasks.compute, task.seal(self._session, self._aead), key=f"mipp-{secrets.token_hex(8)}", pure=False,
             workers=wanted, allow_other_workers=True, retries=0,
         )  # fmt: skip
+        return _Flying(future, task, frozenset(wanted))
 
     def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
         """Take a result; False if the task must be given out again."""

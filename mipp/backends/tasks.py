@@ -25,11 +25,11 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .. import ring
+from .. import pir, ring
 from ..crypto import box, schedule
 from ..errors import MessageError, MippError
 from ..io.memory import WINDOW_BYTES, ahead, aligned_words
-from ..rpc.wire import array, decode, encode, message, pack_frames, unpack_frames
+from ..rpc.wire import array, decode, encode, kind_of, message, pack_frames, unpack_frames
 from ..sharing import Run, add_zero_share, batch_schedules, key_centre_product
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Asked",
     "KeystreamPart",
     "Reply",
+    "ScanAsked",
     "StoredPart",
     "compute",
     "drop_session",
@@ -110,6 +111,27 @@ class KeystreamPart:
     count: np.ndarray = array("i8")
 
 
+@message
+class ScanAsked:
+    """Records of a private fetch: ``count`` of ``width`` bytes from record ``first`` on, of rows from ``row`` on.
+
+    The keys are secret. ``live``: rows that count, 64 a word, from row ``row // 64 * 64`` on.
+    """
+
+    digest: bytes
+    path: str
+    size: int
+    offset: int
+    width: int
+    first: int
+    count: int
+    row: int
+    rows: int
+    threads: int
+    keys: list[bytes]
+    live: np.ndarray = array("u8")
+
+
 class Reply(NamedTuple):
     """Of a task: ``what`` is ``done`` and ``value`` the masked products, or what the worker lacks.
 
@@ -169,7 +191,9 @@ def drop_session(session: bytes) -> None:
         _worker.files.clear()
 
 
-def sealed_task(session: bytes, key: AESGCM, asked: Asked, parts: Sequence[StoredPart | KeystreamPart]) -> bytes:
+def sealed_task(
+    session: bytes, key: AESGCM, asked: Asked | ScanAsked, parts: Sequence[StoredPart | KeystreamPart] = ()
+) -> bytes:
     """A task, sealed under a session's key."""
     plain = pack_frames([pack_frames(encode(one)) for one in (asked, *parts)])
     nonce = schedule.random_bytes(_NONCE)
@@ -199,6 +223,9 @@ def _computed(task: bytes) -> Reply:
         return Reply("session", session)
     try:
         plain = unpack_frames(key.decrypt(nonce, sealed, session))
+        if kind_of(unpack_frames(bytes(plain[0]))) == ScanAsked.__name__:
+            scan = decode(unpack_frames(bytes(plain[0])), ScanAsked)
+            return Reply("done", _selected(scan), time.perf_counter() - began)
         asked = decode(unpack_frames(bytes(plain[0])), Asked)
         parts: list[Any] = [decode(unpack_frames(bytes(one))) for one in plain[1:]]
         return Reply("done", _products(asked, parts), time.perf_counter() - began)
@@ -258,6 +285,23 @@ def _stored(part: StoredPart, query: np.ndarray, out: np.ndarray, threads: int |
                 out[:, places[cut]] = ring.matmul(some, query, threads=threads)
 
 
+def _selected(asked: ScanAsked) -> np.ndarray:
+    """XOR of the records that each key selects, (Q, width) bytes: without the other server's they look random."""
+    data = _file(asked)
+    begin = asked.offset + asked.first * asked.width
+    end = begin + asked.count * asked.width
+    if not 0 <= asked.offset <= begin <= end <= asked.size - _DIGEST:
+        raise MessageError("a part of a task lies outside of its file")
+    records = np.frombuffer(data, np.uint8, end - begin, begin).reshape(asked.count, asked.width)
+    word, threads = asked.row // 64, asked.threads or None
+    selections = np.empty((len(asked.keys), len(asked.live)), np.uint64)
+    for key, into in zip(asked.keys, selections, strict=True):
+        into[:] = pir.expand(key, rows=asked.rows, threads=threads)[word : word + len(asked.live)]
+    selections &= asked.live
+    out = np.zeros((len(asked.keys), asked.width), np.uint8)
+    return pir.scan(records, selections, first_row=asked.row - 64 * word, out=out, threads=threads)
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -275,13 +319,13 @@ def _folders() -> list[Path]:
     return [] if _worker.directory is None else [_worker.directory / "mipp-files"]
 
 
-def _candidates(part: StoredPart) -> Iterator[Path]:
+def _candidates(part: StoredPart | ScanAsked) -> Iterator[Path]:
     yield Path(part.path)  # of the server: where its disk is this worker's, too
     for folder in _folders():
         yield folder / part.digest.hex()
 
 
-def _file(part: StoredPart) -> mmap.mmap:
+def _file(part: StoredPart | ScanAsked) -> mmap.mmap:
     """The file of a part, mapped; its hash is compared when this process first uses it."""
     with _worker.lock:
         known = _worker.files.get(part.digest)

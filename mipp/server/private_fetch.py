@@ -19,6 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from .. import pir
+from ..backends import RecordScan, StoredFile
 from ..crypto import box, schedule
 from ..crypto.records import album_part
 from ..errors import (
@@ -44,6 +45,7 @@ from ..rpc.limits import (
 )
 from ..rpc.records import ALBUM_BYTES
 from ..rpc.wire import Frames, decode, frames_hash
+from ..store.files import HEADER_BYTES
 from ..store.views import BatchView
 from .base import Handlers, Request, ServerBase
 from .plan import Plan
@@ -71,6 +73,7 @@ class _Scan:
     records: np.ndarray
     first: int
     rows: np.ndarray | None
+    file: StoredFile | None = None
 
 
 @dataclass(frozen=True)
@@ -221,15 +224,16 @@ class PrivateFetch:
     def _selected(self, found: _Map, total: int, keys: Sequence[bytes]) -> np.ndarray:
         """The XOR of the records that each key selects, (n, record_bytes)."""
         threads = self._server.threads
+        out = np.zeros((len(keys), self._server.config.record_bytes), np.uint8)
+        in_order = [RecordScan(scan.records, scan.first, scan.file) for scan in found.scans if scan.rows is None]
+        self._server.backend.select(in_order, keys, total, found.live, out)
+        scattered = [(scan.records, scan.rows) for scan in found.scans if scan.rows is not None]
+        if not scattered:
+            return out
         selections = np.stack([pir.expand(key, rows=total, threads=threads) for key in keys])
         selections &= found.live
-        out = np.zeros((len(keys), self._server.config.record_bytes), np.uint8)
-        for scan in found.scans:
-            if scan.rows is None:
-                pir.scan(scan.records, selections, first_row=scan.first, out=out, threads=threads)
-        scattered = [(scan.records, scan.rows) for scan in found.scans if scan.rows is not None]
         step = max(1, _BIT_BYTES // (total + 1))
-        for first in range(0, len(keys) if scattered else 0, step):
+        for first in range(0, len(keys), step):
             some = slice(first, first + step)
             # a byte a row, and a zero for records without one
             raw = np.unpackbits(selections[some].view(np.uint8), axis=1, count=total, bitorder="little")
@@ -314,7 +318,7 @@ class PrivateFetch:
         """The records that a batch came with: in the order of its rows."""
         pack = self._server.store.records.pack(owner, batch.id)
         if pack.ordinals is None:
-            return [_Scan(pack.records, start, None)]
+            return [_Scan(pack.records, start, None, StoredFile(pack.path, pack.size, pack.digest, HEADER_BYTES))]
         alive = np.setdiff1d(np.arange(batch.rows), batch.tombstones, assume_unique=True)
         if (pack.stored_at(alive) < 0).any():
             raise IntegrityError(f"records of change {batch.id.hex()} that live rows have are not here")

@@ -281,7 +281,7 @@ class RecordPack:
     """A record pack, open.
 
     ``records`` (stored, D) bytes, ``hashes`` (rows, 32) of all records that were uploaded, ``ordinals`` (stored,), the
-    places of the stored ones, or None for all; read-only.
+    places of the stored ones, or None for all; read-only. ``path``, ``size`` and ``digest`` are of its file.
     """
 
     def __init__(self, path: Path, info: FileInfo, size: int, digest: bytes, *, check: bool = True) -> None:
@@ -295,6 +295,7 @@ class RecordPack:
         self.ordinals = data[end:-_DIGEST].view("<i8") if info.generation else None
         #: all after the header, as bytes; SHA-256 of the file
         self.body, self.digest = data[HEADER_BYTES:-_DIGEST], digest
+        self.path, self.size = path, size
 
     def stored_at(self, places: np.ndarray) -> np.ndarray:
         """Where records with these places are stored, -1 for those that are not."""

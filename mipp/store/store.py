@@ -436,8 +436,9 @@ class ServerStore(Parties):
         return head[0], head[1], rows
 
     def digests(self) -> list[bytes]:
-        """SHA-256 of all share files that the catalog names."""
-        return [row[0] for row in self.catalog.all("SELECT digest FROM batches WHERE length(digest)=32")]
+        """SHA-256 of all files of rows and of records that the catalog names."""
+        found = self.catalog.all("SELECT digest FROM batches UNION SELECT digest FROM record_packs")
+        return [digest for (digest,) in found if len(digest) == 32]
 
     def summary(self, owner: bytes) -> Summary:
         """Owners, users and batches, of one owner only if ``owner`` is not empty."""

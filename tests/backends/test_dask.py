@@ -15,7 +15,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from mipp.backends import CpuBackend, Keystream, Segment, StoredFile, ZeroShare
+from mipp import pir
+from mipp.backends import CpuBackend, Keystream, RecordScan, Segment, StoredFile, ZeroShare
 from mipp.errors import BusyError, ParameterError
 from mipp.params import Params
 from mipp.sharing import Run, batch_schedules
@@ -156,6 +157,36 @@ def test_rows_that_are_made_from_keys(pool):
         CpuBackend(params, 1).load_keys(owners).scores(query, a, b, zero, want)
         backend_of(pool).load_keys(owners).scores(query, a, b, zero, got)
         assert np.array_equal(want, got)
+
+
+@pytest.mark.usefixtures("small")
+def test_records_of_private_fetches(pool, tmp_path, monkeypatch):
+    """Packs in files, and small ones that are scanned here; rows that were deleted; rows in the middle of a word."""
+    monkeypatch.setattr(dask_module, "_LEAST_BYTES", 4096)
+    width, total, scans, first = 64, 9000, [], 37
+    for n, count in enumerate((5000, 40, 3001)):
+        records = np.random.default_rng(n).integers(0, 256, (count, width), np.uint8)
+        mapped, file = stored(tmp_path, records)
+        scans.append(RecordScan(mapped if count > 100 else records, first, file if count != 40 else None))
+        first += count + 3
+    live = ~np.zeros(2 * -(-total // 128), np.uint64)
+    live[78:80] = 0  # 5036 and 5050 among them
+    rows = [37, 5036, 5050, 8500, 8999]
+    keys = [pir.generate_keys(row, total) for row in rows]
+    got = []
+    for side in (0, 1):
+        mine = [pair[side] for pair in keys]
+        want, out = np.zeros((2, len(rows), width), np.uint8)
+        CpuBackend(Params(3, 1, 32), 1).select(scans, mine, total, live, want)
+        backend_of(pool).select(scans, mine, total, live, out)
+        assert np.array_equal(want, out)
+        got.append(out)
+    combined = pir.combine(*got)
+    for row, record in zip(rows, combined, strict=True):
+        scan = next((s for s in scans if s.first <= row < s.first + len(s.records)), None)
+        there = scan is not None and int(live[row // 64]) >> row % 64 & 1
+        assert np.array_equal(record, scan.records[row - scan.first] if there else np.zeros(width, np.uint8))
+    assert combined.any()
 
 
 @pytest.mark.usefixtures("small")
