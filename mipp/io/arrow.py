@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,8 @@ def _chosen(path: Path, schema: Any, columns: Sequence[str]) -> list[Any]:
     if len(fields) > 1 or not _is_list(fields[0].type):
         for field in fields:
             _number(path, field, field.type)
-        if len({names.count(field.name) for field in fields} | {1}) > 1:
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        if twice.intersection(field.name for field in fields):
             raise ParameterError(f"{shown(path)}: two columns have one name")
     else:
         _number(path, fields[0], fields[0].type.value_type)
