@@ -38,6 +38,8 @@ _EACH = 2
 _TRIES = 6
 #: seconds to wait for a worker when there is none, and for one reply of the cluster
 _PATIENCE, _LONGEST = 30.0, 600.0
+#: seconds after which a task is given to another worker: its first use of a file may read all of it
+_SLOW = 60.0
 #: seconds after which workers are looked for, when no task ends
 _LOOK = 2.0
 #: seconds for a result, which is there, to come
@@ -45,6 +47,8 @@ _FETCH = 10.0
 #: seconds for a connection to a worker or scheduler
 _CONNECT = 5.0
 _PIECE = 32 << 20
+#: workers whose counts are kept
+_MOST_COUNTS = 4096
 
 
 @dataclass(eq=False, repr=False)
@@ -80,6 +84,7 @@ class _Flying(NamedTuple):
     future: Any
     task: Task
     wanted: frozenset[str]
+    at: float
 
 
 class Pool:
@@ -98,7 +103,8 @@ class Pool:
         self._session, key = secrets.token_bytes(16), secrets.token_bytes(32)
         self._key, self._aead = key, AESGCM(key)
         self._lock, self._known = threading.RLock(), set[str]()
-        self._sending = threading.Lock()
+        #: held while a file is sent; when each worker got each file
+        self._sending, self._sent = threading.Lock(), dict[tuple[str, bytes], float]()
         self._client: Any = None
         self.counts: dict[str, WorkerCounts] = {}
 
@@ -230,13 +236,19 @@ class Pool:
                     # a scheduler keeps tasks for a worker that died, also where others may take them
                     there = self._present()
                     lost = [key for key, sent in flying.items() if not sent.wanted.intersection(there)]
-                    again(self._cancelled(flying.pop(key)) for key in lost)
+                    # nor does a worker that stands still say anything
+                    slow = [
+                        key for key, sent in flying.items() if time.monotonic() - sent.at > _SLOW and key not in lost
+                    ]
+                    for key in slow:
+                        flying[key].task.avoid.update(flying[key].wanted)
+                    again(self._cancelled(flying.pop(key)) for key in (*lost, *slow))
                     if time.monotonic() - moved > _LONGEST:
                         text = f"this server's workers took more than {_LONGEST:g} s for a part of a product"
                         raise BusyError(text) from None
                     continue
                 moved = time.monotonic()
-                if sent_ is not None and not self._taken(sent_.future, sent_.task, take):
+                if sent_ is not None and not self._taken(sent_, take):
                     again([sent_.task])
                     there = self._present()
         except (TimeoutError, OSError, self._distributed.comm.CommClosedError) as error:
@@ -264,10 +276,11 @@ class Pool:
             tasks.compute, task.seal(self._session, self._aead), key=f"mipp-{secrets.token_hex(8)}", pure=False,
             workers=wanted, allow_other_workers=True, retries=0,
         )  # fmt: skip
-        return _Flying(future, task, frozenset(wanted))
+        return _Flying(future, task, frozenset(wanted), time.monotonic())
 
-    def _taken(self, future: Any, task: Task, take: Callable[[Task, np.ndarray], None]) -> bool:
+    def _taken(self, sent: _Flying, take: Callable[[Task, np.ndarray], None]) -> bool:
         """Take a result; False if the task must be given out again."""
+        future, task = sent.future, sent.task
         try:
             # straight from the worker; a result whose worker died would be waited for, for ever
             reply = future.result(timeout=_FETCH)
@@ -283,6 +296,8 @@ class Pool:
         finally:
             future.release()
         worker = reply.worker
+        if len(self.counts) > _MOST_COUNTS:  # each start of a worker has an address of its own
+            del self.counts[next(iter(self.counts))]
         counts = self.counts.setdefault(worker, WorkerCounts())
         if reply.what == "done":
             counts.tasks, counts.rows = counts.tasks + 1, counts.rows + task.stop - task.start
@@ -294,7 +309,7 @@ class Pool:
         if reply.what == "session":
             self._meet(worker)
         elif reply.what == "file" and reply.value in task.files:
-            why = self._send_file(worker, task.files[reply.value])
+            why = self._send_file(worker, task.files[reply.value], sent.at)
         else:
             why = str(reply.value)
         if why:
@@ -302,10 +317,15 @@ class Pool:
             task.avoid.add(worker)
         return False
 
-    def _send_file(self, worker: str, file: StoredFile) -> str:
-        """Send a file of rows to a worker, straight and in pieces; why that failed, or nothing."""
+    def _send_file(self, worker: str, file: StoredFile, since: float) -> str:
+        """Send a file of rows to a worker, straight and in pieces; why that failed, or nothing.
+
+        Not if the worker got it ``since`` the task that lacks it was sent: several searches may want the same.
+        """
         client = self.client
-        with self._sending:  # one at a time: several searches may want the same
+        with self._sending:
+            if self._sent.get((worker, file.digest), -1.0) > since:
+                return ""
             for at, piece in _pieces(file):
                 (sent,) = client.scatter([piece], workers=[worker], direct=True, hash=False)
                 try:
@@ -319,6 +339,7 @@ class Pool:
                     sent.release()
                 if why:
                     return why
+            self._sent[worker, file.digest] = time.monotonic()
         return ""
 
 

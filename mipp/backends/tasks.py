@@ -152,7 +152,8 @@ class _Worker:
         self.lock = threading.Lock()
         self.private = schedule.random_bytes(32)
         self.sessions: dict[bytes, AESGCM] = {}
-        self.files: dict[bytes, mmap.mmap] = {}
+        #: by digest: where, which file that was then, and its bytes
+        self.files: dict[bytes, tuple[Path, tuple[int, ...], mmap.mmap]] = {}
         #: files that are coming: where their pieces are written
         self.coming: dict[bytes, Path] = {}
         #: of Dask, for this process
@@ -326,21 +327,30 @@ def _candidates(part: StoredPart | ScanAsked) -> Iterator[Path]:
 
 
 def _file(part: StoredPart | ScanAsked) -> mmap.mmap:
-    """The file of a part, mapped; its hash is compared when this process first uses it."""
+    """The file of a part, mapped; its hash is compared when this process first uses it, and when it is another one."""
     with _worker.lock:
         known = _worker.files.get(part.digest)
     if known is not None:
-        return known
+        with contextlib.suppress(OSError):
+            if _state(os.stat(known[0])) == known[1]:
+                return known[2]
+        with _worker.lock:
+            _worker.files.pop(part.digest, None)
     for path in _candidates(part):
         found = _checked(path, part.size, part.digest)
         if found is not None:
             with _worker.lock:
-                return _worker.files.setdefault(part.digest, found)
+                _worker.files[part.digest] = path, *found
+            return found[1]
     raise _LackingFile(part.digest)
 
 
-def _checked(path: Path, size: int, digest: bytes) -> mmap.mmap | None:
-    """A file mapped, if it has this size and hash."""
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _checked(path: Path, size: int, digest: bytes) -> tuple[tuple[int, ...], mmap.mmap] | None:
+    """A file mapped, if it has this size and hash, and which one it is."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for ever
         try:
@@ -356,13 +366,15 @@ def _checked(path: Path, size: int, digest: bytes) -> mmap.mmap | None:
     end = size - _DIGEST
     for piece in ahead([view[i : min(i + _CHUNK, end)] for i in range(0, end, _CHUNK)]):
         hashed.update(piece.data)
-    return data if hashed.digest() == digest == view[end:].tobytes() else None
+    if not hashed.digest() == digest == view[end:].tobytes():
+        return None
+    return _state(found), data
 
 
 def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> str:
     """Keep a piece of a file that the server sends, the first one first; why that failed, or nothing.
 
-    Its hash is compared when it is used.
+    The hash is compared when the last one came.
     """
     try:
         _keep_piece(np.ascontiguousarray(piece).data.cast("B"), digest, size, at)
@@ -396,6 +408,9 @@ def _keep_piece(view: memoryview, digest: bytes, size: int, at: int) -> None:
         os.close(fd)
     if at >= size:
         del _worker.coming[digest]
+        if _checked(part, size, digest) is None:
+            part.unlink()
+            raise OSError("it came damaged")
         os.replace(part, folders[0] / digest.hex())
 
 

@@ -135,9 +135,9 @@ def _dim(path: Path, dim: int, rows: int) -> int:
 def _numbers(path: Path, batch: Any, fields: Sequence[Any], dim: int, first: int) -> npt.NDArray[Any]:
     """Rows of a batch whose first one has the number ``first``."""
     batch.validate(full=True)
-    parts = []
+    parts, places = [], {name: place for place, name in enumerate(batch.schema.names)}
     for field in fields:
-        array = batch.column(batch.schema.get_field_index(field.name))
+        array = batch.column(places[field.name])
         if array.null_count:
             row = first + int(np.argmax(np.asarray(array.is_null())))
             raise EncodingError(f"{shown(path)}: row {row} of column {field.name[:50]!r} is null")

@@ -78,7 +78,10 @@ def read_dataset(file: Any, path: Path, name: str) -> npt.NDArray[Any]:
     declared = _declared(found)
     if declared > memory_bytes():
         raise ParameterError(f"{shown(path)}: {name} takes {declared} bytes, more than the memory of this machine")
-    return _numbers(found[:])
+    size = _size(found)
+    data = _numbers(found[:])
+    _check_whole(found, path, size)
+    return data
 
 
 def read_slices(found: Any, path: Path, rows: int) -> Iterator[npt.NDArray[Any]]:
@@ -93,10 +96,23 @@ def read_slices(found: Any, path: Path, rows: int) -> Iterator[npt.NDArray[Any]]
             raise ParameterError(f"{shown(path)}: parts of {size} bytes are too large; rewrite it with smaller chunks")
         if chunk[0] * found.shape[1] * found.dtype.itemsize <= _MOST_CHUNK:  # else chunks are read more than once
             step = -(-rows // chunk[0]) * chunk[0]
+    whole = _size(found)
     for first in range(0, len(found), step):
         with reading(path, "HDF5 file"):
             data = _numbers(found[first : first + step])
+        _check_whole(found, path, whole)
         yield data
+
+
+def _size(found: Any) -> int:
+    """Bytes of a dataset's file now."""
+    return os.fstat(found.file.id.get_vfd_handle()).st_size
+
+
+def _check_whole(found: Any, path: Path, size: int) -> None:
+    """ParameterError if the file became shorter: HDF5 gives zeros for what is behind its end."""
+    if _size(found) < size:
+        raise ParameterError(f"{shown(path)}: became shorter while it was read")
 
 
 def _numbers(data: Any) -> npt.NDArray[Any]:

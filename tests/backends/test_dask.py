@@ -352,6 +352,65 @@ def _no_folder():
 
 
 @pytest.mark.usefixtures("small")
+def test_searches_at_once_have_a_file_sent_once(tmp_path, monkeypatch):
+    folder, sent = tmp_path / "there", []
+    monkeypatch.setenv(tasks.FILES, str(folder))
+    real, pieces = dask_module.StoredPart, pool_module._pieces
+    monkeypatch.setattr(dask_module, "StoredPart", lambda digest, path, *rest: real(digest, "/nowhere", *rest))
+    monkeypatch.setattr(pool_module, "_pieces", lambda file: (sent.append(file.digest), pieces(file))[1])
+    index, pool, failed = Index(tmp_path), Pool(local_cluster(1)), []
+
+    def search():
+        try:
+            index.check(backend_of(pool), index.query(1))
+        except BaseException as error:
+            failed.append(error)
+
+    try:
+        threads = [threading.Thread(target=search) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed and len(sent) == len(set(sent)) == 3
+        for path in folder.iterdir():
+            assert hashlib.sha256(path.read_bytes()[:-32]).hexdigest() == path.name
+    finally:
+        pool.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_worker_that_stands_still(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool_module, "_SLOW", 1.0)
+    monkeypatch.setattr(pool_module, "_LOOK", 0.2)
+    index, pool = Index(tmp_path, rows=(40_000, 300, 4000, 700, 40_000)), Pool(local_cluster(2))
+    try:
+        index.check(backend_of(pool), index.query(1))
+        pids = [pid for _, _, pid in pool.client.run(tasks.hello).values()]
+        os.kill(pids[0], signal.SIGSTOP)
+        try:
+            index.check(backend_of(pool), index.query(1))
+        finally:
+            os.kill(pids[0], signal.SIGCONT)
+    finally:
+        pool.close()
+
+
+def test_a_file_that_is_another_one_is_compared_again(tmp_path):
+    index = Index(tmp_path)
+    file = index.segments[0].file
+    part = tasks.StoredPart(file.digest, str(file.path), file.size, file.offset, 0, 10, 0, -1)
+    first = tasks._file(part)
+    assert tasks._file(part) is first
+    changed = bytearray(file.path.read_bytes())
+    changed[HEAD] ^= 1
+    file.path.write_bytes(changed)
+    os.utime(file.path, ns=(1, 1))
+    with pytest.raises(tasks._LackingFile):
+        tasks._file(part)
+
+
+@pytest.mark.usefixtures("small")
 def test_a_worker_that_raises_whatever_it_likes(pool, tmp_path, monkeypatch):
     index, real, bad = Index(tmp_path), tasks.compute, []
 

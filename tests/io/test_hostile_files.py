@@ -14,6 +14,7 @@ from mipp.errors import DTypeError, EncodingError, ImageError, MippError, NotFou
 from mipp.io.benchmark import load_benchmark
 from mipp.io.images import load_image
 from mipp.io.labels import load_labels, load_row_labels
+from mipp.io.streams import open_rows
 from mipp.io.vectors import load_vector, load_vectors, save_fvecs
 
 DATA = np.arange(45, dtype=np.float32).reshape(9, 5)
@@ -403,3 +404,18 @@ def test_a_deep_header_of_an_npy_file(tmp_path, head):
     path.write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(64))
     with pytest.raises(ParameterError, match="not a complete"):
         load_vectors(path)
+
+
+@pytest.mark.parametrize("chunks", [None, (100, 8)])
+def test_an_hdf5_file_that_is_cut_while_it_is_read(tmp_path, chunks):
+    """HDF5 gives zeros for what is behind the end of its file."""
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("train", data=np.ones((20_000, 8), np.float32), chunks=chunks)
+    with open_rows(path) as stream:
+        blocks = stream.blocks(2000)
+        assert next(blocks).all()
+        os.truncate(path, 200_000)
+        with pytest.raises(ParameterError, match="became shorter"):
+            for block in blocks:
+                assert block.all()
