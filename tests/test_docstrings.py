@@ -33,6 +33,7 @@ PACKAGES = {
     "mipp.ring": None,
     "mipp.sharing": None,
     "mipp.compat.ann_benchmarks": None,
+    "mipp.compat.big_ann_benchmarks": None,
     "mipp.compat.faiss": None,
     "mipp.compat.langchain": "langchain_core",
     "mipp.compat.phe": None,

@@ -24,7 +24,10 @@ def test_python_example(tmp_path, monkeypatch, capsys):
     [
         "mipp/paillier",
         "mipp/features",
-        *(f"mipp/compat/{name}" for name in ("ann_benchmarks", "faiss", "langchain", "phe", "sklearn")),
+        *(
+            f"mipp/compat/{name}"
+            for name in ("ann_benchmarks", "big_ann_benchmarks", "faiss", "langchain", "phe", "sklearn")
+        ),
     ],
 )
 def test_examples_of_rooms(room, tmp_path, monkeypatch):

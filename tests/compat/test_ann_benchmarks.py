@@ -163,6 +163,25 @@ def test_the_command(hdf5, tmp_path):
     assert wrong.returncode == 1 and "recall@5" in wrong.stdout and "no such file" in wrong.stderr
 
 
+def test_the_command_draws_a_plot(hdf5, tmp_path):
+    pytest.importorskip("matplotlib")
+    from click.testing import CliRunner
+
+    path, plot = hdf5("euclidean"), tmp_path / "plot.svg"
+    options = ["--threads", "1", "--ring", "32", "--ring", "64", "--ranking", "user", "--ranking", "server"]
+    done = CliRunner().invoke(main, [str(path), *options, "--json", "--plot", str(plot)])
+    assert (
+        done.exit_code == 0 and [json.loads(line)["recall"] > 0.99 for line in done.output.splitlines()] == [True] * 4
+    )
+    assert b"<svg" in plot.read_bytes()
+    for wrong in (tmp_path / "plot.txt", tmp_path / "none" / "plot.png", tmp_path):
+        refused = CliRunner().invoke(main, [str(path), "--plot", str(wrong)])
+        assert refused.exit_code == 1 and refused.output.startswith("mipp: ") and "recall" not in refused.output
+    other = tmp_path / "base.fbin"
+    other.write_bytes(b"")
+    assert "mipp.compat.big_ann_benchmarks" in CliRunner().invoke(main, [str(other)]).output
+
+
 def test_bad_measurements(hdf5):
     from click.testing import CliRunner
 

@@ -30,7 +30,8 @@ TEXTS = sorted(
 GUIDES = [t for t in TEXTS if t.is_relative_to(PAGES) or t.parent == ROOT]
 #: modules of the reference
 MODULES = [
-    "mipp", "mipp.compat.ann_benchmarks", "mipp.compat.faiss", "mipp.compat.langchain", "mipp.compat.phe",
+    "mipp", "mipp.compat.ann_benchmarks", "mipp.compat.big_ann_benchmarks",
+    "mipp.compat.faiss", "mipp.compat.langchain", "mipp.compat.phe",
     "mipp.compat.sklearn", "mipp.cpu", "mipp.encoding", "mipp.errors", "mipp.evaluation.evaluate",
     "mipp.evaluation.metrics", "mipp.features", "mipp.paillier", "mipp.params", "mipp.ring", "mipp.sharing",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import click
 
 from ...errors import MippError
+from ...io.layouts import suffix_of
 from .measure import measure
+from .plots import check_plot_file, plot_recall
 
 _LINES = (
     ("recall@{k}", "recall", "{:.4f}"),
@@ -21,30 +24,57 @@ _LINES = (
     ("memory, KiB", "memory_kib", "{:.0f}"),
 )
 
+#: files of big-ann-benchmarks, which another command measures
+_BINS = (".fbin", ".u8bin", ".i8bin", ".ibin")
+
 
 @click.command("mipp.compat.ann_benchmarks")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Neighbours.")
 @click.option("--queries", type=click.IntRange(0), default=0, help="Only the first so many; default all.")
 @click.option(
-    "--ring", type=click.Choice(["0", "16", "32", "64"]), default="32", show_default=True, help="0: as the data need."
+    "--ring", "rings", type=click.Choice(["0", "16", "32", "64"]), multiple=True, default=("32",), show_default=True,
+    help="0: as the data need. Several: one after the other.",
+)  # fmt: skip
+@click.option(
+    "--ranking", "rankings", type=click.Choice(["user", "server"]), multiple=True, default=("user",), show_default=True
 )
-@click.option("--ranking", type=click.Choice(["user", "server"]), default="user", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Native threads; default all cores.")
-@click.option("--json", "as_json", is_flag=True, help="Print one object per file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw recall against queries per second: .png or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object per measurement.")
 def main(
-    files: tuple[Path, ...], k: int, queries: int, ring: str, ranking: str, threads: int | None, as_json: bool
-) -> None:
+    files: tuple[Path, ...], k: int, queries: int, rings: tuple[str, ...], rankings: tuple[str, ...],
+    threads: int | None, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Recall, queries per second, build time and memory of encrypted search on files of ann-benchmarks."""
     failed = False
+    points: list[tuple[str, float, float]] = []
+    try:
+        if plot is not None:
+            check_plot_file(plot)
+    except MippError as error:
+        click.echo(f"mipp: {error}", err=True)
+        sys.exit(1)
     for path in files:
         try:
-            found = measure(path, k=k, queries=queries, ring_bits=int(ring), ranking=ranking, threads=threads)
+            for ring, ranking in dict.fromkeys(itertools.product(rings, rankings)):
+                found = measure(path, k=k, queries=queries, ring_bits=int(ring), ranking=ranking, threads=threads)
+                click.echo(json.dumps(found) if as_json else _text(found))
+                name = (
+                    f"{path.stem if len(files) > 1 else ''} {found['ring_bits']} bits, ranked by the {ranking}".strip()
+                )
+                points.append((name, found["recall"], found["queries_per_second"]))
+                points.append((f"{name}, batch", found["recall_batch"], found["queries_per_second_batch"]))
         except MippError as error:
-            click.echo(f"{path}: {error}", err=True)
+            more = "" if suffix_of(path) not in _BINS else "; for such files: python -m mipp.compat.big_ann_benchmarks"
+            click.echo(f"{path}: {error}{more}", err=True)
             failed = True
-            continue
-        click.echo(json.dumps(found) if as_json else _text(found))
+    try:
+        if plot is not None and points:
+            plot_recall(plot, points, k=k, title=", ".join(path.stem for path in files))
+    except MippError as error:
+        click.echo(f"mipp: {error}", err=True)
+        failed = True
     sys.exit(int(failed))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy.typing as npt
 
 from ...errors import ParameterError
 from ..faiss import IndexFlat, IndexFlatIP, IndexFlatL2
+from .common import prepared, resident_kib
 
 try:
     from ann_benchmarks.algorithms.base.module import BaseANN
@@ -89,7 +88,7 @@ class MippFlat(BaseANN):  # type: ignore[misc]
             As :meth:`mipp.compat.faiss.IndexFlat.add`.
         """
         self.done()
-        rows = self._prepared(X)
+        rows = prepared(self._metric, X)
         kind = IndexFlatIP if METRICS[self._metric] else IndexFlatL2
         index = kind(
             rows.shape[1], ring_bits=self._ring_bits, ranking=self._ranking, threads=self._threads,
@@ -154,11 +153,7 @@ class MippFlat(BaseANN):  # type: ignore[misc]
         float
             KiB.
         """
-        try:
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * resource.getpagesize() / 1024
-        except OSError:  # no Linux: the most it ever was
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        return resident_kib()
 
     def get_additional(self) -> dict[str, Any]:
         """Tell what else was measured.
@@ -180,18 +175,5 @@ class MippFlat(BaseANN):  # type: ignore[misc]
             self._index = None
 
     def _search(self, x: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
-        found = self.index.search(self._prepared(x), n)[1]
+        found = self.index.search(prepared(self._metric, x), n)[1]
         return found[:, : min(n, self.index.ntotal)]
-
-    def _prepared(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Unit vectors for angular, +-1 for bits: then larger products are nearer."""
-        data = np.asarray(x)
-        if self._metric == "hamming":
-            if not ((data == 0) | (data == 1)).all():
-                raise ParameterError("hamming is for bits")
-            return np.where(data == 1, np.float32(1), np.float32(-1))
-        if self._metric == "angular":
-            wide = data.astype(np.float64)
-            length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-            return np.asarray((wide / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32))
-        return np.asarray(data, np.float32)

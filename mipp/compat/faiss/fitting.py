@@ -10,7 +10,7 @@ from ...encoding.finest import MISSES, check_queries, judged, misses, query_fact
 from ...errors import EncodingError, ScoreRangeError
 from .home import METRIC_L2, METRICS, Home
 
-__all__ = ["fit", "fit_again", "judge", "prepare_queries", "shortest_length"]
+__all__ = ["encoding_for", "fit", "fit_again", "judge", "prepare_queries", "shortest_length"]
 
 #: an encoding that loses more of the nearest rows is refused
 _MOST_MISSES = 0.05
@@ -34,12 +34,19 @@ def fit(home: Home, x: Floats) -> None:
 def _fitted(home: Home, x: np.ndarray, queries: Floats | None = None) -> Encoding:
     """The encoding of rows (n, d) that reaches queries (m, d) too. EncodingError if it would lose neighbours."""
     s = home.settings
-    found, lost = judged(
+    return encoding_for(
         METRICS[s.metric], x, ring_bits=s.ring_bits, server_ranking=s.ranking == "server", reach=queries
     )  # fmt: skip
-    if s.ring_bits != 16 and (misses(found, x) if lost is None else lost) > _MOST_MISSES:
-        more = "" if s.ring_bits in (0, 64) else ", or take ring_bits=64"
-        server = ', or rank as the user (ranking="user")' if s.ranking == "server" else ""
+
+
+def encoding_for(
+    metric: str, x: np.ndarray, *, ring_bits: int, server_ranking: bool, reach: Floats | None = None
+) -> Encoding:
+    """As :func:`mipp.encoding.finest`; EncodingError for an encoding that would lose the nearest rows of x."""
+    found, lost = judged(metric, x, ring_bits=ring_bits, server_ranking=server_ranking, reach=reach)
+    if ring_bits != 16 and (misses(found, x) if lost is None else lost) > _MOST_MISSES:
+        more = "" if ring_bits in (0, 64) else ", or take ring_bits=64"
+        server = ', or rank as the user (ranking="user")' if server_ranking else ""
         raise EncodingError(
             f"an encoding of {found.ring_bits} bits would lose the nearest rows: differences between them are too "
             "small beside the longest row; leave the longest out, or subtract what all rows have in common"
