@@ -28,7 +28,7 @@ class StoredFile:
     offset: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Segment:
     """Stored rows that lie together in memory or in a mapped file.
 

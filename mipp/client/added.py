@@ -59,7 +59,7 @@ class AddReport:
 def follow(owner: RowOwner) -> None:
     """Bring an owner's journal in line with the servers, before files are added."""
     with owner.turn:
-        follow_servers(owner, rows_label)
+        follow_servers(owner, rows_label, settled=True)
 
 
 def rows_label(digest: str, number: int) -> str:

@@ -41,7 +41,7 @@ def rows_digest(encoded: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(encoded).data.cast("B")).hexdigest()
 
 
-def settle_journal(owner: RowOwner) -> tuple[m.Head, list[StoredBatch]]:
+def settle_journal(owner: RowOwner, *, settled: bool = False) -> tuple[m.Head, list[StoredBatch]]:
     """Drop from an owner's journal what the servers do not have, and will not. Call it while holding ``owner.turn``.
 
     The word of one server counts nothing, since files would be forgotten by it or added again. A change that was under
@@ -51,6 +51,8 @@ def settle_journal(owner: RowOwner) -> tuple[m.Head, list[StoredBatch]]:
     ----------
     owner : RowOwner
         The owner.
+    settled : bool
+        Fail while the end of a change is open: what is in its batch is neither there nor not.
 
     Returns
     -------
@@ -67,11 +69,16 @@ def settle_journal(owner: RowOwner) -> tuple[m.Head, list[StoredBatch]]:
         owner.recover()
         head, listed = owner.agreed_batches()
         waiting = owner.undecided(owner.journal.unlisted({b.id for b in listed}))
+    if waiting and settled:
+        raise StoreError(
+            "whether an earlier change of this owner is visible is not settled yet; "
+            "it will be when all servers are there"
+        )
     owner.journal.settle({b.id: b.live for b in listed}, waiting)
     return head, listed
 
 
-def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
+def follow_servers(owner: RowOwner, part_label: PartLabel, *, settled: bool = False) -> int:
     """Bring an owner's journal in line with the servers. Call it while holding ``owner.turn``.
 
     Reads a batch back only if the journal does not know it, and passes over batches that no cloud can read. What a
@@ -83,6 +90,8 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
         The owner; without a journal nothing happens.
     part_label : callable
         Label of a batch of vectors, from the digest of its rows and a number.
+    settled : bool
+        As of :func:`settle_journal`.
 
     Returns
     -------
@@ -99,7 +108,7 @@ def follow_servers(owner: RowOwner, part_label: PartLabel) -> int:
     journal = owner.journal
     if journal is None:
         return 0
-    head, listed = settle_journal(owner)
+    head, listed = settle_journal(owner, settled=settled)
     live = {b.id: b.live for b in listed}
     unknown, unread = 0, set(journal.unread(live))
     for batch, known in journal.differing(live).items():

@@ -62,7 +62,7 @@ class StoredBatch:
 #: how often servers are asked for one state, and seconds between two times
 _ATTEMPTS, _PAUSE = 4, 0.5
 #: states of a change that a server voted for
-_VOTED = ("accepted", "reserved")
+_VOTED = ("accepted",)
 _State = tuple[m.Head, list[StoredBatch]]
 
 

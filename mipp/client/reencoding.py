@@ -165,7 +165,7 @@ def reencode(
     report = ReencodeReport(twice=not source.config.descriptor)
     with target.adding:
         with target.turn:
-            follow_servers(target, rows_label)
+            follow_servers(target, rows_label, settled=True)
         name = journal.source_of(source.config.id + source.id)
         told: Progress = progress if progress is not None else lambda count: None
         copy = _Images if source.config.descriptor else _Vectors

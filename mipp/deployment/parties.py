@@ -13,12 +13,13 @@ from typing import Any
 from .. import schemes
 from ..client.blocklist import changed_blocked, read_blocked, write_blocked
 from ..client.choosing import owner_id, owner_refs
+from ..client.journal_recovery import settle_journal
 from ..client.owner import ImageOwner
 from ..client.row_checks import OwnerTags
 from ..client.user import User
 from ..crypto import box, schedule, signing
 from ..crypto.keyfile import load_key_file, read_public, save_key_file
-from ..errors import KeyFileError, MippError, UnreachableError
+from ..errors import KeyFileError, MippError, UnreachableError, VerificationError
 from ..paillier import DEFAULT_BITS
 from ..rpc.invitations import Invitation
 from ..rpc.names import check_name, is_id
@@ -139,7 +140,10 @@ class Parties(PartyFiles):
             self._register(owner, path)
         owner.recover, owner.find_user = self._settler(owner), functools.partial(self._find_user, owner)
         try:
-            owner.batches()  # of an owner that was forgotten this says so, now
+            with owner.turn:  # not while another process is between its entry and its upload
+                settle_journal(owner)
+        except VerificationError:  # said when it matters; an audit finds out who lies
+            pass
         except UnreachableError:  # what is asked of the owner may do without that cloud
             if not self.config.params.spare_clouds:
                 raise

@@ -74,15 +74,18 @@ def _segments(plan: Plan) -> list[Segment]:
     out: list[Segment] = []
     home: np.ndarray | None = None  # of the last segment, if it may go on
     begin = end = at = 0
-    for batch, first in plan.placed():
-        if batch.home is None:
-            raise IntegrityError(f"batch {batch.id.hex()} has no rows here")
-        if batch.ordinals is None and batch.home is home and batch.offset == end:
-            out.pop()
-        else:
-            begin, at = batch.offset, first
-        end = batch.offset + batch.stored
-        file = None if batch.file is None else StoredFile(*batch.file, HEADER_BYTES)
-        out.append(Segment(batch.home[begin:end], at, batch.ordinals, file))
-        home = batch.home if batch.ordinals is None else None
+    for part in plan.parts:
+        for batch, first in zip(part.batches, part.starts.tolist(), strict=False):
+            rows = batch.home
+            if rows is None:
+                raise IntegrityError(f"batch {batch.id.hex()} has no rows here")
+            if batch.ordinals is None and rows is home and batch.offset == end:
+                out.pop()
+            else:
+                begin, at = batch.offset, first
+            end = batch.offset + batch.stored
+            file = part.view.files.get(batch.id)
+            stored = None if file is None else StoredFile(*file, HEADER_BYTES)
+            out.append(Segment(rows[begin:end], at, batch.ordinals, stored))
+            home = rows if batch.ordinals is None else None
     return out

@@ -96,24 +96,25 @@ class ViewCache:
             if head is None:
                 raise NotFoundError(f"unknown or forgotten owner {owner.hex()}")
             places: list[Place] = [(None, 0, None, "")] * len(rows)
-            files: list[tuple[Path, int, bytes] | None] = [None] * len(rows)
+            files: dict[bytes, tuple[Path, int, bytes]] = {}
             if self._has_shares:
                 wanted = [self._wanted(owner, r, known.get((r[0], r[3], r[11]))) for r in rows]
                 places[:] = place_rows(wanted, check=self.check)
-                files[:] = [None if w.small else (w.path, w.size, w.digest) for w in wanted]
+                files = {w.info.batch: (w.path, w.size, w.digest) for w in wanted if not w.small}
+                del wanted
             if attempt == 2 or not any(p[3] for p in places) or self._same_files(owner, rows, places):
                 break
         batches, tried = [], {}
-        for row, place, stored in zip(rows, places, files, strict=True):
+        for row, place in zip(rows, places, strict=True):
             batch, count, dim, generation, dead, _, _, _, file, position, certificate, rebuilt, records = row
             gone = np.frombuffer(dead, "<i8").astype(np.int64) if dead else _NO_ROWS
             batches.append(
-                BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt, records, stored)
+                BatchView(batch, position, count, dim, generation, gone, *place, certificate, rebuilt, records)
             )
             if place[3]:
                 tried[file] = self._stat(file)
         revision, name, position, view, floor = head
-        return revision, OwnerView(owner, name, position, view, floor, batches, old), tried
+        return revision, OwnerView(owner, name, position, view, floor, batches, old, files), tried
 
     def _same_files(self, owner: bytes, rows: list[tuple[Any, ...]], places: list[Place]) -> bool:
         """Whether files that could not be read are still those that the catalog names."""

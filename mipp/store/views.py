@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,6 @@ class BatchView:
     searched here (its file is damaged or missing), without a path; it is empty for all others. ``certificate``: the
     session in which the servers found all rows in range, or what they refused, or empty. ``rebuilt``: how often
     its file was. ``records``: origins of the rows' records, empty for a batch that came with its own.
-    ``file``: path, size and SHA-256 of its file, where its rows are that file's, mapped.
     """
 
     id: bytes
@@ -43,7 +43,6 @@ class BatchView:
     certificate: bytes = b""
     rebuilt: int = 0
     records: bytes = b""
-    file: tuple[Path, int, bytes] | None = None
 
     @property
     def origins(self) -> np.ndarray | None:
@@ -83,7 +82,7 @@ class OwnerView:
 
     ``position`` and ``hash`` name the state; servers with equal ones answer for the same rows. ``floor``: the earliest
     position that can still be served (only uploads came after it). ``base``: the view at the head that this was cut
-    from, or itself.
+    from, or itself. ``files``: path, size and SHA-256 of batches whose rows are those of a mapped file, by their id.
     """
 
     def __init__(
@@ -95,11 +94,13 @@ class OwnerView:
         floor: int,
         batches: list[BatchView],
         before: OwnerView | None = None,
+        files: Mapping[bytes, tuple[Path, int, bytes]] | None = None,
     ) -> None:
         """``before``: an earlier view of the owner; spares work for batches that it begins with, too."""
         self.owner, self.name, self.batches = owner, name, batches
         self.position, self.hash, self.floor = position, hash_, floor
         self.base = self
+        self.files = {} if files is None else files
         self.ids = np.frombuffer(b"".join(b.id for b in batches), np.uint8).reshape(-1, 16)
         self.masks = _masks(owner, self.ids, before)
         self.rows = np.array([b.rows for b in batches], np.int64)
