@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +24,6 @@ _TASK_BYTES, _RESULT_BYTES = 128 << 20, 16 << 20
 _LEAST_BYTES = 4 << 20
 #: rows of a task are a multiple: whole cache lines of products
 _LINE = 512
-#: parts of a task: each is a file that is opened, or an owner's keys
-_PARTS = 256
 
 
 class DaskBackend(Backend):
@@ -51,8 +50,10 @@ class DaskBackend(Backend):
     def select(
         self, scans: Sequence[RecordScan], keys: Sequence[bytes], rows: int, live: np.ndarray, out: np.ndarray
     ) -> None:
-        there = [scan for scan in scans if scan.file is not None and scan.records.nbytes >= _LEAST_BYTES]
-        self._cpu.select([scan for scan in scans if scan not in there], keys, rows, live, out)
+        here, there = list[RecordScan](), list[RecordScan]()
+        for scan in scans:
+            (here if scan.file is None or scan.records.nbytes < _LEAST_BYTES else there).append(scan)
+        self._cpu.select(here, keys, rows, live, out)
 
         def given() -> Iterator[Task]:
             for scan in there:
@@ -103,6 +104,14 @@ class DaskBackend(Backend):
     def close(self) -> None:
         self.pool.close()
 
+    def fill(self, given: Iterable[Task], start: int, out: np.ndarray) -> None:
+        """Have tasks computed; their products come where their rows are, from row ``start`` on."""
+
+        def take(task: Task, products: np.ndarray) -> None:
+            out[:, task.start - start : task.stop - start] = products
+
+        self.pool.run(given, take)
+
     def asked(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Asked:
         nonces, rows, first = zero.batches(start, stop)
         others = sorted(set(zero.servers) - {zero.server})
@@ -136,31 +145,21 @@ class _StoredRows(Rows):
             (there if remote else here).append((a, b))
         step = self._backend.step(query_share)
 
-        def given() -> Iterator[Task]:
-            for first, last in there:
-                for a in range(first, last, step):
-                    yield self._task(query_share, zero, a, min(a + step, last))
-
-        def take(task: Task, products: np.ndarray) -> None:
-            out[:, task.start - start : task.stop - start] = products
-
         if there:
-            self._backend.pool.run(given(), take)
+            cuts = ((a, min(a + step, last)) for first, last in there for a in range(first, last, step))
+            self._backend.fill((self._task(query_share, zero, a, b) for a, b in cuts), start, out)
         for a, b in here:
             self._here.scores(query_share, a, b, zero, out[:, a - start : b - start])
 
-    def _between(self, start: int, stop: int) -> Iterator[tuple[Segment, int]]:
-        """Segments of these rows, and where the rows of each end."""
+    def _between(self, start: int, stop: int) -> Iterator[Segment]:
+        """Segments of these rows."""
         at = max(0, bisect_right(self._segments, start, key=_first) - 1)
-        for n in range(at, len(self._segments)):
-            if self._segments[n].first >= stop:
-                return
-            yield self._segments[n], self._segments[n + 1].first if n + 1 < len(self._segments) else stop
+        return itertools.takewhile(lambda segment: segment.first < stop, self._segments[at:])
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """Rows that follow each other and are all in files, or all here."""
         begin, remote = start, False
-        for segment, _ in self._between(start, stop):
+        for segment in self._between(start, stop):
             if (segment.file is not None) != remote:
                 at = max(start, segment.first)
                 if at > begin:
@@ -173,7 +172,7 @@ class _StoredRows(Rows):
         files: dict[bytes, StoredFile] = {}
         parts: list[StoredPart | KeystreamPart] = []
         row = query_share.shape[1] * query_share.itemsize
-        for segment, _ in self._between(start, stop):
+        for segment in self._between(start, stop):
             file = segment.file
             assert file is not None  # the run is of files
             stored = len(segment.words)
@@ -207,11 +206,8 @@ class _KeystreamRows(Rows):
             self._here.scores(query_share, start, stop, zero, out)
             return
 
-        def take(task: Task, products: np.ndarray) -> None:
-            out[:, task.start - start : task.stop - start] = products
-
         cuts = range(start, stop, step)
-        self._backend.pool.run((self._task(query_share, zero, a, min(a + step, stop)) for a in cuts), take)
+        self._backend.fill((self._task(query_share, zero, a, min(a + step, stop)) for a in cuts), start, out)
 
     def _task(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Task:
         def seal(session: bytes, key: AESGCM) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,6 @@ def _listed(got: m.BatchList, server: int) -> _State:
     return m.Head(got.position, got.view), batches
 
 
-def _as(found: Mapping[int, _State], state: _State) -> list[int]:
-    """The servers that have this state."""
-    return [server for server, other in found.items() if _facts(other) == _facts(state)]
-
-
 def _facts(state: _State) -> tuple[int, bytes, list[tuple[bytes, int, int]]]:
     """What all servers know: generations are a cloud's own, and tests of rows may be under way."""
     head, batches = state
@@ -142,7 +137,9 @@ class ReadingOwner(Granting):
         """
         for attempt in range(_ATTEMPTS):
             found = {s: _listed(got, s) for s, got in self.ask_present(m.ListBatches(self.id)).items()}
-            same = max((_as(found, state) for state in found.values()), key=lambda s: (len(s), found[s[0]][0].position))
+            facts = {s: _facts(state) for s, state in found.items()}
+            alike = ([other for other in facts if facts[other] == facts[s]] for s in facts)
+            same = max(alike, key=lambda servers: (len(servers), found[servers[0]][0].position))
             head = found[same[0]][0]
             heads = {s: (at.position, at.view) for s, (at, _) in found.items()}
             others = [s for s, (position, _) in heads.items() if s not in same and position >= head.position]

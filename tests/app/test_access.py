@@ -220,7 +220,7 @@ def test_the_page_listens_on_loopback_alone(page):
 def test_each_run_has_an_origin_and_paths_of_its_own(page, embedded):
     """Else what another program left in the browser for the same origin or file would run in the page."""
     with served(embedded, port=page.port) as other:
-        if page.host == "127.0.0.1":
+        if page.host == "127.0.0.1":  # macOS binds no other one, so there is nothing to tell apart
             pytest.skip("this system has one loopback address")
         assert page.port == other.port and page.host != other.host
         assert not any(one.host.startswith("127.0.") for one in (page, other))
