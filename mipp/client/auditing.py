@@ -19,7 +19,7 @@ from .given import fraction
 from .merging import MergingOwner, audit_groups, deleted_of
 from .reading import StoredBatch
 from .retry import retry_conflicts
-from .row_checks import OwnerTags, check_deleted, check_same_rows, own_ids
+from .row_checks import OwnerTags, check_same_rows, own_ids
 from .tags import IMAGE_IDS
 
 __all__ = ["AuditReport", "AuditingOwner", "CloudAudit"]
@@ -271,14 +271,12 @@ class AuditingOwner(MergingOwner):
         head, batches = self._state(witness)
         lacking = {b.id: self._lacking(tags, b) for b in batches if b.live}
         wanted = [b for b in batches if b.live and (everything or lacking[b.id])]
-        known, dead = self.known_deletions(witness, [b.id for b in wanted], head)
+        deletions = self.deletions([b.id for b in wanted], head)
         done = []
         for b in wanted:
             got = {cloud: self._fetch(cloud, b.id) for cloud in self._clouds}
-            if any((g.position, g.view) != (head.position, head.view) for g in got.values()):
-                raise ConflictError("this owner's batches changed while they were fetched")
             for cloud, given in got.items():
-                check_deleted(cloud, b.id, given, witness, known[b.id], dead.get(b.id, np.empty(0, np.int64)))
+                deletions.check(b.id, cloud, given)
             for cloud in self._clouds:
                 if cloud not in lacking[b.id]:
                     tags.check(cloud, b.id, got[cloud])

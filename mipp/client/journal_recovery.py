@@ -111,12 +111,15 @@ def follow_servers(owner: RowOwner, part_label: PartLabel, *, settled: bool = Fa
     head, listed = settle_journal(owner, settled=settled)
     live = {b.id: b.live for b in listed}
     unknown, unread = 0, set(journal.unread(live))
-    for batch, known in journal.differing(live).items():
+    differing = journal.differing(live)
+    deletions = owner.deletions(list(differing), head) if differing else None
+    for batch, known in differing.items():
         try:
             server, got = owner.fetch_anywhere(batch, head)
         except (StoreError, IntegrityError):  # no cloud can read it now; the next call tries again
             continue
-        owner.check_deletions(batch, server, got, head)
+        if deletions is not None:
+            deletions.check(batch, server, got)
         rows = [int(r) for r in got.ordinals]
         if known:
             if batch in unread:

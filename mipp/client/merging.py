@@ -17,11 +17,9 @@ from .given import whole_number
 from .reading import StoredBatch
 from .recording import RecordOwner
 from .retry import retry_busy, retry_conflicts
-from .row_checks import check_deleted, check_same_rows
+from .row_checks import Deletions, check_same_rows
 
 __all__ = ["MergingOwner", "audit_groups", "deleted_of"]
-
-_NO_ROWS = np.empty(0, np.int64)
 
 
 class MergingOwner(RecordOwner):
@@ -77,14 +75,11 @@ class MergingOwner(RecordOwner):
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
         rows, ids, numbers = [], [], []
         old: list[tuple[bytes, int]] = []
-        witness = self.config.params.key_centres[-1]
-        known, dead = self.known_deletions(witness, [b.id for b in batches], head)
+        deletions = self.deletions([b.id for b in batches], head)
         for b in batches:
             server, got = self.fetch_anywhere(b.id, head)
-            if (got.position, got.view) != (head.position, head.view):
-                raise ConflictError("this owner's batches changed while they were fetched")
+            deletions.check(b.id, server, got)
             self.check_back(b.id, server, got)
-            check_deleted(server, b.id, got, witness, known.get(b.id, 0), dead.get(b.id, _NO_ROWS))
             if len(got.share):
                 rows.append(self.opened(got, server, b.id))
                 old += [(b.id, int(r)) for r in got.ordinals]
@@ -141,32 +136,30 @@ class MergingOwner(RecordOwner):
             raise StoreError(f"no other cloud can give batch {batch.hex()} back at the same state now; try again")
         check_same_rows(batch, others | {server: got}, self.keys, self.threads)
 
-    def check_deletions(self, batch: bytes, server: int, got: m.Shares, head: m.Head) -> None:
-        """Check that a cloud left out the rows of a batch that the key centre knows as deleted, and no others.
+    def deletions(self, batches: Sequence[bytes], head: m.Head) -> Deletions:
+        """Ask the key centre which rows of batches are deleted, to check what clouds leave out.
 
         Parameters
         ----------
-        batch : bytes
-            Id of the batch.
-        server : int
-            Number of the cloud.
-        got : message
-            Its rows.
+        batches : sequence of bytes
+            Ids of the batches.
         head : Head
-            State of this owner's chain that both must be at.
+            State of this owner's chain that the answer must be of.
+
+        Returns
+        -------
+        Deletions
+            Of all of them.
 
         Raises
         ------
-        VerificationError
-            One of the two is wrong.
         ConflictError
-            The index changed meanwhile.
+            The key centre is at another state.
+        MippError
+            It cannot be reached, or refuses.
         """
-        if (got.position, got.view) != (head.position, head.view):
-            raise ConflictError("this owner's batches changed while they were fetched")
         witness = self.config.params.key_centres[-1]
-        known, dead = self.known_deletions(witness, [batch], head)
-        check_deleted(server, batch, got, witness, known.get(batch, 0), dead.get(batch, _NO_ROWS))
+        return Deletions(witness, head, *self.known_deletions(witness, batches, head))
 
     def known_deletions(
         self, server: int, batches: Sequence[bytes], head: m.Head

@@ -12,7 +12,7 @@ from ..rpc import messages as m
 from .journal import Journal
 from .journal_places import Pair, Run, runs_of
 from .reading import ReadingOwner, StoredBatch
-from .row_checks import OwnerTags
+from .row_checks import Deletions, OwnerTags
 from .tags import IMAGE_IDS
 
 __all__ = ["PlacingOwner", "moves_of"]
@@ -128,8 +128,8 @@ class PlacingOwner(ReadingOwner):
             self.journal.came_from(batch, runs_of(got.ordinals, got.origin_batch, got.origin_row))
 
     @abstractmethod
-    def check_deletions(self, batch: bytes, server: int, got: m.Shares, head: m.Head) -> None:
-        """Check which rows a cloud left out, as :meth:`mipp.client.merging.MergingOwner.check_deletions` does."""
+    def deletions(self, batches: Sequence[bytes], head: m.Head) -> Deletions:
+        """Ask which rows are deleted, as :meth:`mipp.client.merging.MergingOwner.deletions` does."""
 
     @abstractmethod
     def check_back(self, batch: bytes, server: int, got: m.Shares) -> None:

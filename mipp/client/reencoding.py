@@ -40,6 +40,7 @@ from .journal_recovery import follow_servers, own_images, rows_digest
 from .owner import ImageOwner
 from .records import Record
 from .retry import retry_conflicts
+from .row_checks import Deletions
 from .row_ids import batch_rows
 
 __all__ = ["ReencodeReport", "reencode"]
@@ -170,10 +171,8 @@ def reencode(
         told: Progress = progress if progress is not None else lambda count: None
         copy = _Images if source.config.descriptor else _Vectors
         copier = copy(source, target, journal, name, report, told, preview_size, workers)
-        copier.head, batches = source.agreed_batches()
-        for batch in batches:
-            if batch.live:
-                copier.batch(batch.id)
+        for batch in copier.look():
+            copier.batch(batch)
     return report
 
 
@@ -215,8 +214,8 @@ class _Copier:
         self.source, self.target, self.journal, self.name = source, target, journal, name
         self.report, self.told, self.preview_size, self.workers = report, told, preview_size, workers
         self.done = journal.copied(name)
-        #: state of the old index that batches are read at
-        self.head = m.Head(0, b"")
+        #: state of the old index that batches are read at, and its deleted rows
+        self.deletions: Deletions | None = None
         #: of the batch of the old index, the content that its journal knows: first row, rows, files
         self.items: dict[tuple[int, int], list[Path]] = {}
 
@@ -233,15 +232,23 @@ class _Copier:
         if len(left):
             self.rows(batch, server, got, left)
 
+    def look(self) -> list[bytes]:
+        """The batches of the old index with live rows, as servers have them now."""
+        head, batches = self.source.agreed_batches()
+        live = [b.id for b in batches if b.live]
+        self.deletions = self.source.deletions(live, head)
+        return live
+
     def _read_back(self, batch: bytes) -> tuple[int, m.Shares]:
         """A batch of the old index, as it was uploaded: what a cloud makes of it would be the new index's for good."""
 
         def attempt() -> tuple[int, m.Shares]:
-            server, got = self.source.fetch_anywhere(batch, self.head)
+            assert self.deletions is not None  # batches are known by a look
+            server, got = self.source.fetch_anywhere(batch, self.deletions.head)
             try:
-                self.source.check_deletions(batch, server, got, self.head)
+                self.deletions.check(batch, server, got)
             except ConflictError:  # rows were deleted meanwhile
-                self.head = self.source.agreed_batches()[0]
+                self.look()
                 raise
             self.source.check_back(batch, server, got)
             return server, got

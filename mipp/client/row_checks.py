@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import MessageError, VerificationError
+from ..errors import ConflictError, MessageError, VerificationError
 from ..params import Params
 from ..rpc import messages as m
 from ..sharing import OwnerKeys, convert_share
@@ -183,6 +184,40 @@ def check_deleted(server: int, batch: bytes, got: m.Shares, witness: int, rows: 
         raise VerificationError(
             f"cloud {server} gives back other rows of batch {batch.hex()} than those that server {witness} knows as "
             "not deleted: one of the two is wrong; nothing was changed"
+        )
+
+
+class Deletions(NamedTuple):
+    """Which rows of batches are deleted, as one server knows: by batch, ``rows`` as uploaded, and ``dead`` ones."""
+
+    witness: int
+    head: m.Head
+    rows: Mapping[bytes, int]
+    dead: Mapping[bytes, np.ndarray]
+
+    def check(self, batch: bytes, server: int, got: m.Shares) -> None:
+        """Check that a cloud left out the deleted rows of a batch, and no others.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        server : int
+            Number of the cloud.
+        got : message
+            Its rows.
+
+        Raises
+        ------
+        ConflictError
+            They are of another state.
+        VerificationError
+            One of the two servers is wrong.
+        """
+        if (got.position, got.view) != (self.head.position, self.head.view):
+            raise ConflictError("this owner's batches changed while they were fetched")
+        check_deleted(
+            server, batch, got, self.witness, self.rows.get(batch, 0), self.dead.get(batch, np.empty(0, np.int64))
         )
 
 
