@@ -130,7 +130,7 @@ def bench_shuffle_pass(small=False):
 
     n = 10_000 if small else 100_000
     x, out, perm = words(n, np.uint64), zeros(n, np.uint64), _core.permutation(KEY, n)
-    return lambda: _core.shuffle_pass(x, None, perm, None, 0, KEY, 1, out, 1)
+    return lambda: _core.shuffle_pass(x, perm, KEY, 1, out, 1)
 
 
 def modulus():

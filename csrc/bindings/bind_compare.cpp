@@ -303,24 +303,16 @@ void run_pass(const ShufflePass& pass, std::size_t n, int threads) {
     if (!within) bind::raise_parameter("perm must be below the number of words");
 }
 
-void shuffle_pass(const py::object& x_object, const py::object& y_object, const py::object& perm_object,
-                  const py::object& key_before, const py::object& sign_before, const py::object& key_after,
-                  const py::object& sign_after, const py::object& out_object, const py::object& threads_object) {
+void shuffle_pass(const py::object& x_object, const py::object& perm_object, const py::object& key,
+                  const py::object& sign, const py::object& out_object, const py::object& threads_object) {
     const py::array x = require_u64(x_object, 1, "x"), perm = require_index(perm_object, "perm");
-    py::array out = require_u64(out_object, 1, "out", true), y;
+    py::array out = require_u64(out_object, 1, "out", true);
     ShufflePass pass = {};
     pass.x = words_of(x);
-    if (!y_object.is_none()) {
-        y = require_u64(y_object, 1, "y");
-        require_same_shape(y, "y", x, "x");
-        bind::require_disjoint(out, "out", y, "y");
-        pass.y = static_cast<const std::uint64_t*>(y.data());
-    }
     require_same_shape(perm, "perm", x, "x");
     require_same_shape(out, "out", x, "x");
     require_stream(size_of(x));
-    pass.before = require_mask(key_before, "key_before", sign_before, "sign_before", &pass.subtract_before);
-    pass.after = require_mask(key_after, "key_after", sign_after, "sign_after", &pass.subtract_after);
+    pass.key = require_mask(key, "key", sign, "sign", &pass.subtract);
     const int threads = bind::require_threads(threads_object);
     bind::require_disjoint(out, "out", x, "x");
     bind::require_disjoint(out, "out", perm, "perm");
@@ -452,8 +444,8 @@ void bind_compare(py::module_& m) {
     m.def("pack_words", &pack_words, py::arg("words"), py::arg("width"), py::arg("out"), threads);
     m.def("unpack_words", &unpack_words, py::arg("packed"), py::arg("width"), py::arg("out"), threads);
     m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
-    m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("y"), py::arg("perm"), py::arg("key_before"),
-          py::arg("sign_before"), py::arg("key_after"), py::arg("sign_after"), py::arg("out"), threads);
+    m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("perm"), py::arg("key"), py::arg("sign"),
+          py::arg("out"), threads);
     m.def("square_dealer", &square_dealer, py::arg("r1"), py::arg("r2"), py::arg("weights"), py::arg("out"),
           py::arg("carry"), py::arg("msb"), py::arg("delta"), threads);
     m.def("square_share", &square_share, py::arg("m"), py::arg("r"), py::arg("weights"), py::arg("first"),

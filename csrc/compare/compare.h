@@ -78,14 +78,14 @@ Status permutation_draw_var(const std::uint8_t* key, std::uint32_t* out, std::si
 Status indices_max(const std::uint32_t* index, std::size_t n, std::uint32_t* largest, int threads);
 
 struct ShufflePass {
-    const std::uint64_t *x, *y;  // y may be null
+    const std::uint64_t* x;
     const std::uint32_t* index;
-    const std::uint8_t *before, *after;  // keys, or null
-    bool subtract_before, subtract_after;
+    const std::uint8_t* key;  // or null
+    bool subtract;
     std::uint64_t* out;
 };
 
-// out[i] = t[index[i]] +- F(after)[i] for i < n, t = x + y +- F(before): n words of memory for t, unless it is x.
+// out[i] = x[index[i]] +- F(key)[i] for i < n; without a key nothing is added.
 Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads);
 
 // Parts of sums of weighted squares of secrets behind words of `bits` = 16, 32 or 64 bits: the dealer's, a cloud's.

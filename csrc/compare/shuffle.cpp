@@ -1,11 +1,6 @@
 // Permutations, passes of the shuffle.
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 
 #include "../common/pool.h"
 #include "compare_tiers.h"
@@ -52,38 +47,6 @@ class Draws {
     alignas(64) std::uint32_t words_[count];
 };
 
-// Words for one pass; wiped when they go.
-class Scratch {
-  public:
-    Scratch() = default;
-    ~Scratch() {
-        if (data_ != nullptr) wipe(data_, words_ * sizeof *data_);
-        std::free(data_);
-    }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-
-    bool allocate(std::size_t words) {
-        words_ = words;
-        const std::size_t bytes = words * sizeof *data_, page = std::size_t{1} << 21;
-        if (bytes < 2 * page) {
-            data_ = static_cast<std::uint64_t*>(std::malloc(bytes + 1));
-            return data_ != nullptr;
-        }
-        data_ = static_cast<std::uint64_t*>(std::aligned_alloc(page, (bytes + page - 1) / page * page));
-#ifdef MADV_HUGEPAGE
-        // fewer faults, and fewer translations for what is read in random order
-        if (data_ != nullptr) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-        return data_ != nullptr;
-    }
-    std::uint64_t* data() const { return data_; }
-
-  private:
-    std::uint64_t* data_ = nullptr;
-    std::size_t words_ = 0;
-};
-
 constexpr std::uint8_t no_key[32] = {};
 
 // Words that are worth handing to a thread.
@@ -127,32 +90,8 @@ Status indices_max(const std::uint32_t* index, std::size_t n, std::uint32_t* lar
 
 Status shuffle_pass_var(const ShufflePass& pass, std::size_t n, int threads) {
     const CompareKernels& kernels = compare_kernels();
-    const bool summed = pass.y != nullptr || pass.before != nullptr;
-    Scratch sums;
-    const std::uint64_t* from = pass.x;
-    if (summed) {
-        // One sequential pass is cheaper than fetching every place of two arrays.
-        if (!sums.allocate(n)) return Status::no_memory;
-        from = sums.data();
-        const Schedules keys(pass.before != nullptr ? pass.before : no_key);
-        const Mask mask = pass.subtract_before ? Mask::subtract : Mask::add;
-        const Status status = parallel_for(n, piece, threads, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t at = begin; at < end; at += piece) {
-                const std::size_t some = std::min(piece, end - at);
-                std::uint64_t* to = sums.data() + at;
-                if (pass.y != nullptr) {
-                    for (std::size_t i = 0; i < some; ++i) to[i] = pass.x[at + i] + pass.y[at + i];
-                } else {
-                    std::memcpy(to, pass.x + at, some * sizeof *to);
-                }
-                if (pass.before != nullptr) kernels.mask(keys.data(), at / 2, to, some, static_cast<int>(mask));
-            }
-            return Status::ok;
-        });
-        if (status != Status::ok) return status;
-    }
-    const Schedules keys(pass.after != nullptr ? pass.after : no_key);
-    const MippGather gather = {from, pass.index, pass.after != nullptr ? keys.data() : nullptr, pass.subtract_after,
+    const Schedules keys(pass.key != nullptr ? pass.key : no_key);
+    const MippGather gather = {pass.x, pass.index, pass.key != nullptr ? keys.data() : nullptr, pass.subtract,
                                pass.out};
     return parallel_for(n, piece, threads, [&](std::size_t begin, std::size_t end) {
         kernels.gather(&gather, begin, end);

@@ -130,17 +130,7 @@ def digit_carries(shares: _U64, t: _U64, first: bool, out: _U64, threads: int | 
 def pack_words(words: _U64, width: int, out: _U64, threads: int | None = None) -> None: ...
 def unpack_words(packed: _U64, width: int, out: _U64, threads: int | None = None) -> None: ...
 def permutation(key: bytes, n: int) -> _U32: ...
-def shuffle_pass(
-    x: _U64,
-    y: _U64 | None,
-    perm: _U32,
-    key_before: bytes | None,
-    sign_before: int,
-    key_after: bytes | None,
-    sign_after: int,
-    out: _U64,
-    threads: int | None = None,
-) -> None: ...
+def shuffle_pass(x: _U64, perm: _U32, key: bytes | None, sign: int, out: _U64, threads: int | None = None) -> None: ...
 def square_dealer(
     r1: _Words,
     r2: _Words,

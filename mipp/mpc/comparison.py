@@ -36,12 +36,14 @@ from .replicated import Pair, UserShare, open_to_all, reshare_words, send_back, 
 from .session import Party, Public
 
 __all__ = [
-    "CIRCUITS", "Circuit", "alone_of", "blocks_of", "check_circuit", "combine_matches", "less_than", "sign_shares",
-    "theta_width", "threshold",
+    "CIRCUITS", "MOST_AT_ONCE", "Circuit", "alone_of", "blocks_of", "check_circuit", "combine_matches", "less_than",
+    "pieces", "sign_shares", "theta_width", "threshold",
 ]  # fmt: skip
 
 Circuit = Literal["tree", "ripple"]
 CIRCUITS: tuple[Circuit, ...] = ("tree", "ripple")
+#: comparisons of one call at most, whole groups: with more, what a call holds would grow with the rows
+MOST_AT_ONCE = 1 << 23
 #: fewer groups of 512 rows than this are split by one party: three blocks would cost more calls than they save
 _SPLIT_GROUPS = 128
 
@@ -62,6 +64,11 @@ def blocks_of(n: int, step: int) -> Blocks:
         return [(first, 0, groups * local.GROUP)]
     cuts = [local.GROUP * (groups * i // 3) for i in range(4)]
     return [((first + i - 1) % 3 + 1, cuts[i], cuts[i + 1]) for i in range(3)]
+
+
+def pieces(n: int) -> list[range]:
+    """n comparisons in as many calls, one after the other, as it takes."""
+    return [range(start, min(start + MOST_AT_ONCE, n)) for start in range(0, n, MOST_AT_ONCE)]
 
 
 def alone_of(n: int) -> int:
@@ -344,7 +351,8 @@ def threshold(
         The parties disagree, or one failed: nothing is known to anybody.
 
     Cost: the circuit's rounds less one (the user's), and 4 more (hello, resharing, confirm, done); bytes by
-    :func:`mipp.mpc.cost.threshold_cost`, exactly. Leakage: none to the servers; to the user the match bits.
+    :func:`mipp.mpc.cost.threshold_cost`, exactly; memory by :func:`mipp.mpc.cost.threshold_memory`. Leakage: none to
+    the servers; to the user the match bits.
     """
     with party.attempt():
         words = public.words(shares)
@@ -360,8 +368,12 @@ def threshold(
         elif party.index == 1:
             ring = 1 << public.ring_bits
             mine -= np.array([t % ring for t in what], words.dtype)[:, None]
-        pair = reshare_words(party, mine.reshape(-1))
-        signs = sign_shares(party, pair, width, circuit)
+        lo, hi = reshare_words(party, mine.reshape(-1))
+        del mine
+        signs = np.concatenate([
+            sign_shares(party, Pair(lo[some.start : some.stop], hi[some.start : some.stop]), width, circuit)
+            for some in pieces(len(lo))
+        ])  # fmt: skip
         party.confirm()
         return UserShare(party.index, party.session, parameters, len(words), public.rows, signs)
 

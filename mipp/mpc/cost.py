@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ..encoding.bounds import PROJECTIONS, QueryRule, RowRule
 from . import kernels as local
 from .certificate import TOGETHER, chunk_rows
-from .comparison import Circuit, blocks_of, theta_width
+from .comparison import MOST_AT_ONCE, Circuit, blocks_of, pieces, theta_width
 from .link import HEADER_BYTES, PARTIES
 from .quickselect import cross_size, pivot_rank, sample_size
 from .session import CONFIRM_BYTES, HELLO_BYTES, Public
@@ -32,8 +32,15 @@ __all__ = [
     "largest_call",
     "padded",
     "threshold_cost",
+    "threshold_memory",
     "top_k_cost",
+    "top_k_memory",
 ]
+
+#: bytes a row and query that a server holds while keys are shuffled, and so many a comparison of a call
+_SHUFFLE_BYTES, _CALL_BYTES = 32, 64
+#: bytes that a server holds besides
+_OTHER_BYTES = 32 << 20
 
 
 @dataclasses.dataclass
@@ -72,7 +79,7 @@ class TopKCost:
 def comparison_cost(
     n: int, width: int, circuit: Circuit = "tree", *, to_user: bool = False, first_step: int = 0
 ) -> Cost:
-    """n comparisons in one call, without the resharing.
+    """n comparisons in one call, or in as many as so many take, without the resharing.
 
     Parameters
     ----------
@@ -82,6 +89,13 @@ def comparison_cost(
     to_user : the opened bits go to the user, and are not counted
     first_step : the round's number, which says who splits
     """
+    cost = Cost()
+    for some in pieces(n):
+        add(cost, _one_call(len(some), width, circuit, to_user, first_step + cost.rounds))
+    return cost
+
+
+def _one_call(n: int, width: int, circuit: Circuit, to_user: bool, first_step: int) -> Cost:
     cost, plane = Cost(), 8 * local.plane_words(n)
     blocks = [(owner, 8 * (end - start)) for owner, start, end in blocks_of(n, first_step)]
     cost.rounds += 1
@@ -192,7 +206,7 @@ def top_k_cost(
     whole, rest = divmod(queries, 3)
     for party in PARTIES:
         typical.send(party, 5 * words * queries // 3, 2)
-        bound.send(party, words * (5 * whole + 2 * rest), 3)
+        bound.send(party, words * (5 * whole + 2 * rest), 4)
     if not calls:
         return TopKCost(typical, bound, 0)
     width, rows = public.key_bits, public.rows
@@ -206,6 +220,24 @@ def top_k_cost(
         for _ in range(bound_calls(calls)):
             add(bound, largest(comparison_cost(queries * each, width, circuit)))
     return TopKCost(typical, bound, queries * sum(calls))
+
+
+def top_k_memory(public: Public, queries: int, k: int) -> int:
+    """Bytes that a server holds at once in :func:`mipp.mpc.topk.top_k`, messages that wait included.
+
+    The shuffle has the most: words and permutations of a query, and the messages on their way; afterwards both summands
+    of the keys, and what one call of the comparison takes.
+    """
+    call = min(queries * largest_call(public.rows, k), MOST_AT_ONCE)
+    shuffled = _SHUFFLE_BYTES * queries * public.rows
+    # a quarter of the rows' bytes are words of opened bits, and positions that they give
+    return max(shuffled, 20 * queries * public.rows + _CALL_BYTES * call) + _OTHER_BYTES
+
+
+def threshold_memory(public: Public, queries: int) -> int:
+    """Bytes that a server holds at once in :func:`mipp.mpc.comparison.threshold`, messages that wait included."""
+    scores = queries * public.rows
+    return 4 * scores * public.ring_bits // 8 + _CALL_BYTES * min(scores, MOST_AT_ONCE) + _OTHER_BYTES
 
 
 def bound_calls(calls: list[int]) -> int:

@@ -16,7 +16,8 @@ from .._native import _core
 __all__ = [
     "add_mask", "and_gates", "combine", "digest", "digit_carries", "digit_products", "digits", "keystream",
     "layer_gates", "mask_planes", "pack", "packed_words", "permutation", "plane_words", "products",
-    "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates", "unpack", "words_mask", "xor_mask",
+    "shuffle_pass", "slice_planes", "square_dealer", "square_share", "tree_gates", "unpack", "unpack_add", "words_mask",
+    "xor_mask",
 ]  # fmt: skip
 
 #: both summands that a party holds, and keys of both masks of a zero share
@@ -27,6 +28,8 @@ Hints = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 #: plane words come in groups of 8: 512 values
 GROUP = 8
+#: words that are unpacked at once when they are added to others
+UNPACKED = 1 << 18
 GROUP_VALUES = 64 * GROUP
 
 
@@ -145,24 +148,23 @@ def unpack(packed: np.ndarray, n: int, width: int, threads: int) -> np.ndarray:
     return out
 
 
+def unpack_add(packed: np.ndarray, words: np.ndarray, width: int, threads: int) -> None:
+    """Add the words of :func:`pack` to (n,) uint64 words, in place."""
+    for start in range(0, len(words), UNPACKED):
+        part = words[start : start + UNPACKED]
+        first = start // 64 * width
+        part += unpack(packed[first : first + packed_words(len(part), width)], len(part), width, threads)
+
+
 def permutation(key: bytes, n: int) -> np.ndarray:
     """The uniform permutation of a key: (n,) uint32."""
     return _core.permutation(key, n)
 
 
-def shuffle_pass(
-    x: np.ndarray,
-    y: np.ndarray | None,
-    perm: np.ndarray,
-    before: tuple[bytes, int] | None,
-    after: tuple[bytes, int] | None,
-    threads: int,
-) -> np.ndarray:
-    """(x + y + before)[perm] + after over uint64 words; before and after are (key, sign) masks."""
+def shuffle_pass(x: np.ndarray, perm: np.ndarray, mask: tuple[bytes, int], threads: int) -> np.ndarray:
+    """x[perm] + mask over uint64 words; the mask is (key, sign)."""
     out = np.empty(len(x), np.uint64)
-    key_before, sign_before = before or (None, 0)
-    key_after, sign_after = after or (None, 0)
-    _core.shuffle_pass(x, y, perm, key_before, sign_before, key_after, sign_after, out, threads)
+    _core.shuffle_pass(x, perm, *mask, out, threads)
     return out
 
 

@@ -107,7 +107,11 @@ class _Segment:
 
     @property
     def members(self) -> np.ndarray:
-        return np.arange(self.size) if self.positions is None else self.positions
+        return self.first(self.size)
+
+    def first(self, count: int) -> np.ndarray:
+        """The first members, or all if they are fewer."""
+        return np.arange(min(count, self.size)) if self.positions is None else self.positions[:count]
 
 
 class Quickselect:
@@ -143,7 +147,7 @@ class Quickselect:
         if s.size > self._sample and (cross := cross_size(s.size, self._rows)):
             members = s.members
             return Compare(np.tile(members, cross), np.repeat(members[:cross], s.size), cross * s.size)
-        some = s.members[: self._sample]
+        some = s.first(self._sample)
         i, j = all_pairs(len(some))
         return Compare(some[i], some[j], len(i))
 
@@ -172,7 +176,7 @@ class Quickselect:
             return self._split(s, bits, wanted)
         if s.size > self._sample and (cross := cross_size(s.size, self._rows)):
             return _divide(s, unpack(bits, cross * s.size).reshape(cross, s.size))
-        some = s.members[: self._sample]
+        some = s.first(self._sample)
         order = some[_order(unpack(bits, len(some) * (len(some) - 1) // 2), len(some))]
         if s.size <= self._sample:
             s.positions, s.sorted = order, True

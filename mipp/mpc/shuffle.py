@@ -5,8 +5,8 @@ query. Z_12 and R_3 are keystream of roles 1 and 2 (key lacked by 3), Z_23, R_1 
 The input is s_1 + s_2 + s_3, one summand at each role:
 
 1. 3 -> 1: i = s_3 - M;  2 -> 1: m2 = pi_23(pi_12(s_2 + M) - Z_12) - Z_23
-2. 1 -> 3: m1 = pi_12(s_1 + i) + Z_12;  1 -> 3: m4 = pi_31(m2) - R_3
-3. 3 -> 1: m3 = pi_31(pi_23(m1) + Z_23) - R_1
+2. 1 -> 3: m1 = pi_12(s_1 + i) + Z_12
+3. 3 -> 1: m3 = pi_31(pi_23(m1) + Z_23) - R_1;  1 -> 3: m4 = pi_31(m2) - R_3, at the same time
 
 The output is replicated: y_1 = R_1 (roles 2, 3), y_3 = R_3 (roles 1, 2), y_2 = m3 + m4 (roles 1, 3), and
 y_1 + y_2 + y_3 = pi_31 pi_23 pi_12 (s_1 + s_2 + s_3), where pi(t)[i] = t[pi[i]].
@@ -17,6 +17,9 @@ other: bits above them carry, would depend on shares, and stay where they are.
 Cost: 3 rounds, 5 v bits per row over the three parties: one word to bring the input to two summands, four for the
 shuffle. Leakage: none. Role 1 lacks pi_23, role 2 lacks pi_31, role 3 lacks pi_12, so to each the result is uniform;
 every message is masked by keystream that its receiver lacks, so modulo 2^v, too, it is uniform.
+
+Memory of one query at one party: at most 30 bytes a row. Permutations, 4 bytes a row each, are drawn before the first
+message, so that nobody waits for them; each is dropped when it was used, and so is every word.
 
 Source: Araki, Furukawa, Ohara, Pinkas, Rosemarin, Tsuchida, "Secure Graph Analysis at Scale", CCS 2021.
 """
@@ -42,20 +45,18 @@ def role_of(party: Party, query: int) -> int:
 class _One:
     """One query at one party: its role, who has the other roles, and all keys (labels hold the step of the start)."""
 
-    def __init__(self, party: Party, query: int) -> None:
-        self.role = role_of(party, query)
+    def __init__(self, party: Party, query: int, words: np.ndarray) -> None:
+        self.role, self.words = role_of(party, query), words
         self.at = {role: (party.index - 1 + role - self.role) % 3 + 1 for role in ROLES}
         names = {1: ("z", "mask", "output"), 2: (), 3: ("z", "output")}
-        self.perm_keys: dict[int, bytes] = {}
+        self.perms: dict[int, np.ndarray] = {}
         self.keys: dict[tuple[str, int], bytes] = {}
         for missing in ROLES:
             if missing != self.role:
-                self.perm_keys[missing] = party.key(self.at[missing], "permutation", query)
+                self.perms[missing] = local.permutation(party.key(self.at[missing], "permutation", query), len(words))
                 for name in names[missing]:
                     self.keys[name, missing] = party.key(self.at[missing], name, query)
-        self.perms: dict[int, np.ndarray] = {}
-        self.got: dict[int, list[np.ndarray]] = {}  # by peer
-        self.kept: list[np.ndarray] = []
+        self.got: dict[int, np.ndarray] = {}  # packed, by the role that sent it
 
 
 class _Mail:
@@ -64,87 +65,91 @@ class _Mail:
     def __init__(self, n: int, width: int, threads: int) -> None:
         self._n, self._width, self._threads = n, width, threads
         self._out: dict[int, list[np.ndarray]] = {}
-        self._into: dict[int, list[_One]] = {}
+        self._into: dict[int, list[tuple[_One, int]]] = {}
 
-    def send(self, to: int, words: np.ndarray) -> None:
-        self._out.setdefault(to, []).append(local.pack(words, self._width, self._threads))
+    def send(self, one: _One, role: int, words: np.ndarray) -> None:
+        self._out.setdefault(one.at[role], []).append(local.pack(words, self._width, self._threads))
 
-    def expect(self, source: int, one: _One) -> None:
-        self._into.setdefault(source, []).append(one)
+    def expect(self, one: _One, role: int) -> None:
+        self._into.setdefault(one.at[role], []).append((one, role))
 
     def exchange(self, party: Party) -> None:
         size = local.packed_words(self._n, self._width)
         got = party.exchange(
             "shuffle", self._out, {p: [(size, np.uint64)] * len(ones) for p, ones in self._into.items()}
         )
+        self._out.clear()
         for peer, ones in self._into.items():
-            for one in ones:
-                one.got[peer] = []
-            for one, words in zip(ones, got[peer], strict=True):
-                one.got[peer].append(local.unpack(words, self._n, self._width, self._threads))
+            for one, role in reversed(ones):
+                one.got[role] = got[peer].pop()
 
 
-def shuffle(party: Party, words: np.ndarray, width: int) -> list[Pair]:
+def shuffle(party: Party, words: list[np.ndarray], width: int) -> list[Pair]:
     """Shuffle each query's words under a permutation of its own.
 
     Parameters
     ----------
-    words : (B, N) uint64, this party's additive shares, N < 2^32; secret; not kept, not changed
+    words : B times (N,) uint64, this party's additive shares, N < 2^32; secret. They are used up: the list is empty
+        afterwards, the arrays are changed
     width : v from 1 to 64; the low v bits of the words count
 
     Returns
     -------
     list of B Pairs of (N,) uint64, of which the low v bits count: above them the two copies of a summand differ
     """
-    queries, n = words.shape
-    t = party.threads
-    ones = [_One(party, q) for q in range(queries)]
-    for one in ones:
-        one.perms = {missing: local.permutation(key, n) for missing, key in one.perm_keys.items()}
+    n, t = len(words[0]), party.threads
+    ones = [_One(party, query, taken) for query, taken in enumerate(words)]
+    words.clear()
 
     mail = _Mail(n, width, t)
-    for one, s in zip(ones, words, strict=True):
+    for one in ones:
         if one.role == 3:
-            masked = s.copy()
-            local.add_mask(one.keys["mask", 1], masked, -1, t)
-            mail.send(one.at[1], masked)
+            local.add_mask(one.keys["mask", 1], one.words, -1, t)
+            mail.send(one, 1, one.words)
+            one.words = _NONE
         elif one.role == 2:
-            z12 = (one.keys["z", 3], -1)
-            half = local.shuffle_pass(s, None, one.perms[3], (one.keys["mask", 1], 1), z12, t)
-            mail.send(one.at[1], local.shuffle_pass(half, None, one.perms[1], None, (one.keys["z", 1], -1), t))
+            local.add_mask(one.keys["mask", 1], one.words, 1, t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(3), (one.keys["z", 3], -1), t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(1), (one.keys["z", 1], -1), t)
+            mail.send(one, 1, one.words)
+            one.words = _NONE
         else:
-            mail.expect(one.at[3], one)
-            mail.expect(one.at[2], one)
+            mail.expect(one, 3)
+            mail.expect(one, 2)
     mail.exchange(party)
 
     mail = _Mail(n, width, t)
-    for one, s in zip(ones, words, strict=True):
+    for one in ones:
         if one.role == 1:
-            (i,), (m2,) = one.got[one.at[3]], one.got[one.at[2]]
-            mail.send(one.at[3], local.shuffle_pass(s, i, one.perms[3], None, (one.keys["z", 3], 1), t))
-            m4 = local.shuffle_pass(m2, None, one.perms[2], None, (one.keys["output", 3], -1), t)
-            mail.send(one.at[3], m4)
-            one.kept = [m4]
+            local.unpack_add(one.got.pop(3), one.words, width, t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(3), (one.keys["z", 3], 1), t)
+            mail.send(one, 3, one.words)
+            one.words = _NONE
         elif one.role == 3:
-            mail.expect(one.at[1], one)
-            mail.expect(one.at[1], one)
+            mail.expect(one, 1)
     mail.exchange(party)
 
     mail = _Mail(n, width, t)
     for one in ones:
         if one.role == 3:
-            m1, m4 = one.got[one.at[1]]
-            half = local.shuffle_pass(m1, None, one.perms[1], None, (one.keys["z", 1], 1), t)
-            m3 = local.shuffle_pass(half, None, one.perms[2], None, (one.keys["output", 1], -1), t)
-            mail.send(one.at[1], m3)
-            one.kept = [m3, m4]
+            one.words = local.unpack(one.got.pop(1), n, width, t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(1), (one.keys["z", 1], 1), t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(2), (one.keys["output", 1], -1), t)
+            mail.send(one, 1, one.words)
+            mail.expect(one, 1)
         elif one.role == 1:
-            mail.expect(one.at[3], one)
+            one.words = local.unpack(one.got.pop(2), n, width, t)
+            one.words = local.shuffle_pass(one.words, one.perms.pop(2), (one.keys["output", 3], -1), t)
+            mail.send(one, 3, one.words)
+            mail.expect(one, 3)
     mail.exchange(party)
-    return [_output(one, n, t) for one in ones]
+    return [_output(one, n, width, t) for one in ones]
 
 
-def _output(one: _One, n: int, threads: int) -> Pair:
+_NONE = np.empty(0, np.uint64)
+
+
+def _output(one: _One, n: int, width: int, threads: int) -> Pair:
     """Summands (role + 1, role + 2) of one query."""
 
     def stream(missing: int) -> np.ndarray:
@@ -152,8 +157,7 @@ def _output(one: _One, n: int, threads: int) -> Pair:
         local.words_mask(one.keys["output", missing], out, threads)
         return out
 
-    if one.role == 1:
-        return Pair(one.kept[0] + one.got[one.at[3]][0], stream(3))
     if one.role == 2:
         return Pair(stream(3), stream(1))
-    return Pair(stream(1), one.kept[0] + one.kept[1])
+    local.unpack_add(one.got.pop(4 - one.role), one.words, width, threads)
+    return Pair(one.words, stream(3)) if one.role == 1 else Pair(stream(1), one.words)

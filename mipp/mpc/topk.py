@@ -5,8 +5,9 @@ width that holds differences of scores: keys are distinct, larger is better, tie
 are compared with opened bits (:mod:`.quickselect`); the winners' K, or only K mod 2^r, goes to the user in rank order.
 
 Cost: hello, 3 rounds of shuffle, a few calls of the comparison (a little over N comparisons in all), confirm; see
-:func:`mipp.mpc.cost.top_k_cost`. Leakage to the servers: none beyond N, k, the number of queries; opened bits are
-a function of a uniform permutation that no server knows. To the user: k rows in order, and their scores if granted.
+:func:`mipp.mpc.cost.top_k_cost`, and :func:`mipp.mpc.cost.top_k_memory` for what a server holds at once. Leakage to the
+servers: none beyond N, k, the number of queries; opened bits are a function of a uniform permutation that no server
+knows. To the user: k rows in order, and their scores if granted.
 """
 
 from __future__ import annotations
@@ -16,39 +17,89 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import MessageError, ParameterError, ProtocolError
-from .comparison import Circuit, check_circuit, less_than
+from ..io.memory import aligned_words
+from ..params import RING_DTYPES
+from .comparison import Circuit, check_circuit, less_than, pieces
 from .query_proof import check_relations
 from .quickselect import Compare, Quickselect
 from .replicated import Pair, UserShare, together
 from .session import Party, Public
 from .shuffle import shuffle
 
-__all__ = ["combine_top_k", "distinct_keys", "top_k"]
+__all__ = ["KeyRoom", "combine_top_k", "distinct_keys", "top_k"]
+
+#: bytes of a cache line
+_LINE = 64
+#: keys that are made at once
+_AT_ONCE = 1 << 18
 
 
-def distinct_keys(party_index: int, words: np.ndarray, row_bits: int) -> np.ndarray:
-    """This party's additive shares of K for (B, N) score words: (B, N) uint64, of which the low w + r bits count.
+def distinct_keys(party_index: int, words: np.ndarray, row_bits: int, out: np.ndarray | None = None) -> np.ndarray:
+    """This party's additive shares of K for (N,) score words: (N,) uint64, of which the low w + r bits count.
 
-    A share times 2^r is a share mod 2^(w+r) of the score times 2^r; party 1 adds the public part.
+    A share times 2^r is a share mod 2^(w+r) of the score times 2^r; party 1 adds the public part. ``out``, if given,
+    may end where ``words`` end.
     """
-    keys = words.astype(np.uint64)
-    np.left_shift(keys, np.uint64(row_bits), out=keys)
-    if party_index == 1:
-        last = (1 << row_bits) - 1
-        keys += np.arange(last, last - words.shape[1], -1, dtype=np.int64).view(np.uint64)
+    keys = np.empty(len(words), np.uint64) if out is None else out
+    last = (1 << row_bits) - 1
+    for start in range(0, len(words), _AT_ONCE):
+        # a copy: what is written may lie where these words lie, but not where later ones do
+        some = words[start : start + _AT_ONCE].astype(np.uint64)
+        np.left_shift(some, np.uint64(row_bits), out=some)
+        if party_index == 1:
+            some += np.arange(last - start, last - start - len(some), -1, dtype=np.int64).view(np.uint64)
+        keys[start : start + len(some)] = some
     return keys
 
 
+class KeyRoom:
+    """Memory for keys, at first used for the score shares that they are made of: 8 bytes a row, and nothing beside.
+
+    Parameters
+    ----------
+    queries : B
+    public : what all parties agree on
+
+    Secret: what is written here. Taken over by :func:`top_k`, once.
+    """
+
+    def __init__(self, queries: int, public: Public) -> None:
+        self._shape = queries, public.rows
+        dtype = np.dtype(RING_DTYPES[public.ring_bits])
+        line = _LINE // dtype.itemsize
+        width = -(-public.rows // line) * line
+        raw = aligned_words(queries, width * 8 // dtype.itemsize, dtype)
+        self._keys: list[np.ndarray] = [row.view(np.uint64)[: public.rows] for row in raw]
+        start = raw.shape[1] - width
+        #: (B, N) words of the ring: where score shares go. Each row begins at a cache line
+        self.words = raw[:, start : start + public.rows]
+
+    def __repr__(self) -> str:
+        return f"KeyRoom({self._shape[0]} queries, {self._shape[1]} rows, secret hidden)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("score shares and keys are secret and do not pickle")
+
+    def keys(self, party_index: int, row_bits: int) -> list[np.ndarray]:
+        """The keys, where the score shares were; ``words`` is gone."""
+        words, keys = self.words, self._keys
+        del self.words, self._keys
+        for row, into in zip(words, keys, strict=True):
+            distinct_keys(party_index, row, row_bits, into)
+        return keys
+
+
 def top_k(
-    party: Party, shares: np.ndarray, k: int, public: Public, *, scores: bool = True, circuit: Circuit = "tree",
-    zero: np.ndarray | None = None,
+    party: Party, shares: np.ndarray | KeyRoom, k: int, public: Public, *, scores: bool = True,
+    circuit: Circuit = "tree", zero: np.ndarray | None = None,
 ) -> UserShare:  # fmt: skip
     """The k best rows of each query: this party's shares of them, for the user alone.
 
     Parameters
     ----------
     party : new, one per attempt
-    shares : (B, N) or (N,) words of the ring, this party's additive shares of B queries' scores; secret
+    shares : (B, N) or (N,) words of the ring, this party's additive shares of B queries' scores; secret. A
+        :class:`KeyRoom` that has them is used up, and takes no second copy
     k : 1 <= k <= N, public
     public : what all parties agree on
     scores : whether the user also gets the scores
@@ -71,22 +122,27 @@ def top_k(
         The parties disagree, one failed, or bits contradict an order: nothing is known to anybody.
     """
     with party.attempt():
-        words = public.words(shares)
+        words = public.words(shares.words if isinstance(shares, KeyRoom) else shares)
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= public.rows:
             raise ParameterError(f"k must be from 1 to {public.rows}, not {k!r}")
         check_circuit(circuit)
-        width = public.key_bits
-        parameters = public.digest("top-k", len(words), k, scores)
-        party.hello(public.header, public.digest("top-k", len(words), k, scores, circuit), public.snapshot)
+        width, queries = public.key_bits, len(words)
+        parameters = public.digest("top-k", queries, k, scores)
+        party.hello(public.header, public.digest("top-k", queries, k, scores, circuit), public.snapshot)
         if zero is not None:
             check_relations(party, zero)
-        shuffled = shuffle(party, distinct_keys(party.index, words, public.row_bits), width)
+        if isinstance(shares, KeyRoom):
+            keys = shares.keys(party.index, public.row_bits)
+        else:
+            keys = [distinct_keys(party.index, row, public.row_bits) for row in words]
+        del words, shares
+        shuffled = shuffle(party, keys, width)
         orders = _select(party, shuffled, k, width, circuit)
         bits = width if scores else public.row_bits
         mask = np.uint64((1 << bits) - 1)
         out = np.stack([pair.lo[order] for pair, order in zip(shuffled, orders, strict=True)]) & mask
         party.confirm()
-        return UserShare(party.index, party.session, parameters, len(words), public.rows, out)
+        return UserShare(party.index, party.session, parameters, queries, public.rows, out)
 
 
 def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Circuit) -> list[np.ndarray]:
@@ -95,7 +151,10 @@ def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Cir
     while not all(s.done for s in selects):
         asked = [s.requests() for s in selects]
         flat = [(pair, c) for pair, cs in zip(keys, asked, strict=True) for c in cs]
-        bits = less_than(party, Pair(_differences(flat, 0), _differences(flat, 1)), width, circuit)
+        bits = np.concatenate([
+            less_than(party, Pair(_differences(flat, 0, some), _differences(flat, 1, some)), width, circuit)
+            for some in pieces(sum(_padded(c) for _, c in flat))
+        ])  # fmt: skip
         at = 0
         for select, cs in zip(selects, asked, strict=True):
             answers = []
@@ -111,15 +170,16 @@ def _padded(c: Compare) -> int:
     return -(-c.size // 64) * 64
 
 
-def _differences(flat: Sequence[tuple[Pair, Compare]], summand: int) -> np.ndarray:
-    """One summand of K[b] - K[a] for all requests, each padded with zeros to whole words."""
-    out = np.empty(sum(_padded(c) for _, c in flat), np.uint64)
-    at = 0
+def _differences(flat: Sequence[tuple[Pair, Compare]], summand: int, wanted: range) -> np.ndarray:
+    """One summand of K[b] - K[a] of the wanted ones of all requests, each padded with zeros to whole words."""
+    out, at = np.zeros(len(wanted), np.uint64), 0
     for pair, c in flat:
-        key = pair[summand]
-        a = key if c.a is None else key[c.a]
-        np.subtract(key[c.b], a, out=out[at : at + c.size])
-        out[at + c.size : at + _padded(c)] = 0
+        first, last = max(wanted.start, at), min(wanted.stop, at + c.size)
+        if first < last:
+            some, key = slice(first - at, last - at), pair[summand]
+            a = key[some] if c.a is None else key[c.a[some]]
+            b = c.b[some] if isinstance(c.b, np.ndarray) else c.b
+            np.subtract(key[b], a, out=out[first - wanted.start : last - wanted.start])
         at += _padded(c)
     return out
 

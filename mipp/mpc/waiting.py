@@ -2,9 +2,10 @@
 
 A round in which everybody sends to everybody is a barrier: nobody ends it before all others have begun it, and so have
 received all that was sent before. A peer is ahead by at most one barrier and what comes up to the next one, however
-slow this server is. Between two barriers lies at most one call of the comparison, or one chunk of rows; a call's size
-is bounded for every order of the keys (:func:`most_compared`), not only for those that are likely. Everything here is
-public. Headers are not counted by their bytes: each frame counts as :data:`~mipp.mpc.link.FRAME_BYTES`.
+slow this server is. Between two barriers lies at most one call of the comparison, of at most
+:data:`~mipp.mpc.comparison.MOST_AT_ONCE`, or one chunk of rows; a call's size is bounded for every order of the keys
+(:func:`most_compared`), not only for those that are likely. Everything here is public. Headers are not counted by
+their bytes: each frame counts as :data:`~mipp.mpc.link.FRAME_BYTES`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import dataclasses
 from ..encoding.bounds import RowRule
 from . import kernels as local
 from .certificate import MOST_NAMED, chunk_rows
-from .comparison import alone_of
+from .comparison import MOST_AT_ONCE, alone_of
 from .cost import Cost, add, add_check, chunk_cost, comparison_cost, largest, padded, threshold_cost
 from .link import FRAME_BYTES
 from .quickselect import sample_size, spare
@@ -69,7 +70,7 @@ def top_k_room(public: Public, queries: int, k: int, check_bits: int = 0) -> int
     add_check(cost, check_bits)
     # two of a query's five messages of the shuffle are a party's at most, and their roles turn
     cost.all_send(8 * local.packed_words(public.rows, public.key_bits) * 2 * queries, 3)
-    add(cost, _call(queries * most_compared(public.rows, k), public.key_bits))
+    add(cost, _call(min(queries * most_compared(public.rows, k), MOST_AT_ONCE), public.key_bits))
     return _room(cost)
 
 

@@ -222,6 +222,18 @@ class ServerScheme(ABC):
     ) -> np.ndarray:
         """This server's score shares for live rows ``rows``, the first axis being queries."""
 
+    def fill(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Write this server's score shares of all live rows, for servers that compare them, into (B, rows) words."""
+        raise ParameterError("these servers do not compare scores; use ranking='user'")
+
     def prepare(self, user: bytes, rows: int, queries: int) -> None:  # noqa: B027 - most schemes need nothing
         """Make ahead what the next queries of a user need, in memory."""
 

@@ -218,17 +218,40 @@ class _Server(ServerScheme):
         rows: range,
     ) -> np.ndarray:
         """Masked score shares (B, rows) words: uniformly random without the other servers'."""
+        out = aligned_words(len(query_share), len(rows), query_share.dtype)
+        self._fill(header, header_hash, plan, stored, query_share, rows, out)
+        return out
+
+    def fill(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        self._fill(header, header_hash, plan, stored, query_share, range(out.shape[1]), out)
+
+    def _fill(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        rows: range,
+        out: np.ndarray,
+    ) -> None:
         count, dtype = len(query_share), query_share.dtype
         servers = [self._number(server) for server in header.servers]
         pair_keys = {self._number(other): key for other, key in self._pair_keys(header.keys).items()}
         zero = ZeroShare(self._index, servers, pair_keys, header_hash, plan.masks)
-        out = aligned_words(count, len(rows), dtype)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
             stored.scores(query_share, start, stop, zero, into)
             if live is not None:
                 out[:, some] = into[:, live]
-        return out
 
 
 def query_blocks(queries: int) -> Iterator[slice]:

@@ -12,6 +12,9 @@ from ..store.views import BatchView, OwnerView
 
 __all__ = ["Part", "Plan"]
 
+#: live rows whose scores are computed together and copied, where there are deleted ones among them
+_COPIED_ROWS = 1 << 22
+
 
 class Part:
     """One owner's batches in a plan: answers ``start`` to ``stop`` are its original rows in order."""
@@ -116,6 +119,8 @@ class Plan:
     def spans(self, rows: range) -> Iterator[tuple[slice, int, int, np.ndarray | None]]:
         """Original rows to multiply for live rows ``rows``, in runs no longer than those.
 
+        Where rows are deleted, a run has a limit, too: its scores are copied.
+
         (which of ``rows``, first, stop, which of the run's rows are live or None if all are)
         """
         if not rows:
@@ -123,15 +128,16 @@ class Plan:
         if not len(self._dead):
             yield slice(0, len(rows)), rows.start, rows.stop, None
             return
-        wanted = self._originals(rows)
-        done = 0
-        while done < len(wanted):
-            start = int(wanted[done])
-            end = int(np.searchsorted(wanted, start + len(rows)))
-            some = wanted[done:end] - start
-            length = int(some[-1]) + 1
-            yield slice(done, end), start, start + length, None if length == len(some) else some
-            done = end
+        for first in range(rows.start, rows.stop, _COPIED_ROWS):
+            part = range(first, min(first + _COPIED_ROWS, rows.stop))
+            wanted, before, done = self._originals(part), first - rows.start, 0
+            while done < len(wanted):
+                start = int(wanted[done])
+                end = int(np.searchsorted(wanted, start + len(part)))
+                some = wanted[done:end] - start
+                length = int(some[-1]) + 1
+                yield slice(before + done, before + end), start, start + length, None if length == len(some) else some
+                done = end
 
     @property
     def live(self) -> np.ndarray | None:

@@ -23,9 +23,11 @@ from ..errors import (
     ShapeError,
     StaleSnapshotError,
 )
+from ..io.memory import aligned_words
 from ..mpc.link import Link
 from ..mpc.query_proof import relations, unpack, verified
 from ..mpc.session import Public
+from ..mpc.topk import KeyRoom
 from ..rpc import messages as m
 from ..rpc.associated_data import query_share_commitment
 from ..rpc.chain import snapshot_hash
@@ -180,9 +182,11 @@ class Queries:
         def prepare() -> Prepared:
             plan, grants, public = checked or self._rankable(asked, b"")
             self._charge(header, grants, plan)
-            rows, stored = range(plan.live_total), server.rows(plan)
-            shares = server.scheme.answer(header, asked.hash, plan, stored, asked.query.query_share, rows)
-            return shares, all(g.scores for g in grants), public, self._relations(asked)
+            query_share, stored = asked.query.query_share, server.rows(plan)
+            room = KeyRoom(header.queries, public) if header.ranking == "server" else None
+            shares = aligned_words(header.queries, public.rows, query_share.dtype) if room is None else room.words
+            server.scheme.fill(header, asked.hash, plan, stored, query_share, shares)
+            return shares if room is None else room, all(g.scores for g in grants), public, self._relations(asked)
 
         ended = server.metrics.ranking if server.metrics is not None else None
         try:

@@ -7,22 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import AccessDeniedError, ParameterError
+from ..errors import AccessDeniedError, LimitError, ParameterError
+from ..io.memory import memory_bytes
 from ..mpc.comparison import threshold
+from ..mpc.cost import threshold_memory, top_k_memory
 from ..mpc.facts import public_facts
 from ..mpc.link import Link, PlacedLink
 from ..mpc.session import Counters, Party, Public
-from ..mpc.topk import top_k
+from ..mpc.topk import KeyRoom, top_k
 from ..mpc.waiting import threshold_room, top_k_room
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
 __all__ = ["TIMEOUT", "Prepared", "check_ranking", "rank", "seated"]
 
-#: seconds that a server waits for any one message of a peer
-TIMEOUT = 60.0
+#: seconds that a server waits for any one message of a peer: so many, and one for so many scores
+TIMEOUT, SCORES_A_SECOND = 60.0, 250_000
 # score shares, whether the user gets scores, the public facts, shares of what is zero for a query in range
-Prepared = tuple[np.ndarray, bool, Public, np.ndarray | None]
+Prepared = tuple[np.ndarray | KeyRoom, bool, Public, np.ndarray | None]
 
 
 def check_ranking(
@@ -45,7 +47,17 @@ def check_ranking(
         raise ParameterError("only a threshold query has thresholds")
     elif header.k > rows:
         raise AccessDeniedError(f"k={header.k} is more than the {rows} images that the query covers")
+    needed = ranking_memory(public, header.queries, header.k)
+    if needed > memory_bytes():
+        raise LimitError(
+            f"ranking {rows} rows takes {needed >> 20} MiB at each server, more than one has: use ranking='user'"
+        )
     return public
+
+
+def ranking_memory(public: Public, queries: int, k: int) -> int:
+    """Bytes that a server holds at once for a ranking; ``k`` is 0 for a threshold."""
+    return top_k_memory(public, queries, k) if k else threshold_memory(public, queries)
 
 
 def seated(
@@ -83,7 +95,8 @@ def rank(
     ----------
     index, servers, pair_keys, link : as of :func:`seated`
     header : of the query
-    prepare : charges the quota and gives this server's (B, live rows) share of the scores, whether scores may be opened
+    prepare : charges the quota and gives this server's (B, live rows) share of the scores (for the nearest, where their
+        keys will be), whether scores may be opened
         to the user, what :func:`check_ranking` returned, and its shares of what is zero for a query in range
     theta : (B,) words, share of the thresholds
     threads : native threads
@@ -109,13 +122,16 @@ def _rank(
         party.fail(error)
         raise
     party.counters.lap("product")
+    # a peer may still read its rows, and large messages take their time
+    party.timeout += header.queries * public.rows / SCORES_A_SECOND
     check_bits = 0 if zero is None else 8 * zero.dtype.itemsize
     # no peer sends more than its first round before this server's: until then little may wait
     if header.ranking == "threshold":
-        party.link.expect(threshold_room(public, len(shares), check_bits))
+        assert isinstance(shares, np.ndarray)
+        party.link.expect(threshold_room(public, header.queries, check_bits))
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:
-        party.link.expect(top_k_room(public, len(shares), header.k, check_bits))
+        party.link.expect(top_k_room(public, header.queries, header.k, check_bits))
         part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(index, part.session, part.parameters, part.queries, part.rows, words)

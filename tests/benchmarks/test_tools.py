@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import common, limits, machine, peers, scale
+from benchmarks import common, limits, machine, peers, ranking, scale
 from mipp import cpu, ring
 from tests.pages import Page
 
@@ -104,6 +104,16 @@ def test_quick_scale(tmp_path, capsys):
         assert r["g_products_per_s"] == pytest.approx(r["rows"] * 128 * r["queries"] / r["seconds"] / 1e9)
         assert r["limit_s"] > 0 and r["peak_mib"] > 0
     assert Path(out[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_quick_ranking(tmp_path, capsys):
+    out = tmp_path / "r.json"
+    assert ranking.main(["--quick", "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert content["schema"] == ranking.SCHEMA and [r["rows"] for r in content["results"]] == list(ranking.QUICK_ROWS)
+    for r in content["results"]:
+        assert r["ns_per_row"] == pytest.approx(r["seconds"] / r["rows"] * 1e9) and 10 < r["bytes_per_row"] < 40
+        assert r["memory_mib"] < r["stated_mib"] + 20
 
 
 def test_quick_limits(tmp_path, capsys):

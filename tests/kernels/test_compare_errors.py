@@ -164,22 +164,18 @@ def test_shuffle_errors():
     overlaps = [
         (ParameterError, {"out": x, "perm": x.view(np.uint32)[3:9]}),
     ]
-    good = {"x": u64(6), "y": u64(6), "perm": index(*range(6)), "key_before": KEYS[0], "sign_before": 1,
-            "key_after": KEYS[1], "sign_after": -1, "out": u64(6), "threads": 1}  # fmt: skip
+    good = {"x": u64(6), "perm": index(*range(6)), "key": KEYS[1], "sign": -1, "out": u64(6), "threads": 1}
     fails(_core.shuffle_pass, good, [
         *wrong_words("x", (6,)),
-        *[c for c in wrong_words("y", (6,)) if c[1]["y"] is not None],
         *wrong_out("out", (6,)),
         *wrong_index,
         *overlaps,
         (ShapeError, {"perm": index(0, 1, 2)}),
-        *wrong_key("key_before"),
-        *wrong_key("key_after"),
-        (ParameterError, {"sign_before": 0}),
-        (ParameterError, {"sign_after": 2}),
-        (ParameterError, {"sign_after": -2, "key_after": None}),
-        (DTypeError, {"sign_before": True}),
-        (DTypeError, {"sign_after": 1.0}),
+        *wrong_key("key"),
+        (ParameterError, {"sign": 0}),
+        (ParameterError, {"sign": 2}),
+        (ParameterError, {"sign": -2, "key": None}),
+        (DTypeError, {"sign": True}),
+        (DTypeError, {"sign": 1.0}),
         (ParameterError, {"x": x, "out": x}),
-        (ParameterError, {"y": x, "out": x}),
     ])  # fmt: skip

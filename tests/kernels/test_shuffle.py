@@ -46,39 +46,24 @@ def test_permutations_are_uniform():
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 63, 64, 65, 130, 1000])
 def test_shuffle_pass(tier, rng, n):
-    x, y = extremes(rng, n, np.uint64), extremes(rng, n, np.uint64)[::-1].copy()
-    perm = _core.permutation(KEYS[3], n)
-    for other in (None, y):
-        for before, after in ((None, None), (KEYS[0], None), (None, KEYS[1]), (KEYS[0], KEYS[1])):
-            for sign in (1, -1):
-                out = empty(n)
-                _core.shuffle_pass(x, other, perm, before, sign, after, -sign, out, 1)
-                assert out.tolist() == oracle.shuffle_pass(x, other, perm, before, sign, after, -sign)
+    x, perm = extremes(rng, n, np.uint64), _core.permutation(KEYS[3], n)
+    for key in (None, KEYS[0], KEYS[1]):
+        for sign in (1, -1):
+            out = empty(n)
+            _core.shuffle_pass(x, perm, key, sign, out, 1)
+            assert out.tolist() == oracle.shuffle_pass(x, perm, key, sign)
 
 
 def test_shuffle_by_threads(tier, rng):
     n = 70_001
-    x, y = words(rng, (2, n))
-    perm = _core.permutation(KEYS[3], n)
-    before, after = empty(n), empty(n)
-    _core.prf_words(KEYS[0], before, 1)
-    _core.prf_words(KEYS[1], after, 1)
+    x, perm, mask = words(rng, n), _core.permutation(KEYS[3], n), empty(n)
+    _core.prf_words(KEYS[1], mask, 1)
     for threads in (*THREADS, 0, None):
         out = empty(n)
-        _core.shuffle_pass(x, None, perm, None, 0, None, 0, out, threads)
+        _core.shuffle_pass(x, perm, None, 0, out, threads)
         assert np.array_equal(out, x[perm])
-        _core.shuffle_pass(x, y, perm, KEYS[0], -1, KEYS[1], 1, out, threads)
-        assert np.array_equal(out, (x + y - before)[perm] + after)
-
-
-def test_large_sums_of_a_pass(rng):
-    """Past the size from which on the sums lie on large pages."""
-    n = 600_000
-    x, y = words(rng, (2, n))
-    perm, out, mask = _core.permutation(KEYS[3], n), empty(n), empty(n)
-    _core.prf_words(KEYS[0], mask, 1)
-    _core.shuffle_pass(x, y, perm, None, 0, KEYS[0], -1, out)
-    assert np.array_equal(out, (x + y)[perm] - mask)
+        _core.shuffle_pass(x, perm, KEYS[1], 1, out, threads)
+        assert np.array_equal(out, x[perm] + mask)
 
 
 def test_three_passes_shuffle(tier, rng):
@@ -90,15 +75,15 @@ def test_three_passes_shuffle(tier, rng):
     p12, p23, p31 = (_core.permutation(k, n) for k in KEYS[:3])
     z12, z23, r1, r3 = KEYS[3:7]
 
-    def run(a, b, perm, before, sign_before, after, sign_after):
+    def run(a, perm, key, sign):
         out = empty(n)
-        _core.shuffle_pass(a, b, perm, before, sign_before, after, sign_after, out, 1)
+        _core.shuffle_pass(a, perm, key, sign, out, 1)
         return out
 
-    m1 = run(x2, x3, p12, None, 0, z12, 1)
-    m2 = run(run(x1, None, p12, None, 0, z12, -1), None, p23, None, 0, z23, -1)
-    m3 = run(run(m1, None, p23, None, 0, z23, 1), None, p31, None, 0, r1, -1)
-    m4 = run(m2, None, p31, None, 0, r3, -1)
+    m1 = run(x2 + x3, p12, z12, 1)
+    m2 = run(run(x1, p12, z12, -1), p23, z23, -1)
+    m3 = run(run(m1, p23, z23, 1), p31, r1, -1)
+    m4 = run(m2, p31, r3, -1)
     y1, y3 = empty(n), empty(n)
     _core.prf_words(r1, y1, 1)
     _core.prf_words(r3, y3, 1)

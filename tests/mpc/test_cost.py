@@ -1,14 +1,25 @@
 """Predicted rounds and bytes against what the parties count."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from mipp import Encoding
 from mipp.encoding.bounds import query_rule
-from mipp.mpc.comparison import CIRCUITS, less_than, threshold
-from mipp.mpc.cost import comparison_cost, expected_calls, threshold_cost, top_k_cost
+from mipp.mpc import comparison as comparison_module
+from mipp.mpc import cost as cost_module
+from mipp.mpc.comparison import CIRCUITS, combine_matches, less_than, threshold
+from mipp.mpc.cost import (
+    comparison_cost,
+    expected_calls,
+    threshold_cost,
+    threshold_memory,
+    top_k_cost,
+    top_k_memory,
+)
 from mipp.mpc.replicated import reshare_words
-from mipp.mpc.topk import combine_top_k, top_k
+from mipp.mpc.topk import KeyRoom, combine_top_k, top_k
 from tests.mpc.parties import in_session, public, recorded, run, share
 from tests.mpc.test_topk import select
 
@@ -68,6 +79,48 @@ def test_top_k_cost_is_within_its_bound(queries, rows, k, circuit):
                 assert c.rounds == cost.typical.rounds == cost.bound.rounds
         total = sum(c.payload_bytes for c in counters.values())
         assert 0.5 * total <= sum(cost.typical.payload.values()) <= 2 * total
+
+
+@pytest.mark.parametrize("circuit", CIRCUITS)
+def test_cost_of_more_comparisons_than_one_call_takes(circuit, monkeypatch):
+    """Calls one after the other: what each sends, exactly, and the rounds of all."""
+    for module in (comparison_module, cost_module):
+        monkeypatch.setattr(module, "MOST_AT_ONCE", 1024)
+    pub = public(1500)
+    shares = share(RNG.integers(-100, 101, (2, 1500)), np.uint32, RNG)
+    counters = counted(lambda p: threshold(p, shares[p.index], pub, 7, circuit=circuit))
+    assert len(comparison_module.pieces(3000)) == 3
+    exactly(threshold_cost(pub, 2, (7, 7), circuit), counters)
+
+
+@pytest.mark.parametrize("rows, ranking", [(3_000_000, "top-k"), (3_000_000, "threshold")])
+def test_memory_is_what_is_said(rows, ranking, monkeypatch):
+    """The most that three servers in one process hold, with calls that are small beside the rows."""
+    for module in (comparison_module, cost_module):
+        monkeypatch.setattr(module, "MOST_AT_ONCE", 1 << 18)
+    pub = public(rows)
+    scores = RNG.integers(-100, 101, rows)
+    shares = share(scores, np.uint32, RNG)
+
+    def task(party):
+        if ranking == "threshold":
+            return threshold(party, shares[party.index], pub, 7)
+        room = KeyRoom(1, pub)
+        room.words[0] = shares[party.index]
+        return top_k(party, room, 10, pub)
+
+    tracemalloc.start()
+    try:
+        parts = run(task)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    if ranking == "threshold":
+        assert np.array_equal(combine_matches(parts)[0], scores >= 7)
+        assert peak < 3 * threshold_memory(pub, 1)
+    else:
+        assert combine_top_k(parts, pub)[0].tolist() == [np.lexsort((np.arange(rows), -scores))[:10].tolist()]
+        assert rows * 3 * 16 < peak < 3 * top_k_memory(pub, 1, 10)
 
 
 @pytest.mark.parametrize("rows, k, runs", [(129, 1, 300), (1000, 10, 300), (1000, 1000, 100), (20_000, 10, 50)])

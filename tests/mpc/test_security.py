@@ -41,7 +41,7 @@ SCORES = {
 }  # fmt: skip
 PROTOCOLS = {
     **{f"less-than {c}": lambda p, s, c=c: less_than(p, reshare_words(p, s), 32, c) for c in CIRCUITS},
-    **{f"shuffle {v}": lambda p, s, v=v: shuffle(p, s.astype(np.uint64)[None], v) for v in (64, 43)},
+    **{f"shuffle {v}": lambda p, s, v=v: shuffle(p, [s.astype(np.uint64)], v) for v in (64, 43)},
 }
 
 
@@ -120,8 +120,8 @@ def test_a_planted_zero_mask_is_caught(protocol, monkeypatch):
         def tree_layer(self, *values):
             self.masked("tree_layer", *values[-4:-1], *values[:-4])
 
-        def shuffle_pass(self, x, y, perm, before, sign_before, after, sign_after, out, threads):
-            local._core_before.shuffle_pass(x, y, perm, None, 0, None, 0, out, threads)
+        def shuffle_pass(self, x, perm, key, sign, out, threads):
+            local._core_before.shuffle_pass(x, perm, None, 0, out, threads)
 
     monkeypatch.setattr(local, "_core_before", local._core, raising=False)
     monkeypatch.setattr(local, "_core", NoMasks())
@@ -156,10 +156,10 @@ def transcript(keys, k):
 
 def clear_keys(scores):
     """K of each row, by the servers' own code on a sharing of which two parts are zero."""
-    words = np.asarray(scores, np.uint32)[None]
+    words = np.asarray(scores, np.uint32)
     r = (len(scores) - 1).bit_length()
     parts = [distinct_keys(i, words if i == 1 else words * np.uint32(0), r) for i in (1, 2, 3)]
-    return (sum(parts)[0] & np.uint64((1 << (32 + r)) - 1)).astype(np.int64)
+    return (sum(parts) & np.uint64((1 << (32 + r)) - 1)).astype(np.int64)
 
 
 @pytest.mark.parametrize(("sample", "cross"), [(6, 0), (2, 0), (2, 2), (2, 3)])
@@ -266,10 +266,15 @@ def test_sign_shares_of_width_two_are_masked():
 def test_garbage_above_the_key_never_leaves_a_server(monkeypatch):
     """Lifted shares carry into bits above w + r, which depend on the shares: the user's words have none."""
     kept = []
-    monkeypatch.setattr(topk, "shuffle", lambda party, words, width: kept.append(words) or shuffle(party, words, width))
+
+    def shuffled(party, words, width):
+        kept.append(words[0].copy())
+        return shuffle(party, words, width)
+
+    monkeypatch.setattr(topk, "shuffle", shuffled)
     shares = share(np.arange(20), np.uint32, np.random.default_rng(3))
     parts = run(lambda p: top_k(p, shares[p.index], 3, public(20)))
-    total = sum(k[0] for k in kept)
+    total = sum(kept)
     bits = public(20).key_bits
     assert int(total.max()) >> bits  # there is garbage
     assert all(int(p.words.max()) < 1 << bits for p in parts)

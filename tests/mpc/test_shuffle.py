@@ -17,7 +17,8 @@ def shuffled(values, width=64):
     low = np.uint64((1 << width) - 1)
     words = share(values, np.uint64, RNG)
     results = [
-        r for r, _ in run(in_session(lambda p: (shuffle(p, words[p.index], width), p.counters.payload["shuffle"])))
+        r
+        for r, _ in run(in_session(lambda p: (shuffle(p, list(words[p.index]), width), p.counters.payload["shuffle"])))
     ]
     pairs, sent = zip(*results, strict=True)
     opened = []

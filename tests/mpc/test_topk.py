@@ -16,9 +16,9 @@ from mipp.errors import (
     ShapeError,
     StaleSnapshotError,
 )
-from mipp.mpc import ideal, topk
+from mipp.mpc import comparison, ideal, topk
 from mipp.mpc.quickselect import Quickselect
-from mipp.mpc.topk import combine_top_k, top_k
+from mipp.mpc.topk import KeyRoom, combine_top_k, distinct_keys, top_k
 from tests.mpc.parties import public, run, share
 
 RNG = np.random.default_rng(8)
@@ -51,6 +51,44 @@ def test_top_k_is_the_ideal_one(rows, ks, name):
             rows_got, _ = best(scores, k, public(rows), granted=granted)
             # and the ideal one is the plain sort, ties by smaller row
             assert rows_got[0].tolist() == sorted(range(rows), key=lambda r: (-scores[0][r], r))[:k]
+
+
+@pytest.mark.parametrize("ring_bits", [16, 32, 64])
+@pytest.mark.parametrize("queries, rows", [(1, 1), (1, 64), (3, 65), (2, 5000)])
+def test_score_shares_in_the_room_of_the_keys(queries, rows, ring_bits, monkeypatch):
+    """Keys are made where the score shares were, some at a time: none is overwritten before it is read."""
+    monkeypatch.setattr(topk, "_AT_ONCE", 37)
+    dtype, pub = np.dtype(f"u{ring_bits // 8}"), public(rows, ring_bits=ring_bits)
+    words = RNG.integers(0, 1 << min(ring_bits, 63), (queries, rows)).astype(dtype)
+    for index in (1, 2):
+        room = KeyRoom(queries, pub)
+        assert room.words.shape == words.shape and room.words.dtype == dtype
+        assert all(row.ctypes.data % 64 == 0 for row in room.words)
+        room.words[...] = words
+        for made, row in zip(room.keys(index, pub.row_bits), words, strict=True):
+            keys = [(int(w) << pub.row_bits) + (((1 << pub.row_bits) - 1 - i) if index == 1 else 0)
+                    for i, w in enumerate(row)]  # fmt: skip
+            assert made.tolist() == [k % (1 << 64) for k in keys] == distinct_keys(index, row, pub.row_bits).tolist()
+        assert repr(room) == f"KeyRoom({queries} queries, {rows} rows, secret hidden)" and not hasattr(room, "words")
+    scores = RNG.integers(-100, 101, (queries, rows))
+    shares = share(scores, dtype, RNG)
+
+    def task(party):
+        room = KeyRoom(queries, pub)
+        room.words[...] = shares[party.index]
+        return top_k(party, room, 1, pub)
+
+    found, values = combine_top_k(run(task), pub)
+    assert (
+        found[:, 0].tolist() == scores.argmax(axis=1).tolist() and values[:, 0].tolist() == scores.max(axis=1).tolist()
+    )
+
+
+@pytest.mark.parametrize("queries, rows, k", [(1, 1500, 10), (3, 700, 700), (1, 40_000, 3)])
+def test_more_comparisons_than_one_call_takes(queries, rows, k, monkeypatch):
+    """Calls one after the other give what one gives, wherever requests are cut."""
+    monkeypatch.setattr(comparison, "MOST_AT_ONCE", 512)
+    best(RNG.integers(-100, 101, (queries, rows)), k, public(rows))
 
 
 @pytest.mark.parametrize("ring_bits", [16, 32, 64])

@@ -88,11 +88,6 @@ def permutation(key, n):
     return out, rejected
 
 
-def shuffle_pass(x, y, perm, key_before, sign_before, key_after, sign_after):
-    n = len(x)
-    none = [0] * n
-    other = y if y is not None else none
-    before = stream(key_before, n) if key_before else none
-    after = stream(key_after, n) if key_after else none
-    sums = [int(a) + int(b) + sign_before * m for a, b, m in zip(x, other, before, strict=True)]
-    return [(sums[j] + sign_after * m) & MASK for j, m in zip(perm, after, strict=True)]
+def shuffle_pass(x, perm, key, sign):
+    mask = stream(key, len(x)) if key else [0] * len(x)
+    return [(int(x[j]) + sign * m) & MASK for j, m in zip(perm, mask, strict=True)]

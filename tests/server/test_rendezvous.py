@@ -78,7 +78,7 @@ class Direct:
         self.world, self.servers = world, world.deployment.servers
         self.computed, self.counted = [], []
         for i, server in self.servers.items():
-            monkeypatch.setattr(server.scheme, "answer", self._spy(self.computed, i, server.scheme.answer))
+            monkeypatch.setattr(server.scheme, "fill", self._spy(self.computed, i, server.scheme.fill))
             monkeypatch.setattr(server.queries, "_charge", self._spy(self.counted, i, server.queries._charge))
 
     def _spy(self, calls, server, real):
@@ -208,7 +208,7 @@ def test_few_run_at_the_same_time(world, monkeypatch):
     lock, now, most = threading.Lock(), {1: 0, 2: 0, 3: 0}, []
     for i, server in world.deployment.servers.items():
 
-        def spied(*args, i=i, real=server.scheme.answer):
+        def spied(*args, i=i, real=server.scheme.fill):
             with lock:
                 now[i] += 1
                 most.append(now[i])
@@ -219,7 +219,7 @@ def test_few_run_at_the_same_time(world, monkeypatch):
                 with lock:
                     now[i] -= 1
 
-        monkeypatch.setattr(server.scheme, "answer", spied)
+        monkeypatch.setattr(server.scheme, "fill", spied)
     search_at_once(world, [world.user], 24, 24)
     assert 1 < max(most) <= RUNNING
 
@@ -385,7 +385,7 @@ def test_a_grant_that_ends_after_the_third_server_checked(world, direct):
 
 
 def test_a_breakdown_in_a_worker_thread(world, direct, monkeypatch):
-    monkeypatch.setattr(direct.servers[1].scheme, "answer", lambda *args: 1 / 0)
+    monkeypatch.setattr(direct.servers[1].scheme, "fill", lambda *args: 1 / 0)
     asked = direct.prepare()
     direct.send(asked, 1, 2)
     with pytest.raises(MippError):
@@ -432,14 +432,14 @@ def test_a_repeat_joins_the_parked_query(world, direct):
 
 def test_a_repeat_of_a_running_query_is_refused(world, direct, monkeypatch):
     running, go_on = threading.Event(), threading.Event()
-    real = direct.servers[1].scheme.answer
+    real = direct.servers[1].scheme.fill
 
     def slow(*args):
         running.set()
         assert go_on.wait(SOON)
         return real(*args)
 
-    monkeypatch.setattr(direct.servers[1].scheme, "answer", slow)
+    monkeypatch.setattr(direct.servers[1].scheme, "fill", slow)
     asked = direct.prepare()
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(direct.send, asked, 1, 2, 3)

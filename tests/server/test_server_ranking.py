@@ -88,13 +88,13 @@ def test_one_refusing_server_ends_it_at_once(world):
 def test_a_server_that_breaks_down_midway(world, server, monkeypatch):
     """Every other server gets an error soon, the user no partial result, and the next search works."""
     broken = world.deployment.servers[server]
-    real = broken.scheme.answer
-    monkeypatch.setattr(broken.scheme, "answer", lambda *args: 1 / 0)
+    real = broken.scheme.fill
+    monkeypatch.setattr(broken.scheme, "fill", lambda *args: 1 / 0)
     began = time.monotonic()
     with pytest.raises(MippError):
         world.user.search(QUERY, 3)
     assert time.monotonic() - began < ranking_module.TIMEOUT / 3
-    monkeypatch.setattr(broken.scheme, "answer", real)
+    monkeypatch.setattr(broken.scheme, "fill", real)
     world.check(k=3, ranking="server")
 
 
@@ -104,7 +104,7 @@ def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
     world.owners[0].grant(world.user.id, quota=5)
     computed = []
     for server in world.deployment.servers.values():
-        monkeypatch.setattr(server.scheme, "answer", lambda *args: computed.append(args))
+        monkeypatch.setattr(server.scheme, "fill", lambda *args: computed.append(args))
         monkeypatch.setattr(server.queries, "_charge", lambda *args: computed.append(args))
     index = world.user.index()
     encoded = world.user.config.encoding.encode_queries(QUERY[None])
