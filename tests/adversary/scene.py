@@ -187,15 +187,15 @@ class Scene:
         ``before``: the true ones so far.
         """
         scheme, before = self.server.scheme, []
-        real = type(scheme).answer.__get__(scheme)
+        real = type(scheme)._fill.__get__(scheme)
 
-        def answer(header, header_hash, plan, stored, query_share, rows):
-            words = real(header, header_hash, plan, stored, query_share, rows)
-            before.append(words.copy())
+        def fill(header, header_hash, plan, stored, query_share, rows, out):
+            real(header, header_hash, plan, stored, query_share, rows, out)
+            before.append(out.copy())
             self.told, self.block = self.told + 1, rows
-            return change(words, header, before)
+            out[...] = change(out, header, before)
 
-        self.patch.setattr(scheme, "answer", answer)
+        self.patch.setattr(scheme, "_fill", fill)
 
     def message(self, kind: str, change: Callable) -> None:
         """``change(party, outgoing)`` alters the first message of a kind, in each attempt."""

@@ -23,14 +23,14 @@ from mipp.rpc.wire import decode, encode
 from mipp.server.completions import completion_session, holders_of
 from mipp.server.handed_chains import longest
 from mipp.server.repair import Repairer
-from tests.conftest import World, vectors
+from tests.conftest import vectors
 
 QUERY = vectors(1, 99)[0]
 
 
 @pytest.fixture
-def world(deployment):
-    return World(deployment)
+def world(deployment, filled):
+    return filled(deployment)
 
 
 def files(world, server, room="shares"):
