@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, MippError, ParameterError, ProtocolError, ScoreRangeError
+from mipp.errors import AccessDeniedError, LimitError, MippError, ParameterError, ProtocolError, ScoreRangeError
 from mipp.server import admission as admission_module
 from mipp.server import ranking as ranking_module
 from mipp.server import rendezvous as rendezvous_module
@@ -96,6 +96,23 @@ def test_a_server_that_breaks_down_midway(world, server, monkeypatch):
     assert time.monotonic() - began < ranking_module.TIMEOUT / 3
     monkeypatch.setattr(broken.scheme, "fill", real)
     world.check(k=3, ranking="server")
+
+
+@pytest.mark.parametrize("ranking", ["server", "threshold"])
+def test_a_ranking_that_takes_more_memory_than_there_is(world, ranking, monkeypatch):
+    """Refused before anything is computed or counted, with a way out."""
+    computed = []
+    for server in world.deployment.servers.values():
+        monkeypatch.setattr(server.scheme, "fill", lambda *args: computed.append(args))
+        monkeypatch.setattr(server.queries, "_charge", lambda *args: computed.append(args))
+    monkeypatch.setattr(ranking_module, "memory_bytes", lambda: 1 << 20)
+    with pytest.raises(LimitError, match=r"takes \d+ MiB at each server, .* use ranking='user'"):
+        if ranking == "server":
+            world.user.search(QUERY, 3)
+        else:
+            world.user.range_search(QUERY, 0.1)
+    assert not computed
+    world.check(k=3)  # ranked by the user
 
 
 def test_a_silent_server_ends_in_a_time_limit(world, monkeypatch):
