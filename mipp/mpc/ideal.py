@@ -17,7 +17,7 @@ from ..sharing import constants
 from .link import PARTIES
 from .session import Public
 
-__all__ = ["check_queries", "matches", "open_scores", "ranking", "refused_rows"]
+__all__ = ["check_queries", "matches", "open_scores", "probed_scores", "ranking", "refused_rows"]
 
 
 def open_scores(shares: Sequence[np.ndarray], public: Public) -> np.ndarray:
@@ -44,6 +44,18 @@ def matches(shares: Sequence[np.ndarray], theta: int | Sequence[int], public: Pu
     """The result of :func:`mipp.mpc.comparison.combine_matches`: (B, N) bool, score >= theta."""
     clear = open_scores(shares, public)
     return clear >= np.broadcast_to(np.asarray(theta, np.int64).reshape(-1, 1), (len(clear), 1))
+
+
+def probed_scores(rows: np.ndarray, queries: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The scores that products with :func:`mipp.mpc.probes.probe_shares` are shares of, (B, groups * slots) int64.
+
+    ``rows`` (groups, slots, size, D), ``queries`` (B, D), ``chosen`` (B, groups), all in the clear.
+    """
+    groups = np.arange(len(rows))
+    found = [
+        np.einsum("gjd,d->gj", rows[groups, :, some], q).reshape(-1) for q, some in zip(queries, chosen, strict=True)
+    ]
+    return np.asarray(np.stack(found), np.int64)
 
 
 def refused_rows(words: Mapping[int, np.ndarray], rule: RowRule, params: Params) -> np.ndarray:

@@ -41,6 +41,7 @@ FRAME_BYTES = 512
 #: message kinds by number, from 1
 KINDS = (
     "", "hello", "reshare", "shuffle", "split", "generate", "and", "open", "confirm", "done", "abort", "check", "lift",
+    "probe",
 )  # fmt: skip
 MAX_PAYLOAD = 1 << 40
 

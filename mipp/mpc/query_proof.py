@@ -37,12 +37,12 @@ from ..params import RING_DTYPES, Params
 from ..sharing import constants
 from . import kernels as local
 from .link import PARTIES
-from .replicated import open_words_along
+from .replicated import Pair, open_words_along
 from .session import Party
 
 __all__ = [
-    "Summand", "check_relations", "commitment", "held_by", "pack", "proof_bytes", "prove", "relations", "unpack",
-    "verified",
+    "Summand", "check_relations", "commitment", "held_by", "pack", "proof_bytes", "prove", "query_words", "relations",
+    "share_bits", "unpack", "verified", "zero_bits",
 ]  # fmt: skip
 
 SEED_BYTES = 32
@@ -120,8 +120,11 @@ def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = N
     ScoreRangeError
         A query or threshold beyond the bounds: nothing can be proved of it.
     """
-    bits = _bits(rule, np.asarray(queries), thetas)
-    dtype = RING_DTYPES[rule.proof_bits]
+    return share_bits(_bits(rule, np.asarray(queries), thetas), RING_DTYPES[rule.proof_bits])
+
+
+def share_bits(bits: np.ndarray, dtype: np.dtype[Any]) -> dict[int, Summand]:
+    """Summands 1, 2, 3 of bits (B, L), words of ``dtype``: fresh keystream twice, and what is left; secret."""
     seeds = {number: schedule.random_bytes(SEED_BYTES) for number in PARTIES}
     words = bits.astype(dtype)
     for number in (1, 2):
@@ -205,15 +208,10 @@ def relations(
     """
     threshold, dtype = bool(theta.size), RING_DTYPES[rule.proof_bits]
     shape = (len(query_share), rule.words(threshold=threshold))
-    numbers = held_by(party)
-    lo, hi = (summands[number].expanded(shape, dtype, threads) for number in numbers)
-    public = [number == _PUBLIC for number in numbers]
+    both = Pair(*(summands[number].expanded(shape, dtype, threads) for number in held_by(party)))
     first, up = party == 1, dtype.type(rule.proof_bits - rule.ring_bits)
-    out = [lo * lo + dtype.type(2) * lo * hi - lo]
-
-    n = rule.count * rule.bits
-    c = [_sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit) - dtype.type(rule.shift * add)
-         for s, add in zip((lo, hi), public, strict=True)]  # fmt: skip
+    c = _chosen(rule, party, both)
+    out = [zero_bits(both)]
     # a key centre at infinity has no part of the query: its share is fixed by the degree
     server = params.parties(servers)[party - 1]
     words = query_share.astype(dtype) * dtype.type(server in constants.query_parts(params, servers))
@@ -225,16 +223,71 @@ def relations(
     _core.combine([query_share], matrix[None, None], [degree], 1)
     out += [words << up, degree.astype(dtype) << up]
 
-    if rule.weights is not None:
-        weights = rule.weights.astype(dtype)
-        used = ((c[0] * c[0] + dtype.type(2) * c[0] * c[1]) * weights).sum(axis=1, dtype=dtype)
-        left = _sums(lo[:, n : n + rule.slack_bits])
-        out.append((dtype.type(rule.limit * first) - used - left)[:, None])
+    out += _norms(rule, party, both, c)
     if threshold:
-        offset = _sums(lo[:, shape[1] - rule.theta_bits :])
+        offset = _sums(both.lo[:, shape[1] - rule.theta_bits :])
         low = dtype.type(rule.low * first % (1 << rule.proof_bits))
         out.append(((theta.astype(dtype) - low - offset) << up)[:, None])
     return np.concatenate(out, axis=1)
+
+
+def query_words(
+    rule: QueryRule, party: int, summands: Mapping[int, Summand], queries: int, threads: int,
+    fixed: Mapping[int, int] | None = None,
+) -> tuple[Pair, np.ndarray]:  # fmt: skip
+    """A party's two summands of the encoded queries that a proof is about, where no query share was sent.
+
+    Parameters
+    ----------
+    rule, party, summands, threads : as of :func:`relations`; no thresholds
+    queries : B
+    fixed : word to public constant, besides what the metric fixes
+
+    Returns
+    -------
+    words : Pair of (B, width) words of ``proof_bits`` bits; they add up to the queries modulo 2^ring_bits; secret
+    zero : (B, R) this party's additive shares of what must be zero, for :func:`check_relations`
+    """
+    dtype = RING_DTYPES[rule.proof_bits]
+    shape = (queries, rule.words(threshold=False))
+    both = Pair(*(summands[number].expanded(shape, dtype, threads) for number in held_by(party)))
+    c = _chosen(rule, party, both)
+    constants_of = dict(fixed or {})
+    if rule.last is not None:
+        constants_of[rule.count] = rule.last
+    words = Pair(np.zeros((queries, rule.width), dtype), np.zeros((queries, rule.width), dtype))
+    for number, out, mine in zip(held_by(party), words, c, strict=True):
+        out[:, : rule.count] = rule.factors.astype(np.int64).view(np.uint64).astype(dtype) * mine
+        for word, value in constants_of.items():
+            out[:, word] = dtype.type(value % (1 << rule.proof_bits) * (number == _PUBLIC))
+    return words, np.concatenate([zero_bits(both), *_norms(rule, party, both, c)], axis=1)
+
+
+def zero_bits(bits: Pair) -> np.ndarray:
+    """This party's additive shares of b^2 - b, which is zero just when b is 0 or 1."""
+    lo, hi = bits
+    return np.asarray(lo * lo + lo.dtype.type(2) * lo * hi - lo)
+
+
+def _chosen(rule: QueryRule, party: int, bits: Pair) -> Pair:
+    """Summands of what the query chooses: c = unit * sum 2^i bit_i - shift, (B, count) each."""
+    dtype, n = bits.lo.dtype, rule.count * rule.bits
+    lo, hi = (
+        _sums(s[:, :n].reshape(len(s), rule.count, rule.bits)) * dtype.type(rule.unit)
+        - dtype.type(rule.shift * (number == _PUBLIC))
+        for number, s in zip(held_by(party), bits, strict=True)
+    )
+    return Pair(lo, hi)
+
+
+def _norms(rule: QueryRule, party: int, bits: Pair, c: Pair) -> list[np.ndarray]:
+    """Shares of the bound less the weighted squared norm and what the bits say is left of it; empty without one."""
+    if rule.weights is None:
+        return []
+    dtype, n = c.lo.dtype, rule.count * rule.bits
+    used = ((c.lo * c.lo + dtype.type(2) * c.lo * c.hi) * rule.weights.astype(dtype)).sum(axis=1, dtype=dtype)
+    left = _sums(bits.lo[:, n : n + rule.slack_bits])
+    return [np.asarray(dtype.type(rule.limit * (party == 1)) - used - left)[:, None]]
 
 
 def _sums(bits: np.ndarray) -> np.ndarray:
