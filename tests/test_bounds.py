@@ -1,12 +1,13 @@
 """The rules for rows and queries: whatever keeps them has a score in range, and whatever clients make keeps them."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from mipp.encoding import Encoding, tune
-from mipp.encoding.bounds import PROJECTIONS, query_rule, row_rule
+from mipp.encoding.bounds import NORM, PROJECTIONS, query_rule, row_rule
 from mipp.encoding.projection import Projection
 from mipp.errors import ScoreRangeError
 from tests.mpc.ranged import ENCODINGS, Ranged
@@ -100,14 +101,24 @@ def test_every_encoding_that_servers_could_rank_has_rules():
 
 def _in_bounds(of):
     rule, k = of.rows, of.encoding.ring_bits
-    total = sum(int(w) for w in rule.weights)
-    assert rule.largest < 1 << (k - 2) and total * rule.largest**2 < 1 << (rule.sum_bits - 1) <= 1 << 63
+    assert rule.largest < 1 << (k - 2) and rule.largest_sum < 1 << (rule.sum_bits - 1) <= 1 << 63
     assert rule.limit < 1 << (rule.sum_bits - 1) and rule.group >= 1
     assert rule.alone().largest <= rule.largest and (rule.exact or rule.alone().group == 1)
     query = of.queries
     if query.weights is not None:
         top = sum(int(w) for w in query.weights) << (2 * query.bits - 2)
         assert max(top, query.limit) < 1 << (query.proof_bits - 1)
+
+
+def test_sums_are_bounded_by_projections_only_where_these_cannot_wrap():
+    rule = Ranged(Encoding("l2", 128)).rows
+    x, t = rule.largest, rule.bound
+    assert rule.group == 64 and rule.largest_sum == NORM * t * t < 128 * x * x
+    assert 64 * 128 * x + t < 1 << 32
+    larger = dataclasses.replace(rule, group=1024)
+    assert larger.largest_sum == 128 * x * x
+    words = dataclasses.replace(rule, exact=True)
+    assert words.largest_sum == 128 * t * t
 
 
 def test_a_projection_of_features_changes_nothing():
@@ -134,6 +145,29 @@ def test_words_beyond_the_projections_bound_pass_one_with_at_most_a_half():
         assert sum((rest + s * x) % ring == 0 for s in (-1, 0, 0, 1)) <= 2
         assert sum((rest + s * x) % ring == 0 for s in (0, 1)) <= 1
     assert PROJECTIONS >= 40
+
+
+def test_long_groups_pass_a_projection_with_at_most_a_half():
+    """The README's second lemma, counted out: words of at most 2 T whose squares add up to more than 30 T^2."""
+    rng, bound = np.random.default_rng(4), 6
+
+    def passing(words):
+        odds = np.ones(1)
+        for x in words:
+            one = np.zeros(2 * x + 1)
+            one[[0, x, 2 * x]] += 0.25, 0.5, 0.25
+            odds = np.convolve(odds, one)
+        middle = len(odds) // 2
+        return odds[max(0, middle - bound) : middle + bound + 1].sum()
+
+    for largest in (1, 2, bound - 1, bound, bound + 1, 2 * bound):
+        for draw in range(20):
+            words = []
+            while sum(x * x for x in words) <= NORM * bound**2:
+                words.append(largest if draw == 0 else int(rng.integers(1, largest + 1)))
+            assert passing(words) <= 0.5
+    # a constant of 1 would not do
+    assert passing([1] * (bound**2 + 1)) > 0.5
 
 
 def test_rules_need_integers_that_fit():

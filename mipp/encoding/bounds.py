@@ -37,6 +37,7 @@ from ..errors import ScoreRangeError
 from .parameters import EncodingParameters
 
 __all__ = [
+    "NORM",
     "PROJECTIONS",
     "TAIL",
     "Extra",
@@ -52,8 +53,11 @@ __all__ = [
 PROJECTIONS = 40
 #: bound of a projection, over that of the norm; an honest row exceeds it with probability 2 exp(-TAIL^2) < 10^-18
 TAIL = Fraction(654, 100)
+#: sum of squares of a group of rows, over the squared bound of its projections; more passes all with 2^-40 at most
+#: (README of the protocol, "Ranges": the theorem of Berry and Esseen needs 29.5)
+NORM = 30
 #: words of a group of rows, so few that its coefficients stay in a near cache
-_GROUP_WORDS = 4096
+_GROUP_WORDS = 1 << 14
 #: bytes per server that one test of a projection or coordinate takes, roughly
 _TEST_BYTES = 16
 
@@ -118,6 +122,20 @@ class RowRule:
     def largest(self) -> int:
         """X: bound on every word of the sum, once the tests have passed."""
         return self.bound if self.exact else 2 * self.bound
+
+    @property
+    def largest_sum(self) -> int:
+        """Bound on every row's weighted sum of squares, once the tests have passed."""
+        words = self.group * int(self.tested.sum())
+        # projections tell of the group's sum only where they cannot wrap
+        if self.exact or words * self.largest + self.bound >= 1 << self.ring_bits:
+            return self.words_sum
+        return min(self.words_sum, int(self.weights.max()) * NORM * self.bound**2)
+
+    @property
+    def words_sum(self) -> int:
+        """The same bound, from that of every word by itself."""
+        return sum(int(w) for w in self.weights) * self.largest**2
 
     @functools.cached_property
     def tested(self) -> np.ndarray:
@@ -298,7 +316,7 @@ def _plain(weights: np.ndarray, limit: int) -> int:
 
 def _planned(ring_bits: int, weights: np.ndarray, limit: int, norm2: int, extra: Extra | None) -> RowRule | None:
     """The cheapest tests that fit the ring, or None. ``norm2``: largest plain sum of squares of an honest row."""
-    width, total = len(weights), sum(int(w) for w in weights)
+    width = len(weights)
     found: list[tuple[float, RowRule]] = []
     group = 1 << max(0, (_GROUP_WORDS // width).bit_length() - 1)
     for hint in (8, 16, 32) if ring_bits < 64 else (0,):
@@ -309,15 +327,15 @@ def _planned(ring_bits: int, weights: np.ndarray, limit: int, norm2: int, extra:
         some = group
         while some:
             bound = math.isqrt(int(TAIL * TAIL * some * norm2)) + 1
-            if 2 * bound < 1 << (ring_bits - 2) and total * 4 * bound * bound <= room:
-                cost = 3 * hint / 8 * width + 2 * PROJECTIONS * _TEST_BYTES / some
-                found.append((cost, RowRule(ring_bits, width, weights, limit, some, False, bound, hint, norm2, extra)))
+            rule = RowRule(ring_bits, width, weights, limit, some, False, bound, hint, norm2, extra)
+            # one row must fit by its words alone: else encodings of indexes whose servers do not rank would have rules
+            if rule.largest < 1 << (ring_bits - 2) and rule.largest_sum <= room >= rule.alone().words_sum:
+                found.append((3 * hint / 8 * width + 2 * PROJECTIONS * _TEST_BYTES / some, rule))
                 break
             some //= 2
-        bound = math.isqrt(norm2)
-        if bound < 1 << (ring_bits - 2) and total * bound * bound <= room:
-            cost = 3 * hint / 8 * width + 2 * width * _TEST_BYTES
-            found.append((cost, RowRule(ring_bits, width, weights, limit, group, True, bound, hint, norm2, extra)))
+        rule = RowRule(ring_bits, width, weights, limit, group, True, math.isqrt(norm2), hint, norm2, extra)
+        if rule.largest < 1 << (ring_bits - 2) and rule.largest_sum <= room:
+            found.append((3 * hint / 8 * width + 2 * width * _TEST_BYTES, rule))
     return min(found, key=lambda f: f[0])[1] if found else None
 
 

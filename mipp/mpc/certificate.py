@@ -29,6 +29,7 @@ from ..params import RING_DTYPES, Params
 from ..sharing import constants
 from . import kernels as local
 from .comparison import less_than
+from .lift import lift_rows
 from .quickselect import unpack
 from .replicated import open_words, reshare_words
 from .session import Party
@@ -71,7 +72,7 @@ class Batch:
         r = self.rule
         extra = dataclasses.astuple(r.extra) if r.extra is not None else ()
         facts = (r.ring_bits, r.width, r.weights.tobytes(), r.limit, r.group, r.exact, r.bound, r.hint_bits, extra)
-        return local.digest("mipp v1 certificate", self.header, self.rows, *facts)
+        return local.digest("mipp v2 certificate", self.header, self.rows, *facts)
 
 
 def chunk_rows(rule: RowRule) -> int:
@@ -175,31 +176,27 @@ def _chunk(
         whole[:n] = words
     products = ring.matmul(whole.reshape(groups, -1), columns, threads=party.threads or None)
     first, cloud = party.index == 1, party.index != _DEALER
-    own = np.zeros((0, rule.width), dtype)
-    if cloud:
-        own = np.empty_like(words)
-        weights = constants.row_weights(batch.params, batch.servers)[party.index - 1]
-        _core.combine([words], weights[None, None], [own], party.threads)
+    weights = constants.row_weights(batch.params, batch.servers)[party.index - 1] if cloud else None
+    lifted = lift_rows(party, words, rule, weights, keep=rule.exact)
+    sums, last = lifted.sums, lifted.last
     if rule.exact:
-        tested = own[:, rule.tested] if cloud else np.zeros((n, int(rule.tested.sum())), dtype)
+        tested = lifted.own[:, rule.tested] if cloud else np.zeros((n, int(rule.tested.sum())), dtype)
         values = np.ascontiguousarray(tested).reshape(-1)
     else:
         values = products[:PROJECTIONS].reshape(-1) if cloud else np.zeros(PROJECTIONS * groups, dtype)
-    sums, last = _squares(party, own, n, rule)
 
     # differences that are zero: words of three polynomials' degree, and the last word of l2 less the sum
     zero = [products[-PROJECTIONS:].reshape(-1)]
     e = rule.extra
     if e is not None and not e.slack:
-        stored = own[:, e.word] if cloud else np.zeros(n, dtype)
-        zero.append(sums.astype(dtype) - stored)
+        zero.append(sums.astype(dtype) - lifted.stored)
     opened = open_words(party, np.concatenate(zero))
 
     # differences that are not negative
     bound = dtype.type(rule.bound * first)
     narrow, wide = [bound - values, bound + values], [np.uint64(rule.limit * first) - sums]
     if e is not None and e.slack:
-        stored = own[:, e.word] + dtype.type(e.centre * first % (1 << rule.ring_bits)) if cloud else np.zeros(n, dtype)
+        stored = lifted.stored + dtype.type(e.centre * first % (1 << rule.ring_bits))
         narrow += [stored, dtype.type(e.most * first) - stored]
         apart = np.uint64(e.unit) * last - sums
         wide += [np.uint64(e.slack * first) - apart, np.uint64(e.slack * first) + apart]
@@ -233,61 +230,6 @@ def _negatives(
     bits = [unpack(less_than(party, reshare_words(party, words), width), len(words)) for words, width in calls]
     every = np.concatenate(bits)
     return every[: len(narrow)], every[len(narrow) :]
-
-
-def _squares(party: Party, own: np.ndarray, n: int, rule: RowRule) -> tuple[np.ndarray, np.ndarray]:
-    """Additive shares (n,) mod 2^(k+e) of each row's weighted sum of squares, and of its last word plus the centre.
-
-    The clouds learn m = x + 2^(k-2) + r, r the sum of one mask of each with the key centre. It knows r, and shares with
-    them what turns "m less r mod 2^k" into integers: whether the two masks wrap, the top bit of r, and, where that is
-    set, r's other bits (README). ``own``: this cloud's additive share of the rows.
-    """
-    k, dtype = rule.ring_bits, RING_DTYPES[rule.ring_bits]
-    hint = RING_DTYPES.get(rule.hint_bits, np.dtype("u1"))
-    shape, count = (n, rule.width), n * rule.width
-
-    def mask(missing: int, purpose: str, kind: np.dtype, size: int) -> np.ndarray:
-        return local.keystream(party.key(missing, purpose), size, kind, party.threads)
-
-    def hints(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        if not rule.hint_bits:
-            return None
-        carry, top, rest = flat.reshape(3, *shape)
-        return carry, top, rest
-
-    empty = np.empty(0, hint)
-    if party.index == _DEALER:
-        given = mask(2, "hints", hint, 3 * count) if rule.hint_bits else empty
-        r1, r2 = (mask(missing, "lift", dtype, count).reshape(shape) for missing in (2, 1))
-        sums = local.square_dealer(r1, r2, rule.weights, hints(given), party.threads)
-        party.exchange("lift", {2: [given]} if rule.hint_bits else {}, {})
-        return sums, np.zeros(n, np.uint64)
-    other = 3 - party.index
-    r = mask(other, "lift", dtype, count).reshape(shape)
-    mine = own + r
-    if party.index == 1:
-        offset = np.full(rule.width, 1 << (k - 2), dtype)
-        if rule.extra is not None:
-            offset[rule.extra.word] = rule.extra.centre % (1 << k)
-        mine += offset
-    given = mask(2, "hints", hint, 3 * count) if party.index == 1 and rule.hint_bits else empty
-    incoming: dict[int, list[tuple[int, type]]] = {other: [(count, dtype.type)]}
-    if party.index == 2 and rule.hint_bits:
-        incoming[_DEALER] = [(3 * count, hint.type)]
-    got = party.exchange("lift", {other: [mine]}, incoming)
-    m = mine + got[other][0].reshape(shape)
-    shares = hints(got[_DEALER][0] if _DEALER in got else given)
-    sums = local.square_share(m, r, rule.weights, party.index == 1, shares, party.threads)
-    if rule.extra is None:
-        return sums, np.zeros(n, np.uint64)
-    at = rule.extra.word
-    last = np.uint64(0) - r[:, at].astype(np.uint64)
-    if party.index == 1:
-        last += m[:, at].astype(np.uint64)
-    if shares is not None:
-        clear = np.uint64(1) - (m[:, at] >> dtype.type(k - 1)).astype(np.uint64)
-        last += (shares[0][:, at].astype(np.uint64) + clear * shares[1][:, at].astype(np.uint64)) << np.uint64(k)
-    return sums, last
 
 
 def refused(rows: np.ndarray, total: int) -> str:
