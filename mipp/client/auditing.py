@@ -285,7 +285,7 @@ class AuditingOwner(MergingOwner):
             ids = None if own_ids(b.id, one).all() else (one.origin_batch, one.origin_row)
             shares = {cloud: given.share for cloud, given in got.items()}
             ordinals = one.ordinals if len(one.ordinals) < b.rows else None
-            tags.keep(b.id, shares, ids, rows=b.rows, ordinals=ordinals)
+            tags.keep(b.id, tags.of_shares(shares), ids, rows=b.rows, ordinals=ordinals)
             done.append(b.id)
         return done
 

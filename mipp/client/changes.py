@@ -42,8 +42,9 @@ class ChangeMaker:
         self.checking: Callable[[int, int], None] | None = None
 
     def make(
-        self, kind: str, op: bytes, msgs: Mapping[int, Any], content: Content, parent: m.Head | None = None
-    ) -> None:
+        self, kind: str, op: bytes, msgs: Mapping[int, Any], content: Content, parent: m.Head | None = None,
+        share_hashes: Mapping[int, bytes] | None = None,
+    ) -> None:  # fmt: skip
         """Make one change visible on all servers, or on none.
 
         Parameters
@@ -58,6 +59,8 @@ class ChangeMaker:
             Facts that the servers must agree on.
         parent : Head, optional
             State of the owner's chain that the change was made for; default the newest.
+        share_hashes : mapping of int to bytes, optional
+            SHA-256 of the words of rows that servers get, by server, where they are known.
 
         Raises
         ------
@@ -69,21 +72,25 @@ class ChangeMaker:
             A server could not keep it, and none has it; or its outcome is open. The text says which.
         """
         with self.turn:
-            contents, shares, heads = self._prepare(op, msgs)
+            contents, shares, heads = self._prepare(op, msgs, share_hashes or {})
             if content.rows and self._owner.config.certifies:
                 heads = self._certified(op, heads)
             heads = self._common(heads, op)
             head = parent if parent is not None else next(iter(heads.values()))
             self._commit(kind, op, content, {s: contents[s] for s in sorted(heads)}, shares, head)
 
-    def _prepare(self, op: bytes, msgs: Mapping[int, Any]) -> tuple[dict[int, bytes], list[bytes], dict[int, m.Head]]:
+    def _prepare(
+        self, op: bytes, msgs: Mapping[int, Any], share_hashes: Mapping[int, bytes]
+    ) -> tuple[dict[int, bytes], list[bytes], dict[int, m.Head]]:
         """Send every server its part; a change that one refuses is aborted at all.
 
         Returns the hash of each server's part, the hashes of all shares, and the heads at the servers that have theirs.
         """
         contents, shares, requests = {}, [], {}
         for server, msg in sorted(msgs.items()):
-            requests[server], hashes, contents[server] = self._owner.signed(msg, server)
+            # words of rows are the first array of their message
+            known = {1: share_hashes[server]} if server in share_hashes else None
+            requests[server], hashes, contents[server] = self._owner.signed(msg, server, known)
             shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
 
         spare = self._owner.spare

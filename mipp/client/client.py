@@ -62,7 +62,9 @@ class Client:
     def __reduce__(self) -> str:
         raise TypeError("owners and users hold secret keys and do not pickle")
 
-    def signed(self, msg: Any, receiver: int = m.ALL_SERVERS) -> tuple[Frames, list[bytes], bytes]:
+    def signed(
+        self, msg: Any, receiver: int = m.ALL_SERVERS, known: Mapping[int, bytes] | None = None
+    ) -> tuple[Frames, list[bytes], bytes]:
         """Sign a request for one server; messages that servers pass on to each other are signed for all.
 
         A request for one server bears the time of that server's clock, which compares it: no other server takes it.
@@ -73,6 +75,8 @@ class Client:
             The request, of :mod:`mipp.rpc.messages`.
         receiver : int
             Number of the server.
+        known : mapping of int to bytes, optional
+            Hashes of frames of the request that were made before, by number.
 
         Returns
         -------
@@ -84,7 +88,7 @@ class Client:
             Hash of the request, 32 bytes.
         """
         frames = encode(msg)
-        hashes = frame_hashes(frames)
+        hashes = frame_hashes(frames, known)
         whole = joined_hash(frames, hashes)
         if isinstance(msg, m.FOR_ALL):
             receiver = m.ALL_SERVERS

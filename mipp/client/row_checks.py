@@ -82,23 +82,38 @@ class OwnerTags:
         """
         return row_tags(rows, self.weights(section), threads=self._threads)
 
+    def of_shares(self, shares: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Tags of a batch's rows, by cloud. Secret.
+
+        Parameters
+        ----------
+        shares : mapping of int to ndarray
+            Words of the rows, by cloud. Secret.
+
+        Returns
+        -------
+        dict of int to ndarray of uint64, shape (rows,)
+            Tags.
+        """
+        return {cloud: self.of(cloud, share) for cloud, share in shares.items()}
+
     def keep(
         self,
         batch: bytes,
-        shares: Mapping[int, np.ndarray],
+        tags: Mapping[int, np.ndarray],
         ids: tuple[np.ndarray, np.ndarray] | None = None,
         *,
         rows: int = 0,
         ordinals: np.ndarray | None = None,
     ) -> None:
-        """Make and write the tags of a batch, durably.
+        """Write the tags of a batch, durably.
 
         Parameters
         ----------
         batch : bytes
             Its id.
-        shares : mapping of int to ndarray
-            Words of its rows, by cloud. Secret.
+        tags : mapping of int to ndarray
+            Of its rows, by cloud (:meth:`of_shares`). Secret.
         ids : tuple of ndarray, optional
             Image ids of the rows, if they are not the rows' own.
         rows, ordinals : int, ndarray, optional
@@ -109,14 +124,14 @@ class OwnerTags:
         StoreError
             They cannot be written.
         """
-        tags = {cloud: self.of(cloud, share) for cloud, share in shares.items()}
+        sections = dict(tags)
         if ids is not None:
-            tags[IMAGE_IDS] = self.of(IMAGE_IDS, _id_words(*ids))
+            sections[IMAGE_IDS] = self.of(IMAGE_IDS, _id_words(*ids))
         if ordinals is not None:
-            for section, some in tags.items():
-                tags[section] = np.zeros(rows, np.uint64)  # no comparison reads those of deleted rows
-                tags[section][ordinals] = some
-        self.store.write(batch, tags)
+            for section, some in sections.items():
+                sections[section] = np.zeros(rows, np.uint64)  # no comparison reads those of deleted rows
+                sections[section][ordinals] = some
+        self.store.write(batch, sections)
 
     def check(self, server: int, batch: bytes, got: m.Shares) -> None:
         """Compare rows that a cloud gave back with their tags.

@@ -30,8 +30,9 @@ from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
 from ..rpc.records import image_files_hash, records_facts
 from ..rpc.wire import frame_hashes
-from ..sharing import OwnerKeys, share_rows
+from ..sharing import OwnerKeys
 from .changes import ChangeMaker
+from .encrypting import EncryptedRows, encrypt_rows
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows, rows_by_batch
 from .journal import Journal
@@ -255,6 +256,7 @@ class RowOwner(PlacingOwner):
     def store_rows(
         self, rows: np.ndarray, images: Sequence[Image | None] | None, labels: Sequence[str],
         records: Sequence[bytes] | None, copied: Copied | None = None, file: Path | None = None,
+        encrypted: EncryptedRows | None = None,
     ) -> RowIds:  # fmt: skip
         """Encrypt and upload one batch of what was checked: :meth:`add_vectors` without its checks.
 
@@ -272,18 +274,43 @@ class RowOwner(PlacingOwner):
             Rows of another index that these are made from, for the journal.
         file : Path, optional
             File that holds the rows, for the journal.
+        encrypted : EncryptedRows, optional
+            The rows encrypted before (:meth:`encrypt`), for the first attempt; a second one needs fresh keystream.
 
         Returns
         -------
         RowIds
             The id of each row.
         """
+        ready = [encrypted] if encrypted is not None else []
         ids = retry_conflicts(
-            lambda: self._upload(rows, images=images, labels=labels, records=records, copied=copied, file=file)
-        )
+            lambda: self._upload(
+                rows, images=images, labels=labels, records=records, copied=copied, file=file,
+                encrypted=ready.pop() if ready else None,
+            )
+        )  # fmt: skip
         if copied is not None and self.journal is not None:
             self.journal.copies_done(ids[0][0])
         return ids
+
+    def encrypt(self, rows: np.ndarray, digest: bytes | None = None) -> EncryptedRows:
+        """Encrypt one batch of encoded rows, for one :meth:`store_rows`; any thread may.
+
+        Parameters
+        ----------
+        rows : ndarray of int, (N, encoded_dim)
+            Encoded rows. Secret.
+        digest : bytes, optional
+            SHA-256 of their bytes, if it is known.
+
+        Returns
+        -------
+        EncryptedRows
+            The batch.
+        """
+        return encrypt_rows(
+            rows, self.keys, self.config.encoding.hash, tags=self.tags, digest=digest, threads=self.threads
+        )
 
     @abstractmethod
     def records_for(
@@ -312,9 +339,10 @@ class RowOwner(PlacingOwner):
         records: Sequence[bytes] | None = None,
         copied: Copied | None = None,
         file: Path | None = None,
+        encrypted: EncryptedRows | None = None,
     ) -> RowIds:
         p, began = self.config.params, time.perf_counter()
-        shared = share_rows(rows, self.keys, self.config.encoding.hash, threads=self.threads)
+        shared, tags, hashes = self.encrypt(rows) if encrypted is None else encrypted
         files, offsets = self._seal_images(shared.nonce, images, len(rows))
         sealed = _NO_RECORDS
         if records is not None:
@@ -326,7 +354,7 @@ class RowOwner(PlacingOwner):
         order, moved = {batch: n for n, batch in enumerate(sorted(replaces))}, np.empty((0, 2), "<i8")
         if moving and self.config.record_bytes:
             moved = np.array([(order[batch], row) for batch, row in moving], "<i8")
-        encrypted = time.perf_counter()
+        ready = time.perf_counter()
         none = np.zeros(len(rows) + 1, "<i8")
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
         msgs = {}
@@ -355,7 +383,7 @@ class RowOwner(PlacingOwner):
         )  # fmt: skip
         with self.turn:
             if self.tags is not None:  # before the change: what was acknowledged has its tags, whenever a process dies
-                self.tags.keep(shared.nonce, shared.shares, origin)
+                self.tags.keep(shared.nonce, tags, origin)
             if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows), copied, file)
             if self.journal is not None and moving and origin is not None:
@@ -363,7 +391,8 @@ class RowOwner(PlacingOwner):
                 self.journal.merging(shared.nonce, runs_of(np.arange(len(rows)), *origin), moves_of(moving))
                 self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
             try:
-                self._changes.make("merge" if replaces else "upload", shared.nonce, msgs, content, parent)
+                kind = "merge" if replaces else "upload"
+                self._changes.make(kind, shared.nonce, msgs, content, parent, hashes)
             except (ConflictError, OutOfRangeError):  # nobody has it
                 if self.tags is not None:
                     self.tags.store.remove(shared.nonce)
@@ -371,8 +400,8 @@ class RowOwner(PlacingOwner):
             if self.tags is not None:
                 for batch in replaces:
                     self.tags.store.remove(batch)
-        self.seconds["encrypt"] += encrypted - began
-        self.seconds["upload"] += time.perf_counter() - encrypted
+        self.seconds["encrypt"] += ready - began
+        self.seconds["upload"] += time.perf_counter() - ready
         return RowIds([(shared.nonce, 0, len(rows))])
 
     def _seal_images(

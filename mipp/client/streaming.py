@@ -23,6 +23,7 @@ from ..io.files import shown
 from ..io.patterns import place_of
 from ..io.streams import RowStream, in_blocks
 from .added import AddReport, Progress, drop_replaced, follow, rows_label
+from .encrypting import EncryptedRows
 from .journal import part_label
 from .journal_recovery import rows_digest
 from .recording import RecordOwner
@@ -121,12 +122,13 @@ def _add(
                     if not known:
                         some = None if metadata is None else metadata[part.start : part.start + len(part.rows)]
                         records = owner.records_for(None, some, len(part.rows))
-                        ids = owner.store_rows(part.rows, None, [label], records, file=place)
+                        ids = owner.store_rows(part.rows, None, [label], records, file=place, encrypted=part.encrypted)
                         added.runs += [AddedRun(part.start, *run) for run in ids.runs]
                     elif owner.journal is not None and place is not None:
                         # before the end: an interrupted call may be followed by a change of the file
                         owner.journal.hold(place, label)
                 names.append(label)
+                encode.encrypting = not known  # what follows rows that are there often is there, too
                 report.skipped += len(part.rows) if known else 0
                 report.read_bytes += part.read_bytes
                 if progress is not None:
@@ -147,19 +149,27 @@ def _known(owner: RecordOwner, label: str, former: str | None, part: _Part) -> b
 
 
 class _Part(NamedTuple):
-    """Encoded rows, the number of the first, their digest, and bytes of the rows before they were encoded."""
+    """Encoded rows, the number of the first, their digest, and bytes of the rows before they were encoded.
+
+    ``encrypted``: the rows, encrypted, if they were.
+    """
 
     start: int
     rows: np.ndarray
     digest: str
     read_bytes: int
+    encrypted: EncryptedRows | None
 
 
 class _Encoder:
-    """Encodes blocks; an error names the first bad row, and says ``after`` of the rows before its block."""
+    """Encodes blocks; an error names the first bad row, and says ``after`` of the rows before its block.
+
+    ``encrypting``: whether blocks are encrypted, too.
+    """
 
     def __init__(self, owner: RecordOwner, name: str) -> None:
         self._encode, self._name, self.after = owner.config.encoding.encode_rows, name, ""
+        self._encrypt, self.encrypting = owner.encrypt, False
 
     def __call__(self, start: int, block: np.ndarray) -> _Part:
         try:
@@ -170,11 +180,13 @@ class _Encoder:
             raise type(error)(f"{self._name}, row {row}: {error}{text}") from None
         except MippError as error:
             raise type(error)(f"{self._name}: {error}") from None
-        return _Part(start, rows, rows_digest(rows), block.nbytes)
+        digest = rows_digest(rows)
+        encrypted = self._encrypt(rows, bytes.fromhex(digest)) if self.encrypting else None
+        return _Part(start, rows, digest, block.nbytes, encrypted)
 
 
 def _ahead(blocks: Iterator[np.ndarray], encode: Callable[[int, np.ndarray], _Part]) -> Generator[_Part, None, None]:
-    """Encoded blocks in order. While one is used, a thread encodes the next.
+    """Encoded blocks in order. While one is used, a thread encodes the next, and encrypts it.
 
     Blocks are read by the caller's thread, which a program's iterator may rely on. If reading fails, the block before
     comes first.

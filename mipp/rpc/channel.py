@@ -5,6 +5,7 @@ A role sees only this interface; a network channel needs no change in a role.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -21,6 +22,8 @@ from .wire import Frames, decode, encode, frames_size
 __all__ = ["Channel", "LocalChannel", "accepted", "kind_of_request", "request"]
 
 Handler = Callable[[Frames], Frames]
+#: bytes of requests that are handed to servers side by side: each hashes its own, and writes it
+_LARGE = 1 << 20
 
 
 class Channel(Protocol):
@@ -67,11 +70,13 @@ class LocalChannel:
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
         with self._lock:
             self.rounds += 1
-        if not together:
+        if not together and sum(map(frames_size, requests.values())) < _LARGE:
             return {server: self._request(server, frames) for server, frames in requests.items()}
-        with short_turns(), ThreadPoolExecutor(len(requests)) as pool:
+        with short_turns() if together else contextlib.nullcontext(), ThreadPoolExecutor(len(requests)) as pool:
             waiting = {server: pool.submit(self._request, server, frames) for server, frames in requests.items()}
         failed = [e for e in (job.exception() for job in waiting.values()) if e is not None]
+        if failed and not together:
+            raise failed[0]
         if failed:
             # a refusal says more than what the others, waiting for that server, met; who was silent, more than that a
             # peer stopped

@@ -235,9 +235,10 @@ class HashedFrames(list[bytes | memoryview]):
         self.hashes = hashes
 
 
-def frame_hashes(frames: Sequence[bytes | memoryview]) -> list[bytes]:
-    """SHA-256 of each frame."""
-    return [hashlib.sha256(frame).digest() for frame in frames]
+def frame_hashes(frames: Sequence[bytes | memoryview], known: Mapping[int, bytes] | None = None) -> list[bytes]:
+    """SHA-256 of each frame; ``known``: by number, those that were made before."""
+    made = known or {}
+    return [made[i] if i in made else hashlib.sha256(frame).digest() for i, frame in enumerate(frames)]
 
 
 def frames_hash(frames: Sequence[bytes | memoryview]) -> bytes:

@@ -98,7 +98,7 @@ class OwnerKeys:
         names = self.deployment, self.registration
         return schedule.key_centre_key(self._root, *names, *p.layout, p.point_number(server), p.sharing)
 
-    def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes) -> bytes:
+    def fresh_nonce(self, rows: np.ndarray, encoding_hash: bytes, digest: bytes | None = None) -> bytes:
         """Draw a batch nonce from fresh randomness and the content.
 
         Parameters
@@ -107,14 +107,16 @@ class OwnerKeys:
             Rows of the batch. Secret.
         encoding_hash : bytes
             Hash of the index's encoding.
+        digest : bytes, optional
+            SHA-256 of the rows' bytes, if it is known; it enters in their place. Secret.
 
         Returns
         -------
         bytes
             16 bytes. Public.
         """
-        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
-        return schedule.batch_nonce(self._root, (content.data, encoding_hash))
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data if digest is None else digest
+        return schedule.batch_nonce(self._root, (content, encoding_hash))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -152,7 +154,12 @@ class SharedRows:
 
 
 def share_rows(
-    rows: np.ndarray, keys: OwnerKeys, encoding_hash: bytes = b"", *, threads: int | None = None
+    rows: np.ndarray,
+    keys: OwnerKeys,
+    encoding_hash: bytes = b"",
+    *,
+    digest: bytes | None = None,
+    threads: int | None = None,
 ) -> SharedRows:
     """Encrypt one batch of rows under fresh keystream.
 
@@ -164,6 +171,8 @@ def share_rows(
         The owner's keys.
     encoding_hash : bytes
         Hash of the index's encoding, 32 bytes; it enters the nonce.
+    digest : bytes, optional
+        As of :meth:`OwnerKeys.fresh_nonce`.
     threads : int, optional
         Native threads; default :func:`mipp.cpu.threads`.
 
@@ -197,7 +206,7 @@ def share_rows(
     words = as_words(rows, keys.params, "rows")
     if not len(words):
         raise ShapeError("a batch needs at least one row")
-    return _share_rows(words, keys, keys.fresh_nonce(words, encoding_hash), threads)
+    return _share_rows(words, keys, keys.fresh_nonce(words, encoding_hash, digest), threads)
 
 
 def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int | None) -> SharedRows:

@@ -371,7 +371,8 @@ def test_tags_of_an_upload_that_came_second_go_at_once(deployment, monkeypatch):
 def test_a_cloud_that_came_later_has_no_tags_yet(deployment):
     """Tags are each cloud's own: a batch is named for the cloud that lacks them, and audited at the other."""
     anna, ids = batches_of(deployment, (5, 4))
-    anna.tags.keep(ids[0], {1: deployment.servers[1].store.view(anna.id).batches[0].words})
+    words = deployment.servers[1].store.view(anna.id).batches[0].words
+    anna.tags.keep(ids[0], anna.tags.of_shares({1: words}))
     report = anna.audit()
     assert report.clouds[0].ok and list(report.clouds[1].not_audited) == [ids[0]] and report.clouds[1].rows == 4
     assert anna.renew_tags() == [ids[0]] and anna.audit().ok
