@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import mmap
 import os
 import re
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from .. import pir, ring
 from ..crypto import box, schedule
 from ..errors import MessageError, MippError
+from ..io.file_hash import FileHash
 from ..io.memory import WINDOW_BYTES, ahead, aligned_words
 from ..rpc.wire import array, decode, encode, kind_of, message, pack_frames, unpack_frames
 from ..sharing import Run, add_zero_share, batch_schedules, key_centre_product
@@ -362,7 +362,7 @@ def _checked(path: Path, size: int, digest: bytes) -> tuple[tuple[int, ...], mma
             os.close(fd)
     except (OSError, ValueError):
         return None
-    hashed, view = hashlib.sha256(), np.frombuffer(data, np.uint8)
+    hashed, view = FileHash(), np.frombuffer(data, np.uint8)
     end = size - _DIGEST
     for piece in ahead([view[i : min(i + _CHUNK, end)] for i in range(0, end, _CHUNK)]):
         hashed.update(piece.data)

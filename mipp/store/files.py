@@ -8,10 +8,14 @@ All begin with a 256-byte header (all integers little-endian)::
     64 parameter hash, 32 bytes | owner, 16 | batch, 16 | zero to 256
 
 A share file goes on with ``stored x D`` words, so rows are 64-byte aligned in the file; then, for generation > 0, the
-original row numbers of the stored rows (i64). An image pack goes on with ``stored + 1`` offsets (i64) and the files. A
-record pack (D bytes a record) goes on with the stored records, the SHA-256 of each record that was uploaded, and for
-generation > 0 the original places of the stored ones (i64). All end with the SHA-256 of everything before. They are
-written under a temporary name, synced, renamed.
+original row numbers of the stored rows (i64). It has version 2 and ends with the SHA-256 of the header and of the
+SHA-256 of what is between (``io/file_hash.py``); those of version 1, from earlier releases, end as the others do.
+
+An image pack goes on with ``stored + 1`` offsets (i64) and the files. A record pack (D bytes a record) goes on with the
+stored records, the SHA-256 of each record that was uploaded, and for generation > 0 the original places of the stored
+ones (i64). Both have version 1 and end with the SHA-256 of everything before.
+
+All are written under a temporary name, synced, renamed.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import numpy as np
 
 from ..errors import IntegrityError, MippError, StoreError
 from ..io.durable import write_all, write_durably
+from ..io.file_hash import HEADER_BYTES, FileHash, joined_digest
 from ..io.memory import ahead
 from ..params import RING_DTYPES
 
@@ -49,9 +54,8 @@ __all__ = [
 ]
 
 _SHARE, _IMAGES, _RECORDS = b"mippshr1", b"mippimp1", b"mipprec1"
-_VERSION = 1
-#: that a file begins with
-HEADER_BYTES = 256
+#: format version of new files; share files of version 1 are read
+_VERSIONS = {_SHARE: 2, _IMAGES: 1, _RECORDS: 1}
 _DIGEST = 32
 _FIXED = struct.Struct("<8sIIIIIIQQ16x32s16s16s")
 _CHUNK = 1 << 22
@@ -73,10 +77,10 @@ class FileInfo:
     rows: int
     stored: int
 
-    def header(self, magic: bytes) -> bytes:
+    def header(self, magic: bytes, version: int | None = None) -> bytes:
         fixed = _FIXED.pack(
             magic,
-            _VERSION,
+            _VERSIONS[magic] if version is None else version,
             self.k,
             self.dim,
             self.width,
@@ -92,9 +96,14 @@ class FileInfo:
 
 
 def write_share(
-    path: Path, info: FileInfo, share: np.ndarray, ordinals: np.ndarray | None, held: int | None = None
+    path: Path,
+    info: FileInfo,
+    share: np.ndarray,
+    ordinals: np.ndarray | None,
+    held: int | None = None,
+    words_hash: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """Write a share file durably; returns its size and SHA-256.
+    """Write a share file durably; returns its size and checksum.
 
     Parameters
     ----------
@@ -103,23 +112,25 @@ def write_share(
     ordinals : for generation > 0 only
     held : descriptor of a file without a name that has the words, ``HEADER_BYTES`` from its beginning, and nothing
         after them: it becomes the share file, where the system can name it
+    words_hash : SHA-256 of the words, if it is known
     """
-    if held is not None and ordinals is None and (written := _take_over(path, info, share, held)) is not None:
-        return written
-    return write_share_pieces(path, info, [share], ordinals)
-
-
-def _take_over(path: Path, info: FileInfo, share: np.ndarray, held: int) -> tuple[int, bytes] | None:
-    header = info.header(_SHARE)
-    digest = hashlib.sha256(header)
-    digest.update(share.reshape(-1).data.cast("B"))
+    if ordinals is not None:
+        return write_share_pieces(path, info, [share], ordinals)
+    header, words = info.header(_SHARE), share.reshape(-1).data.cast("B") if share.nbytes else memoryview(b"")
+    known = hashlib.sha256(words).digest() if words_hash is None else words_hash
+    digest, size = joined_digest(header, known), HEADER_BYTES + share.nbytes + _DIGEST
 
     def complete(fd: int) -> None:
         os.pwrite(fd, header, 0)
-        os.pwrite(fd, digest.digest(), HEADER_BYTES + share.nbytes)
+        os.pwrite(fd, digest, HEADER_BYTES + share.nbytes)
 
-    named = write_durably(path, complete, held)
-    return (HEADER_BYTES + share.nbytes + _DIGEST, digest.digest()) if named else None
+    def write(fd: int) -> None:
+        for part in (memoryview(header), words, memoryview(digest)):
+            write_all(fd, part)
+
+    if held is None or not write_durably(path, complete, held):
+        write_durably(path, write)
+    return size, digest
 
 
 def write_share_pieces(
@@ -146,7 +157,7 @@ def write_records(path: Path, info: FileInfo, pieces: Iterable[np.ndarray]) -> t
 
 
 def _write(path: Path, parts: Iterable[bytes | np.ndarray]) -> tuple[int, bytes]:
-    digest, size = hashlib.sha256(), 0
+    digest, size = FileHash(), 0
 
     def write(fd: int) -> None:
         nonlocal size
@@ -170,7 +181,7 @@ def check_file(path: Path, size: int, digest: bytes) -> str | None:
         actual = path.stat().st_size
         if actual != size:
             return f"{path}: {actual} bytes, expected {size}"
-        found, left = hashlib.sha256(), size - _DIGEST
+        found, left = FileHash(), size - _DIGEST
         with open(path, "rb") as file:
             while left:
                 chunk = file.read(min(left, _CHUNK))
@@ -200,7 +211,7 @@ def _map(path: Path, magic: bytes, expected: FileInfo, size: int, digest: bytes,
     except OSError as error:
         raise _unreadable(path, error, check) from error
     if check:
-        found = hashlib.sha256()
+        found = FileHash()
         for piece in ahead([data[i : min(i + _CHUNK, size - _DIGEST)] for i in range(0, size - _DIGEST, _CHUNK)]):
             found.update(piece.data)
         _require_digest(path, found.digest(), data[-_DIGEST:].tobytes(), digest)
@@ -219,7 +230,7 @@ def _require_digest(path: Path, found: bytes, stored: bytes, expected: bytes) ->
 
 
 def _require_header(path: Path, header: bytes, expected: FileInfo, magic: bytes) -> None:
-    if header != expected.header(magic):
+    if not any(header == expected.header(magic, version) for version in range(1, _VERSIONS[magic] + 1)):
         raise IntegrityError(f"{path}: not the file that the catalog describes")
 
 
@@ -237,7 +248,8 @@ def read_share(path: Path, info: FileInfo, size: int, digest: bytes, out: np.nda
     except OSError as error:
         raise _unreadable(path, error, check) from error
     if check:
-        found = hashlib.sha256(header)
+        found = FileHash()
+        found.update(header)
         found.update(raw.data)
         _require_digest(path, found.digest(), bytes(tail), digest)
     _require_header(path, bytes(header), info, _SHARE)

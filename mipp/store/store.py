@@ -137,7 +137,7 @@ class ServerStore(Parties):
         info = FileInfo(self.params_hash, owner, op, self.params.ring_bits, dim, self.params.padded(dim), 0, rows, rows)
         files: dict[str, Any] = {}
         if share is not None:
-            files["share"] = "shares", lambda path: write_share(path, info, share, None, held)
+            files["share"] = "shares", lambda path: write_share(path, info, share, None, held, share_hash)
         if len(images):
             pack = self.packs.info(owner, op, rows, 0)
             files["pack"] = "images", lambda path: write_images(path, pack, offsets, [images])

@@ -1,6 +1,7 @@
 """Files and catalog: damage is found and named, a full disk loses nothing, processes do not disturb each other."""
 
 import errno
+import hashlib
 import os
 import time
 
@@ -61,11 +62,34 @@ def test_layout_of_a_share_file(world):
     owner = world.owners[0]
     batch = owner.batches()[0].id
     raw = next(p for p in share_files(world) if p.name.startswith(batch.hex())).read_bytes()
-    assert raw[:8] == b"mippshr1" and raw[8:12] == b"\1\0\0\0"
+    assert raw[:8] == b"mippshr1" and raw[8:12] == b"\2\0\0\0"
     assert raw[64:96] == world.deployment.config.params_hash
     assert raw[96:112] == owner.id and raw[112:128] == batch
+    assert raw[-32:] == hashlib.sha256(raw[:256] + hashlib.sha256(raw[256:-32]).digest()).digest()
     words = np.frombuffer(raw[256:-32], "<u4").reshape(15, DIM)
     assert np.array_equal(words, world.deployment.servers[1].store.view(owner.id).batches[0].words)
+
+
+@embedded_only
+def test_share_files_of_version_1_are_read(world):
+    """Those of earlier releases, whose checksum is that of all bytes; a flipped byte is found as in new ones."""
+    catalog = world.deployment.servers[1].store.catalog
+    for path in share_files(world):
+        raw = bytearray(path.read_bytes())
+        raw[8] = 1
+        raw[-32:] = hashlib.sha256(raw[:-32]).digest()
+        path.write_bytes(raw)
+        with catalog.transaction() as db:
+            name = str(path.relative_to(world.home(1)))
+            db.execute("UPDATE batches SET digest=? WHERE file=?", (bytes(raw[-32:]), name))
+    assert not world.deployment.verify()["problems"]
+    world.reopen()
+    world.check(k=60)
+    flip(path, 300)
+    assert path.name in world.deployment.verify()["problems"][0]
+    raw[8], raw[-32:] = 3, bytes(32)
+    path.write_bytes(raw)
+    assert path.name in world.deployment.verify()["problems"][0]
 
 
 def full_disk(monkeypatch, after):
