@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..io.memory import SpareArrays
 from ..sharing import OwnerKeys, SharedRows, share_rows
 from .row_checks import OwnerTags
 
@@ -31,6 +32,7 @@ def encrypt_rows(
     tags: OwnerTags | None = None,
     digest: bytes | None = None,
     threads: int | None = None,
+    spare: SpareArrays | None = None,
 ) -> EncryptedRows:
     """Encrypt one batch under fresh keystream.
 
@@ -48,13 +50,16 @@ def encrypt_rows(
         SHA-256 of the rows' bytes, if it is known.
     threads : int, optional
         Native threads; default all cores.
+    spare : SpareArrays, optional
+        Memory for the shares.
 
     Returns
     -------
     EncryptedRows
         For one upload: a batch id is used once.
     """
-    shared = share_rows(rows, keys, encoding_hash, digest=digest, threads=threads)
+    empty = np.empty if spare is None else spare.take
+    shared = share_rows(rows, keys, encoding_hash, digest=digest, threads=threads, empty=empty)
     with ThreadPoolExecutor(len(shared.shares)) as pool:  # each hash takes one core
         hashed = pool.map(_sha256, shared.shares.values())
         made = {} if tags is None else tags.of_shares(shared.shares)

@@ -22,6 +22,7 @@ from ..errors import (
     ShapeError,
     StaleKeysError,
 )
+from ..io.memory import SpareArrays
 from ..io.streams import in_blocks
 from ..rpc import messages as m
 from ..rpc.associated_data import owner_seal_info, owner_secret_commitment
@@ -293,7 +294,7 @@ class RowOwner(PlacingOwner):
             self.journal.copies_done(ids[0][0])
         return ids
 
-    def encrypt(self, rows: np.ndarray, digest: bytes | None = None) -> EncryptedRows:
+    def encrypt(self, rows: np.ndarray, digest: bytes | None = None, spare: SpareArrays | None = None) -> EncryptedRows:
         """Encrypt one batch of encoded rows, for one :meth:`store_rows`; any thread may.
 
         Parameters
@@ -302,6 +303,8 @@ class RowOwner(PlacingOwner):
             Encoded rows. Secret.
         digest : bytes, optional
             SHA-256 of their bytes, if it is known.
+        spare : SpareArrays, optional
+            Memory for the shares.
 
         Returns
         -------
@@ -309,8 +312,9 @@ class RowOwner(PlacingOwner):
             The batch.
         """
         return encrypt_rows(
-            rows, self.keys, self.config.encoding.hash, tags=self.tags, digest=digest, threads=self.threads
-        )
+            rows, self.keys, self.config.encoding.hash,
+            tags=self.tags, digest=digest, threads=self.threads, spare=spare,
+        )  # fmt: skip
 
     @abstractmethod
     def records_for(

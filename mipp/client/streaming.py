@@ -20,6 +20,7 @@ import numpy as np
 from ..encoding.numbers import matrix
 from ..errors import EncodingError, MippError, ParameterError, ScoreRangeError
 from ..io.files import shown
+from ..io.memory import SpareArrays
 from ..io.patterns import place_of
 from ..io.streams import RowStream, in_blocks
 from .added import AddReport, Progress, drop_replaced, follow, rows_label
@@ -113,7 +114,7 @@ def _add(
         names: list[str] = []
         encode.after = "; the {:,} rows before are in the index, and adding again goes on from there"
         with contextlib.closing(_ahead(blocks(size), encode)) as parts:
-            for part in parts:
+            while (part := next(parts, None)) is not None:
                 # a file may hold the same rows several times
                 labels[part.digest] = labels.get(part.digest, -1) + 1
                 label = rows_label(part.digest, labels[part.digest])
@@ -133,6 +134,7 @@ def _add(
                 report.read_bytes += part.read_bytes
                 if progress is not None:
                     progress(len(part.rows))
+                del part  # its memory is used again
         if owner.journal is not None and place is not None:
             with owner.turn:
                 owner.journal.claim({place: names})
@@ -168,20 +170,21 @@ class _Encoder:
     """
 
     def __init__(self, owner: RecordOwner, name: str) -> None:
-        self._encode, self._name, self.after = owner.config.encoding.encode_rows, name, ""
+        self._encoding, self._name, self.after = owner.config.encoding, name, ""
         self._encrypt, self.encrypting = owner.encrypt, False
+        self._spare = SpareArrays()
 
     def __call__(self, start: int, block: np.ndarray) -> _Part:
         try:
-            rows = self._encode(block)
+            rows = self._encoding.encode_rows(block, empty=self._spare.take)
         except (EncodingError, ScoreRangeError) as error:
-            row = start + _first_refused(self._encode, block)
+            row = start + _first_refused(self._encoding.encode_rows, block)
             text = self.after.format(start) if start else ""
             raise type(error)(f"{self._name}, row {row}: {error}{text}") from None
         except MippError as error:
             raise type(error)(f"{self._name}: {error}") from None
         digest = rows_digest(rows)
-        encrypted = self._encrypt(rows, bytes.fromhex(digest)) if self.encrypting else None
+        encrypted = self._encrypt(rows, bytes.fromhex(digest), self._spare) if self.encrypting else None
         return _Part(start, rows, digest, block.nbytes, encrypted)
 
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -40,7 +41,7 @@ from .bounds import ranking_problem
 from .fitting import fitted
 from .numbers import array, matrix, whole
 from .parameters import UNIT_METRICS, EncodingParameters
-from .quantise import check_queries, quantise, query_length, refuse_long, squares
+from .quantise import check_queries, quantise, quantise_rows, query_length, refuse_long, squares
 from .ranges import checked_threshold, in_range
 
 __all__ = ["Encoding"]
@@ -173,13 +174,17 @@ class Encoding(EncodingParameters):
 
     # --- arrays ------------------------------------------------------------------------------------------------
 
-    def encode_rows(self, rows: np.ndarray) -> np.ndarray:
+    def encode_rows(
+        self, rows: np.ndarray, *, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty
+    ) -> np.ndarray:
         """Encode rows of features as integers.
 
         Parameters
         ----------
         rows : array_like of float or int, shape (N, dim)
             Finite numbers. Secret.
+        empty : callable
+            Makes the result's array, as :func:`numpy.empty` does.
 
         Returns
         -------
@@ -197,12 +202,11 @@ class Encoding(EncodingParameters):
             A row is longer than the bound.
         """
         x = matrix(rows, self.dim, "rows")
-        out = np.empty((len(x), self.encoded_dim), _INTEGERS[self.ring_bits])
+        out = empty((len(x), self.encoded_dim), _INTEGERS[self.ring_bits])
         # a product of matrices may round otherwise where it has other rows, so its chunks stay as they were
         chunk = _CHUNK if self.projection is not None else max(1 << 8, _CACHED // self.encoded_dim)
         for start in range(0, len(x), chunk):
-            part = self._row_chunk(x[start : start + chunk])
-            out[start : start + chunk] = part.astype(out.dtype, casting="unsafe", copy=False)
+            self._row_chunk(x[start : start + chunk], out[start : start + chunk])
         return out
 
     def encode_queries(self, queries: np.ndarray) -> np.ndarray:
@@ -378,21 +382,21 @@ class Encoding(EncodingParameters):
             raise ParameterError(f"{what} reach the threshold {value:g}; it is out of range")
         return theta
 
-    def _row_chunk(self, x: np.ndarray) -> np.ndarray:
+    def _row_chunk(self, x: np.ndarray, out: np.ndarray) -> None:
         if self.metric == "l1":
-            return self._thermometer(x, "rows")
-        if self.metric == "hamming":
-            return self._signs(x, "rows")
-        a = quantise(self, x, query=False)
-        if self.stepped:
-            v = a * np.array(self.scale)
-            length = squares(self, v) / self.query_scale
+            out[:] = self._thermometer(x, "rows")
+        elif self.metric == "hamming":
+            out[:] = self._signs(x, "rows")
+        elif self.stepped:
+            a = quantise(self, x, query=False)
+            length = squares(self, a * np.array(self.scale)) / self.query_scale
             refuse_long(length.max(initial=0.0) > self.row_norm2, "row")
-            extra = np.rint(length).astype(a.dtype) - self.centre
-            return np.concatenate([a, extra[:, None]], axis=1)
-        norm2 = squares(self, a)
-        refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
-        return np.concatenate([a, norm2[:, None].astype(a.dtype)], axis=1) if self.metric == "l2" else a
+            out[:, :-1], out[:, -1] = a, np.rint(length).astype(a.dtype) - self.centre
+        else:
+            norm2 = quantise_rows(self, x, out[:, : self.inner_dim])
+            refuse_long(int(norm2.max(initial=0)) > self.row_norm2, "row")
+            if self.metric == "l2":
+                out[:, -1] = norm2
 
     def _thermometer(self, x: np.ndarray, what: str) -> np.ndarray:
         v = whole(x, 0, self.levels - 1, what)

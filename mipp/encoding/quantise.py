@@ -11,7 +11,7 @@ from .numbers import LARGEST, unit
 from .parameters import MAX_NORM2, UNIT_METRICS, EncodingParameters
 from .projection import Projection
 
-__all__ = ["check_queries", "prepared", "quantise", "query_length", "refuse_long", "squares"]
+__all__ = ["check_queries", "prepared", "quantise", "quantise_rows", "query_length", "refuse_long", "squares"]
 
 
 def prepared(
@@ -38,23 +38,52 @@ def prepared(
 
 def quantise(e: EncodingParameters, x: np.ndarray, *, query: bool) -> np.ndarray:
     """Round vectors (N, dim) to integers (N, inner_dim) int64, half to even, and clip them; secret."""
-    what = "query" if query else "row"
-    with np.errstate(over="ignore", invalid="ignore"):
-        # numbers beyond float64 become infinite, and are clipped like all large ones
-        v = _scaled(e, prepared(e.metric, x.astype(np.float64), e.offset, e.projection, what), query=query)
+    v = _whole(e, x, query=query)
     if np.isnan(v).any():
-        raise EncodingError(f"a {what} holds numbers too large for the encoding")
-    clip = e.query_clip if query else e.clip
-    np.rint(v, out=v)
-    np.clip(v, -clip, clip, out=v)
+        raise _too_large(query=query)
     return v.astype(np.int64)
 
 
+def quantise_rows(e: EncodingParameters, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """As :func:`quantise` of rows, into integers ``out`` (N, inner_dim); gives their weighted squared lengths.
+
+    Fewer passes: lengths of up to 2^53 are exact as floats, and one that is not a number tells of its row.
+    """
+    v = _whole(e, x, query=False)
+    if e.clip**2 * v.shape[1] * int(e.integer_weights.max(initial=1)) > 1 << 53:
+        if np.isnan(v).any():
+            raise _too_large(query=False)
+        a = v.astype(np.int64)
+        out[:] = a
+        return squares(e, a)
+    lengths = np.einsum("ij,ij->i", v * e.integer_weights if e.weights else v, v)
+    if np.isnan(lengths).any():
+        raise _too_large(query=False)
+    out[:] = v
+    return lengths.astype(np.int64)
+
+
+def _too_large(*, query: bool) -> EncodingError:
+    return EncodingError(f"a {'query' if query else 'row'} holds numbers too large for the encoding")
+
+
+def _whole(e: EncodingParameters, x: np.ndarray, *, query: bool) -> np.ndarray:
+    """Vectors rounded and clipped, as float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # numbers beyond float64 become infinite, and are clipped like all large ones
+        v = prepared(e.metric, x.astype(np.float64), e.offset, e.projection, "query" if query else "row")
+        v = _scaled(e, v, query=query)
+    clip = e.query_clip if query else e.clip
+    np.rint(v, out=v)
+    np.clip(v, -clip, clip, out=v)
+    return v
+
+
 def _scaled(e: EncodingParameters, v: np.ndarray, *, query: bool) -> np.ndarray:
-    """Prepared vectors in units of one integer step of rows or queries."""
+    """Prepared vectors in units of one integer step of rows or queries. Those of rows are overwritten."""
     scale = np.array(e.scale)
     if not query:
-        return np.asarray(v / scale)
+        return np.divide(v, scale, out=v)
     if e.stepped:
         return np.asarray(v * (2 * e.integer_weights * scale / e.query_scale))
     return np.asarray(v / (scale / e.query_factor) if e.metric == "l2" else v * scale / e.query_scale)

@@ -79,5 +79,15 @@ def joined_digest(header: bytes, rest: bytes) -> bytes:
     -------
     bytes
         32 bytes.
+
+    Examples
+    --------
+    >>> import hashlib
+    >>> from mipp.io.file_hash import FileHash, joined_digest
+    >>> header, found = b"mippshr1".ljust(256, bytes(1)), FileHash()
+    >>> header = header[:8] + bytes([2, 0, 0, 0]) + header[12:]
+    >>> found.update(header + b"words")
+    >>> found.digest() == joined_digest(header, hashlib.sha256(b"words").digest())
+    True
     """
     return hashlib.sha256(header + rest).digest()

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-__all__ = ["WINDOW_BYTES", "ahead", "aligned_words", "memory_bytes", "read_in"]
+__all__ = ["WINDOW_BYTES", "SpareArrays", "ahead", "aligned_words", "memory_bytes", "read_in"]
 
 _LINE = 64
 #: mapped rows are used and read ahead in pieces of this size: some milliseconds of a product
@@ -53,6 +53,61 @@ def aligned_words(count: int, width: int, dtype: np.dtype) -> np.ndarray:
     raw = np.empty(size + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
     return raw[start : start + size].view(dtype).reshape(count, width)
+
+
+class SpareArrays:
+    """Arrays whose memory is used again once nobody refers to it: the system clears fresh memory before it is used.
+
+    One thread takes them. Whoever holds an array, a view or a buffer of it keeps it from being used again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.io.memory import SpareArrays
+    >>> spare = SpareArrays()
+    >>> first = spare.take((100, 8), np.dtype(np.uint32))
+    >>> row, at = first[3], first.ctypes.data
+    >>> spare.take((100, 8), np.dtype(np.uint32)).ctypes.data == at
+    False
+    >>> del first, row
+    >>> spare.take((80, 8), np.dtype(np.uint32)).ctypes.data == at
+    True
+    """
+
+    def __init__(self) -> None:
+        self._all: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Give a C-contiguous array that begins at a cache line; its content is not set.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Its shape.
+        dtype : dtype
+            Its dtype.
+
+        Returns
+        -------
+        ndarray
+            The array.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        for number in range(len(self._all)):
+            # the list and this call refer to it: a view, a buffer or a task elsewhere would be one more
+            if self._all[number].nbytes >= size + _LINE and sys.getrefcount(self._all[number]) <= _UNUSED:
+                raw = self._all[number]
+                break
+        else:
+            raw = np.empty(size + _LINE, np.uint8)
+            self._all.append(raw)
+        start = -raw.ctypes.data % _LINE
+        return raw[start : start + size].view(dtype).reshape(shape)
+
+
+_PROBE = [np.empty(1)]
+#: references to an array that only a list holds, as :func:`sys.getrefcount` counts them
+_UNUSED = sys.getrefcount(_PROBE[0])
 
 
 def read_in(array: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from ..errors import ParameterError, ShapeError
 from . import arrow, hdf5, layouts
 from .files import as_path, open_regular, reading, shown, system_text
 from .layouts import Layout, suffix_of
+from .memory import SpareArrays
 from .vectors import unknown_format
 
 __all__ = ["RowStream", "in_blocks", "open_rows"]
@@ -192,6 +193,7 @@ def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def _read(path: Path, file: BinaryIO, layout: Layout, rows: int) -> Iterator[npt.NDArray[Any]]:
+    spare = SpareArrays()
     for first in range(0, layout.rows, rows):
         count = min(rows, layout.rows - first)
         if layout.by_columns:
@@ -205,9 +207,10 @@ def _read(path: Path, file: BinaryIO, layout: Layout, rows: int) -> Iterator[npt
             _fill(path, file, records, first * layout.row_bytes)
             yield layout.values(path, records, first)
         else:
-            block = np.empty((count, layout.dim), layout.item)
+            block = spare.take((count, layout.dim), layout.item)
             _fill(path, file, block, layout.start + first * layout.row_bytes)
             yield block
+            del block
 
 
 def _fill(path: Path, file: BinaryIO, array: npt.NDArray[Any], place: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,7 @@ def share_rows(
     *,
     digest: bytes | None = None,
     threads: int | None = None,
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
 ) -> SharedRows:
     """Encrypt one batch of rows under fresh keystream.
 
@@ -175,6 +177,8 @@ def share_rows(
         As of :meth:`OwnerKeys.fresh_nonce`.
     threads : int, optional
         Native threads; default :func:`mipp.cpu.threads`.
+    empty : callable
+        Makes the shares' arrays, as :func:`numpy.empty` does.
 
     Returns
     -------
@@ -206,10 +210,12 @@ def share_rows(
     words = as_words(rows, keys.params, "rows")
     if not len(words):
         raise ShapeError("a batch needs at least one row")
-    return _share_rows(words, keys, keys.fresh_nonce(words, encoding_hash, digest), threads)
+    return _share_rows(words, keys, keys.fresh_nonce(words, encoding_hash, digest), threads, empty)
 
 
-def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int | None) -> SharedRows:
+def _share_rows(
+    words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int | None, empty: Any = np.empty
+) -> SharedRows:
     """Share rows under a given nonce, for :func:`share_rows` and known answers. A repeated nonce reveals the rows."""
     p = keys.params
     n, dim = words.shape
@@ -218,7 +224,7 @@ def _share_rows(words: np.ndarray, keys: OwnerKeys, nonce: bytes, threads: int |
         raise ParameterError(f"{n} rows of {dim} are too many for one batch (2^32 AES blocks)")
     infos = label_array([schedule.batch_info(nonce, p.ring_bits, dim, n)])
     schedules = [_core.KeySchedules(keys.server_key(s), infos, 1) for s in p.key_centres]
-    outs = [np.empty((n, width), p.dtype) for _ in p.clouds]
+    outs = [empty((n, width), p.dtype) for _ in p.clouds]
     if p.sharing == MASKED:  # one cloud, and the keystream of one key centre as a mask
         masked = outs[0]
         _core.keystream_words(schedules[0], 0, 0, masked.reshape(-1))
