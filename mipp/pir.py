@@ -21,7 +21,6 @@ fixed-key AES.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -32,7 +31,7 @@ import numpy.typing as npt
 
 from ._native import _core
 from .errors import DTypeError, ParameterError, ShapeError
-from .io.memory import WINDOW_BYTES, ahead
+from .io.memory import WINDOW_BYTES, ahead, mapping_of
 
 __all__ = ["MAX_ROWS", "Database", "check_key", "combine", "expand", "gather", "generate_keys", "scan"]
 
@@ -263,20 +262,13 @@ def _many(selections: Any) -> tuple[_Selections, bool]:
     return (selections[None] if single else selections), single
 
 
-def _mapped(array: object) -> bool:
-    """Whether an array's memory is that of a mapped file."""
-    while array is not None and not isinstance(array, mmap.mmap):
-        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
-    return array is not None
-
-
 def _scan(
     parts: Sequence[tuple[_Bytes, int]], selections: _Selections, out: _Bytes | None, threads: int | None
 ) -> _Bytes:
     """Scan parts of the records, each with its first row; mapped ones in pieces that are read ahead."""
     pieces = []
     for records, first in parts:
-        if not _mapped(records) or records.ndim != 2 or not records.size:
+        if mapping_of(records) is None or records.ndim != 2 or not records.size:
             pieces.append((records, first, False))
             continue
         if isinstance(selections, np.ndarray) and first + len(records) > 64 * selections.shape[-1]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
 
 from .. import pir, ring
-from ..io.memory import WINDOW_BYTES, ahead
+from ..io.memory import WINDOW_BYTES, ahead, soon
 from ..params import Params
 from ..sharing import key_centre_product, key_centre_rows
 from .base import Backend, Keystream, RecordScan, Rows, Segment, ZeroShare
@@ -87,7 +87,19 @@ class _StoredRows(_CpuRows):
         self._segments, self._rows = segments, rows
 
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        pieces: list[tuple[np.ndarray, int, np.ndarray | None]] = []  # rows, and their first place in out, or all
+        pieces = list(self._pieces(start, stop))
+        with closing(ahead([words for words, _, _ in pieces])) as read:
+            for words, (_, at, places) in zip(read, pieces, strict=True):
+                if places is None:
+                    ring.matmul(words, query_share, out=out[:, at : at + len(words)], threads=self._threads)
+                else:
+                    # rows that were compacted away have no score; their places are dropped with the tombstones
+                    out[:, places] = ring.matmul(words, query_share, threads=self._threads)
+        # users ask for blocks of rows in turn: the disk need not wait for the next one
+        soon(words for words, _, _ in self._pieces(stop, min(2 * stop - start, self._rows)))
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, int, np.ndarray | None]]:
+        """Rows from one number to another, and their first place in the result, or the places of all."""
         for s in self._segments[max(0, bisect_right(self._segments, start, key=_first) - 1) :]:
             if s.first >= stop:
                 break
@@ -99,14 +111,7 @@ class _StoredRows(_CpuRows):
             for at in range(a, b, step):
                 end = min(at + step, b)
                 places = None if s.ordinals is None else s.ordinals[at:end] + (s.first - start)
-                pieces.append((s.words[at:end], s.first - start + at, places))
-        with closing(ahead([words for words, _, _ in pieces])) as read:
-            for words, (_, at, places) in zip(read, pieces, strict=True):
-                if places is None:
-                    ring.matmul(words, query_share, out=out[:, at : at + len(words)], threads=self._threads)
-                else:
-                    # rows that were compacted away have no score; their places are dropped with the tombstones
-                    out[:, places] = ring.matmul(words, query_share, threads=self._threads)
+                yield s.words[at:end], s.first - start + at, places
 
     def words(self, dim: int) -> np.ndarray:
         rows = np.zeros((self._rows, dim), self._params.dtype)

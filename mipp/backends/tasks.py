@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import stat
@@ -28,7 +27,7 @@ from .. import pir, ring
 from ..crypto import box, schedule
 from ..errors import MessageError, MippError
 from ..io.file_hash import FileHash
-from ..io.memory import WINDOW_BYTES, ahead, aligned_words
+from ..io.memory import WINDOW_BYTES, ahead, aligned_words, map_file
 from ..rpc.wire import array, decode, encode, kind_of, message, pack_frames, unpack_frames
 from ..sharing import Run, add_zero_share, batch_schedules, key_centre_product
 
@@ -153,7 +152,7 @@ class _Worker:
         self.private = schedule.random_bytes(32)
         self.sessions: dict[bytes, AESGCM] = {}
         #: by digest: where, which file that was then, and its bytes
-        self.files: dict[bytes, tuple[Path, tuple[int, ...], mmap.mmap]] = {}
+        self.files: dict[bytes, tuple[Path, tuple[int, ...], np.ndarray]] = {}
         #: files that are coming: where their pieces are written
         self.coming: dict[bytes, Path] = {}
         #: of Dask, for this process
@@ -270,11 +269,11 @@ def _stored(part: StoredPart, query: np.ndarray, out: np.ndarray, threads: int |
     begin, end = part.offset + part.first * row, part.offset + (part.first + part.count) * row
     if not 0 <= part.offset <= begin <= end <= part.size - _DIGEST:
         raise MessageError("a part of a task lies outside of its file")
-    words = np.frombuffer(data, query.dtype, part.count * query.shape[1], begin).reshape(part.count, -1)
+    words = data[begin:end].view(query.dtype).reshape(part.count, -1)
     places: np.ndarray | None = None
     if part.ordinals_at >= 0:
         at = part.ordinals_at + 8 * part.first
-        places = np.frombuffer(data, "<i8", part.count, at) - part.place
+        places = data[at : at + 8 * part.count].view("<i8") - part.place
     step = max(64, WINDOW_BYTES // row // 64 * 64)
     cuts = [slice(a, min(a + step, part.count)) for a in range(0, part.count, step)]
     with closing(ahead([words[cut] for cut in cuts])) as read:
@@ -293,7 +292,7 @@ def _selected(asked: ScanAsked) -> np.ndarray:
     end = begin + asked.count * asked.width
     if not 0 <= asked.offset <= begin <= end <= asked.size - _DIGEST:
         raise MessageError("a part of a task lies outside of its file")
-    records = np.frombuffer(data, np.uint8, end - begin, begin).reshape(asked.count, asked.width)
+    records = data[begin:end].reshape(asked.count, asked.width)
     word, threads = asked.row // 64, asked.threads or None
     selections = np.empty((len(asked.keys), len(asked.live)), np.uint64)
     for key, into in zip(asked.keys, selections, strict=True):
@@ -326,7 +325,7 @@ def _candidates(part: StoredPart | ScanAsked) -> Iterator[Path]:
         yield folder / part.digest.hex()
 
 
-def _file(part: StoredPart | ScanAsked) -> mmap.mmap:
+def _file(part: StoredPart | ScanAsked) -> np.ndarray:
     """The file of a part, mapped; its hash is compared when this process first uses it, and when it is another one."""
     with _worker.lock:
         known = _worker.files.get(part.digest)
@@ -349,7 +348,7 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _checked(path: Path, size: int, digest: bytes) -> tuple[tuple[int, ...], mmap.mmap] | None:
+def _checked(path: Path, size: int, digest: bytes) -> tuple[tuple[int, ...], np.ndarray] | None:
     """A file mapped, if it has this size and hash, and which one it is."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for ever
@@ -357,18 +356,18 @@ def _checked(path: Path, size: int, digest: bytes) -> tuple[tuple[int, ...], mma
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size or size < _DIGEST:
                 return None
-            data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            view = map_file(fd, path)
         finally:
             os.close(fd)
     except (OSError, ValueError):
         return None
-    hashed, view = FileHash(), np.frombuffer(data, np.uint8)
+    hashed = FileHash()
     end = size - _DIGEST
     for piece in ahead([view[i : min(i + _CHUNK, end)] for i in range(0, end, _CHUNK)]):
         hashed.update(piece.data)
     if not hashed.digest() == digest == view[end:].tobytes():
         return None
-    return _state(found), data
+    return _state(found), view
 
 
 def keep_piece(piece: np.ndarray, digest: bytes, size: int, at: int) -> str:

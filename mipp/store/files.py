@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import mmap
 import os
 import struct
 from collections.abc import Iterable
@@ -34,7 +33,7 @@ import numpy as np
 from ..errors import IntegrityError, MippError, StoreError
 from ..io.durable import write_all, write_durably
 from ..io.file_hash import HEADER_BYTES, FileHash, joined_digest
-from ..io.memory import ahead
+from ..io.memory import ahead, map_file
 from ..params import RING_DTYPES
 
 __all__ = [
@@ -198,16 +197,13 @@ def check_file(path: Path, size: int, digest: bytes) -> str | None:
 def _map(path: Path, magic: bytes, expected: FileInfo, size: int, digest: bytes, check: bool) -> np.ndarray:
     """Bytes of a checked file, mapped read-only (small ones are read instead: maps are few on a machine).
 
-    Checking reads all of it, ahead of the hash, and leaves it mapped: what uses it next finds it in memory.
+    Checking reads all of it, ahead of the hash, and leaves in memory what fits: what uses it next finds it there.
     """
     try:
         with open(path, "rb") as file:
             if (actual := os.fstat(file.fileno()).st_size) != size:
                 raise IntegrityError(f"{path}: {actual} bytes, expected {size}; the file is damaged")
-            if size < SMALL_FILE:
-                data = np.frombuffer(file.read(), np.uint8)
-            else:
-                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            data = np.frombuffer(file.read(), np.uint8) if size < SMALL_FILE else map_file(file.fileno(), path)
     except OSError as error:
         raise _unreadable(path, error, check) from error
     if check:
