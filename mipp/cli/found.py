@@ -91,6 +91,12 @@ def cost_lines(cost: SearchCost, taken: float | None) -> list[str]:
         if "bound" in servers:
             bound = servers["bound"]
             lines.append(f"  at most {bound['rounds']} rounds and {max(bound['bytes'].values()):,} bytes")
+    if "memory" in cost:
+        memory = cost["memory"]
+        lines += [
+            f"disk: each cloud reads {memory['read']:,} bytes of rows, as far as its memory does not hold them",
+            f"memory: a server holds {memory['server']:,} bytes at once, the user {memory['user']:,} bytes",
+        ]
     if taken is not None:
         lines.append(f"over these lines messages take {taken:.3f} s, beside what the machines compute")
     return lines

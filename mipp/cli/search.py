@@ -112,7 +112,11 @@ _PATIENCE = 5.0
     is_flag=True,
     help="With --ranking user: do not check that the servers answered as they must.",
 )
-@click.option("--explain-cost", is_flag=True, help="Print rounds and bytes of the search, and do not search.")
+@click.option(
+    "--explain-cost",
+    is_flag=True,
+    help="Print rounds, bytes, and memory and disk that the search takes, and do not search.",
+)
 @click.option(
     "--line",
     type=(click.FloatRange(0, 60_000), click.FloatRange(0.001, 1000)),

@@ -152,6 +152,7 @@ class Querier:
                 columns = self._columns(replies, 0 if folded else len(sums), len(rows))
                 if not folded:
                     sums += check.folded(rows, columns, threads=threads)
+                del columns  # they are parts of the replies
             del replies  # before the next request, so that its memory is reused
             yield words
             del words

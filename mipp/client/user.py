@@ -434,7 +434,7 @@ class User(PreviewClient):
         self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1,
         verify: bool = True,
     ) -> SearchCost:  # fmt: skip
-        """Compute rounds and bytes of a search without sending a query.
+        """Compute rounds and bytes of a search, and memory and disk that it takes, without sending a query.
 
         Parameters
         ----------
@@ -451,7 +451,9 @@ class User(PreviewClient):
         -------
         SearchCost
             A dict: ``ranking``, ``images``, ``user`` (``rounds``, bytes ``sent`` to and ``received`` from each server),
-            and where servers rank ``servers`` (``rounds``, ``bytes`` by number of the server that sends them).
+            where servers rank ``servers`` (``rounds``, ``bytes`` by number of the server that sends them), and in the
+            scheme ``shares`` ``memory``: bytes of rows that each cloud must ``read``, and bytes that a ``server`` and
+            the ``user`` hold at once for it, beside mapped rows. Where servers rank, these are an estimate.
 
         Raises
         ------

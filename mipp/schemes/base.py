@@ -53,6 +53,17 @@ class ServersCost(TypedDict):
     comparisons: NotRequired[int]
 
 
+class MemoryCost(TypedDict):
+    """Bytes of a search on disks and in memory, beside what programs and mapped rows take; of public facts alone."""
+
+    #: of live rows that each cloud reads: from its disk where memory does not hold them. The key centre stores none
+    read: int
+    #: that a server holds at once: score shares, what it ranks, check columns that wait to be folded
+    server: int
+    #: that the user holds at once: what the servers sent for some rows, and the best so far
+    user: int
+
+
 class SearchCost(TypedDict):
     """Rounds and bytes of a search (:meth:`mipp.User.cost`)."""
 
@@ -61,6 +72,8 @@ class SearchCost(TypedDict):
     user: UserCost
     #: where servers rank or compare
     servers: NotRequired[ServersCost]
+    #: where the scheme tells it
+    memory: NotRequired[MemoryCost]
 
 
 def seconds_on_lines(cost: SearchCost, round_trip: float, rate: float) -> float:

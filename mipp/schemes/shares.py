@@ -25,9 +25,19 @@ from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
 from ..sharing import packed_words, query_shares
 from ..sharing.checks import checks_needed
-from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserCost, UserKeys, UserScheme
+from .base import (
+    MemoryCost,
+    PairKeys,
+    RowPlan,
+    Scheme,
+    SearchCost,
+    ServerScheme,
+    UserCost,
+    UserKeys,
+    UserScheme,
+)
 
-__all__ = ["SharesScheme", "query_blocks", "row_blocks"]
+__all__ = ["SharesScheme", "query_blocks", "ranked_words", "row_blocks"]
 
 #: bytes that one server holds at once for a batch that is not answered some rows at a time
 _SERVER_BYTES = 1 << 28
@@ -93,9 +103,8 @@ class _User(UserScheme):
 
     def portion(self, rows: int, ranking: str, k: int) -> int:
         config = self._config
-        # comparing needs some eight words a score where handing it out needs one
-        scores = rows if ranking == "user" else 8 * largest_call(rows, k)
-        most = min(MAX_QUERIES, max(1, _SERVER_BYTES // (scores * config.params.dtype.itemsize)))
+        held = max(1, rows if ranking == "user" else ranked_words(rows, k))
+        most = min(MAX_QUERIES, max(1, _SERVER_BYTES // (held * config.params.dtype.itemsize)))
         if ranking != "user" and config.certifies:
             most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1)))
             most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
@@ -131,7 +140,8 @@ class _User(UserScheme):
                 "received": sum(some * word * self._words(rows, width) + back * rows for some, rows in asked)
                 + len(headers) * folded * checks * word,
             }
-            return {"ranking": ranking, "images": images, "user": user}
+            memory = self._memory_by_user(images, k, queries, width, checks, folded)
+            return {"ranking": ranking, "images": images, "user": user, "memory": memory}
         public, rule = public_facts(config, _NO_HASH, _NO_HASH, images), config.query_rule
         user = {
             "rounds": 1,
@@ -139,7 +149,15 @@ class _User(UserScheme):
             "received": {"server": 8 * k, "threshold": images // 8}[ranking] * queries,
             "proof": proof_bytes(rule, queries, threshold=ranking == "threshold"),
         }
-        report: SearchCost = {"ranking": ranking, "images": images, "user": user}
+        kept = k if ranking == "server" else 0
+        most = min(queries, self.portion(images, ranking, kept))
+        memory = {
+            "read": -(-queries // most) * images * share,
+            "server": most * (ranked_words(images, kept) * word + share),
+            # of a range search a bit and a byte of each row
+            "user": 3 * user["received"] + queries * ({"server": 16 * k, "threshold": 2 * images}[ranking] + 3 * share),
+        }
+        report: SearchCost = {"ranking": ranking, "images": images, "user": user, "memory": memory}
         if ranking == "threshold":
             exact = threshold_cost(public, queries, (rule.low, rule.high), rule=rule)
             report["servers"] = {
@@ -156,6 +174,31 @@ class _User(UserScheme):
             "comparisons": cost.comparisons,
         }
         return report
+
+    def _memory_by_user(
+        self, images: int, k: int, queries: int, width: int, checks: int, folded: bool
+    ) -> MemoryCost:  # fmt: skip
+        """Memory of a search that the user ranks: that of a block of rows, and of check columns that wait."""
+        params = self._config.params
+        word, share = params.dtype.itemsize, params.padded(self._config.encoding.encoded_dim) * params.dtype.itemsize
+        headers = [part.stop - part.start for part in query_blocks(queries)]
+        server = user = 0
+        for some in set(headers):
+            rows = len(next(row_blocks(images, some + checks, word), range(0)))
+            sent = word * some * (self._words(rows, width) if width else rows)
+            # small answers that columns came with stay with them (mipp.server.kept_columns)
+            kept = images * word * (some + checks if 2 * some <= checks else checks) if folded else 0
+            computed = word * (some + checks) * rows
+            server = max(server, computed + (sent if width else 0) + kept + (some + checks) * share)
+            columns = 0 if folded else word * checks * rows
+            user = max(user, len(self.servers) * (sent + columns + (some + checks) * share))
+        return {"read": len(headers) * images * share, "server": server, "user": user + 16 * queries * k}
+
+
+def ranked_words(rows: int, k: int) -> int:
+    """Words that a server holds at once for one query that the servers rank, or compare with a threshold (k = 0)."""
+    # comparing needs some eight words a score where handing it out needs one
+    return 8 * largest_call(rows, k)
 
 
 def _checks(config: DeploymentConfig) -> int:

@@ -59,7 +59,10 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--json")
     cost = json.loads(out)
     assert code == 0 and cost["images"] == 8 and cost["servers"]["rounds"] > 3 and "bound" in cost["servers"]
-    assert "rounds" in mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
+    assert cost["memory"]["read"] > 0 and set(cost["memory"]) == {"read", "server", "user"}
+    text = mipp_command("search", "ulla", "-k", 3, "--explain-cost")[1]
+    assert "rounds" in text and f"each cloud reads {cost['memory']['read']:,} bytes of rows" in text
+    assert f"a server holds {cost['memory']['server']:,} bytes at once, the user {cost['memory']['user']:,} by" in text
     code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost", "--line", 20, 1, "--json")
     told = json.loads(out)
     trips = 2 + told["servers"]["rounds"] / 2

@@ -356,6 +356,8 @@ def test_cost_of_a_batch(mipp_command, vectors):
     args = ("search", "ulla", "--vectors", vectors[2], "--explain-cost", "--ranking", "user", "--json")
     many = json.loads(mipp_command(*args)[1])
     assert many["user"]["sent"] > 5 * one["user"]["sent"] and "preview" not in many
+    assert many["memory"]["read"] == one["memory"]["read"] > 0, "rows are read once for all queries"
+    assert many["memory"]["server"] > one["memory"]["server"] and many["memory"]["user"] > one["memory"]["user"]
     assert json.loads(mipp_command(*args, "--previews", "-k", 4)[1])["preview"]["records"] == 100
 
 
