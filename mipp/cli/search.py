@@ -93,7 +93,7 @@ _PATIENCE = 5.0
     "--threshold",
     type=float,
     help="Instead of the k nearest: all with at least this inner product or cosine, or at most this distance "
-    "(squared for l2), without scores.",
+    "(squared for l2), without scores; with --ranking user by the user, with scores.",
 )
 @click.option(
     "--owner",
@@ -163,8 +163,6 @@ def search_command(
         raise click.UsageError("give either IMAGE or --vector FILE, --vectors FILE or --id BATCH:ROW")
     if bool(ids) != (of is not None):
         raise click.UsageError("--id BATCH:ROW goes with --of OWNER")
-    if threshold is not None and ranking == "user":
-        raise click.UsageError("a threshold is for --ranking server; with all scores the user picks its own")
     if threshold is not None and k is not None:
         raise click.UsageError("give either -k or --threshold")
     if line is not None and not all(map(math.isfinite, line)):
@@ -193,7 +191,7 @@ def search_command(
     with opened(folder) as deployment:
         seeker: User = with_passphrase(lambda passphrase: deployment.user(user, passphrase))
         if explain_cost:
-            kind = "threshold" if threshold is not None else ranking
+            kind = "threshold" if threshold is not None and ranking != "user" else ranking
             count = max(1, len(images), len(ids), 0 if several is None else len(several))
             cost = seeker.cost(k, owners=owners or None, ranking=kind, queries=count, verify=not no_verify)
             hits_each = PREVIEWED if threshold is not None else min(DEFAULT_K, cost["images"]) if k is None else k
@@ -218,10 +216,12 @@ def search_command(
         found: Hits | list[Hit]
         searched: int | None = None
         suspects: tuple[int, ...] = ()
-        unverified = "answers to a threshold are not verified: see the threat model"
         if threshold is not None:
-            found = matches = seeker.range_search(query, threshold, owners=owners or None, strict=strict)
-            left_out, searched = matches.left_out, matches.searched
+            by = "user" if ranking == "user" else None
+            found = matches = seeker.range_search(
+                query, threshold, owners=owners or None, strict=strict, ranking=by, verify=not no_verify
+            )
+            left_out, searched, unverified = matches.left_out, matches.searched, matches.unverified
         else:
             result = seeker.search(
                 query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify

@@ -14,7 +14,7 @@ from ..sharing import RunningTopK, reconstruct, top_k
 from .index import Index
 from .query import Querier, Verification
 
-__all__ = ["DROPPED", "Ranked", "all_scores", "nearest", "within"]
+__all__ = ["DROPPED", "Ranked", "all_scores", "nearest", "reaching", "within"]
 
 #: score of empty places, where no row in range is left; below every encoding's range
 DROPPED = np.iinfo(np.int64).min
@@ -132,15 +132,10 @@ def all_scores(
     out = np.empty((len(encoded), index.total), np.int64)
     dropped = []
     if querier.scheme.by_rows:
-        for some in querier.scheme.header_blocks(len(encoded)):
-            state = index.asking(b"") if some.start else index
-            for rows, words, width in querier.blocks(
-                state, encoded[some], 1, verification=verification, threads=threads
-            ):
-                found = reconstruct(words, threads=threads, width=width, rows=len(rows))
-                dropped.append(rows.start + _drop(found, low, high))
-                out[some, rows.start : rows.stop] = found
-                del words, found  # before the next request, so that their memory is reused
+        for some, rows, found, gone in _score_blocks(querier, index, encoded, threads, verification):
+            dropped.append(gone)
+            out[some, rows.start : rows.stop] = found
+            del found
     else:
         parts = [
             reconstruct(querier.score_words(asked, some, 1), threads=threads)
@@ -149,6 +144,44 @@ def all_scores(
         out[:] = np.concatenate(parts)
         dropped.append(_drop(out, low, high))
     return out, np.unique(np.concatenate(dropped))
+
+
+def reaching(
+    querier: Querier, index: Index, encoded: np.ndarray, theta: int, threads: int | None, *,
+    verification: Verification | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Rows whose score with one encoded query reaches ``theta``, in order, their scores, and rows out of range.
+
+    The user compares. Where servers answer for some rows at a time, memory grows with the rows found alone.
+    """
+    if not querier.scheme.by_rows:
+        scores, gone = all_scores(querier, index, encoded, threads)
+        rows = np.flatnonzero(scores[0] >= theta)
+        return rows, scores[0, rows], gone
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for _, block, found, gone in _score_blocks(querier, index, encoded, threads, verification):
+        there = np.flatnonzero(found[0] >= theta)
+        parts.append((block.start + there, found[0, there], gone))
+        del found
+    rows, scores, gone = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return rows, scores, gone
+
+
+def _score_blocks(
+    querier: Querier, index: Index, encoded: np.ndarray, threads: int | None, verification: Verification | None
+) -> Iterator[tuple[slice, range, np.ndarray, np.ndarray]]:
+    """Scores (B, rows) of some queries and some rows at a time: which, and the rows out of range.
+
+    Use nothing before the iterator has ended, since answers are verified then.
+    """
+    low, high = querier.config.encoding.score_range
+    for some in querier.scheme.header_blocks(len(encoded)):
+        state = index.asking(b"") if some.start else index
+        for rows, words, width in querier.blocks(state, encoded[some], 1, verification=verification, threads=threads):
+            found = reconstruct(words, threads=threads, width=width, rows=len(rows))
+            del words
+            yield some, rows, found, rows.start + _drop(found, low, high)
+            del found  # before the next request, so that its memory is reused
 
 
 def _drop(scores: np.ndarray, low: int, high: int) -> np.ndarray:

@@ -205,10 +205,13 @@ class Hits(list[Hit]):
         Batches and owners that the search went on without, and why.
     searched : int
         Number of rows that were searched.
+    unverified : str
+        Of a range search: why the servers' answers were not checked; empty if they were, and passed.
     """
 
     left_out: tuple[LeftOut, ...] = ()
     searched: int = 0
+    unverified: str = ""
 
     @classmethod
     def at(

@@ -317,12 +317,14 @@ class User(PreviewClient):
         return Nearest(index, rows, scores, values, seconds, unverified or told.problem)
 
     def range_search(
-        self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False
-    ) -> Hits:
+        self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False,
+        ranking: str | None = None, verify: bool = True,
+    ) -> Hits:  # fmt: skip
         """Find all images at least as near as a threshold.
 
-        Where servers compare, the user learns which images these are and nothing else, not even scores. In the Paillier
-        scheme it gets all scores and picks by itself, and hits have scores.
+        Where servers compare, the user learns which images these are and nothing else, not even scores. With
+        ``ranking="user"``, and always in the Paillier scheme, it gets all scores and picks by itself, and hits have
+        scores. In the scheme ``shares`` scores come some rows at a time: memory grows with the rows found alone.
 
         Parameters
         ----------
@@ -331,8 +333,11 @@ class User(PreviewClient):
         threshold : float
             In the metric's unit (:meth:`mipp.Encoding.values`): least inner product or cosine, or largest distance
             (squared for ``l2``). Secret; the servers get shares of it.
-        owners, strict : optional
+        owners, strict, verify : optional
             As for :meth:`search`.
+        ranking : str, optional
+            ``user``: this user compares, by a grant of that ranking. ``server``: the servers do; default where they
+            can.
 
         Returns
         -------
@@ -344,7 +349,9 @@ class User(PreviewClient):
         ParameterError
             A threshold that no score or every score reaches; also the errors of :meth:`search`.
         AccessDeniedError
-            No grant, or an owner that is named does not grant ``threshold``.
+            No grant, or an owner that is named does not grant ``threshold``, or ``user`` where the user compares.
+        VerificationError
+            With ``ranking="user"``: a server answered wrongly.
 
         Examples
         --------
@@ -359,6 +366,9 @@ class User(PreviewClient):
         ([0, 1], 3)
         """
         compared = "threshold" in offered_rankings(self.config.params)  # by the servers
+        if ranking is not None:
+            ranking = checked_ranking(ranking, ("server", "user") if compared else ("user",), self.config)
+        compared = compared and ranking != "user"
         if compared and "threshold" not in self.config.offered:
             raise ParameterError("this index was made without thresholds; search for the nearest instead")
         if compared:
@@ -368,15 +378,32 @@ class User(PreviewClient):
         query, encoded = encoded_queries(encoding, query if query.ndim == 2 and len(query) == 1 else query[None])
         theta = encoding.score_threshold(threshold, query[0])  # the least score that reaches it
         if not compared:
-            index, found = self.scores(query, owners=owners, strict=strict)
-            rows = np.flatnonzero(found[0] >= theta)
-            return Hits.at(index, rows, found[0, rows], encoding.values(found[:, rows], query)[0])
+            return self._reaching(query, encoded, theta, owners, strict, verify)
 
         def attempt(querier: Querier, index: Index) -> tuple[Index, np.ndarray]:
             return index, ranks.within(querier, index, encoded, theta)
 
         index, rows = self._searched(owners, 0, attempt, strict, ("threshold", 1))
-        return Hits.at(index, rows)
+        hits = Hits.at(index, rows)
+        hits.unverified = "answers to a threshold are not verified: see the threat model"
+        return hits
+
+    def _reaching(
+        self, query: np.ndarray, encoded: np.ndarray, theta: int, owners: Owners | None, strict: bool, verify: bool
+    ) -> Hits:
+        """Hits whose score reaches ``theta``; this user compares."""
+        unverified, told = self._unverified("user", verify), Verification()
+
+        def attempt(querier: Querier, index: Index) -> tuple[Index, tuple[np.ndarray, np.ndarray]]:
+            told.problem, how = "", None if unverified else told
+            rows, scores, gone = ranks.reaching(querier, index, encoded, theta, self.threads, verification=how)
+            return index.dropping(gone), (rows, scores)
+
+        about = "user", self._counted(encoded, unverified)
+        index, (rows, scores) = self._searched(owners, 1, attempt, strict, about, verified=not unverified)
+        hits = Hits.at(index, rows, scores, self.config.encoding.values(scores[None], query)[0])
+        hits.unverified = unverified or told.problem
+        return hits
 
     def match(self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False) -> Hits:
         """Deprecated name of :meth:`range_search`.
@@ -412,7 +439,8 @@ class User(PreviewClient):
             The state that was searched: ``index.ids()`` says which row is which. Its ``left_out`` names the batches of
             all rows with a score out of the encoding's range, and the number of these rows.
         scores : ndarray of int64, (B, N)
-            One less than the encoding's least for a score out of its range. Secret of the user.
+            One less than the encoding's least for a score out of its range. Secret of the user. All are in memory,
+            8 bytes each; :meth:`nearest` and :meth:`range_search` with ``ranking="user"`` keep what they find alone.
 
         Raises
         ------

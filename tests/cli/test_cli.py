@@ -85,7 +85,18 @@ def test_from_init_to_forget(mipp_command, pictures, tmp_path):
     matches = json.loads(out)["hits"]
     assert {h["id"] for h in matches} == {h["id"] for h in scored} and matches[0]["score"] is None
     assert "score" not in mipp_command("search", "ulla", pictures[2], "--threshold", scored[2]["value"])[1]
-    assert mipp_command("search", "ulla", pictures[2], "--threshold", 1, "--ranking", "user")[0] == 2
+    by_user = ("search", "ulla", pictures[2], "--threshold", scored[2]["value"], "--ranking", "user")
+    code, _, err = mipp_command(*by_user)
+    assert code == 1 and "ranking 'user'" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "user")[0] == 0
+    code, out, err = mipp_command(*by_user, "--json")
+    reached = json.loads(out)
+    assert code == 0 and {h["id"] for h in reached["hits"]} == {h["id"] for h in scored[:3]} and reached["verified"]
+    assert {h["score"] for h in reached["hits"]} == {h["score"] for h in scored[:3]}
+    assert not json.loads(mipp_command(*by_user, "--json", "--no-verify")[1])["verified"]
+    told = json.loads(mipp_command(*by_user[:2], *by_user[3:], "--explain-cost", "--json")[1])
+    assert told["ranking"] == "user" and told["memory"]["read"] > 0
+    assert mipp_command("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "threshold")[0] == 0
 
     assert mipp_command("owner", "revoke", "anna", "ulla")[0] == 0
     assert mipp_command("search", "ulla", pictures[2])[0] == 1

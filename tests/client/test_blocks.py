@@ -10,7 +10,7 @@ import pytest
 
 import mipp
 from mipp.crypto import schedule
-from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError
+from mipp.errors import AccessDeniedError, MessageError, ParameterError, StaleSnapshotError, VerificationError
 from mipp.io.memory import aligned_words
 from mipp.rpc import messages as m
 from mipp.rpc.channel import kind_of_request
@@ -123,6 +123,51 @@ def test_results_do_not_depend_on_the_block(collection, monkeypatch, block):
         best = collection.user.nearest(queries, k, ranking="user")
         assert np.array_equal(best.rows, np.argsort(-expected, axis=1, kind="stable")[:, :k])
         assert np.array_equal(best.scores, np.take_along_axis(expected, best.rows, 1))
+
+
+@pytest.mark.parametrize("block", [17, 1 << 20])
+def test_a_range_search_by_the_user_keeps_what_reaches_the_threshold(collection, monkeypatch, block):
+    small_blocks(monkeypatch, block)
+    user, encoding, query = collection.user, collection.encoding, vectors(1, seed=3)
+    scores = collection.scores(query)[0]
+    ids = user.index().ids()
+    values = encoding.values(scores[None], query)[0]
+    for place in (0, 3, len(scores) // 2, len(scores) - 1):
+        threshold = float(np.sort(values)[place])
+        found = user.range_search(query, threshold, ranking="user")
+        expected = np.flatnonzero(scores >= encoding.score_threshold(threshold, query[0]))
+        assert [h.id for h in found] == [f"{ids[r][0].hex()}:{ids[r][1]}" for r in expected]
+        assert [h.score for h in found] == scores[expected].tolist()
+        assert found.searched == len(scores) and found.unverified == user.scheme.unverified
+        plain = user.range_search(query, threshold, ranking="user", verify=False)
+        assert plain == found and plain.unverified
+    with pytest.raises(ParameterError, match="ranking must be"):
+        user.range_search(query, threshold, ranking="threshold")
+
+
+def test_a_range_search_by_the_user_needs_its_grant_and_notices_wrong_answers(world, monkeypatch):
+    user, query = world.user, vectors(1)
+    values = user.config.encoding.values(user.scores(query)[1], query)[0]
+    threshold = float(np.sort(values)[-4])
+    assert len(user.range_search(query, threshold, ranking="user")) == 4
+    by_servers = user.range_search(query, threshold, ranking="server")
+    assert len(by_servers) == 4 and by_servers[0].score is None and "not verified" in by_servers.unverified
+    server = world.deployment.servers[1]
+    answer = server.scheme.answer
+
+    def changed(*given, **more):
+        words = answer(*given, **more)
+        words[0, 0] += 1
+        return words
+
+    monkeypatch.setattr(server.scheme, "answer", changed)
+    with pytest.raises(VerificationError):
+        user.range_search(query, threshold, ranking="user")
+    monkeypatch.undo()
+    for owner in world.owners:
+        owner.grant(user.id, rankings=["server"])
+    with pytest.raises(AccessDeniedError):
+        user.range_search(query, threshold, ranking="user", owners=world.owners)
 
 
 def test_rows_that_are_not_there(collection):
