@@ -107,13 +107,13 @@ def mapping_of(array: object) -> mmap.mmap | None:
 def _kept(used: Iterable[_Mapping]) -> float:
     """The part of each mapped file that stays in memory; 1 if all that are in use fit. Notes that ``used`` are."""
     now = time.monotonic()
+    if now - _ASKED[0] >= _HOLDS:
+        _ASKED[:] = now, available_bytes()
     with _LOCK:
         for mapping in used:
             mapping.used = now
         total = sum(m.size for m in _MAPPED.values() if now - m.used < _RECENT)
-        if now - _ASKED[0] >= _HOLDS:
-            _ASKED[:] = now, available_bytes()
-        room = _SHARE * _ASKED[1]
+    room = _SHARE * _ASKED[1]
     return 1.0 if total <= room else max(0.0, room - _IN_FLIGHT * WINDOW_BYTES) / total
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import common, limits, machine, peers, ranking, scale
+from benchmarks import common, larger, limits, machine, peers, ranking, scale
 from mipp import cpu, ring
 from tests.pages import Page
 
@@ -114,6 +114,37 @@ def test_quick_ranking(tmp_path, capsys):
     for r in content["results"]:
         assert r["ns_per_row"] == pytest.approx(r["seconds"] / r["rows"] * 1e9) and 10 < r["bytes_per_row"] < 40
         assert r["memory_mib"] < r["stated_mib"] + 20
+
+
+def test_quick_larger(tmp_path, capsys, monkeypatch):
+    def none(limit):
+        raise PermissionError(1, "not permitted")
+
+    out = tmp_path / "l.json"
+    assert larger.main(["--quick", "--folder", str(tmp_path), "--json", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert content["schema"] == larger.SCHEMA and content["rows"] == 65_536 and list(tmp_path.iterdir()) == [out]
+    assert [(r["queries"], r["rule"]) for r in content["results"]] == [
+        (count, rule) for count in (1, 64) for rule in ("ours", "kernel")
+    ]  # fmt: skip
+    for r in content["results"]:
+        assert r["over_disk"] == pytest.approx(r["gb_per_s"] / r["disk_gb_per_s"]) and r["own_mib"] > 0
+        assert 2 * 65_536 * 512 < r["bytes"] < 2 * 66_000 * 512
+    monkeypatch.setattr(larger, "Group", none)
+    monkeypatch.setattr(larger, "available_bytes", lambda: 1 << 50)
+    capsys.readouterr()
+    assert larger.main(["--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    assert "no control group limits the memory (not permitted)" in said and "GB of disk" in said
+    for wrong in (
+        ["--limit-mib", "100"],
+        ["--times", "nan"],
+        ["--queries", "0"],
+        ["--json", str(tmp_path / "a" / "b")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            larger.main(wrong)
+        assert ended.value.code == 2
 
 
 def test_quick_limits(tmp_path, capsys):

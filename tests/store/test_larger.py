@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -131,6 +132,18 @@ def test_a_search_of_rows_larger_than_memory_finds_the_same(large, has, monkeypa
     for server in (1, 2):
         (path,) = files(large, server)
         assert resident(path) <= 2 * WINDOW + 2 * LARGE
+
+
+def test_searches_at_once_find_the_same(large, has, monkeypatch):
+    """Whatever one gives up while another reads it."""
+    for name in ("BLOCK_BYTES", "FEW_BYTES"):
+        monkeypatch.setattr(f"mipp.schemes.shares.{name}", 1)
+    user, queries = large.user("u"), vectors(4, 9, WIDE)
+    expected = [user.nearest(query[None], 5, ranking="user").scores for query in queries]
+    has(0)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda query: user.nearest(query[None], 5, ranking="user").scores, queries))
+    assert np.array_equal(found, expected)
 
 
 def test_the_checksum_at_first_use_keeps_what_fits(large, has):
