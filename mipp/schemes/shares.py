@@ -16,7 +16,7 @@ import numpy as np
 from ..backends import Rows, ZeroShare
 from ..errors import LimitError, MessageError, ShapeError
 from ..io.memory import aligned_words
-from ..mpc.cost import largest_call, threshold_cost, top_k_cost
+from ..mpc.cost import largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
 from ..mpc.facts import public_facts
 from ..mpc.query_proof import proof_bytes
 from ..params import Params
@@ -151,9 +151,10 @@ class _User(UserScheme):
         }
         kept = k if ranking == "server" else 0
         most = min(queries, self.portion(images, ranking, kept))
+        held = top_k_memory(public, most, k) if kept else threshold_memory(public, most)
         memory = {
             "read": -(-queries // most) * images * share,
-            "server": most * (ranked_words(images, kept) * word + share),
+            "server": held + most * share,
             # of a range search a bit and a byte of each row
             "user": 3 * user["received"] + queries * ({"server": 16 * k, "threshold": 2 * images}[ranking] + 3 * share),
         }

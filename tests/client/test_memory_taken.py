@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import mipp
+from mipp.mpc.cost import threshold_memory, top_k_memory
+from mipp.mpc.facts import public_facts
 from mipp.schemes.shares import ranked_words
 from tests.conftest import ALL_RANKINGS, vectors
 
@@ -70,12 +72,19 @@ def test_what_is_stated_for_rankings_by_servers(world, monkeypatch):
     one, many = (world.user.cost(2, ranking="server", queries=q)["memory"] for q in (1, 50))
     rows = world.user.cost()["images"]
     row = 4 * world.user.config.params.padded(world.user.config.encoding.encoded_dim)
-    assert one["server"] == 4 * ranked_words(rows, 2) + row and one["read"] == rows * row
-    assert many["server"] == 50 * one["server"] and many["read"] == one["read"] and many["user"] == 50 * one["user"]
+    public = public_facts(world.user.config, b"\0" * 32, b"\0" * 32, rows)
+    assert one["server"] == top_k_memory(public, 1, 2) + row and one["read"] == rows * row
+    assert (
+        many["server"] == top_k_memory(public, 50, 2) + 50 * row
+        and many["read"] == one["read"]
+        and many["user"] == 50 * one["user"]
+    )
     monkeypatch.setattr("mipp.schemes.shares._SERVER_BYTES", 10 * 4 * ranked_words(rows, 2))
     cut = world.user.cost(2, ranking="server", queries=50)["memory"]
-    assert cut["server"] == 10 * one["server"] and cut["read"] == 5 * one["read"], "ten queries at a time"
-    assert world.user.cost(ranking="threshold")["memory"]["server"] == 4 * ranked_words(rows, 0) + row
+    assert cut["server"] == top_k_memory(public, 10, 2) + 10 * row and cut["read"] == 5 * one["read"], (
+        "ten queries at a time"
+    )
+    assert world.user.cost(ranking="threshold")["memory"]["server"] == threshold_memory(public, 1) + row
 
 
 def test_a_hundred_million_rows_take_what_a_block_takes(tmp_path):
