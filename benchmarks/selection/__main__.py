@@ -20,6 +20,8 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.selection import clusters, costs, runs
+from mipp.cli.outputs import check_output_file
+from mipp.errors import MippError
 from mipp.io.files import replace_whole
 from mipp.mpc.probes import Layout
 
@@ -45,8 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     asked = parser.parse_args(arguments)
-    if asked.json is not None and (asked.json.is_dir() or not os.access(asked.json.parent, os.W_OK | os.X_OK)):
-        parser.error(f"cannot write {asked.json}")
+    if asked.json is not None:
+        try:
+            check_output_file(asked.json)
+        except MippError as error:
+            parser.error(str(error))
     busy = machine.busy()
     print(machine.line(machine.facts()))
     if busy:
