@@ -19,21 +19,24 @@ from tests.conftest import ALL_RANKINGS
 DIM = 16
 
 
-def own():
-    """Resident bytes beside pages of files."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def own(process="self"):
+    """Resident bytes of a process beside pages of files."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])
     raise OSError("the system does not tell")
 
 
 class Taken:
-    """The most that was taken since the beginning, looked at every half millisecond."""
+    """The most that a process took since the beginning, looked at every half millisecond."""
+
+    def __init__(self, process="self"):
+        self.process = process
 
     def __enter__(self):
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        self.before = self.most = own()
+        self.before = self.most = own(self.process)
         self.end = threading.Event()
         self.thread = threading.Thread(target=self.look)
         self.thread.start()
@@ -41,7 +44,7 @@ class Taken:
 
     def look(self):
         while not self.end.wait(0.0005):
-            self.most = max(self.most, own())
+            self.most = max(self.most, own(self.process))
 
     def __exit__(self, *error):
         self.end.set()

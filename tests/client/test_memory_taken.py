@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mipp
+from mipp.demo.servers import LocalServers
 from mipp.mpc.cost import threshold_memory, top_k_memory
 from mipp.mpc.facts import public_facts
 from mipp.schemes.shares import ranked_words
+from tests.client.taken import Taken
 from tests.conftest import ALL_RANKINGS, vectors
 
 #: stated memory is within this factor of what is taken, and so many bytes of small objects
@@ -58,6 +62,31 @@ def test_memory_with_folded_columns_grows_by_these_alone(taken):
     more = many["kept"] - few["kept"]
     assert many["stated"]["server"] - few["stated"]["server"] == more
     assert many["whole"] - few["whole"] < 1.5 * 3 * more + SMALL, (few, many)
+
+
+@pytest.mark.slow  # three server processes
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own memory")
+def test_no_process_of_a_network_holds_all_score_shares(tmp_path):
+    """300 queries over 50,000 and 200,000 rows: 240 MB of score shares at each server."""
+    rng, peaks = np.random.default_rng(1), []
+    with LocalServers(tmp_path / "d", mipp.Encoding("cosine", 16)) as servers, servers.connect() as client:
+        owner = client.create_owner("o", invitation=servers.invitation("owner", "o"))
+        user = client.create_user("u", invitation=servers.invitation("user", "u"))
+        owner.grant(user, rankings=ALL_RANKINGS)
+        queries = rng.standard_normal((300, 16), np.float32)
+        for rows in (50_000, 150_000):
+            owner.add_vectors(rng.standard_normal((rows, 16), np.float32))
+            user.nearest(queries, 10, ranking="user")
+            with ExitStack() as stack:
+                watched = [stack.enter_context(Taken(p.pid)) for p in servers.processes.values()]
+                watched.append(stack.enter_context(Taken()))
+                user.nearest(queries, 10, ranking="user")
+            peaks.append([own.most for own in watched])
+            stated = user.cost(10, ranking="user", queries=300)["memory"]
+            assert watched[-1].bytes < 2 * stated["user"] + SMALL, "with what a connection receives"
+    few, many = np.array(peaks)
+    assert (many < few + (24 << 20)).all(), peaks
+    assert 24 << 20 < 4 * 300 * 150_000 / 5
 
 
 def test_bytes_that_clouds_read(world, monkeypatch):
