@@ -66,7 +66,7 @@ def add_command(
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
     if a file was left out.
 
-    Vectors are added in batches, in the memory of one batch. Each is checked before it is sent, and stays if a later
+    Vectors are added in batches, in the memory of two batches. Each is checked before it is sent, and stays if a later
     one is refused.
     """
     from ..client.ingest import add_images, names_inside

@@ -72,7 +72,7 @@ class ChangeMaker:
             A server could not keep it, and none has it; or its outcome is open. The text says which.
         """
         with self.turn:
-            contents, shares, heads = self._prepare(op, msgs, share_hashes or {})
+            contents, shares, heads = self._prepare(op, msgs, share_hashes)
             if content.rows and self._owner.config.certifies:
                 heads = self._certified(op, heads)
             heads = self._common(heads, op)
@@ -80,7 +80,7 @@ class ChangeMaker:
             self._commit(kind, op, content, {s: contents[s] for s in sorted(heads)}, shares, head)
 
     def _prepare(
-        self, op: bytes, msgs: Mapping[int, Any], share_hashes: Mapping[int, bytes]
+        self, op: bytes, msgs: Mapping[int, Any], share_hashes: Mapping[int, bytes] | None = None
     ) -> tuple[dict[int, bytes], list[bytes], dict[int, m.Head]]:
         """Send every server its part; a change that one refuses is aborted at all.
 
@@ -89,7 +89,7 @@ class ChangeMaker:
         contents, shares, requests = {}, [], {}
         for server, msg in sorted(msgs.items()):
             # words of rows are the first array of their message
-            known = {1: share_hashes[server]} if server in share_hashes else None
+            known = {1: share_hashes[server]} if share_hashes and server in share_hashes else None
             requests[server], hashes, contents[server] = self._owner.signed(msg, server, known)
             shares.append(hashes[1] if isinstance(msg, m.UploadOp) and msg.share.size else NO_SHARE)
 

@@ -235,7 +235,7 @@ class ImageOwner(AuditingOwner):
         check: bool = False,
         progress: ingest.Progress | None = None,
     ) -> ingest.AddReport:
-        """Add vectors from a file of any size, or from arrays that a program makes, in the memory of one batch.
+        """Add vectors from a file of any size, or from arrays that a program makes, in the memory of two batches.
 
         Batches have about 64 MiB for each cloud. A batch is encoded and checked before it is sent, and is on all
         servers for good before the next one. The same call goes on where an earlier one was interrupted: a batch whose

@@ -1,6 +1,6 @@
 """Adds vectors in batches of one size, from a file or from arrays that a program makes; resumes after an interruption.
 
-Memory is that of a batch, whatever there is to add: nothing is kept for a row. A batch is known by its content: the
+Memory is that of two batches, whatever there is to add: nothing is kept for a row. A batch is known by its content: the
 SHA-256 of its encoded rows, and how many equal batches came before it. Adding again encodes from the start, and sends
 the batches that the journal does not know.
 """

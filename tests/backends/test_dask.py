@@ -18,6 +18,7 @@ import pytest
 from mipp import pir
 from mipp.backends import CpuBackend, Keystream, RecordScan, Segment, StoredFile, ZeroShare
 from mipp.errors import BusyError, ParameterError
+from mipp.io.file_hash import FileHash
 from mipp.params import Params
 from mipp.sharing import Run, batch_schedules
 
@@ -374,7 +375,9 @@ def test_searches_at_once_have_a_file_sent_once(tmp_path, monkeypatch):
             thread.join()
         assert not failed and len(sent) == len(set(sent)) == 3
         for path in folder.iterdir():
-            assert hashlib.sha256(path.read_bytes()[:-32]).hexdigest() == path.name
+            checksum = FileHash()
+            checksum.update(path.read_bytes()[:-32])
+            assert checksum.digest().hex() == path.name
     finally:
         pool.close()
 

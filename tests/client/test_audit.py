@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 import mipp
 from mipp.client.row_checks import check_same_rows
 from mipp.errors import ConflictError, ParameterError, VerificationError
+from mipp.io.file_hash import FileHash
 from mipp.params import Params
 from mipp.rpc import messages as m
 from mipp.sharing import OwnerKeys, share_rows
@@ -39,7 +39,9 @@ def rewrite(deployment, server, batch, words):
     path = stored(deployment, server, batch)
     raw = bytearray(path.read_bytes())
     raw[HEADER : HEADER + words.nbytes] = words.tobytes()
-    raw[-32:] = sha256(raw[:-32]).digest()
+    checksum = FileHash()
+    checksum.update(raw[:-32])
+    raw[-32:] = checksum.digest()
     path.chmod(0o600)
     path.write_bytes(raw)
     with sqlite3.connect(home(deployment, server) / "catalog-2.sqlite") as db:

@@ -395,7 +395,7 @@ def test_different_records_at_the_clouds_are_not_taken(world, monkeypatch):
     anna = world.owners[0]
     real, seen = anna.signed, []
 
-    def signed(msg, server):
+    def signed(msg, server, known=None):
         if isinstance(msg, m.UploadOp) and server == 2:
             other = msg.records.copy()
             other[0, -1] ^= 1

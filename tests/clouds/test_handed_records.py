@@ -39,7 +39,7 @@ def without(monkeypatch, owner, cloud, change):
     """Whatever the owner sends to a cloud is changed, and its COMMITs are not written to that cloud."""
     signed, commit = owner.signed, type(owner._changes)._commit
 
-    def other(msg, server):
+    def other(msg, server, known=None):
         return signed(change(msg) if server == cloud else msg, server)
 
     def fewer(self, kind, op, content, contents, shares, head):

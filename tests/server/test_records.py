@@ -62,7 +62,7 @@ def changed(monkeypatch, owner, change, *servers):
     """What an owner sends of a change to some servers is another message."""
     real, seen = owner.signed, []
 
-    def signed(msg, server):
+    def signed(msg, server, known=None):
         if isinstance(msg, (m.UploadOp, m.AnnotateOp)) and (not servers or server in servers):
             seen.append(server)
             msg = dataclasses.replace(msg, **change(msg))

@@ -1,4 +1,4 @@
-"""Builds an index from a data set's rows, in the memory of one batch, and opens it again.
+"""Builds an index from a data set's rows, in the memory of two batches, and opens it again.
 
 A folder holds ``index.json`` (facts), ``lock`` and ``deployment`` (all parties, **all secret keys**). The facts are
 written first, and say at the end that the index is complete. A build that was cut off goes on: batches whose content is

@@ -41,7 +41,7 @@ class MippFlat(BaseANN):  # type: ignore[misc]
     """Exact encrypted search behind the interface of big-ann-benchmarks.
 
     A ``BaseANN`` of big-ann-benchmarks where that can be imported. All parties are in this process; the index folder
-    holds **all secret keys**. Rows are read and encrypted in the memory of one batch.
+    holds **all secret keys**. Rows are read and encrypted in the memory of two batches.
 
     Parameters
     ----------
