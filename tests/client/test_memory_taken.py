@@ -61,7 +61,8 @@ def test_memory_with_folded_columns_grows_by_these_alone(taken):
     few, many = (one for one in taken if one["queries"] == 300 and one["kept"])
     more = many["kept"] - few["kept"]
     assert many["stated"]["server"] - few["stated"]["server"] == more
-    assert many["whole"] - few["whole"] < 1.5 * 3 * more + SMALL, (few, many)
+    # a block of one server may still be there when the next one comes
+    assert many["whole"] - few["whole"] < 1.5 * 3 * more + few["stated"]["server"] + SMALL, (few, many)
 
 
 @pytest.mark.slow  # three server processes
