@@ -178,7 +178,8 @@ def simulate(rows: int, k: int, rows_a_spare: int, runs: int, width: int) -> Piv
             while not select.done:
                 answers = []
                 for c in select.requests():
-                    bits = (key if c.a is None else key[c.a]) > key[c.b]
+                    a, b = c.positions(0, c.size)
+                    bits = key[a] > key[b]
                     answers.append(np.packbits(np.pad(bits, (0, -len(bits) % 64)), bitorder="little").view(np.uint64))
                     spent += c.size
                 select.feed(answers)

@@ -20,9 +20,11 @@ _FILES = {
 
 
 class _Group(NamedTuple):
-    """A control group with a limit, in bytes: the limit, what is used, and how much of that are pages of files."""
+    """A control group with a limit, in bytes: the limit, and that which is never passed (the other one only slows the
+    group down); what is used, and how much of that are pages of files."""
 
     limit: float
+    hard: float
     used: float
     files: float
 
@@ -46,7 +48,7 @@ def memory_bytes(proc: Path = _PROC) -> float:
     >>> memory_bytes() > 0
     True
     """
-    return min([_machine(), *(group.limit for group in _groups(proc))])
+    return min([_machine(), *(group.hard for group in _groups(proc))])
 
 
 def available_bytes(proc: Path = _PROC) -> float:
@@ -83,7 +85,7 @@ def _machine() -> float:
 def _text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: what was told is no path
         return ""
 
 
@@ -118,10 +120,17 @@ def _mounts(proc: Path) -> Iterator[tuple[int, str, Path]]:
 
 def _group(folder: Path, version: int) -> _Group | None:
     limits, used, fields = _FILES[version]
-    given = [float(text) for name in limits if (text := _text(folder / name).strip()).isdigit()]
-    use = _text(folder / used).strip()
-    if not given or not use.isdigit():
+    given = [_number(_text(folder / name)) for name in limits]
+    if min(given) == math.inf:
         return None
+    use = _number(_text(folder / used))
     stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
-    files = sum(float(stat[name]) for name in fields if stat.get(name, "").strip().isdigit())
-    return _Group(min(given), float(use), files)
+    files = sum(float(stat[name]) for name in fields if _number(stat.get(name, "")) < math.inf)
+    # without a word of what is used, all may be
+    return _Group(min(given), given[0], *((use, files) if use < math.inf else (0.0, 0.0)))
+
+
+def _number(text: str) -> float:
+    """A number of bytes; infinite for anything else, as "max"."""
+    digits = text.strip()
+    return float(digits) if digits.isascii() and digits.isdigit() else math.inf

@@ -151,7 +151,8 @@ def _give_up(piece: np.ndarray, mapping: _Mapping) -> None:
         return
     _ADVISE(mapping.start + start, length, mmap.MADV_DONTNEED)
     with contextlib.suppress(OSError):  # a file that was removed meanwhile
-        fd = os.open(mapping.path, os.O_RDONLY | os.O_CLOEXEC)
+        # another thing may be in its place by now; one that is a pipe would wait for a writer
+        fd = os.open(mapping.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.posix_fadvise(fd, start, length, os.POSIX_FADV_DONTNEED)
         finally:

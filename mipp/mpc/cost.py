@@ -24,6 +24,7 @@ __all__ = [
     "TopKCost",
     "add",
     "add_check",
+    "all_comparisons",
     "certificate_cost",
     "chunk_cost",
     "comparison_cost",
@@ -39,8 +40,8 @@ __all__ = [
 
 #: bytes a row and query that a server holds while keys are shuffled, and so many a comparison of a call
 _SHUFFLE_BYTES, _CALL_BYTES = 32, 64
-#: bytes that a server holds besides
-_OTHER_BYTES = 32 << 20
+#: bytes for each rank that is found, for each query, and besides
+_RANK_BYTES, _QUERY_BYTES, _OTHER_BYTES = 256, 4096, 32 << 20
 
 
 @dataclasses.dataclass
@@ -228,16 +229,17 @@ def top_k_memory(public: Public, queries: int, k: int) -> int:
     The shuffle has the most: words and permutations of a query, and the messages on their way; afterwards both summands
     of the keys, and what one call of the comparison takes.
     """
-    call = min(queries * largest_call(public.rows, k), MOST_AT_ONCE)
-    shuffled = _SHUFFLE_BYTES * queries * public.rows
-    # a quarter of the rows' bytes are words of opened bits, and positions that they give
-    return max(shuffled, 20 * queries * public.rows + _CALL_BYTES * call) + _OTHER_BYTES
+    call, shuffled = queries * largest_call(public.rows, k), _SHUFFLE_BYTES * queries * public.rows
+    # of the call before, a bit a comparison in two places; positions that bits gave, and segments of the first ranks
+    selected = 20 * queries * public.rows + call // 4 + _RANK_BYTES * queries * k
+    return max(shuffled, selected + _CALL_BYTES * min(call, MOST_AT_ONCE)) + _QUERY_BYTES * queries + _OTHER_BYTES
 
 
 def threshold_memory(public: Public, queries: int) -> int:
     """Bytes that a server holds at once in :func:`mipp.mpc.comparison.threshold`, messages that wait included."""
     scores = queries * public.rows
-    return 4 * scores * public.ring_bits // 8 + _CALL_BYTES * min(scores, MOST_AT_ONCE) + _OTHER_BYTES
+    words = 4 * scores * public.ring_bits // 8
+    return words + _CALL_BYTES * min(scores, MOST_AT_ONCE) + _QUERY_BYTES * queries + _OTHER_BYTES
 
 
 def bound_calls(calls: list[int]) -> int:
@@ -250,10 +252,19 @@ def bound_comparisons(calls: list[int], rows: int) -> int:
     return 2 * sum(calls) + rows + 64 * sample_size(rows)
 
 
-@functools.lru_cache(maxsize=256)
 def largest_call(rows: int, k: int) -> int:
     """Comparisons of the largest call for one query that is ranked: what servers hold at once, at least one a row."""
-    return max([rows, *expected_calls(rows, k)])
+    return max([rows, *_calls_about(rows, k)])
+
+
+def all_comparisons(rows: int, k: int) -> int:
+    """Comparisons of one query in all its calls, about."""
+    return sum(_calls_about(rows, k))
+
+
+def _calls_about(rows: int, k: int) -> list[int]:
+    """Calls for the next power of two, so that no user can have servers compute them for each k anew."""
+    return _calls_kept(rows, min(rows, 1 << (k - 1).bit_length()) if k > 0 else 0)
 
 
 def expected_calls(rows: int, k: int) -> list[int]:
@@ -314,3 +325,6 @@ def largest(cost: Cost) -> Cost:
 
 def _ceil3(values: Iterable[int]) -> int:
     return -(-sum(values) // 3)
+
+
+_calls_kept = functools.lru_cache(maxsize=256)(expected_calls)

@@ -15,6 +15,7 @@ comparisons a row and 4 calls in all for the first ten of 1M.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,11 +37,30 @@ _KEPT_PAIRS = 128
 
 
 class Compare(NamedTuple):
-    """Asks for ``size`` times [key at a > key at b]: position arrays, or one position b; ``a`` None means all."""
+    """Asks for ``size`` times [key at a > key at b].
 
-    a: np.ndarray | None
-    b: np.ndarray | int
+    Parameters
+    ----------
+    members : positions; None means all
+    others : one position, with which all members are compared; or positions, with each of which in turn all members
+        are; or None: each member is compared with all later ones
+    size : number of comparisons
+    """
+
+    members: np.ndarray | None
+    others: np.ndarray | int | None
     size: int
+
+    def positions(self, start: int, stop: int) -> tuple[np.ndarray | slice, np.ndarray | int]:
+        """a and b of comparisons ``start`` to ``stop``. Made when they are needed: all of a call may be very many."""
+        if isinstance(self.others, int):
+            return slice(start, stop) if self.members is None else self.members[start:stop], self.others
+        assert self.members is not None
+        if self.others is None:
+            i, j = (index[start:stop] for index in all_pairs(len(self.members)))
+            return self.members[i], self.members[j]
+        which = np.arange(start, stop)
+        return self.members[which % len(self.members)], self.others[which // len(self.members)]
 
 
 def spare(rows: int) -> int:
@@ -146,10 +166,9 @@ class Quickselect:
             return Compare(s.positions, s.pivot, s.size)
         if s.size > self._sample and (cross := cross_size(s.size, self._rows)):
             members = s.members
-            return Compare(np.tile(members, cross), np.repeat(members[:cross], s.size), cross * s.size)
+            return Compare(members, members[:cross], cross * s.size)
         some = s.first(self._sample)
-        i, j = all_pairs(len(some))
-        return Compare(some[i], some[j], len(i))
+        return Compare(some, None, len(some) * (len(some) - 1) // 2)
 
     def feed(self, answers: Sequence[np.ndarray]) -> None:
         """Opened bits for each of :meth:`requests`, in order: planes of uint64 words, bit i for comparison i.
@@ -168,7 +187,7 @@ class Quickselect:
                 if rank < self._k:
                     after.append(part)
                 rank += part.size
-        self._segments = after
+        self._segments = _joined(after)
 
     def _learn(self, s: _Segment, bits: np.ndarray, wanted: int) -> list[_Segment]:
         """The segments that one answer splits a segment into, of which the first ``wanted`` members are needed."""
@@ -223,6 +242,19 @@ def _divide(s: _Segment, greater: np.ndarray) -> list[_Segment]:
         if place < count:
             parts.append(_Segment(members[order[place] : order[place] + 1], 1))
     return parts
+
+
+def _joined(segments: Sequence[_Segment]) -> list[_Segment]:
+    """Sorted segments that are neighbours as one: of many ranks each would be an object of its own."""
+    out: list[_Segment] = []
+    for done, some in itertools.groupby(segments, key=lambda s: s.sorted):
+        group = list(some)
+        if done and len(group) > 1:
+            whole = _Segment(np.concatenate([s.members for s in group]), sum(s.size for s in group))
+            whole.sorted = True
+            group = [whole]
+        out += group
+    return out
 
 
 def unpack(bits: np.ndarray, count: int) -> np.ndarray:

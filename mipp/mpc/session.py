@@ -55,6 +55,10 @@ ABORT_BYTES = 1024
 HELLO_BYTES = 16 + 32 + 32
 CONFIRM_BYTES = 32
 MAX_ROWS = 1 << 31
+#: limits of time that an attempt may take in all
+PATIENCE = 5
+#: kinds of messages that come after, or with, work on all rows
+_SLOW = ("hello", "reshare", "shuffle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +179,8 @@ class Party:
     pair_keys : other party -> 32 secret bytes shared with it
     link : to the peers, for this attempt only
     timeout : seconds to wait for any one message
+    slow : seconds more for messages before which, or in which, all rows are worked on; and in all
+        :data:`PATIENCE` times both together
     threads : native threads, default all cores
 
     Secret: the keys. Never shown, never pickled.
@@ -187,11 +193,13 @@ class Party:
         link: Link,
         *,
         timeout: float = 60.0,
+        slow: float = 0.0,
         threads: int | None = None,
     ) -> None:
         if index not in PARTIES:
             raise ParameterError(f"a party is 1, 2 or 3, not {index!r}")
         self.index, self.link, self.timeout, self.threads = index, link, timeout, threads or 0
+        self.slow, self._began = slow, time.monotonic()
         self.next, self.previous = index % 3 + 1, (index + 1) % 3 + 1
         self.peers = (self.next, self.previous)
         for peer in self.peers:
@@ -381,11 +389,18 @@ class Party:
         self.counters.payload[kind] += length
         self.counters.frames += 1
 
+    def _patience(self, kind: str) -> float:
+        """Seconds to wait for a message: a peer that comes just in time each time must not hold an attempt for ever."""
+        left = self._began + PATIENCE * (self.timeout + self.slow) - time.monotonic()
+        if left <= 0:
+            raise ProtocolError("the attempt takes longer than it may")
+        return min(self.timeout + (self.slow if kind in _SLOW else 0.0), left)
+
     def _receive(self, kind: str, peer: int, specs: Sequence[tuple[int, type[np.unsignedinteger]]]) -> list[np.ndarray]:
         sizes = [count * np.dtype(dtype).itemsize for count, dtype in specs]
         at = self.at(kind)
         try:
-            frame = self.link.receive(peer, max(sum(sizes), ABORT_BYTES), self.timeout)
+            frame = self.link.receive(peer, max(sum(sizes), ABORT_BYTES), self._patience(kind))
             header = parse_header(frame.head)
         except (ProtocolError, MessageError) as error:
             raise type(error)(f"{at}: {error}") from error

@@ -12,6 +12,8 @@ knows. To the user: k rows in order, and their scores if granted.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -150,10 +152,10 @@ def _select(party: Party, keys: Sequence[Pair], k: int, width: int, circuit: Cir
     selects = [Quickselect(len(pair.lo), k) for pair in keys]
     while not all(s.done for s in selects):
         asked = [s.requests() for s in selects]
+        starts = [0, *itertools.accumulate(_padded(c) for cs in asked for c in cs)]
         flat = [(pair, c) for pair, cs in zip(keys, asked, strict=True) for c in cs]
         bits = np.concatenate([
-            less_than(party, Pair(_differences(flat, 0, some), _differences(flat, 1, some)), width, circuit)
-            for some in pieces(sum(_padded(c) for _, c in flat))
+            less_than(party, _differences(flat, starts, some), width, circuit) for some in pieces(starts[-1])
         ])  # fmt: skip
         at = 0
         for select, cs in zip(selects, asked, strict=True):
@@ -170,17 +172,18 @@ def _padded(c: Compare) -> int:
     return -(-c.size // 64) * 64
 
 
-def _differences(flat: Sequence[tuple[Pair, Compare]], summand: int, wanted: range) -> np.ndarray:
-    """One summand of K[b] - K[a] of the wanted ones of all requests, each padded with zeros to whole words."""
-    out, at = np.zeros(len(wanted), np.uint64), 0
-    for pair, c in flat:
+def _differences(flat: Sequence[tuple[Pair, Compare]], starts: Sequence[int], wanted: range) -> Pair:
+    """K[b] - K[a] of the wanted ones of all requests, which begin at ``starts``; padding is zero."""
+    out = Pair(np.zeros(len(wanted), np.uint64), np.zeros(len(wanted), np.uint64))
+    for number in range(bisect.bisect_right(starts, wanted.start) - 1, len(flat)):
+        (keys, c), at = flat[number], starts[number]
+        if at >= wanted.stop:
+            break
         first, last = max(wanted.start, at), min(wanted.stop, at + c.size)
         if first < last:
-            some, key = slice(first - at, last - at), pair[summand]
-            a = key[some] if c.a is None else key[c.a[some]]
-            b = c.b[some] if isinstance(c.b, np.ndarray) else c.b
-            np.subtract(key[b], a, out=out[first - wanted.start : last - wanted.start])
-        at += _padded(c)
+            a, b = c.positions(first - at, last - at)
+            for key, differences in zip(keys, out, strict=True):
+                np.subtract(key[b], key[a], out=differences[first - wanted.start : last - wanted.start])
     return out
 
 

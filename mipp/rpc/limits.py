@@ -32,6 +32,7 @@ __all__ = [
     "MAX_QUERIES",
     "MAX_QUOTA",
     "MAX_RANKED_BYTES",
+    "MAX_RANKED_COMPARISONS",
     "MAX_RANKED_HITS",
     "MAX_ROW",
     "MAX_VERSION",
@@ -88,6 +89,8 @@ MAX_KEPT_BYTES = 1 << 28
 MAX_RANKED_BYTES = 1 << 26
 #: words of the proofs of a batch of queries
 MAX_PROOF_BYTES = 1 << 23
+#: comparisons of one query that the servers rank, beside two a row: a k of millions sorts as many rows
+MAX_RANKED_COMPARISONS = 1 << 28
 #: hits (queries times k) of one ranking
 MAX_RANKED_HITS = 1 << 22
 

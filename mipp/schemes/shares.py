@@ -16,13 +16,20 @@ import numpy as np
 from ..backends import Rows, ZeroShare
 from ..errors import LimitError, MessageError, ShapeError
 from ..io.memory import aligned_words
-from ..mpc.cost import largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
+from ..mpc.cost import all_comparisons, largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
 from ..mpc.facts import public_facts
 from ..mpc.query_proof import proof_bytes
 from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
-from ..rpc.limits import MAX_ANSWER_BYTES, MAX_PROOF_BYTES, MAX_QUERIES, MAX_RANKED_BYTES, MAX_RANKED_HITS
+from ..rpc.limits import (
+    MAX_ANSWER_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_QUERIES,
+    MAX_RANKED_BYTES,
+    MAX_RANKED_COMPARISONS,
+    MAX_RANKED_HITS,
+)
 from ..sharing import packed_words, query_shares
 from ..sharing.checks import checks_needed
 from .base import (
@@ -240,6 +247,12 @@ class _Server(ServerScheme):
             return words
         if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
             words = header.queries * largest_call(rows, header.k) * size
+            compared = all_comparisons(rows, header.k)
+            if compared > MAX_RANKED_COMPARISONS + 2 * rows:
+                raise LimitError(
+                    f"the first {header.k} of {rows} rows take some {compared} comparisons between the servers; they "
+                    f"make at most {MAX_RANKED_COMPARISONS}, and two a row: use a smaller k, or ranking='user'"
+                )
         if words > MAX_RANKED_BYTES and header.queries > 1:
             raise LimitError(
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "

@@ -42,6 +42,8 @@ __all__ = ["HANDLERS", "LONG", "PEER_HANDLERS"]
 
 #: words of a batch whose test is left to a worker thread, so that its owner is told how far it is
 LONG = 1 << 23
+#: words that a test of rows may take a second for, in all
+WORDS_A_SECOND = 1_000_000
 
 
 def certify(server: ServerBase, request: Request[m.CertifyRows]) -> m.Ok | m.Pending:
@@ -192,6 +194,7 @@ def _test(
         party.fail(error)
         raise
     live = about.live
+    party.slow = len(live) * server.config.row_rule.width / WORDS_A_SECOND
     # one who has other keys is told at the first round, since the state differs
     state = hashlib.sha256(about.state + key_set).digest()
     facts = Batch(key, state, len(live), server.config.row_rule, server.config.params, servers)

@@ -6,6 +6,7 @@ snapshot, batches, limits; then its quota is charged, and only then anything is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import threading
@@ -39,7 +40,7 @@ from .admission import Admission
 from .base import Request, ServerBase, log
 from .kept_columns import KeptColumns, folded
 from .plan import Plan
-from .ranking import Prepared, check_ranking, rank
+from .ranking import MemoryBudget, Prepared, check_ranking, rank, ranking_memory
 
 __all__ = ["OpenHeaders", "Queries", "row_range"]
 
@@ -71,7 +72,7 @@ class Queries:
 
     def __init__(self, server: ServerBase) -> None:
         self._server = server
-        self._headers, self._columns = OpenHeaders(), KeptColumns()
+        self._headers, self._columns, self._memory = OpenHeaders(), KeptColumns(), MemoryBudget()
         self._plans: dict[bytes, Plan] = {}
         self._lock = threading.Lock()
 
@@ -179,8 +180,9 @@ class Queries:
         """This server's part of one attempt; ``checked`` is None if what was found is too old."""
         server, header = self._server, asked.header
 
-        def prepare() -> Prepared:
+        def prepare(held: contextlib.ExitStack) -> Prepared:
             plan, grants, public = checked or self._rankable(asked, b"")
+            held.enter_context(self._memory.held(ranking_memory(public, header.queries, header.k)))
             self._charge(header, grants, plan)
             query_share, stored = asked.query.query_share, server.rows(plan)
             room = KeyRoom(header.queries, public) if header.ranking == "server" else None
@@ -192,9 +194,11 @@ class Queries:
         try:
             pair_keys = server.keys.pair_keys(header.keys)
             parties = self._parties(header)
-            return rank(
-                server.index, parties, pair_keys, link, header, prepare, asked.query.theta, server.threads, ended
-            )
+            with contextlib.ExitStack() as held:
+                return rank(
+                    server.index, parties, pair_keys, link, header, functools.partial(prepare, held), asked.query.theta,
+                    server.threads, ended,
+                )  # fmt: skip
         except OutOfRangeError:
             count = server.store.note_out_of_range(header.user)
             log.warning(

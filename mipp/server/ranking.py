@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import AccessDeniedError, LimitError, ParameterError
+from ..errors import AccessDeniedError, BusyError, LimitError, ParameterError
 from ..io.memory import memory_bytes
 from ..mpc.comparison import threshold
 from ..mpc.cost import threshold_memory, top_k_memory
@@ -19,9 +21,9 @@ from ..mpc.waiting import threshold_room, top_k_room
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["TIMEOUT", "Prepared", "check_ranking", "rank", "seated"]
+__all__ = ["TIMEOUT", "MemoryBudget", "Prepared", "check_ranking", "rank", "ranking_memory", "seated"]
 
-#: seconds that a server waits for any one message of a peer: so many, and one for so many scores
+#: seconds that a server waits for any one message of a peer; where all rows are worked on, one more for so many scores
 TIMEOUT, SCORES_A_SECOND = 60.0, 250_000
 # score shares, whether the user gets scores, the public facts, shares of what is zero for a query in range
 Prepared = tuple[np.ndarray | KeyRoom, bool, Public, np.ndarray | None]
@@ -53,6 +55,26 @@ def check_ranking(
             f"ranking {rows} rows takes {needed >> 20} MiB at each server, more than one has: use ranking='user'"
         )
     return public
+
+
+class MemoryBudget:
+    """Memory that rankings of one server take together: at most what it has. One that is too many ends as busy."""
+
+    def __init__(self) -> None:
+        self._lock, self._held = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Hold so many bytes; BusyError if other rankings leave too little."""
+        with self._lock:
+            if self._held and self._held + size > memory_bytes():
+                raise BusyError(f"other rankings hold this server's memory; this one takes {size >> 20} MiB")
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
 
 
 def ranking_memory(public: Public, queries: int, k: int) -> int:
@@ -123,7 +145,7 @@ def _rank(
         raise
     party.counters.lap("product")
     # a peer may still read its rows, and large messages take their time
-    party.timeout += header.queries * public.rows / SCORES_A_SECOND
+    party.slow = header.queries * public.rows / SCORES_A_SECOND
     check_bits = 0 if zero is None else 8 * zero.dtype.itemsize
     # no peer sends more than its first round before this server's: until then little may wait
     if header.ranking == "threshold":

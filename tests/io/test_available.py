@@ -55,10 +55,13 @@ def test_the_tightest_group_of_version_2_counts(machine):
     stat = f"anon 7\ninactive_file {100 * MIB}\nactive_file {50 * MIB}\nfile {400 * MIB}"
     machine.group("cg/a", max=2048 * MIB, high="max", current=1000 * MIB, stat=stat)
     assert both(machine) == (2048, 2048 - 1000 + 150)
+    # a group above memory.high is slowed down; it can have more
     machine.group("cg/a/b", max=1000 * MIB, high=700 * MIB, current=600 * MIB, stat="inactive_file 0")
-    assert both(machine) == (700, 100)
-    machine.group("cg/a/b", current=800 * MIB)  # above what it is held to
-    assert both(machine) == (700, 0)
+    assert both(machine) == (1000, 100)
+    machine.group("cg/a/b", current=800 * MIB)
+    assert both(machine) == (1000, 0)
+    machine.group("cg/a/b", max="max")
+    assert both(machine) == (2048, 0)
 
 
 def test_groups_of_version_1_and_of_containers(machine):
@@ -82,7 +85,13 @@ def test_what_cannot_be_read_limits_nothing(machine, tmp_path, monkeypatch):
     machine.groups("4:memory:/x\n::\n0::/../../y\n", [("/", "m", "cgroup c memory"), ("/", "u", "cgroup2 c rw")])
     machine.group("m/x", limit_in_bytes="many", usage_in_bytes=1, stat="")
     assert both(machine) == (16384, 8192)
+    # a limit counts also where nothing tells what is used
     machine.group("m/x", limit_in_bytes=5 * MIB, usage_in_bytes="", stat="\xff\n\n total_active_file")
+    assert both(machine) == (5, 5)
+    for odd in ("²", "٣", "-1", "1e9", "0x10", ""):
+        machine.group("m/x", limit_in_bytes=odd, usage_in_bytes=odd, stat=f"total_active_file {odd}")
+        assert both(machine) == (16384, 8192)
+    machine.groups("4:memory:/x\n", [("/", "m\\000", "cgroup c memory"), ("/", "u\\000x", "cgroup2 c rw")])
     assert both(machine) == (16384, 8192)
     monkeypatch.setattr(available, "_machine", lambda: math.inf)
     assert both(Machine(tmp_path / "other", meminfo="")) == (math.inf, math.inf)

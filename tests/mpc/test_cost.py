@@ -11,8 +11,10 @@ from mipp.mpc import comparison as comparison_module
 from mipp.mpc import cost as cost_module
 from mipp.mpc.comparison import CIRCUITS, combine_matches, less_than, threshold
 from mipp.mpc.cost import (
+    all_comparisons,
     comparison_cost,
     expected_calls,
+    largest_call,
     threshold_cost,
     threshold_memory,
     top_k_cost,
@@ -93,9 +95,15 @@ def test_cost_of_more_comparisons_than_one_call_takes(circuit, monkeypatch):
     exactly(threshold_cost(pub, 2, (7, 7), circuit), counters)
 
 
-@pytest.mark.parametrize("rows, ranking", [(3_000_000, "top-k"), (3_000_000, "threshold")])
-def test_memory_is_what_is_said(rows, ranking, monkeypatch):
-    """The most that three servers in one process hold, with calls that are small beside the rows."""
+@pytest.mark.parametrize(
+    "rows, ranking, k",
+    [(3_000_000, "top-k", 10), (3_000_000, "threshold", 0), (200_000, "top-k", 100_000), (100_000, "top-k", 100_000)],
+)
+def test_memory_is_what_is_said(rows, ranking, k, monkeypatch):
+    """The most that three servers in one process hold, with calls that are small beside the rows.
+
+    Also where the first ranks are so many that a call has very many comparisons.
+    """
     for module in (comparison_module, cost_module):
         monkeypatch.setattr(module, "MOST_AT_ONCE", 1 << 18)
     pub = public(rows)
@@ -107,7 +115,7 @@ def test_memory_is_what_is_said(rows, ranking, monkeypatch):
             return threshold(party, shares[party.index], pub, 7)
         room = KeyRoom(1, pub)
         room.words[0] = shares[party.index]
-        return top_k(party, room, 10, pub)
+        return top_k(party, room, k, pub)
 
     tracemalloc.start()
     try:
@@ -119,8 +127,31 @@ def test_memory_is_what_is_said(rows, ranking, monkeypatch):
         assert np.array_equal(combine_matches(parts)[0], scores >= 7)
         assert peak < 3 * threshold_memory(pub, 1)
     else:
-        assert combine_top_k(parts, pub)[0].tolist() == [np.lexsort((np.arange(rows), -scores))[:10].tolist()]
-        assert rows * 3 * 16 < peak < 3 * top_k_memory(pub, 1, 10)
+        assert combine_top_k(parts, pub)[0].tolist() == [np.lexsort((np.arange(rows), -scores))[:k].tolist()]
+        assert rows * 3 * 16 < peak < 3 * top_k_memory(pub, 1, k)
+
+
+def test_memory_of_many_queries_is_what_is_said():
+    pub, shares = public(1), share(np.zeros((3000, 1), np.int64), np.uint32, RNG)
+    tracemalloc.start()
+    try:
+        run(lambda p: top_k(p, shares[p.index], 1, pub))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * (top_k_memory(pub, 3000, 1) - (32 << 20))
+
+
+@pytest.mark.parametrize("k", [1, 3, 1000, 1025, 99_999])
+def test_calls_for_admission_are_those_of_the_next_power_of_two(k):
+    """So that a user who asks for each k in turn has servers compute few of them."""
+    rows, more = 100_000, min(100_000, 1 << (k - 1).bit_length())
+    assert largest_call(rows, k) == max([rows, *expected_calls(rows, more)]) >= max(expected_calls(rows, k)) / 2
+    assert all_comparisons(rows, k) == sum(expected_calls(rows, more))
+    before = cost_module._calls_kept.cache_info().misses
+    for some in range(max(1, k - 400), k):
+        largest_call(rows, some)
+    assert cost_module._calls_kept.cache_info().misses <= before + 10
 
 
 @pytest.mark.parametrize("rows, k, runs", [(129, 1, 300), (1000, 10, 300), (1000, 1000, 100), (20_000, 10, 50)])

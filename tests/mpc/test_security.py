@@ -146,9 +146,9 @@ def transcript(keys, k):
     while not q.done:
         answers = []
         for c in q.requests():
-            a = np.arange(len(keys)) if c.a is None else c.a
-            bits = keys[a] > keys[c.b]
-            seen.append((a.tobytes(), np.asarray(c.b).tobytes(), bits.tobytes()))
+            a, b = c.positions(0, c.size)
+            bits = keys[a] > keys[b]
+            seen.append((np.arange(len(keys))[a].tobytes(), np.asarray(b).tobytes(), bits.tobytes()))
             answers.append(np.packbits(np.pad(bits, (0, -len(bits) % 64)), bitorder="little").view(np.uint64))
         q.feed(answers)
     return (*seen, q.order.tobytes())

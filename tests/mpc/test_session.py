@@ -4,6 +4,7 @@ import hmac
 import itertools
 import pickle
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,9 +18,23 @@ from mipp.mpc.link import local_links
 from mipp.mpc.session import Party, step_label
 from mipp.mpc.topk import top_k
 from mipp.rpc.turns import short_turns
-from tests.mpc.parties import HEADER, KEYS, SNAPSHOT, in_session, public, run, share
+from tests.mpc.parties import HEADER, KEYS, SNAPSHOT, in_session, public, run, share, tapped
 
 RNG = np.random.default_rng(9)
+
+
+def test_an_attempt_of_late_messages_ends(monkeypatch):
+    """Each message comes in time; all together do not."""
+    monkeypatch.setattr(session, "PATIENCE", 2)
+    began, pub, shares = time.monotonic(), public(300), share(np.zeros(300, np.int64), np.uint32, RNG)
+
+    def late(header, frame, send):
+        time.sleep(0.2)
+        send(frame)
+
+    with pytest.raises(ProtocolError, match=r"longer than it may|silent for too long"):
+        run(lambda p: top_k(p, shares[p.index], 5, pub, circuit="ripple"), links=tapped(late, [2]), timeout=0.5)
+    assert time.monotonic() - began < 5  # 32 rounds of it would be 12 seconds
 
 
 def test_two_parties_share_what_the_third_lacks():

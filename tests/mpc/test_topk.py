@@ -234,7 +234,8 @@ def select(key, k, flip=lambda bits: bits):
     while not q.done:
         answers = []
         for c in q.requests():
-            bits = flip((key if c.a is None else key[c.a]) > key[c.b])
+            a, b = c.positions(0, c.size)
+            bits = flip(key[a] > key[b])
             answers.append(np.packbits(np.pad(bits, (0, -len(bits) % 64)), bitorder="little").view(np.uint64))
         q.feed(answers)
         calls.append(64 * sum(map(len, answers)))

@@ -1,12 +1,23 @@
 """Ranking by the servers, through the roles: exact, quick to refuse, and no more for the user than was granted."""
 
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import AccessDeniedError, LimitError, MippError, ParameterError, ProtocolError, ScoreRangeError
+from mipp.errors import (
+    AccessDeniedError,
+    BusyError,
+    LimitError,
+    MippError,
+    ParameterError,
+    ProtocolError,
+    ScoreRangeError,
+)
+from mipp.rpc import messages as m
+from mipp.rpc.wire import decode
 from mipp.server import admission as admission_module
 from mipp.server import ranking as ranking_module
 from mipp.server import rendezvous as rendezvous_module
@@ -95,6 +106,34 @@ def test_a_server_that_breaks_down_midway(world, server, monkeypatch):
         world.user.search(QUERY, 3)
     assert time.monotonic() - began < ranking_module.TIMEOUT / 3
     monkeypatch.setattr(broken.scheme, "fill", real)
+    world.check(k=3, ranking="server")
+
+
+def test_a_k_of_millions_is_refused_where_servers_would_sort_for_hours(world):
+    scheme, encoded = world.deployment.servers[1].scheme, world.user.config.encoding.encode_queries(QUERY[None])
+    frames = world.user._querier.hide(world.user.index(), encoded, 3, "server").header
+    asked = decode([frame.data for frame in frames], m.QueryHeader)
+    scheme.check_size(dataclasses.replace(asked, k=1 << 20), 1 << 20)
+    scheme.check_size(dataclasses.replace(asked, k=10), 10**9)
+    for k, rows in ((1 << 22, 1 << 22), (1 << 22, 10**7), ((1 << 21) + 1, 10**8)):
+        with pytest.raises(LimitError, match="use a smaller k, or ranking='user'"):
+            scheme.check_size(dataclasses.replace(asked, k=k), rows)
+
+
+def test_rankings_at_once_share_the_memory(world, monkeypatch):
+    """The second is busy, whatever becomes of the first, and neither waits for the other."""
+    monkeypatch.setattr(ranking_module, "memory_bytes", lambda: 100)
+    budget = ranking_module.MemoryBudget()
+    with budget.held(60), budget.held(40), pytest.raises(BusyError, match="other rankings"), budget.held(1):
+        raise AssertionError("too much is held")
+    with pytest.raises(ZeroDivisionError), budget.held(90):
+        1 / 0  # noqa: B018
+    with budget.held(100):  # given back
+        pass
+    monkeypatch.undo()
+    memory = world.deployment.servers[2].queries._memory
+    with memory.held(1 << 60), pytest.raises(BusyError):
+        world.user.search(QUERY, 3)
     world.check(k=3, ranking="server")
 
 

@@ -1,5 +1,6 @@
 """Rows and records of files that memory cannot hold: their pages are given up after use, and results are the same."""
 
+import os
 import re
 import threading
 import time
@@ -195,6 +196,9 @@ def test_giving_up_touches_nothing_but_whole_pages_of_files(tmp_path, has):
     assert np.array_equal(own, content) and np.array_equal(data, content)
     data[:1].copy()
     path.unlink()  # a batch that was merged meanwhile
+    list(ahead([data[:WINDOW], data[WINDOW:]]))
+    assert np.array_equal(data, content)
+    os.mkfifo(path)  # opening it would wait for a writer
     list(ahead([data[:WINDOW], data[WINDOW:]]))
     assert np.array_equal(data, content)
     with closing(ahead([data[i : i + 1000] for i in range(0, len(data), 1000)])) as read:
