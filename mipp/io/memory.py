@@ -208,12 +208,14 @@ class SpareArrays:
             The array.
         """
         size = math.prod(shape) * dtype.itemsize
-        for number in range(len(self._all)):
-            # the list and this call refer to it: a view, a buffer or a task elsewhere would be one more
-            if self._all[number].nbytes >= size + _LINE and sys.getrefcount(self._all[number]) <= _UNUSED:
-                raw = self._all[number]
-                break
+        # the list and the call refer to it: a view, a buffer or a task elsewhere would be one more
+        unused = [n for n in range(len(self._all)) if sys.getrefcount(self._all[n]) <= _UNUSED]
+        fitting = [n for n in unused if self._all[n].nbytes >= size + _LINE]
+        if fitting:
+            raw = self._all[min(fitting, key=lambda n: self._all[n].nbytes)]
         else:
+            # what is too small gives way: else memory would grow with every size that was asked for
+            self._all = [array for n, array in enumerate(self._all) if n not in unused]
             raw = np.empty(size + _LINE, np.uint8)
             self._all.append(raw)
         start = -raw.ctypes.data % _LINE

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mipp.client import rows as client_rows
+from mipp.client import encrypting
 from mipp.deployment import serving
 from mipp.errors import BusyError, IntegrityError, LimitError, MippError, StoreError
 from mipp.rpc import messages as m
@@ -62,14 +62,14 @@ def only_when_told(monkeypatch):
 
 def test_rows_that_nobody_tested_do_not_become_certified(world, network, monkeypatch):
     """Prepared at a cloud, tested and committed without it: it rebuilds its share from the others instead."""
-    real, tested = client_rows.share_rows, type(world.anna._changes)._tested
+    real, tested = encrypting.share_rows, type(world.anna._changes)._tested
 
     def wrong(rows, *given, **options):
         shared = real(rows, *given, **options)
         shared.shares[4][:] += np.uint32(0x3FFFFFFF)
         return shared
 
-    monkeypatch.setattr(client_rows, "share_rows", wrong)
+    monkeypatch.setattr(encrypting, "share_rows", wrong)
     monkeypatch.setattr(type(world.anna._changes), "_tested", lambda self, op, among: tested(self, op, [1, 2, 3]))
     made = prepared(world.anna, world.x[30:33])
     monkeypatch.undo()

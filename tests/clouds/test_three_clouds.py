@@ -107,9 +107,9 @@ def test_a_query_out_of_range_is_refused_by_every_set(world):
 
 def test_rows_out_of_range_are_refused_by_every_set(world, monkeypatch):
     """Also those of which only one cloud's share is wrong: each two clouds and the key centre test them."""
-    from mipp.client import rows as client_rows
+    from mipp.client import encrypting
 
-    real = client_rows.share_rows
+    real = encrypting.share_rows
     for cloud in world.config.params.clouds:
 
         def wrong(rows, *given, cloud=cloud, **options):
@@ -117,10 +117,10 @@ def test_rows_out_of_range_are_refused_by_every_set(world, monkeypatch):
             shared.shares[cloud][3, 1] += np.uint32(1 << 20)
             return shared
 
-        monkeypatch.setattr(client_rows, "share_rows", wrong)
+        monkeypatch.setattr(encrypting, "share_rows", wrong)
         with pytest.raises(OutOfRangeError, match="3"):
             world.anna.add_vectors(vectors(8))
-    monkeypatch.setattr(client_rows, "share_rows", real)
+    monkeypatch.setattr(encrypting, "share_rows", real)
     assert len(world.anna.add_vectors(vectors(8))) == 8
 
 

@@ -40,8 +40,20 @@ def test_two_arrays_serve_a_stream_of_them():
     assert len(places) == 2
 
 
-def test_larger_arrays_are_made_anew():
+def test_larger_arrays_are_made_anew_and_smaller_ones_give_way():
     spare = SpareArrays()
     spare.take((10, 4), WORDS)
     assert spare.take((1000, 4), WORDS).size == 4000
+    assert len(spare._all) == 1
+    held = spare.take((1000, 4), WORDS)
+    assert place(spare.take((10, 4), WORDS)) != place(held) and len(spare._all) == 2
     assert spare.take((0, 4), WORDS).size == 0
+
+
+def test_the_smallest_that_fits_is_used():
+    spare = SpareArrays()
+    large, small = spare.take((1000, 4), WORDS), spare.take((10, 4), WORDS)
+    at = place(large), place(small)
+    del large, small
+    again = spare.take((10, 4), WORDS)
+    assert place(again) == at[1] and place(spare.take((900, 4), WORDS)) == at[0]
