@@ -242,9 +242,10 @@ class ServerScheme(ABC):
         plan: RowPlan,
         stored: Rows,
         query_share: np.ndarray,
+        rows: range,
         out: np.ndarray,
     ) -> None:
-        """Write this server's score shares of all live rows, for servers that compare them, into (B, rows) words."""
+        """Write score shares for live rows ``rows`` into (B, rows) words: for servers that compare them."""
         raise ParameterError("these servers do not compare scores; use ranking='user'")
 
     def prepare(self, user: bytes, rows: int, queries: int) -> None:  # noqa: B027 - most schemes need nothing

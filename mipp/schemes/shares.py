@@ -276,21 +276,10 @@ class _Server(ServerScheme):
     ) -> np.ndarray:
         """Masked score shares (B, rows) words: uniformly random without the other servers'."""
         out = aligned_words(len(query_share), len(rows), query_share.dtype)
-        self._fill(header, header_hash, plan, stored, query_share, rows, out)
+        self.fill(header, header_hash, plan, stored, query_share, rows, out)
         return out
 
     def fill(
-        self,
-        header: m.QueryHeader,
-        header_hash: bytes,
-        plan: RowPlan,
-        stored: Rows,
-        query_share: np.ndarray,
-        out: np.ndarray,
-    ) -> None:
-        self._fill(header, header_hash, plan, stored, query_share, range(out.shape[1]), out)
-
-    def _fill(
         self,
         header: m.QueryHeader,
         header_hash: bytes,

@@ -187,7 +187,8 @@ class Queries:
             query_share, stored = asked.query.query_share, server.rows(plan)
             room = KeyRoom(header.queries, public) if header.ranking == "server" else None
             shares = aligned_words(header.queries, public.rows, query_share.dtype) if room is None else room.words
-            server.scheme.fill(header, asked.hash, plan, stored, query_share, shares)
+            rows = range(plan.live_total)
+            server.scheme.fill(header, asked.hash, plan, stored, query_share, rows, shares)
             return shares if room is None else room, all(g.scores for g in grants), public, self._relations(asked)
 
         ended = server.metrics.ranking if server.metrics is not None else None

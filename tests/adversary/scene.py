@@ -187,7 +187,7 @@ class Scene:
         ``before``: the true ones so far.
         """
         scheme, before = self.server.scheme, []
-        real = type(scheme)._fill.__get__(scheme)
+        real = type(scheme).fill.__get__(scheme)
 
         def fill(header, header_hash, plan, stored, query_share, rows, out):
             real(header, header_hash, plan, stored, query_share, rows, out)
@@ -195,7 +195,7 @@ class Scene:
             self.told, self.block = self.told + 1, rows
             out[...] = change(out, header, before)
 
-        self.patch.setattr(scheme, "_fill", fill)
+        self.patch.setattr(scheme, "fill", fill)
 
     def message(self, kind: str, change: Callable) -> None:
         """``change(party, outgoing)`` alters the first message of a kind, in each attempt."""
