@@ -216,7 +216,11 @@ class ServerProcess:
         self.transport.stop()
         self._operator.close()
         self.repairer.stop()
-        ended = self.http.stop(seconds)
+        until = time.monotonic() + seconds
+        for admission in (self.server.admission, self.server.certifying):
+            if admission is not None:  # users collect what runs by requests that are still to come
+                admission.drain(until - time.monotonic())
+        ended = self.http.stop(max(0.0, until - time.monotonic()))
         if self._keeper.ident is not None:
             self._keeper.join(5)
             self._tell(LAST_WORD)

@@ -34,6 +34,8 @@ WAIT = 0.2
 #: Request threads of one server that wait so at the same time; a further request gets Pending at once. With RUNNING
 #: rankings in request threads as well, a server with ten of them still answers other requests.
 WAITING = 4
+#: Seconds that a result waits for its user when the server stops.
+POLLED = 2.0
 #: Seconds between two looks for what is out of time.
 SWEEP = 0.5
 
@@ -119,24 +121,42 @@ class Admission:
         self._waiting = 0
         self._workers: set[threading.Thread] = set()
         self._keeper: threading.Thread | None = None
-        self._closed = threading.Event()
+        self._closed, self._draining = threading.Event(), False
 
     @property
     def open(self) -> int:
         """How many are parked, running or uncollected."""
         return len(self._open)
 
-    def close(self) -> None:
-        """Refuse what is parked, at all three servers, and wait for what runs in worker threads."""
-        self._closed.set()
+    def drain(self, seconds: float) -> None:
+        """Take in nothing new, refuse what is parked at all three servers, and wait so long for what runs.
+
+        A user polls for its result: one that ended is waited for a little, too.
+        """
+        self._draining = True
         with self._changed:
             parked = [entry.key for entry in self._open.values() if not entry.moving]
         for key in parked:
-            self._rendezvous.refuse(key, self._index, ProtocolError("the server stops"))
+            self._rendezvous.refuse(key, self._index, self._stops())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with self._changed:
+                now = self._clock()
+                if not any(e.started and (e.outcome is None or now < e.ended + POLLED) for e in self._open.values()):
+                    return
+                self._changed.wait(0.05)
+
+    def close(self) -> None:
+        """Refuse what is parked, at all three servers, and wait for what runs in worker threads."""
+        self._closed.set()
+        self.drain(0.0)
         with self._changed:
             workers = list(self._workers)
         for worker in workers:
             worker.join()
+
+    def _stops(self) -> BusyError:
+        return BusyError(f"server {self._index} stops; try again later")
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -235,8 +255,8 @@ class Admission:
     def _admit(self, entry: _Entry) -> _Entry | None:
         """Enter it into the table, unless that is full; returns the one that is open under its key, if any."""
         with self._changed:
-            if self._closed.is_set():
-                raise ProtocolError("the server stops")
+            if self._draining:
+                raise self._stops()
             old = self._open.get(entry.key)
             if old is not None and old.outcome is None:
                 return old

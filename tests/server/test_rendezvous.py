@@ -575,6 +575,6 @@ def test_closing_a_server_ends_what_is_parked(world, direct):
     asked = direct.prepare()
     direct.send(asked, 1, 2)
     direct.servers[2].admission.close()
-    assert isinstance(direct.outcome(asked, 1), ProtocolError)
-    with pytest.raises(ProtocolError, match="stops"):
+    assert isinstance(direct.outcome(asked, 1), BusyError)
+    with pytest.raises(BusyError, match="server 2 stops"):
         direct.send(direct.prepare(), 2)
