@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mipp
+from mipp.client import retry
 from mipp.errors import (
     AccessDeniedError,
     BusyError,
@@ -131,6 +132,7 @@ def test_rankings_at_once_share_the_memory(world, monkeypatch):
     with budget.held(100):  # given back
         pass
     monkeypatch.undo()
+    monkeypatch.setattr(retry, "BUSY_PATIENCE", 0.2)
     memory = world.deployment.servers[2].queries._memory
     with memory.held(1 << 60), pytest.raises(BusyError):
         world.user.search(QUERY, 3)
