@@ -282,7 +282,7 @@ owner_group.add_command(images_command)
 @click.argument("name")
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before more than one is deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask before more than one row or file is deleted.")
 @passphrase_option
 @deployment_option
 @json_option
@@ -291,7 +291,8 @@ def delete_command(name: str, targets: tuple[str, ...], dry_run: bool, yes: bool
 
     An id is batch:row, as mipp owner list and mipp search print it. Files are those that mipp owner list shows, on the
     disk or not; wildcards are those of mipp owner list ('photos/old/**'). A file's content that another file holds
-    stays. A TARGET that names no file is an error, and nothing is deleted.
+    stays. A TARGET that names no file is an error, and nothing is deleted. More than one row or file is deleted only
+    after a question, or with --yes.
     """
     ids = [text for text in targets if _is_id(text)]
     with opened(folder) as deployment:
@@ -299,21 +300,30 @@ def delete_command(name: str, targets: tuple[str, ...], dry_run: bool, yes: bool
         paths = _chosen(owner, [text for text in targets if not _is_id(text)])
         wanted = list(dict.fromkeys(image_rows(ids)))
         named = [f"{batch.hex()}:{row}" for batch, row in wanted] + [str(path) for path in paths]
+        count = len(wanted) + _rows_of(owner, paths, of_images=bool(deployment.config.descriptor))
+        what = f"{count:,} row{'s' * (count != 1)}" + (f" of {_files(len(paths))}" if paths else "")
         if dry_run:
-            data = {"owner": name, "dry_run": True, "ids": named[: len(wanted)], "files": named[len(wanted) :]}
-            show(data, as_json, lambda: [*(f"would delete {text}" for text in named), f"{len(named)} in all"])
+            data = {
+                "owner": name, "dry_run": True, "ids": named[: len(wanted)], "files": named[len(wanted) :],
+                "rows": count,
+            }  # fmt: skip
+            show(data, as_json, lambda: [*(f"would delete {text}" for text in named), f"{what} in all"])
             return
-        if len(named) > 1 and not yes:
+        if (count > 1 or len(named) > 1) and not yes:
             for text in named[:_SHOWN]:
                 click.echo(printable(text), err=True)
             if len(named) > _SHOWN:
                 click.echo(f"... and {len(named) - _SHOWN} more", err=True)
-            click.confirm(f"Delete these {len(named)} of owner {name}?", abort=True, err=True)
+            click.confirm(f"Delete {what} of owner {name}?", abort=True, err=True)
         deleted = owner.delete(wanted) if wanted else 0
         before = len(wanted) - deleted
         rows, kept = owner.delete_files(paths) if paths else (0, 0)
     if there := [path for path in paths if not is_gone(path)]:
-        warn(f"{there[0]}{' and others' * (len(there) > 1)} are still on the disk: adding or syncing brings them back")
+        several = len(there) > 1
+        warn(
+            f"{there[0]}{' and others are' if several else ' is'} still on the disk: adding or syncing brings "
+            f"{'them' if several else 'it'} back"
+        )
     data = {"owner": name, "deleted": deleted + rows, "already_gone": before, "kept": kept}
     show(data, as_json, lambda: [
         f"{deleted + rows} deleted" + (f", {before} already gone" if before else "")
@@ -329,6 +339,18 @@ def _is_id(text: str) -> bool:
     """Whether a text has the form of an image id."""
     batch, colon, row = text.partition(":")
     return colon == ":" and len(batch) == 32 and set(batch) <= set("0123456789abcdefABCDEF") and row.isdecimal()
+
+
+def _rows_of(owner: ImageOwner, paths: Sequence[Path], *, of_images: bool) -> int:
+    """Rows that these files hold: as many as are deleted, unless another file holds the same content."""
+    if of_images or not paths:
+        return len(paths)
+    rows = {file.path: file.rows for file in owner.vectors()}
+    return sum(rows.get(path, 0) for path in paths)
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def _chosen(owner: ImageOwner, targets: Sequence[str]) -> list[Path]:

@@ -41,8 +41,8 @@ def passphrase_option(command: F) -> F:
         metavar="FILE",
         expose_value=False,
         callback=_remember(_OLD),
-        help="File with the key file's passphrase in its first line, - for standard input; default MIPP_PASSPHRASE, "
-        "else it is asked for.",
+        help="File with the key file's passphrase as its only line, - for the next line of standard input; default "
+        "MIPP_PASSPHRASE, else it is asked for.",
     )(command)
 
 
@@ -56,8 +56,8 @@ def change_options(command: F) -> F:
             metavar="FILE",
             expose_value=False,
             callback=_remember(_NEW),
-            help="File with the new passphrase in its first line, - for standard input (after the old one, if both "
-            "come from there); default MIPP_NEW_PASSPHRASE, else it is asked for twice.",
+            help="File with the new passphrase as its only line, - for the next line of standard input (after the "
+            "old one, if both come from there); default MIPP_NEW_PASSPHRASE, else it is asked for twice.",
         ),
         passphrase_option,
     ):

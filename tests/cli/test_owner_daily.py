@@ -92,7 +92,7 @@ def test_patterns_choose_files(world, pictures, monkeypatch, tmp_path):
     assert names(world, "/**/p7.*") == ["p7.png"] and names(world, "*.jpg") == []
 
 
-def test_files_of_vectors_are_listed(mipp_command, tmp_path):
+def test_files_of_vectors_are_listed(mipp_command, tmp_path, monkeypatch):
     mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", 4)).close()
     mipp_command("owner", "create", "anna")
     for name, rows in ("a.npy", 5), ("b.npy", 3):
@@ -101,7 +101,16 @@ def test_files_of_vectors_are_listed(mipp_command, tmp_path):
     found = said(mipp_command, "owner", "list", "anna")["vectors"]
     assert [(Path(f["file"]).name, f["rows"], len(f["batches"])) for f in found] == [("a.npy", 5, 1), ("b.npy", 3, 1)]
     assert mipp_command("owner", "list", "anna", str(tmp_path / "b*"))[1].splitlines()[1].endswith("b.npy")
-    assert said(mipp_command, "owner", "delete", "anna", tmp_path / "a.npy")["deleted"] == 5
+    plan = said(mipp_command, "owner", "delete", "anna", tmp_path / "a.npy", "--dry-run")
+    assert plan["rows"] == 5 and plan["files"] == [str(tmp_path / "a.npy")]
+    out = mipp_command("owner", "delete", "anna", tmp_path / "a.npy", tmp_path / "b.npy", "--dry-run")[1]
+    assert out.splitlines()[-1] == "8 rows of 2 files in all"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, _, err = mipp_command("owner", "delete", "anna", tmp_path / "a.npy")
+    assert code == 1 and "Delete 5 rows of 1 file of owner anna?" in err
+    assert [f["rows"] for f in said(mipp_command, "owner", "list", "anna")["vectors"]] == [5, 3]
+    code, out, err = mipp_command("owner", "delete", "anna", tmp_path / "a.npy", "--yes")
+    assert out == "5 deleted\n" and "a.npy is still on the disk: adding or syncing brings it back" in err
     assert [f["rows"] for f in said(mipp_command, "owner", "list", "anna")["vectors"]] == [3]
 
 
