@@ -39,13 +39,13 @@ SHEET_HITS = 1000
 PREVIEWED = 50
 
 
-def print_hits(hits: list[dict[str, Any]], metric: str) -> None:
-    """A table on a terminal; elsewhere the lines that scripts read."""
+def print_hits(hits: list[dict[str, Any]], metric: str, *, ranked: bool = True) -> None:
+    """A table on a terminal; elsewhere the lines that scripts read. Hits in no order of nearness have no numbers."""
     if not sys.stdout.isatty():
         for number, hit in enumerate(hits):
-            click.echo(printable(_hit_line(number, hit, metric)))
+            click.echo(printable(_hit_line(number if ranked else None, hit, metric)))
         return
-    hit_table([{"rank": number, **hit} for number, hit in enumerate(hits, 1)], metric)
+    hit_table([{"rank": number, **hit} if ranked else hit for number, hit in enumerate(hits, 1)], metric)
 
 
 def hit_table(hits: list[dict[str, Any]], metric: str) -> None:
@@ -68,29 +68,30 @@ def _value(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _hit_line(number: int, hit: dict[str, Any], metric: str) -> str:
+def _hit_line(number: int | None, hit: dict[str, Any], metric: str) -> str:
     score = "" if hit["score"] is None else f"score {hit['score']:>10}  {metric} {hit['value']:.6g}  "
     told = "  ".join(printable(str(hit[part])) for part in ("name", "caption") if hit.get(part))
-    return f"{number + 1:3d}  {hit['owner']:<16} {score}{hit['id']}{f'  {told}' if told else ''}"
+    first = "  -" if number is None else f"{number + 1:3d}"
+    return f"{first}  {hit['owner']:<16} {score}{hit['id']}{f'  {told}' if told else ''}"
 
 
 def _rounds(count: int) -> str:
-    return f"{count} round{'s' * (count != 1)}"
+    return f"{count:,} round{'s' * (count != 1)}"
 
 
-def cost_lines(cost: SearchCost, taken: float | None) -> list[str]:
+def cost_lines(cost: SearchCost, taken: float | None, queries: int) -> list[str]:
     user = cost["user"]
     lines = [
-        f"ranking {cost['ranking']} over {cost['images']} images",
+        f"ranking {cost['ranking']} over {cost['images']:,} images" + (f", {queries:,} queries" if queries > 1 else ""),
         f"user: {_rounds(user['rounds'])}, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
     ]
     if "servers" in cost:
         servers = cost["servers"]
         lines.append(f"  and {user['proof']:,} bytes to each cloud that prove the query in range")
-        lines.append(f"servers: {servers['rounds']} rounds, each sends {max(servers['bytes'].values()):,} bytes")
+        lines.append(f"servers: {servers['rounds']:,} rounds, each sends {max(servers['bytes'].values()):,} bytes")
         if "bound" in servers:
             bound = servers["bound"]
-            lines.append(f"  at most {bound['rounds']} rounds and {max(bound['bytes'].values()):,} bytes")
+            lines.append(f"  at most {bound['rounds']:,} rounds and {max(bound['bytes'].values()):,} bytes")
     if "memory" in cost:
         memory = cost["memory"]
         lines += [
@@ -112,12 +113,14 @@ def private_cost(seeker: User, count: int, fetch: bool) -> dict[str, Any]:
     return told
 
 
-def private_lines(told: dict[str, Any]) -> list[str]:
+def private_lines(told: dict[str, Any], *, openly: bool) -> list[str]:
+    """What names, captions and images cost. ``openly``: images are fetched by name."""
+    by_name = ["each image, openly: its size; the servers learn which images were found"] if openly else []
     if not told:
-        return []
+        return by_name
     cost = told["preview"]
     lines = [
-        f"names and captions of the hits: {cost['records']} records; {cost['sent']:,} bytes to and "
+        f"names and captions of the hits: {cost['records']:,} records; {cost['sent']:,} bytes to and "
         f"{cost['received']:,} bytes from each of two clouds, which read {cost['read']:,} bytes each"
     ]
     if "original_block" in told:
@@ -125,7 +128,7 @@ def private_lines(told: dict[str, Any]) -> list[str]:
             f"each image, privately: its size, padded to {told['original_block']:,} bytes times a power of two, from "
             "each of two clouds, which read all images of that size"
         )
-    return lines
+    return [*lines, *by_name]
 
 
 def check_outputs(fetch: Path | None, sheet: Path | None, image: Path | None, table: Path | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from ..client.results import FetchedImage, Hit, Hits, Preview
 from ..client.user import DEFAULT_K, User
 from ..deployment import ConnectedDeployment, Deployment
+from ..encoding.ranges import checked_threshold
 from ..errors import AccessDeniedError, IntegrityError, ParameterError, VerificationError
 from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..schemes.base import seconds_on_lines
@@ -193,12 +194,20 @@ def search_command(
         if explain_cost:
             kind = "threshold" if threshold is not None and ranking != "user" else ranking
             count = max(1, len(images), len(ids), 0 if several is None else len(several))
+            _check_asked(deployment, vector, several, threshold)
             cost = seeker.cost(k, owners=owners or None, ranking=kind, queries=count, verify=not no_verify)
             hits_each = PREVIEWED if threshold is not None else min(DEFAULT_K, cost["images"]) if k is None else k
-            private = {} if batch and not previews else private_cost(seeker, hits_each * count, fetch is not None)
+            private = (
+                {}
+                if batch and not previews
+                else private_cost(seeker, hits_each * count, fetch is not None and not openly)
+            )
             taken = seconds_on_lines(cost, line[0] / 1e3, line[1] * 1e9) if line is not None else None
-            told: dict[str, Any] = {**cost, **private} if taken is None else {**cost, **private, "line_seconds": taken}
-            show(told, as_json, lambda: [*cost_lines(cost, taken), *private_lines(private)])
+            told: dict[str, Any] = {**cost, "queries": count, **private}
+            if taken is not None:
+                told["line_seconds"] = taken
+            by_name = openly and fetch is not None
+            show(told, as_json, lambda: [*cost_lines(cost, taken, count), *private_lines(private, openly=by_name)])
             return
         if batch:
             several = _loaded(vector, several=False) if vector is not None else several
@@ -266,7 +275,7 @@ def search_command(
     if as_json:
         click.echo(json.dumps(data))
     else:
-        print_hits(hits, metric)
+        print_hits(hits, metric, ranked=threshold is None or any(hit["score"] is not None for hit in hits))
     if searched is not None and len(hits) in (0, searched):
         which = "none" if not hits else "all"
         click.echo(f"mipp: {which} of the {searched} images searched are within the threshold {threshold:g}", err=True)
@@ -292,11 +301,25 @@ def _query(deployment: Deployment | ConnectedDeployment, image: Path | None, vec
     return _loaded(vector if vector is not None else Path(), several=False)[0]
 
 
+def _check_asked(
+    deployment: Deployment | ConnectedDeployment, vector: Path | None, several: np.ndarray | None,
+    threshold: float | None,
+) -> None:  # fmt: skip
+    """Refuse for ``--explain-cost`` what the search itself would refuse of a vector or a threshold."""
+    encoding = deployment.config.encoding
+    given = _loaded(vector, several=False) if vector is not None else several
+    if given is not None and given.shape[1] != encoding.dim:
+        raise ParameterError(f"the queries have {given.shape[1]} features; this index takes {encoding.dim}")
+    if threshold is not None:
+        checked_threshold(encoding, threshold, deployment.config.largest_distance)
+
+
 def _loaded(path: Path, *, several: bool) -> np.ndarray:
     """Query vectors of a file, (B, dim); without ``several`` it must hold one."""
     from ..io.vectors import load_queries, load_vector
 
-    return load_queries(path) if several else load_vector(path)[None]
+    # those of many that are not finite are left out one by one
+    return load_queries(path, finite=False) if several else load_vector(path)[None]
 
 
 def _previewed(seeker: User, hits: list[Hit], pad: int) -> list[Preview]:

@@ -106,7 +106,7 @@ def search_many(
         found = stored_queries(deployment, ids, of)
         total, blocks = len(ids), iter([(list(ids), found)])
     deployment.wait_certified(_PATIENCE)
-    _check_quotas(seeker, options, ranking, total, -(-total // size))
+    _check_quotas(seeker, options, ranking, total, size)
     metric = deployment.config.encoding.metric
     with (
         written(out, metric, options.previews, as_json) as output,
@@ -177,15 +177,23 @@ def _fail(told: _Told, failed: Sequence[tuple[str | int, str]]) -> None:
     told.failed += failed
 
 
-def _check_quotas(seeker: User, options: BatchOptions, ranking: str, total: int, blocks: int) -> None:
-    """Where an owner's quota ends before the batch: refused if the owner was named, else said."""
+def _check_quotas(seeker: User, options: BatchOptions, ranking: str, total: int, size: int) -> None:
+    """Where an owner's quota ends before the batch: refused if it was named, or no other owner answers; else said."""
+    blocks = -(-total // size)
     needed = total + (blocks if ranking == "user" and options.verify and not seeker.scheme.unverified else 0)
-    for owner in seeker.index(options.owners).owners:
-        if 0 <= owner.left < needed and ranking in owner.rankings:
-            text = f"the grant of owner {owner.name} allows {owner.left} more queries; this batch counts as {needed}"
-            if options.owners is not None:
-                raise AccessDeniedError(text)
-            warn(f"{text}; the last queries go on without it")
+    able = [owner for owner in seeker.index(options.owners).owners if ranking in owner.rankings]
+    # the largest quota first: if all are too small, that is the one to name
+    short = sorted((o for o in able if 0 <= o.left < needed), key=lambda o: (-o.left, o.name))
+    for owner in short:
+        text = (
+            f"the grant of owner {owner.name} allows {owner.left:,} more quer{'y' if owner.left == 1 else 'ies'}; "
+            f"this batch counts as {needed:,}"
+        )
+        if options.owners is not None:
+            raise AccessDeniedError(text)
+        if len(short) == len(able):
+            raise AccessDeniedError(f"{text}, and no other owner's grant allows them all; search with fewer at a time")
+        warn(f"{text}; those that go beyond it, and the block of up to {size:,} that they are in, go on without it")
 
 
 def _note(told: _Told, nearest: Nearest) -> None:

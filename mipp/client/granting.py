@@ -139,7 +139,7 @@ class Granting(Client):
         >>> grant.rankings, grant.max_k, grant.quota
         (('server',), 2, 100)
         >>> refusal
-        'a grant allows k up to 2, not 3'
+        'a grant allows k up to 2, not 3 (owner anna: its grant allows k up to 2)'
         """
         chosen = self.config.offered[:1] if rankings is None else rankings
         self._give(user, expiry, chosen, max_k, scores, quota, min_rows, revoked=False)

@@ -30,7 +30,10 @@ def index_descriptor(config: DeploymentConfig) -> features.Descriptor:
         The index holds features of another version than this program's.
     """
     if not config.descriptor:
-        raise ParameterError("this index holds vectors that users bring; add or search with vectors")
+        raise ParameterError(
+            "this index holds vectors that users bring; add them with --vectors FILE, and search with --vector FILE "
+            "or --vectors FILE"
+        )
     found = features.get(config.descriptor)
     if found.version != config.descriptor_version:
         raise DeploymentError(

@@ -51,7 +51,8 @@ def _live(o: m.OwnerSnapshot) -> int:
 def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
     """The reason why an owner's grant does not cover a query; empty if it does."""
     if ranking not in o.rankings:
-        return f"its grant does not allow ranking {ranking!r}"
+        wanted = " ".join(f"--ranking {name}" for name in dict.fromkeys([*o.rankings, ranking]))
+        return f"its grant does not allow ranking {ranking!r}; the owner allows it with mipp owner grant ... {wanted}"
     if o.max_k and k > o.max_k:
         return f"its grant allows k up to {o.max_k}"
     if 0 <= o.left < queries:
@@ -143,6 +144,11 @@ class Index:
             return self
         left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
         return self._of(chosen, left_out)
+
+    def refusal(self, ranking: str, k: int, queries: int) -> str:
+        """The first owner whose grant does not cover such a query, and why not; empty if all do."""
+        reasons = ((o.name, _uncovered(o, ranking, k, queries)) for o in self.owners)
+        return next((f"owner {name}: {reason}" for name, reason in reasons if reason), "")
 
     def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:
         """This index with these owners, and further reasons in ``left_out``."""

@@ -194,7 +194,7 @@ class Previews(list[Preview]):
 
 
 class Hits(list[Hit]):
-    """A list of :class:`Hit`, best first; of a range search in row order.
+    """A list of :class:`Hit`, best first; of a range search by the servers in row order.
 
     In a notebook it shows as a table, with scores and values where the grants give them; **the notebook's file then
     keeps them**. Pictures come with :meth:`mipp.User.preview`.

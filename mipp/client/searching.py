@@ -155,6 +155,10 @@ class SearchClient(FetchClient):
                     raise _LessCompleteError from None
                 now, same = time.monotonic(), newer.hashes == state.hashes
                 if now > until or (same and not isinstance(error, StaleSnapshotError)):
+                    # a server does not name the owner whose grant it is
+                    why = newer.refusal(about[0], k, about[1]) if isinstance(error, AccessDeniedError) else ""
+                    if why:
+                        raise AccessDeniedError(f"{error} ({why})") from None
                     raise
                 until = min(until, now + _PATIENCE)  # from the first change on: a large batch may take longer
                 stuck = stuck + 1 if same else 0

@@ -342,7 +342,7 @@ class User(PreviewClient):
         Returns
         -------
         Hits
-            In row order.
+            In row order where servers compare; best first where the user does (of equal scores the earlier row first).
 
         Raises
         ------
@@ -401,6 +401,8 @@ class User(PreviewClient):
 
         about = "user", self._counted(encoded, unverified)
         index, (rows, scores) = self._searched(owners, 1, attempt, strict, about, verified=not unverified)
+        order = np.argsort(-scores, kind="stable")  # rows come in order: of equal scores the earlier stays first
+        rows, scores = rows[order], scores[order]
         hits = Hits.at(index, rows, scores, self.config.encoding.values(scores[None], query)[0])
         hits.unverified = unverified or told.problem
         return hits

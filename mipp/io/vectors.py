@@ -85,13 +85,15 @@ def load_vectors(path: str | os.PathLike[str], columns: Sequence[str] = ()) -> n
     return _load(as_path(path), one=False, columns=columns)
 
 
-def load_queries(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+def load_queries(path: str | os.PathLike[str], *, finite: bool = True) -> npt.NDArray[Any]:
     """Read the query vectors of a file: as :func:`load_vectors`, but in .hdf5 the dataset ``test`` if there is one.
 
     Parameters
     ----------
     path : str or path
         As for :func:`load_vectors`.
+    finite : bool
+        Whether NaN and infinity are refused; else the caller leaves out such vectors by itself.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def load_queries(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     ...     load_queries(pathlib.Path(folder, "q.npy")).shape
     (3, 3)
     """
-    return _load(as_path(path), one=False, queries=True)
+    return _load(as_path(path), one=False, queries=True, finite=finite)
 
 
 def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -152,7 +154,9 @@ def load_vector(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return np.asarray(data[0])
 
 
-def _load(path: Path, *, one: bool, queries: bool = False, columns: Sequence[str] = ()) -> npt.NDArray[Any]:
+def _load(
+    path: Path, *, one: bool, queries: bool = False, columns: Sequence[str] = (), finite: bool = True
+) -> npt.NDArray[Any]:
     suffix = suffix_of(path)
     if suffix in arrow.SUFFIXES:
         with arrow.open_arrow(path, columns) as opened:
@@ -167,7 +171,8 @@ def _load(path: Path, *, one: bool, queries: bool = False, columns: Sequence[str
             if suffix not in layouts.SUFFIXES:
                 raise unknown_format(path)
             data = layouts.layout_of(path, file, size, one=one).mapped(path, file)
-    check_finite(data, path)
+    if finite:
+        check_finite(data, path)
     return data
 
 

@@ -465,3 +465,68 @@ def test_an_id_from_before_a_merge_is_the_query(mipp_command, images):
     code, out, err = mipp_command("search", "ulla", "--id", listed[2]["id"], "--of", "anna", "-k", 1, "--json")
     assert code == 0, err
     assert json.loads(out)["hits"][0]["value"] == 0
+
+
+def test_a_vector_that_is_not_finite_is_left_out(mipp_command, vectors, tmp_path):
+    queries = vectors[1].copy()
+    queries[7, 3] = np.nan
+    np.save(tmp_path / "nan.npy", queries)
+    code, out, err = mipp_command("search", "ulla", "--vectors", tmp_path / "nan.npy", "-k", 1, "--json")
+    assert code == 1 and "left out query 7" in err and "1 of 25 queries were left out" in err
+    assert [row["query"] for row in lines(out)] == [n for n in range(25) if n != 7]
+    np.save(tmp_path / "one.npy", queries[7])
+    assert "NaN or infinity" in mipp_command("search", "ulla", "--vector", tmp_path / "one.npy")[2]
+
+
+def test_a_batch_that_no_quota_allows_is_refused_before_it_is_sent(mipp_command, vectors):
+    for name, quota in ("anna", 1), ("berta", 3):
+        assert mipp_command("owner", "grant", name, "ulla", "--quota", quota)[0] == 0
+    code, out, err = mipp_command("search", "ulla", "--vectors", vectors[2], "-k", 2)
+    assert (
+        code == 1 and not out and "of owner berta allows 3 more queries; this batch counts as 25, and no other" in err
+    )
+    left = [g["left"] for g in json.loads(mipp_command("user", "grants", "ulla", "--json")[1])["grants"]]
+    assert sorted(left) == [1, 3]
+
+
+def test_a_refusal_names_the_owner_and_the_way_out(mipp_command, vectors, tmp_path):
+    np.save(tmp_path / "one.npy", vectors[1][0])
+    one = ("search", "ulla", "--vector", tmp_path / "one.npy")
+    code, _, err = mipp_command(*one, "--threshold", 0.5, "--owner", "anna")
+    assert code == 1 and "owner anna: its grant does not allow ranking 'threshold'" in err
+    assert "--ranking server --ranking user --ranking threshold" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--quota", 1)[0] == 0
+    assert mipp_command(*one, "--owner", "anna")[0] == 0
+    code, _, err = mipp_command(*one, "--owner", "anna")
+    assert code == 1 and "owner anna: the quota of queries of its grant is used up" in err
+
+
+def test_hits_within_a_threshold_are_numbered_by_nearness_or_not_at_all(mipp_command, vectors, tmp_path):
+    for name in ("anna", "berta"):
+        rankings = [word for ranking in ("server", "user", "threshold") for word in ("--ranking", ranking)]
+        assert mipp_command("owner", "grant", name, "ulla", *rankings)[0] == 0
+    np.save(tmp_path / "one.npy", vectors[1][0])
+    within = ("search", "ulla", "--vector", tmp_path / "one.npy", "--threshold", 0.1)
+    by_user = json.loads(mipp_command(*within, "--ranking", "user", "--json")[1])["hits"]
+    scores = [hit["score"] for hit in by_user]
+    assert len(scores) > 3 and scores == sorted(scores, reverse=True)
+    nearest = json.loads(mipp_command(*within[:4], "-k", len(scores), "--ranking", "user", "--json")[1])["hits"]
+    assert [hit["id"] for hit in nearest] == [hit["id"] for hit in by_user]
+    assert mipp_command(*within, "--ranking", "user")[1].startswith("  1  ")
+    out = mipp_command(*within)[1].splitlines()
+    assert len(out) == len(scores) and all(line.startswith("  -  ") for line in out)
+
+
+def test_a_cost_is_told_of_searches_that_are_possible(mipp_command, vectors, tmp_path):
+    np.save(tmp_path / "bad.npy", np.ones(5))
+    np.save(tmp_path / "bads.npy", np.ones((4, 5)))
+    for given in (["--vector", tmp_path / "bad.npy"], ["--vectors", tmp_path / "bads.npy"]):
+        code, out, err = mipp_command("search", "ulla", *given, "--explain-cost")
+        assert code == 1 and not out and "5 features; this index takes 12" in err
+    code, out, err = mipp_command("search", "ulla", "--threshold", 5, "--explain-cost")
+    assert code == 1 and not out and "threshold" in err
+    assert ", 25 queries" in mipp_command("search", "ulla", "--vectors", vectors[2], "--explain-cost")[1]
+    out = mipp_command("search", "ulla", "--explain-cost", "--fetch", tmp_path / "f", "--openly")[1]
+    assert "each image, openly" in out and "privately" not in out
+    out = mipp_command("search", "ulla", "--explain-cost", "--fetch", tmp_path / "f")[1]
+    assert "each image, privately" in out and "openly" not in out

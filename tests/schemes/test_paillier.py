@@ -73,7 +73,10 @@ def test_every_metric(tmp_path, paillier, monkeypatch, metric):
         theta = float(np.median(encoding.values(scores[:1], x[:1])))
         near = encoding.values(scores[:1], x[:1])[0]
         matched = user.range_search(x[0], theta)
-        assert [h.row for h in matched] == np.flatnonzero(near >= theta if metric == "ip" else near <= theta).tolist()
+        reached = np.flatnonzero(near >= theta if metric == "ip" else near <= theta)
+        rows_of = np.array([r for _, r in index.ids()])
+        best_first = reached[np.argsort(-scores[0, reached], kind="stable")]
+        assert [h.row for h in matched] == rows_of[best_first].tolist()
         assert all(h.score is not None for h in matched)
 
 
