@@ -72,10 +72,11 @@ _SAMPLE = 10000
 )
 @click.option(
     "--compare",
-    type=_FILE,
+    type=click.Path(path_type=Path, exists=True),
     nargs=2,
     metavar="A B",
-    help="Instead of all else: compare two evaluations (pages of --out, evaluation.json, or files of --json).",
+    help="Instead of all else: compare two evaluations (pages or folders of --out, evaluation.json, or files of "
+    "--json).",
 )
 @json_option
 @click.pass_context
@@ -127,7 +128,7 @@ def evaluate_command(
             raise click.UsageError("--compare goes with --out FILE.html and --json alone")
         if out is not None and not to_page:
             raise click.UsageError("--compare writes a page: --out FILE.html")
-        _compare(*compare, out, as_json)
+        _compare(_evaluation_file(compare[0]), _evaluation_file(compare[1]), out, as_json)
         return
     if vectors is None:
         if labels is None:
@@ -142,6 +143,8 @@ def evaluate_command(
         _check_page(out, labels, vectors, query_vectors, truth, sample)
     elif out is not None:
         check_output_folder(out)
+        if out.is_dir() and (others := sorted({path.name for path in out.iterdir()} - set(REPORT_FILES))):
+            raise ParameterError(f"{out} holds {others[0][:100]}, which is no file of a report; name a new folder")
         for name in REPORT_FILES:
             if os.path.lexists(out / name):
                 check_output_file(out / name)
@@ -171,6 +174,16 @@ def evaluate_command(
     # the same for each run of one evaluation; --out has the rest
     shown = {name: value for name, value in whole.items() if name not in ("curves", "created", "command")}
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))
+
+
+def _evaluation_file(path: Path) -> Path:
+    """The file of an evaluation: ``path`` itself, or what --out wrote into that folder."""
+    if path.is_dir():
+        path /= "evaluation.json"
+        if not path.is_file():
+            raise ParameterError(f"{path.parent} is a folder without evaluation.json, which mipp evaluate --out writes")
+    found: Path = _FILE.convert(str(path), None, click.get_current_context())
+    return found
 
 
 def _check_page(out: Path, *inputs: Path | None) -> None:

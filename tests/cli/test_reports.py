@@ -71,8 +71,23 @@ def test_two_evaluations(evaluate, mipp_command, tmp_path):
     assert (tmp_path / "r" / "evaluation.json").stat().st_mode & 0o777 == 0o600
     code, text, _ = mipp_command("evaluate", "--compare", a, tmp_path / "r" / "evaluation.json")
     assert code == 0 and "no difference shown" in text and "better" not in text and "worse" not in text
+    assert mipp_command("evaluate", "--compare", a, tmp_path / "r")[:2] == (0, text), "a folder of --out, too"
+    code, out, err = mipp_command("evaluate", "--compare", a, tmp_path)
+    assert code == 1 and not out and "a folder without evaluation.json" in err
     code, text, _ = mipp_command("evaluate", "--compare", page, b)
     assert code == 1, "a comparison is no evaluation"
+
+
+def test_a_report_is_not_mixed_with_other_files(evaluate, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "cat.png").write_bytes(b"a cat")
+    code, out, err = evaluate("--descriptor", "cld", "--out", folder, "--no-plots")
+    assert code == 1 and not out and "holds cat.png, which is no file of a report" in err
+    assert [path.name for path in folder.iterdir()] == ["cat.png"]
+    (folder / "cat.png").unlink()
+    for _ in range(2):  # the second replaces the first
+        assert evaluate("--descriptor", "cld", "--out", folder, "--no-plots")[0] == 0
 
 
 def test_incomparable_ones_are_shown_and_said(evaluate, mipp_command, labels, tmp_path):
