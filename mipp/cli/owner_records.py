@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..client.image_ids import image_rows
+from ..errors import ParameterError
 from ..io.files import replace_whole
 from .common import deployment_option, json_option, opened, show
 from .outputs import RegularFile, printable
 from .owner import load_owner, owner_group
 from .passphrases import passphrase_option
+
+
+def _check_ids(texts: Sequence[str]) -> None:
+    """ParameterError in words of the command line for a text that is no image id."""
+    for text in texts:
+        try:
+            image_rows([text])
+        except ParameterError:
+            raise ParameterError(f"{text[:100]} is no image id (batch:row); mipp owner list shows ids") from None
 
 
 @owner_group.command("annotate")
@@ -40,6 +51,7 @@ def annotate_command(
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
         if image is not None:
+            _check_ids([image])
             (record,) = owner.records([image])
             fields = dict((record.metadata if record is not None else None) or {})
             for value in values:
@@ -65,6 +77,7 @@ def records_command(name: str, images: tuple[str, ...], out: Path | None, folder
     """Show the records of IMAGES: path, metadata, size of the thumbnail."""
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
+        _check_ids(images)
         records = owner.records(list(images))
     shown = []
     for (batch, row), record in zip(image_rows(list(images)), records, strict=True):

@@ -61,6 +61,11 @@ def test_images_are_listed_with_lasting_ids_times_and_paths(world, pictures, tmp
     ids = [i["id"] for i in before[1:3]]
     assert [r["path"] for r in said(world, "owner", "records", "anna", *ids)["records"]] == ["p1.png", "p2.png"]
     assert said(world, "owner", "annotate", "anna", ids[0], "--set", "caption=one")["annotated"] == 1
+    for command in (("annotate", "anna", "zzz", "--set", "a=b"), ("records", "anna", "zzz")):
+        code, out, err = world("owner", *command)
+        assert (
+            code == 1 and not out and err == "mipp: error: zzz is no image id (batch:row); mipp owner list shows ids\n"
+        )
     (batch,) = said(world, "owner", "list", "anna", "--batches")["batches"]
     assert (batch["rows"], batch["live"], batch["refused"]) == (7, 7, "") and batch["added"] >= before[0]["added"]
 

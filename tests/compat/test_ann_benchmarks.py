@@ -161,6 +161,7 @@ def test_the_command(hdf5, tmp_path):
     assert json.loads(out)["k"] == 5 and json.loads(out)["recall"] >= 0.99
     wrong = subprocess.run([*command, str(tmp_path / "none.hdf5")], capture_output=True, text=True)
     assert wrong.returncode == 1 and "recall@5" in wrong.stdout and "no such file" in wrong.stderr
+    assert wrong.stderr.count("none.hdf5") == 1, "the line names the file once"
 
 
 def test_the_command_draws_a_plot(hdf5, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ...errors import MippError
+from ...io.files import shown
 from ...io.layouts import suffix_of
 from .measure import measure
 from .plots import check_plot_file, plot_recall
@@ -67,7 +68,8 @@ def main(
                 points.append((f"{name}, batch", found["recall_batch"], found["queries_per_second_batch"]))
         except MippError as error:
             more = "" if suffix_of(path) not in _BINS else "; for such files: python -m mipp.compat.big_ann_benchmarks"
-            click.echo(f"{path}: {error}{more}", err=True)
+            text = str(error).removeprefix(f"{shown(path)}: ")
+            click.echo(f"{path}: {text}{more}", err=True)
             failed = True
     try:
         if plot is not None and points:
