@@ -60,10 +60,10 @@ def sync_command(
     """Make this owner's images follow FOLDER: add new files, replace changed ones, delete those that are gone.
 
     Only images whose files were inside FOLDER are deleted, and never content that another file holds; a file that was
-    moved inside FOLDER keeps its image. A FOLDER that is missing, has no images, or has others only is refused, as it
-    may be a disk that is not mounted, or another one. Call it again after an interruption. Exit code 1 if a file was
-    left out. With --watch it looks again every --interval seconds, deletes what is missing twice, and tries again when
-    servers fail.
+    moved inside FOLDER keeps its image. A FOLDER that is missing is refused. So is one in which none of the files is
+    that the index has of it, unless they were only moved: it may be a disk that is not mounted, or another one. Call it
+    again after an interruption. Exit code 1 if a file was left out. With --watch it looks again every --interval
+    seconds, deletes what is missing twice, and tries again when servers fail.
     """
     with opened(folder) as deployment:
         follower = FolderFollower(
