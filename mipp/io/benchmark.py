@@ -24,6 +24,9 @@ __all__ = ["Benchmark", "Truth", "load_benchmark", "load_truth"]
 #: values of the attribute ``distance``, and the metric of encodings that each stands for
 METRICS = {"euclidean": "l2", "angular": "cosine", "hamming": "hamming", "ip": "ip", "dot": "ip"}
 
+#: formats of vectors whose numbers are no row numbers
+_VECTORS_ONLY = (".fbin", ".u8bin", ".i8bin", ".fvecs", ".bvecs")
+
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
@@ -158,6 +161,8 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     ------
     ShapeError
         A .ibin file whose header declares more or fewer bytes than it has.
+    ParameterError
+        A file whose format holds vectors, and no row numbers: .fbin, .u8bin, .i8bin, .fvecs or .bvecs.
     MippError
         Otherwise as :func:`mipp.io.vectors.load_vectors`.
 
@@ -174,6 +179,8 @@ def load_truth(path: str | os.PathLike[str]) -> Truth:
     ([[40, 7]], [[0.5, 0.75]])
     """
     source = as_path(path)
+    if suffix_of(source) in _VECTORS_ONLY:  # bytes would pass for numbers of rows
+        raise ParameterError(f"{shown(source)}: a {suffix_of(source)} file holds vectors, not true neighbours (.ibin)")
     if suffix_of(source) != ".ibin":
         return Truth(load_vectors(source), None)
     with open_regular(source) as (file, size):

@@ -172,9 +172,11 @@ def test_the_command_draws_a_plot(hdf5, tmp_path):
     options = ["--threads", "1", "--ring", "32", "--ring", "64", "--ranking", "user", "--ranking", "server"]
     done = CliRunner().invoke(main, [str(path), *options, "--json", "--plot", str(plot)])
     assert (
-        done.exit_code == 0 and [json.loads(line)["recall"] > 0.99 for line in done.output.splitlines()] == [True] * 4
+        done.exit_code == 0 and [json.loads(line)["recall"] > 0.99 for line in done.stdout.splitlines()] == [True] * 4
     )
     assert b"<svg" in plot.read_bytes()
+    said = done.stderr.splitlines()
+    assert len(said) == 5 and "searching an encoding" in said[0] and said[-1] == f"{plot} written"
     for wrong in (tmp_path / "plot.txt", tmp_path / "none" / "plot.png", tmp_path):
         refused = CliRunner().invoke(main, [str(path), "--plot", str(wrong)])
         assert refused.exit_code == 1 and refused.output.startswith("mipp: ") and "recall" not in refused.output
@@ -186,10 +188,20 @@ def test_the_command_draws_a_plot(hdf5, tmp_path):
 def test_bad_measurements(hdf5):
     from click.testing import CliRunner
 
-    for options in ({"k": 301}, {"k": 0}, {"queries": -1}):
-        with pytest.raises(ParameterError):
-            measure(hdf5("euclidean"), **options)
-    assert CliRunner().invoke(main, [str(hdf5("euclidean")), "-k", "0"]).exit_code == 2
+    path = hdf5("euclidean")
+    for options, text in (({"k": 301}, "to 300"), ({"k": 0}, "from 1"), ({"queries": -1}, "negative")):
+        with pytest.raises(ParameterError, match=text):
+            measure(path, **options)
+    for wrong in ("-k", "--queries"):
+        assert CliRunner().invoke(main, [str(path), wrong, "0"]).exit_code == 2
+    refused = CliRunner().invoke(main, [str(path), "-k", "21"])  # the file lists 20
+    assert refused.exit_code == 1 and "20 a query, fewer than 21" in refused.output and "recall" not in refused.output
+
+
+def test_memory_is_never_negative(hdf5, monkeypatch):
+    left = iter([9000.0, 100.0])  # the process gave memory back while the index was built
+    monkeypatch.setattr(MippFlat, "get_memory_usage", lambda self: next(left))
+    assert measure(hdf5("euclidean"), k=1, queries=1, threads=1)["memory_kib"] == 0
 
 
 @pytest.mark.slow

@@ -368,14 +368,21 @@ def test_the_command(tmp_path, files):
     several = "--ranking", "user", "--ranking", "server", "--batch", 0, "--batch", 4
     first = run(*given, *several, "--plot", plot, "--json")
     assert first.exit_code == 0, first.output
-    found = [json.loads(line) for line in first.output.splitlines()]
+    found = [json.loads(line) for line in first.stdout.splitlines()]
     assert [(f["ranking"], f["batch"], f["recall"]) for f in found] == [
         ("user", 0, 1.0), ("user", 4, 1.0), ("server", 0, 1.0), ("server", 4, 1.0),
     ]  # fmt: skip
     assert all(f["build_seconds"] > 0 < f["queries_per_second"] for f in found)
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "searching an encoding" in first.stderr and first.stderr.endswith(f"{plot} written\n")
     again = run(*given, *several[:4], "-k", 5)  # the index is used again
-    assert again.exit_code == 0 and "recall@5 1.0000" in again.output and "built in 0.0 s" in again.output
+    assert (
+        again.exit_code == 0
+        and "recall@5 1.0000" in again.output
+        and "index opened" in again.output
+        and "built in" not in again.output
+        and not again.stderr
+    )
 
 
 def test_the_command_refuses(tmp_path, files, monkeypatch):
@@ -398,6 +405,11 @@ def test_the_command_refuses(tmp_path, files, monkeypatch):
     assert "neighbours of 1 queries" in refused(files.base, files.queries, short)
     short.write_bytes(np.array([QUERIES, 1, *[ROWS] * QUERIES], "<u4").tobytes())
     assert "below 3000" in refused(files.base, files.queries, short)
+    short.write_bytes(np.array([QUERIES + 1, 1, *[0] * (QUERIES + 1)], "<u4").tobytes())
+    assert f"neighbours of {QUERIES + 1} queries" in refused(files.base, files.queries, short)
+    assert "holds vectors, not true neighbours" in refused(files.base, files.queries, files.queries)
+    short.write_bytes(files.queries.read_bytes())  # under the right name, with the wrong size
+    assert "bytes of ids" in refused(files.base, files.queries, short)
     files.base.write_bytes(files.base.read_bytes()[:-1])
     assert "truncated" in refused(*given)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

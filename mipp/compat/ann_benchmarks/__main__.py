@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
@@ -32,7 +33,7 @@ _BINS = (".fbin", ".u8bin", ".i8bin", ".ibin")
 @click.command("mipp.compat.ann_benchmarks")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Neighbours.")
-@click.option("--queries", type=click.IntRange(0), default=0, help="Only the first so many; default all.")
+@click.option("--queries", type=click.IntRange(1), help="Only the first so many; default all.")
 @click.option(
     "--ring", "rings", type=click.Choice(["0", "16", "32", "64"]), multiple=True, default=("32",), show_default=True,
     help="0: as the data need. Several: one after the other.",
@@ -44,7 +45,7 @@ _BINS = (".fbin", ".u8bin", ".i8bin", ".ibin")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw recall against queries per second: .png or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object per measurement.")
 def main(
-    files: tuple[Path, ...], k: int, queries: int, rings: tuple[str, ...], rankings: tuple[str, ...],
+    files: tuple[Path, ...], k: int, queries: int | None, rings: tuple[str, ...], rankings: tuple[str, ...],
     threads: int | None, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Recall, queries per second, build time and memory of encrypted search on files of ann-benchmarks."""
@@ -59,7 +60,10 @@ def main(
     for path in files:
         try:
             for ring, ranking in dict.fromkeys(itertools.product(rings, rankings)):
-                found = measure(path, k=k, queries=queries, ring_bits=int(ring), ranking=ranking, threads=threads)
+                found = measure(
+                    path, k=k, queries=queries or 0, ring_bits=int(ring), ranking=ranking, threads=threads,
+                    notice=functools.partial(_notice, path),
+                )  # fmt: skip
                 click.echo(json.dumps(found) if as_json else _text(found))
                 name = (
                     f"{path.stem if len(files) > 1 else ''} {found['ring_bits']} bits, ranked by the {ranking}".strip()
@@ -74,10 +78,15 @@ def main(
     try:
         if plot is not None and points:
             plot_recall(plot, points, k=k, title=", ".join(path.stem for path in files))
+            click.echo(f"{shown(plot)} written", err=True)
     except MippError as error:
         click.echo(f"mipp: {error}", err=True)
         failed = True
     sys.exit(int(failed))
+
+
+def _notice(path: Path, text: str) -> None:
+    click.echo(f"{shown(path)}: {text}", err=True)
 
 
 def _text(found: dict[str, Any]) -> str:

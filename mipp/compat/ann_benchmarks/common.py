@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...errors import ParameterError
 
-__all__ = ["prepared", "resident_kib"]
+__all__ = ["grown_kib", "prepared", "resident_kib"]
 
 
 def prepared(metric: str, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -50,6 +50,30 @@ def prepared(metric: str, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         return np.asarray((wide / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32))
     return np.asarray(data, np.float32)
+
+
+def grown_kib(now: float, before: float) -> float:
+    """Compute by how much the memory of a process grew.
+
+    Parameters
+    ----------
+    now : float
+        KiB.
+    before : float
+        KiB.
+
+    Returns
+    -------
+    float
+        KiB; 0 if the process uses less than before, since earlier work gave memory back in between.
+
+    Examples
+    --------
+    >>> from mipp.compat.ann_benchmarks.common import grown_kib
+    >>> grown_kib(120.0, 100.0), grown_kib(80.0, 100.0)
+    (20.0, 0.0)
+    """
+    return max(0.0, now - before)
 
 
 def resident_kib() -> float:

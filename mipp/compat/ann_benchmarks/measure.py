@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ...errors import ParameterError
 from ...io.benchmark import Benchmark, load_benchmark
+from .common import grown_kib
 from .module import MippFlat
 
 __all__ = ["measure", "recall_at_k"]
@@ -24,7 +26,7 @@ _CHUNK = 1 << 26
 
 def measure(
     path: str | os.PathLike[str], *, k: int = 10, queries: int = 0, ring_bits: int = 32, ranking: str = "user",
-    threads: int | None = None,
+    threads: int | None = None, notice: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure encrypted search on one file of ann-benchmarks: query by query and in one batch.
 
@@ -42,6 +44,8 @@ def measure(
         As of :class:`MippFlat`.
     threads : int, optional
         As of :class:`MippFlat`.
+    notice : callable, optional
+        Gets a sentence before what may take many seconds.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def measure(
     Raises
     ------
     ParameterError
-        k or queries out of range.
+        k or queries out of range; the file lists fewer than k true neighbours of each query.
     MippError
         As :func:`mipp.io.benchmark.load_benchmark`.
 
@@ -74,16 +78,20 @@ def measure(
     data = load_benchmark(path)
     if not 1 <= k <= len(data.train):
         raise ParameterError(f"k must be from 1 to {len(data.train)}, not {k}")
+    if data.neighbours is not None and data.neighbours.shape[1] < k:
+        raise ParameterError(f"the true neighbours are {data.neighbours.shape[1]} a query, fewer than {k}")
     if queries < 0:
         raise ParameterError("the number of queries is not negative; 0 means all")
     test = data.test[:queries] if queries else data.test
     algorithm = MippFlat(_NAMES[data.metric], ring_bits, ranking, threads)
     try:
         before = algorithm.get_memory_usage()
+        if notice is not None:  # with narrow rings the first part alone takes many seconds
+            notice(f"searching an encoding and building an index of {len(data.train)} rows, {ring_bits or 'any'} bits")
         began = time.perf_counter()
         algorithm.fit(data.train)
         build = time.perf_counter() - began
-        memory = algorithm.get_memory_usage() - before
+        memory = grown_kib(algorithm.get_memory_usage(), before)
         algorithm.query(test[0], k)  # the first one reads and checks the stored rows
         began = time.perf_counter()
         single = np.array([algorithm.query(q, k) for q in test])
@@ -132,8 +140,8 @@ def recall_at_k(found: npt.NDArray[np.float64], kth: npt.NDArray[np.float64]) ->
 
 
 def _kth_distances(data: Benchmark, test: npt.NDArray[Any], k: int) -> npt.NDArray[np.float64]:
-    """True distance of each query's k-th neighbour, from the file where it says enough, else measured."""
-    if data.neighbours is not None and data.neighbours.shape[1] >= k:
+    """True distance of each query's k-th neighbour, from the file if it has neighbours, else measured."""
+    if data.neighbours is not None:
         near = data.neighbours[: len(test), :k]
         return np.asarray(_distances(data, test, near).max(axis=1))
     out = np.empty(len(test))

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ...errors import MippError, ParameterError
+from ...io.files import shown
 from ..ann_benchmarks.plots import check_plot_file, plot_recall
 from .dataset import FileDataset
 from .measure import measure_files
@@ -62,21 +63,24 @@ def main(
             for found in measure_files(
                 dataset, k=k, ring_bits=int(ring), rankings=rankings, batches=tuple(dict.fromkeys(batches)),
                 folder=str(folder), threads=threads, runs=runs,
+                notice=lambda text: click.echo(f"{shown(base)}: {text}", err=True),
             ):  # fmt: skip
                 click.echo(json.dumps(found) if as_json else _text(found))
                 name = f"{found['ring_bits']} bits, ranked by the {found['ranking']}"
                 points.append((name, found["recall"], found["queries_per_second"]))
         if plot is not None:
             plot_recall(plot, points, k=k, title=f"{dataset.short_name()}: {dataset.nb} x {dataset.d}, {metric}")
+            click.echo(f"{shown(plot)} written", err=True)
     except MippError as error:
         click.echo(f"mipp: {error}", err=True)
         sys.exit(1)
 
 
 def _text(found: dict[str, Any]) -> str:
+    index = "built in {build_seconds:.1f} s" if found["build_seconds"] else "index opened"
     return (
         "{dataset}: {rows} x {dim} {dtype}, {queries} queries, {metric}, {algorithm}\n"
-        "  recall@{k} {recall:.4f}, {queries_per_second:.1f} queries/s, built in {build_seconds:.1f} s, "
+        "  recall@{k} {recall:.4f}, {queries_per_second:.1f} queries/s, " + index + ", "
         "memory {memory_kib:.0f} KiB"
     ).format(**found)
 

@@ -77,7 +77,7 @@ class FileDataset:
         self._truth = None if truth is None else load_truth(truth)
         if self._truth is not None:
             near = self._truth.neighbours
-            if len(near) < self.nq:
+            if len(near) != self.nq:
                 raise ShapeError(f"{shown(as_path(truth or ''))}: neighbours of {len(near)} queries, not of {self.nq}")
             if near.dtype.kind not in "iu" or near.min() < 0 or near.max() >= self.nb:
                 raise ParameterError(f"{shown(as_path(truth or ''))}: neighbours must be row numbers below {self.nb}")

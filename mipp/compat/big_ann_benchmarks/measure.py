@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ...errors import ParameterError
 from ...io.benchmark import Truth
+from ..ann_benchmarks.common import grown_kib
 from .dataset import FileDataset
 from .module import MippFlat
 
@@ -20,6 +21,7 @@ __all__ = ["measure_files", "recall_with_ties"]
 def measure_files(
     dataset: FileDataset, *, k: int = 10, ring_bits: int = 32, rankings: Sequence[str] = ("user",),
     batches: Sequence[int] = (0,), folder: str = "data/indices/mipp", threads: int | None = None, runs: int = 1,
+    notice: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Build an index, or open it, and measure each ranking and number of queries at once.
 
@@ -41,6 +43,8 @@ def measure_files(
         As of :class:`MippFlat`.
     runs : int
         Times that all queries are searched; the fastest counts, as in the project.
+    notice : callable, optional
+        Gets a sentence before what may take many seconds.
 
     Returns
     -------
@@ -86,9 +90,11 @@ def measure_files(
     try:
         built = not algorithm.load_index(dataset)
         if built:
+            if notice is not None:
+                notice(f"searching an encoding and building an index of {dataset.nb} rows, {ring_bits or 'any'} bits")
             algorithm.fit(dataset)
         build = time.perf_counter() - began if built else 0.0
-        memory = algorithm.get_memory_usage() - before
+        memory = grown_kib(algorithm.get_memory_usage(), before)
         algorithm.query(queries[:1], k)  # the first one reads and checks the stored rows
         for group in groups:
             algorithm.set_query_arguments(group)
