@@ -15,10 +15,13 @@ import mmap
 import os
 import queue
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +109,8 @@ class Pool:
         #: held while a file is sent; when each worker got each file
         self._sending, self._sent = threading.Lock(), dict[tuple[str, bytes], float]()
         self._client: Any = None
+        #: workers that were there when they were last asked for
+        self._there = frozenset[str]()
         self.counts: dict[str, WorkerCounts] = {}
 
     def __reduce__(self) -> str:
@@ -124,6 +129,7 @@ class Pool:
                     self._client = self._connect()
                 except Exception as error:  # Dask raises almost any type, also where no thread begins in time
                     raise BusyError(f"the scheduler of this server's workers does not answer: {error}") from None
+                threading.Thread(target=self._watch, args=(self._client,), name="mipp workers", daemon=True).start()
             return self._client
 
     def _drop_client(self) -> None:
@@ -143,7 +149,25 @@ class Pool:
 
     def workers(self) -> list[str]:
         """Addresses of the workers that are there."""
-        return sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+        return self._looked(self.client)
+
+    def _watch(self, client: Any) -> None:
+        """Note workers that are lost while nobody asks for products."""
+        while client.status == "running":
+            time.sleep(_LOOK)
+            with contextlib.suppress(Exception):
+                if client.status == "running":
+                    self._looked(client)
+
+    def _looked(self, client: Any) -> list[str]:
+        there = frozenset(client.scheduler_info(n_workers=-1)["workers"])
+        with self._lock:
+            before, self._there = self._there, there
+        for worker in sorted(before - there):
+            _log.warning("worker %s was lost", worker)
+        for worker in sorted(there - before):
+            _log.info("worker %s is there", worker)
+        return sorted(there)
 
     @property
     def reason(self) -> str:
@@ -396,6 +420,12 @@ def operators_cluster(scheduler: str, authority: Path, certificate: Path, key: P
     return connect
 
 
+def _deaf_to_interrupts() -> None:
+    """Ctrl-C reaches workers too, and the server ends them: threads and processes inherit what their parent blocks."""
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 def local_cluster(workers: int, folder: Path | None = None) -> Callable[[], Any]:
     """Start worker processes on this machine, with TLS keys of their own: others of this machine cannot reach them.
 
@@ -412,14 +442,16 @@ def local_cluster(workers: int, folder: Path | None = None) -> Callable[[], Any]
         quiet: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
         if folder is not None:
             folder.mkdir(mode=0o700, exist_ok=True)
-        with config.set(quiet):
-            cluster = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, security=distributed.Security.temporary(),
-                protocol="tls://", host="127.0.0.1", memory_limit=0, silence_logs=logging.CRITICAL,
-                local_directory=None if folder is None else str(folder),
+        # a thread of its own: the signals of this one stay as they are
+        with config.set(quiet), ThreadPoolExecutor(1, initializer=_deaf_to_interrupts) as starter:
+            made = starter.submit(
+                distributed.LocalCluster, n_workers=workers, threads_per_worker=1, processes=True,
+                security=distributed.Security.temporary(), protocol="tls://", host="127.0.0.1", memory_limit=0,
+                silence_logs=logging.CRITICAL, local_directory=None if folder is None else str(folder),
                 dashboard_address=None, worker_dashboard_address=None,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             )  # fmt: skip
+            cluster = made.result()
         client = distributed.Client(cluster, name="mipp", set_as_default=False, direct_to_workers=True)
         close = client.close
 

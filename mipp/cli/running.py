@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -44,18 +45,25 @@ def run_command(folder: Path, backend: str, workers: int | None, scheduler: str 
     be of this server's operator alone: whoever has a certificate of it runs code there. FOLDER/cluster holds ca.pem,
     cert.pem and key.pem for it.
     """
-    process = ServerProcess(folder, BackendChoice(backend, workers or 0, scheduler or ""))
-    begin_log(process.settings.log_level)
+    choice = BackendChoice(backend, workers or 0, scheduler or "")
+    # before workers start: a signal in between must not leave their processes or semaphores behind
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(1) if stopping.is_set() else stopping.set())
+    if choice.workers:
+        click.echo(f"starting {choice.workers} {'worker' if choice.workers == 1 else 'workers'}")
+    process = ServerProcess(folder, choice)
+    begin_log(process.settings.log_level)
     process.start()
-    click.echo(
-        f"server {process.index} ({process.config.addresses[process.index].name}) of deployment "
-        f"{process.config.id.hex()} listens on {process.settings.listen}"
-    )
+    if not stopping.is_set():
+        click.echo(
+            f"server {process.index} ({process.config.addresses[process.index].name}) of deployment "
+            f"{process.config.id.hex()} listens on {process.settings.listen}"
+        )
     while not stopping.wait(0.5):
         pass
+    with contextlib.suppress(OSError):  # whoever read the output may be gone; the server still ends in order
+        click.echo("stopping")
     if not process.stop(process.settings.drain_seconds):
         sys.exit(1)
 

@@ -586,3 +586,19 @@ def test_a_certificate_of_another_operator_is_refused(tmp_path):
             operators_cluster(address.replace("tls", "tcp"), *ours)
     finally:
         cluster.close()
+
+
+def test_workers_that_are_lost_are_in_the_log(caplog):
+    """Also while nobody searches."""
+    caplog.set_level("INFO", "mipp.server")
+    made = Pool(local_cluster(2))
+    try:
+        (first, _) = made.workers()
+        os.kill(made.client.run(os.getpid, workers=[first])[first], signal.SIGKILL)
+        end = time.monotonic() + 20
+        while f"worker {first} was lost" not in caplog.messages:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        made.close()
+    assert f"worker {first} is there" in caplog.messages

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -51,6 +53,32 @@ def test_a_scheduler_needs_a_certificate(tmp_path):
 
 def told(result):
     return [(h.batch, h.row, h.score) for h in result.hits]
+
+
+@pytest.mark.slow  # starts worker processes
+@pytest.mark.parametrize("seconds", [0.0, 2.0, 12.0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_stopped_says_so_in_one_line(tmp_path, number, seconds):
+    """Ctrl-C reaches the whole group of processes, while workers start or later."""
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    network = Network(tmp_path, mipp.Encoding("cosine", 12))
+    command = [sys.executable, "-m", "mipp", "server", "run", str(network.home(1)), "--backend", "dask"]
+    process = subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "starting 2 workers\n"
+        time.sleep(seconds)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and out.splitlines()[-1] == "stopping" and len(out.splitlines()) <= 2
+    assert all(line.startswith("{") for line in err.splitlines()), err
 
 
 @pytest.mark.slow
