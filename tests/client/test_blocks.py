@@ -136,6 +136,7 @@ def test_a_range_search_by_the_user_keeps_what_reaches_the_threshold(collection,
         threshold = float(np.sort(values)[place])
         found = user.range_search(query, threshold, ranking="user")
         expected = np.flatnonzero(scores >= encoding.score_threshold(threshold, query[0]))
+        expected = expected[np.argsort(-scores[expected], kind="stable")]
         assert [h.id for h in found] == [f"{ids[r][0].hex()}:{ids[r][1]}" for r in expected]
         assert [h.score for h in found] == scores[expected].tolist()
         assert found.searched == len(scores) and found.unverified == user.scheme.unverified
