@@ -444,8 +444,8 @@ void bind_compare(py::module_& m) {
     m.def("pack_words", &pack_words, py::arg("words"), py::arg("width"), py::arg("out"), threads);
     m.def("unpack_words", &unpack_words, py::arg("packed"), py::arg("width"), py::arg("out"), threads);
     m.def("permutation", &permutation, py::arg("key"), py::arg("n"));
-    m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("perm"), py::arg("key"), py::arg("sign"),
-          py::arg("out"), threads);
+    m.def("shuffle_pass", &shuffle_pass, py::arg("x"), py::arg("perm"), py::arg("key"), py::arg("sign"), py::arg("out"),
+          threads);
     m.def("square_dealer", &square_dealer, py::arg("r1"), py::arg("r2"), py::arg("weights"), py::arg("out"),
           py::arg("carry"), py::arg("msb"), py::arg("delta"), threads);
     m.def("square_share", &square_share, py::arg("m"), py::arg("r"), py::arg("weights"), py::arg("first"),
