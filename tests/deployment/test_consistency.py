@@ -13,7 +13,7 @@ import time
 import pytest
 
 import mipp
-from mipp.client import rows as rows_module
+from mipp.client import encrypting
 from mipp.errors import MippError, StoreError
 from mipp.rpc import peer_messages as pm
 from tests.conftest import ALL_RANKINGS, DIM, vectors
@@ -140,7 +140,7 @@ class User:
 
 def run(net, rounds, pause):
     nonces = []
-    real = rows_module.share_rows
+    real = encrypting.share_rows
 
     def share(*args, **options):
         made = real(*args, **options)
@@ -153,7 +153,7 @@ def run(net, rounds, pause):
     net.agreed()
     with contextlib.ExitStack() as opened:
         patch = opened.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(rows_module, "share_rows", share)
+        patch.setattr(encrypting, "share_rows", share)
         owners = [Owner(net, opened.enter_context(net.connect()), name) for name in ("anna", "berta")]
         users = [User(opened.enter_context(net.connect()), name) for name in ("ulla", "udo")]
         for owner, user in itertools.product(owners, users):
