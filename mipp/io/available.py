@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,13 +31,14 @@ class _Group(NamedTuple):
     files: float
 
 
-def memory_bytes(proc: Path = _PROC) -> float:
+def memory_bytes(proc: Path | None = None) -> float:
     """Memory that this process can have: the machine's, or the least limit of a control group that it is in.
 
     Parameters
     ----------
-    proc : Path
-        Where the system tells of processes.
+    proc : Path, optional
+        Where the system tells of processes. Default its own place, which is read again after a second at the earliest:
+        servers ask for each ranking.
 
     Returns
     -------
@@ -48,7 +51,17 @@ def memory_bytes(proc: Path = _PROC) -> float:
     >>> memory_bytes() > 0
     True
     """
+    return _memory(proc) if proc is not None else _memory_about(int(time.monotonic()))
+
+
+def _memory(proc: Path) -> float:
     return min([_machine(), *(group.hard for group in _groups(proc))])
+
+
+@functools.lru_cache(maxsize=1)
+def _memory_about(second: int) -> float:
+    """What is told in one second of the monotonic clock."""
+    return _memory(_PROC)
 
 
 def available_bytes(proc: Path = _PROC) -> float:
