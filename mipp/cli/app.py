@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import sys
 import tempfile
 import threading
@@ -16,7 +15,7 @@ from urllib.request import pathname2url
 
 import click
 
-from .common import deployment_option, opened
+from .common import deployment_option, opened, signals
 
 #: a page on disk that leads to the link: a link on a browser's command line could be read by others of this machine
 _LEAD = '<!doctype html><meta http-equiv="refresh" content="0;url={link}"><a href="{link}">Open mipp</a>\n'
@@ -51,10 +50,8 @@ def app_command(port: int, no_browser: bool, idle_minutes: float, folder: Path) 
             raise KeyboardInterrupt
         stopping.set()
 
-    with opened(folder) as deployment:
+    with opened(folder) as deployment, signals(stop):
         page = AppServer(deployment, port=port, idle_minutes=idle_minutes)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
         page.start()
         try:
             click.echo(f"open this link, once: {page.link()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import click
 
 from ..deployment.backups import back_up_server, replace_server, restore_server
 from ..rpc import peer_messages as pm
-from .common import json_option, show
+from .common import json_option, show, signals
 from .running import asked, server_group
 from .server import folder_argument
 
@@ -31,8 +30,8 @@ def backup_command(folder: Path, target: Path, keys_only: bool, as_json: bool) -
     The copy holds the server's secret keys: keep it as safe as the server. Files are linked where the new folder is on
     the same disk; copy it to another one to survive the disk.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was begun is removed, as with Ctrl-C
-    files, missing = back_up_server(folder, target, keys_only=keys_only)
+    with signals(lambda *_: sys.exit(1)):  # what was begun is removed
+        files, missing = back_up_server(folder, target, keys_only=keys_only)
     show({"folder": str(target), "files": files, "missing": missing}, as_json, lambda: [
         *missing, f"{target}: " + ("keys and description" if keys_only else f"keys, catalog and {files} files"),
         "whoever reads it is this server (mode 0600)",

@@ -7,10 +7,12 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -168,6 +170,17 @@ def opened_embedded(folder: Path, what: str) -> Iterator[Deployment]:
     with opened(folder) as deployment:
         assert isinstance(deployment, Deployment)
         yield deployment
+
+
+@contextlib.contextmanager
+def signals(act: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """``act`` answers Ctrl-C and SIGTERM while the block runs; what answered them before does so again after it."""
+    before = {number: signal.signal(number, act) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
 
 
 def with_passphrase(load: Callable[[str | None], Any]) -> Any:

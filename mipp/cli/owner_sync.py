@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 
 from ..client.syncing import FolderFollower
 from ..errors import BusyError, NotFoundError, StaleSnapshotError, StoreError, UnreachableError
-from .common import deployment_option, json_option, opened, progress, warn_of_others
+from .common import deployment_option, json_option, opened, progress, signals, warn_of_others
 from .outputs import warn
 from .owner import load_owner, owner_group
 from .owner_images import show_added
@@ -116,10 +115,8 @@ def _ended_by_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        with signals(stop):
+            yield
     except KeyboardInterrupt:
         warn("stopped; the next mipp owner sync goes on from here")
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..rpc.address_book import AddressBook
 from ..rpc.channel import request
 from ..rpc.local_socket import WAIT, OperatorChannel
 from ..rpc.names import known_name
-from .common import json_option, show
+from .common import json_option, show, signals
 from .server import folder_argument, server_group
 
 __all__ = ["asked", "server_group"]
@@ -48,8 +47,11 @@ def run_command(folder: Path, backend: str, workers: int | None, scheduler: str 
     choice = BackendChoice(backend, workers or 0, scheduler or "")
     # before workers start: a signal in between must not leave their processes or semaphores behind
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(1) if stopping.is_set() else stopping.set())
+    with signals(lambda *_: sys.exit(1) if stopping.is_set() else stopping.set()):
+        _run(folder, choice, stopping)
+
+
+def _run(folder: Path, choice: BackendChoice, stopping: threading.Event) -> None:
     if choice.workers:
         click.echo(f"starting {choice.workers} {'worker' if choice.workers == 1 else 'workers'}")
     process = ServerProcess(folder, choice)

@@ -106,7 +106,9 @@ def test_operators_and_clients(mipp_command, servers, tmp_path):
     assert mipp_command("server", "changes", tmp_path / "mid")[:2] == (0, "nothing is open\n")
     code, out, _ = mipp_command("server", "verify", tmp_path / "south", "--json")
     assert code == 0 and json.loads(out)["problems"] == []
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     code, _, err = mipp_command("server", "run", tmp_path / "north")
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert code == 1 and "another process runs the server" in err
 
     # backup while it runs; a lost file comes back

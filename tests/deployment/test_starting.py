@@ -150,6 +150,7 @@ def _interrupted(folder, at, started):
     from mipp.deployment import ConnectedDeployment
     from mipp.rpc.http_channel import HttpChannel
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what runs in the background
     real, count = HttpChannel._exchange, itertools.count(1)
 
     def exchange(self, *args):

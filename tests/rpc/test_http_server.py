@@ -313,8 +313,16 @@ def test_a_request_that_was_taken_in_is_not_sent_again(it, monkeypatch):
         it.gather()
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C is an exception, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("large", [False, True])
-def test_an_interrupt_leaves_at_once(it, large):
+def test_an_interrupt_leaves_at_once(it, large, interrupts):
     it.server.go_on.clear()
     if large:
         it.server.large = it.server.requests
