@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mipp.encoding.assigning import STEP, deal, nearest, train
+from mipp.encoding.assigning import assign_all as assign
+
 DIM, K = 128, 10
 #: of the formula: components, exponent of their sizes, least and largest spread
 COMPONENTS, ZIPF, SPREAD = 1000, 0.8, 0.8
-#: rows at a time of a product with centroids
-STEP = 20_000
 DATASETS = Path(os.environ.get("MIPP_DATASETS", Path(__file__).resolve().parents[3] / "shared" / "datasets"))
 
 
@@ -94,94 +95,6 @@ def sift() -> Set | None:
 
 
 # --- clusters --------------------------------------------------------------------------------------------------------
-
-
-def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` nearest centroids of each row, nearest first, and their squared distances less the row's norm."""
-    index, distance = np.empty((len(x), count), np.int32), np.empty((len(x), count), np.float32)
-    squares = (centroids * centroids).sum(axis=1)
-    for start in range(0, len(x), STEP):
-        d = squares - 2 * (x[start : start + STEP] @ centroids.T)
-        some = np.argpartition(d, count - 1, axis=1)[:, :count]
-        some = np.take_along_axis(some, np.argsort(np.take_along_axis(d, some, 1), axis=1), 1)
-        index[start : start + STEP], distance[start : start + STEP] = some, np.take_along_axis(d, some, 1)
-    return index, distance
-
-
-def train(public: np.ndarray, clusters: int, rounds: int = 10) -> np.ndarray:
-    """Centroids of clusters that are about equally large: k-means, then with room for a tenth more than the mean."""
-    rng = np.random.default_rng(1)
-    centroids = public[rng.choice(len(public), clusters, replace=False)].copy()
-    for turn in range(6 + rounds):
-        if turn < 6:
-            at = nearest(public, centroids, 1)[0][:, 0]
-        else:
-            at, _ = assign(
-                *nearest(public, centroids, min(12, clusters)), clusters, -(-11 * len(public) // (10 * clusters))
-            )
-        order, sizes = np.argsort(at, kind="stable"), np.bincount(at, minlength=clusters)
-        starts = np.cumsum(sizes) - sizes
-        sums = np.add.reduceat(public[order], np.minimum(starts, len(public) - 1), axis=0)
-        used = sizes > 0
-        centroids[used] = sums[used] / sizes[used][:, None]
-        centroids[~used] = public[rng.choice(len(public), int((~used).sum()))]
-    return centroids
-
-
-def assign(index: np.ndarray, distance: np.ndarray, clusters: int, slots: int) -> tuple[np.ndarray, int]:
-    """A cluster for each row, at most ``slots`` rows in each, and how many rows found room in none of their nearest.
-
-    A row asks its nearest centroid; a cluster that is asked by too many keeps those that would lose most by moving.
-    """
-    rows, choices = index.shape
-    at = np.zeros(rows, np.int32)
-    now, asking = index[:, 0].copy(), np.arange(rows)
-    while len(asking):
-        sizes = np.bincount(now[now >= 0], minlength=clusters)
-        full = np.flatnonzero((now >= 0) & (sizes[now] > slots))
-        after = np.minimum(at[full] + 1, choices - 1)
-        loss = distance[full, after] - distance[full, at[full]]
-        order = full[np.lexsort((-loss, now[full]))]
-        place = np.arange(len(order)) - np.searchsorted(now[order], now[order])
-        asking = order[place >= slots]
-        at[asking] += 1
-        now[asking] = np.where(at[asking] < choices, index[asking, np.minimum(at[asking], choices - 1)], -1)
-    left = np.flatnonzero(now < 0)
-    room = np.repeat(np.arange(clusters, dtype=np.int32), slots - np.bincount(now[now >= 0], minlength=clusters))
-    now[left] = np.random.default_rng(0).permutation(room)[: len(left)]
-    return now, len(left)
-
-
-def deal(centroids: np.ndarray, groups: int, public: np.ndarray) -> np.ndarray:
-    """A group for each cluster, all of one size, such that clusters near the same public row lie in different groups.
-
-    Greedy, then by swaps. The weight of a pair is how often both are among the nearest, less for the farther ones.
-    """
-    clusters, rng = len(centroids), np.random.default_rng(0)
-    top, _ = nearest(public[:STEP], centroids, min(clusters, max(4, 7 * groups // 10)))
-    weight = np.zeros((clusters, clusters), np.float32)
-    for i in range(1, top.shape[1]):
-        for j in range(i):
-            np.add.at(weight, (top[:, i], top[:, j]), 1 / (1 + i))
-    weight += weight.T
-    group, room = np.full(clusters, -1), np.full(groups, clusters // groups)
-    cost = np.zeros((clusters, groups), np.float32)
-    for c in np.argsort(-weight.sum(axis=1)):
-        g = int((cost[c] + np.where(room > 0, 0, np.inf) + 1e-3 * rng.random(groups)).argmin())
-        group[c], room[g] = g, room[g] - 1
-        cost[:, g] += weight[:, c]
-    for _ in range(6):
-        for c in rng.permutation(clusters):
-            g = group[c]
-            change = cost[c, group] - cost[c, g] + cost[:, g] - cost[np.arange(clusters), group] - 2 * weight[c]
-            change[group == g] = 0
-            other = int(change.argmin())
-            if change[other] < -1e-6:
-                h = group[other]
-                cost[:, g] += weight[:, other] - weight[:, c]
-                cost[:, h] += weight[:, c] - weight[:, other]
-                group[c], group[other] = h, g
-    return group
 
 
 # --- what they find --------------------------------------------------------------------------------------------------

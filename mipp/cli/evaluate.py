@@ -52,6 +52,10 @@ _SAMPLE = 10000
 @click.option(
     "--fit", "sample", type=_FILE, help="With --vectors: public vectors to fit on; default: some of the rows."
 )
+@click.option(
+    "--clusters", type=click.IntRange(2), help="With --query-vectors: also what searches of so many clusters find."
+)
+@click.option("--groups", type=click.IntRange(1), help="With --clusters: a query looks at one cluster in each.")
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
 @click.option("--bits", type=int, default=8, show_default=True, help="Bits of a stored feature of images.")
 @click.option("--query-bits", type=int, default=8, show_default=True, help="Bits of a query feature of images.")
@@ -91,6 +95,8 @@ def evaluate_command(
     metric: str | None,
     project: int | None,
     sample: Path | None,
+    clusters: int | None,
+    groups: int | None,
     ring: str,
     bits: int,
     query_bits: int,
@@ -135,7 +141,9 @@ def evaluate_command(
             raise click.UsageError("give --labels FILE, or --vectors FILE")
         if query_vectors or truth or metric or project or sample:
             raise click.UsageError("--query-vectors, --truth, --metric, --project and --fit go with --vectors")
-    elif window is not None or images is not None:
+    if (clusters is None) != (groups is None) or (clusters is not None and (vectors is None or labels is not None)):
+        raise click.UsageError("--clusters and --groups go together, with --vectors and --query-vectors")
+    if vectors is not None and (window is not None or images is not None):
         raise click.UsageError("--window and --images are for images")
     if out is not None and to_page:
         if plots is not None:
@@ -153,8 +161,9 @@ def evaluate_command(
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
     if vectors is not None:
         result = _evaluate_vectors(
-            vectors, query_vectors, truth, labels, metric, project, sample, int(ring), queries or 0, options
-        )
+            vectors, query_vectors, truth, labels, metric, project, sample, int(ring), queries or 0, options,
+            None if clusters is None or groups is None else (clusters, groups),
+        )  # fmt: skip
     else:
         items = labelled(labels or Path(), images)
         with progress("extract", len(items), as_json) as advance:
@@ -227,8 +236,11 @@ def _evaluate_vectors(
     ring: int,
     queries: int,
     options: dict[str, Any],
+    clusters: tuple[int, int] | None,
 ) -> dict[str, Any]:
     from ..encoding import Encoding, tune
+    from ..encoding.clusters import Clusters
+    from ..evaluation.clusters import evaluate_clusters
     from ..evaluation.evaluate import evaluate_labelled, evaluate_neighbours
     from ..io.benchmark import load_benchmark, load_truth
     from ..io.hdf5 import SUFFIXES as HDF5_SUFFIXES
@@ -265,7 +277,12 @@ def _evaluate_vectors(
             raise ParameterError(f"there are {len(found)} queries, not {queries}")
         chosen = np.arange(queries) * len(found) // queries
         found, truth = found[chosen], None if truth is None else truth[chosen]
-    return evaluate_neighbours(data, found, encoding, truth=truth, **options)
+    # before the work: public rows may be too few
+    dealt = None if clusters is None else Clusters.fit(encoding, sample, *clusters)
+    result = evaluate_neighbours(data, found, encoding, truth=truth, **options)
+    if dealt is not None:
+        result["clusters"] = evaluate_clusters(data, found, encoding, dealt, min(10, len(data)))
+    return result
 
 
 def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
@@ -285,6 +302,11 @@ def _lines(result: dict[str, Any], files: list[Path]) -> list[str]:
         *(f"{kind:10}" + "".join(f"{result[kind][name]:12.4f}" for name in columns) for kind in KINDS),
         # 95 % intervals; of one query there are none
         *(f"95 % {end:5}" + "".join(f"{value:12.4f}" for value in ends) for end, ends in intervals if None not in ends),
+        *(
+            f"clusters: {c['clusters']} in {c['groups']} groups find {c['recall']:.4f} of the {c['k']} nearest (worst "
+            f"query {c['least']:.2f}); servers rank {c['ranked']:.3f} of the rows"
+            for c in ([result["clusters"]] if "clusters" in result else [])
+        ),
         f"quantised and encrypted scores identical: {'yes' if result['identical'] else 'NO'}",
         *(f"wrote {path}" for path in files),
     ]

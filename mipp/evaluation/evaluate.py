@@ -370,7 +370,7 @@ def evaluate_neighbours(
             quantised, encrypted = plain_scores(encoding, rows, part), search(part)
             identical &= bool(np.array_equal(quantised, encrypted))
             exact = float_scores(encoding.metric, rows, part)
-            nearest = [_nearest(scores, most) for scores in (exact, quantised, encrypted)]
+            nearest = [metrics.nearest_rows(scores, most) for scores in (exact, quantised, encrypted)]
             true = nearest[0] if truth is None else truth[start : start + step]
             truths.append(np.asarray(true[:, : depths[-1]], np.int64))
             for kind, found in zip(KINDS, nearest, strict=True):
@@ -389,16 +389,6 @@ def evaluate_neighbours(
         "truth_sha256": array_digest(*truths),
     }
     return result | with_intervals(per_query)
-
-
-def _nearest(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k rows of largest scores (B, N), ties by smaller row, without sorting all."""
-    out = np.empty((len(scores), k), np.int64)
-    for i, row in enumerate(scores):
-        least = np.partition(row, len(row) - k)[len(row) - k]
-        rows = np.flatnonzero(row >= least)
-        out[i] = rows[metrics.ranking_from_scores(row[rows][None])[0, :k]]
-    return out
 
 
 def _own(count: int, queries: int) -> np.ndarray:

@@ -33,6 +33,7 @@ __all__ = [
     "evaluate_ranking",
     "mean",
     "nearest_neighbour_error",
+    "nearest_rows",
     "neighbour_recall",
     "nmrr",
     "ns_score",
@@ -230,6 +231,36 @@ def _leave_one_out(
     if not len(given):
         raise ParameterError("no queries")
     return given, names, own
+
+
+def nearest_rows(scores: np.ndarray, k: int) -> np.ndarray:
+    """Find the k rows of largest scores, ties by smaller row, without sorting all.
+
+    Parameters
+    ----------
+    scores : ndarray
+        (B, N), larger is nearer.
+    k : int
+        1 to N.
+
+    Returns
+    -------
+    ndarray of int64
+        (B, k), nearest first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.evaluation.metrics import nearest_rows
+    >>> nearest_rows(np.array([[3, 9, 3, 1]]), 2).tolist()
+    [[1, 0]]
+    """
+    out = np.empty((len(scores), k), np.int64)
+    for i, row in enumerate(scores):
+        least = np.partition(row, len(row) - k)[len(row) - k]
+        rows = np.flatnonzero(row >= least)
+        out[i] = rows[ranking_from_scores(row[rows][None])[0, :k]]
+    return out
 
 
 def mean(values: FloatArray) -> float:

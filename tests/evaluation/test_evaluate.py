@@ -76,8 +76,8 @@ def test_neighbours(monkeypatch):
 @pytest.mark.parametrize("k", [1, 3, 8])
 def test_nearest_breaks_ties_by_row(k):
     scores = np.random.default_rng(k).integers(-2, 2, (50, 8))
-    assert np.array_equal(evaluate._nearest(scores, k), metrics.ranking_from_scores(scores)[:, :k])
-    assert np.array_equal(evaluate._nearest(scores / 3, k), metrics.ranking_from_scores(scores)[:, :k])
+    assert np.array_equal(metrics.nearest_rows(scores, k), metrics.ranking_from_scores(scores)[:, :k])
+    assert np.array_equal(metrics.nearest_rows(scores / 3, k), metrics.ranking_from_scores(scores)[:, :k])
 
 
 def test_what_differs_is_said(monkeypatch):
