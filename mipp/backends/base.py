@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ParameterError
 from ..sharing import Run, add_zero_share
 
 __all__ = ["Backend", "Keystream", "RecordScan", "Rows", "Segment", "StoredFile", "ZeroShare"]
@@ -155,6 +156,27 @@ class Rows(ABC):
         zero : masks them
         out : (B, stop - start) words, written; values of rows that are stored no more are not defined
         """
+
+    def slots(
+        self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, zero: ZeroShare, out: np.ndarray
+    ) -> None:
+        """Masked score shares of slots: ``size`` rows side by side count as one row of as many times the words.
+
+        Parameters
+        ----------
+        query_share : (B, size * D) words
+        start : the first row; all rows are of one batch
+        size : rows of a slot
+        dead : rows that count as zeros, from ``start``, ascending
+        zero : masks the scores, as those of as many rows from ``start``
+        out : (B, slots) words, written
+
+        Raises
+        ------
+        ParameterError
+            A backend without such products.
+        """
+        raise ParameterError("this server's backend makes no products of clusters: search all rows, without probes")
 
     @abstractmethod
     def words(self, dim: int) -> np.ndarray:

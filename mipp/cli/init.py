@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from .. import schemes
 from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
+from ..encoding.clusters import Clusters
 from ..errors import ParameterError, ScoreRangeError
 from ..features import DEFAULT
 from ..io.layouts import suffix_of
@@ -90,6 +91,20 @@ _OPTIONS = (
         help="Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65536 in steps of "
         "64. Default 8192 for images, 0 for vectors and in the Paillier scheme.",
     ),
+    click.option(
+        "--clusters",
+        type=click.IntRange(2),
+        help="With --fit: lay large batches out in so many clusters of its rows, so that mipp search --probe can look "
+        "at some of them; see the page on selection.",
+    ),
+    click.option(
+        "--centroids",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help=f"Instead of --clusters: public vectors to take as centroids ({', '.join(VECTOR_SUFFIXES)}).",
+    ),
+    click.option(
+        "--groups", type=click.IntRange(1), help="With --clusters or --centroids: a query looks at one cluster in each."
+    ),
 )
 
 
@@ -103,13 +118,14 @@ class ChosenIndex(NamedTuple):
     rankings: tuple[str, ...]
     recall: float | None
     preview_size: int = 0
+    clusters: Clusters | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments beside the encoding."""
         return {
             "descriptor": self.descriptor, "scheme": self.scheme, "window": self.window, "rankings": self.rankings,
-            "preview_size": self.preview_size,
+            "preview_size": self.preview_size, "clusters": self.clusters,
         }  # fmt: skip
 
 
@@ -128,6 +144,9 @@ def chosen_index(
     project: int | None,
     rankings: tuple[str, ...],
     preview_size: int | None,
+    clusters: int | None,
+    centroids: Path | None,
+    groups: int | None,
     window: tuple[float, float] | None,
     scheme: str,
 ) -> Iterator[ChosenIndex]:
@@ -147,6 +166,10 @@ def chosen_index(
         raise click.UsageError("--window and --descriptor are for images")
     if not of_vectors and (project or given & {"metric", "levels"}):
         raise click.UsageError("--metric, --levels and --project are for --vectors, or vectors to --fit on")
+    if clusters is not None and (sample is None or centroids is not None):
+        raise click.UsageError("--clusters needs --fit; or name --centroids instead")
+    if (groups is None) != (clusters is None and centroids is None):
+        raise click.UsageError("--groups goes with --clusters or --centroids")
     by_servers = rankings != ("user",)
     try:
         if of_vectors:
@@ -157,7 +180,8 @@ def chosen_index(
         recall = None if fitted is None else _recall(encoding, fitted)
         if preview_size is None:
             preview_size = PREVIEW_SIZE if descriptor and scheme == "shares" else 0
-        yield ChosenIndex(encoding, descriptor, scheme, window, rankings, recall, preview_size)
+        dealt = None if groups is None else _clusters(encoding, fitted, clusters, centroids, groups)
+        yield ChosenIndex(encoding, descriptor, scheme, window, rankings, recall, preview_size, dealt)
     except ScoreRangeError as error:
         raise ScoreRangeError(f"{error}; {_HINT}" if by_servers else str(error)) from None
 
@@ -194,6 +218,8 @@ def index_facts(chosen: ChosenIndex, config: DeploymentConfig) -> dict[str, Any]
         "recall": chosen.recall,
         "preview_size": config.record_bytes,
         "rankings": list(config.possible),
+        "clusters": None if config.clusters is None else config.clusters.count,
+        "groups": None if config.clusters is None else config.clusters.groups,
     }
 
 
@@ -207,11 +233,23 @@ def index_lines(data: dict[str, Any]) -> list[str]:
         lines.append(f"bits: {data['bits']} of a stored feature, {data['query_bits']} of a query feature")
     if data["recall"] is not None:
         lines.append(f"recall at {_RECALL_AT} on the sample: {data['recall']:.3f}")
+    if data["clusters"] is not None:
+        lines.append(f"clusters: {data['clusters']} in {data['groups']} groups, for searches with --probe")
     first, *others = data["rankings"]
     if data["preview_size"]:
         lines.append(f"records: {data['preview_size']:,} bytes a row, for metadata and a thumbnail")
     lines.append(f"ranking: {', '.join([f'{first} (default)', *others])}")
     return lines
+
+
+def _clusters(
+    encoding: Encoding, sample: np.ndarray | None, count: int | None, centroids: Path | None, groups: int
+) -> Clusters:
+    from ..io.vectors import load_vectors
+
+    if centroids is not None:
+        return Clusters.of(encoding, np.asarray(load_vectors(centroids)), groups, sample=sample)
+    return Clusters.fit(encoding, np.asarray(sample), count or 0, groups)
 
 
 def _vector_encoding(

@@ -156,8 +156,8 @@ def _rates(report: AddReport) -> tuple[dict[str, Any], str]:
     per_second, bytes_per_second = (n / max(report.seconds, 1e-9) for n in (rows, report.read_bytes))
     more = {
         "batches": [
-            {"id": batch.hex(), "first": first, "rows": count, "file_row": start}
-            for start, batch, first, count in report.added.runs
+            {"id": run.batch.hex(), "first": run.first, "rows": run.rows, "file_row": run.start}
+            for run in report.added.runs
         ],
         "seconds": round(report.seconds, 3), "rows_per_second": round(per_second, 1),
         "mib_per_second": round(bytes_per_second / (1 << 20), 2),

@@ -91,6 +91,12 @@ _PATIENCE = 5.0
     "scores (all there is in the Paillier scheme).",
 )
 @click.option(
+    "--probe",
+    is_flag=True,
+    help="In an index with clusters, with --ranking server: look at the nearest cluster of each group only. Servers "
+    "send each other a few times less, and some of the nearest may be missed.",
+)
+@click.option(
     "--threshold",
     type=float,
     help="Instead of the k nearest: all with at least this inner product or cosine, or at most this distance "
@@ -143,6 +149,7 @@ def search_command(
     table: Path | None,
     sheet: Path | None,
     ranking: str | None,
+    probe: bool,
     threshold: float | None,
     owners: tuple[str, ...],
     strict: bool,
@@ -166,6 +173,8 @@ def search_command(
         raise click.UsageError("--id BATCH:ROW goes with --of OWNER")
     if threshold is not None and k is not None:
         raise click.UsageError("give either -k or --threshold")
+    if probe and threshold is not None:
+        raise click.UsageError("--probe finds the k nearest; a threshold is of all rows")
     if line is not None and not all(map(math.isfinite, line)):
         raise click.UsageError("--line takes milliseconds and gigabits a second, such as --line 20 1")
     if line is not None and not explain_cost:
@@ -195,7 +204,7 @@ def search_command(
             kind = "threshold" if threshold is not None and ranking != "user" else ranking
             count = max(1, len(images), len(ids), 0 if several is None else len(several))
             _check_asked(deployment, vector, several, threshold)
-            cost = seeker.cost(k, owners=owners or None, ranking=kind, queries=count, verify=not no_verify)
+            cost = seeker.cost(k, owners=owners or None, ranking=kind, queries=count, verify=not no_verify, probe=probe)
             hits_each = PREVIEWED if threshold is not None else min(DEFAULT_K, cost["images"]) if k is None else k
             private = (
                 {}
@@ -211,7 +220,7 @@ def search_command(
             return
         if batch:
             several = _loaded(vector, several=False) if vector is not None else several
-            options = BatchOptions(k, owners or None, ranking, strict, not no_verify, previews)
+            options = BatchOptions(k, owners or None, ranking, strict, not no_verify, previews, probe)
             search_many(deployment, seeker, images, several, (ids, of), options, out, as_json)
             return
         privately = seeker.fetches_privately
@@ -233,7 +242,7 @@ def search_command(
             left_out, searched, unverified = matches.left_out, matches.searched, matches.unverified
         else:
             result = seeker.search(
-                query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify
+                query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify, probe=probe
             )
             found, left_out, unverified = result.hits, result.left_out, result.unverified
             suspects = result.suspects

@@ -45,6 +45,7 @@ class BatchOptions:
     strict: bool
     verify: bool
     previews: bool
+    probe: bool = False
 
 
 @dataclass
@@ -117,7 +118,7 @@ def search_many(
             if len(names):
                 nearest = seeker.nearest(
                     some, options.k, owners=options.owners, ranking=options.ranking, strict=options.strict,
-                    verify=options.verify,
+                    verify=options.verify, probe=options.probe,
                 )  # fmt: skip
                 _note(told, nearest)
                 for part in _parts(seeker, names, nearest, options):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..encoding import Encoding
+from ..encoding.clusters import Clusters
 from ..encoding.numbers import said
 from ..errors import MippError, ParameterError, UnknownNameError
 from ..mpc.facts import require_ranking
@@ -21,6 +22,8 @@ from ..rpc.names import is_id
 __all__ = [
     "batch_id",
     "checked_ranking",
+    "chosen_clusters",
+    "clusters_of",
     "encoded_queries",
     "expiry_seconds",
     "fraction",
@@ -164,6 +167,21 @@ def checked_ranking(ranking: str | None, rankings: Sequence[str], config: Deploy
     if ranking == "server":
         require_ranking(config)  # before anything is sent
     return ranking
+
+
+def clusters_of(config: DeploymentConfig, ranking: str) -> Clusters:
+    """The clusters of an index; ParameterError for a search that cannot look at some of them."""
+    if ranking != "server":
+        raise ParameterError(f"a search of chosen clusters is ranked by the servers, not with ranking {ranking!r}")
+    if config.clusters is None:
+        raise ParameterError("this index has no clusters: search all rows, without probe")
+    return config.clusters
+
+
+def chosen_clusters(config: DeploymentConfig, ranking: str, queries: np.ndarray) -> np.ndarray:
+    """The cluster of each group that is nearest to each query, (B, groups); secret."""
+    clusters = clusters_of(config, ranking)
+    return clusters.chosen(clusters.points(config.encoding, np.atleast_2d(queries)))
 
 
 def encoded_queries(encoding: Encoding, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

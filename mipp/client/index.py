@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..encoding.clusters import Clusters
+from ..mpc.probed import ProbedRows
 from ..rpc import messages as m
 from ..rpc.chain import snapshot_hash
 
@@ -278,6 +280,19 @@ class Index:
                 original = original if at < len(self._live) and int(self._live[at]) == original else -1
             found.append(original)
         return found
+
+    def probed(self, clusters: Clusters) -> ProbedRows:
+        """The scores of a query that looks at chosen clusters only."""
+        rows = np.diff(self._starts)
+        if self._live is None:
+            return ProbedRows(clusters, rows.tolist(), np.empty(0, np.int64))
+        gone = np.ones(int(self._starts[-1]), bool)
+        gone[self._live] = False
+        return ProbedRows(clusters, rows.tolist(), np.flatnonzero(gone))
+
+    def live_numbers(self, originals: np.ndarray) -> np.ndarray:
+        """Numbers of live rows from original numbers, which must be of live rows."""
+        return originals if self._live is None else np.searchsorted(self._live, originals)
 
     def ids(self) -> list[tuple[bytes, int]]:
         """List the ids of all live rows: batch id and row in it, in row order."""

@@ -88,8 +88,12 @@ class MergingOwner(RecordOwner):
         replaced = [b.id for b in batches]
         if not rows:
             return 0
-        origin = np.concatenate(ids), np.concatenate(numbers)
-        self._upload(np.concatenate(rows), replaces=replaced, parent=head, origin=origin, moving=old)
+        merged, batch_ids, row_ids = np.concatenate(rows), np.concatenate(ids), np.concatenate(numbers)
+        order = self.stored_order(merged)
+        if order is not None:
+            merged, batch_ids, row_ids = merged[order], batch_ids[order], row_ids[order]
+            old = [old[i] for i in order]
+        self._upload(merged, replaces=replaced, parent=head, origin=(batch_ids, row_ids), moving=old)
         return len(replaced) - 1
 
     # --- what came back is what was uploaded --------------------------------------------------------------------

@@ -21,6 +21,8 @@ from ..errors import (
     VerificationError,
 )
 from ..mpc.facts import public_facts
+from ..mpc.probed import ProbedRows
+from ..mpc.probes import choice_bits
 from ..mpc.query_proof import commitment, pack, prove
 from ..mpc.replicated import UserShare
 from ..mpc.session import Public
@@ -36,7 +38,7 @@ from .client import Client
 from .index import Index
 from .retry import collect_pending, retry_busy
 
-__all__ = ["HiddenQueries", "Querier", "ScoreWords", "Verification"]
+__all__ = ["HiddenQueries", "Probe", "Querier", "ScoreWords", "Verification"]
 
 #: bytes of check columns that a server sends rather than wait for one more round
 FOLD_BYTES = 1 << 18
@@ -91,6 +93,16 @@ class HiddenQueries:
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
     newest: bytes = b""
     proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
+
+
+class Probe(NamedTuple):
+    """The scores of some queries that look at chosen clusters: which rows they are of, and the choice (B, groups).
+
+    The choice is secret.
+    """
+
+    rows: ProbedRows
+    chosen: np.ndarray
 
 
 class Querier:
@@ -219,18 +231,25 @@ class Querier:
         return self.config.score_width if self._client.channel.remote and index.certified else 0
 
     def ranked(
-        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
-    ) -> tuple[list[UserShare], Public]:
-        """The servers' parts of a ranking, or of the bits of a range search, and the public facts of that protocol."""
-        hidden, replies = self._sent(index, encoded, k, ranking, theta)
-        parties = self.config.params.parties(self.scheme.servers)
-        parts = [
-            _part(s, parties.index(s) + 1, r, len(encoded), index.total, ranking) for s, r in replies.items()
-        ]  # fmt: skip
-        return parts, public_facts(self.config, hidden.hash, index.snapshot, index.total)
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0, *,
+        probe: Probe | None = None,
+    ) -> tuple[list[UserShare], Public]:  # fmt: skip
+        """The servers' parts of a ranking, or of the bits of a range search, and the public facts of that protocol.
 
-    def cost(self, index: Index, k: int, ranking: str, queries: int, verify: bool = False) -> SearchCost:
+        With ``probe`` the ranking is of the scores of chosen clusters.
+        """
+        hidden, replies = self._sent(index, encoded, k, ranking, theta, None if probe is None else probe.chosen)
+        parties = self.config.params.parties(self.scheme.servers)
+        rows = index.total if probe is None else probe.rows.scores
+        parts = [_part(s, parties.index(s) + 1, r, len(encoded), rows, ranking) for s, r in replies.items()]
+        return parts, public_facts(self.config, hidden.hash, index.snapshot, rows, probed=probe is not None)
+
+    def cost(
+        self, index: Index, k: int, ranking: str, queries: int, verify: bool = False, probed: ProbedRows | None = None
+    ) -> SearchCost:
         """Rounds and bytes of a search, before anything is sent."""
+        if probed is not None:
+            return self.scheme.probe_cost(index.total, len(index.batches), k, queries, probed)
         if ranking != "user":
             return self.scheme.cost(index.total, len(index.batches), k, ranking, queries, 0)
         checks = self.scheme.checks if verify else 0
@@ -254,19 +273,20 @@ class Querier:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _sent(
-        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0
-    ) -> tuple[HiddenQueries, dict[int, Any]]:
+        self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0,
+        chosen: np.ndarray | None = None,
+    ) -> tuple[HiddenQueries, dict[int, Any]]:  # fmt: skip
         """Hide and send queries; retries under a new header while servers are busy. The queries, and the replies."""
 
         def attempt() -> tuple[HiddenQueries, dict[int, Any]]:
-            hidden = self.hide(index, encoded, k, ranking, theta)
+            hidden = self.hide(index, encoded, k, ranking, theta, chosen=chosen)
             return hidden, self.send(hidden, together=ranking != "user")
 
         return retry_busy(attempt, spare=self._client.spare)
 
     def hide(
         self, index: Index, encoded: np.ndarray, k: int, ranking: str, theta: int = 0, *,
-        check: CheckColumns | None = None, folded: bool = False,
+        check: CheckColumns | None = None, folded: bool = False, chosen: np.ndarray | None = None,
     ) -> HiddenQueries:  # fmt: skip
         """Hide encoded queries and commit to them in a new header.
 
@@ -286,6 +306,8 @@ class Querier:
             Check columns that go with the queries. Secret.
         folded : bool
             Whether the servers keep their words until they are folded.
+        chosen : ndarray of int, (B, groups), optional
+            With ranking ``probe``: the cluster of each group that each query looks at. Secret.
 
         Returns
         -------
@@ -296,7 +318,7 @@ class Querier:
         query_shares = self.scheme.hide(encoded if check is None else check.with_columns(encoded))
         thetas = self.theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in servers}
-        proofs, parts_of_proof = self._range_proof(encoded, ranking, theta)
+        proofs, parts_of_proof = self._range_proof(encoded, ranking, theta, chosen)
         header = encode(
             m.QueryHeader(
                 self.config.id,
@@ -306,7 +328,7 @@ class Querier:
                 k,
                 len(encoded),
                 list(servers),
-                self.config.encoding.hash,
+                self.config.encoding.hash if chosen is None else self.config.probe_hash,
                 index.snapshot,
                 [o.grant for o in index.owners],
                 [o.position for o in index.owners],
@@ -382,7 +404,7 @@ class Querier:
         return {first: rest - sum(shares.values()), **shares}
 
     def _range_proof(
-        self, encoded: np.ndarray, ranking: str, theta: int
+        self, encoded: np.ndarray, ranking: str, theta: int, chosen: np.ndarray | None = None
     ) -> tuple[list[bytes], dict[int, tuple[bytes, np.ndarray]]]:
         """Prove that queries which servers rank are in range; nothing if the user ranks.
 
@@ -392,7 +414,11 @@ class Querier:
         if ranking == "user" or not self.config.certifies:
             return [], {}
         thetas = [theta] * len(encoded) if ranking == "threshold" else None
-        made = prove(self.config.query_rule, encoded, thetas)
+        clusters = self.config.clusters
+        choice = None
+        if chosen is not None and clusters is not None:
+            choice = choice_bits(chosen, clusters.groups, clusters.size)
+        made = prove(self.config.query_rule, encoded, thetas, choice)
         commitments = [commitment(number, made[number]) for number in sorted(made)]
         parties = self.config.params.parties(self.scheme.servers)
         return commitments, {server: pack(made, party) for party, server in enumerate(parties, 1)}

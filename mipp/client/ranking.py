@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..mpc.comparison import combine_matches
+from ..mpc.probed import PROBE, ProbedRows
 from ..mpc.topk import combine_top_k
 from ..sharing import RunningTopK, reconstruct, top_k
 from .index import Index
-from .query import Querier, Verification
+from .query import Probe, Querier, Verification
 
 __all__ = ["DROPPED", "Ranked", "all_scores", "nearest", "reaching", "within"]
 
@@ -30,7 +31,7 @@ class Ranked(NamedTuple):
 
 def nearest(
     querier: Querier, index: Index, encoded: np.ndarray, k: int, ranking: str, threads: int | None, *,
-    verification: Verification | None = None,
+    verification: Verification | None = None, chosen: np.ndarray | None = None,
 ) -> Ranked:  # fmt: skip
     """Find the k nearest rows to each query.
 
@@ -50,6 +51,8 @@ def nearest(
         Native threads; None for all cores.
     verification : Verification, optional
         Have the servers' answers checked, where the user ranks and the scheme can.
+    chosen : ndarray of int, (B, groups), optional
+        With ranking ``server``: the cluster of each group that each query looks at. Secret.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def nearest(
         Rows, scores and times.
     """
     if ranking == "server":
-        return _by_servers(querier, index, encoded, k)
+        return _by_servers(querier, index, encoded, k, chosen)
     if querier.scheme.by_rows:
         return _by_user_in_blocks(querier, index, encoded, k, threads, verification)
     return _by_user(querier, index, encoded, k, threads)
@@ -98,15 +101,24 @@ def _by_user(querier: Querier, index: Index, encoded: np.ndarray, k: int, thread
     return Ranked(np.concatenate([rows for rows, _ in parts]), np.concatenate([s for _, s in parts]), seconds)
 
 
-def _by_servers(querier: Querier, index: Index, encoded: np.ndarray, k: int) -> Ranked:
-    """The servers find the k nearest; scores only if all grants give them."""
+def _by_servers(
+    querier: Querier, index: Index, encoded: np.ndarray, k: int, chosen: np.ndarray | None = None
+) -> Ranked:
+    """The servers find the k nearest, of all rows or of chosen clusters; scores only if all grants give them."""
     rows, scores, scoring, ranking = [], [], 0.0, 0.0
-    for asked, some in _portions(querier, index, encoded, "server", k):
+    probed = None
+    if chosen is not None and querier.config.clusters is not None:
+        probed = index.probed(querier.config.clusters)
+        probed.require(k)
+    done = 0
+    for asked, some in _portions(querier, index, encoded, "server", k, probed):
         began = time.perf_counter()
-        parts, public = querier.ranked(asked, some, k, "server")
+        probe = None if probed is None or chosen is None else Probe(probed, chosen[done : done + len(some)])
+        done += len(some)
+        parts, public = querier.ranked(asked, some, k, "server" if probe is None else PROBE, probe=probe)
         came = time.perf_counter()
         found, given = combine_top_k(parts, public, scores=index.gives_scores)
-        rows.append(found)
+        rows.append(found if probe is None else index.live_numbers(probe.rows.originals(found, probe.chosen)))
         scores += [] if given is None else [given]
         scoring, ranking = scoring + came - began, ranking + time.perf_counter() - came
     seconds = {"score": scoring, "rank": ranking}
@@ -194,9 +206,12 @@ def _drop(scores: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _portions(
-    querier: Querier, index: Index, encoded: np.ndarray, ranking: str, k: int
+    querier: Querier, index: Index, encoded: np.ndarray, ranking: str, k: int, probed: ProbedRows | None = None
 ) -> Iterator[tuple[Index, np.ndarray]]:
     """As many queries at a time as go under one header; the first one asks whether the state is the newest."""
-    step = querier.scheme.portion(index.total, ranking, k)
+    if probed is None:
+        step = querier.scheme.portion(index.total, ranking, k)
+    else:
+        step = querier.scheme.portion(probed.scores, ranking, k, choice=probed.clusters.count)
     for start in range(0, len(encoded), step):
         yield index.asking(b"") if start else index, encoded[start : start + step]

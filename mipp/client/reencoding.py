@@ -412,6 +412,9 @@ class _Vectors(_Copier):
         if not rows:
             return
         encoded = encoding.encode_rows(decoded[[row.at for row in rows]])
+        order = target.stored_order(encoded)
+        if order is not None:
+            encoded, rows = encoded[order], [rows[i] for i in order]
         text = rows_digest(encoded)
         digest = bytes.fromhex(text)
         # the same rows may be there several times, each with a number of its own

@@ -7,14 +7,17 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
-__all__ = ["AddedRun", "FileRows", "RowIds", "batch_rows"]
+import numpy as np
 
 from ..rpc.description import DeploymentConfig
+
+__all__ = ["AddedRun", "FileRows", "RowIds", "batch_rows", "stored_places"]
 
 #: bytes of a batch of vectors for each cloud, about
 BATCH_BYTES = 1 << 26
 _MOST_ROWS = 1 << 18
 Pair = tuple[bytes, int]
+Run = tuple[bytes, int, int, np.ndarray | None]
 
 
 def batch_rows(config: DeploymentConfig) -> int:
@@ -23,15 +26,24 @@ def batch_rows(config: DeploymentConfig) -> int:
     return max(1, min(BATCH_BYTES // width, _MOST_ROWS))
 
 
+def stored_places(order: np.ndarray) -> np.ndarray:
+    """Where each row went in a batch that is stored in ``order``: uint32, for :class:`RowIds`."""
+    places = np.empty(len(order), np.uint32)
+    places[order] = np.arange(len(order), dtype=np.uint32)
+    return places
+
+
 class RowIds(Sequence[Pair]):
     """Ids of rows, in order: a sequence of (batch id, row) that is made of runs. Public.
 
-    It compares equal to a list of the same pairs. Memory grows with the number of runs.
+    It compares equal to a list of the same pairs. Memory grows with the number of runs, and with rows that lie in
+    another order: those of a batch with clusters.
 
     Parameters
     ----------
-    runs : iterable of (bytes, int, int)
-        Batch id of 16 bytes, first row, number of rows from 1.
+    runs : iterable of (bytes, int, int) or (bytes, int, int, ndarray)
+        Batch id of 16 bytes, first row, number of rows from 1; with an array, the rows that follow the first one do not
+        follow it in the batch: each lies so many rows behind ``first`` (uint32).
 
     Examples
     --------
@@ -41,24 +53,24 @@ class RowIds(Sequence[Pair]):
     (100000002, 6, [99999999, 5, 6])
     """
 
-    def __init__(self, runs: Iterable[tuple[bytes, int, int]] = ()) -> None:
-        self._runs = tuple(runs)
+    def __init__(self, runs: Iterable[tuple[bytes, int, int] | Run] = ()) -> None:
+        self._runs: tuple[Run, ...] = tuple(run if len(run) == 4 else (*run, None) for run in runs)
         self._stops: list[int] = []
-        for _, _, count in self._runs:
+        for _, _, count, _ in self._runs:
             self._stops.append((self._stops[-1] if self._stops else 0) + count)
 
     @property
-    def runs(self) -> tuple[tuple[bytes, int, int], ...]:
-        """The runs: batch id, first row, number of rows."""
+    def runs(self) -> tuple[Run, ...]:
+        """The runs: batch id, first row, number of rows, and the places of rows that lie in another order, or None."""
         return self._runs
 
     def __len__(self) -> int:
         return self._stops[-1] if self._stops else 0
 
     def __iter__(self) -> Iterator[Pair]:
-        for batch, first, count in self._runs:
-            for row in range(first, first + count):
-                yield batch, row
+        for batch, first, count, places in self._runs:
+            for row in range(count) if places is None else places.tolist():
+                yield batch, first + row
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...
@@ -75,21 +87,27 @@ class RowIds(Sequence[Pair]):
         if not 0 <= at < len(self):
             raise IndexError("row of no number here")
         number = bisect.bisect_right(self._stops, at)
-        batch, first, count = self._runs[number]
-        return batch, first + at - (self._stops[number] - count)
+        batch, first, count, places = self._runs[number]
+        at -= self._stops[number] - count
+        return batch, first + (at if places is None else int(places[at]))
 
     def _between(self, start: int, stop: int) -> RowIds:
-        found = []
-        for (batch, first, count), end in zip(self._runs, self._stops, strict=True):
-            low, high = max(start, end - count), min(stop, end)
+        found: list[Run] = []
+        for (batch, first, count, places), end in zip(self._runs, self._stops, strict=True):
+            low, high = max(start, end - count) - (end - count), min(stop, end) - (end - count)
             if low < high:
-                found.append((batch, first + low - (end - count), high - low))
+                found.append((batch, first + low, high - low, None) if places is None else
+                             (batch, first, high - low, places[low:high]))  # fmt: skip
         return RowIds(found)
 
     def __contains__(self, pair: object) -> bool:
         if not isinstance(pair, tuple) or len(pair) != 2:
             return False
-        return any(batch == pair[0] and first <= pair[1] < first + count for batch, first, count in self._runs)
+        return any(
+            batch == pair[0]
+            and (first <= pair[1] < first + count if places is None else bool((places == pair[1] - first).any()))
+            for batch, first, count, places in self._runs
+        )
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, RowIds):
@@ -100,7 +118,7 @@ class RowIds(Sequence[Pair]):
         return [*other, *self] if isinstance(other, list) else NotImplemented
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, RowIds) and self._runs == other._runs:
+        if self is other:
             return True
         if not isinstance(other, (RowIds, list)):
             return NotImplemented
@@ -109,20 +127,25 @@ class RowIds(Sequence[Pair]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"RowIds({len(self)} rows of {len({batch for batch, _, _ in self._runs})} batches)"
+        return f"RowIds({len(self)} rows of {len({run[0] for run in self._runs})} batches)"
 
 
 class AddedRun(NamedTuple):
     """Rows of a file that became rows of a batch.
 
     ``start``: number of the first in the file. ``batch``, ``first``: id of the batch, and row of the first in it.
-    ``rows``: how many.
+    ``rows``: how many. ``places``: how many rows behind ``first`` each lies, where they lie in another order; or None.
     """
 
     start: int
     batch: bytes
     first: int
     rows: int
+    places: np.ndarray | None = None
+
+    def id(self, n: int) -> Pair:
+        """Id of the n-th row."""
+        return self.batch, self.first + (n if self.places is None else int(self.places[n]))
 
 
 class FileRows(Sequence[tuple[str, Pair]]):
@@ -142,7 +165,7 @@ class FileRows(Sequence[tuple[str, Pair]]):
     @property
     def ids(self) -> RowIds:
         """Ids of the rows."""
-        return RowIds((run.batch, run.first, run.rows) for run in self.runs)
+        return RowIds(run[1:] for run in self.runs)
 
     def __len__(self) -> int:
         return sum(run.rows for run in self.runs)
@@ -150,7 +173,7 @@ class FileRows(Sequence[tuple[str, Pair]]):
     def __iter__(self) -> Iterator[tuple[str, Pair]]:
         for run in self.runs:
             for n in range(run.rows):
-                yield f"{self.name}:{run.start + n}", (run.batch, run.first + n)
+                yield f"{self.name}:{run.start + n}", run.id(n)
 
     @overload
     def __getitem__(self, index: int) -> tuple[str, Pair]: ...
@@ -163,7 +186,7 @@ class FileRows(Sequence[tuple[str, Pair]]):
         at += len(self) if at < 0 else 0
         for run in self.runs if at >= 0 else ():
             if at < run.rows:
-                return f"{self.name}:{run.start + at}", (run.batch, run.first + at)
+                return f"{self.name}:{run.start + at}", run.id(at)
             at -= run.rows
         raise IndexError("row of no number here")
 

@@ -41,7 +41,7 @@ from .journal_places import Copied, runs_of
 from .placing import PlacingOwner, moves_of
 from .retry import retry_conflicts
 from .row_checks import OwnerTags
-from .row_ids import RowIds, batch_rows
+from .row_ids import RowIds, batch_rows, stored_places
 
 __all__ = ["RowOwner", "SealedRecords"]
 
@@ -239,7 +239,15 @@ class RowOwner(PlacingOwner):
                     check_image(image)
         if labels and len(labels) not in (1, len(rows)):
             raise ShapeError(f"{len(rows)} rows need as many labels, or one, not {len(labels)}")
-        ids = self.store_rows(rows, images, labels, self.records_for(images, metadata, len(rows)))
+        records = self.records_for(images, metadata, len(rows))
+        order = self.stored_order(rows)
+        if order is not None:
+            rows = rows[order]
+            images, records = (None if some is None else [some[i] for i in order] for some in (images, records))
+            labels = [labels[i] for i in order] if len(labels) == len(order) else labels
+        ids = self.store_rows(rows, images, labels, records)
+        if order is not None:
+            ids = RowIds([(*ids.runs[0][:3], stored_places(order))])
         if acknowledged is not None:
             acknowledged(ids)
         return ids
@@ -249,17 +257,33 @@ class RowOwner(PlacingOwner):
         checked = (matrix(array, self.config.encoding.dim, "rows") for array in arrays)
         for part in in_blocks(checked, batch_rows(self.config)):
             some = self.add_vectors(part, acknowledged=acknowledged)
-            ids = RowIds([*ids.runs, *some.runs])
+            ids = ids + some
         if not ids:
             raise ShapeError("there are no rows to add")
         return ids
+
+    def stored_order(self, rows: np.ndarray) -> np.ndarray | None:
+        """Order in which a batch of encoded rows is to be stored: by clusters, where the index has them.
+
+        Parameters
+        ----------
+        rows : ndarray of int, (N, encoded_dim)
+            Encoded rows. Secret.
+
+        Returns
+        -------
+        ndarray of int64, (N,), or None
+            Number of the row that comes first, second and so on; None for the order that they have. Secret.
+        """
+        clusters = self.config.clusters
+        return None if clusters is None else clusters.order(self.config.encoding, rows)
 
     def store_rows(
         self, rows: np.ndarray, images: Sequence[Image | None] | None, labels: Sequence[str],
         records: Sequence[bytes] | None, copied: Copied | None = None, file: Path | None = None,
         encrypted: EncryptedRows | None = None,
     ) -> RowIds:  # fmt: skip
-        """Encrypt and upload one batch of what was checked: :meth:`add_vectors` without its checks.
+        """Encrypt and upload one batch of what was checked, as it is: :meth:`add_vectors` without checks and order.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 """Adds vectors in batches of one size, from a file or from arrays that a program makes; resumes after an interruption.
 
-Memory is that of two batches, whatever there is to add: nothing is kept for a row. A batch is known by its content: the
-SHA-256 of its encoded rows, and how many equal batches came before it. Adding again encodes from the start, and sends
-the batches that the journal does not know.
+Memory is that of two batches, whatever there is to add: nothing is kept for a row, but for 4 bytes in the report where
+the index has clusters. A batch is known by its content: the SHA-256 of its encoded rows, and how many equal batches
+came before it. Adding again encodes from the start, and sends the batches that the journal does not know.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .encrypting import EncryptedRows
 from .journal import part_label
 from .journal_recovery import rows_digest
 from .recording import RecordOwner
-from .row_ids import AddedRun, FileRows, batch_rows
+from .row_ids import AddedRun, FileRows, batch_rows, stored_places
 
 __all__ = ["add_blocks", "add_file", "add_vectors"]
 
@@ -122,9 +122,12 @@ def _add(
                     known = _known(owner, label, former, part)
                     if not known:
                         some = None if metadata is None else metadata[part.start : part.start + len(part.rows)]
+                        if some is not None and part.order is not None:
+                            some = [some[i] for i in part.order]
                         records = owner.records_for(None, some, len(part.rows))
                         ids = owner.store_rows(part.rows, None, [label], records, file=place, encrypted=part.encrypted)
-                        added.runs += [AddedRun(part.start, *run) for run in ids.runs]
+                        places = None if part.order is None else stored_places(part.order)
+                        added.runs += [AddedRun(part.start, *run[:3], places) for run in ids.runs]
                     elif owner.journal is not None and place is not None:
                         # before the end: an interrupted call may be followed by a change of the file
                         owner.journal.hold(place, label)
@@ -153,7 +156,7 @@ def _known(owner: RecordOwner, label: str, former: str | None, part: _Part) -> b
 class _Part(NamedTuple):
     """Encoded rows, the number of the first, their digest, and bytes of the rows before they were encoded.
 
-    ``encrypted``: the rows, encrypted, if they were.
+    ``encrypted``: the rows, encrypted, if they were. ``order``: that the rows were brought to, if they were.
     """
 
     start: int
@@ -161,6 +164,7 @@ class _Part(NamedTuple):
     digest: str
     read_bytes: int
     encrypted: EncryptedRows | None
+    order: np.ndarray | None
 
 
 class _Encoder:
@@ -172,6 +176,7 @@ class _Encoder:
     def __init__(self, owner: RecordOwner, name: str) -> None:
         self._encoding, self._name, self.after = owner.config.encoding, name, ""
         self._encrypt, self.encrypting = owner.encrypt, False
+        self._order = owner.stored_order
         self._spare = SpareArrays()
 
     def __call__(self, start: int, block: np.ndarray) -> _Part:
@@ -183,9 +188,12 @@ class _Encoder:
             raise type(error)(f"{self._name}, row {row}: {error}{text}") from None
         except MippError as error:
             raise type(error)(f"{self._name}: {error}") from None
+        order = self._order(rows)
+        if order is not None:
+            rows = rows[order]
         digest = rows_digest(rows)
         encrypted = self._encrypt(rows, bytes.fromhex(digest), self._spare) if self.encrypting else None
-        return _Part(start, rows, digest, block.nbytes, encrypted)
+        return _Part(start, rows, digest, block.nbytes, encrypted, order)
 
 
 def _ahead(blocks: Iterator[np.ndarray], encode: Callable[[int, np.ndarray], _Part]) -> Generator[_Part, None, None]:

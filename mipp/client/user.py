@@ -19,7 +19,7 @@ from ..rpc.grants import offered_rankings
 from ..schemes.base import SearchCost
 from . import ranking as ranks
 from .choosing import Owners
-from .given import checked_ranking, encoded_queries, whole_number
+from .given import checked_ranking, chosen_clusters, clusters_of, encoded_queries, whole_number
 from .image_features import query_vector
 from .index import Index
 from .nearest import Nearest
@@ -110,7 +110,7 @@ class User(PreviewClient):
 
     def search(
         self, query: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False, verify: bool = True,
+        strict: bool = False, verify: bool = True, probe: bool = False,
     ) -> SearchResult:  # fmt: skip
         """Find the k nearest images of all owners that grant this user a search, or of those named.
 
@@ -137,6 +137,11 @@ class User(PreviewClient):
             With ``ranking="user"``: check that the servers answered as they must, by check columns
             (:mod:`mipp.sharing.checks`); a wrong answer passes with a probability below 2^-40. It counts as one more
             query where a grant has a quota. The result's ``verified`` says whether it was done.
+        probe : bool
+            With ``ranking="server"``, in an index with clusters: look at the nearest cluster of each group only, and at
+            the rows that have none. Servers learn that, but no cluster. They send each other a few times less, and
+            some of the nearest images may be missed; ``mipp evaluate --clusters`` tells how many. k is at most the
+            number of rows that such a search is sure to cover.
 
         Returns
         -------
@@ -175,11 +180,13 @@ class User(PreviewClient):
         queries = query[None] if query.ndim == 1 else query
         if queries.ndim == 2 and len(queries) != 1:
             raise ShapeError(f"search takes one query, not {len(queries)}; search_batch takes several")
-        return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify)[0]
+        return self.search_batch(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify, probe=probe)[
+            0
+        ]
 
     def search_image(
         self, image: Any, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False, verify: bool = True,
+        strict: bool = False, verify: bool = True, probe: bool = False,
     ) -> SearchResult:  # fmt: skip
         """Find the k nearest images to an example image: :meth:`search` by its features.
 
@@ -188,7 +195,7 @@ class User(PreviewClient):
         image : str, path, bytes, ndarray of uint8 (H, W, 3) or Pillow image
             Path or bytes of an image file, pixels in RGB, or an image of Pillow. Secret: no server learns anything
             about it or its features.
-        k, owners, ranking, strict, verify : optional
+        k, owners, ranking, strict, verify, probe : optional
             As for :meth:`search`.
 
         Returns
@@ -224,11 +231,11 @@ class User(PreviewClient):
         'green.png'
         """
         vector = query_vector(self.config, image)
-        return self.search(vector, k, owners=owners, ranking=ranking, strict=strict, verify=verify)
+        return self.search(vector, k, owners=owners, ranking=ranking, strict=strict, verify=verify, probe=probe)
 
     def search_batch(
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False, verify: bool = True,
+        strict: bool = False, verify: bool = True, probe: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
         """Find the k nearest images to each of several queries, in constant memory; faster than one by one.
 
@@ -239,7 +246,7 @@ class User(PreviewClient):
         ----------
         queries : array of numbers, (B, dim)
             Features of B examples. Secret; servers learn B.
-        k, owners, ranking, strict, verify : optional
+        k, owners, ranking, strict, verify, probe : optional
             As for :meth:`search`.
 
         Returns
@@ -252,7 +259,7 @@ class User(PreviewClient):
         StaleSnapshotError
             The index kept changing; also the errors of :meth:`search`.
         """
-        found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify)
+        found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify, probe=probe)
         results: list[SearchResult] = []
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
@@ -267,7 +274,7 @@ class User(PreviewClient):
 
     def nearest(
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
-        strict: bool = False, verify: bool = True,
+        strict: bool = False, verify: bool = True, probe: bool = False,
     ) -> Nearest:  # fmt: skip
         """Find the k nearest images to each of several queries, as arrays: no Python object for each hit.
 
@@ -279,7 +286,7 @@ class User(PreviewClient):
         ----------
         queries : array of numbers, (B, dim)
             Features of B examples. Secret; servers learn B.
-        k, owners, ranking, strict, verify : optional
+        k, owners, ranking, strict, verify, probe : optional
             As for :meth:`search`.
 
         Returns
@@ -298,12 +305,17 @@ class User(PreviewClient):
         if most < 1:
             raise ParameterError(f"k must be a positive integer, not {k!r}")
         queries, encoded = encoded_queries(self.config.encoding, queries)
+        chosen = chosen_clusters(self.config, ranking, queries) if probe else None
         unverified, told = self._unverified(ranking, verify), Verification()
 
         def attempt(querier: Querier, index: Index) -> tuple[Index, ranks.Ranked]:
-            k = min(most, index.total)
+            least = index.total
+            if chosen is not None and k is None and self.config.clusters is not None:
+                least = max(1, index.probed(self.config.clusters).least_live)
             told.problem, how = "", None if unverified else told
-            return index, ranks.nearest(querier, index, encoded, k, ranking, self.threads, verification=how)
+            return index, ranks.nearest(
+                querier, index, encoded, min(most, least), ranking, self.threads, verification=how, chosen=chosen
+            )
 
         index, (rows, scores, seconds) = self._searched(
             owners, most, attempt, strict, (ranking, self._counted(encoded, unverified)), fewer=k is None,
@@ -462,7 +474,7 @@ class User(PreviewClient):
 
     def cost(
         self, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None, queries: int = 1,
-        verify: bool = True,
+        verify: bool = True, probe: bool = False,
     ) -> SearchCost:  # fmt: skip
         """Compute rounds and bytes of a search, and memory and disk that it takes, without sending a query.
 
@@ -474,7 +486,7 @@ class User(PreviewClient):
             As for :meth:`search`, or ``threshold`` for a range search.
         queries : int
             Number of queries in a batch.
-        verify : bool
+        verify, probe : bool
             As for :meth:`search`.
 
         Returns
@@ -496,7 +508,10 @@ class User(PreviewClient):
         k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
-        return self._querier.cost(index, k, ranking, queries, verify)
+        probed = index.probed(clusters_of(self.config, ranking)) if probe else None
+        if probed is not None:
+            probed.require(k)
+        return self._querier.cost(index, k, ranking, queries, verify, probed)
 
     def _unverified(self, ranking: str, verify: bool) -> str:
         """Why answers are not verified; empty if they are."""

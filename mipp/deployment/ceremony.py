@@ -18,6 +18,7 @@ from .. import schemes
 from ..crypto import schedule, signing
 from ..crypto.certificates import make_tls
 from ..encoding import Encoding
+from ..encoding.clusters import Clusters
 from ..errors import DeploymentError, MippError, ParameterError
 from ..io.durable import replace_file, sync_folder
 from ..rpc.address_book import AddressBook
@@ -280,6 +281,7 @@ def assemble(
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
     preview_size: int = 0,
+    clusters: Clusters | None = None,
 ) -> DeploymentConfig:
     """Make the description of a new deployment from its servers' cards.
 
@@ -288,7 +290,7 @@ def assemble(
     cards : sequence of ServerCard
         Two or three clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered
         in this order: 1, 2 and 4, the key centre being 3; in the Paillier scheme 1, and 2.
-    encoding, descriptor, scheme, window, rankings, preview_size
+    encoding, descriptor, scheme, window, rankings, preview_size, clusters
         As of :meth:`mipp.Deployment.create`.
     registrar : bytes, optional
         Ed25519 public key that signs invitations, 32 bytes; default the identity of the first card's server. Empty:
@@ -315,7 +317,7 @@ def assemble(
         )
     index = checked_index(
         encoding, descriptor=descriptor, scheme=scheme, clouds=len(clouds), window=window, rankings=rankings,
-        preview_size=preview_size,
+        preview_size=preview_size, clusters=clusters,
     )  # fmt: skip
     params = index.params
     numbered = dict(zip([*params.clouds, *params.key_centres], [*clouds, *centres], strict=True))
@@ -335,6 +337,7 @@ def assemble(
         {i: card.address for i, card in sorted(numbered.items())},
         registrar,
         record_bytes=index.record_bytes,
+        clusters=index.clusters,
     )
 
 

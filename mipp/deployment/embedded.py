@@ -17,6 +17,7 @@ from ..client.owner import ImageOwner
 from ..client.user import User
 from ..crypto import schedule, signing
 from ..encoding import Encoding
+from ..encoding.clusters import Clusters
 from ..errors import DeploymentError, KeyFileError, NotFoundError, ParameterError
 from ..io.durable import replace_file
 from ..paillier import DEFAULT_BITS
@@ -127,6 +128,7 @@ class Deployment(Parties):
         window: tuple[float, float] | None = None,
         rankings: Sequence[str] | None = None,
         preview_size: int = 0,
+        clusters: Clusters | None = None,
         threads: int | None = None,
     ) -> Deployment:
         """Make a new deployment in a folder, with new keys for its servers, and open it.
@@ -155,6 +157,9 @@ class Deployment(Parties):
             that the scheme has. With ``("user",)`` users rank, and grants allow that unless they say otherwise.
         preview_size : int
             Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65,536 in steps of 64.
+        clusters : Clusters, optional
+            Public clusters that large batches are laid out in (:class:`mipp.encoding.clusters.Clusters`), so that a
+            search may look at some of them (``probe=True``). A row's place in its batch names its cluster.
         threads : int, optional
             Native threads of all parties; default all cores.
 
@@ -185,7 +190,7 @@ class Deployment(Parties):
         path = folder_path(folder)
         index = checked_index(
             encoding, descriptor=descriptor, scheme=scheme, clouds=clouds, window=window, rankings=rankings,
-            preview_size=preview_size,
+            preview_size=preview_size, clusters=clusters,
         )  # fmt: skip
         params = index.params
         checked_threads(threads)
@@ -205,7 +210,7 @@ class Deployment(Parties):
         public = {i: secret.public() for i, secret in keys.items()}
         config = DeploymentConfig(
             schedule.random_bytes(16), params, encoding, index.descriptor, public, index.window,
-            index.descriptor_version, index.rankings, record_bytes=index.record_bytes,
+            index.descriptor_version, index.rankings, record_bytes=index.record_bytes, clusters=index.clusters,
         )  # fmt: skip
         for i, secret in keys.items():
             home = path / "servers" / str(i)

@@ -12,10 +12,12 @@ from .. import features, schemes
 from ..client.given import whole_number
 from ..encoding import Encoding
 from ..encoding.bounds import ranking_problem
+from ..encoding.clusters import Clusters
 from ..errors import DTypeError, ParameterError, ScoreRangeError
 from ..io.window import check_window
 from ..mpc.facts import unrankable
 from ..params import Params
+from ..rpc.description import check_clusters
 from ..rpc.grants import offered_rankings
 from ..rpc.records import check_record_bytes
 
@@ -32,6 +34,7 @@ class Index(NamedTuple):
     window: tuple[float, float] | None
     rankings: tuple[str, ...]
     record_bytes: int = 0
+    clusters: Clusters | None = None
 
 
 def checked_index(
@@ -43,12 +46,13 @@ def checked_index(
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
     preview_size: int = 0,
+    clusters: Clusters | None = None,
 ) -> Index:
     """Check the public choices that an index is made with against each other.
 
     Parameters
     ----------
-    encoding, descriptor, scheme, clouds, window, rankings, preview_size
+    encoding, descriptor, scheme, clouds, window, rankings, preview_size, clusters
         As of :meth:`mipp.Deployment.create`.
 
     Returns
@@ -79,9 +83,16 @@ def checked_index(
     if not encoding.score_range[1]:
         raise ParameterError("the encoding gives every score the value 0")
     made_for = checked_rankings(rankings, params, encoding)
+    if clusters is not None:
+        if not isinstance(clusters, Clusters):
+            raise DTypeError(f"clusters are mipp.encoding.clusters.Clusters, not {type(clusters).__name__}")
+        check_clusters(clusters, params, encoding)
+        if "server" not in (made_for or offered_rankings(params)):
+            raise ParameterError("clusters are for an index that servers rank, in the scheme shares")
     return Index(
-        params, encoding, descriptor, version, check_window(window), made_for, check_record_bytes(preview_size)
-    )
+        params, encoding, descriptor, version, check_window(window), made_for, check_record_bytes(preview_size),
+        clusters,
+    )  # fmt: skip
 
 
 def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: Encoding) -> tuple[str, ...]:

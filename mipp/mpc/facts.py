@@ -29,17 +29,20 @@ def most_rows(config: DeploymentConfig) -> int:
     return 1 << (64 - (rule.high - rule.low).bit_length() - 1)
 
 
-def public_facts(config: DeploymentConfig, header_hash: bytes, snapshot: bytes, rows: int) -> Public:
+def public_facts(
+    config: DeploymentConfig, header_hash: bytes, snapshot: bytes, rows: int, *, probed: bool = False
+) -> Public:
     """Facts of one query on which servers and user agree; ScoreRangeError when scores could wrap in a comparison.
 
     Parameters
     ----------
     header_hash : of the query's header, 32 bytes
     snapshot : hash of the state of the index that the query names, 32 bytes
-    rows : live rows that the query covers
+    rows : live rows that the query covers, or scores of a query with chosen clusters
+    probed : whether it has such: then deleted rows of a cluster have the score below the least
     """
     require_ranking(config)
     if not rows:
         raise ParameterError("the query covers no images")
     rule = config.query_rule
-    return Public(header_hash, snapshot, rows, rule.ring_bits, rule.low, rule.high)
+    return Public(header_hash, snapshot, rows, rule.ring_bits, rule.low - probed, rule.high)

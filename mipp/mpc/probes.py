@@ -24,21 +24,31 @@ Laine, Setty, "PIR with Compressed Queries and Amortized Query Processing", S&P 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .._native import _core
+from ..encoding.bounds import QueryRule
 from ..errors import DTypeError, ParameterError, ShapeError
 from ..params import RING_DTYPES, Params
 from ..sharing import constants
 from . import kernels as local
 from .cost import Cost, add_check
-from .query_proof import Summand, share_bits, zero_bits
+from .query_proof import Summand, held_by, share_bits, zero_bits
 from .replicated import Pair
 from .session import MAX_ROWS, Party
 
-__all__ = ["Layout", "choice_relations", "choose", "probe_cost", "probe_shares"]
+__all__ = [
+    "Layout",
+    "choice_bits",
+    "choice_relations",
+    "choose",
+    "probe_cost",
+    "probe_memory",
+    "probe_shares",
+    "split_choice",
+]
 
 #: clusters of an index
 MAX_CLUSTERS = 1 << 20
@@ -131,20 +141,62 @@ def choose(chosen: np.ndarray, layout: Layout, proof_bits: int) -> dict[int, Sum
     >>> sum(s.expanded((1, 6), np.dtype(np.uint32), 1) for s in summands.values())
     array([[0, 0, 1, 1, 0, 0]], dtype=uint32)
     """
+    if proof_bits not in RING_DTYPES:
+        raise ParameterError(f"words have 16, 32 or 64 bits, not {proof_bits!r}")
+    return share_bits(choice_bits(chosen, layout.groups, layout.size), RING_DTYPES[proof_bits])
+
+
+def choice_bits(chosen: np.ndarray, groups: int, size: int) -> np.ndarray:
+    """Unit vectors of the chosen clusters, group by group.
+
+    Parameters
+    ----------
+    chosen : (B, groups) integers, the cluster of each group, from 0; secret
+    groups, size : number of groups, and of clusters in each
+
+    Returns
+    -------
+    (B, groups * size) bool; secret
+
+    Raises
+    ------
+    DTypeError, ShapeError, ParameterError
+        Not one integer for each group, or no cluster of it.
+    """
     chosen = np.asarray(chosen)
     if chosen.dtype.kind not in "iu":
         raise DTypeError(f"chosen clusters must be integers, not {chosen.dtype}")
-    if chosen.ndim != 2 or chosen.shape[1] != layout.groups or not len(chosen):
-        raise ShapeError(f"chosen clusters must be (queries, {layout.groups}), not {chosen.shape}")
-    if int(chosen.min()) < 0 or int(chosen.max()) >= layout.size:
-        raise ParameterError(f"chosen clusters must be from 0 to {layout.size - 1}")
-    if proof_bits not in RING_DTYPES:
-        raise ParameterError(f"words have 16, 32 or 64 bits, not {proof_bits!r}")
-    bits = chosen[:, :, None] == np.arange(layout.size)
-    return share_bits(bits.reshape(len(chosen), layout.clusters), RING_DTYPES[proof_bits])
+    if chosen.ndim != 2 or chosen.shape[1] != groups or not len(chosen):
+        raise ShapeError(f"chosen clusters must be (queries, {groups}), not {chosen.shape}")
+    if int(chosen.min()) < 0 or int(chosen.max()) >= size:
+        raise ParameterError(f"chosen clusters must be from 0 to {size - 1}")
+    return np.asarray((chosen[:, :, None] == np.arange(size)).reshape(len(chosen), groups * size))
 
 
 # --- the servers -----------------------------------------------------------------------------------------------------
+
+
+def split_choice(
+    rule: QueryRule, party: int, summands: Mapping[int, Summand], queries: int, clusters: int, threads: int
+) -> tuple[dict[int, Summand], Pair]:
+    """Split what a party got of a proof with a choice behind it (:func:`mipp.mpc.query_proof.prove`).
+
+    Parameters
+    ----------
+    rule : of the encoding
+    party : 1, 2 or 3
+    summands : the two that it has; secret
+    queries, clusters : B, and bits of a choice
+
+    Returns
+    -------
+    summands : of the proof alone
+    choice : Pair of (B, clusters) words of the proof
+    """
+    bits, dtype = rule.words(threshold=False), RING_DTYPES[rule.proof_bits]
+    whole = {n: summands[n].expanded((queries, bits + clusters), dtype, threads) for n in held_by(party)}
+    proof = {n: Summand(summands[n].seed, words[:, :bits]) for n, words in whole.items()}
+    return proof, Pair(*(np.ascontiguousarray(whole[n][:, bits:]) for n in held_by(party)))
 
 
 def choice_relations(party: int, choice: Pair, groups: int) -> np.ndarray:
@@ -269,6 +321,11 @@ def _unpacked(packed: np.ndarray, like: np.ndarray, width: int, threads: int) ->
 
 def _low(words: np.ndarray, width: int) -> np.ndarray:
     return words & words.dtype.type((1 << width) - 1)
+
+
+def probe_memory(clusters: int, queries: int, words: int) -> int:
+    """Bytes that a server holds at once in :func:`probe_shares`: parts, masks, and packed words both ways."""
+    return 32 * queries * clusters * words
 
 
 def probe_cost(layout: Layout, queries: int, words: int, width: int, *, proof_bits: int = 0) -> Cost:

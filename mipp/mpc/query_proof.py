@@ -98,15 +98,17 @@ def commitment(number: int, summand: Summand) -> bytes:
     return hashlib.sha256(head + np.ascontiguousarray(summand.words).tobytes()).digest()
 
 
-def proof_bytes(rule: QueryRule, queries: int, *, threshold: bool = False) -> int:
-    """Bytes of the words that each cloud gets."""
-    return queries * rule.words(threshold=threshold) * rule.proof_bits // 8
+def proof_bytes(rule: QueryRule, queries: int, *, threshold: bool = False, choice: int = 0) -> int:
+    """Bytes of the words that each cloud gets; ``choice``: bits of a choice of clusters (:mod:`.probes`)."""
+    return queries * (rule.words(threshold=threshold) + choice) * rule.proof_bits // 8
 
 
 # --- the user ------------------------------------------------------------------------------------------------------
 
 
-def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = None) -> dict[int, Summand]:
+def prove(
+    rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = None, choice: np.ndarray | None = None
+) -> dict[int, Summand]:
     """Summands 1, 2, 3 of the proof for encoded queries (B, dim); secret. Party a is to get all but number a.
 
     Parameters
@@ -114,13 +116,17 @@ def prove(rule: QueryRule, queries: np.ndarray, thetas: Sequence[int] | None = N
     rule : of the encoding
     queries : as :meth:`mipp.Encoding.encode_queries` gives them
     thetas : thresholds, one per query, or None
+    choice : (B, clusters) bits that follow those of the proof (:func:`mipp.mpc.probes.choice_bits`), or None
 
     Raises
     ------
     ScoreRangeError
         A query or threshold beyond the bounds: nothing can be proved of it.
     """
-    return share_bits(_bits(rule, np.asarray(queries), thetas), RING_DTYPES[rule.proof_bits])
+    bits = _bits(rule, np.asarray(queries), thetas)
+    if choice is not None:
+        bits = np.concatenate([bits, choice.astype(bits.dtype)], axis=1)
+    return share_bits(bits, RING_DTYPES[rule.proof_bits])
 
 
 def share_bits(bits: np.ndarray, dtype: np.dtype[Any]) -> dict[int, Summand]:
@@ -170,7 +176,7 @@ def _binary(values: np.ndarray, bits: int) -> np.ndarray:
 
 def verified(
     rule: QueryRule, server: int, summands: Mapping[int, Summand], commitments: Sequence[bytes], queries: int,
-    *, threshold: bool,
+    *, threshold: bool, choice: int = 0,
 ) -> None:  # fmt: skip
     """Refuse summands that are not those of the header, before anything is computed.
 
@@ -179,7 +185,7 @@ def verified(
     ShapeError, AuthenticationError
         Another shape or dtype; a summand that the header does not commit to.
     """
-    shape = (queries, rule.words(threshold=threshold))
+    shape = (queries, rule.words(threshold=threshold) + choice)
     for number, summand in summands.items():
         expected = shape if number == 3 else (0, 0)
         if summand.words.shape != expected or (number == 3 and summand.words.dtype != RING_DTYPES[rule.proof_bits]):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class KeyRoom:
 
 def top_k(
     party: Party, shares: np.ndarray | KeyRoom, k: int, public: Public, *, scores: bool = True,
-    circuit: Circuit = "tree", zero: np.ndarray | None = None,
+    circuit: Circuit = "tree", zero: np.ndarray | None = None, fill: Callable[[Party], None] | None = None,
 ) -> UserShare:  # fmt: skip
     """The k best rows of each query: this party's shares of them, for the user alone.
 
@@ -108,6 +108,8 @@ def top_k(
     circuit : as in :func:`mipp.mpc.comparison.sign_shares`
     zero : this party's shares of what is zero for a query in range (:func:`mipp.mpc.query_proof.relations`).
         Without it the queries are trusted to keep the bounds; opened bits may tell about rows if they do not
+    fill : writes the score shares into the KeyRoom, where they take rounds of their own (:mod:`.probes`): called after
+        ``zero`` goes along with its first round
 
     Returns
     -------
@@ -133,6 +135,8 @@ def top_k(
         party.hello(public.header, public.digest("top-k", queries, k, scores, circuit), public.snapshot)
         if zero is not None:
             check_relations(party, zero)
+        if fill is not None:
+            fill(party)
         if isinstance(shares, KeyRoom):
             keys = shares.keys(party.index, public.row_bits)
         else:

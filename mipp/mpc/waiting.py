@@ -64,10 +64,15 @@ def _ends() -> Cost:
     return cost
 
 
-def top_k_room(public: Public, queries: int, k: int, check_bits: int = 0) -> int:
-    """Bytes of one peer that may wait in :func:`mipp.mpc.topk.top_k`; ``check_bits``: of words of the query's check."""
+def top_k_room(public: Public, queries: int, k: int, check_bits: int = 0, probed: Cost | None = None) -> int:
+    """Bytes of one peer that may wait in :func:`mipp.mpc.topk.top_k`.
+
+    ``check_bits``: of words of the query's check. ``probed``: cost of query shares that servers make before.
+    """
     cost = _ends()
     add_check(cost, check_bits)
+    if probed is not None:
+        add(cost, probed)
     # two of a query's five messages of the shuffle are a party's at most, and their roles turn
     cost.all_send(8 * local.packed_words(public.rows, public.key_bits) * 2 * queries, 3)
     add(cost, _call(min(queries * most_compared(public.rows, k), MOST_AT_ONCE), public.key_bits))

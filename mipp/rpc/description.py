@@ -13,6 +13,7 @@ from typing import Any
 
 from ..encoding import Encoding
 from ..encoding.bounds import QueryRule, RowRule, query_rule, row_rule
+from ..encoding.clusters import Clusters
 from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
 from ..params import FINITE, INFINITY, Params
@@ -21,7 +22,7 @@ from .grants import offered_rankings
 from .records import check_record_bytes
 from .strict_json import canonical, read_object
 
-__all__ = ["Address", "DeploymentConfig", "ServerKeys", "check_fingerprint"]
+__all__ = ["Address", "DeploymentConfig", "ServerKeys", "check_clusters", "check_fingerprint"]
 
 #: of embedded deployments; and of those whose servers have addresses
 FORMAT, ADDRESSED_FORMAT = 2, 3
@@ -55,6 +56,7 @@ class DeploymentConfig:
     key that signs invitations; empty: parties register without one. ``version`` counts the descriptions of one
     deployment, from 1; a later one is signed by servers of the one before (:mod:`mipp.rpc.membership`): ``signatures``
     by number of the server. ``record_bytes``: size of each row's record (:mod:`mipp.rpc.records`), 0 for none.
+    ``clusters``: how rows lie in large batches (:mod:`mipp.encoding.clusters`), or None.
     """
 
     id: bytes
@@ -70,6 +72,7 @@ class DeploymentConfig:
     version: int = 1
     signatures: dict[int, bytes] = dataclasses.field(default_factory=dict)
     record_bytes: int = 0
+    clusters: Clusters | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -155,6 +158,16 @@ class DeploymentConfig:
         sizes = bytes([*p.layout, p.ring_bits])
         return hashlib.sha256(b"mipp v1 params" + form + self.id + sizes + self.encoding.hash).digest()
 
+    @functools.cached_property
+    def probe_hash(self) -> bytes:
+        """Hash of encoding and clusters, 32 bytes: headers of queries that choose clusters carry it.
+
+        ParameterError for an index without clusters.
+        """
+        if self.clusters is None:
+            raise ParameterError("this index has no clusters to choose: search all rows, without probes")
+        return hashlib.sha256(b"mipp v1 probe" + self.encoding.hash + self.clusters.hash).digest()
+
     def to_json(self) -> str:
         return json.dumps(self._data(), indent=1) + "\n"
 
@@ -185,6 +198,8 @@ class DeploymentConfig:
             data["rankings"] = list(self.rankings)
         if self.record_bytes:
             data["record_bytes"] = self.record_bytes
+        if self.clusters is not None:
+            data["clusters"] = self.clusters.to_dict()
         if addressed:
             data["addresses"] = {
                 str(i): {"name": a.name, "url": a.url, "certificate": base64.b64encode(a.certificate).decode()}
@@ -227,10 +242,13 @@ class DeploymentConfig:
                 int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
                 tuple(data.get("rankings", ())),
                 record_bytes=check_record_bytes(data.get("record_bytes", 0)),
+                clusters=Clusters.from_dict(data["clusters"]) if "clusters" in data else None,
                 **extra,
             )
             if not set(config.rankings) <= set(offered_rankings(config.params)):
                 raise DeploymentError("the description of the deployment names rankings that it cannot have")
+            if config.clusters is not None:
+                check_clusters(config.clusters, config.params, config.encoding)
         except DeploymentError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ParameterError):
@@ -248,6 +266,22 @@ class DeploymentConfig:
             if canonical(config._data()) != canonical(data):
                 raise DeploymentError("the description of the deployment is corrupt")
         return config
+
+
+def check_clusters(clusters: Clusters, params: Params, encoding: Encoding) -> None:
+    """Refuse clusters that are not of an index, or that its servers cannot search.
+
+    Raises
+    ------
+    ParameterError
+        Centroids of another encoding; a scheme, a form of sharing or an encoding whose servers do not rank.
+    """
+    clusters.check(encoding)
+    if not (params.compares and params.t == 1 and params.sharing == INFINITY and encoding.allows_server_ranking):
+        raise ParameterError("clusters are for an index that servers rank, in the scheme shares")
+    rule = query_rule(encoding, params.padded(encoding.encoded_dim))
+    if (rule.high - rule.low + 1).bit_length() >= encoding.ring_bits:
+        raise ParameterError("scores of this encoding leave no room for one below the least, which clusters need")
 
 
 def _params(n: int, t: int, k: int, scheme: str, sharing: str | None = None) -> Params:

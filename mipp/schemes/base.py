@@ -16,6 +16,7 @@ import numpy as np
 
 from ..backends import Rows
 from ..errors import ParameterError
+from ..mpc.probed import ProbedRows
 from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
@@ -170,8 +171,11 @@ class UserScheme(ABC):
         yield range(rows)
 
     @abstractmethod
-    def portion(self, rows: int, ranking: str, k: int) -> int:
-        """Queries that go under one header, at most, over ``rows`` rows that are not answered some at a time."""
+    def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
+        """Queries that go under one header, at most, over ``rows`` rows that are not answered some at a time.
+
+        ``choice``: clusters of which each query chooses some, 0 without.
+        """
 
     @abstractmethod
     def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
@@ -194,6 +198,10 @@ class UserScheme(ABC):
 
         ``checks``, ``folded``: as of :class:`~mipp.rpc.messages.QueryHeader`.
         """
+
+    def probe_cost(self, images: int, batches: int, k: int, queries: int, probed: ProbedRows) -> SearchCost:
+        """Rounds and bytes of a search of chosen clusters, before anything is sent."""
+        raise ParameterError("servers of this scheme do not rank")
 
 
 class ServerScheme(ABC):
@@ -246,6 +254,24 @@ class ServerScheme(ABC):
         out: np.ndarray,
     ) -> None:
         """Write score shares for live rows ``rows`` into (B, rows) words: for servers that compare them."""
+        raise ParameterError("these servers do not compare scores; use ranking='user'")
+
+    def fill_probed(
+        self,
+        header: m.QueryHeader,
+        header_hash: bytes,
+        plan: RowPlan,
+        stored: Rows,
+        query_share: np.ndarray,
+        probed: ProbedRows,
+        made: np.ndarray,
+        out: np.ndarray,
+    ) -> None:
+        """Write this server's score shares of a query with chosen clusters into (B, scores) words.
+
+        ``made``: (B, groups, words) query shares of the chosen clusters that the servers made, secret. Other rows are
+        multiplied with ``query_share``.
+        """
         raise ParameterError("these servers do not compare scores; use ranking='user'")
 
     def prepare(self, user: bytes, rows: int, queries: int) -> None:  # noqa: B027 - most schemes need nothing

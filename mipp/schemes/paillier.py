@@ -91,7 +91,7 @@ class _User(UserScheme):
             raise ParameterError("the query is longer than the encoding's bound")
         return dict.fromkeys(self.servers, encrypt_query(encoded, self._key.public, threads=self._threads))
 
-    def portion(self, rows: int, ranking: str, k: int) -> int:
+    def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
         per_query = self._layout.ciphertexts(rows) * 8 * self._key.public.element_limbs
         return min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
 

@@ -16,8 +16,10 @@ import numpy as np
 from ..backends import Rows, ZeroShare
 from ..errors import LimitError, MessageError, ShapeError
 from ..io.memory import aligned_words
-from ..mpc.cost import all_comparisons, largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
+from ..mpc.cost import add, all_comparisons, largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
 from ..mpc.facts import public_facts
+from ..mpc.probed import PROBE, ProbedRows
+from ..mpc.probes import Layout, probe_cost, probe_memory
 from ..mpc.query_proof import proof_bytes
 from ..params import Params
 from ..rpc import messages as m
@@ -58,6 +60,8 @@ BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
 LEAST_ROWS = 1 << 11
 #: rows of a block are a multiple: whole cache lines of answers, and whole blocks of packed ones
 LINE = 512
+#: rows without clusters whose scores are computed at a time
+PROBED_ROWS = 1 << 20
 
 
 class SharesScheme(Scheme):
@@ -108,12 +112,14 @@ class _User(UserScheme):
     def row_blocks(self, rows: int, queries: int) -> Iterator[range]:
         return row_blocks(rows, queries, self._config.params.dtype.itemsize)
 
-    def portion(self, rows: int, ranking: str, k: int) -> int:
+    def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
         config = self._config
         held = max(1, rows if ranking == "user" else ranked_words(rows, k))
         most = min(MAX_QUERIES, max(1, _SERVER_BYTES // (held * config.params.dtype.itemsize)))
         if ranking != "user" and config.certifies:
-            most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1)))
+            most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1, choice=choice)))
+            if choice:
+                most = min(most, max(1, _SERVER_BYTES // probe_memory(choice, 1, config.query_rule.width)))
             most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
         return most
 
@@ -175,6 +181,31 @@ class _User(UserScheme):
             }
             return report
         cost = top_k_cost(public, queries, k, rule=rule)
+        report["servers"] = {
+            "rounds": cost.typical.rounds,
+            "bytes": cost.typical.bytes,
+            "bound": {"rounds": cost.bound.rounds, "bytes": cost.bound.bytes},
+            "comparisons": cost.comparisons,
+        }
+        return report
+
+    def probe_cost(self, images: int, batches: int, k: int, queries: int, probed: ProbedRows) -> SearchCost:
+        config, count = self._config, probed.clusters.count
+        rule, scores = config.query_rule, probed.scores
+        public = public_facts(config, _NO_HASH, _NO_HASH, scores, probed=True)
+        report = self.cost(images, batches, k, "server", queries, 0)
+        report["user"]["proof"] = proof_bytes(rule, queries, choice=count)
+        most = min(queries, self.portion(scores, "server", k, choice=count))
+        share = rule.width * config.params.dtype.itemsize
+        report["memory"]["server"] = (
+            top_k_memory(public, most, k) + most * share + probe_memory(count, most, rule.width)
+        )
+        cost = top_k_cost(public, queries, k, rule=rule)
+        made = probe_cost(
+            Layout(probed.clusters.groups, probed.clusters.size, 1), queries, rule.width, public.score_bits
+        )
+        for some in (cost.typical, cost.bound):
+            add(some, made)
         report["servers"] = {
             "rounds": cost.typical.rounds,
             "bytes": cost.typical.bytes,
@@ -245,7 +276,7 @@ class _Server(ServerScheme):
                     f"{MAX_ANSWER_BYTES} are given at once: ask for some rows at a time"
                 )
             return words
-        if header.ranking == "server" and 1 <= header.k <= rows:  # small batches are compared many times over
+        if header.ranking in ("server", PROBE) and 1 <= header.k <= rows:  # small batches are compared many times over
             words = header.queries * largest_call(rows, header.k) * size
             compared = all_comparisons(rows, header.k)
             if compared > MAX_RANKED_COMPARISONS + 2 * rows:
@@ -258,7 +289,11 @@ class _Server(ServerScheme):
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
-        proof = proof_bytes(self._config.query_rule, header.queries, threshold=header.ranking == "threshold")
+        clusters = self._config.clusters if header.ranking == PROBE else None
+        proof = proof_bytes(
+            self._config.query_rule, header.queries, threshold=header.ranking == "threshold",
+            choice=0 if clusters is None else clusters.count,
+        )  # fmt: skip
         if proof > MAX_PROOF_BYTES and header.queries > 1:
             raise LimitError(f"proofs of {header.queries} queries are {proof} bytes; send fewer queries together")
         if header.queries * header.k > MAX_RANKED_HITS:
@@ -279,6 +314,37 @@ class _Server(ServerScheme):
         self.fill(header, header_hash, plan, stored, query_share, rows, out)
         return out
 
+    def fill_probed(
+        self, header: m.QueryHeader, header_hash: bytes, plan: RowPlan, stored: Rows, query_share: np.ndarray,
+        probed: ProbedRows, made: np.ndarray, out: np.ndarray,
+    ) -> None:  # fmt: skip
+        zero = self._zero_share(header, header_hash, plan)
+        for piece, at in zip(probed.pieces, probed.starts.tolist(), strict=False):
+            layout = piece.layout
+            rows = layout.slots * layout.size
+            for group in range(layout.groups):
+                a, b = np.searchsorted(piece.dead, [group * rows, (group + 1) * rows]).tolist()
+                first = at + group * layout.slots
+                stored.slots(
+                    np.ascontiguousarray(made[:, group]), piece.first + group * rows, layout.size,
+                    piece.dead[a:b] - group * rows, zero, out[:, first : first + layout.slots],
+                )  # fmt: skip
+        first = int(probed.starts[-1])
+        for start, stop in probed.runs:
+            for begin in range(start, stop, PROBED_ROWS):
+                end = min(begin + PROBED_ROWS, stop)
+                live = probed.live(begin, end)
+                count = end - begin if live is None else len(live)
+                words = aligned_words(len(query_share), end - begin, query_share.dtype)
+                stored.scores(query_share, begin, end, zero, words)
+                out[:, first : first + count] = words if live is None else words[:, live]
+                first += count
+
+    def _zero_share(self, header: m.QueryHeader, header_hash: bytes, plan: RowPlan) -> ZeroShare:
+        servers = [self._number(server) for server in header.servers]
+        pair_keys = {self._number(other): key for other, key in self._pair_keys(header.keys).items()}
+        return ZeroShare(self._index, servers, pair_keys, header_hash, plan.masks)
+
     def fill(
         self,
         header: m.QueryHeader,
@@ -290,9 +356,7 @@ class _Server(ServerScheme):
         out: np.ndarray,
     ) -> None:
         count, dtype = len(query_share), query_share.dtype
-        servers = [self._number(server) for server in header.servers]
-        pair_keys = {self._number(other): key for other, key in self._pair_keys(header.keys).items()}
-        zero = ZeroShare(self._index, servers, pair_keys, header_hash, plan.masks)
+        zero = self._zero_share(header, header_hash, plan)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
             stored.scores(query_share, start, stop, zero, into)

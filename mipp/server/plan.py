@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..encoding.clusters import Clusters
 from ..errors import AccessDeniedError, IntegrityError, ParameterError
+from ..mpc.probed import ProbedRows
 from ..sharing import Run
 from ..store.views import BatchView, OwnerView
 
@@ -95,6 +97,10 @@ class Plan:
         self._dead = np.concatenate(dead) if dead else np.empty(0, np.int64)
         self._live_before = self._dead - np.arange(len(self._dead))
         self._certified = False
+
+    def probed(self, clusters: Clusters) -> ProbedRows:
+        """The scores of a query that chooses clusters."""
+        return ProbedRows(clusters, self.rows.tolist(), self._dead)
 
     def certified(self) -> bool:
         """Whether the servers have found all rows in range. They stay so, and blocks of a query ask one by one."""

@@ -12,10 +12,12 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..backends import Rows
 from ..errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -26,8 +28,10 @@ from ..errors import (
 )
 from ..io.memory import aligned_words
 from ..mpc.link import Link
-from ..mpc.query_proof import relations, unpack, verified
-from ..mpc.session import Public
+from ..mpc.probed import PROBE, ProbedRows, add_least
+from ..mpc.probes import Layout, choice_relations, probe_cost, probe_shares, split_choice
+from ..mpc.query_proof import Summand, query_words, relations, unpack, verified
+from ..mpc.session import Party, Public
 from ..mpc.topk import KeyRoom
 from ..rpc import messages as m
 from ..rpc.associated_data import query_share_commitment
@@ -58,8 +62,8 @@ class _Asked:
     query: m.Query
 
 
-#: a plan, the grants that allow it, and the public facts of a ranking over it
-_Checked = tuple[Plan, list[m.Grant], Public]
+#: a plan, the grants that allow it, the public facts of a ranking over it, and its scores if clusters are chosen
+_Checked = tuple[Plan, list[m.Grant], Public, ProbedRows | None]
 
 
 class Queries:
@@ -99,9 +103,9 @@ class Queries:
         self._columns.prune()
         if asked.header.ranking == "user":
             return self._score_shares(asked)
-        if asked.header.ranking in ("server", "threshold"):
+        if asked.header.ranking in ("server", "threshold", PROBE):
             return self._ranking(asked)
-        raise ParameterError(f"ranking must be user, server or threshold, not {asked.header.ranking!r}")
+        raise ParameterError(f"ranking must be user, server, {PROBE} or threshold, not {asked.header.ranking!r}")
 
     def collect(self, request: Request[m.CollectRanking]) -> m.Ranked | m.Pending:
         """The outcome of a ranking that was answered with Pending."""
@@ -161,11 +165,13 @@ class Queries:
         header, server = asked.header, self._server
         self._check(asked)
         plan, grants = self._authorise(header, newest)
-        server.scheme.check_size(header, plan.live_total)
-        public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total)
+        clusters = server.config.clusters if header.ranking == PROBE else None
+        probed = None if clusters is None else plan.probed(clusters)
+        server.scheme.check_size(header, plan.live_total if probed is None else probed.scores)
+        public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total, probed)
         self._check_proof(asked)
         plan.require_certified(server.index)
-        return plan, grants, public
+        return plan, grants, public, probed
 
     def _check_proof(self, asked: _Asked) -> None:
         """Refuse a proof of another shape, or one that the header does not commit to."""
@@ -173,23 +179,30 @@ class Queries:
         party = self._parties(header).index(server.index) + 1
         verified(
             server.config.query_rule, server.index, unpack(party, asked.query.seeds, asked.query.proof),
-            header.proofs, header.queries, threshold=header.ranking == "threshold",
+            header.proofs, header.queries, threshold=header.ranking == "threshold", choice=self._choice_bits(header),
         )  # fmt: skip
+
+    def _choice_bits(self, header: m.QueryHeader) -> int:
+        """Bits of the choice of clusters that follow those of a query's proof."""
+        clusters = self._server.config.clusters
+        return clusters.count if clusters is not None and header.ranking == PROBE else 0
 
     def _rank(self, asked: _Asked, link: Link, checked: _Checked | None) -> m.Ranked:
         """This server's part of one attempt; ``checked`` is None if what was found is too old."""
         server, header = self._server, asked.header
 
         def prepare(held: contextlib.ExitStack) -> Prepared:
-            plan, grants, public = checked or self._rankable(asked, b"")
-            held.enter_context(self._memory.held(ranking_memory(public, header.queries, header.k)))
+            plan, grants, public, probed = checked or self._rankable(asked, b"")
+            held.enter_context(self._memory.held(ranking_memory(public, header, server.config, probed)))
             self._charge(header, grants, plan)
             query_share, stored = asked.query.query_share, server.rows(plan)
+            if probed is not None:
+                return self._probed(asked, plan, stored, probed, public, all(g.scores for g in grants))
             room = KeyRoom(header.queries, public) if header.ranking == "server" else None
             shares = aligned_words(header.queries, public.rows, query_share.dtype) if room is None else room.words
-            rows = range(plan.live_total)
+            rows, scores = range(plan.live_total), all(g.scores for g in grants)
             server.scheme.fill(header, asked.hash, plan, stored, query_share, rows, shares)
-            return shares if room is None else room, all(g.scores for g in grants), public, self._relations(asked)
+            return Prepared(shares if room is None else room, scores, public, self._relations(asked))
 
         ended = server.metrics.ranking if server.metrics is not None else None
         try:
@@ -207,12 +220,38 @@ class Queries:
             )
             raise
 
-    def _relations(self, asked: _Asked) -> np.ndarray:
-        """This server's shares of what is zero for a query in range."""
+    def _probed(
+        self, asked: _Asked, plan: Plan, stored: Rows, probed: ProbedRows, public: Public, scores: bool
+    ) -> Prepared:
+        """What is ready for a ranking of chosen clusters: query shares and products follow within its session."""
+        server, query, header, parties = self._server, asked.query, asked.header, self._parties(asked.header)
+        config, clusters, threads = server.config, probed.clusters, server.threads or 0
+        place, rule = parties.index(server.index) + 1, config.query_rule
+        summands, choice = split_choice(
+            rule, place, unpack(place, query.seeds, query.proof), header.queries, clusters.count, threads
+        )
+        words, _ = query_words(rule, place, summands, header.queries, threads)
+        zero = np.concatenate(
+            [self._relations(asked, summands), choice_relations(place, choice, clusters.groups)], axis=1
+        )
+        room, width = KeyRoom(header.queries, public), public.score_bits
+
+        def fill(party: Party) -> None:
+            made = probe_shares(party, words, choice, clusters.groups, config.params, width, parties)
+            server.scheme.fill_probed(header, asked.hash, plan, stored, query.query_share, probed, made, room.words)
+            add_least(room.words, probed, choice, public.low)
+            party.counters.lap("product")
+
+        cost = probe_cost(Layout(clusters.groups, clusters.size, 1), header.queries, rule.width, width)
+        return Prepared(room, scores, public, zero, fill, cost, plan.total)
+
+    def _relations(self, asked: _Asked, summands: Mapping[int, Summand] | None = None) -> np.ndarray:
+        """This server's shares of what is zero for a query in range; ``summands``: of the proof, if they are known."""
         server, query, parties = self._server, asked.query, self._parties(asked.header)
         party = parties.index(server.index) + 1
         return relations(
-            server.config.query_rule, server.config.params, party, unpack(party, query.seeds, query.proof),
+            server.config.query_rule, server.config.params, party,
+            unpack(party, query.seeds, query.proof) if summands is None else summands,
             query.query_share, query.theta, server.threads or 0, parties,
         )  # fmt: skip
 
@@ -231,7 +270,8 @@ class Queries:
         server, header, query = self._server, asked.header, asked.query
         if header.deployment != server.config.id or header.user != asked.signer or len(header.nonce) != 16:
             raise AuthenticationError("the query's header is another deployment's or another user's")
-        if header.encoding != server.config.encoding.hash:
+        probed = header.ranking == PROBE
+        if header.encoding != (server.config.probe_hash if probed else server.config.encoding.hash):
             raise ParameterError("the query is encoded for another index")
         servers = server.config.params.check_servers(header.servers)
         here = tuple(header.servers) == servers and server.index in servers
@@ -284,8 +324,10 @@ class Queries:
         """
         plan, chosen = self.covered(header, newest)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            if header.ranking not in given.rankings:
-                raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
+            # chosen clusters tell the user no more than a ranking of all rows
+            ranking = "server" if header.ranking == PROBE else header.ranking
+            if ranking not in given.rankings:
+                raise AccessDeniedError(f"a grant does not allow ranking {ranking!r}")
             if header.ranking == "threshold":
                 if given.max_k:
                     raise AccessDeniedError(f"a grant allows k up to {given.max_k}, a threshold has no such limit")

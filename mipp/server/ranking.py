@@ -6,15 +6,18 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import AccessDeniedError, BusyError, LimitError, ParameterError
 from ..io.memory import memory_bytes
 from ..mpc.comparison import threshold
-from ..mpc.cost import threshold_memory, top_k_memory
+from ..mpc.cost import Cost, threshold_memory, top_k_memory
 from ..mpc.facts import public_facts
 from ..mpc.link import Link, PlacedLink
+from ..mpc.probed import ProbedRows
+from ..mpc.probes import probe_memory
 from ..mpc.session import Counters, Party, Public
 from ..mpc.topk import KeyRoom, top_k
 from ..mpc.waiting import threshold_room, top_k_room
@@ -25,13 +28,29 @@ __all__ = ["TIMEOUT", "MemoryBudget", "Prepared", "check_ranking", "rank", "rank
 
 #: seconds that a server waits for any one message of a peer; where all rows are worked on, one more for so many scores
 TIMEOUT, SCORES_A_SECOND = 60.0, 250_000
-# score shares, whether the user gets scores, the public facts, shares of what is zero for a query in range
-Prepared = tuple[np.ndarray | KeyRoom, bool, Public, np.ndarray | None]
+
+
+class Prepared(NamedTuple):
+    """What a server has ready before the first round of a ranking; secret, but for ``scores`` and ``public``.
+
+    ``shares``: of the scores. ``scores``: whether the user gets them. ``zero``: shares of what is zero for a query in
+    range. ``fill``: writes the score shares, where the servers make query shares first; ``probed``: what that costs;
+    ``products``: rows that are multiplied then.
+    """
+
+    shares: np.ndarray | KeyRoom
+    scores: bool
+    public: Public
+    zero: np.ndarray | None
+    fill: Callable[[Party], None] | None = None
+    probed: Cost | None = None
+    products: int = 0
 
 
 def check_ranking(
-    header: m.QueryHeader, header_hash: bytes, config: DeploymentConfig, theta: np.ndarray, rows: int
-) -> Public:
+    header: m.QueryHeader, header_hash: bytes, config: DeploymentConfig, theta: np.ndarray, rows: int,
+    probed: ProbedRows | None = None,
+) -> Public:  # fmt: skip
     """Refuse a k or thresholds that do not fit the query; nothing is computed.
 
     Parameters
@@ -40,8 +59,12 @@ def check_ranking(
     config : of the deployment
     theta : (B,) words, share of the thresholds, or (0,)
     rows : live rows that the query covers
+    probed : scores of a query that chooses clusters
     """
-    public = public_facts(config, header_hash, header.snapshot, rows)
+    if probed is not None:
+        probed.require(header.k)
+        rows = probed.scores
+    public = public_facts(config, header_hash, header.snapshot, rows, probed=probed is not None)
     if header.ranking == "threshold":
         if theta.shape != (header.queries,) or header.k != 0:
             raise ParameterError("a threshold query has one threshold per query, and k = 0")
@@ -49,7 +72,7 @@ def check_ranking(
         raise ParameterError("only a threshold query has thresholds")
     elif header.k > rows:
         raise AccessDeniedError(f"k={header.k} is more than the {rows} images that the query covers")
-    needed = ranking_memory(public, header.queries, header.k)
+    needed = ranking_memory(public, header, config, probed)
     if needed > memory_bytes():
         raise LimitError(
             f"ranking {rows} rows takes {needed >> 20} MiB at each server, more than one has: use ranking='user'"
@@ -77,9 +100,12 @@ class MemoryBudget:
                 self._held -= size
 
 
-def ranking_memory(public: Public, queries: int, k: int) -> int:
-    """Bytes that a server holds at once for a ranking; ``k`` is 0 for a threshold."""
-    return top_k_memory(public, queries, k) if k else threshold_memory(public, queries)
+def ranking_memory(public: Public, header: m.QueryHeader, config: DeploymentConfig, probed: ProbedRows | None) -> int:
+    """Bytes that a server holds at once for a ranking."""
+    if header.ranking == "threshold":
+        return threshold_memory(public, header.queries)
+    more = 0 if probed is None else probe_memory(probed.clusters.count, header.queries, config.query_rule.width)
+    return top_k_memory(public, header.queries, header.k) + more
 
 
 def seated(
@@ -139,13 +165,14 @@ def _rank(
     party: Party, index: int, header: m.QueryHeader, prepare: Callable[[], Prepared], theta: np.ndarray
 ) -> m.Ranked:
     try:
-        shares, scores, public, zero = prepare()
+        ready = prepare()
+        shares, scores, public, zero = ready[:4]
     except BaseException as error:
         party.fail(error)
         raise
     party.counters.lap("product")
     # a peer may still read its rows, and large messages take their time
-    party.slow = header.queries * public.rows / SCORES_A_SECOND
+    party.slow = header.queries * max(public.rows, ready.products) / SCORES_A_SECOND
     check_bits = 0 if zero is None else 8 * zero.dtype.itemsize
     # no peer sends more than its first round before this server's: until then little may wait
     if header.ranking == "threshold":
@@ -153,7 +180,7 @@ def _rank(
         party.link.expect(threshold_room(public, header.queries, check_bits))
         part = threshold(party, shares, public, theta_shares=np.ascontiguousarray(theta), zero=zero)
     else:
-        party.link.expect(top_k_room(public, header.queries, header.k, check_bits))
-        part = top_k(party, shares, header.k, public, scores=scores, zero=zero)
+        party.link.expect(top_k_room(public, header.queries, header.k, check_bits, ready.probed))
+        part = top_k(party, shares, header.k, public, scores=scores, zero=zero, fill=ready.fill)
     words = part.words.reshape(len(part.words) if part.words.ndim == 2 else 1, -1)
     return m.Ranked(index, part.session, part.parameters, part.queries, part.rows, words)

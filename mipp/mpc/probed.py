@@ -1,0 +1,174 @@
+"""Scores of a query that looks at one cluster in each group: which rows they are of, at servers and at the user.
+
+First come the clusters of all batches that are laid out (:mod:`mipp.encoding.clusters`): ``groups * slots`` scores of
+a batch, of whichever clusters the user chose. Then come all other live rows: those of small batches, and the rest of
+large ones. Deleted rows keep their slots: their words count as zeros, and the servers add a score below all others
+where such a row's cluster was chosen. So a query may ask for as many rows as are live whatever it chose. Public facts,
+but for the choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..encoding.clusters import Clusters
+from ..errors import ParameterError, ProtocolError
+from .probes import Layout
+from .replicated import Pair
+
+__all__ = ["PROBE", "Piece", "ProbedRows", "add_least"]
+
+#: ranking of headers of queries that choose clusters; grants of ranking ``server`` allow it
+PROBE = "probe"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """The clusters of one batch: its first row among all original rows, its layout, and deleted rows, from 0 here."""
+
+    first: int
+    layout: Layout
+    dead: np.ndarray
+
+
+class ProbedRows:
+    """The rows that a query with a choice covers, and the order of its scores.
+
+    Parameters
+    ----------
+    clusters : of the index
+    rows : original rows of each batch, in the order of the query
+    dead : numbers of deleted rows among all original rows, ascending
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.encoding import Encoding
+    >>> from mipp.encoding.clusters import Clusters
+    >>> from mipp.mpc.probed import ProbedRows
+    >>> clusters = Clusters.of(Encoding("cosine", 2), np.array([[1, 0], [0, 1], [1, 1], [1, -1]]), 2, least=1)
+    >>> rows = ProbedRows(clusters, [9, 3], np.array([1]))  # two rows a cluster and one more; three rows without
+    >>> rows.scores, rows.least_live
+    (8, 7)
+    >>> rows.originals(np.array([[1, 4, 7]]), np.array([[1, 0]]))
+    array([[ 3,  8, 11]])
+    """
+
+    def __init__(self, clusters: Clusters, rows: Sequence[int], dead: np.ndarray) -> None:
+        self.clusters = clusters
+        self.pieces: list[Piece] = []
+        #: runs of other original rows, (first, stop)
+        self.runs: list[tuple[int, int]] = []
+        first = 0
+        for count in rows:
+            slots, inside = clusters.slots(count), 0
+            if slots:
+                layout = Layout(clusters.groups, clusters.size, slots)
+                inside = layout.rows
+                a, b = np.searchsorted(dead, [first, first + inside]).tolist()
+                self.pieces.append(Piece(first, layout, dead[a:b] - first))
+            if inside < count:
+                self._run(first + inside, first + count)
+            first += count
+        #: where the scores of each piece begin, and those of other rows
+        self.starts = np.concatenate([[0], np.cumsum([p.layout.scores for p in self.pieces])]).astype(np.int64)
+        self._dead = dead
+        live = [self.live(start, stop) for start, stop in self.runs]
+        self._others = np.cumsum([len(some) if some is not None else b - a for some, (a, b) in
+                                  zip(live, self.runs, strict=True)], dtype=np.int64)  # fmt: skip
+        others = int(self._others[-1]) if self.runs else 0
+        #: scores of a query
+        self.scores = int(self.starts[-1]) + others
+        #: rows that are live among them, whatever was chosen
+        self.least_live = self.scores
+        if self.pieces:
+            # one choice for all batches: in each group that of the cluster which lost most rows
+            gone = np.sum([_gone(piece) for piece in self.pieces], axis=0)
+            self.least_live -= int(gone.max(axis=1).sum())
+
+    def _run(self, start: int, stop: int) -> None:
+        if self.runs and self.runs[-1][1] == start:
+            start = self.runs.pop()[0]
+        self.runs.append((start, stop))
+
+    def live(self, start: int, stop: int) -> np.ndarray | None:
+        """Which of the original rows ``start`` to ``stop`` are live, from 0; None for all."""
+        a, b = np.searchsorted(self._dead, [start, stop]).tolist()
+        if a == b:
+            return None
+        alive = np.ones(stop - start, bool)
+        alive[self._dead[a:b] - start] = False
+        return np.flatnonzero(alive)
+
+    def require(self, k: int) -> None:
+        """ParameterError for a k that is more than rows that are live whatever is chosen."""
+        if k > self.least_live:
+            raise ParameterError(
+                f"k={k} is more than the {self.least_live} rows that a search of chosen clusters is sure to cover; "
+                "search all rows instead"
+            )
+
+    def originals(self, positions: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Original rows of scores.
+
+        Parameters
+        ----------
+        positions : (B, k) numbers of scores; secret
+        chosen : (B, groups) the cluster of each group; secret
+
+        Returns
+        -------
+        (B, k) int64; secret
+        """
+        out = np.empty(positions.shape, np.int64)
+        piece_of = np.searchsorted(self.starts, positions, side="right") - 1
+        query = np.broadcast_to(np.arange(len(positions))[:, None], positions.shape)
+        for number, piece in enumerate(self.pieces):
+            there = piece_of == number
+            slot = positions[there] - self.starts[number]
+            choice = chosen[query[there], slot // piece.layout.slots]
+            out[there] = piece.first + slot * piece.layout.size + choice
+        rest = positions >= self.starts[-1]
+        at = positions[rest] - self.starts[-1]
+        runs = np.searchsorted(self._others, at, side="right")
+        found = np.empty(len(at), np.int64)
+        for number in np.unique(runs):
+            start, stop = self.runs[number]
+            some, live = runs == number, self.live(start, stop)
+            inside = at[some] - (int(self._others[number - 1]) if number else 0)
+            found[some] = start + (inside if live is None else live[inside])
+        out[rest] = found
+        if np.isin(out, self._dead).any():
+            raise ProtocolError("the user's parts: the servers found rows that are deleted")
+        return out
+
+
+def add_least(words: np.ndarray, probed: ProbedRows, choice: Pair, least: int) -> None:
+    """Add to this server's score shares the score ``least`` of deleted rows whose cluster was chosen; in place.
+
+    The words of deleted rows count as zeros in the products, and whether a cluster was chosen is shared.
+
+    Parameters
+    ----------
+    words : (B, scores) score shares, changed; secret
+    probed : which rows they are of
+    choice : this party's two summands; one of them, taken by each party, is an additive share; secret
+    least : a public constant
+    """
+    factor = words.dtype.type(least % (1 << 8 * words.dtype.itemsize))
+    for piece, start in zip(probed.pieces, probed.starts.tolist(), strict=False):
+        slot, inside = np.divmod(piece.dead, piece.layout.size)
+        cluster = slot // piece.layout.slots * piece.layout.size + inside
+        for into, mine in zip(words, choice.lo.astype(words.dtype), strict=True):
+            np.add.at(into, start + slot, mine[cluster] * factor)
+
+
+def _gone(piece: Piece) -> np.ndarray:
+    """Deleted rows of each cluster, (groups, size)."""
+    layout = piece.layout
+    group, inside = np.divmod(piece.dead, layout.slots * layout.size)
+    gone = np.bincount(group * layout.size + inside % layout.size, minlength=layout.clusters)
+    return gone.reshape(layout.groups, layout.size)

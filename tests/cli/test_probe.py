@@ -1,0 +1,90 @@
+"""Clusters on the command line: an index that has them, searches of some, and what they find."""
+
+import json
+
+import numpy as np
+import pytest
+
+
+def features(count, seed):
+    rng, centres = np.random.default_rng(seed), np.random.default_rng(9).normal(size=(6, 5))
+    return (centres[rng.integers(0, 6, count)] + 0.3 * rng.normal(size=(count, 5))).astype(np.float32)
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, count in (("public", 200), ("rows", 600), ("queries", 5), ("few", 3)):
+        np.save(tmp_path / f"{name}.npy", features(count, count))
+    return tmp_path
+
+
+def test_index_and_search(mipp_command, files):
+    code, out, _ = mipp_command("init", "--fit", files / "public.npy", "--clusters", 8, "--groups", 4, "--json")
+    assert code == 0 and (json.loads(out)["clusters"], json.loads(out)["groups"]) == (8, 4)
+    for arguments in (
+        ("owner", "create", "anna"), ("owner", "add", "anna", "--vectors", files / "rows.npy"),
+        ("user", "create", "ulla"), ("owner", "grant", "anna", "ulla"),
+    ):  # fmt: skip
+        assert mipp_command(*arguments)[0] == 0
+    search = ("search", "ulla", "--vectors", files / "queries.npy", "-k", 5, "--json")
+    exact, probed = (mipp_command(*search, *more)[1].splitlines() for more in ((), ("--probe",)))
+    found = [{(row["query"], row["id"]) for row in map(json.loads, lines) if "id" in row} for lines in (exact, probed)]
+    assert len(found[0] & found[1]) > 0.6 * len(found[0]) > 0
+    costs = [
+        json.loads(mipp_command("search", "ulla", "--explain-cost", "--json", *more)[1]) for more in ((), ("--probe",))
+    ]
+    assert costs[1]["user"]["proof"] > costs[0]["user"]["proof"]
+    np.save(files / "one.npy", features(1, 4))
+    for more, text in (
+        (("--ranking", "user"), "ranked by the servers"), (("-k", 500), "is sure to cover"),
+        (("--threshold", 0.5), "--probe"),
+    ):  # fmt: skip
+        code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe", *more)
+        assert code and text in err and "Traceback" not in err
+
+
+def test_centroids_of_a_file(mipp_command, files):
+    np.save(files / "centroids.npy", features(12, 3))
+    code, out, _ = mipp_command("init", "--vectors", 5, "--centroids", files / "centroids.npy", "--groups", 3)
+    assert code == 0 and "clusters: 12 in 3 groups" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--vectors", 5, "--clusters", 8, "--groups", 2), "--clusters needs --fit"),
+        (("--fit", "public", "--clusters", 8), "--groups goes with"),
+        (("--fit", "public", "--groups", 8), "--groups goes with"),
+        (("--fit", "public", "--clusters", 9, "--groups", 2), "groups of one size"),
+        (("--fit", "few", "--clusters", 9, "--groups", 3), "at least 9 public rows"),
+        (("--fit", "public", "--metric", "ip", "--clusters", 8, "--groups", 2), "ip is none"),
+        (("--fit", "public", "--ranking", "user", "--clusters", 8, "--groups", 2), "servers rank"),
+        (("--vectors", 4, "--centroids", "public", "--groups", 2), "5"),
+    ],
+)
+def test_refused(mipp_command, files, arguments, text):
+    given = [files / f"{a}.npy" if a in ("public", "few") else a for a in arguments]
+    code, _, err = mipp_command("init", *given)
+    assert code and text in err and "Traceback" not in err
+    assert not (files / "d" / "deployment.json").exists()
+
+
+def test_an_index_without_clusters(mipp_command, files):
+    assert mipp_command("init", "--vectors", 5)[0] == 0 and mipp_command("user", "create", "ulla")[0] == 0
+    np.save(files / "one.npy", features(1, 4))
+    code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe")
+    assert code and "no clusters" in err
+
+
+def test_evaluate(mipp_command, files):
+    given = ("evaluate", "--vectors", files / "rows.npy", "--query-vectors", files / "queries.npy")
+    code, out, _ = mipp_command(*given, "--clusters", 4, "--groups", 2)
+    assert code == 0 and "clusters: 4 in 2 groups find" in out
+    code, out, _ = mipp_command(*given, "--clusters", 4, "--groups", 2, "--out", files / "e.html", "--json")
+    found = json.loads(out)["clusters"]
+    assert 0.5 < found["recall"] <= 1 and 0 <= found["least"] <= found["recall"] and 0.4 < found["ranked"] < 0.7
+    # too few rows for clusters: all are ranked
+    code, out, _ = mipp_command(*given, "--clusters", 64, "--groups", 2, "--json")
+    assert (json.loads(out)["clusters"]["recall"], json.loads(out)["clusters"]["ranked"]) == (1.0, 1.0)
+    for more in (("--clusters", 4), ("--groups", 2)):
+        assert mipp_command(*given, *more)[0] == 2

@@ -1,0 +1,332 @@
+"""Searches of chosen clusters, through all roles: the same rows and scores as in the clear, whatever was deleted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import mipp
+from mipp.backends import CpuBackend, Segment
+from mipp.client import query as query_module
+from mipp.encoding.clusters import Clusters
+from mipp.errors import AccessDeniedError, DTypeError, OutOfRangeError, ParameterError
+from mipp.evaluation.evaluate import plain_scores
+from mipp.mpc import probed as probed_module
+from mipp.rpc import description
+from mipp.rpc import messages as m
+from mipp.server import queries as queries_module
+from tests.conftest import DIM, made, reopened
+
+#: rows of each batch: with clusters, without, with
+SIZES = (200, 30, 140)
+
+
+def features(count, seed):
+    """Rows near one of some points: clusters find most neighbours."""
+    rng, centres = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(12, DIM))
+    return (centres[rng.integers(0, 12, count)] + 0.4 * rng.normal(size=(count, DIM))).astype(np.float32)
+
+
+class Index:
+    """Two owners with batches, and what is stored where, in the clear."""
+
+    def __init__(self, deployment):
+        self.deployment, self.encoding = deployment, deployment.config.encoding
+        self.clusters = deployment.config.clusters
+        self.anna, self.berta = deployment.create_owner("anna"), deployment.create_owner("berta")
+        self.user = deployment.create_user("ulla")
+        self.rows = {}
+        self.sizes = {}
+        for n, (owner, size) in enumerate(zip((self.anna, self.anna, self.berta), SIZES, strict=True)):
+            x = features(size, n)
+            ids = owner.add_vectors(x)
+            assert len(set(ids)) == size and {batch for batch, _ in ids} == {ids[0][0]}
+            self.rows |= dict(zip(ids, x, strict=True))
+            self.sizes[ids[0][0]] = size
+        for owner in (self.anna, self.berta):
+            owner.grant(self.user, rankings=("server", "user"))
+
+    def covered(self, query):
+        """Ids of the rows that a query covers, by the definition of the layout."""
+        clusters = self.clusters
+        chosen = clusters.chosen(clusters.points(self.encoding, query[None]))[0]
+        for batch, row in self.rows:
+            slots = clusters.slots(self.sizes[batch])
+            inside = row < slots * clusters.count
+            group = row // (slots * clusters.size) if inside else 0
+            if not inside or chosen[group] == row % clusters.size:
+                yield batch, row
+
+    def check(self, queries, k, user=None):
+        found = (user or self.user).search_batch(queries, k, probe=True)
+        for query, result in zip(queries, found, strict=True):
+            ids = list(self.covered(query))
+            scores = plain_scores(self.encoding, np.array([self.rows[i] for i in ids]), query[None])[0]
+            known = dict(zip(ids, scores.tolist(), strict=True))
+            hits = [(hit.batch, hit.row) for hit in result.hits]
+            assert len(set(hits)) == k
+            assert [known[hit] for hit in hits] == [hit.score for hit in result.hits]
+            assert [hit.score for hit in result.hits] == sorted(scores.tolist(), reverse=True)[:k]
+
+
+def options(encoding, least=3):
+    return {"clusters": Clusters.fit(encoding, features(400, 50), 16, 4, least=least)}
+
+
+@pytest.fixture
+def index(tmp_path, encoding):
+    with made("embedded", tmp_path, encoding, **options(encoding)) as deployment:
+        yield Index(deployment)
+
+
+QUERIES = features(4, 77)
+
+
+def test_search_of_chosen_clusters(index):
+    index.check(QUERIES, 10)
+    # all rows: the default, on the same rows
+    exact = index.user.search_batch(QUERIES, 10)
+    for query, result in zip(QUERIES, exact, strict=True):
+        scores = plain_scores(index.encoding, np.array(list(index.rows.values())), query[None])[0]
+        assert [hit.score for hit in result.hits] == sorted(scores.tolist(), reverse=True)[:10]
+    probed = index.user.search_batch(QUERIES, 10, probe=True)
+    both = [len({h.id for h in a.hits} & {h.id for h in b.hits}) for a, b in zip(exact, probed, strict=True)]
+    assert sum(both) > 0.6 * 40
+
+
+def test_deleted_merged_and_compacted(index):
+    for query in QUERIES[:2]:
+        for hit in index.user.search(query, 6, probe=True).hits:
+            owner = index.anna if hit.owner == index.anna.id else index.berta
+            owner.delete([(hit.batch, hit.row)])
+            del index.rows[hit.batch, hit.row]
+    index.check(QUERIES, 12)
+    # clouds drop deleted rows from their files; the key centre makes them as before
+    for owner in (index.anna, index.berta):
+        owner.ask_present(m.Compact(owner.id), (1, 2))
+    index.check(QUERIES, 12)
+    mine = [i for i in index.rows if i[0] in {b.id for b in index.anna.batches()}]
+    index.anna.compact(merge_below=10**6)
+    places = index.anna.places_now(mine)
+    for old, new in zip(mine, places, strict=True):
+        index.rows[new] = index.rows.pop(old)
+    (merged,) = index.anna.batches()
+    index.sizes[merged.id] = merged.rows
+    assert index.clusters.slots(merged.rows)
+    index.check(QUERIES, 12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "more"),
+    [("l2", {"query_bits": 9}), ("l2", {"weights": (1, 3) * (DIM // 2)}), ("hamming", {}), ("l1", {"levels": 4})],
+)
+def test_metrics(tmp_path, metric, more):
+    encoding = mipp.Encoding(metric, DIM, **{"bits": 6, "query_bits": 6} | more if metric == "l2" else more)
+    high = {"l1": 4, "hamming": 2}.get(metric)
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, high, (250, DIM)) if high else np.rint(6 * features(250, 1))
+    clusters = Clusters.fit(encoding, x[:150], 8, 2, least=4)
+    with mipp.Deployment.create(tmp_path / "d", encoding, clusters=clusters, threads=1) as deployment:
+        owner, user = deployment.create_owner("o"), deployment.create_user("u")
+        made_by = Index.__new__(Index)
+        made_by.encoding, made_by.clusters, made_by.user = encoding, clusters, user
+        ids = owner.add_vectors(x[:240])
+        made_by.rows, made_by.sizes = dict(zip(ids, x, strict=False)), {ids[0][0]: 240}
+        owner.grant(user)
+        owner.delete([ids[5]])
+        del made_by.rows[ids[5]]
+        made_by.check(x[240:], 15)
+
+
+def test_three_clouds(tmp_path, encoding):
+    with made("embedded", tmp_path, encoding, clouds=3, **options(encoding)) as deployment:
+        index = Index(deployment)
+        index.check(QUERIES[:1], 5)
+
+
+def test_network(tmp_path, encoding):
+    with made("network", tmp_path, encoding, **options(encoding)) as deployment:
+        index = Index(deployment)
+        index.check(QUERIES[:2], 5)
+        assert deployment.config.clusters == options(encoding)["clusters"]
+
+
+def test_a_stream_goes_on(index, tmp_path):
+    x = features(500, 8)
+    path = tmp_path / "x.npy"
+    np.save(path, x)
+    report = index.anna.add_stream(path)
+    ids = [i for _, i in report.added]
+    assert len(set(ids)) == 500 and report.added[7] == (f"{path}:7", ids[7]) and list(report.added.ids) == ids
+    assert list(report.added.ids[3:40]) == ids[3:40] and ids[5] in report.added.ids[5:9]
+    assert ids[5] not in report.added.ids[6:] and repr(report.added.ids) == "RowIds(500 rows of 1 batches)"
+    numbers, got = index.anna.rows_of(ids[0][0])
+    places = {int(n): row for n, row in zip(numbers, got, strict=True)}
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert np.abs(np.array([places[row] for _, row in ids]) - unit).max() < 0.01
+    # nothing is there twice, however often it is added
+    again = index.anna.add_stream(path)
+    assert again.skipped == 500 and not again.added
+    index.rows |= dict(zip(ids, x, strict=True))
+    index.sizes[ids[0][0]] = 500
+    index.check(QUERIES, 10)
+
+
+def test_records_and_images_follow_their_rows(tmp_path, encoding):
+    with made("embedded", tmp_path, encoding, preview_size=1024, **options(encoding)) as deployment:
+        owner, user = deployment.create_owner("o"), deployment.create_user("u")
+        x = features(120, 2)
+        ids = owner.add_vectors(x, [(f"{n}.png", bytes([n]), {"caption": f"number {n}"}) for n in range(120)])
+        assert [row for _, row in ids] != list(range(120))
+        owner.grant(user)
+        hits = user.search(x[17], 1, probe=True).hits
+        assert (hits[0].batch, hits[0].row) == ids[17]
+        assert user.preview(hits)[0].caption == "number 17" and user.fetch(hits)[0].content == bytes([17])
+        owner.annotate({ids[17]: {"caption": "another"}})
+        assert user.preview(user.search(x[17], 1, probe=True).hits)[0].caption == "another"
+
+
+def test_cost(index):
+    exact, probed = index.user.cost(5), index.user.cost(5, probe=True)
+    assert probed["user"]["proof"] > exact["user"]["proof"] and probed["images"] == exact["images"]
+    assert probed["servers"]["comparisons"] < exact["servers"]["comparisons"]
+    with pytest.raises(ParameterError, match="is sure to cover"):
+        index.user.cost(index.user.index().total, probe=True)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_refused(index, tmp_path, encoding):
+    user = index.user
+    with pytest.raises(ParameterError, match="ranked by the servers"):
+        user.search(QUERIES[0], 3, ranking="user", probe=True)
+    with pytest.raises(ParameterError, match="is sure to cover"):
+        user.search(QUERIES[0], 200, probe=True)
+    assert len(user.search(QUERIES[0], probe=True).hits) == 10
+    index.anna.grant(user, rankings=("user",))
+    index.berta.grant(user, rankings=("user",))
+    with pytest.raises(AccessDeniedError, match="does not allow ranking 'server'"):
+        user.search(QUERIES[0], 3, owners=["anna"], probe=True)
+    with mipp.Deployment.create(tmp_path / "plain", encoding, threads=1) as plain:
+        other = plain.create_user("u")
+        with pytest.raises(ParameterError, match="no clusters"):
+            other.search(QUERIES[0], 3, probe=True)
+    with pytest.raises(DTypeError):
+        mipp.Deployment.create(tmp_path / "e", encoding, clusters="many")
+    with pytest.raises(ParameterError, match="servers rank"):
+        mipp.Deployment.create(tmp_path / "f", encoding, rankings=("user",), **options(encoding))
+    with pytest.raises(ParameterError, match="servers rank"):
+        mipp.Deployment.create(tmp_path / "g", encoding, scheme="paillier", **options(encoding))
+
+
+def test_quota(index):
+    index.anna.grant(index.user, quota=3)
+    index.user.search_batch(QUERIES[:2], 3, probe=True, owners=["anna"])
+    index.user.search(QUERIES[0], 3, probe=True, owners=["anna"])
+    with pytest.raises(AccessDeniedError):
+        index.user.search(QUERIES[0], 3, probe=True, owners=["anna"])
+
+
+@pytest.mark.parametrize("lie", ["none", "two", "two halves"])
+def test_a_choice_that_is_none_is_refused(index, monkeypatch, lie):
+    """The user's program lies: nothing is opened, and it is counted."""
+    honest = query_module.choice_bits
+
+    def lying(chosen, groups, size):
+        bits = honest(chosen, groups, size).astype(np.uint64)
+        if lie == "none":
+            bits[:, :size] = 0
+        elif lie == "two":
+            bits[:, :size] = 1
+        else:
+            bits[0, :2] = (1 << 31) + 1, 1 << 31
+            bits[0, 2:size] = 0
+        return bits
+
+    monkeypatch.setattr(query_module, "choice_bits", lying)
+    monkeypatch.setattr("mipp.mpc.query_proof._bits", _wide(), raising=True)
+    with pytest.raises(OutOfRangeError):
+        index.user.search(QUERIES[0], 3, probe=True)
+    monkeypatch.undo()
+    index.check(QUERIES[:1], 3)
+
+
+def _wide():
+    """Bits of the proof as words, so that a lie of more than a bit can follow them."""
+    from mipp.mpc import query_proof
+
+    honest = query_proof._bits
+    return lambda *given: honest(*given).astype(np.uint64)
+
+
+def test_a_backend_without_clusters_says_so(index, monkeypatch):
+    from mipp.backends import cpu
+    from mipp.backends.base import Rows
+
+    monkeypatch.setattr(cpu._CpuRows, "slots", Rows.slots)
+    with pytest.raises(ParameterError, match="search all rows, without probes"):
+        index.user.search(QUERIES[0], 3, probe=True)
+    assert len(index.user.search(QUERIES[0], 3).hits) == 3
+
+
+def test_another_layout_is_refused(index):
+    """Whose description has other centroids would get rows that it does not mean."""
+    other = Clusters.fit(index.encoding, features(300, 51), 16, 4, least=3)
+    config = dataclasses.replace(index.user.config, clusters=other)
+    index.user.config = config
+    for querier in index.user._queriers.values():
+        querier.config = config
+    with pytest.raises(ParameterError, match="another index"):
+        index.user.search(QUERIES[0], 3, probe=True)
+
+
+def test_after_reopening(tmp_path, encoding):
+    with made("embedded", tmp_path, encoding, **options(encoding)) as deployment:
+        Index(deployment)
+        with reopened(deployment) as again:
+            assert again.config.clusters == options(encoding)["clusters"]
+            assert len(again.user("ulla").search(QUERIES[0], 4, probe=True).hits) == 4
+
+
+def test_rows_that_were_compacted_away_leave_gaps():
+    """At a cloud: products of whole slots, whether deleted rows are still in its files or not."""
+    rng = np.random.default_rng(1)
+    params = mipp.Params()
+    words = rng.integers(0, 1 << 32, (100, 8), np.uint32)
+    dead = np.array([3, 17, 18, 59])
+    gone = words[10:70].copy()
+    gone[dead] = 0
+    share = rng.integers(0, 1 << 32, (2, 3 * 8), np.uint32)
+    expected = (gone.reshape(20, -1).astype(np.uint64) @ share.T.astype(np.uint64)).astype(np.uint32).T
+    kept = np.setdiff1d(np.arange(100), [13, 27, 28, 40 + 60])  # 69, the last one, is still there
+    for segment in (Segment(words, 0), Segment(words[kept], 0, kept)):
+        after = Segment(words[:7].copy(), 100)
+        rows = CpuBackend(params, 1).load([segment, after], 107)
+        out = np.empty((2, 20), np.uint32)
+        rows.wide(share, 10, 3, dead, out)
+        assert np.array_equal(out, expected)
+
+
+def test_a_range_without_room(tmp_path, encoding, monkeypatch):
+    honest = description.query_rule
+
+    def full(*given):
+        rule = honest(*given)
+        return dataclasses.replace(rule, low=0, high=(1 << 31) - 1)
+
+    monkeypatch.setattr(description, "query_rule", full)
+    with pytest.raises(ParameterError, match="no room"):
+        mipp.Deployment.create(tmp_path / "d", encoding, **options(encoding))
+
+
+def test_batches_too_small(tmp_path, encoding):
+    """Without a batch of clusters the search is that of all rows."""
+    with made("embedded", tmp_path, encoding, **options(encoding, least=500)) as deployment:
+        index = Index(deployment)
+        index.check(QUERIES[:1], 40)
+        assert index.user.search(QUERIES[0], 9, probe=True).hits == index.user.search(QUERIES[0], 9).hits
+
+
+def test_ranking_names_agree():
+    assert probed_module.PROBE == queries_module.PROBE == "probe"

@@ -1,0 +1,53 @@
+"""Rows that a query with a choice covers: against a plain list of them, row by row."""
+
+import numpy as np
+import pytest
+
+from mipp.encoding import Encoding
+from mipp.encoding.clusters import Clusters
+from mipp.errors import ParameterError, ProtocolError
+from mipp.mpc.probed import ProbedRows
+
+CLUSTERS = Clusters.of(Encoding("cosine", 3), np.random.default_rng(0).normal(size=(6, 3)), 2, least=2)
+
+
+def plain(rows, dead, chosen):
+    """Original rows in the order of scores: those of chosen clusters with deleted ones, then other live rows."""
+    inside, others, first = [], [], 0
+    for count in rows:
+        slots = CLUSTERS.slots(count)
+        for group in range(2):
+            for slot in range(slots):
+                inside.append(first + (group * slots + slot) * 3 + chosen[group])
+        others += [first + n for n in range(slots * 6, count) if first + n not in dead]
+        first += count
+    return inside + others
+
+
+@pytest.mark.parametrize("rows", [[40], [5, 40, 3], [40, 40], [5], [12, 11, 60, 1, 2]])
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.9])
+def test_order_of_scores(rows, part):
+    rng = np.random.default_rng(len(rows))
+    dead = np.flatnonzero(rng.random(sum(rows)) < part)
+    covered = ProbedRows(CLUSTERS, rows, dead)
+    chosen = rng.integers(0, 3, (4, 2))
+    gone = set(dead.tolist())
+    for one in chosen:
+        wanted = plain(rows, gone, one.tolist())
+        assert covered.scores == len(wanted)
+        live = [n for n, row in enumerate(wanted) if row not in gone]
+        assert len(live) >= covered.least_live
+        if live:
+            found = covered.originals(np.array([live]), one[None])
+            assert found[0].tolist() == [wanted[n] for n in live]
+        for n in set(range(len(wanted))) - set(live):
+            with pytest.raises(ProtocolError, match="deleted"):
+                covered.originals(np.array([[n]]), one[None])
+    # the bound is reached by some choice
+    worst = min(
+        sum(row not in gone for row in plain(rows, gone, (a, b))) for a in range(3) for b in range(3)
+    )  # fmt: skip
+    assert worst == covered.least_live
+    covered.require(worst)
+    with pytest.raises(ParameterError, match=f"the {worst} rows"):
+        covered.require(worst + 1)
