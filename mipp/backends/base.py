@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ParameterError
 from ..sharing import Run, add_zero_share
 
 __all__ = ["Backend", "Keystream", "RecordScan", "Rows", "Segment", "StoredFile", "ZeroShare"]
@@ -95,6 +94,9 @@ class RecordScan:
 class Backend(ABC):
     """Loads the rows of a query where its products run."""
 
+    #: whether its rows have products of slots (:meth:`Rows.slots`)
+    has_slots = False
+
     @abstractmethod
     def load(self, segments: Sequence[Segment], rows: int) -> Rows:
         """Stored rows, in order; ``rows`` with those that are stored no more. Copies nothing."""
@@ -171,12 +173,9 @@ class Rows(ABC):
         zero : masks the scores, as those of as many rows from ``start``
         out : (B, slots) words, written
 
-        Raises
-        ------
-        ParameterError
-            A backend without such products.
+        A backend has this if it says so (:attr:`Backend.has_slots`).
         """
-        raise ParameterError("this server's backend makes no products of clusters: search all rows, without probes")
+        raise NotImplementedError
 
     @abstractmethod
     def words(self, dim: int) -> np.ndarray:

@@ -27,6 +27,8 @@ class CpuBackend(Backend):
     threads : native threads for each product, None for all cores
     """
 
+    has_slots = True
+
     def __init__(self, params: Params, threads: int | None) -> None:
         self._params, self._threads = params, threads
 

@@ -123,6 +123,11 @@ class Clusters:
         ----------
         rows : int
             Rows of a batch as it was uploaded.
+
+        Returns
+        -------
+        int
+            Rows of each cluster.
         """
         slots = (rows - rows // REST) // self.count
         return slots if slots >= self.least else 0
@@ -220,6 +225,11 @@ class Clusters:
         least : int
             As of the class.
 
+        Returns
+        -------
+        Clusters
+            The clusters.
+
         Raises
         ------
         ParameterError
@@ -236,12 +246,21 @@ class Clusters:
 
         Parameters
         ----------
-        encoding, groups, least :
-            As of :meth:`of`.
+        encoding : Encoding
+            Of the index; any metric but ``ip``.
         sample : array_like, (N, dim)
             **Public** feature vectors, at least as many as clusters. Everybody sees means of them.
         count : int
             Number C of clusters.
+        groups : int
+            Number of groups, a divisor of C, at most C / 2.
+        least : int
+            As of the class.
+
+        Returns
+        -------
+        Clusters
+            The clusters.
 
         Raises
         ------

@@ -119,7 +119,7 @@ class _User(UserScheme):
         if ranking != "user" and config.certifies:
             most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1, choice=choice)))
             if choice:
-                most = min(most, max(1, _SERVER_BYTES // probe_memory(choice, 1, config.query_rule.width)))
+                most = min(most, max(1, MAX_RANKED_BYTES // probe_memory(choice, 1, config.query_rule.width)))
             most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
         return most
 
@@ -284,12 +284,14 @@ class _Server(ServerScheme):
                     f"the first {header.k} of {rows} rows take some {compared} comparisons between the servers; they "
                     f"make at most {MAX_RANKED_COMPARISONS}, and two a row: use a smaller k, or ranking='user'"
                 )
+        clusters = self._config.clusters if header.ranking == PROBE else None
+        if clusters is not None:
+            words = max(words, probe_memory(clusters.count, header.queries, self._config.query_rule.width))
         if words > MAX_RANKED_BYTES and header.queries > 1:
             raise LimitError(
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "
                 f"{MAX_RANKED_BYTES} are ranked at once: send fewer queries together"
             )
-        clusters = self._config.clusters if header.ranking == PROBE else None
         proof = proof_bytes(
             self._config.query_rule, header.queries, threshold=header.ranking == "threshold",
             choice=0 if clusters is None else clusters.count,

@@ -166,6 +166,11 @@ class Queries:
         self._check(asked)
         plan, grants = self._authorise(header, newest)
         clusters = server.config.clusters if header.ranking == PROBE else None
+        if clusters is not None and not server.backend.has_slots:
+            raise ParameterError(
+                f"server {server.index} makes no products of clusters where its products run: search all rows, "
+                "without probe"
+            )
         probed = None if clusters is None else plan.probed(clusters)
         server.scheme.check_size(header, plan.live_total if probed is None else probed.scores)
         public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total, probed)

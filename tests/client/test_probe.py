@@ -9,11 +9,13 @@ import mipp
 from mipp.backends import CpuBackend, Segment
 from mipp.client import query as query_module
 from mipp.encoding.clusters import Clusters
-from mipp.errors import AccessDeniedError, DTypeError, OutOfRangeError, ParameterError
+from mipp.errors import AccessDeniedError, DTypeError, LimitError, OutOfRangeError, ParameterError
 from mipp.evaluation.evaluate import plain_scores
 from mipp.mpc import probed as probed_module
 from mipp.rpc import description
 from mipp.rpc import messages as m
+from mipp.rpc.limits import MAX_RANKED_BYTES
+from mipp.schemes import shares as shares_module
 from mipp.server import queries as queries_module
 from tests.conftest import DIM, made, reopened
 
@@ -220,6 +222,41 @@ def test_refused(index, tmp_path, encoding):
         mipp.Deployment.create(tmp_path / "g", encoding, scheme="paillier", **options(encoding))
 
 
+def test_many_queries_go_in_parts(index, monkeypatch):
+    """Each part with its own choices; and a server refuses more than its share of memory."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shares_module, "probe_memory", lambda _, queries, __: queries * (MAX_RANKED_BYTES // 2))
+        assert index.user.scheme.portion(100, "server", 3, choice=16) == 2
+        index.check(features(5, 70), 3)
+        patch.setattr(type(index.user.scheme), "portion", lambda *_, **__: 3)
+        with pytest.raises(LimitError, match="send fewer queries together"):
+            index.user.search_batch(QUERIES, 3, probe=True)
+
+
+def test_a_lost_journal(index, tmp_path):
+    """Batches are known by their content, as it is stored: nothing is added twice."""
+    path = tmp_path / "x.npy"
+    np.save(path, features(300, 8))
+    assert len(index.anna.add_stream(path).added) == 300
+    journals = [p for p in (tmp_path / "deployment").rglob("*journal*") if p.is_file()]
+    assert journals
+    with reopened(index.deployment) as between:
+        for file in journals:
+            file.unlink(missing_ok=True)
+        report = between.owner("anna").add_stream(path)
+        assert report.skipped == 300 and not report.added
+
+
+def test_nothing_live_in_clusters(index):
+    batch = index.anna.batches()[0].id
+    for owner in (index.anna, index.berta):
+        mine = {b.id for b in owner.batches()}
+        owner.delete([i for i in index.rows if i[0] in mine and i != (batch, 0)])
+    with pytest.raises(ParameterError, match="the 0 rows that a search of chosen clusters is sure to cover"):
+        index.user.search(QUERIES[0], probe=True)
+    assert index.user.search(QUERIES[0]).hits[0].row == 0
+
+
 def test_quota(index):
     index.anna.grant(index.user, quota=3)
     index.user.search_batch(QUERIES[:2], 3, probe=True, owners=["anna"])
@@ -261,13 +298,13 @@ def _wide():
 
 
 def test_a_backend_without_clusters_says_so(index, monkeypatch):
-    from mipp.backends import cpu
-    from mipp.backends.base import Rows
-
-    monkeypatch.setattr(cpu._CpuRows, "slots", Rows.slots)
-    with pytest.raises(ParameterError, match="search all rows, without probes"):
-        index.user.search(QUERIES[0], 3, probe=True)
-    assert len(index.user.search(QUERIES[0], 3).hits) == 3
+    """Before anything is counted."""
+    index.anna.grant(index.user, quota=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(CpuBackend, "has_slots", False)
+        with pytest.raises(ParameterError, match="makes no products of clusters"):
+            index.user.search(QUERIES[0], 3, owners=["anna"], probe=True)
+    assert len(index.user.search(QUERIES[0], 3, owners=["anna"], probe=True).hits) == 3
 
 
 def test_another_layout_is_refused(index):
