@@ -8,10 +8,12 @@ import pytest
 import mipp
 from mipp.backends import CpuBackend, Segment
 from mipp.client import query as query_module
+from mipp.client.reencoding import reencode
 from mipp.encoding.clusters import Clusters
 from mipp.errors import AccessDeniedError, DTypeError, LimitError, OutOfRangeError, ParameterError
 from mipp.evaluation.evaluate import plain_scores
 from mipp.mpc import probed as probed_module
+from mipp.mpc.probed import ProbedRows
 from mipp.rpc import description
 from mipp.rpc import messages as m
 from mipp.rpc.limits import MAX_RANKED_BYTES
@@ -120,7 +122,14 @@ def test_deleted_merged_and_compacted(index):
 
 @pytest.mark.parametrize(
     ("metric", "more"),
-    [("l2", {"query_bits": 9}), ("l2", {"weights": (1, 3) * (DIM // 2)}), ("hamming", {}), ("l1", {"levels": 4})],
+    [
+        ("cosine", {"ring_bits": 16, "bits": 5, "query_bits": 5}),
+        ("cosine", {"ring_bits": 64}),
+        ("l2", {"query_bits": 9}),
+        ("l2", {"weights": (1, 3) * (DIM // 2)}),
+        ("hamming", {}),
+        ("l1", {"levels": 4}),
+    ],
 )
 def test_metrics(tmp_path, metric, more):
     encoding = mipp.Encoding(metric, DIM, **{"bits": 6, "query_bits": 6} | more if metric == "l2" else more)
@@ -186,6 +195,54 @@ def test_records_and_images_follow_their_rows(tmp_path, encoding):
         assert user.preview(hits)[0].caption == "number 17" and user.fetch(hits)[0].content == bytes([17])
         owner.annotate({ids[17]: {"caption": "another"}})
         assert user.preview(user.search(x[17], 1, probe=True).hits)[0].caption == "another"
+        # small batches become one with clusters: names, images and lasting ids stay with their rows
+        more = features(60, 3)
+        small = [
+            owner.add_vectors(more[a : a + 20], [(f"m{n}", bytes([n])) for n in range(a, a + 20)]) for a in (0, 20, 40)
+        ]
+        owner.compact(merge_below=10**6)
+        assert len(owner.batches()) == 1
+        for n in (3, 33, 59):
+            hit = user.search(more[n], 1, probe=True).hits[0]
+            assert owner.places_now([small[n // 20][n % 20]]) == [(hit.batch, hit.row)]
+            assert user.preview([hit])[0].path == f"m{n}" and user.fetch([hit])[0].content == bytes([n])
+            assert user.fetch([hit], private=False)[0].content == bytes([n])
+        assert owner.audit().ok
+
+
+def test_an_index_made_of_another_one(tmp_path, encoding):
+    x = features(150, 4)
+    with (
+        made("embedded", tmp_path / "old", encoding) as old,
+        made("embedded", tmp_path / "new", encoding, **options(encoding)) as new,
+    ):
+        source, target, user = old.create_owner("o"), new.create_owner("o"), new.create_user("u")
+        source.add_vectors(x)
+        assert reencode(source, target, workers=1).added == 150
+        assert reencode(source, target, workers=1).added == 0
+        target.grant(user)
+        index = Index.__new__(Index)
+        index.encoding, index.clusters, index.user = encoding, new.config.clusters, user
+        (batch,) = target.batches()
+        numbers, stored = target.rows_of(batch.id)
+        index.rows = {(batch.id, int(n)): row for n, row in zip(numbers, stored, strict=True)}
+        index.sizes = {batch.id: batch.rows}
+        index.check(QUERIES, 9)
+        # the rows lie by their clusters
+        order = index.clusters.order(encoding, encoding.encode_rows(x))
+        assert np.abs(stored - (x / np.linalg.norm(x, axis=1, keepdims=True))[order]).max() < 0.01
+
+
+def test_six_times_fewer_bytes(tmp_path):
+    """The rule that clusters were built by: 1M rows, 512 clusters, 64 groups, the user included."""
+    encoding = mipp.Encoding("cosine", 128)
+    clusters = Clusters.of(encoding, np.random.default_rng(0).normal(size=(512, 128)), 64)
+    with mipp.Deployment.create(tmp_path / "d", encoding, clusters=clusters, threads=1) as deployment:
+        scheme = deployment.create_user("u").scheme
+        covered = ProbedRows(clusters, [131072] * 7 + [82496], np.empty(0, np.int64))
+        costs = scheme.cost(10**6, 8, 10, "server", 1, 0), scheme.probe_cost(10**6, 8, 10, 1, covered)
+        sent = [sum(c["servers"]["bytes"].values()) + 2 * c["user"]["proof"] + 3 * c["user"]["sent"] for c in costs]
+        assert sent[0] > 6 * sent[1]
 
 
 def test_cost(index):

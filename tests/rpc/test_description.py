@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import mipp
 from mipp.deployment.ceremony import assemble
-from mipp.errors import DeploymentError
+from mipp.encoding import Clusters
+from mipp.errors import DeploymentError, ParameterError
 from mipp.rpc.description import Address, DeploymentConfig, check_fingerprint
-from tests.conftest import DIM, embedded_only, three_cards
+from tests.conftest import DIM, embedded_only, three_cards, vectors
 
 CARDS = three_cards()
 CONFIG = assemble(CARDS, mipp.Encoding("cosine", DIM), window=(-10.0, 300.0))
@@ -43,6 +44,48 @@ def test_nothing_of_format_3_is_lost():
     for changed in ({"addresses": {}}, {"registrar": b""}, {"version": 7}, {"addresses": {}, "registrar": b""}):
         config = dataclasses.replace(CONFIG, **changed)
         assert DeploymentConfig.from_json(config.to_json()) == config
+
+
+CLUSTERED = assemble(CARDS, mipp.Encoding("cosine", DIM), clusters=Clusters.of(CONFIG.encoding, vectors(8), 2))
+
+
+def test_clusters():
+    assert DeploymentConfig.from_json(CLUSTERED.to_json()) == CLUSTERED != CONFIG
+    assert "clusters" not in DATA and CLUSTERED.probe_hash != CLUSTERED.encoding.hash
+    other = dataclasses.replace(CLUSTERED, clusters=Clusters.of(CONFIG.encoding, vectors(8), 4))
+    assert other.probe_hash != CLUSTERED.probe_hash and other.fingerprint != CLUSTERED.fingerprint
+    with pytest.raises(ParameterError, match="no clusters"):
+        _ = CONFIG.probe_hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clusters": None}, {"clusters": {}}, {"clusters": []}, {"groups": 3}, {"groups": 10**30}, {"layout": 9},
+        {"centroids": "AAAA"}, {"words": DIM - 1}, {"words": DIM * 2, "groups": 1}, {"least": True},
+    ],
+)  # fmt: skip
+def test_clusters_that_are_none(change):
+    data = json.loads(CLUSTERED.to_json())
+    if "clusters" in change:
+        data |= change
+    else:
+        data["clusters"] |= change
+    with pytest.raises(DeploymentError):
+        DeploymentConfig.from_json(json.dumps(data))
+
+
+def test_clusters_are_of_the_encoding():
+    """Nor of an index whose servers do not rank."""
+    for encoding in (mipp.Encoding("cosine", DIM + 1), mipp.Encoding("ip", DIM), mipp.Encoding("cosine", DIM, bits=16)):
+        data = json.loads(CLUSTERED.to_json())
+        data["encoding"] = encoding.to_dict()
+        fits = encoding.dim == DIM and encoding.metric == "cosine" and encoding.allows_server_ranking
+        if fits:
+            assert DeploymentConfig.from_json(json.dumps(data)).encoding == encoding
+        else:
+            with pytest.raises(DeploymentError):
+                DeploymentConfig.from_json(json.dumps(data))
 
 
 def test_fingerprint_covers_everything():
