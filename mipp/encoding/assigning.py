@@ -151,7 +151,7 @@ def laid_out(x: np.ndarray, centroids: np.ndarray, slots: int) -> np.ndarray:
         taken = offered[_first(to[offered], loss[offered], room)]
         now[some[taken]] = to[taken]
     # the rest: of what is too much, the rows that are farthest from their centroid
-    now[_first(now, -own - (x * x).sum(axis=1), sizes - slots)] = -1
+    now[_first(now, -own - np.einsum("ij,ij->i", x, x), sizes - slots)] = -1
     return now
 
 

@@ -14,6 +14,7 @@ import base64
 import dataclasses
 import functools
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _VERSION = 1
 _STEPS = 64
 #: steps of a centroid between two integers, for metrics whose rows are bits
 _BIT_STEPS = 16
+#: rows whose lengths are computed at a time
+_AT_ONCE = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Clusters:
         slots = self.slots(len(rows))
         if not slots:
             return None
-        x, centroids = self._exact(rows[:, : self.words] * _factors(encoding))
+        x, centroids = self._exact(rows[:, : self.words], _factors(encoding))
         cluster = laid_out(x, centroids, slots)
         # rows of a cluster keep their order; the rest comes last
         order = np.argsort(np.where(cluster < 0, self.count, cluster), kind="stable")
@@ -192,16 +195,22 @@ class Clusters:
         ndarray of int64, (B, groups)
             Numbers of clusters within their groups. Secret.
         """
-        x, centroids = self._exact(points)
+        x, centroids = self._exact(points, np.ones(self.words, np.int64))
         distances = (centroids * centroids).sum(axis=1) - 2 * (x @ centroids.T)
         return distances.reshape(len(x), self.groups, self.size).argmin(axis=2)
 
-    def _exact(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points and centroids as floats whose products are exact; the narrower ones where they are."""
-        x, centroids = points.astype(np.float64), self.centroids
-        longest = max(float((some * some).sum(axis=1).max()) for some in (x, centroids))
+    def _exact(self, words: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points, words times factors, and centroids as floats whose products are exact; narrow ones where they are."""
+        wide = factors.astype(np.float64)
+        parts = (words[at : at + _AT_ONCE] * wide for at in range(0, len(words), _AT_ONCE))
+        longest = max(
+            float(np.einsum("ij,ij->i", some, some).max()) for some in itertools.chain([self.centroids], parts)
+        )
         dtype = np.float32 if 4 * longest < 1 << 24 else np.float64
-        return x.astype(dtype), centroids.astype(dtype)
+        x = words.astype(dtype)
+        if (factors != 1).any():
+            x = x * factors.astype(dtype)
+        return x, self.centroids.astype(dtype)
 
     # --- made ---------------------------------------------------------------------------------------------------
 
