@@ -53,7 +53,10 @@ _SAMPLE = 10000
     "--fit", "sample", type=_FILE, help="With --vectors: public vectors to fit on; default: some of the rows."
 )
 @click.option(
-    "--clusters", type=click.IntRange(2), help="With --query-vectors: also what searches of so many clusters find."
+    "--clusters",
+    type=click.IntRange(2),
+    help="With --query-vectors: also what searches of so many clusters find. "
+    "Centroids are made of --fit, else of some of the rows, which flatters a little.",
 )
 @click.option("--groups", type=click.IntRange(1), help="With --clusters: a query looks at one cluster in each.")
 @click.option("--ring", type=click.Choice(["16", "32", "64"]), default="32", show_default=True)
