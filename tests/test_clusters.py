@@ -1,11 +1,17 @@
 """Clusters of an index: places against plain twins, the same everywhere, and whatever is no description of them."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from mipp.encoding import Encoding, pca
+from mipp.encoding import Encoding, assigning, pca
+from mipp.encoding import clusters as clusters_module
 from mipp.encoding.assigning import assign, deal, laid_out, nearest, train
 from mipp.encoding.clusters import REST, Clusters
 from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ShapeError
@@ -30,6 +36,67 @@ def test_rows_that_are_alike_are_laid_out_all_the_same():
     """No row is stored twice, and none is lost: those far from a cluster fill it."""
     x, centroids = np.zeros((100, 3)) + RNG.normal(size=3) / 100, RNG.normal(size=(10, 3))
     assert np.bincount(laid_out(x, centroids, 10)).tolist() == [10] * 10
+
+
+def test_rows_that_are_alike_take_few_products(monkeypatch):
+    """One product with all centroids for each cluster that is filled would take an owner minutes."""
+    rng, made = np.random.default_rng(0), []
+    x, centroids = rng.normal(size=(4000, 3)), rng.normal(size=(200, 3))
+    x[:2000] = x[0]
+    honest = assigning.nearest
+    monkeypatch.setattr(assigning, "nearest", lambda *given: made.append(1) or honest(*given))
+    for rows in (x, x * 0 + x[0]):
+        assert np.bincount(laid_out(rows, centroids, 20)).tolist() == [20] * 200
+    # centroids on a line: for all rows in the same order
+    assert np.bincount(laid_out(x, np.outer(np.arange(1, 201) * 1000, np.ones(3)), 20)).tolist() == [20] * 200
+    assert len(made) < 45
+
+
+def test_distances_of_few_rows_are_in_memory_at_a_time():
+    centroids, x = np.random.default_rng(0).normal(size=(4096, 2)), np.zeros((6000, 2))
+    tracemalloc.start()
+    nearest(x, centroids, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 8 * assigning._DISTANCES < 8 * len(x) * len(centroids)
+
+
+#: SHA-256 of orders of 1500 rows whose distances are often equal: the same on every machine. An order that changes is a
+#: new version of the layout (``clusters._VERSION``), for what was added before would be added again
+ORDERS = {
+    "hamming": "3e1ae59d6cd39e169197f26f2b24538dd986b7fa30bd783ce1136cd82fa988c8",
+    "l1": "38775912f0a2ee53bcd187a302c9afa72f81cf17d7ebe6ed489ce27bb76fd6cb",
+    "l2": "752a7419a6e5679233b57722b2a412e2c395d8bb8f2fd2f08bc5595fac3b1028",
+}
+
+
+def orders():
+    """Orders of rows that are made by formula."""
+    n = np.arange(1500 * 16).reshape(1500, 16)
+    mixed = (n * n * 7 + n // 3 * 11 + n % 1009 * (n % 31)) >> 3
+    found = {}
+    for encoding, levels in (
+        (Encoding("hamming", 16), 2), (Encoding("l1", 16, levels=4), 4), (Encoding("l2", 16, bits=4, query_bits=4), 7),
+    ):  # fmt: skip
+        rows = encoding.encode_rows(mixed % levels)
+        words = encoding.inner_dim if encoding.metric == "l2" else encoding.encoded_dim
+        centroids = rows[:1500:47, :words] * (1 if encoding.metric == "l2" else 16)
+        clusters = Clusters(8, words, np.ascontiguousarray(centroids, "<i4").tobytes(), least=3)
+        order = clusters.order(encoding, rows)
+        found[encoding.metric] = hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()
+    return found
+
+
+def test_order_does_not_depend_on_the_machine():
+    """Else a file that is added again elsewhere is there twice: a batch is known by its rows in their order."""
+    assert orders() == ORDERS
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    off = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
+    code = "from tests.test_clusters import ORDERS, orders; assert orders() == ORDERS"
+    env = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(off)}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -76,6 +143,18 @@ def test_distances_are_those_of_the_metric():
     assert np.allclose(ours / ours.max(), plain / plain.max(), atol=0.02)
 
 
+def test_distances_are_exact():
+    """Also those of the longest rows that an encoding gives, with scales of their own."""
+    scale = tuple(np.linspace(1, 9, 700))
+    for encoding in (Encoding("cosine", 700, ring_bits=64, bits=16, scale=scale), COSINE):
+        words = len(clusters_module._factors(encoding))
+        rows = np.full((2, words), encoding.clip) * np.array([[1], [-1]])
+        # float64 holds whole numbers up to 2^53; a distance is at most four times the longest row's length
+        longest = ((rows * clusters_module._factors(encoding)).astype(object) ** 2).sum(axis=1).max()
+        assert 4 * longest < 1 << 53
+    assert len(set(clusters_module._factors(Encoding("cosine", 6, scale=scale[:6])).tolist())) > 1
+
+
 def test_centroids_named_by_the_operator():
     clusters = Clusters.of(COSINE, SAMPLE[:16], 4, sample=SAMPLE)
     assert clusters.count == 16 and clusters.size == 4 and "data" not in repr(clusters)
@@ -103,6 +182,10 @@ def test_centroids_named_by_the_operator():
         (lambda: Clusters(2, 6, "text"), ParameterError, "one int32 for each word"),
         (lambda: Clusters(1, 1, bytes(4 << 15)), ParameterError, "at most 16384"),
         (lambda: Clusters.of(COSINE, SAMPLE[:8], 2).check(Encoding("cosine", 7)), ParameterError, "this encoding"),
+        (
+            lambda: Clusters(2, 6, np.full((8, 6), 1 << 30, "<i4").tobytes()).check(COSINE), ParameterError,
+            "too long to be compared exactly",
+        ),
         (lambda: Clusters.fit(Encoding("cosine", 6, ring_bits=64, bits=20), SAMPLE, 8, 2), ParameterError, "16 bits"),
     ],
 )  # fmt: skip

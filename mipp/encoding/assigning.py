@@ -6,8 +6,14 @@ import numpy as np
 
 __all__ = ["assign", "assign_all", "deal", "laid_out", "nearest", "train"]
 
-#: rows at a time of a product with centroids
+#: public rows of which pairs of clusters are counted, at most
 STEP = 20_000
+#: distances to centroids that are in memory at a time
+_DISTANCES = 1 << 22
+#: nearest centroids that are found one after the other; more are sorted
+_FEW = 16
+#: times that rows of large clusters are offered to clusters with room, and nearest ones that each row asks then
+_ROUNDS, _CHOICES = 12, 8
 
 
 def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +29,8 @@ def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarra
     Returns
     -------
     index, distance : ndarray, (N, count)
-        Centroids, nearest first, and squared Euclidean distances less the row's squared norm. Secret.
+        Centroids, nearest first and of equally near ones the first, and squared Euclidean distances less the row's
+        squared norm. Where distances are exact they are the same on every machine. Secret.
 
     Examples
     --------
@@ -34,11 +41,22 @@ def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarra
     """
     index, distance = np.empty((len(x), count), np.int32), np.empty((len(x), count), x.dtype)
     squares = (centroids * centroids).sum(axis=1)
-    for start in range(0, len(x), STEP):
-        d = squares - 2 * (x[start : start + STEP] @ centroids.T)
-        some = np.argpartition(d, count - 1, axis=1)[:, :count]
-        some = np.take_along_axis(some, np.argsort(np.take_along_axis(d, some, 1), axis=1, kind="stable"), 1)
-        index[start : start + STEP], distance[start : start + STEP] = some, np.take_along_axis(d, some, 1)
+    step = max(1, _DISTANCES // len(centroids))
+    for start in range(0, len(x), step):
+        d = x[start : start + step] @ centroids.T
+        d *= -2
+        d += squares
+        here = slice(start, start + len(d))
+        # neither argpartition nor an argsort that is not stable has one order of equal distances on all processors
+        if count > _FEW:
+            index[here] = np.argsort(d, axis=1, kind="stable")[:, :count]
+            distance[here] = np.take_along_axis(d, index[here], 1)
+            continue
+        rows = np.arange(len(d))
+        for n in range(count):
+            some = d.argmin(axis=1)
+            index[here, n], distance[here, n] = some, d[rows, some]
+            d[rows, some] = np.inf
     return index, distance
 
 
@@ -117,6 +135,10 @@ def assign_all(index: np.ndarray, distance: np.ndarray, clusters: int, slots: in
 def laid_out(x: np.ndarray, centroids: np.ndarray, slots: int) -> np.ndarray:
     """Give each cluster exactly ``slots`` rows; the other rows belong to none.
 
+    Clusters with too many rows offer those that lose least by moving to the nearest clusters with room. The number of
+    products with centroids is bounded: where rows are so alike that it does not suffice, the rest of the room is filled
+    in the order of the rows.
+
     Parameters
     ----------
     x, centroids : ndarray of float, (N, D) and (C, D)
@@ -138,21 +160,53 @@ def laid_out(x: np.ndarray, centroids: np.ndarray, slots: int) -> np.ndarray:
     """
     index, distance = nearest(x, centroids, 1)
     now, own = index[:, 0], distance[:, 0]
-    while True:
-        sizes = np.bincount(now, minlength=len(centroids))
-        room, excess = np.maximum(slots - sizes, 0), np.maximum(sizes - slots, 0)
+    for _ in range(_ROUNDS):
+        room, excess = _room(now, len(centroids), slots)
         if not room.any():
             break
-        # a cluster with too many offers those that lose least, to the nearest cluster with room
-        some, there = np.flatnonzero(excess[now]), np.flatnonzero(room)
-        index, distance = nearest(x[some], centroids[there], 1)
-        to, loss = there[index[:, 0]], distance[:, 0] - own[some]
-        offered = _first(now[some], loss, excess)
-        taken = offered[_first(to[offered], loss[offered], room)]
-        now[some[taken]] = to[taken]
+        _offer(x, centroids, now, own, slots)
+    room, excess = _room(now, len(centroids), slots)
+    # alike rows: whichever of them, to whichever cluster
+    left = np.flatnonzero(excess[now])
+    left = left[_first(now[left], left, excess)]
+    free = np.repeat(np.arange(len(centroids), dtype=now.dtype), room)
+    now[left[: len(free)]] = free
     # the rest: of what is too much, the rows that are farthest from their centroid
-    now[_first(now, -own - np.einsum("ij,ij->i", x, x), sizes - slots)] = -1
+    excess = _room(now, len(centroids), slots)[1]
+    now[_first(now, -own - np.einsum("ij,ij->i", x, x), excess)] = -1
     return now
+
+
+def _room(now: np.ndarray, clusters: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that each cluster has room for, and rows that it has too many."""
+    sizes = np.bincount(now, minlength=clusters)
+    return np.maximum(slots - sizes, 0), np.maximum(sizes - slots, 0)
+
+
+def _offer(x: np.ndarray, centroids: np.ndarray, now: np.ndarray, own: np.ndarray, slots: int) -> None:
+    """Move rows of clusters with too many to their nearest clusters with room; ``now`` and ``own`` change."""
+    room, excess = _room(now, len(centroids), slots)
+    rows, there = np.flatnonzero(excess[now]), np.flatnonzero(room)
+    index, distance = nearest(x[rows], centroids[there], min(_CHOICES, len(there)))
+    for _ in range(index.shape[1]):
+        # the nearest with room, of those that a row asks
+        to = there[index]
+        has, asking = room[to] > 0, excess[now[rows]] > 0
+        some = np.flatnonzero(has.any(axis=1) & asking)
+        # a row that none of these has room for may lose less elsewhere than another one here
+        if not len(some) or len(some) < np.count_nonzero(asking):
+            return
+        choice = has[some].argmax(axis=1)
+        target, near = to[some, choice], distance[some, choice]
+        moving = rows[some]
+        loss = near - own[moving]
+        offered = _first(now[moving], loss, excess)
+        taken = offered[_first(target[offered], loss[offered], room)]
+        now[moving[taken]], own[moving[taken]] = target[taken], near[taken]
+        room, excess = _room(now, len(centroids), slots)
+        stay = np.ones(len(rows), bool)
+        stay[some[taken]] = False
+        rows, index, distance = rows[stay], index[stay], distance[stay]
 
 
 def _first(cluster: np.ndarray, key: np.ndarray, counts: np.ndarray) -> np.ndarray:

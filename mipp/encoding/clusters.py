@@ -38,6 +38,8 @@ _VERSION = 1
 _STEPS = 64
 #: steps of a centroid between two integers, for metrics whose rows are bits
 _BIT_STEPS = 16
+#: whole numbers below this are exact as float64, and a distance is at most four times the longest squared length
+_EXACT = 1 << 53
 #: rows whose lengths are computed at a time
 _AT_ONCE = 1 << 14
 
@@ -315,11 +317,13 @@ class Clusters:
         Raises
         ------
         ParameterError
-            Another number of words, or an encoding without clusters.
+            Another number of words, centroids whose distances would not be exact, or an encoding without clusters.
         """
         _require(encoding)
         if self.words != len(_factors(encoding)):
             raise ParameterError(f"centroids of {self.words} words are not of this encoding")
+        if 4 * np.einsum("ij,ij->i", self.centroids, self.centroids).max() >= _EXACT:
+            raise ParameterError("centroids are too long to be compared exactly with rows")
 
     def to_dict(self) -> dict[str, Any]:
         """Serialise the clusters.
@@ -379,7 +383,10 @@ def _factors(encoding: Encoding) -> np.ndarray:
     each = encoding.scales * np.sqrt(encoding.integer_weights)
     if (each == each[0]).all():
         return np.ones(len(each), np.int64)
-    return np.maximum(1, np.rint(each / each.max() * _STEPS)).astype(np.int64)
+    steps = _STEPS
+    while steps > 1 and 4 * len(each) * (encoding.clip * steps) ** 2 >= _EXACT:
+        steps //= 2
+    return np.maximum(1, np.rint(each / each.max() * steps)).astype(np.int64)
 
 
 def _points(encoding: Encoding, vectors: np.ndarray) -> np.ndarray:
