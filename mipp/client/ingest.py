@@ -246,12 +246,15 @@ def add_chunk(
         report.skipped += len(good) - len(new)
         kept = [kept[n] for n in new]
         if kept:
+            rows = owner.config.encoding.encode_rows(values[new])
+            order = owner.stored_order(rows)
+            if order is not None:  # all that is made of a row goes with it
+                rows, kept = rows[order], [kept[i] for i in order]
             images: list[Image] = [
                 (part.paths[i].name, part.contents[i], told.metadata.get(part.paths[i])) for i in kept
             ]
-            rows = owner.config.encoding.encode_rows(values[new])
             records = told.records(owner, [part.paths[i] for i in kept], [part.contents[i] for i in kept])
             source = None if copied is None else copied(kept)
             ids = owner.store_rows(rows, images, [part.labels[i] for i in kept], records, source)
-            report.note([(str(part.paths[i]), image) for i, image in zip(kept, ids, strict=True)])
+            report.note([(str(part.paths[i]), image) for i, image in sorted(zip(kept, ids, strict=True))])
     return refused

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mipp
 from mipp.backends import CpuBackend, Segment
@@ -12,6 +13,7 @@ from mipp.client.reencoding import reencode
 from mipp.encoding.clusters import Clusters
 from mipp.errors import AccessDeniedError, DTypeError, LimitError, OutOfRangeError, ParameterError
 from mipp.evaluation.evaluate import plain_scores
+from mipp.features.encoding import descriptor_encoding
 from mipp.mpc import probed as probed_module
 from mipp.mpc.probed import ProbedRows
 from mipp.rpc import description
@@ -208,6 +210,45 @@ def test_records_and_images_follow_their_rows(tmp_path, encoding):
             assert user.preview([hit])[0].path == f"m{n}" and user.fetch([hit])[0].content == bytes([n])
             assert user.fetch([hit], private=False)[0].content == bytes([n])
         assert owner.audit().ok
+
+
+def test_image_files_lie_in_clusters(tmp_path):
+    """A chunk of files that is large enough is laid out, as servers take it to be; records and images go along."""
+    encoding = descriptor_encoding("csd64", server_ranking=True)
+    for n in range(24):
+        pixels = np.kron(np.random.default_rng(n).integers(0, 255, (3, 3, 3), np.uint8), np.ones((11, 11, 1), np.uint8))
+        Image.fromarray(pixels).save(tmp_path / f"{n:02d}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    descriptor = mipp.features.get("csd64")
+    x = descriptor.embed(mipp.features.extract([f.read_bytes() for f in files], descriptor).values)
+    clusters = Clusters.fit(encoding, x, 4, 2, least=3)
+    given = {"descriptor": "csd64", "clusters": clusters, "preview_size": 1024, "threads": 1}
+    with mipp.Deployment.create(tmp_path / "d", encoding, **given) as deployment:
+        owner, user = deployment.create_owner("o"), deployment.create_user("u")
+        report = owner.add_images(files)
+        assert [path for path, _ in report.added] == [str(path) for path in files]
+        ids = [image for _, image in report.added]
+        assert [row for _, row in ids] != sorted(row for _, row in ids)
+        owner.grant(user)
+        for query, path, image in zip(x, files, ids, strict=True):
+            (hit,) = user.search(query, 1, probe=True).hits
+            near = user.search(query, 1).hits[0]
+            assert (hit.batch, hit.row) == image and hit.score == near.score
+            assert user.fetch([hit])[0].content == path.read_bytes()
+        assert [record.path for record in owner.records(ids)] == [path.name for path in files]
+        assert owner.add_images(files).skipped == 24
+    # also as they are copied from another index
+    with (
+        mipp.Deployment.create(tmp_path / "old", encoding, descriptor="csd64", threads=1) as old,
+        mipp.Deployment.create(tmp_path / "new", encoding, **given) as deployment,
+    ):
+        source, target, user = old.create_owner("o"), deployment.create_owner("o"), deployment.create_user("u")
+        source.add_images(files)
+        assert reencode(source, target, workers=1).added == 24 and reencode(source, target, workers=1).added == 0
+        target.grant(user)
+        for query, path in zip(x, files, strict=True):
+            hits = user.search(query, 1, probe=True).hits
+            assert user.fetch(hits)[0].content == path.read_bytes()
 
 
 def test_an_index_made_of_another_one(tmp_path, encoding):
