@@ -11,13 +11,63 @@ import numpy as np
 
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["AddedRun", "FileRows", "RowIds", "batch_rows", "stored_places"]
+__all__ = ["AddedRun", "FileRows", "Places", "RowIds", "batch_rows", "stored_places"]
 
 #: bytes of a batch of vectors for each cloud, about
 BATCH_BYTES = 1 << 26
 _MOST_ROWS = 1 << 18
 Pair = tuple[bytes, int]
-Run = tuple[bytes, int, int, np.ndarray | None]
+
+
+class Places(Sequence[int]):
+    """Places of rows that lie in another order, 4 bytes each; equal to others with the same numbers, and hashable.
+
+    Parameters
+    ----------
+    array : ndarray of uint32, (N,)
+        The places; not copied, and never changed from here on. Public.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.client.row_ids import Places
+    >>> places = Places(np.array([2, 0, 1], np.uint32))
+    >>> places[0], places[1:] == Places(np.array([0, 1], np.uint32)), 3 in places
+    (2, True, False)
+    """
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._array.tolist())
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Places: ...
+    def __getitem__(self, index: int | slice) -> int | Places:
+        return Places(self._array[index]) if isinstance(index, slice) else int(self._array[index])
+
+    def __contains__(self, place: object) -> bool:
+        return bool((self._array == place).any())
+
+    def __eq__(self, other: object) -> bool:
+        return np.array_equal(self._array, other._array) if isinstance(other, Places) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._array.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Places({len(self)} rows)"
+
+
+Run = tuple[bytes, int, int, Places | None]
 
 
 def batch_rows(config: DeploymentConfig) -> int:
@@ -26,11 +76,11 @@ def batch_rows(config: DeploymentConfig) -> int:
     return max(1, min(BATCH_BYTES // width, _MOST_ROWS))
 
 
-def stored_places(order: np.ndarray) -> np.ndarray:
-    """Where each row went in a batch that is stored in ``order``: uint32, for :class:`RowIds`."""
+def stored_places(order: np.ndarray) -> Places:
+    """Where each row went in a batch that is stored in ``order``."""
     places = np.empty(len(order), np.uint32)
     places[order] = np.arange(len(order), dtype=np.uint32)
-    return places
+    return Places(places)
 
 
 class RowIds(Sequence[Pair]):
@@ -41,9 +91,9 @@ class RowIds(Sequence[Pair]):
 
     Parameters
     ----------
-    runs : iterable of (bytes, int, int) or (bytes, int, int, ndarray)
-        Batch id of 16 bytes, first row, number of rows from 1; with an array, the rows that follow the first one do not
-        follow it in the batch: each lies so many rows behind ``first`` (uint32).
+    runs : iterable of (bytes, int, int) or (bytes, int, int, Places)
+        Batch id of 16 bytes, first row, number of rows from 1; with places, the rows that follow the first one do not
+        follow it in the batch: each lies so many rows behind ``first``.
 
     Examples
     --------
@@ -69,7 +119,7 @@ class RowIds(Sequence[Pair]):
 
     def __iter__(self) -> Iterator[Pair]:
         for batch, first, count, places in self._runs:
-            for row in range(count) if places is None else places.tolist():
+            for row in range(count) if places is None else places:
                 yield batch, first + row
 
     @overload
@@ -89,7 +139,7 @@ class RowIds(Sequence[Pair]):
         number = bisect.bisect_right(self._stops, at)
         batch, first, count, places = self._runs[number]
         at -= self._stops[number] - count
-        return batch, first + (at if places is None else int(places[at]))
+        return batch, first + (at if places is None else places[at])
 
     def _between(self, start: int, stop: int) -> RowIds:
         found: list[Run] = []
@@ -101,11 +151,10 @@ class RowIds(Sequence[Pair]):
         return RowIds(found)
 
     def __contains__(self, pair: object) -> bool:
-        if not isinstance(pair, tuple) or len(pair) != 2:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], (int, float, np.integer)):
             return False
         return any(
-            batch == pair[0]
-            and (first <= pair[1] < first + count if places is None else bool((places == pair[1] - first).any()))
+            batch == pair[0] and (first <= pair[1] < first + count if places is None else pair[1] - first in places)
             for batch, first, count, places in self._runs
         )
 
@@ -141,11 +190,11 @@ class AddedRun(NamedTuple):
     batch: bytes
     first: int
     rows: int
-    places: np.ndarray | None = None
+    places: Places | None = None
 
     def id(self, n: int) -> Pair:
         """Id of the n-th row."""
-        return self.batch, self.first + (n if self.places is None else int(self.places[n]))
+        return self.batch, self.first + (n if self.places is None else self.places[n])
 
 
 class FileRows(Sequence[tuple[str, Pair]]):

@@ -17,7 +17,7 @@ import pytest
 
 import mipp
 from mipp.client import row_ids
-from mipp.client.row_ids import AddedRun, FileRows, RowIds
+from mipp.client.row_ids import AddedRun, FileRows, RowIds, stored_places
 from mipp.errors import DTypeError, EncodingError, MippError, NotFoundError, ParameterError, ShapeError, StoreError
 from mipp.io.streams import open_rows
 from mipp.store import files
@@ -84,6 +84,20 @@ def test_ids_are_a_sequence_of_pairs():
     assert ids == RowIds([(a, 0, 1), (a, 1, 2), (b, 7, 2)]) and a.hex() not in repr(ids)
     with pytest.raises(TypeError):
         hash(ids)
+
+
+def test_ids_in_another_order():
+    """As of a batch with clusters: runs and what is said of a file compare and have hashes."""
+    a, order = b"a" * 16, np.array([2, 0, 1, 4, 3])
+    ids = [RowIds([(a, 10, 5, stored_places(order))]) for _ in range(2)]
+    pairs = [(a, 11), (a, 12), (a, 10), (a, 14), (a, 13)]
+    assert list(ids[0]) == pairs and ids[0] == ids[1] == pairs and ids[0][1:3] == pairs[1:3] == list(ids[0][1:3])
+    assert ids[0].runs == ids[1].runs and ids[0].runs != ids[0][:4].runs and len({ids[0].runs, ids[1].runs}) == 1
+    runs = [AddedRun(0, *some.runs[0]) for some in ids]
+    assert runs[0] == runs[1] and len(set(runs)) == 1 and runs[0].id(1) == (a, 12)
+    assert runs[0] != AddedRun(0, a, 10, 5) and runs[0] != AddedRun(0, a, 10, 5, stored_places(order[::-1]))
+    assert (a, 13) in ids[0] and (a, 15) not in ids[0] and (a, "13") not in ids[0] and (a, None) not in ids[0]
+    assert "rows" in repr(runs[0])
 
 
 def test_rows_of_a_file_are_a_sequence():
