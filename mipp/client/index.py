@@ -127,10 +127,14 @@ class Index:
         self._starts = np.concatenate([[0], np.cumsum(rows)])
         alive = None
         batch_base = 0
+        #: original numbers of deleted rows, by owner; and what a search of chosen clusters covers, once it is known
+        self._dead = [np.empty(0, np.int64)]
+        self._probed: ProbedRows | None = None
         for o in owners:
             if len(o.dead_row):
                 alive = np.ones(int(self._starts[-1]), bool) if alive is None else alive
-                alive[self._starts[batch_base + o.dead_batch] + o.dead_row] = False
+                self._dead.append(self._starts[batch_base + o.dead_batch] + o.dead_row)
+                alive[self._dead[-1]] = False
             batch_base += len(o.batches)
         self._live = None if alive is None else np.flatnonzero(alive)
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
@@ -283,12 +287,9 @@ class Index:
 
     def probed(self, clusters: Clusters) -> ProbedRows:
         """The scores of a query that looks at chosen clusters only."""
-        rows = np.diff(self._starts)
-        if self._live is None:
-            return ProbedRows(clusters, rows.tolist(), np.empty(0, np.int64))
-        gone = np.ones(int(self._starts[-1]), bool)
-        gone[self._live] = False
-        return ProbedRows(clusters, rows.tolist(), np.flatnonzero(gone))
+        if self._probed is None:
+            self._probed = ProbedRows(clusters, np.diff(self._starts).tolist(), np.unique(np.concatenate(self._dead)))
+        return self._probed
 
     def live_numbers(self, originals: np.ndarray) -> np.ndarray:
         """Numbers of live rows from original numbers, which must be of live rows."""

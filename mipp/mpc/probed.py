@@ -76,9 +76,11 @@ class ProbedRows:
         #: where the scores of each piece begin, and those of other rows
         self.starts = np.concatenate([[0], np.cumsum([p.layout.scores for p in self.pieces])]).astype(np.int64)
         self._dead = dead
-        live = [self.live(start, stop) for start, stop in self.runs]
-        self._others = np.cumsum([len(some) if some is not None else b - a for some, (a, b) in
-                                  zip(live, self.runs, strict=True)], dtype=np.int64)  # fmt: skip
+        edges = np.array(self.runs, np.int64).reshape(-1, 2)
+        before = np.searchsorted(dead, edges)
+        # live rows of the runs up to the end of each, and of all original rows before the beginning of each
+        self._others = np.cumsum(np.diff(edges - before).reshape(-1), dtype=np.int64)
+        self._live_before = (edges - before)[:, 0]
         others = int(self._others[-1]) if self.runs else 0
         #: scores of a query
         self.scores = int(self.starts[-1]) + others
@@ -86,7 +88,9 @@ class ProbedRows:
         self.least_live = self.scores
         if self.pieces:
             # one choice for all batches: in each group that of the cluster which lost most rows
-            gone = np.sum([_gone(piece) for piece in self.pieces], axis=0)
+            gone = np.zeros((clusters.groups, clusters.size), np.int64)
+            for piece in self.pieces:
+                _count_gone(piece, gone)
             self.least_live -= int(gone.max(axis=1).sum())
 
     def _run(self, start: int, stop: int) -> None:
@@ -134,13 +138,10 @@ class ProbedRows:
         rest = positions >= self.starts[-1]
         at = positions[rest] - self.starts[-1]
         runs = np.searchsorted(self._others, at, side="right")
-        found = np.empty(len(at), np.int64)
-        for number in np.unique(runs):
-            start, stop = self.runs[number]
-            some, live = runs == number, self.live(start, stop)
-            inside = at[some] - (int(self._others[number - 1]) if number else 0)
-            found[some] = start + (inside if live is None else live[inside])
-        out[rest] = found
+        # the n-th live row of all lies behind as many deleted ones as there are with fewer live rows than that before
+        number = self._live_before[runs] + at - np.concatenate([[0], self._others])[runs]
+        dead_after = self._dead - np.arange(len(self._dead))
+        out[rest] = number + np.searchsorted(dead_after, number, side="right")
         if np.isin(out, self._dead).any():
             raise ProtocolError("the user's parts: the servers found rows that are deleted")
         return out
@@ -166,9 +167,10 @@ def add_least(words: np.ndarray, probed: ProbedRows, choice: Pair, least: int) -
             np.add.at(into, start + slot, mine[cluster] * factor)
 
 
-def _gone(piece: Piece) -> np.ndarray:
-    """Deleted rows of each cluster, (groups, size)."""
-    layout = piece.layout
-    group, inside = np.divmod(piece.dead, layout.slots * layout.size)
-    gone = np.bincount(group * layout.size + inside % layout.size, minlength=layout.clusters)
-    return gone.reshape(layout.groups, layout.size)
+def _count_gone(piece: Piece, gone: np.ndarray) -> None:
+    """Add the number of deleted rows of each cluster to (groups, size) ``gone``."""
+    if len(piece.dead):
+        layout = piece.layout
+        group, inside = np.divmod(piece.dead, layout.slots * layout.size)
+        counts = np.bincount(group * layout.size + inside % layout.size, minlength=layout.clusters)
+        gone += counts.reshape(gone.shape)

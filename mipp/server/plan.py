@@ -97,10 +97,13 @@ class Plan:
         self._dead = np.concatenate(dead) if dead else np.empty(0, np.int64)
         self._live_before = self._dead - np.arange(len(self._dead))
         self._certified = False
+        self._probed: ProbedRows | None = None
 
     def probed(self, clusters: Clusters) -> ProbedRows:
-        """The scores of a query that chooses clusters."""
-        return ProbedRows(clusters, self.rows.tolist(), self._dead)
+        """The scores of a query that chooses clusters of this server's index; kept for the next one."""
+        if self._probed is None:
+            self._probed = ProbedRows(clusters, self.rows.tolist(), self._dead)
+        return self._probed
 
     def certified(self) -> bool:
         """Whether the servers have found all rows in range. They stay so, and blocks of a query ask one by one."""

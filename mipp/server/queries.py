@@ -44,7 +44,7 @@ from .admission import Admission
 from .base import Request, ServerBase, log
 from .kept_columns import KeptColumns, folded
 from .plan import Plan
-from .ranking import MemoryBudget, Prepared, check_ranking, rank, ranking_memory
+from .ranking import MemoryBudget, Prepared, check_ranking, rank, ranking_memory, require_covered
 
 __all__ = ["OpenHeaders", "Queries", "row_range"]
 
@@ -171,21 +171,25 @@ class Queries:
                 f"server {server.index} makes no products of clusters where its products run: search all rows, "
                 "without probe"
             )
+        if clusters is not None:  # before anything is made for each batch and each deleted row
+            require_covered(header, plan.live_total)
+            self._check_provable(asked, plan)
         probed = None if clusters is None else plan.probed(clusters)
         server.scheme.check_size(header, plan.live_total if probed is None else probed.scores)
         public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total, probed)
-        self._check_proof(asked)
-        plan.require_certified(server.index)
+        if clusters is None:
+            self._check_provable(asked, plan)
         return plan, grants, public, probed
 
-    def _check_proof(self, asked: _Asked) -> None:
-        """Refuse a proof of another shape, or one that the header does not commit to."""
+    def _check_provable(self, asked: _Asked, plan: Plan) -> None:
+        """Refuse rows that are not in range for sure, a proof of another shape or one the header does not commit to."""
         server, header = self._server, asked.header
         party = self._parties(header).index(server.index) + 1
         verified(
             server.config.query_rule, server.index, unpack(party, asked.query.seeds, asked.query.proof),
             header.proofs, header.queries, threshold=header.ranking == "threshold", choice=self._choice_bits(header),
         )  # fmt: skip
+        plan.require_certified(server.index)
 
     def _choice_bits(self, header: m.QueryHeader) -> int:
         """Bits of the choice of clusters that follow those of a query's proof."""

@@ -24,7 +24,16 @@ from ..mpc.waiting import threshold_room, top_k_room
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["TIMEOUT", "MemoryBudget", "Prepared", "check_ranking", "rank", "ranking_memory", "seated"]
+__all__ = [
+    "TIMEOUT",
+    "MemoryBudget",
+    "Prepared",
+    "check_ranking",
+    "rank",
+    "ranking_memory",
+    "require_covered",
+    "seated",
+]
 
 #: seconds that a server waits for any one message of a peer; where all rows are worked on, one more for so many scores
 TIMEOUT, SCORES_A_SECOND = 60.0, 250_000
@@ -70,14 +79,20 @@ def check_ranking(
             raise ParameterError("a threshold query has one threshold per query, and k = 0")
     elif theta.size:
         raise ParameterError("only a threshold query has thresholds")
-    elif header.k > rows:
-        raise AccessDeniedError(f"k={header.k} is more than the {rows} images that the query covers")
+    else:
+        require_covered(header, rows)
     needed = ranking_memory(public, header, config, probed)
     if needed > memory_bytes():
         raise LimitError(
             f"ranking {rows} rows takes {needed >> 20} MiB at each server, more than one has: use ranking='user'"
         )
     return public
+
+
+def require_covered(header: m.QueryHeader, rows: int) -> None:
+    """AccessDeniedError for a k beyond the live rows that a query covers."""
+    if header.k > rows:
+        raise AccessDeniedError(f"k={header.k} is more than the {rows} images that the query covers")
 
 
 class MemoryBudget:

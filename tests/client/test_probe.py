@@ -11,7 +11,7 @@ from mipp.backends import CpuBackend, Segment
 from mipp.client import query as query_module
 from mipp.client.reencoding import reencode
 from mipp.encoding.clusters import Clusters
-from mipp.errors import AccessDeniedError, DTypeError, LimitError, OutOfRangeError, ParameterError
+from mipp.errors import AccessDeniedError, AuthenticationError, DTypeError, LimitError, OutOfRangeError, ParameterError
 from mipp.evaluation.evaluate import plain_scores
 from mipp.features.encoding import descriptor_encoding
 from mipp.mpc import probed as probed_module
@@ -20,6 +20,7 @@ from mipp.rpc import description
 from mipp.rpc import messages as m
 from mipp.rpc.limits import MAX_RANKED_BYTES
 from mipp.schemes import shares as shares_module
+from mipp.server import plan as plan_module
 from mipp.server import queries as queries_module
 from tests.conftest import DIM, made, reopened
 
@@ -403,6 +404,21 @@ def test_a_backend_without_clusters_says_so(index, monkeypatch):
         with pytest.raises(ParameterError, match="makes no products of clusters"):
             index.user.search(QUERIES[0], 3, owners=["anna"], probe=True)
     assert len(index.user.search(QUERIES[0], 3, owners=["anna"], probe=True).hits) == 3
+
+
+def test_rows_are_counted_once_and_last(index, monkeypatch):
+    """Deleted rows are counted by cluster: not for a proof that is none, and once for a state of the index."""
+    index.anna.delete([next(iter(index.rows))])
+    counted, honest = [], plan_module.ProbedRows
+    monkeypatch.setattr(plan_module, "ProbedRows", lambda *given: counted.append(1) or honest(*given))
+    with monkeypatch.context() as patch:
+        patch.setattr(query_module, "commitment", lambda *_: bytes(32))
+        with pytest.raises(AuthenticationError):
+            index.user.search(QUERIES[0], 3, probe=True)
+    assert not counted
+    for query in QUERIES:
+        index.user.search(query, 3, probe=True)
+    assert len(counted) == 3  # one for each server
 
 
 def test_another_layout_is_refused(index):

@@ -1,5 +1,7 @@
 """Rows that a query with a choice covers: against a plain list of them, row by row."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,14 @@ def test_order_of_scores(rows, part):
     covered.require(worst)
     with pytest.raises(ParameterError, match=f"the {worst} rows"):
         covered.require(worst + 1)
+
+
+def test_counting_takes_no_memory_for_rows():
+    batches, dead = [5] * 10**5, np.array([7, 10**5])
+    tracemalloc.start()
+    covered = ProbedRows(CLUSTERS, batches, dead)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert covered.scores == covered.least_live == 5 * 10**5 - 2 and peak < 1 << 16
+    found = covered.originals(np.array([[6, 7, 99998, 99999]]), np.zeros((1, 2), int))
+    assert found.tolist() == [[6, 8, 99999, 100001]]
