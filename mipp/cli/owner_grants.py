@@ -33,21 +33,28 @@ from .tables import print_csv, print_table
 @click.option(
     "--ranking",
     "rankings",
-    type=click.Choice(["server", "user", "threshold"]),
+    type=click.Choice(["server", "probe", "user", "threshold"]),
     multiple=True,
     help="Allowed ranking; may be repeated. server (default): the servers find the nearest and USER learns these only. "
-    "user (default in the Paillier scheme): USER gets ALL exact scores, and can solve for the features with a few "
-    "dozen queries. threshold: USER learns which images reach a score that it chooses; repeated, it tells scores.",
+    "probe: in an index with clusters, searches with --probe; by many of them USER gets far more rows for one example "
+    "than --max-k. user (default in the Paillier scheme): USER gets ALL exact scores, and can solve for the features "
+    "with a few dozen queries. threshold: USER learns which images reach a score that it chooses; repeated, it tells "
+    "scores.",
 )
-@click.option("--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any. Only with --ranking server alone.")
+@click.option(
+    "--max-k", type=click.IntRange(0), default=0, help="Largest k; 0: any. Not with --ranking user or threshold."
+)
 @click.option(
     "--scores/--no-scores",
     default=True,
-    help="Whether ranking by the servers gives scores; --no-scores only with --ranking server alone.",
+    help="Whether ranking by the servers gives scores; --no-scores not with --ranking user or threshold.",
 )
 @click.option("--quota", type=click.IntRange(0), default=0, help="Number of queries; 0: any.")
 @click.option(
-    "--min-rows", type=click.IntRange(0), default=0, help="Fewest rows of this owner that a query must cover."
+    "--min-rows",
+    type=click.IntRange(0),
+    default=0,
+    help="Fewest rows of this owner that a query must cover; with --probe, whatever clusters it chooses.",
 )
 @passphrase_option
 @deployment_option

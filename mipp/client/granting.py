@@ -23,7 +23,7 @@ from ..mpc.facts import unrankable
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
-from ..rpc.grants import check_grant, own_grant
+from ..rpc.grants import PROBE, check_grant, own_grant
 from .client import Client
 from .given import expiry_seconds, user_id, whole_number
 from .retry import ATTEMPTS
@@ -91,6 +91,9 @@ class Granting(Client):
         Every server enforces the grant. What it lets the user learn depends on ``rankings``:
 
         - ``server``: the k nearest images only, with their scores if ``scores``;
+        - ``probe``, in an index with clusters: searches with ``probe=True``, the k nearest of clusters that the user
+          chooses. By many of them, each of other clusters, the user gets far more rows and scores for one example
+          than ``max_k``; ``quota`` bounds how often;
         - ``user``: all exact scores, from which a few dozen queries give the features themselves;
         - ``threshold``: which images reach a score that the user chooses; many such queries give the scores.
 
@@ -105,14 +108,15 @@ class Granting(Client):
             Default ``("server",)``; ``("user",)`` in the Paillier scheme, which has no other, and in an index that was
             made for users who rank.
         max_k : int or None
-            Largest k of a search, 0 for any; only if ``server`` is the only ranking.
+            Largest k of a search, 0 for any; not with ``user`` or ``threshold``.
         scores : bool
-            Whether ranking by the servers gives scores; False only if ``server`` is the only ranking.
+            Whether ranking by the servers gives scores; False not with ``user`` or ``threshold``.
         quota : int or None
             Number of queries in all, 0 for any; each grant starts a new count. Where the user ranks, verified answers
             (:meth:`mipp.User.search`) count as one query more for each batch.
         min_rows : int or None
-            Fewest of this owner's live rows that a query may cover, 0 for any.
+            Fewest of this owner's live rows that a query may cover, 0 for any. Of a search of chosen clusters those
+            count that it covers whatever it chooses.
 
         Raises
         ------
@@ -169,13 +173,13 @@ class Granting(Client):
             self.id, to, 0, 1, expiry_seconds(expiry), [str(r) for r in chosen], limits["max_k"], bool(scores),
             limits["quota"], limits["min_rows"], revoked,
         )  # fmt: skip
-        check_grant(grant, self.config.offered)
-        if not revoked and not set(grant.rankings) & set(self.config.possible):
+        check_grant(grant, self.config.grantable)
+        if not revoked and not set(grant.rankings) & {*self.config.possible, PROBE}:
             raise ScoreRangeError(unrankable(self.config.encoding))
         for attempt in range(ATTEMPTS):  # retries if another process of this owner was faster with a version
             epoch, version = self._next_version(grant.user)
             grant = dataclasses.replace(grant, epoch=epoch, version=version)
-            check_grant(grant, self.config.offered)
+            check_grant(grant, self.config.grantable)
             try:
                 self.ask_present(grant)
                 return

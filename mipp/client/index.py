@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..encoding.clusters import Clusters
-from ..mpc.probed import ProbedRows
+from ..mpc.probed import PROBE, ProbedRows
 from ..rpc import messages as m
 from ..rpc.chain import snapshot_hash
 
@@ -50,7 +50,15 @@ def _live(o: m.OwnerSnapshot) -> int:
     return int(o.rows.sum()) - len(o.dead_row)
 
 
-def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
+def _covered(o: m.OwnerSnapshot, ranking: str, clusters: Clusters | None) -> int:
+    """Live rows of an owner that a query covers, whatever clusters it chooses."""
+    if ranking != PROBE or clusters is None:
+        return _live(o)
+    starts = np.concatenate([[0], np.cumsum(o.rows)])
+    return ProbedRows(clusters, o.rows.tolist(), np.unique(starts[o.dead_batch] + o.dead_row)).least_live
+
+
+def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int, clusters: Clusters | None) -> str:
     """The reason why an owner's grant does not cover a query; empty if it does."""
     if ranking not in o.rankings:
         wanted = " ".join(f"--ranking {name}" for name in dict.fromkeys([*o.rankings, ranking]))
@@ -63,7 +71,7 @@ def _uncovered(o: m.OwnerSnapshot, ranking: str, k: int, queries: int) -> str:
             if not o.left
             else f"its grant allows {o.left} more queries, and verified answers count as one more"
         )
-    if _live(o) < o.min_rows:
+    if o.min_rows and _covered(o, ranking, clusters) < o.min_rows:
         return f"its grant requires at least {o.min_rows} of its rows"
     return ""
 
@@ -139,21 +147,21 @@ class Index:
         self._live = None if alive is None else np.flatnonzero(alive)
         self.total = int(self._starts[-1]) if self._live is None else len(self._live)
 
-    def covering(self, ranking: str, k: int, queries: int) -> Index:
+    def covering(self, ranking: str, k: int, queries: int, clusters: Clusters | None = None) -> Index:
         """This index without the owners whose grants do not cover such a query; unchanged if these are all or none.
 
         A grant limits the use of its owner's images, not of others'.
         """
-        refused = {o.owner: _uncovered(o, ranking, k, queries) for o in self.owners}
+        refused = {o.owner: _uncovered(o, ranking, k, queries, clusters) for o in self.owners}
         chosen = [o for o in self.owners if not refused[o.owner]]
         if not chosen or len(chosen) == len(self.owners):
             return self
         left_out = [LeftOut(o.owner, o.name, b"", 0, refused[o.owner]) for o in self.owners if refused[o.owner]]
         return self._of(chosen, left_out)
 
-    def refusal(self, ranking: str, k: int, queries: int) -> str:
+    def refusal(self, ranking: str, k: int, queries: int, clusters: Clusters | None = None) -> str:
         """The first owner whose grant does not cover such a query, and why not; empty if all do."""
-        reasons = ((o.name, _uncovered(o, ranking, k, queries)) for o in self.owners)
+        reasons = ((o.name, _uncovered(o, ranking, k, queries, clusters)) for o in self.owners)
         return next((f"owner {name}: {reason}" for name, reason in reasons if reason), "")
 
     def _of(self, owners: list[m.OwnerSnapshot], left_out: list[LeftOut]) -> Index:

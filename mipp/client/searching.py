@@ -21,6 +21,7 @@ from ..errors import (
     VerificationError,
 )
 from ..mpc.facts import most_rows
+from ..mpc.probed import PROBE
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
@@ -129,15 +130,21 @@ class SearchClient(FetchClient):
         anything is counted. A state that was asked for just now is answered whatever is uploaded meanwhile. Unless
         ``settle``, _LessCompleteError for a newer state that lacks rows here and perhaps not at other servers.
         """
-        state = self._remembered(key, servers, 1 if fewer else max(k, 1), about[0]) or self._index(key, servers)
+        remembered = self._remembered(key, servers, 1 if fewer else max(k, 1), about[0])
+        state = remembered or self._index(key, servers)
+        clusters = self.config.clusters if about[0] == PROBE else None
         until, stuck = math.inf, 0
         while True:
             # the grant of an owner that was not named does not stop searches of the others
             index = state.ranked_by(about[0])
             if not key and not strict:
-                index = index.covering(about[0], min(k, index.total) if fewer else k, about[1])
-            if about[0] == "server" and not key and not strict:
-                index = index.within(most_rows(self.config))
+                index = index.covering(about[0], min(k, index.total) if fewer else k, about[1], clusters)
+            if about[0] in ("server", PROBE) and not key and not strict:
+                index = index.within(most_rows(self.config, probed=about[0] == PROBE))
+            if clusters is not None and remembered is not None and not fewer and k > index.probed(clusters).least_live:
+                # only here a remembered state would refuse for good what a newer one may give
+                state, remembered = self._index(key, servers), None
+                continue
             if strict and index.left_out:
                 raise IntegrityError(f"cannot search {index.left_out[0]}")
             if not index.total or (k > index.total and not index.left_out and not fewer):
@@ -156,7 +163,7 @@ class SearchClient(FetchClient):
                 now, same = time.monotonic(), newer.hashes == state.hashes
                 if now > until or (same and not isinstance(error, StaleSnapshotError)):
                     # a server does not name the owner whose grant it is
-                    why = newer.refusal(about[0], k, about[1]) if isinstance(error, AccessDeniedError) else ""
+                    why = newer.refusal(about[0], k, about[1], clusters) if isinstance(error, AccessDeniedError) else ""
                     if why:
                         raise AccessDeniedError(f"{error} ({why})") from None
                     raise

@@ -15,7 +15,7 @@ from ..mpc.facts import require_ranking
 from ..rpc import messages as m
 from ..rpc.channel import Channel
 from ..rpc.description import DeploymentConfig
-from ..rpc.grants import offered_rankings
+from ..rpc.grants import PROBE, offered_rankings
 from ..schemes.base import SearchCost
 from . import ranking as ranks
 from .choosing import Owners
@@ -139,9 +139,9 @@ class User(PreviewClient):
             query where a grant has a quota. The result's ``verified`` says whether it was done.
         probe : bool
             With ``ranking="server"``, in an index with clusters: look at the nearest cluster of each group only, and at
-            the rows that have none. Servers learn that, but no cluster. They send each other a few times less, and
-            some of the nearest images may be missed; ``mipp evaluate --clusters`` tells how many. k is at most the
-            number of rows that such a search is sure to cover.
+            the rows that have none. Grants must name ``probe``. Servers learn that, but no cluster. They send each
+            other a few times less, and some of the nearest images may be missed; ``mipp evaluate --clusters`` tells how
+            many. k is at most the number of rows that such a search is sure to cover.
 
         Returns
         -------
@@ -318,8 +318,8 @@ class User(PreviewClient):
             )
 
         index, (rows, scores, seconds) = self._searched(
-            owners, most, attempt, strict, (ranking, self._counted(encoded, unverified)), fewer=k is None,
-            verified=not unverified,
+            owners, most, attempt, strict, (ranking if chosen is None else PROBE, self._counted(encoded, unverified)),
+            fewer=k is None, verified=not unverified,
         )  # fmt: skip
         if ranking == "user" and scores is not None:
             empty = scores == ranks.DROPPED

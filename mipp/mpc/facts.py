@@ -23,10 +23,13 @@ def unrankable(encoding: Encoding) -> str:
     return f"{why}; rank as the user, or make the index with a larger ring, fewer bits or larger steps"
 
 
-def most_rows(config: DeploymentConfig) -> int:
-    """Rows of which servers can find the nearest: scores and row numbers share the 64 bits of a key."""
+def most_rows(config: DeploymentConfig, *, probed: bool = False) -> int:
+    """Rows of which servers can find the nearest: scores and row numbers share the 64 bits of a key.
+
+    ``probed``: of chosen clusters, where there is a score below the least.
+    """
     rule = config.query_rule
-    return 1 << (64 - (rule.high - rule.low).bit_length() - 1)
+    return 1 << (64 - (rule.high - rule.low + probed).bit_length() - 1)
 
 
 def public_facts(

@@ -16,13 +16,11 @@ import numpy as np
 
 from ..encoding.clusters import Clusters
 from ..errors import ParameterError, ProtocolError
+from ..rpc.grants import PROBE
 from .probes import Layout
 from .replicated import Pair
 
 __all__ = ["PROBE", "Piece", "ProbedRows", "add_least"]
-
-#: ranking of headers of queries that choose clusters; grants of ranking ``server`` allow it
-PROBE = "probe"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

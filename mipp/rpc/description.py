@@ -18,7 +18,7 @@ from ..errors import DeploymentError, ParameterError
 from ..io.window import check_window
 from ..params import FINITE, INFINITY, Params
 from .addresses import Address, require_distinct
-from .grants import offered_rankings
+from .grants import PROBE, offered_rankings
 from .records import check_record_bytes
 from .strict_json import canonical, read_object
 
@@ -99,8 +99,13 @@ class DeploymentConfig:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """Rankings that grants may name, the default first."""
+        """Rankings that searches may name, the default first; a grant may name them, too."""
         return self.rankings or offered_rankings(self.params)
+
+    @property
+    def grantable(self) -> tuple[str, ...]:
+        """Names of rankings that a grant may allow: those that are offered, and ``probe`` in an index with clusters."""
+        return self.offered if self.clusters is None else (*self.offered, PROBE)
 
     @property
     def possible(self) -> tuple[str, ...]:

@@ -14,7 +14,19 @@ from . import messages as m
 from .limits import MAX_COUNT, MAX_EXPIRY, MAX_QUOTA, MAX_VERSION
 from .wire import Frames, decode, frames_hash, unpack_frames
 
-__all__ = ["check_grant", "expired_text", "in_force", "offered_rankings", "own_grant", "read_grant", "time_text"]
+__all__ = [
+    "PROBE",
+    "check_grant",
+    "expired_text",
+    "in_force",
+    "offered_rankings",
+    "own_grant",
+    "read_grant",
+    "time_text",
+]
+
+#: ranking of headers of queries that choose clusters, and the name that allows them in a grant
+PROBE = "probe"
 
 
 def offered_rankings(params: Params) -> tuple[str, ...]:
@@ -28,7 +40,7 @@ def check_grant(grant: m.Grant, offered: tuple[str, ...]) -> None:
     Parameters
     ----------
     grant : as the owner gave it
-    offered : rankings that the deployment offers
+    offered : rankings that grants of the deployment may name
 
     Raises
     ------

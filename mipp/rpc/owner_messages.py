@@ -114,10 +114,10 @@ class Grant:
     """Owner -> every server: what a user may do. The highest (epoch, version, revoked, id) is in force.
 
     epoch: of the servers' grants; after a restore of all servers from backups it is higher, and grants of earlier ones
-    are suspended. expiry: Unix seconds, 0 never. rankings: "server", "user", "threshold". max_k: largest k. scores:
-    whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the owner's
-    live rows that a query may cover, 0 any. revoked: nothing is allowed any more. The rules are in
-    ``rpc/grants.py``.
+    are suspended. expiry: Unix seconds, 0 never. rankings: "server", "probe", "user", "threshold". max_k: largest k.
+    scores: whether server-side ranking gives scores. quota: number of queries, 0 unlimited. min_rows: fewest of the
+    owner's live rows that a query may cover, 0 any; of chosen clusters, whatever is chosen. revoked: nothing is allowed
+    any more. The rules are in ``rpc/grants.py``.
     """
 
     owner: bytes

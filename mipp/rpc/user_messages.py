@@ -148,13 +148,14 @@ class Snapshot:
 class QueryHeader:
     """Header of a query: all that its query shares are bound to. Every server gets the same bytes; H is their SHA-256.
 
-    ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "threshold" (which scores
-    reach a threshold, found by the servers; k is 0). keys: id of the servers' keys that the masks come from
-    (:class:`mipp.rpc.key_sets.KeySet`). grants, positions, counts: for each owner, in order of owners: its grant, the
-    position of its chain, and how many of ``batches`` are its. snapshot: hash over owners, positions and views. proofs:
-    unless the user ranks, commitments to the three summands of the proof that the queries are in range
-    (:mod:`mipp.mpc.query_proof`). checks: with ranking "user", how many check columns come after the queries
-    (:mod:`mipp.sharing.checks`). folded: the servers keep their words until they are folded, instead of sending them.
+    ranking: "user" (answers go to the user), "server" (the k nearest, found by the servers), "probe" (the k nearest of
+    chosen clusters, found by the servers), "threshold" (which scores reach a threshold, found by the servers; k is 0).
+    keys: id of the servers' keys that the masks come from (:class:`mipp.rpc.key_sets.KeySet`). grants, positions,
+    counts: for each owner, in order of owners: its grant, the position of its chain, and how many of ``batches`` are
+    its. snapshot: hash over owners, positions and views. proofs: unless the user ranks, commitments to the three
+    summands of the proof that the queries are in range (:mod:`mipp.mpc.query_proof`). checks: with ranking "user", how
+    many check columns come after the queries (:mod:`mipp.sharing.checks`). folded: the servers keep their words until
+    they are folded, instead of sending them.
     """
 
     deployment: bytes

@@ -101,7 +101,7 @@ def grant(server: ServerBase, request: Request[m.Grant]) -> m.Ok:
     signer, msg = request.signer, request.content
     if msg.owner != signer:
         raise AccessDeniedError("only the owner grants access to its images")
-    check_grant(msg, server.config.offered)
+    check_grant(msg, server.config.grantable)
     server.store.user(msg.user)
     epoch = server.store.catalog.counter("epoch")
     if msg.epoch != epoch:

@@ -105,6 +105,12 @@ class Plan:
             self._probed = ProbedRows(clusters, self.rows.tolist(), self._dead)
         return self._probed
 
+    def sure_rows(self, clusters: Clusters, owner: int) -> int:
+        """Live rows of the owner of this number that a query of chosen clusters covers, whatever it chooses."""
+        part = self.parts[owner]
+        a, b = np.searchsorted(self._dead, [part.start, part.stop])
+        return ProbedRows(clusters, part.rows.tolist(), self._dead[a:b] - part.start).least_live
+
     def certified(self) -> bool:
         """Whether the servers have found all rows in range. They stay so, and blocks of a query ask one by one."""
         self._certified = self._certified or all(batch.certified for part in self.parts for batch in part.batches)

@@ -174,6 +174,9 @@ class Queries:
         if clusters is not None:  # before anything is made for each batch and each deleted row
             require_covered(header, plan.live_total)
             self._check_provable(asked, plan)
+            for number, given in enumerate(grants):
+                if given.min_rows:
+                    _require_rows(given, plan.sure_rows(clusters, number))
         probed = None if clusters is None else plan.probed(clusters)
         server.scheme.check_size(header, plan.live_total if probed is None else probed.scores)
         public = check_ranking(header, asked.hash, server.config, asked.query.theta, plan.live_total, probed)
@@ -333,17 +336,15 @@ class Queries:
         """
         plan, chosen = self.covered(header, newest)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
-            # chosen clusters tell the user no more than a ranking of all rows
-            ranking = "server" if header.ranking == PROBE else header.ranking
-            if ranking not in given.rankings:
-                raise AccessDeniedError(f"a grant does not allow ranking {ranking!r}")
+            # chosen clusters have a name of their own: by many choices a user reaches more rows with one query vector
+            if header.ranking not in given.rankings:
+                raise AccessDeniedError(f"a grant does not allow ranking {header.ranking!r}")
             if header.ranking == "threshold":
                 if given.max_k:
                     raise AccessDeniedError(f"a grant allows k up to {given.max_k}, a threshold has no such limit")
             elif header.k < 1 or (given.max_k and header.k > given.max_k):
                 raise AccessDeniedError(f"a grant allows k up to {given.max_k}, not {header.k}")
-            if live < given.min_rows:
-                raise AccessDeniedError(f"a grant wants queries to cover at least {given.min_rows} rows, not {live}")
+            _require_rows(given, live)
         return plan, chosen
 
     def covered(self, header: m.QueryHeader | m.FetchHeader, newest: bytes) -> tuple[Plan, list[m.Grant]]:
@@ -385,6 +386,12 @@ class Queries:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = plan
         return plan
+
+
+def _require_rows(grant: m.Grant, covered: int) -> None:
+    """AccessDeniedError for a query that covers fewer of an owner's rows than its grant wants."""
+    if covered < grant.min_rows:
+        raise AccessDeniedError(f"a grant wants queries to cover at least {grant.min_rows} rows, not {covered}")
 
 
 def row_range(first: int, count: int, live: int) -> range:

@@ -23,7 +23,7 @@ def test_index_and_search(mipp_command, files):
     assert code == 0 and (json.loads(out)["clusters"], json.loads(out)["groups"]) == (8, 4)
     for arguments in (
         ("owner", "create", "anna"), ("owner", "add", "anna", "--vectors", files / "rows.npy"),
-        ("user", "create", "ulla"), ("owner", "grant", "anna", "ulla"),
+        ("user", "create", "ulla"), ("owner", "grant", "anna", "ulla", "--ranking", "server", "--ranking", "probe"),
     ):  # fmt: skip
         assert mipp_command(*arguments)[0] == 0
     search = ("search", "ulla", "--vectors", files / "queries.npy", "-k", 5, "--json")

@@ -26,6 +26,8 @@ from tests.conftest import DIM, made, reopened
 
 #: rows of each batch: with clusters, without, with
 SIZES = (200, 30, 140)
+#: a user may search all rows, and chosen clusters
+BOTH = ("server", "probe")
 
 
 def features(count, seed):
@@ -51,7 +53,7 @@ class Index:
             self.rows |= dict(zip(ids, x, strict=True))
             self.sizes[ids[0][0]] = size
         for owner in (self.anna, self.berta):
-            owner.grant(self.user, rankings=("server", "user"))
+            owner.grant(self.user, rankings=("server", "user", "probe"))
 
     def covered(self, query):
         """Ids of the rows that a query covers, by the definition of the layout."""
@@ -146,7 +148,7 @@ def test_metrics(tmp_path, metric, more):
         made_by.encoding, made_by.clusters, made_by.user = encoding, clusters, user
         ids = owner.add_vectors(x[:240])
         made_by.rows, made_by.sizes = dict(zip(ids, x, strict=False)), {ids[0][0]: 240}
-        owner.grant(user)
+        owner.grant(user, rankings=BOTH)
         owner.delete([ids[5]])
         del made_by.rows[ids[5]]
         made_by.check(x[240:], 15)
@@ -192,7 +194,7 @@ def test_records_and_images_follow_their_rows(tmp_path, encoding):
         x = features(120, 2)
         ids = owner.add_vectors(x, [(f"{n}.png", bytes([n]), {"caption": f"number {n}"}) for n in range(120)])
         assert [row for _, row in ids] != list(range(120))
-        owner.grant(user)
+        owner.grant(user, rankings=BOTH)
         hits = user.search(x[17], 1, probe=True).hits
         assert (hits[0].batch, hits[0].row) == ids[17]
         assert user.preview(hits)[0].caption == "number 17" and user.fetch(hits)[0].content == bytes([17])
@@ -230,7 +232,7 @@ def test_image_files_lie_in_clusters(tmp_path):
         assert [path for path, _ in report.added] == [str(path) for path in files]
         ids = [image for _, image in report.added]
         assert [row for _, row in ids] != sorted(row for _, row in ids)
-        owner.grant(user)
+        owner.grant(user, rankings=BOTH)
         for query, path, image in zip(x, files, ids, strict=True):
             (hit,) = user.search(query, 1, probe=True).hits
             near = user.search(query, 1).hits[0]
@@ -246,7 +248,7 @@ def test_image_files_lie_in_clusters(tmp_path):
         source, target, user = old.create_owner("o"), deployment.create_owner("o"), deployment.create_user("u")
         source.add_images(files)
         assert reencode(source, target, workers=1).added == 24 and reencode(source, target, workers=1).added == 0
-        target.grant(user)
+        target.grant(user, rankings=BOTH)
         for query, path in zip(x, files, strict=True):
             hits = user.search(query, 1, probe=True).hits
             assert user.fetch(hits)[0].content == path.read_bytes()
@@ -262,7 +264,7 @@ def test_an_index_made_of_another_one(tmp_path, encoding):
         source.add_vectors(x)
         assert reencode(source, target, workers=1).added == 150
         assert reencode(source, target, workers=1).added == 0
-        target.grant(user)
+        target.grant(user, rankings=BOTH)
         index = Index.__new__(Index)
         index.encoding, index.clusters, index.user = encoding, new.config.clusters, user
         (batch,) = target.batches()
@@ -307,7 +309,7 @@ def test_refused(index, tmp_path, encoding):
     assert len(user.search(QUERIES[0], probe=True).hits) == 10
     index.anna.grant(user, rankings=("user",))
     index.berta.grant(user, rankings=("user",))
-    with pytest.raises(AccessDeniedError, match="does not allow ranking 'server'"):
+    with pytest.raises(AccessDeniedError, match="does not allow ranking 'probe'"):
         user.search(QUERIES[0], 3, owners=["anna"], probe=True)
     with mipp.Deployment.create(tmp_path / "plain", encoding, threads=1) as plain:
         other = plain.create_user("u")
@@ -357,7 +359,7 @@ def test_nothing_live_in_clusters(index):
 
 
 def test_quota(index):
-    index.anna.grant(index.user, quota=3)
+    index.anna.grant(index.user, rankings=BOTH, quota=3)
     index.user.search_batch(QUERIES[:2], 3, probe=True, owners=["anna"])
     index.user.search(QUERIES[0], 3, probe=True, owners=["anna"])
     with pytest.raises(AccessDeniedError):
@@ -398,7 +400,7 @@ def _wide():
 
 def test_a_backend_without_clusters_says_so(index, monkeypatch):
     """Before anything is counted."""
-    index.anna.grant(index.user, quota=1)
+    index.anna.grant(index.user, rankings=BOTH, quota=1)
     with monkeypatch.context() as patch:
         patch.setattr(CpuBackend, "has_slots", False)
         with pytest.raises(ParameterError, match="makes no products of clusters"):

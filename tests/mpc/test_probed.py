@@ -1,14 +1,17 @@
 """Rows that a query with a choice covers: against a plain list of them, row by row."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mipp.encoding import Encoding
 from mipp.encoding.clusters import Clusters
-from mipp.errors import ParameterError, ProtocolError
+from mipp.errors import ParameterError, ProtocolError, ScoreRangeError
+from mipp.mpc.facts import most_rows
 from mipp.mpc.probed import ProbedRows
+from mipp.mpc.session import Public
 
 CLUSTERS = Clusters.of(Encoding("cosine", 3), np.random.default_rng(0).normal(size=(6, 3)), 2, least=2)
 
@@ -53,6 +56,18 @@ def test_order_of_scores(rows, part):
     covered.require(worst)
     with pytest.raises(ParameterError, match=f"the {worst} rows"):
         covered.require(worst + 1)
+
+
+@pytest.mark.parametrize("scores", [(1 << 40) - 1, 1 << 40, (1 << 40) + 1])
+def test_most_rows_leave_room_for_deleted_ones(scores):
+    """Whose score lies below the least."""
+    config = SimpleNamespace(query_rule=SimpleNamespace(low=-3, high=scores - 4))
+    for probed in (False, True):
+        rows = most_rows(config, probed=probed)
+        fits, more = (Public(bytes(32), bytes(32), n, 64, -3 - probed, scores - 4) for n in (rows, 2 * rows))
+        assert fits.key_bits <= 64
+        with pytest.raises(ScoreRangeError):
+            assert more.key_bits
 
 
 def test_counting_takes_no_memory_for_rows():
