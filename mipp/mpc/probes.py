@@ -323,9 +323,9 @@ def _low(words: np.ndarray, width: int) -> np.ndarray:
     return words & words.dtype.type((1 << width) - 1)
 
 
-def probe_memory(clusters: int, queries: int, words: int) -> int:
-    """Bytes that a server holds at once in :func:`probe_shares`: parts, masks, and packed words both ways."""
-    return 32 * queries * clusters * words
+def probe_memory(clusters: int, queries: int, words: int, ring_bits: int) -> int:
+    """Bytes that a server holds at once in :func:`probe_shares`: for each word six of the ring, and one of 64 bits."""
+    return (6 * ring_bits // 8 + 8) * queries * clusters * words
 
 
 def probe_cost(layout: Layout, queries: int, words: int, width: int, *, proof_bits: int = 0) -> Cost:

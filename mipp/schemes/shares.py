@@ -119,7 +119,8 @@ class _User(UserScheme):
         if ranking != "user" and config.certifies:
             most = min(most, max(1, MAX_PROOF_BYTES // proof_bytes(config.query_rule, 1, choice=choice)))
             if choice:
-                most = min(most, max(1, MAX_RANKED_BYTES // probe_memory(choice, 1, config.query_rule.width)))
+                rule = config.query_rule
+                most = min(most, max(1, MAX_RANKED_BYTES // probe_memory(choice, 1, rule.width, rule.ring_bits)))
             most = min(most, max(1, MAX_RANKED_HITS // k)) if k else most
         return most
 
@@ -198,7 +199,7 @@ class _User(UserScheme):
         most = min(queries, self.portion(scores, "server", k, choice=count))
         share = rule.width * config.params.dtype.itemsize
         report["memory"]["server"] = (
-            top_k_memory(public, most, k) + most * share + probe_memory(count, most, rule.width)
+            top_k_memory(public, most, k) + most * share + probe_memory(count, most, rule.width, rule.ring_bits)
         )
         cost = top_k_cost(public, queries, k, rule=rule)
         made = probe_cost(
@@ -286,7 +287,8 @@ class _Server(ServerScheme):
                 )
         clusters = self._config.clusters if header.ranking == PROBE else None
         if clusters is not None:
-            words = max(words, probe_memory(clusters.count, header.queries, self._config.query_rule.width))
+            rule = self._config.query_rule
+            words = max(words, probe_memory(clusters.count, header.queries, rule.width, rule.ring_bits))
         if words > MAX_RANKED_BYTES and header.queries > 1:
             raise LimitError(
                 f"{header.queries} queries over {rows} rows are {words} bytes of scores and comparisons; at most "

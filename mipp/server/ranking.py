@@ -119,7 +119,9 @@ def ranking_memory(public: Public, header: m.QueryHeader, config: DeploymentConf
     """Bytes that a server holds at once for a ranking."""
     if header.ranking == "threshold":
         return threshold_memory(public, header.queries)
-    more = 0 if probed is None else probe_memory(probed.clusters.count, header.queries, config.query_rule.width)
+    more, rule = 0, config.query_rule
+    if probed is not None:
+        more = probe_memory(probed.clusters.count, header.queries, rule.width, rule.ring_bits)
     return top_k_memory(public, header.queries, header.k) + more
 
 

@@ -326,7 +326,7 @@ def test_refused(index, tmp_path, encoding):
 def test_many_queries_go_in_parts(index, monkeypatch):
     """Each part with its own choices; and a server refuses more than its share of memory."""
     with monkeypatch.context() as patch:
-        patch.setattr(shares_module, "probe_memory", lambda _, queries, __: queries * (MAX_RANKED_BYTES // 2))
+        patch.setattr(shares_module, "probe_memory", lambda _, queries, *__: queries * (MAX_RANKED_BYTES // 2))
         assert index.user.scheme.portion(100, "server", 3, choice=16) == 2
         index.check(features(5, 70), 3)
         patch.setattr(type(index.user.scheme), "portion", lambda *_, **__: 3)

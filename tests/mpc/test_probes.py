@@ -1,5 +1,7 @@
 """Query shares of clusters that only the user knows: the ideal twin, hostile users, cost, distribution."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from mipp.encoding import Encoding
 from mipp.errors import DTypeError, OutOfRangeError, ParameterError, ShapeError
 from mipp.mpc import ideal, session
 from mipp.mpc.cost import Cost, add
-from mipp.mpc.probes import Layout, choice_relations, choose, probe_cost, probe_shares
+from mipp.mpc.probes import Layout, choice_relations, choose, probe_cost, probe_memory, probe_shares
 from mipp.mpc.query_proof import check_relations, held_by, prove, query_words, share_bits
 from mipp.mpc.replicated import Pair
 from mipp.mpc.session import Public
@@ -176,6 +178,27 @@ def test_cost_is_exact(width):
     )
     add(cost, probe_cost(LAYOUT, 2, world.of.width, width, proof_bits=world.of.queries.proof_bits))
     exactly(cost, counters)
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_memory(bits):
+    """Of three parties in one process, which need not all be at their peaks at once."""
+    params, layout, dtype, queries = Params(ring_bits=bits), Layout(16, 4, 1), np.dtype(f"u{bits // 8}"), 2
+    query = share_bits(RNG.integers(0, 2, (queries, 256)), dtype)
+    choice = choose(RNG.integers(0, 4, (queries, 16)), layout, bits)
+    words = {n: s.expanded((queries, 256), dtype, 1) for n, s in query.items()}
+    chosen = {n: s.expanded((queries, 64), dtype, 1) for n, s in choice.items()}
+
+    def made(party):
+        a, b = held_by(party.index)
+        return probe_shares(party, Pair(words[a], words[b]), Pair(chosen[a], chosen[b]), 16, params, min(bits, 40))
+
+    tracemalloc.start()
+    run(in_session(made))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # the two clouds hold the most; threads and messages take some, too
+    assert peak <= 2 * probe_memory(64, queries, 256, bits) + (1 << 18)
 
 
 def test_no_label_twice(monkeypatch):
