@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mipp.client.row_ids import batch_rows
 from mipp.encoding import Encoding, assigning, pca
 from mipp.encoding import clusters as clusters_module
 from mipp.encoding.assigning import assign, deal, laid_out, nearest, train
 from mipp.encoding.clusters import REST, Clusters
 from mipp.errors import DTypeError, EncodingError, MippError, ParameterError, ShapeError
+from mipp.params import Params
 
 RNG = np.random.default_rng(5)
 SAMPLE = RNG.normal(size=(300, 6))
@@ -141,6 +144,28 @@ def test_distances_are_those_of_the_metric():
     ours = ((points[8:, None] - points[:8]) ** 2).sum(axis=2)
     # factors are square roots of weights, in whole steps
     assert np.allclose(ours / ours.max(), plain / plain.max(), atol=0.02)
+
+
+@pytest.mark.parametrize(("count", "least"), [(8, 1), (8, 5), (62, 1), (33, 64), (512, 64)])
+def test_rows_of_the_smallest_batch_with_clusters(count, least):
+    clusters = Clusters(1, 1, bytes(4 * count), least)
+    fewest = clusters.fewest_rows
+    assert clusters.slots(fewest) == least and not clusters.slots(fewest - 1)
+
+
+@pytest.mark.parametrize(
+    ("dim", "record", "count", "fits"),
+    [(128, 0, 512, True), (1024, 0, 512, True), (128, 4096, 512, True), (2048, 0, 256, True), (2048, 0, 1024, False)],
+)
+def test_batches_of_streams_are_large_enough(dim, record, count, fits):
+    """Where memory allows: else no batch of vectors would have clusters before it is merged."""
+    encoding, clusters = Encoding("cosine", dim), Clusters(count // 8, dim, bytes(4 * count * dim))
+    config = SimpleNamespace(
+        params=Params(ring_bits=encoding.ring_bits), encoding=encoding, record_bytes=record, clusters=clusters
+    )
+    assert bool(clusters.slots(batch_rows(config))) == fits
+    config.clusters = None
+    assert batch_rows(config) * (dim * encoding.ring_bits // 8 + record) <= 1 << 26
 
 
 def test_distances_are_exact():

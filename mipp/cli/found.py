@@ -85,6 +85,13 @@ def cost_lines(cost: SearchCost, taken: float | None, queries: int) -> list[str]
         f"ranking {cost['ranking']} over {cost['images']:,} images" + (f", {queries:,} queries" if queries > 1 else ""),
         f"user: {_rounds(user['rounds'])}, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
     ]
+    if "clustered" in cost:
+        lines.append(
+            f"clusters: {cost['clustered']:,} rows lie in them; all others are ranked"
+            if cost["clustered"]
+            else "warning: no batch is large enough for clusters, so all rows are ranked; owners can merge batches "
+            "(mipp owner compact)"
+        )
     if "servers" in cost:
         servers = cost["servers"]
         lines.append(f"  and {user['proof']:,} bytes to each cloud that prove the query in range")

@@ -15,6 +15,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from .. import schemes
+from ..client.row_ids import batch_rows
 from ..deployment import Deployment
 from ..encoding import METRICS, Encoding
 from ..encoding.clusters import Clusters
@@ -220,6 +221,8 @@ def index_facts(chosen: ChosenIndex, config: DeploymentConfig) -> dict[str, Any]
         "rankings": list(config.possible),
         "clusters": None if config.clusters is None else config.clusters.count,
         "groups": None if config.clusters is None else config.clusters.groups,
+        "clustered_from": None if config.clusters is None else config.clusters.fewest_rows,
+        "batch_rows": batch_rows(config),
     }
 
 
@@ -234,7 +237,15 @@ def index_lines(data: dict[str, Any]) -> list[str]:
     if data["recall"] is not None:
         lines.append(f"recall at {_RECALL_AT} on the sample: {data['recall']:.3f}")
     if data["clusters"] is not None:
-        lines.append(f"clusters: {data['clusters']} in {data['groups']} groups, for searches with --probe")
+        lines.append(
+            f"clusters: {data['clusters']} in {data['groups']} groups, for searches with --probe; in batches of "
+            f"{data['clustered_from']:,} rows or more"
+        )
+        if data["batch_rows"] < data["clustered_from"]:
+            lines.append(
+                f"warning: vectors are added in batches of {data['batch_rows']:,} rows, which have no clusters until "
+                "mipp owner compact merges them; fewer clusters would need fewer rows"
+            )
     first, *others = data["rankings"]
     if data["preview_size"]:
         lines.append(f"records: {data['preview_size']:,} bytes a row, for metadata and a thumbnail")

@@ -15,6 +15,8 @@ __all__ = ["AddedRun", "FileRows", "Places", "RowIds", "batch_rows", "stored_pla
 
 #: bytes of a batch of vectors for each cloud, about
 BATCH_BYTES = 1 << 26
+#: the same, at most, where the clusters of an index need larger batches
+_CLUSTERED_BYTES = 1 << 28
 _MOST_ROWS = 1 << 18
 Pair = tuple[bytes, int]
 
@@ -71,9 +73,14 @@ Run = tuple[bytes, int, int, Places | None]
 
 
 def batch_rows(config: DeploymentConfig) -> int:
-    """Rows of a batch of many vectors: about 64 MiB of shares and records for each cloud."""
+    """Rows of a batch of many vectors: about 64 MiB of shares and records for each cloud.
+
+    In an index with clusters at least as many as a batch with clusters needs, if that is at most 256 MiB.
+    """
     width = config.params.padded(config.encoding.encoded_dim) * config.params.ring_bits // 8 + config.record_bytes
-    return max(1, min(BATCH_BYTES // width, _MOST_ROWS))
+    rows = max(1, min(BATCH_BYTES // width, _MOST_ROWS))
+    fewest = 0 if config.clusters is None else config.clusters.fewest_rows
+    return max(rows, fewest) if fewest * width <= _CLUSTERED_BYTES else rows
 
 
 def stored_places(order: np.ndarray) -> Places:

@@ -492,10 +492,11 @@ class User(PreviewClient):
         Returns
         -------
         SearchCost
-            A dict: ``ranking``, ``images``, ``user`` (``rounds``, bytes ``sent`` to and ``received`` from each server),
-            where servers rank ``servers`` (``rounds``, ``bytes`` by number of the server that sends them), and in the
-            scheme ``shares`` ``memory``: bytes of rows that each cloud must ``read``, and bytes that a ``server`` and
-            the ``user`` hold at once for it, beside mapped rows. Where servers rank, these are an estimate.
+            A dict: ``ranking``, ``images``, with ``probe`` ``clustered`` (rows in clusters, deleted ones too), ``user``
+            (``rounds``, bytes ``sent`` to and ``received`` from each server), where servers rank ``servers``
+            (``rounds``, ``bytes`` by number of the server that sends them), and in the scheme ``shares`` ``memory``:
+            bytes of rows that each cloud must ``read``, and bytes that a ``server`` and the ``user`` hold at once for
+            it, beside mapped rows. Where servers rank, these are an estimate.
 
         Raises
         ------

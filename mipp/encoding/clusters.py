@@ -137,6 +137,15 @@ class Clusters:
         slots = (rows - rows // REST) // self.count
         return slots if slots >= self.least else 0
 
+    @functools.cached_property
+    def fewest_rows(self) -> int:
+        """Rows of the smallest batch that has clusters."""
+        rows = self.least * self.count
+        while not self.slots(rows):
+            # rows - rows // REST grows by one or stays
+            rows += max(1, self.least * self.count - (rows - rows // REST))
+        return rows
+
     def order(self, encoding: Encoding, rows: np.ndarray) -> np.ndarray | None:
         """Order in which the rows of a batch are stored.
 

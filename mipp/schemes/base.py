@@ -75,6 +75,8 @@ class SearchCost(TypedDict):
     servers: NotRequired[ServersCost]
     #: where the scheme tells it
     memory: NotRequired[MemoryCost]
+    #: of a search of chosen clusters: rows that lie in clusters
+    clustered: NotRequired[int]
 
 
 def seconds_on_lines(cost: SearchCost, round_trip: float, rate: float) -> float:

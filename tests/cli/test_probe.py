@@ -34,6 +34,7 @@ def test_index_and_search(mipp_command, files):
         json.loads(mipp_command("search", "ulla", "--explain-cost", "--json", *more)[1]) for more in ((), ("--probe",))
     ]
     assert costs[1]["user"]["proof"] > costs[0]["user"]["proof"]
+    assert costs[1]["clustered"] == 576 and "clustered" not in costs[0]
     np.save(files / "one.npy", features(1, 4))
     for more, text in (
         (("--ranking", "user"), "ranked by the servers"), (("-k", 500), "is sure to cover"),
@@ -46,7 +47,23 @@ def test_index_and_search(mipp_command, files):
 def test_centroids_of_a_file(mipp_command, files):
     np.save(files / "centroids.npy", features(12, 3))
     code, out, _ = mipp_command("init", "--vectors", 5, "--centroids", files / "centroids.npy", "--groups", 3)
-    assert code == 0 and "clusters: 12 in 3 groups" in out
+    assert code == 0 and "clusters: 12 in 3 groups" in out and "in batches of 792 rows or more" in out
+    assert "warning" not in out
+
+
+def test_batches_that_are_never_laid_out(mipp_command, files, monkeypatch):
+    """The operator and the user are told."""
+    monkeypatch.setattr("mipp.client.row_ids._CLUSTERED_BYTES", 1 << 10)
+    monkeypatch.setattr("mipp.client.row_ids.BATCH_BYTES", 1 << 10)
+    code, out, _ = mipp_command("init", "--fit", files / "public.npy", "--clusters", 8, "--groups", 4)
+    assert code == 0 and "warning: vectors are added in batches of" in out
+    for arguments in (
+        ("owner", "create", "anna"), ("owner", "add", "anna", "--vectors", files / "few.npy"),
+        ("user", "create", "ulla"), ("owner", "grant", "anna", "ulla", "--ranking", "probe"),
+    ):  # fmt: skip
+        assert mipp_command(*arguments)[0] == 0
+    code, out, _ = mipp_command("search", "ulla", "--explain-cost", "--probe", "-k", 2)
+    assert code == 0 and "no batch is large enough for clusters" in out
 
 
 @pytest.mark.parametrize(
