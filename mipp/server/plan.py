@@ -98,6 +98,7 @@ class Plan:
         self._live_before = self._dead - np.arange(len(self._dead))
         self._certified = False
         self._probed: ProbedRows | None = None
+        self._sure: dict[int, int] = {}
 
     def probed(self, clusters: Clusters) -> ProbedRows:
         """The scores of a query that chooses clusters of this server's index; kept for the next one."""
@@ -107,9 +108,12 @@ class Plan:
 
     def sure_rows(self, clusters: Clusters, owner: int) -> int:
         """Live rows of the owner of this number that a query of chosen clusters covers, whatever it chooses."""
-        part = self.parts[owner]
-        a, b = np.searchsorted(self._dead, [part.start, part.stop])
-        return ProbedRows(clusters, part.rows.tolist(), self._dead[a:b] - part.start).least_live
+        if owner not in self._sure:
+            part = self.parts[owner]
+            a, b = np.searchsorted(self._dead, [part.start, part.stop])
+            dead = self._dead[a:b] - part.start
+            self._sure[owner] = ProbedRows(clusters, part.rows.tolist(), dead).least_live
+        return self._sure[owner]
 
     def certified(self) -> bool:
         """Whether the servers have found all rows in range. They stay so, and blocks of a query ask one by one."""
