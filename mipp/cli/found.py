@@ -79,6 +79,10 @@ def _rounds(count: int) -> str:
     return f"{count:,} round{'s' * (count != 1)}"
 
 
+#: of a search with --probe that ranks all rows
+NO_CLUSTERS = "no batch is large enough for clusters, so all rows are ranked; mipp owner compact merges small batches"
+
+
 def cost_lines(cost: SearchCost, taken: float | None, queries: int) -> list[str]:
     user = cost["user"]
     lines = [
@@ -89,8 +93,7 @@ def cost_lines(cost: SearchCost, taken: float | None, queries: int) -> list[str]
         lines.append(
             f"clusters: {cost['clustered']:,} rows lie in them; all others are ranked"
             if cost["clustered"]
-            else "warning: no batch is large enough for clusters, so all rows are ranked; owners can merge batches "
-            "(mipp owner compact)"
+            else f"warning: {NO_CLUSTERS}"
         )
     if "servers" in cost:
         servers = cost["servers"]

@@ -19,6 +19,7 @@ from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..schemes.base import seconds_on_lines
 from .common import deployment_option, json_option, opened, progress, show, with_passphrase
 from .found import (
+    NO_CLUSTERS,
     PREVIEWED,
     SHEET_HITS,
     check_outputs,
@@ -234,6 +235,7 @@ def search_command(
         found: Hits | list[Hit]
         searched: int | None = None
         suspects: tuple[int, ...] = ()
+        clustered: int | None = None
         if threshold is not None:
             by = "user" if ranking == "user" else None
             found = matches = seeker.range_search(
@@ -245,7 +247,7 @@ def search_command(
                 query, k, owners=owners or None, ranking=ranking, strict=strict, verify=not no_verify, probe=probe
             )
             found, left_out, unverified = result.hits, result.left_out, result.unverified
-            suspects = result.suspects
+            suspects, clustered = result.suspects, result.clustered
         hits: list[dict[str, Any]] = [
             {"id": h.id, "owner": h.owner_name, "score": h.score, "value": h.value} for h in found
         ]
@@ -288,6 +290,8 @@ def search_command(
     if searched is not None and len(hits) in (0, searched):
         which = "none" if not hits else "all"
         click.echo(f"mipp: {which} of the {searched} images searched are within the threshold {threshold:g}", err=True)
+    if clustered == 0:
+        warn(NO_CLUSTERS)
     for one in left_out:
         warn(f"left out {one}")
     if suspects:

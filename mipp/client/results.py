@@ -308,6 +308,8 @@ class SearchResult:
         Why they were not checked; empty if they were.
     suspects : tuple of int
         Numbers of servers of which one answered wrongly, if other servers' answers passed then: the hits are theirs.
+    clustered : int or None
+        Of a search with ``probe``: rows in clusters, deleted ones too. With 0 all rows were ranked. None of others.
 
     Examples
     --------
@@ -324,6 +326,7 @@ class SearchResult:
     verified: bool = False
     unverified: str = ""
     suspects: tuple[int, ...] = ()
+    clustered: int | None = field(default=None, repr=False)
 
     def to_pandas(self, previews: Sequence[Preview] | None = None) -> Any:
         """Make a pandas data frame of the hits (:meth:`Hits.to_pandas`).

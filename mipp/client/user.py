@@ -261,6 +261,8 @@ class User(PreviewClient):
         """
         found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify, probe=probe)
         results: list[SearchResult] = []
+        clusters = self.config.clusters if probe else None
+        clustered = None if clusters is None else found.index.probed(clusters).clustered
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
             there = found.rows[q][found.rows[q] >= 0]  # empty places are the last ones
@@ -268,7 +270,7 @@ class User(PreviewClient):
             hits = Hits.at(found.index, there, scores, values)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
             results.append(
-                SearchResult(hits, seconds, found.left_out, found.verified, found.unverified, found.suspects)
+                SearchResult(hits, seconds, found.left_out, found.verified, found.unverified, found.suspects, clustered)
             )
         return results
 

@@ -96,6 +96,11 @@ class ProbedRows:
             start = self.runs.pop()[0]
         self.runs.append((start, stop))
 
+    @property
+    def clustered(self) -> int:
+        """Original rows that lie in clusters."""
+        return sum(piece.layout.rows for piece in self.pieces)
+
     def live(self, start: int, stop: int) -> np.ndarray | None:
         """Which of the original rows ``start`` to ``stop`` are live, from 0; None for all."""
         a, b = np.searchsorted(self._dead, [start, stop]).tolist()

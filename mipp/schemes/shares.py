@@ -196,7 +196,7 @@ class _User(UserScheme):
         public = public_facts(config, _NO_HASH, _NO_HASH, scores, probed=True)
         report = self.cost(images, batches, k, "server", queries, 0)
         report["user"]["proof"] = proof_bytes(rule, queries, choice=count)
-        report["clustered"] = sum(piece.layout.rows for piece in probed.pieces)
+        report["clustered"] = probed.clustered
         most = min(queries, self.portion(scores, "server", k, choice=count))
         share = rule.width * config.params.dtype.itemsize
         report["memory"]["server"] = (

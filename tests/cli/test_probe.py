@@ -64,6 +64,9 @@ def test_batches_that_are_never_laid_out(mipp_command, files, monkeypatch):
         assert mipp_command(*arguments)[0] == 0
     code, out, _ = mipp_command("search", "ulla", "--explain-cost", "--probe", "-k", 2)
     assert code == 0 and "no batch is large enough for clusters" in out
+    np.save(files / "one.npy", features(1, 4))
+    code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe", "-k", 2)
+    assert code == 0 and "no batch is large enough for clusters" in err
 
 
 @pytest.mark.parametrize(

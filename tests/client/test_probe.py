@@ -478,6 +478,7 @@ def test_batches_too_small(tmp_path, encoding):
     with made("embedded", tmp_path, encoding, **options(encoding, least=500)) as deployment:
         index = Index(deployment)
         index.check(QUERIES[:1], 40)
+        assert index.user.search(QUERIES[0], 9, probe=True).clustered == 0
         assert index.user.search(QUERIES[0], 9, probe=True).hits == index.user.search(QUERIES[0], 9).hits
 
 
