@@ -1,9 +1,9 @@
 """Figures of the page on cheaper selection: ``python -m benchmarks.selection [--quick] [--json FILE] [--only PART]``.
 
 ``present`` runs the selection of today; ``pivots`` simulates it with other samples; ``found`` measures how many of the
-ten nearest rows chosen clusters hold; ``bytes`` computes what each way sends at 10^6 to 10^9 rows, and ``runs`` runs
-them. SIFT features are taken from ``MIPP_DATASETS`` where that folder is there. ``--quick``: sizes whose figures mean
-nothing.
+ten nearest rows chosen clusters hold, and ``built`` does so for clusters of an index; ``bytes`` computes what each way
+sends at 10^6 to 10^9 rows, and ``runs`` runs them. SIFT features are taken from ``MIPP_DATASETS`` where that folder is
+there. ``--quick``: sizes whose figures mean nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.selection import clusters, costs, runs
 from mipp.cli.outputs import check_output_file
+from mipp.encoding import Clusters, Encoding
 from mipp.errors import MippError
+from mipp.evaluation.clusters import evaluate_clusters
 from mipp.io.files import replace_whole
 from mipp.mpc.probes import Layout
 
 SCHEMA = "mipp-selection-1"
-PARTS = ("present", "pivots", "found", "bytes", "runs")
+PARTS = ("present", "pivots", "found", "built", "bytes", "runs")
 WAYS = {
     "A, products from the user": costs.tensor, "A, products made by the servers": costs.made,
     "B, scores reshared": costs.reshared, "one probe a group": costs.grouped,
@@ -132,6 +134,26 @@ def _found(quick: bool) -> dict[str, object]:
         for count in counts[1:]
     ]  # fmt: skip
     return {"sets": clusters.as_rows(found), "room": room}
+
+
+def _built(quick: bool) -> list[dict[str, object]]:
+    """As an index lays rows out, in one batch: encoded integers, clusters of equal size, no padding."""
+    scale = 2_000 if quick else 1_000_000
+    sets = [
+        clusters.Set("mixture", clusters.mixture(count, 3), clusters.mixture(200, 4), clusters.mixture(scale // 16, 9))
+        for count in (scale // 10, scale)
+    ]
+    real = clusters.sift()
+    if real is not None and not quick:
+        sets.insert(0, real)
+    out = []
+    for count, groups in ((8, 4),) if quick else ((256, 32), (512, 64)):
+        for some in sets:
+            encoding = Encoding.fit("l2", some.public, bits=8)
+            made = Clusters.fit(encoding, some.public, count, groups, least=16)
+            figures = evaluate_clusters(some.rows, some.queries, encoding, made)
+            out.append(_show({"set": some.name, "rows": len(some.rows), **figures}))
+    return out
 
 
 def _bytes(quick: bool) -> list[dict[str, object]]:

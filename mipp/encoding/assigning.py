@@ -14,9 +14,13 @@ _DISTANCES = 1 << 22
 _FEW = 16
 #: times that rows of large clusters are offered to clusters with room, and nearest ones that each row asks then
 _ROUNDS, _CHOICES = 12, 8
+#: times that prices of clusters change, rows that they are made for, and nearest centroids of these
+_BIDS, _BIDDERS, _WATCHED = 60, 1 << 17, 16
 
 
-def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    x: np.ndarray, centroids: np.ndarray, count: int, prices: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest centroids of rows.
 
     Parameters
@@ -25,6 +29,8 @@ def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarra
         Rows (secret) and centroids (public), of the same dtype.
     count : int
         Number of centroids for each row.
+    prices : ndarray of float, (C,), optional
+        What is added to the distance of each centroid, of the same dtype.
 
     Returns
     -------
@@ -41,6 +47,8 @@ def nearest(x: np.ndarray, centroids: np.ndarray, count: int) -> tuple[np.ndarra
     """
     index, distance = np.empty((len(x), count), np.int32), np.empty((len(x), count), x.dtype)
     squares = (centroids * centroids).sum(axis=1)
+    if prices is not None:
+        squares += prices
     step = max(1, _DISTANCES // len(centroids))
     for start in range(0, len(x), step):
         d = x[start : start + step] @ centroids.T
@@ -135,9 +143,10 @@ def assign_all(index: np.ndarray, distance: np.ndarray, clusters: int, slots: in
 def laid_out(x: np.ndarray, centroids: np.ndarray, slots: int) -> np.ndarray:
     """Give each cluster exactly ``slots`` rows; the other rows belong to none.
 
-    Clusters with too many rows offer those that lose least by moving to the nearest clusters with room. The number of
-    products with centroids is bounded: where rows are so alike that it does not suffice, the rest of the room is filled
-    in the order of the rows.
+    Clusters that many rows ask for get a price, which is added to their distances, until about as many rows ask for
+    each (dual ascent of the transportation problem). Then clusters with too many rows offer those that lose least by
+    moving to the nearest clusters with room. The number of products with centroids is bounded: where rows are so alike
+    that it does not suffice, the rest of the room is filled in the order of the rows.
 
     Parameters
     ----------
@@ -158,13 +167,14 @@ def laid_out(x: np.ndarray, centroids: np.ndarray, slots: int) -> np.ndarray:
     >>> laid_out(np.array([[0.0], [1.0], [2.0], [9.0], [50.0]]), np.array([[0.0], [9.0]]), 2).tolist()
     [0, 0, -1, 1, 1]
     """
-    index, distance = nearest(x, centroids, 1)
+    prices = _prices(x, centroids)
+    index, distance = nearest(x, centroids, 1, prices)
     now, own = index[:, 0], distance[:, 0]
     for _ in range(_ROUNDS):
         room, excess = _room(now, len(centroids), slots)
         if not room.any():
             break
-        _offer(x, centroids, now, own, slots)
+        _offer(x, centroids, prices, now, own, slots)
     room, excess = _room(now, len(centroids), slots)
     # alike rows: whichever of them, to whichever cluster
     left = np.flatnonzero(excess[now])
@@ -183,11 +193,36 @@ def _room(now: np.ndarray, clusters: int, slots: int) -> tuple[np.ndarray, np.nd
     return np.maximum(slots - sizes, 0), np.maximum(sizes - slots, 0)
 
 
-def _offer(x: np.ndarray, centroids: np.ndarray, now: np.ndarray, own: np.ndarray, slots: int) -> None:
+def _prices(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Prices of centroids at which about as many rows ask for each: whole numbers, so sums with distances are exact."""
+    count = len(centroids)
+    bidders = x[:: -(-len(x) // _BIDDERS)]
+    index, distance = nearest(bidders, centroids, min(_WATCHED, count))
+    # a price is at most the longest squared length: then sums are no longer than distances between two rows are
+    most = max(float(np.einsum("ij,ij->i", some, some).max()) for some in (centroids, bidders))
+    mean, rows = len(bidders) / count, np.arange(len(bidders))
+    step = float(np.median(distance[:, min(1, count - 1)] - distance[:, 0])) / 2
+    prices = np.zeros(count, x.dtype)
+    best, fewest = prices, float(len(bidders) + 1)
+    for _ in range(_BIDS):
+        asked = index[rows, (distance + prices[index]).argmin(axis=1)]
+        more = np.bincount(asked, minlength=count) - mean
+        excess = float(np.maximum(more, 0).sum())
+        if excess < fewest:
+            best, fewest = prices, excess
+        # smaller steps by and by, as too long ones swing about the price
+        prices = np.clip(np.rint(prices + step * (more / mean)), -most, most).astype(x.dtype)
+        step *= 0.97
+    return best
+
+
+def _offer(
+    x: np.ndarray, centroids: np.ndarray, prices: np.ndarray, now: np.ndarray, own: np.ndarray, slots: int
+) -> None:
     """Move rows of clusters with too many to their nearest clusters with room; ``now`` and ``own`` change."""
     room, excess = _room(now, len(centroids), slots)
     rows, there = np.flatnonzero(excess[now]), np.flatnonzero(room)
-    index, distance = nearest(x[rows], centroids[there], min(_CHOICES, len(there)))
+    index, distance = nearest(x[rows], centroids[there], min(_CHOICES, len(there)), prices[there])
     for _ in range(index.shape[1]):
         # the nearest with room, of those that a row asks
         to = there[index]
