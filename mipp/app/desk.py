@@ -65,7 +65,7 @@ class Desk:
         return {
             "deployment": config.id.hex(), "connected": isinstance(self.deployment, ConnectedDeployment),
             "descriptor": config.descriptor, "metric": config.encoding.metric, "scheme": config.params.scheme,
-            "rankings": list(config.offered), "record_bytes": config.record_bytes, "parties": parties,
+            "rankings": list(config.grantable), "record_bytes": config.record_bytes, "parties": parties,
             "notes": [shown(note, 500) for note in self.deployment.notes],
         }  # fmt: skip
 

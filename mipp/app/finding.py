@@ -17,6 +17,7 @@ from ..client.user import User
 from ..errors import AccessDeniedError, IntegrityError, LimitError, ParameterError, VerificationError
 from ..io.display import opening, picture, shown
 from ..io.tables import hits_csv
+from ..rpc.grants import PROBE
 from ..rpc.names import safe_name
 from .fields import Fields
 from .jobs import Job
@@ -156,9 +157,9 @@ def _rows(owner: Any) -> int:
 def cost(user: User, fields: Fields) -> dict[str, Any]:
     """What a search would cost: bytes and rounds of it, and of the names and thumbnails of its hits."""
     threshold, owners = fields.number("threshold"), fields.texts("owners") or None
-    ranking = "threshold" if threshold is not None else fields.optional("ranking", most=16)
+    ranking, probe = ("threshold", False) if threshold is not None else _ranking(fields)
     k = min(fields.whole("k", PAGE, low=1, high=MOST_HITS), user.index(owners).total)
-    told = user.cost(max(k, 1), owners=owners, ranking=ranking)
+    told = user.cost(max(k, 1), owners=owners, ranking=ranking, probe=probe)
     servers = max(told["servers"]["bytes"].values()) if "servers" in told else 0
     made = {
         "images": told["images"], "ranking": told["ranking"], "sent": told["user"]["sent"],
@@ -171,6 +172,12 @@ def cost(user: User, fields: Fields) -> dict[str, Any]:
             "read": previews["read"],
         }  # fmt: skip
     return made
+
+
+def _ranking(fields: Fields) -> tuple[str | None, bool]:
+    """Who ranks, and whether only the nearest clusters are looked at: to the page that is a way of ranking."""
+    ranking = fields.optional("ranking", most=16)
+    return ("server", True) if ranking == PROBE else (ranking, False)
 
 
 def content_of(job: Job, user: User, found: Found, number: int, openly: bool, kept: Callable[[], int]) -> bytes:
@@ -205,7 +212,7 @@ def run_search(
         Number of the search.
     """
     threshold, owners = fields.number("threshold"), fields.texts("owners") or None
-    ranking = fields.optional("ranking", most=16)
+    ranking, probe = _ranking(fields)
     k = fields.whole("k", 100, low=1, high=MOST_HITS)
     job.text = "reading the image"
     with opening(content):  # it may be another owner's image
@@ -222,9 +229,10 @@ def run_search(
         k = min(k, user.index(owners).total)
         if k < 1:
             raise ParameterError("the owners that you may search have no images")
-        result = user.search(query, k, owners=owners, ranking=ranking)
+        result = user.search(query, k, owners=owners, ranking=ranking, probe=probe)
         hits, left_out = result.hits, result.left_out
         facts |= {"unverified": result.unverified, "suspects": list(result.suspects)}
+        facts["clustered"] = result.clustered
     seconds = time.perf_counter() - began
     job.check()
     # the lines alone are kept: servers that lie may name many batches

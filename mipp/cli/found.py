@@ -19,6 +19,7 @@ from .outputs import check_new_folder, check_output_file, printable
 from .tables import print_table
 
 __all__ = [
+    "NO_CLUSTERS",
     "PREVIEWED",
     "SHEET_HITS",
     "check_outputs",

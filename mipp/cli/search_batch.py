@@ -17,8 +17,10 @@ from ..client.results import Hits, LeftOut, Preview
 from ..client.user import User
 from ..deployment import ConnectedDeployment, Deployment
 from ..errors import AccessDeniedError, IntegrityError, ParameterError, VerificationError
+from ..rpc.grants import PROBE
 from .batch_outputs import SUFFIXES, Found, Queries, written
 from .common import own_text, progress
+from .found import NO_CLUSTERS
 from .outputs import check_output_file, warn
 from .owner import load_owner
 
@@ -55,6 +57,7 @@ class _Told:
     queries: int = 0
     hits: int = 0
     unverified: str = ""
+    unclustered: bool = False
     suspects: set[int] = field(default_factory=set)
     left_out: dict[LeftOut, None] = field(default_factory=dict)
     failed: list[tuple[str | int, str]] = field(default_factory=list)
@@ -182,7 +185,8 @@ def _check_quotas(seeker: User, options: BatchOptions, ranking: str, total: int,
     """Where an owner's quota ends before the batch: refused if it was named, or no other owner answers; else said."""
     blocks = -(-total // size)
     needed = total + (blocks if ranking == "user" and options.verify and not seeker.scheme.unverified else 0)
-    able = [owner for owner in seeker.index(options.owners).owners if ranking in owner.rankings]
+    named = PROBE if options.probe else ranking
+    able = [owner for owner in seeker.index(options.owners).owners if named in owner.rankings]
     # the largest quota first: if all are too small, that is the one to name
     short = sorted((o for o in able if 0 <= o.left < needed), key=lambda o: (-o.left, o.name))
     for owner in short:
@@ -201,6 +205,7 @@ def _note(told: _Told, nearest: Nearest) -> None:
     told.queries += len(nearest.rows)
     told.hits += int((nearest.rows >= 0).sum())
     told.unverified = told.unverified or nearest.unverified
+    told.unclustered = nearest.clustered == 0
     told.suspects |= set(nearest.suspects)
     told.left_out |= dict.fromkeys(nearest.left_out)
 
@@ -246,6 +251,8 @@ def _report(told: _Told, metric: str, out: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(data))
     elif out is not None:
         click.echo(f"{told.queries:,} queries, {told.hits:,} hits: {out}")
+    if told.unclustered:
+        warn(NO_CLUSTERS)
     for one in told.left_out:
         warn(f"left out {one}")
     if told.suspects:

@@ -34,6 +34,8 @@ class Nearest:
         As in :class:`~mipp.SearchResult`, for all queries.
     unverified : str
         Why the servers' answers were not checked; empty if they were, and passed.
+    clustered : int or None
+        As in :class:`~mipp.SearchResult`.
     """
 
     index: Index
@@ -42,6 +44,7 @@ class Nearest:
     values: np.ndarray | None
     seconds: dict[str, float]
     unverified: str = ""
+    clustered: int | None = None
 
     def __repr__(self) -> str:
         """Sizes alone: rows and scores are secret."""

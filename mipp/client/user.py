@@ -261,17 +261,15 @@ class User(PreviewClient):
         """
         found = self.nearest(queries, k, owners=owners, ranking=ranking, strict=strict, verify=verify, probe=probe)
         results: list[SearchResult] = []
-        clusters = self.config.clusters if probe else None
-        clustered = None if clusters is None else found.index.probed(clusters).clustered
         for q in range(len(found.rows)):
             scores = None if found.scores is None else found.scores[q]
             there = found.rows[q][found.rows[q] >= 0]  # empty places are the last ones
             values = None if found.values is None else found.values[q]
             hits = Hits.at(found.index, there, scores, values)
             seconds = {name: s / len(found.rows) for name, s in found.seconds.items()}
-            results.append(
-                SearchResult(hits, seconds, found.left_out, found.verified, found.unverified, found.suspects, clustered)
-            )
+            results.append(SearchResult(
+                hits, seconds, found.left_out, found.verified, found.unverified, found.suspects, found.clustered
+            ))  # fmt: skip
         return results
 
     def nearest(
@@ -309,11 +307,12 @@ class User(PreviewClient):
         queries, encoded = encoded_queries(self.config.encoding, queries)
         chosen = chosen_clusters(self.config, ranking, queries) if probe else None
         unverified, told = self._unverified(ranking, verify), Verification()
+        clusters = None if chosen is None else clusters_of(self.config, ranking)
 
         def attempt(querier: Querier, index: Index) -> tuple[Index, ranks.Ranked]:
             least = index.total
-            if chosen is not None and k is None and self.config.clusters is not None:
-                least = max(1, index.probed(self.config.clusters).least_live)
+            if clusters is not None and k is None:
+                least = max(1, index.probed(clusters).least_live)
             told.problem, how = "", None if unverified else told
             return index, ranks.nearest(
                 querier, index, encoded, min(most, least), ranking, self.threads, verification=how, chosen=chosen
@@ -328,7 +327,8 @@ class User(PreviewClient):
             index = index.dropping(np.unique(rows[empty]))
             rows[empty], scores[empty] = -1, self.config.encoding.score_range[0] - 1
         values = None if scores is None else self.config.encoding.values(scores, np.atleast_2d(queries))
-        return Nearest(index, rows, scores, values, seconds, unverified or told.problem)
+        clustered = None if clusters is None else index.probed(clusters).clustered
+        return Nearest(index, rows, scores, values, seconds, unverified or told.problem, clustered)
 
     def range_search(
         self, query: np.ndarray, threshold: float, *, owners: Owners | None = None, strict: bool = False,

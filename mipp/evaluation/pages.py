@@ -114,6 +114,7 @@ def evaluation_page(report: Mapping[str, Any], *, window: tuple[float, float] | 
         _cards(report),
         _notices(report),
         section("Accuracy", [_accuracy(report), _explained(report), _recall_plot(report)]),
+        section("Searches of chosen clusters", _clusters(report)),
         section("Differences of the same queries", _differences(report)),
         section("Curves", _curves(report)),
         section("Classes", _classes(report)),
@@ -364,6 +365,22 @@ def _recall_plot(report: Mapping[str, Any]) -> Markup:
         name="plot-recall", across="recall", ends=(0.0, 1.0),
     )  # fmt: skip
     return figure("Recall, encrypted, with 95 % intervals; diamond: float", plot)
+
+
+def _clusters(report: Mapping[str, Any]) -> list[Markup]:
+    found = report.get("clusters")
+    if found is None:
+        return []
+    columns = ("#clusters", "#groups", "#k", "#found", "#worst query", "#rows that servers rank, over all")
+    row = [
+        found["clusters"],
+        found["groups"],
+        found["k"],
+        *(number(found[n], 3) for n in ("recall", "least", "ranked")),
+    ]
+    return [
+        table(columns, [row], caption="Part of the k nearest that is found when a query looks at one cluster a group")
+    ]
 
 
 def _errors(report: Mapping[str, Any]) -> list[Markup]:

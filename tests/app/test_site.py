@@ -10,16 +10,19 @@ import time
 import zipfile
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import mipp
 from mipp.app import AppServer, finding, jobs
 from mipp.app.site import make_site
 from mipp.client.index import LeftOut
+from mipp.encoding import Clusters
 from mipp.errors import LimitError, NotFoundError, ParameterError
 from mipp.io import display
 from mipp.server import snapshots
-from tests.app.conftest import HOSTILE, Caller, raw
+from tests.app.conftest import HOSTILE, Caller, encoding, filled, raw, served
 
 # --- the page itself ------------------------------------------------------------------------------------------------
 
@@ -74,6 +77,26 @@ def test_texts_of_owners_come_without_control_characters(caller, photos):
     turned = hits["anna01.png"]["caption"]
     assert not any(c in turned for c in "\u202e\u202c\u2066\x1b\x00") and "gpj.live" in turned
     assert len(hits["anna02.png"]["caption"]) <= 10_000
+
+
+@pytest.mark.parametrize(("least", "clustered"), [(1, 20), (64, 0)])
+def test_a_search_of_the_nearest_clusters(tmp_path, photos, least, clustered):
+    of = encoding()
+    centroids = np.random.default_rng(3).uniform(1, 5, (4, of.dim))
+    clusters = Clusters.of(of, centroids, 2, least=least)
+    with mipp.Deployment.create(tmp_path / "d", of, descriptor="cld", clusters=clusters) as deployment:
+        filled(deployment, photos, ("probe",))
+        with served(deployment) as page:
+            caller = Caller.opened(page).opened_party("user", "ulla")
+            assert "probe" in caller.get("/api/state")[1]["rankings"]
+            path, photo = "/api/user/ulla/{}?k=4&ranking=probe", photos["anna"][3].read_bytes()
+            found = caller.get(f"/api/searches/{caller.done(path.format('search'), photo)}")[1]
+            assert found["clustered"] == clustered and len(found["hits"]) == 4
+            assert clustered or found["hits"][0]["value"] == 0
+            assert caller.done("/api/user/ulla/cost", {"k": 4, "ranking": "probe"})["ranking"] == "server"
+            # the grant names searches of clusters alone
+            refused = caller.work("/api/user/ulla/search?k=4&ranking=server", photo)
+            assert refused["state"] == "failed" and "grant" in refused["text"]
 
 
 def test_a_search_of_one_owner_and_within_a_threshold(caller, photos):

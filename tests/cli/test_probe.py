@@ -65,8 +65,9 @@ def test_batches_that_are_never_laid_out(mipp_command, files, monkeypatch):
     code, out, _ = mipp_command("search", "ulla", "--explain-cost", "--probe", "-k", 2)
     assert code == 0 and "no batch is large enough for clusters" in out
     np.save(files / "one.npy", features(1, 4))
-    code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe", "-k", 2)
-    assert code == 0 and "no batch is large enough for clusters" in err
+    for query in (("--vector", files / "one.npy"), ("--vectors", files / "queries.npy")):
+        code, _, err = mipp_command("search", "ulla", *query, "--probe", "-k", 2)
+        assert code == 0 and err.count("no batch is large enough for clusters") == 1
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,7 @@ def test_evaluate(mipp_command, files):
     assert code == 0 and "clusters: 4 in 2 groups find" in out
     code, out, _ = mipp_command(*given, "--clusters", 4, "--groups", 2, "--out", files / "e.html", "--json")
     found = json.loads(out)["clusters"]
+    assert "Searches of chosen clusters" in (files / "e.html").read_text()
     assert 0.5 < found["recall"] <= 1 and 0 <= found["least"] <= found["recall"] and 0.4 < found["ranked"] < 0.7
     # too few rows for clusters: all are ranked
     code, out, _ = mipp_command(*given, "--clusters", 64, "--groups", 2, "--json")

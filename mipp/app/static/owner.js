@@ -20,6 +20,7 @@ export async function startOwner(name, state) {
   $("add-form").hidden = !state.descriptor;
   for (const box of document.querySelectorAll("[name=ranking]")) {
     box.disabled = !state.rankings.includes(box.value);
+    box.parentElement.hidden = box.value === "probe" && box.disabled;
     box.checked = box.value === state.rankings[0];
   }
   await tried(async () => { await list(); await listGrants(); });

@@ -22,6 +22,7 @@ export async function startSearch(name, known) {
     $("cost").textContent = "This index holds vectors; search it with: mipp search --vector FILE";
   }
   for (const option of $("ranking").options) option.disabled = !state.rankings.includes(option.value);
+  for (const option of $("ranking").options) option.hidden = option.value === "probe" && option.disabled;
   if (!state.rankings.includes("server")) $("ranking").value = "user";
   $("range").hidden = !state.rankings.includes("threshold");
   $("threshold-label").textContent = larger() ? `${state.metric} at least` : `${state.metric} distance at most`;
@@ -114,6 +115,8 @@ function draw() {
   $("result-facts").textContent = `${plural(current.searched, "image")} searched in ${current.seconds} s. ${verified}`;
   fill($("result-warnings"),
     ...current.left_out.map((one) => el("p", { class: "warning" }, "Left out: ", told(one))),
+    current.clustered === 0 ? el("p", { class: "warning" },
+      "No batch is large enough for clusters: all images were ranked.") : null,
     current.suspects.length ? el("p", { class: "failure" },
       `Server ${current.suspects.join(" or ")} answered wrongly; tell the operators.`) : null,
     current.unnamed ? el("p", { class: "warning" }, told(current.unnamed)) : null);
