@@ -99,6 +99,11 @@ def place(page):
     return f"{page.host}:{page.port}"
 
 
+def go(screen, page):
+    """Open one of the page's parts in a browser."""
+    screen.click(f"[data-page={page}]")
+
+
 class Caller:
     """Sends requests as the page does, or as others would."""
 
