@@ -71,7 +71,7 @@ class Screen:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector):
-        return self.find(selector).text
+        return self.until(lambda: (self.find(selector).text,), f"{selector} is there")[0]
 
     def click(self, selector):
         self.find(selector).click()

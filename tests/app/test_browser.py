@@ -199,7 +199,7 @@ def test_a_reload_in_the_middle_loses_nothing(screen, photos, monkeypatch):
     screen.ready()
     screen.until(lambda: len(screen.all("#history li")) == 2, "the search came to its end")
     screen.idle()
-    assert "berta02.png" in screen.text('#hits [data-hit="0"]')
+    screen.until(lambda: "berta02.png" in screen.text('#hits [data-hit="0"]'), "its hits are shown")
 
 
 def test_an_action_says_at_once_that_it_runs_and_can_be_cancelled(screen, photos, monkeypatch):
