@@ -198,7 +198,7 @@ def test_memory(bits):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # the two clouds hold the most; threads and messages take some, too
-    assert peak <= 2 * probe_memory(64, queries, 256, bits) + (1 << 18)
+    assert peak <= 2 * probe_memory(64, queries, 256, bits) + (1 << 19)
 
 
 def test_no_label_twice(monkeypatch):
