@@ -256,3 +256,27 @@ def test_training_and_dealing_repeat():
     a = train(SAMPLE.astype(np.float32), 8)
     assert np.array_equal(a, train(SAMPLE.astype(np.float32), 8))
     assert np.bincount(deal(a, 4, SAMPLE.astype(np.float32))).tolist() == [2] * 4
+
+
+def test_equal_centroids_are_refused():
+    """They would be clusters that no query chooses."""
+    with pytest.raises(ParameterError, match="only 2 of 4 centroids differ"):
+        Clusters.of(COSINE, np.repeat(np.eye(6)[:2], 2, axis=0), 2)
+    far = np.random.default_rng(1).normal(size=(8, 6)) * 1e3 + 5000
+    with pytest.raises(ParameterError, match="in the encoding's range"):
+        Clusters.of(Encoding("l2", 6, bits=6, query_bits=7), far, 2)
+    with pytest.raises(ParameterError, match="less alike"):
+        Clusters.fit(COSINE, np.ones((50, 6)), 8, 2)
+
+
+def test_dealing_to_many_groups_takes_no_longer_than_to_few(monkeypatch):
+    """Pairs of a row's nearest clusters are as many as the square of their number."""
+    counted = []
+    monkeypatch.setattr(
+        assigning,
+        "nearest",
+        lambda x, centroids, count: counted.append(count) or (np.zeros((len(x), count), int), None),
+    )
+    for groups in (32, 512):
+        deal(np.eye(1024, 4), groups, np.eye(20, 4))
+    assert counted == [22, 64]

@@ -33,6 +33,7 @@ from .common import (
     walked,
     window_option,
 )  # fmt: skip
+from .outputs import warn
 
 __all__ = ["ChosenIndex", "chosen_index", "index_facts", "index_lines", "index_options", "init_command"]
 
@@ -41,6 +42,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: rows of a sample that recall is measured on, at most
 _MEASURED = 20_000
 _RECALL_AT = 10
+#: clusters that take seconds to find
+_MANY_CLUSTERS = 256
 #: bytes of records of an index of images, unless others are chosen
 PREVIEW_SIZE = 8192
 _HINT = "see --ring, --bits, --query-bits, --fit with --tune; --ranking user makes an index that users rank"
@@ -258,6 +261,8 @@ def _clusters(
 ) -> Clusters:
     from ..io.vectors import load_vectors
 
+    if (count or 0) >= _MANY_CLUSTERS:
+        warn(f"finding {count} clusters of the sample; that may take minutes")
     if centroids is not None:
         return Clusters.of(encoding, np.asarray(load_vectors(centroids)), groups, sample=sample)
     return Clusters.fit(encoding, np.asarray(sample), count or 0, groups)

@@ -281,6 +281,8 @@ def search_command(
         data["unverified"] = unverified
     if suspects:
         data["suspects"] = list(suspects)
+    if clustered is not None:
+        data["clustered"] = clustered
     if searched is not None:
         data["searched"] = searched
     if as_json:

@@ -171,6 +171,8 @@ def checked_ranking(ranking: str | None, rankings: Sequence[str], config: Deploy
 
 def clusters_of(config: DeploymentConfig, ranking: str) -> Clusters:
     """The clusters of an index; ParameterError for a search that cannot look at some of them."""
+    if not config.params.compares:
+        raise ParameterError("this index has no clusters, as its servers do not rank: search without probe")
     if ranking != "server":
         raise ParameterError(f"a search of chosen clusters is ranked by the servers, not with ranking {ranking!r}")
     if config.clusters is None:

@@ -104,6 +104,10 @@ class Probe(NamedTuple):
     rows: ProbedRows
     chosen: np.ndarray
 
+    def __repr__(self) -> str:
+        """Sizes alone."""
+        return f"Probe({len(self.chosen)} queries, {self.rows.scores} scores)"
+
 
 class Querier:
     """Hides queries, sends them, and opens the replies.

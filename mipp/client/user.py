@@ -508,10 +508,11 @@ class User(PreviewClient):
         if ranking != "threshold" or "server" not in self.rankings:
             ranking = checked_ranking(ranking, self.rankings, self.config)
         index = self.index(owners)
-        k = min(DEFAULT_K, index.total) if k is None else whole_number(k, "k")
+        probed = index.probed(clusters_of(self.config, ranking)) if probe else None
+        least = index.total if probed is None else max(1, probed.least_live)
+        k = min(DEFAULT_K, least) if k is None else whole_number(k, "k")
         if ranking != "threshold" and not 1 <= k <= index.total:
             raise ParameterError(f"k must be from 1 to {index.total}, not {k!r}")
-        probed = index.probed(clusters_of(self.config, ranking)) if probe else None
         if probed is not None:
             probed.require(k)
         return self._querier.cost(index, k, ranking, queries, verify, probed)

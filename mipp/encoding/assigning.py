@@ -14,6 +14,8 @@ _DISTANCES = 1 << 22
 _FEW = 16
 #: times that rows of large clusters are offered to clusters with room, and nearest ones that each row asks then
 _ROUNDS, _CHOICES = 12, 8
+#: nearest clusters of a public row of which pairs are counted
+_PAIRED = 64
 #: times that prices of clusters change, rows that they are made for, and nearest centroids of these
 _BIDS, _BIDDERS, _WATCHED = 60, 1 << 17, 16
 
@@ -321,7 +323,7 @@ def deal(centroids: np.ndarray, groups: int, public: np.ndarray) -> np.ndarray:
     (True, True)
     """
     clusters, rng = len(centroids), np.random.default_rng(0)
-    top, _ = nearest(public[:STEP], centroids, min(clusters, max(4, 7 * groups // 10)))
+    top, _ = nearest(public[:STEP], centroids, min(clusters, _PAIRED, max(4, 7 * groups // 10)))
     weight = np.zeros((clusters, clusters), np.float32)
     for i in range(1, top.shape[1]):
         for j in range(i):

@@ -253,7 +253,8 @@ class Clusters:
         Raises
         ------
         ParameterError
-            Numbers that do not fit together, or an encoding without clusters.
+            Numbers that do not fit together, centroids of which two are equal once they are encoded, or an encoding
+            without clusters.
         DTypeError, ShapeError, EncodingError
             Vectors that the encoding refuses.
         """
@@ -285,7 +286,8 @@ class Clusters:
         Raises
         ------
         ParameterError
-            Numbers that do not fit together, fewer rows than clusters, or an encoding without clusters.
+            Numbers that do not fit together, fewer rows than clusters, rows too alike for so many clusters, or an
+            encoding without clusters.
         DTypeError, ShapeError, EncodingError
             Vectors that the encoding refuses.
 
@@ -311,6 +313,12 @@ class Clusters:
     @classmethod
     def _dealt(cls, centroids: np.ndarray, groups: int, sample: np.ndarray, least: int) -> Clusters:
         data = np.ascontiguousarray(centroids, "<i4")
+        different = len(np.unique(data, axis=0))
+        if different < len(data):
+            raise ParameterError(
+                f"only {different} of {len(data)} centroids differ once they are encoded: use fewer clusters, or "
+                "public vectors that are less alike and in the encoding's range"
+            )
         checked = cls(groups, data.shape[1], data.tobytes(), least)  # sizes, before the work
         group = deal(checked.centroids.astype(np.float32), groups, sample.astype(np.float32))
         return cls(groups, data.shape[1], data[np.argsort(group, kind="stable")].tobytes(), least)

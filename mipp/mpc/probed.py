@@ -112,6 +112,11 @@ class ProbedRows:
 
     def require(self, k: int) -> None:
         """ParameterError for a k that is more than rows that are live whatever is chosen."""
+        if not self.least_live:
+            raise ParameterError(
+                "a search of chosen clusters is sure to cover no row: all rows of some clusters are deleted; search "
+                "all rows instead"
+            )
         if k > self.least_live:
             raise ParameterError(
                 f"k={k} is more than the {self.least_live} rows that a search of chosen clusters is sure to cover; "

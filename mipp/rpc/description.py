@@ -24,8 +24,10 @@ from .strict_json import canonical, read_object
 
 __all__ = ["Address", "DeploymentConfig", "ServerKeys", "check_clusters", "check_fingerprint"]
 
-#: of embedded deployments; and of those whose servers have addresses
-FORMAT, ADDRESSED_FORMAT = 2, 3
+#: formats by whether servers have addresses, and whether the index has clusters: a program that does not know of these
+#: would add rows without their layout
+_FORMATS = {(False, False): 2, (True, False): 3, (False, True): 4, (True, True): 5}
+_SHAPES = {number: shape for shape, number in _FORMATS.items()}
 #: most bytes of a description: an encoding's projection alone may have 64 MiB
 MAX_DESCRIPTION_BYTES = 1 << 27
 _MAX_VERSION = 1 << 31
@@ -185,7 +187,7 @@ class DeploymentConfig:
             params["sharing"] = p.sharing
         data: dict[str, Any] = {
             "format": "mipp deployment",
-            "version": ADDRESSED_FORMAT if addressed else FORMAT,
+            "version": _FORMATS[addressed, self.clusters is not None],
             "id": self.id.hex(),
             "params": params,
             "descriptor": self.descriptor,
@@ -221,17 +223,21 @@ class DeploymentConfig:
         """Inverse of :meth:`to_json`; DeploymentError for anything else.
 
         ``version``: of the format, default those that this program writes; 1 had no ``sign`` keys, which are empty
-        then. Format 3 is read strictly: it is text that :meth:`to_json` could have written, but for spaces and order.
+        then. Those with addresses are read strictly: as text that :meth:`to_json` could have written, but for spaces
+        and order.
         """
         data = read_object(text, MAX_DESCRIPTION_BYTES, "the description of the deployment")
         if data.get("format") != "mipp deployment":
             raise DeploymentError("this is no description of a deployment")
         found = data.get("version")
-        if type(found) is not int or found not in ((FORMAT, ADDRESSED_FORMAT) if version is None else (version,)):
+        if type(found) is not int or found not in (_SHAPES if version is None else (version,)):
             raise DeploymentError("the deployment is of another format version")
-        extra = _addressed(data) if found == ADDRESSED_FORMAT else {}
+        addressed, clustered = _SHAPES.get(found, (False, False))
+        extra = _addressed(data) if addressed else {}
         if not extra and set(data) & {"addresses", "registrar", "description_version", "signatures"}:
             raise DeploymentError("the description of the deployment is corrupt: its format has no addresses")
+        if clustered != ("clusters" in data):
+            raise DeploymentError("the description of the deployment is corrupt: only its format tells of clusters")
         try:
             config = cls(
                 bytes.fromhex(data["id"]),
@@ -247,7 +253,7 @@ class DeploymentConfig:
                 int(data.get("descriptor_version", 1 if data["descriptor"] else 0)),
                 tuple(data.get("rankings", ())),
                 record_bytes=check_record_bytes(data.get("record_bytes", 0)),
-                clusters=Clusters.from_dict(data["clusters"]) if "clusters" in data else None,
+                clusters=_clusters(data["clusters"]) if clustered else None,
                 **extra,
             )
             if not set(config.rankings) <= set(offered_rankings(config.params)):
@@ -263,7 +269,7 @@ class DeploymentConfig:
             raise DeploymentError("the description of the deployment is corrupt")
         if len(config.id) != 16 or sorted(config.servers) != list(range(1, config.params.n + 1)):
             raise DeploymentError("the description of the deployment is corrupt")
-        if found == ADDRESSED_FORMAT:
+        if addressed:
             if config.addresses and sorted(config.addresses) != sorted(config.servers):
                 raise DeploymentError("the description of the deployment names addresses of some servers only")
             keys = [key for s in config.servers.values() for key in (s.box, s.pair, s.sign)]
@@ -289,6 +295,13 @@ def check_clusters(clusters: Clusters, params: Params, encoding: Encoding) -> No
         raise ParameterError("scores of this encoding leave no room for one below the least, which clusters need")
 
 
+def _clusters(data: Any) -> Clusters:
+    try:
+        return Clusters.from_dict(data)
+    except ParameterError as error:
+        raise DeploymentError(f"the description of the deployment: {error}") from None
+
+
 def _params(n: int, t: int, k: int, scheme: str, sharing: str | None = None) -> Params:
     """Parameters as a description names them."""
     params = Params(
@@ -300,7 +313,7 @@ def _params(n: int, t: int, k: int, scheme: str, sharing: str | None = None) -> 
 
 
 def _addressed(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a description that format 3 brought."""
+    """The fields that tell of servers with addresses."""
     try:
         addresses = {
             int(i): Address(str(a["name"]), str(a["url"]), base64.b64decode(a["certificate"], validate=True))

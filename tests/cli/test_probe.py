@@ -68,6 +68,11 @@ def test_batches_that_are_never_laid_out(mipp_command, files, monkeypatch):
     for query in (("--vector", files / "one.npy"), ("--vectors", files / "queries.npy")):
         code, _, err = mipp_command("search", "ulla", *query, "--probe", "-k", 2)
         assert code == 0 and err.count("no batch is large enough for clusters") == 1
+    _, out, _ = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe", "-k", 2, "--json")
+    assert json.loads(out)["clustered"] == 0
+    told = json.loads(mipp_command("deployment", "info", "--json")[1])
+    assert (told["clusters"], told["groups"]) == (8, 4)
+    assert "8 in 4 groups" in mipp_command("deployment", "info")[1]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,14 @@ def test_refused(mipp_command, files, arguments, text):
     code, _, err = mipp_command("init", *given)
     assert code and text in err and "Traceback" not in err
     assert not (files / "d" / "deployment.json").exists()
+
+
+def test_paillier_has_none(mipp_command, files):
+    assert mipp_command("init", "--vectors", 5, "--scheme", "paillier")[0] == 0
+    assert mipp_command("user", "create", "ulla", "--key-bits", 2048)[0] == 0
+    np.save(files / "one.npy", features(1, 4))
+    code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe")
+    assert code and "this index has no clusters" in err
 
 
 def test_an_index_without_clusters(mipp_command, files):

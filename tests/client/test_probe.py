@@ -353,7 +353,7 @@ def test_nothing_live_in_clusters(index):
     for owner in (index.anna, index.berta):
         mine = {b.id for b in owner.batches()}
         owner.delete([i for i in index.rows if i[0] in mine and i != (batch, 0)])
-    with pytest.raises(ParameterError, match="the 0 rows that a search of chosen clusters is sure to cover"):
+    with pytest.raises(ParameterError, match="sure to cover no row"):
         index.user.search(QUERIES[0], probe=True)
     assert index.user.search(QUERIES[0]).hits[0].row == 0
 
@@ -484,3 +484,21 @@ def test_batches_too_small(tmp_path, encoding):
 
 def test_ranking_names_agree():
     assert probed_module.PROBE == queries_module.PROBE == "probe"
+
+
+def test_a_search_without_k_and_its_cost(tmp_path):
+    """Both look for as many as are sure to be covered; where a cluster lost all its rows that is none."""
+    encoding = mipp.Encoding("cosine", DIM)
+    clusters = Clusters.of(encoding, features(4, 7), 1, least=2)
+    with mipp.Deployment.create(tmp_path / "d", encoding, clusters=clusters, threads=1) as deployment:
+        owner, user = deployment.create_owner("o"), deployment.create_user("u")
+        owner.grant(user, rankings=BOTH)
+        owner.add_vectors(features(24, 8))
+        query = features(1, 9)[0]
+        assert len(user.search(query, probe=True).hits) == 6 and user.cost(probe=True)["clustered"] == 24
+        owner.delete([(owner.batches()[0].id, 4 * slot) for slot in range(6)])
+        for ask in (user.cost, lambda probe: user.search(query, probe=probe)):
+            with pytest.raises(ParameterError, match="sure to cover no row"):
+                ask(probe=True)
+    probe = query_module.Probe(ProbedRows(clusters, [24], np.zeros(0, np.int64)), np.array([[3]]))
+    assert repr(probe) == "Probe(1 queries, 6 scores)"

@@ -75,6 +75,21 @@ def test_clusters_that_are_none(change):
         DeploymentConfig.from_json(json.dumps(data))
 
 
+def test_programs_that_know_no_clusters_refuse_an_index_that_has_some():
+    """They would add rows without their layout. Both kinds of descriptions have formats of their own."""
+    embedded = dataclasses.replace(CLUSTERED, addresses={}, registrar=b"", signatures={})
+    for config, number in ((CLUSTERED, 5), (embedded, 4), (CONFIG, 3)):
+        data = json.loads(config.to_json())
+        assert data["version"] == number and DeploymentConfig.from_json(config.to_json()) == config
+        for other in {2, 3, 4, 5, 6} - {number}:
+            with pytest.raises(DeploymentError):
+                DeploymentConfig.from_json(json.dumps(data | {"version": other}))
+    data = json.loads(CLUSTERED.to_json())
+    data["clusters"]["layout"] = 2
+    with pytest.raises(DeploymentError, match="layout 2, which this program does not know"):
+        DeploymentConfig.from_json(json.dumps(data))
+
+
 def test_clusters_are_of_the_encoding():
     """Nor of an index whose servers do not rank."""
     for encoding in (mipp.Encoding("cosine", DIM + 1), mipp.Encoding("ip", DIM), mipp.Encoding("cosine", DIM, bits=16)):
