@@ -223,9 +223,9 @@ def missing_extra(need: str, extra: str) -> MissingExtraError:
     --------
     >>> from mipp.errors import missing_extra
     >>> print(missing_extra("plots need matplotlib", "plot"))
-    plots need matplotlib: pip install 'mipp-retrieval[plot]'
+    plots need matplotlib: pip install 'mipp-retrieval[plot]', or '.[plot]' in a checkout
     """
-    return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]'")
+    return MissingExtraError(f"{need}: pip install '{DISTRIBUTION}[{extra}]', or '.[{extra}]' in a checkout")
 
 
 def plain_text(text: str) -> str:

@@ -165,7 +165,7 @@ def evaluate_command(
     if vectors is not None:
         result = _evaluate_vectors(
             vectors, query_vectors, truth, labels, metric, project, sample, int(ring), queries or 0, options,
-            None if clusters is None or groups is None else (clusters, groups),
+            None if clusters is None or groups is None else (clusters, groups), as_json,
         )  # fmt: skip
     else:
         items = labelled(labels or Path(), images)
@@ -240,6 +240,7 @@ def _evaluate_vectors(
     queries: int,
     options: dict[str, Any],
     clusters: tuple[int, int] | None,
+    as_json: bool,
 ) -> dict[str, Any]:
     from ..encoding import Encoding, tune
     from ..encoding.clusters import Clusters
@@ -282,7 +283,8 @@ def _evaluate_vectors(
         found, truth = found[chosen], None if truth is None else truth[chosen]
     # before the work: public rows may be too few
     dealt = None if clusters is None else Clusters.fit(encoding, sample, *clusters)
-    result = evaluate_neighbours(data, found, encoding, truth=truth, **options)
+    with progress("search", len(found), as_json) as advance:
+        result = evaluate_neighbours(data, found, encoding, truth=truth, progress=advance, **options)
     if dealt is not None:
         result["clusters"] = evaluate_clusters(data, found, encoding, dealt, min(10, len(data)))
     return result

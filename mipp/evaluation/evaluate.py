@@ -307,6 +307,7 @@ def evaluate_neighbours(
     scheme: str = "shares",
     key_bits: int = DEFAULT_BITS,
     folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the recall of search in vectors against the true neighbours of queries.
 
@@ -324,6 +325,8 @@ def evaluate_neighbours(
         Bits of the user's Paillier key.
     folder : path, optional
         Where to make the embedded deployment; default a temporary folder.
+    progress : callable, optional
+        Called with the number of queries that were searched since the last call.
 
     Returns
     -------
@@ -376,6 +379,8 @@ def evaluate_neighbours(
             for kind, found in zip(KINDS, nearest, strict=True):
                 for k in depths:
                     recalls[kind][k].append(metrics.neighbour_recall(found, true, k))
+            if progress is not None:
+                progress(len(part))
     result: dict[str, Any] = facts | {"images": len(rows), "queries": len(queries)}
     per_query: dict[str, Any] = {"rows": list(range(len(queries)))}
     for kind in KINDS:

@@ -49,7 +49,9 @@ def test_an_old_compiler_is_refused_in_one_sentence_before_anything_is_compiled(
 
 def test_the_distribution_is_not_called_as_another_project_on_the_package_index():
     assert DISTRIBUTION == "mipp-retrieval"
-    assert str(missing_extra("plots need matplotlib", "plot")).endswith("pip install 'mipp-retrieval[plot]'")
+    assert str(missing_extra("plots need matplotlib", "plot")).endswith(
+        "pip install 'mipp-retrieval[plot]', or '.[plot]' in a checkout"
+    )
     try:
         assert importlib.metadata.version(DISTRIBUTION) == mipp.__version__
     except importlib.metadata.PackageNotFoundError:

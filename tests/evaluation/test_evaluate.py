@@ -63,7 +63,9 @@ def test_neighbours(monkeypatch):
     assert result["identical"] and set(result["float"]) == {"recall1", "recall10", "recall100"}
     assert result["float"]["recall10"] == 1.0 and result["encrypted"]["recall10"] > 0.97
     monkeypatch.setattr(evaluate, "_CELLS", 900)  # three queries at a time
-    assert evaluate_neighbours(rows, q, encoding) == result
+    done = []
+    assert evaluate_neighbours(rows, q, encoding, progress=done.append) == result
+    assert sum(done) == 20 and len(done) == 7
     wrong = np.tile(np.arange(10), (20, 1))
     other = evaluate_neighbours(rows, q, encoding, truth=wrong)
     assert set(other["float"]) == {"recall1", "recall10"} and other["encrypted"]["recall10"] < 0.5
