@@ -130,6 +130,8 @@ def test_quick_larger(tmp_path, capsys, monkeypatch):
     for r in content["results"]:
         assert r["over_disk"] == pytest.approx(r["gb_per_s"] / r["disk_gb_per_s"]) and r["own_mib"] > 0
         assert 2 * 65_536 * 512 < r["bytes"] < 2 * 66_000 * 512
+    assert larger.main(["--quick", "--folder", str(tmp_path), "--json", str(out), "--ranking", "server"]) == 0
+    assert [r["queries"] for r in json.loads(out.read_text())["results"]] == [1, 1]
     monkeypatch.setattr(larger, "Group", none)
     monkeypatch.setattr(larger, "available_bytes", lambda: 1 << 50)
     capsys.readouterr()
