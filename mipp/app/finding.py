@@ -145,9 +145,14 @@ def small_picture(thumbnail: bytes) -> bytes | None:
 
 
 def searchable(user: User) -> list[dict[str, Any]]:
-    """Owners that a user may search now, with their live rows."""
-    index = user.index()
-    return [{"id": g.owner.hex(), "name": shown(g.name, 64), "rows": _rows(g), "max_k": g.max_k} for g in index.owners]
+    """Owners that a user may search now, with their live rows, and what each allows."""
+    return [
+        {
+            "id": g.owner.hex(), "name": shown(g.name, 64), "rows": _rows(g), "max_k": g.max_k,
+            "rankings": list(g.rankings),
+        }
+        for g in user.index().owners
+    ]  # fmt: skip
 
 
 def _rows(owner: Any) -> int:

@@ -101,6 +101,7 @@ def test_a_search_of_the_nearest_clusters(tmp_path, photos, least, clustered):
 
 def test_a_search_of_one_owner_and_within_a_threshold(caller, photos):
     owners = {o["name"]: o for o in caller.done("/api/user/ulla/searchable")}
+    assert owners["anna"]["rankings"] == ["server", "threshold"]
     assert {name: o["rows"] for name, o in owners.items()} == {"anna": 12, "berta": 8}
     number = search(caller, photos["anna"][0], f"&owners={owners['berta']['id']}")
     assert {hit["owner"] for hit in caller.get(f"/api/searches/{number}")[1]["hits"]} == {"berta"}

@@ -38,6 +38,16 @@ async function listOwners() {
   const largest = Math.min(100, ...job.result.filter((owner) => owner.max_k).map((owner) => owner.max_k));
   if (largest < 100) $("k").value = largest; // an owner whose grant allows less is left out of a larger search
   if (!job.result.length) $("owners").append("No owner has granted this user anything yet.");
+  else offer(new Set(job.result.flatMap((owner) => owner.rankings)));
+}
+
+/** Offer what at least one owner allows. */
+function offer(allowed) {
+  const select = $("ranking");
+  for (const option of select.options) option.disabled ||= !allowed.has(option.value);
+  const first = [...select.options].find((option) => !option.disabled);
+  if (select.selectedOptions[0].disabled && first) select.value = first.value;
+  $("range").hidden ||= !allowed.has("threshold");
 }
 
 /** Ids of the owners to search; none of them means all. */
