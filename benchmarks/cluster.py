@@ -116,7 +116,7 @@ def measure(segments: Sequence[Segment], rows: int, workers: int, queries: int, 
         spent[0] = 0.0
         before = sum(c.seconds for c in pool.counts.values()), sum(c.tasks for c in pool.counts.values())
         began = time.perf_counter()
-        loaded.scores(query, 0, rows, zero, out)
+        loaded.scores(query, [(0, rows)], zero, out)
         if number:
             walls.append(time.perf_counter() - began)
             fronts.append(spent[0])
@@ -125,7 +125,7 @@ def measure(segments: Sequence[Segment], rows: int, workers: int, queries: int, 
     pool._taken = real  # type: ignore[method-assign]
     some = slice(rows // 2, min(rows // 2 + 5000, rows))
     expected = np.empty((queries, some.stop - some.start), np.uint32)
-    CpuBackend(params, cores).load(segments, rows).scores(query, some.start, some.stop, zero, expected)
+    CpuBackend(params, cores).load(segments, rows).scores(query, [(some.start, some.stop)], zero, expected)
     if not np.array_equal(expected, out[:, some]):
         raise RuntimeError("workers gave other score shares than this process")
     middle = statistics.median

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from ..sharing import Run, add_zero_share
 
-__all__ = ["Backend", "Keystream", "RecordScan", "Rows", "Segment", "StoredFile", "ZeroShare"]
+__all__ = ["Backend", "Keystream", "RecordScan", "Rows", "Segment", "Slots", "StoredFile", "ZeroShare"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class Keystream:
     batches: Callable[[int], tuple[bytes, int, int]]
 
 
+def keys_of(parts: Sequence[Keystream], start: int, stop: int) -> Iterator[tuple[Keystream, int, int]]:
+    """Those of ``parts``, in order, that have some of the rows ``start`` to ``stop``, and which of these each has."""
+    at = bisect_right(parts, start, key=lambda part: part.stop)
+    for part in itertools.takewhile(lambda part: part.start < stop, parts[at:]):
+        if part.start < part.stop:
+            yield part, max(start, part.start), min(stop, part.stop)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ZeroShare:
     """What masks a server's products (:func:`mipp.sharing.add_zero_share`); ``pair_keys`` are secret.
@@ -83,6 +93,56 @@ class ZeroShare:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Slots:
+    """Slots ``first`` to ``first + count`` of a batch with clusters; public facts.
+
+    A slot is ``size`` rows side by side, which count as one row of as many times the words. ``group`` slots after each
+    other are multiplied with the same query shares, those of their group.
+
+    ``start``: number of the first row of slot 0. ``dead``: rows that count as zeros, ascending, from the first here.
+    """
+
+    start: int
+    size: int
+    group: int
+    first: int
+    count: int
+    dead: np.ndarray
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Numbers of the first row here, and of the one after the last."""
+        return self.start + self.first * self.size, self.start + (self.first + self.count) * self.size
+
+    @property
+    def first_group(self) -> int:
+        """Number of the first group here."""
+        return self.first // self.group
+
+    @property
+    def last_group(self) -> int:
+        """Number of the last group here."""
+        return (self.first + self.count - 1) // self.group
+
+    def cut(self, first: int, stop: int) -> Slots:
+        """Those of slots ``first`` to ``stop`` of the batch."""
+        base = (first - self.first) * self.size
+        a, b = np.searchsorted(self.dead, [base, base + (stop - first) * self.size]).tolist()
+        return Slots(self.start, self.size, self.group, first, stop - first, self.dead[a:b] - base)
+
+    def groups(self) -> Iterator[tuple[int, int]]:
+        """The slots of each group that are here, from 0: (first, stop)."""
+        for group in range(self.first_group, self.last_group + 1):
+            yield max(group * self.group - self.first, 0), min((group + 1) * self.group - self.first, self.count)
+
+    def masked(self) -> Iterator[tuple[int, int]]:
+        """Rows whose masks the slots of each group here take, (first, stop): as many, from the group's first row on."""
+        for group, (a, b) in enumerate(self.groups(), self.first_group):
+            at = self.start + group * self.group * (self.size - 1) + self.first
+            yield at + a, at + b
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class RecordScan:
     """Records (n, R) of the rows of a plan from row ``first`` on; ``file``: whose records these are, all of them."""
 
@@ -93,9 +153,6 @@ class RecordScan:
 
 class Backend(ABC):
     """Loads the rows of a query where its products run."""
-
-    #: whether its rows have products of slots (:meth:`Rows.slots`)
-    has_slots = False
 
     @abstractmethod
     def load(self, segments: Sequence[Segment], rows: int) -> Rows:
@@ -148,34 +205,30 @@ class Rows(ABC):
         raise TypeError("rows are secret and do not pickle")
 
     @abstractmethod
-    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
-        """Masked score shares of rows ``start`` to ``stop``: inner products with each query share, and the zero share.
+    def scores(
+        self, query_share: np.ndarray, runs: Sequence[tuple[int, int]], zero: ZeroShare, out: np.ndarray
+    ) -> None:
+        """Masked score shares of rows: inner products with each query share, and the zero share.
 
         Parameters
         ----------
         query_share : (B, D) words
-        start, stop : rows
+        runs : rows, (first, stop) of each run; their scores follow each other
         zero : masks them
-        out : (B, stop - start) words, written; values of rows that are stored no more are not defined
+        out : (B, rows of all runs) words, written; values of rows that are stored no more are not defined
         """
 
-    def slots(
-        self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, zero: ZeroShare, out: np.ndarray
-    ) -> None:
-        """Masked score shares of slots: ``size`` rows side by side count as one row of as many times the words.
+    @abstractmethod
+    def slots(self, query_shares: np.ndarray, given: Sequence[Slots], zero: ZeroShare, out: np.ndarray) -> None:
+        """Masked score shares of slots.
 
         Parameters
         ----------
-        query_share : (B, size * D) words
-        start : the first row; all rows are of one batch
-        size : rows of a slot
-        dead : rows that count as zeros, from ``start``, ascending
-        zero : masks the scores, as those of as many rows from ``start``
-        out : (B, slots) words, written
-
-        A backend has this if it says so (:attr:`Backend.has_slots`).
+        query_shares : (B, groups, size * D) words, one of each group
+        given : slots of several batches, which have the same groups; their scores follow each other
+        zero : masks them, as rows (:meth:`Slots.masked`)
+        out : (B, slots of all) words, written
         """
-        raise NotImplementedError
 
     @abstractmethod
     def words(self, dim: int) -> np.ndarray:

@@ -12,8 +12,9 @@ import numpy as np
 from .. import pir, ring
 from ..io.memory import WINDOW_BYTES, ahead, soon
 from ..params import Params
-from ..sharing import Run, key_centre_product, key_centre_rows, key_centre_words
-from .base import Backend, Keystream, RecordScan, Rows, Segment, ZeroShare
+from ..sharing import key_centre_product, key_centre_rows
+from .base import Backend, Keystream, RecordScan, Rows, Segment, Slots, ZeroShare, keys_of
+from .slots import key_centre_slots, stored_slots
 
 __all__ = ["CpuBackend"]
 
@@ -26,8 +27,6 @@ class CpuBackend(Backend):
     params : of the deployment
     threads : native threads for each product, None for all cores
     """
-
-    has_slots = True
 
     def __init__(self, params: Params, threads: int | None) -> None:
         self._params, self._threads = params, threads
@@ -62,10 +61,6 @@ class CpuBackend(Backend):
         """Nothing runs elsewhere."""
 
 
-#: deleted rows of clusters whose words are held at a time
-_DEAD = 1 << 12
-
-
 def _first(segment: Segment) -> int:
     return segment.first
 
@@ -76,36 +71,32 @@ class _CpuRows(Rows):
     def __init__(self, params: Params, threads: int | None) -> None:
         self._params, self._threads = params, threads
 
-    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
-        self.product(query_share, start, stop, out)
-        zero.add(out, start, stop, self._threads)
-
-    def slots(
-        self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, zero: ZeroShare, out: np.ndarray
+    def scores(
+        self, query_share: np.ndarray, runs: Sequence[tuple[int, int]], zero: ZeroShare, out: np.ndarray
     ) -> None:
-        self.wide(query_share, start, size, dead, out)
-        zero.add(out, start, start + out.shape[1], self._threads)
+        at = 0
+        for start, stop in runs:
+            into = out[:, at : at + stop - start]
+            self.product(query_share, start, stop, into)
+            zero.add(into, start, stop, self._threads)
+            at += stop - start
 
-    @abstractmethod
-    def wide(self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, out: np.ndarray) -> None:
-        """Write the products of slots alone: they are not masked."""
+    def slots(self, query_shares: np.ndarray, given: Sequence[Slots], zero: ZeroShare, out: np.ndarray) -> None:
+        shares, at = query_shares.transpose(1, 0, 2), 0
+        for some in given:
+            into = out[:, at : at + some.count]
+            self.wide(some, shares[some.first_group :], into)
+            for (first, stop), (row, end) in zip(some.groups(), some.masked(), strict=True):
+                zero.add(into[:, first:stop], row, end, self._threads)
+            at += some.count
 
     @abstractmethod
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
         """Write the inner products alone: they are not masked."""
 
-
-def _some(dead: np.ndarray) -> Iterator[np.ndarray]:
-    """Deleted rows, so many at a time that their words are little."""
-    for first in range(0, len(dead), _DEAD):
-        yield dead[first : first + _DEAD]
-
-
-def _subtract(words: np.ndarray, rows: np.ndarray, query_share: np.ndarray, size: int, out: np.ndarray) -> None:
-    """Take rows of slots, numbers ``rows`` with their words, out of products of the slots; in place."""
-    slot, inside = np.divmod(rows, size)
-    for query, into in zip(query_share.reshape(len(out), size, -1), out, strict=True):
-        np.subtract.at(into, slot, (words * query[inside]).sum(axis=1, dtype=out.dtype))
+    @abstractmethod
+    def wide(self, slots: Slots, shares: np.ndarray, out: np.ndarray) -> None:
+        """Write the products of slots alone: they are not masked. ``shares``: from their first group on."""
 
 
 class _StoredRows(_CpuRows):
@@ -127,27 +118,15 @@ class _StoredRows(_CpuRows):
         # users ask for blocks of rows in turn: the disk need not wait for the next one
         soon(words for words, _, _ in self._pieces(stop, min(2 * stop - start, self._rows)))
 
-    def wide(self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, out: np.ndarray) -> None:
+    def wide(self, slots: Slots, shares: np.ndarray, out: np.ndarray) -> None:
+        start, stop = slots.rows
         s = self._segments[bisect_right(self._segments, start, key=_first) - 1]
-        stop = start + out.shape[1] * size
-        if s.ordinals is None:
-            words = s.words[start - s.first : stop - s.first]
-            ring.matmul(words.reshape(out.shape[1], -1), query_share, out=out, threads=self._threads)
-            for some in _some(dead):
-                _subtract(words[some], some, query_share, size, out)
-            return
-        # rows that were compacted away leave gaps, and slots are whole
-        width = s.words.shape[1]
-        step = max(1, WINDOW_BYTES // (size * width * s.words.itemsize))
-        for first in range(0, out.shape[1], step):
-            last = min(first + step, out.shape[1])
-            whole = np.zeros(((last - first) * size, width), s.words.dtype)
-            base = start + first * size
-            a, b = np.searchsorted(s.ordinals, [base - s.first, base + len(whole) - s.first]).tolist()
-            whole[s.ordinals[a:b] - (base - s.first)] = s.words[a:b]
-            c, d = np.searchsorted(dead, [first * size, last * size]).tolist()
-            whole[dead[c:d] - first * size] = 0
-            out[:, first:last] = ring.matmul(whole.reshape(last - first, -1), query_share, threads=self._threads)
+        a, b = start - s.first, stop - s.first
+        ordinals = None
+        if s.ordinals is not None:
+            c, d = np.searchsorted(s.ordinals, [a, b]).tolist()
+            ordinals, a, b = s.ordinals[c:d] - a, c, d
+        stored_slots(slots, s.words[a:b], ordinals, shares, out, self._threads)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, int, np.ndarray | None]]:
         """Rows from one number to another, and their first place in the result, or the places of all."""
@@ -182,22 +161,14 @@ class _KeystreamRows(_CpuRows):
         self._parts = parts
 
     def product(self, query_share: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-        for part in self._parts:
-            a, b = max(start, part.start), min(stop, part.stop)
-            if a < b:
-                into = out[:, a - start : b - start]
-                key_centre_product(part.schedules(), part.cut(a, b), query_share, into, threads=self._threads)
+        for part, a, b in keys_of(self._parts, start, stop):
+            into = out[:, a - start : b - start]
+            key_centre_product(part.schedules(), part.cut(a, b), query_share, into, threads=self._threads)
 
-    def wide(self, query_share: np.ndarray, start: int, size: int, dead: np.ndarray, out: np.ndarray) -> None:
-        stop = start + out.shape[1] * size
-        part = next(p for p in self._parts if p.start <= start < p.stop)
-        run = part.cut(start, stop)
-        slots = Run(run.index, run.first_row // size, run.count // size)
-        key_centre_product(part.schedules(), slots, query_share, out, threads=self._threads)
-        for some in _some(dead):
-            rows = Run(np.repeat(run.index, len(some)), run.first_row[0] + some, np.ones(len(some), np.int64))
-            words = key_centre_words(part.schedules(), rows, self._params, query_share.shape[1] // size)
-            _subtract(words, some, query_share, size, out)
+    def wide(self, slots: Slots, shares: np.ndarray, out: np.ndarray) -> None:
+        start, stop = slots.rows
+        for part, a, b in keys_of(self._parts, start, stop):  # a batch has one owner
+            key_centre_slots(slots, part.schedules(), part.cut(a, b), shares, out, self._threads)
 
     def words(self, dim: int) -> np.ndarray:
         rows = np.empty((self._parts[-1].stop if self._parts else 0, dim), self._params.dtype)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..params import Params
-from .base import Backend, Keystream, RecordScan, Rows, Segment, StoredFile, ZeroShare
+from .base import Backend, Keystream, RecordScan, Rows, Segment, Slots, StoredFile, ZeroShare, keys_of
 from .cpu import CpuBackend
 from .pool import Pool, Task
-from .tasks import Asked, KeystreamPart, ScanAsked, StoredPart, sealed_task
+from .tasks import Asked, KeystreamPart, ScanAsked, SlotsPart, StoredPart, sealed_task
 
 __all__ = ["DaskBackend"]
 
@@ -24,6 +26,7 @@ _TASK_BYTES, _RESULT_BYTES = 128 << 20, 16 << 20
 _LEAST_BYTES = 4 << 20
 #: rows of a task are a multiple: whole cache lines of products
 _LINE = 512
+_RowsPart = StoredPart | KeystreamPart
 
 
 class DaskBackend(Backend):
@@ -38,8 +41,8 @@ class DaskBackend(Backend):
     """
 
     def __init__(self, params: Params, threads: int | None, pool: Pool, worker_threads: int | None = None) -> None:
-        self._params, self.pool = params, pool
-        self._cpu, self._worker_threads = CpuBackend(params, threads), worker_threads or 0
+        self.pool = pool
+        self.cpu, self._worker_threads = CpuBackend(params, threads), worker_threads or 0
 
     def load(self, segments: Sequence[Segment], rows: int) -> Rows:
         return _StoredRows(self, segments, rows)
@@ -53,7 +56,7 @@ class DaskBackend(Backend):
         here, there = list[RecordScan](), list[RecordScan]()
         for scan in scans:
             (here if scan.file is None or scan.records.nbytes < _LEAST_BYTES else there).append(scan)
-        self._cpu.select(here, keys, rows, live, out)
+        self.cpu.select(here, keys, rows, live, out)
 
         def given() -> Iterator[Task]:
             for scan in there:
@@ -104,60 +107,199 @@ class DaskBackend(Backend):
     def close(self) -> None:
         self.pool.close()
 
-    def fill(self, given: Iterable[Task], start: int, out: np.ndarray) -> None:
-        """Have tasks computed; their products come where their rows are, from row ``start`` on."""
+    def fill(self, given: Iterable[tuple[Task, Sequence[_Cut]]], out: np.ndarray) -> None:
+        """Have tasks computed; the products of each come in order where its cuts are."""
+        places: dict[Task, Sequence[_Cut]] = {}
+
+        def sent() -> Iterator[Task]:
+            for task, cuts in given:
+                places[task] = cuts
+                yield task
 
         def take(task: Task, products: np.ndarray) -> None:
-            out[:, task.start - start : task.stop - start] = products
+            at = 0
+            for cut in places.pop(task):
+                count = cut.stop - cut.first
+                out[:, cut.at : cut.at + count] = products[:, at : at + count]
+                at += count
 
-        self.pool.run(given, take)
+        self.pool.run(sent(), take)
 
-    def asked(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Asked:
-        nonces, rows, first = zero.batches(start, stop)
+    def asked(
+        self, query_share: np.ndarray, queries: int, zero: ZeroShare, masked: Iterable[tuple[int, int]]
+    ) -> Asked:  # fmt: skip
+        """What all parts of a task have, whose products are masked as these runs of rows."""
+        masks = [zero.batches(start, stop) for start, stop in masked]
+        first = [np.zeros(len(rows), np.int64) for _, rows, _ in masks]
+        for numbers, (_, _, row) in zip(first, masks, strict=True):
+            numbers[0] = row
         others = sorted(set(zero.servers) - {zero.server})
         return Asked(
-            zero.server, list(zero.servers), others, [zero.pair_keys[i] for i in others], zero.header, first,
-            self._worker_threads, np.ascontiguousarray(query_share), np.ascontiguousarray(nonces),
-            np.ascontiguousarray(rows, np.int64),
+            zero.server, list(zero.servers), others, [zero.pair_keys[i] for i in others], zero.header,
+            self._worker_threads, queries, np.ascontiguousarray(query_share),
+            np.concatenate([nonces for nonces, _, _ in masks]),
+            np.concatenate([rows for _, rows, _ in masks]).astype(np.int64), np.concatenate(first),
         )  # fmt: skip
 
-    def step(self, query_share: np.ndarray) -> int:
+    def slots_asked(
+        self, query_shares: np.ndarray, zero: ZeroShare, given: Sequence[Slots]
+    ) -> tuple[Asked, list[SlotsPart]]:  # fmt: skip
+        """What all parts of a task of slots have, with the query shares of its groups alone; and its slots."""
+        groups = sorted({g for some in given for g in range(some.first_group, some.last_group + 1)})
+        shares = query_shares[:, groups].transpose(1, 0, 2).reshape(-1, query_shares.shape[2])
+        asked = self.asked(shares, len(query_shares), zero, itertools.chain(*(some.masked() for some in given)))
+        parts, place = list[SlotsPart](), 0
+        for some in given:
+            share = groups.index(some.first_group)
+            dead = np.ascontiguousarray(some.dead, "<i8")
+            parts.append(SlotsPart(some.size, some.group, some.first, some.count, place, share, dead))
+            place += some.count
+        return asked, parts
+
+    def step(self, queries: int, row_bytes: int, word: int) -> int:
         """Rows of a task."""
-        row, word = query_share.shape[1] * query_share.itemsize, query_share.itemsize
-        return max(_LINE, min(_TASK_BYTES // row, _RESULT_BYTES // (len(query_share) * word)) // _LINE * _LINE)
+        most = min(_TASK_BYTES // row_bytes, _RESULT_BYTES // (queries * word))
+        return max(1, most // _LINE * _LINE or most)
+
+
+class _Cut(NamedTuple):
+    """Rows ``first`` to ``stop``, or such slots ``of`` a batch, whose products come from ``at`` on."""
+
+    first: int
+    stop: int
+    at: int
+    of: Slots | None = None
+
+    @property
+    def slots(self) -> Slots:
+        assert self.of is not None  # of cuts of slots
+        return self.of.cut(self.first, self.stop)
+
+
+def _packed(cuts: Iterable[_Cut], step: int) -> Iterator[list[_Cut]]:
+    """The cuts of each task, ``step`` rows or slots in all."""
+    some, room = list[_Cut](), step
+    for cut in cuts:
+        first, stop, at, of = cut
+        while first < stop:
+            end = min(first + room, stop)
+            some.append(_Cut(first, end, at, of))
+            first, at, room = end, at + end - first, room - (end - first)
+            if not room:
+                yield some
+                some, room = [], step
+    if some:
+        yield some
 
 
 def _first(segment: Segment) -> int:
     return segment.first
 
 
-class _StoredRows(Rows):
-    def __init__(self, backend: DaskBackend, segments: Sequence[Segment], rows: int) -> None:
-        self._backend, self._segments = backend, segments
-        self._here = backend._cpu.load(segments, rows)
+class _DaskRows(Rows):
+    """Rows whose products are computed by workers, or here where that takes less time."""
+
+    #: fewer rows are computed here
+    _few = 0
+
+    def __init__(self, backend: DaskBackend, here: Rows) -> None:
+        self._backend, self._here = backend, here
 
     def words(self, dim: int) -> np.ndarray:
         return self._here.words(dim)
 
-    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
-        here, there = list[tuple[int, int]](), list[tuple[int, int]]()
-        for a, b, remote in self._runs(start, stop):
-            (there if remote else here).append((a, b))
-        step = self._backend.step(query_share)
+    def scores(
+        self, query_share: np.ndarray, runs: Sequence[tuple[int, int]], zero: ZeroShare, out: np.ndarray
+    ) -> None:
+        queries, width = query_share.shape
+        row = width * query_share.itemsize
+        step = self._backend.step(queries, row, query_share.itemsize)
+        if out.shape[1] <= min(step, self._few):
+            self._here.scores(query_share, runs, zero, out)
+            return
+        here, there, at = list[_Cut](), list[_Cut](), 0
+        for start, stop in runs:
+            for first, end, remote in self._split(start, stop):
+                (there if remote else here).append(_Cut(first, end, at + first - start))
+            at += stop - start
+
+        def task(cuts: Sequence[_Cut]) -> Task:
+            def seal(session: bytes, key: AESGCM) -> bytes:
+                parts, place = list[_RowsPart](), 0
+                for cut in cuts:
+                    parts += self._parts(cut.first, cut.stop, row, place)
+                    place += cut.stop - cut.first
+                masked = [(cut.first, cut.stop) for cut in cuts]
+                return sealed_task(session, key, self._backend.asked(query_share, queries, zero, masked), parts)
+
+            return self._task([(cut.first, cut.stop) for cut in cuts], seal)
 
         if there:
-            cuts = ((a, min(a + step, last)) for first, last in there for a in range(first, last, step))
-            self._backend.fill((self._task(query_share, zero, a, b) for a, b in cuts), start, out)
-        for a, b in here:
-            self._here.scores(query_share, a, b, zero, out[:, a - start : b - start])
+            self._backend.fill(((task(cuts), cuts) for cuts in _packed(there, step)), out)
+        for cut in here:
+            self._here.scores(
+                query_share, [(cut.first, cut.stop)], zero, out[:, cut.at : cut.at + cut.stop - cut.first]
+            )
+
+    def slots(self, query_shares: np.ndarray, given: Sequence[Slots], zero: ZeroShare, out: np.ndarray) -> None:
+        queries, _, width = query_shares.shape
+        step = self._backend.step(queries, width * query_shares.itemsize, query_shares.itemsize)
+        few = min(step * max((some.size for some in given), default=1), self._few)
+        if sum(some.count * some.size for some in given) <= few:
+            self._here.slots(query_shares, given, zero, out)
+            return
+        here, there, at = list[_Cut](), list[_Cut](), 0
+        for some in given:
+            (_, _, remote), *_ = self._split(*some.rows)  # of one batch
+            (there if remote else here).append(_Cut(some.first, some.first + some.count, at, some))
+            at += some.count
+
+        def task(cuts: Sequence[_Cut]) -> Task:
+            some = [cut.slots for cut in cuts]
+
+            def seal(session: bytes, key: AESGCM) -> bytes:
+                asked, slots = self._backend.slots_asked(query_shares, zero, some)
+                parts = list[_RowsPart | SlotsPart]()
+                for one, part in zip(some, slots, strict=True):
+                    parts += [part, *self._parts(*one.rows, width // one.size * query_shares.itemsize, 0)]
+                return sealed_task(session, key, asked, parts)
+
+            return self._task([one.rows for one in some], seal)
+
+        if there:
+            self._backend.fill(((task(cuts), cuts) for cuts in _packed(there, step)), out)
+        for cut in here:
+            self._here.slots(query_shares, [cut.slots], zero, out[:, cut.at : cut.at + cut.stop - cut.first])
+
+    def _task(self, runs: Sequence[tuple[int, int]], seal: Callable[[bytes, AESGCM], bytes]) -> Task:
+        files = {file.digest: file for start, stop in runs for file in self._files(start, stop)}
+        start = runs[0][0]
+        return Task(start, start + sum(stop - first for first, stop in runs), seal, files)
+
+    @abstractmethod
+    def _split(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        """Rows that follow each other, (first, stop), and whether workers can have them."""
+
+    @abstractmethod
+    def _files(self, start: int, stop: int) -> Iterator[StoredFile]:
+        """Files that have these rows."""
+
+    @abstractmethod
+    def _parts(self, start: int, stop: int, row: int, place: int) -> Iterator[_RowsPart]:
+        """Parts of a task that have these rows, of ``row`` bytes each; their products come from ``place`` on."""
+
+
+class _StoredRows(_DaskRows):
+    def __init__(self, backend: DaskBackend, segments: Sequence[Segment], rows: int) -> None:
+        super().__init__(backend, backend.cpu.load(segments, rows))
+        self._segments = segments
 
     def _between(self, start: int, stop: int) -> Iterator[Segment]:
         """Segments of these rows."""
         at = max(0, bisect_right(self._segments, start, key=_first) - 1)
         return itertools.takewhile(lambda segment: segment.first < stop, self._segments[at:])
 
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
-        """Rows that follow each other and are all in files, or all here."""
+    def _split(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         begin, remote = start, False
         for segment in self._between(start, stop):
             if (segment.file is not None) != remote:
@@ -168,61 +310,48 @@ class _StoredRows(Rows):
         if stop > begin:
             yield begin, stop, remote
 
-    def _task(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Task:
-        files: dict[bytes, StoredFile] = {}
-        parts: list[StoredPart | KeystreamPart] = []
-        row = query_share.shape[1] * query_share.itemsize
+    def _files(self, start: int, stop: int) -> Iterator[StoredFile]:
         for segment in self._between(start, stop):
-            file = segment.file
+            assert segment.file is not None  # the run is of files
+            yield segment.file
+
+    def _parts(self, start: int, stop: int, row: int, place: int) -> Iterator[_RowsPart]:
+        for segment in self._between(start, stop):
+            file, stored, at = segment.file, len(segment.words), segment.first - start + place
             assert file is not None  # the run is of files
-            stored = len(segment.words)
+            a, b = start - segment.first, stop - segment.first
             if segment.ordinals is None:
-                a, b = max(start - segment.first, 0), min(stop - segment.first, stored)
-                place, at = segment.first + a - start, -1
+                a, b = max(a, 0), min(b, stored)
+                yield StoredPart(file.digest, str(file.path), file.size, file.offset, a, b - a, at + a, -1)
             else:
-                a, b = np.searchsorted(segment.ordinals, [start - segment.first, stop - segment.first]).tolist()
-                place, at = start - segment.first, file.offset + stored * row
-            if a < b:
-                files[file.digest] = file
-                parts.append(StoredPart(file.digest, str(file.path), file.size, file.offset, a, b - a, place, at))
-
-        def seal(session: bytes, key: AESGCM) -> bytes:
-            return sealed_task(session, key, self._backend.asked(query_share, zero, start, stop), parts)
-
-        return Task(start, stop, seal, files)
+                a, b = np.searchsorted(segment.ordinals, [a, b]).tolist()
+                numbers = file.offset + stored * row
+                yield StoredPart(file.digest, str(file.path), file.size, file.offset, a, b - a, -at, numbers)
 
 
-class _KeystreamRows(Rows):
+class _KeystreamRows(_DaskRows):
+    _few = _LINE << 4  # a task takes longer than these rows
+
     def __init__(self, backend: DaskBackend, parts: Sequence[Keystream]) -> None:
-        self._backend, self._parts = backend, parts
-        self._here = backend._cpu.load_keys(parts)
+        super().__init__(backend, backend.cpu.load_keys(parts))
+        self._keys = parts
 
-    def words(self, dim: int) -> np.ndarray:
-        return self._here.words(dim)
+    def _split(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        yield start, stop, True
 
-    def scores(self, query_share: np.ndarray, start: int, stop: int, zero: ZeroShare, out: np.ndarray) -> None:
-        step = self._backend.step(query_share)
-        if stop - start <= min(step, _LINE << 4):  # a task takes longer than the rows
-            self._here.scores(query_share, start, stop, zero, out)
-            return
+    def _files(self, start: int, stop: int) -> Iterator[StoredFile]:
+        return iter(())
 
-        cuts = range(start, stop, step)
-        self._backend.fill((self._task(query_share, zero, a, min(a + step, stop)) for a in cuts), start, out)
+    def _parts(self, start: int, stop: int, row: int, place: int) -> Iterator[_RowsPart]:
+        for part, a, b in keys_of(self._keys, start, stop):
+            yield self._part(part, a, b, a - start + place)
 
-    def _task(self, query_share: np.ndarray, zero: ZeroShare, start: int, stop: int) -> Task:
-        def seal(session: bytes, key: AESGCM) -> bytes:
-            some = [p for p in self._parts if p.start < stop and start < p.stop]
-            parts = [self._part(p, max(start, p.start), min(stop, p.stop), start) for p in some]
-            return sealed_task(session, key, self._backend.asked(query_share, zero, start, stop), parts)
-
-        return Task(start, stop, seal)
-
-    def _part(self, part: Keystream, a: int, b: int, start: int) -> KeystreamPart:
+    def _part(self, part: Keystream, a: int, b: int, place: int) -> KeystreamPart:
         run = part.cut(a, b)
         numbers, index = np.unique(run.index, return_inverse=True)
         facts = [part.batches(int(n)) for n in numbers]
         ids = np.frombuffer(b"".join(f[0] for f in facts), np.uint8).reshape(-1, 16)
         return KeystreamPart(
-            part.key(), a - start, ids, np.array([f[1] for f in facts], "<i8"), np.array([f[2] for f in facts], "<i8"),
+            part.key(), place, ids, np.array([f[1] for f in facts], "<i8"), np.array([f[2] for f in facts], "<i8"),
             index.astype("<i8"), np.ascontiguousarray(run.first_row, "<i8"), np.ascontiguousarray(run.count, "<i8"),
         )  # fmt: skip

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from ..io.file_hash import FileHash
 from ..io.memory import WINDOW_BYTES, ahead, aligned_words, map_file
 from ..rpc.wire import array, decode, encode, kind_of, message, pack_frames, unpack_frames
 from ..sharing import Run, add_zero_share, batch_schedules, key_centre_product
+from .base import Slots
+from .slots import key_centre_slots, stored_slots
 
 __all__ = [
     "FILES",
@@ -37,6 +40,7 @@ __all__ = [
     "KeystreamPart",
     "Reply",
     "ScanAsked",
+    "SlotsPart",
     "StoredPart",
     "compute",
     "drop_session",
@@ -63,7 +67,9 @@ _FREE = 1 << 28
 class Asked:
     """What is the same for all parts of a task: the query share, and what masks the result. Secret.
 
-    ``pair_keys``: this server's keys with ``others``; the rest as of :func:`mipp.sharing.add_zero_share`.
+    ``pair_keys``: this server's keys with ``others``; the rest as of :func:`mipp.sharing.add_zero_share`, for runs of
+    rows. ``first``: by batch; where one begins after its first row, a new run begins. ``query_share``: of ``queries``
+    queries; for slots, those of one group after those of another.
     """
 
     server: int
@@ -71,11 +77,12 @@ class Asked:
     others: list[int]
     pair_keys: list[bytes]
     header: bytes
-    first: int
     threads: int
+    queries: int
     query_share: np.ndarray = array("u2", "u4", "u8", ndim=2)
     nonces: np.ndarray = array("u1", ndim=2)
     rows: np.ndarray = array("i8")
+    first: np.ndarray = array("i8")
 
 
 @message
@@ -83,7 +90,7 @@ class StoredPart:
     """Rows of a file: ``count`` from row ``first`` on, whose products come at ``place`` of the result.
 
     The file's words begin at byte ``offset``. ``ordinals_at``: byte where the numbers of its rows begin, or -1; then
-    the product of a row comes at its number less ``place``.
+    the product of a row comes at its number less ``place``. For slots places count their rows.
     """
 
     digest: bytes
@@ -108,6 +115,22 @@ class KeystreamPart:
     index: np.ndarray = array("i8")
     first_row: np.ndarray = array("i8")
     count: np.ndarray = array("i8")
+
+
+@message
+class SlotsPart:
+    """Slots (:class:`mipp.backends.Slots`) whose rows are those of the part that follows; public facts.
+
+    Their products come from ``place`` on. ``share``: the first of their groups among the task's query shares.
+    """
+
+    size: int
+    group: int
+    first: int
+    count: int
+    place: int
+    share: int
+    dead: np.ndarray = array("i8")
 
 
 @message
@@ -192,8 +215,9 @@ def drop_session(session: bytes) -> None:
 
 
 def sealed_task(
-    session: bytes, key: AESGCM, asked: Asked | ScanAsked, parts: Sequence[StoredPart | KeystreamPart] = ()
-) -> bytes:
+    session: bytes, key: AESGCM, asked: Asked | ScanAsked,
+    parts: Sequence[StoredPart | KeystreamPart | SlotsPart] = (),
+) -> bytes:  # fmt: skip
     """A task, sealed under a session's key."""
     plain = pack_frames([pack_frames(encode(one)) for one in (asked, *parts)])
     nonce = schedule.random_bytes(_NONCE)
@@ -239,42 +263,74 @@ def _computed(task: bytes) -> Reply:
 
 def _products(asked: Asked, parts: Sequence[Any]) -> np.ndarray:
     query, threads = asked.query_share, asked.threads or None
-    out = aligned_words(len(query), int(asked.rows.sum()), query.dtype)
+    out = aligned_words(asked.queries, int(asked.rows.sum()), query.dtype)
     if any(isinstance(p, StoredPart) and p.ordinals_at >= 0 for p in parts):
         out[:] = 0  # places of rows that were compacted away
-    for part in parts:
-        if isinstance(part, StoredPart):
+    left = iter(parts)
+    for part in left:
+        if isinstance(part, SlotsPart):
+            _slots(part, next(left, None), asked, out, threads)
+        elif isinstance(part, StoredPart):
             _stored(part, query, out, threads)
         elif isinstance(part, KeystreamPart):
-            schedules = batch_schedules(
-                part.key, [b.tobytes() for b in part.batches], part.dims.tolist(), part.rows.tolist(),
-                8 * query.dtype.itemsize, threads=threads,
-            )  # fmt: skip
-            run = Run(part.index, part.first_row, part.count)
             into = out[:, part.place : part.place + int(part.count.sum())]
-            key_centre_product(schedules, run, query, into, threads=threads)
+            key_centre_product(_schedules(part, query.dtype, threads), _run(part), query, into, threads=threads)
         else:
             raise MessageError("a task with a part of another kind")
     keys = dict(zip(asked.others, asked.pair_keys, strict=True))
-    add_zero_share(
-        out, asked.server, asked.servers, keys, asked.header, asked.nonces, asked.rows, first=asked.first,
-        threads=threads,
-    )  # fmt: skip
+    at, begins = 0, [0, *(np.flatnonzero(asked.first[1:]) + 1).tolist(), len(asked.rows)]
+    for begin, end in pairwise(begins):
+        rows = asked.rows[begin:end]
+        into = out[:, at : at + int(rows.sum())]
+        add_zero_share(
+            into, asked.server, asked.servers, keys, asked.header, asked.nonces[begin:end], rows,
+            first=int(asked.first[begin]), threads=threads,
+        )  # fmt: skip
+        at += into.shape[1]
     return out
 
 
-def _stored(part: StoredPart, query: np.ndarray, out: np.ndarray, threads: int | None) -> None:
-    data = _file(part)
-    row = query.shape[1] * query.itemsize
+def _schedules(part: KeystreamPart, dtype: np.dtype, threads: int | None) -> Any:
+    ids = [b.tobytes() for b in part.batches]
+    bits = 8 * dtype.itemsize
+    return batch_schedules(part.key, ids, part.dims.tolist(), part.rows.tolist(), bits, threads=threads)
+
+
+def _run(part: KeystreamPart) -> Run:
+    return Run(part.index, part.first_row, part.count)
+
+
+def _slots(given: SlotsPart, part: Any, asked: Asked, out: np.ndarray, threads: int | None) -> None:
+    """Products of slots whose rows are those of ``part``."""
+    slots = Slots(0, given.size, given.group, given.first, given.count, given.dead)
+    query = asked.query_share
+    shares = query.reshape(-1, asked.queries, query.shape[1])[given.share :]
+    into = out[:, given.place : given.place + given.count]
+    if isinstance(part, StoredPart):
+        words, places = _rows(part, query.shape[1] // given.size, query.dtype)
+        stored_slots(slots, words, places, shares, into, threads)
+    elif isinstance(part, KeystreamPart):
+        key_centre_slots(slots, _schedules(part, query.dtype, threads), _run(part), shares, into, threads)
+    else:
+        raise MessageError("a task with a part of another kind")
+
+
+def _rows(part: StoredPart, width: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of a part, and their places if some are missing."""
+    data, row = _file(part), width * dtype.itemsize
     begin, end = part.offset + part.first * row, part.offset + (part.first + part.count) * row
     if not 0 <= part.offset <= begin <= end <= part.size - _DIGEST:
         raise MessageError("a part of a task lies outside of its file")
-    words = data[begin:end].view(query.dtype).reshape(part.count, -1)
-    places: np.ndarray | None = None
-    if part.ordinals_at >= 0:
-        at = part.ordinals_at + 8 * part.first
-        places = data[at : at + 8 * part.count].view("<i8") - part.place
-    step = max(64, WINDOW_BYTES // row // 64 * 64)
+    words = data[begin:end].view(dtype).reshape(part.count, width)
+    if part.ordinals_at < 0:
+        return words, None
+    at = part.ordinals_at + 8 * part.first
+    return words, data[at : at + 8 * part.count].view("<i8") - part.place
+
+
+def _stored(part: StoredPart, query: np.ndarray, out: np.ndarray, threads: int | None) -> None:
+    words, places = _rows(part, query.shape[1], query.dtype)
+    step = max(64, WINDOW_BYTES // (query.shape[1] * query.itemsize) // 64 * 64)
     cuts = [slice(a, min(a + step, part.count)) for a in range(0, part.count, step)]
     with closing(ahead([words[cut] for cut in cuts])) as read:
         for some, cut in zip(read, cuts, strict=True):

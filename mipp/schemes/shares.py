@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..backends import Rows, ZeroShare
+from ..backends import Rows, Slots, ZeroShare
 from ..errors import LimitError, MessageError, ShapeError
 from ..io.memory import aligned_words
 from ..mpc.cost import add, all_comparisons, largest_call, threshold_cost, threshold_memory, top_k_cost, top_k_memory
@@ -324,26 +324,21 @@ class _Server(ServerScheme):
         probed: ProbedRows, made: np.ndarray, out: np.ndarray,
     ) -> None:  # fmt: skip
         zero = self._zero_share(header, header_hash, plan)
-        for piece, at in zip(probed.pieces, probed.starts.tolist(), strict=False):
-            layout = piece.layout
-            rows = layout.slots * layout.size
-            for group in range(layout.groups):
-                a, b = np.searchsorted(piece.dead, [group * rows, (group + 1) * rows]).tolist()
-                first = at + group * layout.slots
-                stored.slots(
-                    np.ascontiguousarray(made[:, group]), piece.first + group * rows, layout.size,
-                    piece.dead[a:b] - group * rows, zero, out[:, first : first + layout.slots],
-                )  # fmt: skip
+        given = [
+            Slots(piece.first, piece.layout.size, piece.layout.slots, 0, piece.layout.scores, piece.dead)
+            for piece in probed.pieces
+        ]
         first = int(probed.starts[-1])
-        for start, stop in probed.runs:
-            for begin in range(start, stop, PROBED_ROWS):
-                end = min(begin + PROBED_ROWS, stop)
-                live = probed.live(begin, end)
-                count = end - begin if live is None else len(live)
-                words = aligned_words(len(query_share), end - begin, query_share.dtype)
-                stored.scores(query_share, begin, end, zero, words)
-                out[:, first : first + count] = words if live is None else words[:, live]
-                first += count
+        stored.slots(made, given, zero, out[:, :first])
+        for runs in _together(probed.runs):
+            words = aligned_words(len(query_share), sum(stop - start for start, stop in runs), query_share.dtype)
+            stored.scores(query_share, runs, zero, words)
+            at = 0
+            for start, stop in runs:
+                some, live = words[:, at : at + stop - start], probed.live(start, stop)
+                count = stop - start if live is None else len(live)
+                out[:, first : first + count] = some if live is None else some[:, live]
+                first, at = first + count, at + stop - start
 
     def _zero_share(self, header: m.QueryHeader, header_hash: bytes, plan: RowPlan) -> ZeroShare:
         servers = [self._number(server) for server in header.servers]
@@ -364,9 +359,24 @@ class _Server(ServerScheme):
         zero = self._zero_share(header, header_hash, plan)
         for some, start, stop, live in plan.spans(rows):
             into = out[:, some] if live is None else aligned_words(count, stop - start, dtype)
-            stored.scores(query_share, start, stop, zero, into)
+            stored.scores(query_share, [(start, stop)], zero, into)
             if live is not None:
                 out[:, some] = into[:, live]
+
+
+def _together(runs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Runs of rows, as many together as are computed at a time."""
+    some, room = list[tuple[int, int]](), PROBED_ROWS
+    for start, stop in runs:
+        while start < stop:
+            end = min(start + room, stop)
+            some.append((start, end))
+            start, room = end, room - (end - start)
+            if not room:
+                yield some
+                some, room = [], PROBED_ROWS
+    if some:
+        yield some
 
 
 def query_blocks(queries: int) -> Iterator[slice]:

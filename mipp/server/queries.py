@@ -166,11 +166,6 @@ class Queries:
         self._check(asked)
         plan, grants = self._authorise(header, newest)
         clusters = server.config.clusters if header.ranking == PROBE else None
-        if clusters is not None and not server.backend.has_slots:
-            raise ParameterError(
-                f"server {server.index} makes no products of clusters where its products run: search all rows, "
-                "without probe"
-            )
         if clusters is not None:  # before anything is made for each batch and each deleted row
             require_covered(header, plan.live_total)
             self._check_provable(asked, plan)

@@ -53,7 +53,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _deprecated  # noqa: F401  (keeps names that moved here from mipp.params)
 from .completion import complete_share, completion_part
-from .key_centre import Run, batch_schedules, key_centre_product, key_centre_rows, key_centre_words
+from .key_centre import Run, batch_schedules, key_centre_product, key_centre_rows, key_centre_words, keystream_words
 from .queries import query_shares
 from .rows import MAX_BLOCKS, OwnerKeys, SharedRows, convert_share, open_share, share_rows
 from .scores import RunningTopK, add_zero_share, pack_score_shares, packed_words, reconstruct, top_k
@@ -72,6 +72,7 @@ __all__ = [
     "key_centre_product",
     "key_centre_rows",
     "key_centre_words",
+    "keystream_words",
     "open_share",
     "pack_score_shares",
     "packed_words",

@@ -13,7 +13,7 @@ from ..params import Params
 from ._renamed import renamed
 from .words import label_array
 
-__all__ = ["Run", "batch_schedules", "key_centre_product", "key_centre_rows", "key_centre_words"]
+__all__ = ["Run", "batch_schedules", "key_centre_product", "key_centre_rows", "key_centre_words", "keystream_words"]
 
 
 @renamed(k="ring_bits")
@@ -196,9 +196,38 @@ def key_centre_words(schedules: _core.KeySchedules, run: Run, params: Params, di
     >>> key_centre_words(schedules, Run(np.array([0]), np.array([10]), np.array([5])), Params(), 3).shape
     (5, 4)
     """
-    width = params.padded(dim)
-    blocks = width * params.ring_bits // 128
-    out = np.empty((int(run.count.sum()), width), params.dtype)
+    return keystream_words(schedules, run, params.padded(dim), params.dtype)
+
+
+def keystream_words(schedules: _core.KeySchedules, run: Run, width: int, dtype: np.dtype) -> np.ndarray:
+    """Compute the keystream of rows, as :func:`key_centre_words` does, where the stored width of a row is known.
+
+    Parameters
+    ----------
+    schedules : KeySchedules
+        Key schedules of one owner's batches. Secret.
+    run : Run
+        Rows.
+    width : int
+        Words of a stored row, whole AES blocks.
+    dtype : dtype
+        Of the ring.
+
+    Returns
+    -------
+    ndarray, shape (N, width), dtype of the ring
+        Words; N is the total of ``run.count``. Secret.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.sharing import Run, batch_schedules, keystream_words
+    >>> schedules = batch_schedules(bytes(32), [bytes(16)], [3], [100], 32)
+    >>> keystream_words(schedules, Run(np.array([0]), np.array([10]), np.array([5])), 4, np.dtype(np.uint32)).shape
+    (5, 4)
+    """
+    blocks = width * dtype.itemsize // 16
+    out = np.empty((int(run.count.sum()), width), dtype)
     start = 0
     for segment, first, count in zip(run.index.tolist(), run.first_row.tolist(), run.count.tolist(), strict=True):
         _core.keystream_words(schedules, segment, first * blocks, out[start : start + count].reshape(-1))

@@ -1,9 +1,7 @@
 """Products on workers: bit for bit those of this process, whoever dies; sealed; on the operator's own cluster alone."""
 
-import hashlib
 import os
 import pickle
-import secrets
 import signal
 import socket
 import ssl
@@ -16,107 +14,19 @@ import numpy as np
 import pytest
 
 from mipp import pir
-from mipp.backends import CpuBackend, Keystream, RecordScan, Segment, StoredFile, ZeroShare
+from mipp.backends import CpuBackend, RecordScan
 from mipp.errors import BusyError, ParameterError
 from mipp.io.file_hash import FileHash
 from mipp.params import Params
-from mipp.sharing import Run, batch_schedules
+from tests.backends.rows import HEAD, KEYS, Index, backend_of, keystreams, stored, words_of, zero_share
 
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 from mipp.backends import dask as dask_module  # noqa: E402
 from mipp.backends import pool as pool_module  # noqa: E402
 from mipp.backends import tasks  # noqa: E402
-from mipp.backends.dask import DaskBackend  # noqa: E402
 from mipp.backends.pool import Pool, local_cluster, operators_cluster  # noqa: E402
 
 pytestmark = pytest.mark.slow  # processes
-KEYS = {2: b"K" * 31 + b"2", 3: b"K" * 31 + b"3"}
-DIM, HEAD = 16, 256
-
-
-@pytest.fixture(scope="module")
-def pool():
-    made = Pool(local_cluster(2))
-    yield made
-    made.close()
-
-
-def words_of(rows, dtype, seed):
-    info = np.iinfo(dtype)
-    return np.random.default_rng(seed).integers(0, info.max, (rows, DIM), dtype, endpoint=True)
-
-
-def stored(folder, words, ordinals=None):
-    """A file as the store writes it: a head, words, numbers of rows, SHA-256."""
-    body = bytes(HEAD) + words.tobytes() + (b"" if ordinals is None else ordinals.astype("<i8").tobytes())
-    digest = hashlib.sha256(body).digest()
-    path = folder / digest.hex()[:8]
-    path.write_bytes(body + digest)
-    mapped = np.memmap(path, words.dtype, "r", HEAD, words.shape)
-    return mapped, StoredFile(path, len(body) + 32, digest, HEAD)
-
-
-def zero_share(nonces, rows):
-    """A mask over batches of so many rows each."""
-    starts = np.concatenate([[0], np.cumsum(rows)])
-
-    def batches(start, stop):
-        a, b = int(np.searchsorted(starts, start, side="right")) - 1, int(np.searchsorted(starts, stop))
-        edges = starts[a : b + 1].copy()
-        first = start - int(edges[0])
-        edges[0], edges[-1] = start, stop
-        return nonces[a:b], np.diff(edges), first
-
-    return ZeroShare(1, [1, 2, 3], KEYS, secrets.token_bytes(32), batches)
-
-
-class Index:
-    """Batches of one cloud: in files, in memory, with rows that were compacted away."""
-
-    def __init__(self, folder, dtype=np.uint32, rows=(5000, 300, 4000, 700, 6000)):
-        self.rows, self.segments, first = rows, [], 0
-        for n, count in enumerate(rows):
-            words, ordinals = words_of(count, dtype, n), None
-            if n == 2:
-                ordinals = np.flatnonzero(np.random.default_rng(9).random(count) < 0.7)
-                words = words[ordinals]
-            if count >= 1000:
-                mapped, file = stored(folder, words, ordinals)
-                self.segments.append(Segment(mapped, first, ordinals, file))
-            else:
-                self.segments.append(Segment(words, first, ordinals))
-            first += count
-        self.total, self.dtype = first, dtype
-        self.live = np.ones(first, bool)
-        gone = np.setdiff1d(np.arange(rows[2]), self.segments[2].ordinals)
-        self.live[rows[0] + rows[1] + gone] = False
-        self.zero = zero_share(np.random.default_rng(1).integers(0, 256, (len(rows), 16), np.uint8), rows)
-
-    def query(self, count):
-        return words_of(count, self.dtype, 77)
-
-    def expected(self, query, start, stop):
-        out = np.empty((len(query), stop - start), self.dtype)
-        params = Params(3, 1, 8 * out.itemsize)
-        CpuBackend(params, 1).load(self.segments, self.total).scores(query, start, stop, self.zero, out)
-        return out
-
-    def check(self, backend, query, start=0, stop=None):
-        stop = self.total if stop is None else stop
-        out = np.empty((len(query), stop - start), self.dtype)
-        backend.load(self.segments, self.total).scores(query, start, stop, self.zero, out)
-        live = self.live[start:stop]
-        assert np.array_equal(out[:, live], self.expected(query, start, stop)[:, live])
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Tasks of few rows, so that there are many."""
-    monkeypatch.setattr(dask_module, "_TASK_BYTES", 64 << 10)
-
-
-def backend_of(pool, dtype=np.uint32):
-    return DaskBackend(Params(3, 1, 8 * np.dtype(dtype).itemsize), 1, pool, 1)
 
 
 @pytest.mark.usefixtures("small")
@@ -132,31 +42,12 @@ def test_equal_to_this_process(pool, tmp_path, dtype, queries):
 
 @pytest.mark.usefixtures("small")
 def test_rows_that_are_made_from_keys(pool):
-    params, owners = Params(3, 1, 32), []
-    start = 0
-    for n, rows in enumerate(([9000, 20_000], [12, 7000, 1])):
-        key, ids = bytes([n + 1]) * 32, [bytes([n, b]) * 8 for b in range(len(rows))]
-        starts = np.concatenate([[start], start + np.cumsum(rows)])
-
-        def cut(a, b, starts=starts):
-            lo, hi = int(np.searchsorted(starts, a, side="right")) - 1, int(np.searchsorted(starts, b))
-            edges = np.clip(starts[lo : hi + 1], a, b)
-            skip = np.zeros(hi - lo, np.int64)
-            skip[0] = a - int(starts[lo])
-            return Run(np.arange(lo, hi), skip, np.diff(edges))
-
-        def schedules(key=key, ids=ids, rows=rows):
-            return batch_schedules(key, ids, [DIM] * len(rows), rows, 32)
-
-        run = Run(np.arange(len(rows)), np.zeros(len(rows), np.int64), np.array(rows))
-        facts = lambda i, ids=ids, rows=rows: (ids[i], DIM, rows[i])  # noqa: E731
-        owners.append(Keystream(schedules, start, int(starts[-1]), run, cut, lambda key=key: key, facts))
-        start = int(starts[-1])
+    params, (owners, start) = Params(3, 1, 32), keystreams([[9000, 20_000], [12, 7000, 1]])
     zero, query = zero_share(np.zeros((1, 16), np.uint8), [start]), words_of(3, np.uint32, 5)
     for a, b in ((0, start), (8990, 29_100), (29_000, start)):
         want, got = np.empty((2, 3, b - a), np.uint32)
-        CpuBackend(params, 1).load_keys(owners).scores(query, a, b, zero, want)
-        backend_of(pool).load_keys(owners).scores(query, a, b, zero, got)
+        CpuBackend(params, 1).load_keys(owners).scores(query, [(a, b)], zero, want)
+        backend_of(pool).load_keys(owners).scores(query, [(a, b)], zero, got)
         assert np.array_equal(want, got)
 
 
@@ -274,7 +165,7 @@ def test_a_task_of_another_session_is_asked_for_the_key_and_no_more(tmp_path):
 
 
 def _asked(index):
-    return backend_of(None).asked(index.query(1), index.zero, 0, 10)
+    return backend_of(None).asked(index.query(1), 1, index.zero, [(0, 10)])
 
 
 @pytest.mark.usefixtures("small")

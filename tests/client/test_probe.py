@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import mipp
-from mipp.backends import CpuBackend, Segment
+from mipp.backends import CpuBackend, Segment, Slots
 from mipp.client import query as query_module
 from mipp.client.reencoding import reencode
 from mipp.encoding.clusters import Clusters
@@ -398,16 +398,6 @@ def _wide():
     return lambda *given: honest(*given).astype(np.uint64)
 
 
-def test_a_backend_without_clusters_says_so(index, monkeypatch):
-    """Before anything is counted."""
-    index.anna.grant(index.user, rankings=BOTH, quota=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(CpuBackend, "has_slots", False)
-        with pytest.raises(ParameterError, match="makes no products of clusters"):
-            index.user.search(QUERIES[0], 3, owners=["anna"], probe=True)
-    assert len(index.user.search(QUERIES[0], 3, owners=["anna"], probe=True).hits) == 3
-
-
 def test_rows_are_counted_once_and_last(index, monkeypatch):
     """Deleted rows are counted by cluster: not for a proof that is none, and once for a state of the index."""
     index.anna.delete([next(iter(index.rows))])
@@ -457,7 +447,7 @@ def test_rows_that_were_compacted_away_leave_gaps():
         after = Segment(words[:7].copy(), 100)
         rows = CpuBackend(params, 1).load([segment, after], 107)
         out = np.empty((2, 20), np.uint32)
-        rows.wide(share, 10, 3, dead, out)
+        rows.wide(Slots(10, 3, 20, 0, 20, dead), share[None], out)
         assert np.array_equal(out, expected)
 
 

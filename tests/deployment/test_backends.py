@@ -12,8 +12,10 @@ import pytest
 import mipp
 from mipp.deployment.backends import BackendChoice
 from mipp.deployment.serving import ServerProcess
+from mipp.encoding.clusters import Clusters
 from mipp.errors import DeploymentError, ParameterError
 from mipp.params import Params
+from mipp.rpc import messages as m
 from tests.network import Network
 
 ROWS = np.random.default_rng(3).normal(size=(40_000, 12)).astype(np.float32)
@@ -119,5 +121,42 @@ def test_a_cloud_and_the_key_centre_on_workers(tmp_path):
         while any(os.path.exists(f"/proc/{pid}") for pid in children):
             assert time.monotonic() < until
             time.sleep(0.05)
+    finally:
+        network.stop()
+
+
+@pytest.mark.slow  # starts worker processes
+def test_searches_of_chosen_clusters_on_workers(tmp_path):
+    """All three servers: large batches in files, one of them compacted; small ones; deleted rows."""
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    encoding = mipp.Encoding("cosine", 12)
+    clusters = Clusters.fit(encoding, ROWS[:2000], 16, 4, least=3)
+    network = Network(tmp_path, encoding, clusters=clusters).start().ready()
+    try:
+        with network.connect() as client:
+            owner, user = client.create_owner("anna"), client.create_user("ulla")
+            ids = [i for some in (ROWS[:30_000], ROWS[9000:39_000] + 1) for i in owner.add_vectors(some)]
+            owner.add_vectors(ROWS[39_000:39_900])  # with clusters, too
+            owner.add_vectors(ROWS[39_900:39_910])
+            owner.delete([i for i in ids if i[0] == ids[0][0]][::7])
+            owner.ask_present(m.Compact(owner.id), (1, 2))
+            owner.delete([i for i in ids if i[0] == ids[-1][0]][::50])
+            owner.grant(user.id, rankings=("server", "probe"))
+            before = [told(user.search(q, 20, probe=True)) for q in ROWS[:4]]
+            together = [told(result) for result in user.search_batch(ROWS[:4], 20, probe=True)]
+            assert together == before
+        network.stop()
+        for server in (1, 2, 3):
+            network.processes[server] = ServerProcess(network.home(server), BackendChoice("dask", workers=1))
+        for process in network.processes.values():
+            process.start()
+        network.ready(30)
+        with network.connect() as client:
+            user = client.user("ulla")
+            assert [told(user.search(q, 20, probe=True)) for q in ROWS[:4]] == before
+            assert [told(result) for result in user.search_batch(ROWS[:4], 20, probe=True)] == before
+            for server in (1, 2, 3):
+                counts = network.processes[server].server.backend.pool.counts.values()
+                assert sum(c.tasks for c in counts) >= 5 and sum(c.rows for c in counts) > 5 * 58_000
     finally:
         network.stop()
