@@ -27,6 +27,7 @@ _LEAST_BYTES = 4 << 20
 #: rows of a task are a multiple: whole cache lines of products
 _LINE = 512
 _RowsPart = StoredPart | KeystreamPart
+_Masks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class DaskBackend(Backend):
@@ -125,20 +126,13 @@ class DaskBackend(Backend):
 
         self.pool.run(sent(), take)
 
-    def asked(
-        self, query_share: np.ndarray, queries: int, zero: ZeroShare, masked: Iterable[tuple[int, int]]
-    ) -> Asked:  # fmt: skip
-        """What all parts of a task have, whose products are masked as these runs of rows."""
-        masks = [zero.batches(start, stop) for start, stop in masked]
-        first = [np.zeros(len(rows), np.int64) for _, rows, _ in masks]
-        for numbers, (_, _, row) in zip(first, masks, strict=True):
-            numbers[0] = row
+    def asked(self, query_share: np.ndarray, queries: int, zero: ZeroShare, masks: Sequence[_Masks]) -> Asked:
+        """What all parts of a task have, whose products are masked so."""
+        nonces, rows, first = (np.concatenate(one) for one in zip(*masks, strict=True))
         others = sorted(set(zero.servers) - {zero.server})
         return Asked(
             zero.server, list(zero.servers), others, [zero.pair_keys[i] for i in others], zero.header,
-            self._worker_threads, queries, np.ascontiguousarray(query_share),
-            np.concatenate([nonces for nonces, _, _ in masks]),
-            np.concatenate([rows for _, rows, _ in masks]).astype(np.int64), np.concatenate(first),
+            self._worker_threads, queries, np.ascontiguousarray(query_share), nonces, rows, first,
         )  # fmt: skip
 
     def slots_asked(
@@ -147,7 +141,7 @@ class DaskBackend(Backend):
         """What all parts of a task of slots have, with the query shares of its groups alone; and its slots."""
         groups = sorted({g for some in given for g in range(some.first_group, some.last_group + 1)})
         shares = query_shares[:, groups].transpose(1, 0, 2).reshape(-1, query_shares.shape[2])
-        asked = self.asked(shares, len(query_shares), zero, itertools.chain(*(some.masked() for some in given)))
+        asked = self.asked(shares, len(query_shares), zero, [_slots_masks(zero, some) for some in given])
         parts, place = list[SlotsPart](), 0
         for some in given:
             share = groups.index(some.first_group)
@@ -160,6 +154,21 @@ class DaskBackend(Backend):
         """Rows of a task."""
         most = min(_TASK_BYTES // row_bytes, _RESULT_BYTES // (queries * word))
         return max(1, most // _LINE * _LINE or most)
+
+
+def _masks(zero: ZeroShare, start: int, stop: int) -> _Masks:
+    """What masks products of rows ``start`` to ``stop``: by batch its nonce, rows, and the first of these."""
+    nonces, rows, row = zero.batches(start, stop)
+    first = np.zeros(len(rows), np.int64)
+    first[0] = row
+    return nonces, rows.astype(np.int64), first
+
+
+def _slots_masks(zero: ZeroShare, slots: Slots) -> _Masks:
+    """What masks products of slots: they are of one batch, whose rows are counted from one place."""
+    edges = np.array(list(slots.masked()), np.int64)
+    nonces, _, row = zero.batches(*edges[0].tolist())
+    return np.repeat(nonces, len(edges), axis=0), edges[:, 1] - edges[:, 0], edges[:, 0] - edges[0, 0] + row
 
 
 class _Cut(NamedTuple):
@@ -229,8 +238,8 @@ class _DaskRows(Rows):
                 for cut in cuts:
                     parts += self._parts(cut.first, cut.stop, row, place)
                     place += cut.stop - cut.first
-                masked = [(cut.first, cut.stop) for cut in cuts]
-                return sealed_task(session, key, self._backend.asked(query_share, queries, zero, masked), parts)
+                masks = [_masks(zero, cut.first, cut.stop) for cut in cuts]
+                return sealed_task(session, key, self._backend.asked(query_share, queries, zero, masks), parts)
 
             return self._task([(cut.first, cut.stop) for cut in cuts], seal)
 

@@ -165,7 +165,7 @@ def test_a_task_of_another_session_is_asked_for_the_key_and_no_more(tmp_path):
 
 
 def _asked(index):
-    return backend_of(None).asked(index.query(1), 1, index.zero, [(0, 10)])
+    return backend_of(None).asked(index.query(1), 1, index.zero, [dask_module._masks(index.zero, 0, 10)])
 
 
 @pytest.mark.usefixtures("small")
