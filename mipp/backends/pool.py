@@ -332,8 +332,9 @@ class Pool:
         why = ""
         if reply.what == "session":
             self._meet(worker)
-        elif reply.what == "file" and reply.value in task.files:
-            why = self._send_file(worker, task.files[reply.value], sent.at)
+        elif reply.what == "files" and set(reply.value) <= set(task.files):
+            for digest in reply.value:
+                why = why or self._send_file(worker, task.files[digest], sent.at)
         else:
             why = str(reply.value)
         if why:

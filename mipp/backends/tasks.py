@@ -157,7 +157,7 @@ class ScanAsked:
 class Reply(NamedTuple):
     """Of a task: ``what`` is ``done`` and ``value`` the masked products, or what the worker lacks.
 
-    ``session``: the key of the server's process; ``file``: ``value`` is the digest of one; ``failed``: ``value`` says
+    ``session``: the key of the server's process; ``files``: ``value`` is their digests; ``failed``: ``value`` says
     why. ``worker``: the address of who replies.
     """
 
@@ -252,9 +252,11 @@ def _computed(task: bytes) -> Reply:
             return Reply("done", _selected(scan), time.perf_counter() - began)
         asked = decode(unpack_frames(bytes(plain[0])), Asked)
         parts: list[Any] = [decode(unpack_frames(bytes(one))) for one in plain[1:]]
+        if lacking_files := _lacking(parts):
+            return Reply("files", lacking_files)
         return Reply("done", _products(asked, parts), time.perf_counter() - began)
     except _LackingFile as lacking:
-        return Reply("file", lacking.digest)
+        return Reply("files", [lacking.digest])
     except InvalidTag:
         return Reply("failed", "a task was not sealed by this server's process")
     except (MippError, OSError) as error:
@@ -365,6 +367,18 @@ class _LackingFile(Exception):
     def __init__(self, digest: bytes) -> None:
         super().__init__()
         self.digest = digest
+
+
+def _lacking(parts: Sequence[Any]) -> list[bytes]:
+    """Digests of files that this worker does not have: it gets all of them before the task comes again."""
+    digests = dict[bytes, None]()
+    for part in parts:
+        try:
+            if isinstance(part, StoredPart) and part.digest not in digests:
+                _file(part)
+        except _LackingFile as lacking:
+            digests[lacking.digest] = None
+    return list(digests)
 
 
 def _folders() -> list[Path]:

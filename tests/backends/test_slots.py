@@ -14,7 +14,7 @@ from mipp.backends import slots as slots_module
 from mipp.backends.pool import Pool, local_cluster
 from mipp.errors import MessageError
 from mipp.params import Params
-from tests.backends.rows import DIM, KEYS, backend_of, keystreams, stored, words_of, zero_share
+from tests.backends.rows import DIM, KEYS, Index, backend_of, keystreams, stored, words_of, zero_share
 
 GROUPS, SIZE = 5, 3
 #: slots of a group by batch, and rows of a batch that follow those
@@ -243,6 +243,23 @@ def test_parts_that_a_worker_refuses(here, tmp_path):
     ):
         reply = tasks.compute(tasks.sealed_task(here.session, here.key, asked, parts))
         assert reply.what == "failed" and text in reply.value and MessageError.__name__ in reply.value
+
+
+@pytest.mark.slow  # processes
+def test_a_task_that_reads_many_files_of_which_a_worker_has_none(tmp_path, monkeypatch):
+    """Runs of many batches: more files than a task has tries."""
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    monkeypatch.setenv(tasks.FILES, str(tmp_path / "there"))
+    real = dask_module.StoredPart
+    monkeypatch.setattr(dask_module, "StoredPart", lambda digest, path, *rest: real(digest, "/nowhere", *rest))
+    index, pool = Index(tmp_path, rows=(1100,) * 12), Pool(local_cluster(1))
+    try:
+        index.check(backend_of(pool), index.query(1))
+        (counts,) = pool.counts.values()
+        assert counts.tasks == 1 and counts.failed <= 2  # without the session's key, without the files
+        assert len(list((tmp_path / "there").iterdir())) == 12
+    finally:
+        pool.close()
 
 
 @pytest.mark.slow  # processes
