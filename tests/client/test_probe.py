@@ -125,6 +125,30 @@ def test_deleted_merged_and_compacted(index):
     index.check(QUERIES, 12)
 
 
+def test_rows_without_clusters_come_some_at_a_time(index, monkeypatch):
+    """Runs that are put together, cut, and have deleted rows."""
+    computed, honest = [], CpuBackend.load
+
+    def loaded(self, *given):
+        rows = honest(self, *given)
+        real = rows.scores
+        rows.scores = lambda query, runs, *rest: computed.append(runs) or real(query, runs, *rest)
+        return rows
+
+    monkeypatch.setattr(CpuBackend, "load", loaded)
+    monkeypatch.setattr(shares_module, "PROBED_ROWS", 7)
+    outside = [i for i in index.rows if i[1] >= 16 * index.clusters.slots(index.sizes[i[0]])]
+    for owner in (index.anna, index.berta):
+        mine = {batch.id for batch in owner.batches()}
+        gone = [i for i in outside if i[0] in mine][1::4]
+        owner.delete(gone)
+        for one in gone:
+            del index.rows[one]
+    index.check(QUERIES, 10)
+    assert {sum(stop - start for start, stop in runs) for runs in computed} == {7, len(outside) % 7}
+    assert max(map(len, computed)) == 2
+
+
 @pytest.mark.parametrize(
     ("metric", "more"),
     [
