@@ -5,7 +5,7 @@ Here and on workers. Products are not masked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ from .base import Slots
 
 __all__ = ["key_centre_slots", "stored_slots"]
 
-#: deleted rows whose words are held at a time
-_DEAD = 1 << 12
+#: rows that are copied in the time in which one is taken out of a product, about
+_SUBTRACTED = 16
 #: slots of a window are a multiple, where it holds so many: whole cache lines of products
 _LINE = 64
 
@@ -54,16 +54,18 @@ def stored_slots(
             first, stop = window.first, window.stop
             c, d = np.searchsorted(slots.dead, [first * slots.size, stop * slots.size]).tolist()
             dead, into = slots.dead[c:d] - first * slots.size, out[:, first:stop]
-            if window.ordinals is None:
+            if window.ordinals is None and _few(dead, some, window.share):
                 ring.matmul(some.reshape(stop - first, -1), window.share, out=into, threads=threads)
-                for rows in _some(dead):
-                    _subtract(some[rows], rows, window.share, slots.size, into)
+                _subtract(some[dead], dead, window.share, slots.size, into)
+                continue
+            if window.ordinals is None:
+                whole = np.array(some)
             else:
                 # rows that were compacted away leave gaps, and slots are whole
                 whole = np.zeros(((stop - first) * slots.size, words.shape[1]), words.dtype)
                 whole[window.ordinals] = some
-                whole[dead] = 0
-                ring.matmul(whole.reshape(stop - first, -1), window.share, out=into, threads=threads)
+            whole[dead] = 0
+            ring.matmul(whole.reshape(stop - first, -1), window.share, out=into, threads=threads)
 
 
 def key_centre_slots(
@@ -81,26 +83,31 @@ def key_centre_slots(
     """
     row = int(run.first_row[0])
     for share, (first, stop) in zip(shares, slots.groups(), strict=False):
-        query, into, base = np.ascontiguousarray(share), out[:, first:stop], first * slots.size
-        wide = Run(run.index, np.array([row // slots.size + first]), np.array([stop - first]))
-        key_centre_product(schedules, wide, query, into, threads=threads)
-        c, d = np.searchsorted(slots.dead, [base, stop * slots.size]).tolist()
-        for dead in _some(slots.dead[c:d]):
-            rows = Run(np.repeat(run.index, len(dead)), row + dead, np.ones(len(dead), np.int64))
-            words = keystream_words(schedules, rows, query.shape[1] // slots.size, query.dtype)
-            _subtract(words, dead - base, query, slots.size, into)
+        query, width = np.ascontiguousarray(share), share.shape[1] // slots.size
+        for begin, end in _steps(first, stop, slots.size * width * query.itemsize):
+            into, base, rows = out[:, begin:end], begin * slots.size, (end - begin) * slots.size
+            c, d = np.searchsorted(slots.dead, [base, end * slots.size]).tolist()
+            dead = slots.dead[c:d] - base
+            if _few(dead, range(rows), query):
+                wide = Run(run.index, np.array([row // slots.size + begin]), np.array([end - begin]))
+                key_centre_product(schedules, wide, query, into, threads=threads)
+                some = Run(np.repeat(run.index, len(dead)), row + base + dead, np.ones(len(dead), np.int64))
+                _subtract(keystream_words(schedules, some, width, query.dtype), dead, query, slots.size, into)
+            else:
+                whole = keystream_words(
+                    schedules, Run(run.index, np.array([row + base]), np.array([rows])), width, query.dtype
+                )
+                whole[dead] = 0
+                ring.matmul(whole.reshape(end - begin, -1), query, out=into, threads=threads)
 
 
 def _windows(
     slots: Slots, words: np.ndarray, ordinals: np.ndarray | None, shares: Sequence[np.ndarray] | np.ndarray
 ) -> Iterator[_Window]:
-    step = max(1, WINDOW_BYTES // (slots.size * words.shape[1] * words.itemsize))
-    if step > _LINE:
-        step = step // _LINE * _LINE
+    width = slots.size * words.shape[1] * words.itemsize
     for share, (begin, end) in zip(shares, slots.groups(), strict=False):
         query = np.ascontiguousarray(share)
-        for first in range(begin, end, step):
-            stop = min(first + step, end)
+        for first, stop in _steps(begin, end, width):
             a, b = first * slots.size, stop * slots.size
             if ordinals is None:
                 yield _Window(query, first, stop, words[a:b], None)
@@ -109,10 +116,18 @@ def _windows(
                 yield _Window(query, first, stop, words[c:d], ordinals[c:d] - a)
 
 
-def _some(dead: np.ndarray) -> Iterator[np.ndarray]:
-    """Deleted rows, so many at a time that their words are little."""
-    for first in range(0, len(dead), _DEAD):
-        yield dead[first : first + _DEAD]
+def _steps(begin: int, end: int, width: int) -> Iterator[tuple[int, int]]:
+    """Slots of ``width`` bytes, a window of them at a time: (first, stop)."""
+    step = max(1, WINDOW_BYTES // width)
+    if step > _LINE:
+        step = step // _LINE * _LINE
+    for first in range(begin, end, step):
+        yield first, min(first + step, end)
+
+
+def _few(dead: np.ndarray, rows: Sized, share: np.ndarray) -> bool:
+    """Whether deleted rows are so few that taking them out of products is less work than copying rows without them."""
+    return len(dead) * len(share) * _SUBTRACTED <= len(rows)
 
 
 def _subtract(words: np.ndarray, rows: np.ndarray, share: np.ndarray, size: int, out: np.ndarray) -> None:

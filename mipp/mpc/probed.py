@@ -10,7 +10,7 @@ but for the choice.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -30,6 +30,10 @@ class Piece:
     first: int
     layout: Layout
     dead: np.ndarray
+
+
+#: scores of rows without clusters that are computed at a time, where some are deleted
+OTHER_WORDS = 1 << 23
 
 
 class ProbedRows:
@@ -101,18 +105,52 @@ class ProbedRows:
         """Original rows that lie in clusters."""
         return sum(piece.layout.rows for piece in self.pieces)
 
-    def live(self, start: int, stop: int) -> np.ndarray | None:
-        """Which of the original rows ``start`` to ``stop`` are live, from 0; None for all."""
+    def others(self, queries: int) -> Iterator[list[tuple[int, int, np.ndarray | None]]]:
+        """Runs of rows without clusters, as many together as are multiplied with ``queries`` queries at a time.
+
+        Each is (first, stop, which of its rows are live, from 0, or None for all). Rows between live ones that lie far
+        apart are left out.
+        """
+        some, room = list[tuple[int, int, np.ndarray | None]](), self._at_once(queries)
+        for start, stop in self.runs:
+            while start < stop:
+                end = min(start + room, stop)
+                first, last, live = self._live(start, end)
+                start = end
+                if first < last:
+                    some.append((first, last, live))
+                    room -= last - first
+                if not room:
+                    yield some
+                    some, room = [], self._at_once(queries)
+        if some:
+            yield some
+
+    @staticmethod
+    def _at_once(queries: int) -> int:
+        return max(1, OTHER_WORDS // queries)
+
+    def other_words(self, queries: int) -> int:
+        """Words of scores that a server holds at a time beside its results, for rows without clusters."""
+        rows = sum(stop - start for start, stop in self.runs)
+        return 0 if rows == self.scores - int(self.starts[-1]) else queries * min(rows, self._at_once(queries))
+
+    def _live(self, start: int, stop: int) -> tuple[int, int, np.ndarray | None]:
+        """The first live row from ``start`` to ``stop``, the end of the last, and which are live between."""
         a, b = np.searchsorted(self._dead, [start, stop]).tolist()
         if a == b:
-            return None
+            return start, stop, None
         alive = np.ones(stop - start, bool)
         alive[self._dead[a:b] - start] = False
-        return np.flatnonzero(alive)
+        live = np.flatnonzero(alive)
+        if not len(live):
+            return start, start, None
+        first, last = int(live[0]), int(live[-1]) + 1
+        return start + first, start + last, None if len(live) == last - first else live - first
 
     def require(self, k: int) -> None:
         """ParameterError for a k that is more than rows that are live whatever is chosen."""
-        if not self.least_live:
+        if k > self.least_live == 0:
             raise ParameterError(
                 "a search of chosen clusters is sure to cover no row: all rows of some clusters are deleted; search "
                 "all rows instead"

@@ -60,8 +60,6 @@ BLOCK_BYTES, FEW_QUERIES, FEW_BYTES = 16 << 20, 64, 32 << 20
 LEAST_ROWS = 1 << 11
 #: rows of a block are a multiple: whole cache lines of answers, and whole blocks of packed ones
 LINE = 512
-#: rows without clusters whose scores are computed at a time
-PROBED_ROWS = 1 << 20
 
 
 class SharesScheme(Scheme):
@@ -200,7 +198,10 @@ class _User(UserScheme):
         most = min(queries, self.portion(scores, "server", k, choice=count))
         share = rule.width * config.params.dtype.itemsize
         report["memory"]["server"] = (
-            top_k_memory(public, most, k) + most * share + probe_memory(count, most, rule.width, rule.ring_bits)
+            top_k_memory(public, most, k)
+            + most * share
+            + probe_memory(count, most, rule.width, rule.ring_bits)
+            + probed.other_words(most) * config.params.dtype.itemsize
         )
         cost = top_k_cost(public, queries, k, rule=rule)
         made = probe_cost(
@@ -330,12 +331,17 @@ class _Server(ServerScheme):
         ]
         first = int(probed.starts[-1])
         stored.slots(made, given, zero, out[:, :first])
-        for runs in _together(probed.runs):
-            words = aligned_words(len(query_share), sum(stop - start for start, stop in runs), query_share.dtype)
+        for others in probed.others(len(query_share)):
+            runs = [(start, stop) for start, stop, _ in others]
+            rows = sum(stop - start for start, stop in runs)
+            if all(live is None for _, _, live in others):
+                stored.scores(query_share, runs, zero, out[:, first : first + rows])
+                first += rows
+                continue
+            words, at = aligned_words(len(query_share), rows, query_share.dtype), 0
             stored.scores(query_share, runs, zero, words)
-            at = 0
-            for start, stop in runs:
-                some, live = words[:, at : at + stop - start], probed.live(start, stop)
+            for start, stop, live in others:
+                some = words[:, at : at + stop - start]
                 count = stop - start if live is None else len(live)
                 out[:, first : first + count] = some if live is None else some[:, live]
                 first, at = first + count, at + stop - start
@@ -362,21 +368,6 @@ class _Server(ServerScheme):
             stored.scores(query_share, [(start, stop)], zero, into)
             if live is not None:
                 out[:, some] = into[:, live]
-
-
-def _together(runs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Runs of rows, as many together as are computed at a time."""
-    some, room = list[tuple[int, int]](), PROBED_ROWS
-    for start, stop in runs:
-        while start < stop:
-            end = min(start + room, stop)
-            some.append((start, end))
-            start, room = end, room - (end - start)
-            if not room:
-                yield some
-                some, room = [], PROBED_ROWS
-    if some:
-        yield some
 
 
 def query_blocks(queries: int) -> Iterator[slice]:

@@ -122,6 +122,7 @@ def ranking_memory(public: Public, header: m.QueryHeader, config: DeploymentConf
     more, rule = 0, config.query_rule
     if probed is not None:
         more = probe_memory(probed.clusters.count, header.queries, rule.width, rule.ring_bits)
+        more += probed.other_words(header.queries) * config.params.dtype.itemsize
     return top_k_memory(public, header.queries, header.k) + more
 
 

@@ -111,14 +111,15 @@ def small(monkeypatch):
     monkeypatch.setattr(dask_module, "_TASK_BYTES", 37 * SIZE * DIM * 4)
     monkeypatch.setattr(dask_module._KeystreamRows, "_few", 0)
     monkeypatch.setattr(slots_module, "WINDOW_BYTES", 20 * SIZE * DIM * 4)
-    monkeypatch.setattr(slots_module, "_DEAD", 7)
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", ["cloud", "key centre"])
-@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize(("queries", "cost"), [(1, 0), (3, 1 << 30)], ids=["subtracted", "copied"])
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
-def test_equal_to_this_process_and_to_the_definition(here, tmp_path, dtype, queries, kind):
+def test_equal_to_this_process_and_to_the_definition(here, tmp_path, dtype, queries, cost, kind, monkeypatch):
+    """By both ways: deleted rows are taken out of products, or rows are copied without them."""
+    monkeypatch.setattr(slots_module, "_SUBTRACTED", cost)
     laid = Laid(tmp_path, dtype, queries)
     expected = laid.expected(kind)
     assert np.array_equal(laid.slots(CpuBackend(laid.params, 1), kind), expected)

@@ -1,5 +1,6 @@
 """Rows that a query with a choice covers: against a plain list of them, row by row."""
 
+import dataclasses
 import tracemalloc
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from mipp.encoding import Encoding
 from mipp.encoding.clusters import Clusters
 from mipp.errors import ParameterError, ProtocolError, ScoreRangeError
+from mipp.mpc import probed
 from mipp.mpc.facts import most_rows
 from mipp.mpc.probed import ProbedRows
 from mipp.mpc.session import Public
@@ -54,8 +56,27 @@ def test_order_of_scores(rows, part):
     )  # fmt: skip
     assert worst == covered.least_live
     covered.require(worst)
-    with pytest.raises(ParameterError, match=f"the {worst} rows"):
+    with pytest.raises(ParameterError, match=f"the {worst} rows" if worst else "sure to cover no row"):
         covered.require(worst + 1)
+
+
+@pytest.mark.parametrize("queries", [1, 4, 1000])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.97])
+def test_rows_without_clusters_come_in_little_memory(monkeypatch, queries, part):
+    """However many were deleted between those that are live, and whatever number of queries there is."""
+    monkeypatch.setattr(probed, "OTHER_WORDS", 400)
+    rows = [1, 700, 2, 500]
+    dead = np.flatnonzero(np.random.default_rng(1).random(sum(rows)) < part)
+    covered = ProbedRows(dataclasses.replace(CLUSTERS, least=1000), rows, dead)
+    found, most = [], 0
+    for some in covered.others(queries):
+        held = sum(stop - start for start, stop, _ in some)
+        assert 0 < held <= max(1, 400 // queries)
+        most = max(most, 0 if all(live is None for *_, live in some) else queries * held)
+        for start, stop, live in some:
+            found += range(start, stop) if live is None else (start + live).tolist()
+    assert found == np.setdiff1d(np.arange(sum(rows)), dead).tolist() and len(found) == covered.scores
+    assert most <= covered.other_words(queries) <= max(400, queries) and (part or not covered.other_words(queries))
 
 
 @pytest.mark.parametrize("scores", [(1 << 40) - 1, 1 << 40, (1 << 40) + 1])
