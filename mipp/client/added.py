@@ -89,7 +89,7 @@ def drop_replaced(owner: RowOwner) -> int:
         while items:
             ids: list[tuple[bytes, int]] = []
             while items and len(ids) < _DELETED_ROWS:
-                batch, row, count = items.pop()
-                ids += [(batch, row + i) for i in range(count)]
+                batch, rows = items.pop()
+                ids += [(batch, row) for row in rows.tolist()]
             deleted += owner.delete(ids)
     return deleted

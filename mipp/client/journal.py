@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -38,8 +39,8 @@ from .journal_places import (
 
 __all__ = ["Journal", "image_label", "is_gone", "part_label"]
 
-#: 2: sealed; 3: lasting ids, times and deleted rows
-_VERSION = 3
+#: 2: sealed; 3: lasting ids, times and deleted rows; 4: positions
+_VERSION = 4
 _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS owner (one INTEGER PRIMARY KEY CHECK (one = 1), tag BLOB NOT NULL);
@@ -59,8 +60,8 @@ _PAD = 128
 #: labels of the first version: a path, a hash, and for vectors which rows
 _CLEAR = re.compile(r"(?s)(.*) ([0-9a-f]{64})(?: rows ([0-9]+)\+([0-9]+))?")
 
-#: rows of a label: batch and number of the first, and their number
-Item = tuple[bytes, int, int]
+#: rows of a label: batch and rows
+Item = tuple[bytes, np.ndarray]
 
 
 def image_label(digest: str) -> str:
@@ -273,8 +274,13 @@ class Journal(JournalPlaces):
         self, batch: bytes, rows: Collection[int], uploaded: int, labels: Iterable[tuple[str, int, int]] = ()
     ) -> None:
         """Note a batch as the servers have it: its live rows, of so many, and new labels with first row and rows."""
-        items = [(self._label(text), batch, row, count) for text, row, count in labels]
-        alive = set(rows)
+        look = self.looked_up()
+        alive = set(look.positions(batch, list(rows)).tolist())
+        items = [
+            # several rows are all of the batch
+            (self._label(text), batch, look.position(batch, row) if count == 1 else row, count)
+            for text, row, count in labels
+        ]
         missing = [(batch, row) for row in range(uploaded) if row not in alive]
         with self._change() as db:
             dead = [
@@ -300,8 +306,10 @@ class Journal(JournalPlaces):
     def deleted(self, ids: Iterable[tuple[bytes, int]]) -> None:
         """Note that rows were deleted."""
         gone: dict[bytes, set[int]] = {}
+        look = self.looked_up()
         for batch, row in ids:
             gone.setdefault(batch, set()).add(row)
+        gone = {batch: set(look.positions(batch, list(rows)).tolist()) for batch, rows in gone.items()}
         with self._change() as db:
             labels = set()
             for batch, rows in gone.items():
@@ -318,28 +326,6 @@ class Journal(JournalPlaces):
                         labels.add((label,))
                 db.execute("UPDATE batches SET live=live-? WHERE batch=?", (len(new), batch))
             _forget_files(db, labels)
-
-    def moved(self, places: Mapping[tuple[bytes, int], tuple[bytes, int]]) -> None:
-        """Note new ids of rows before a merge gives them; :meth:`settle` drops the old or the new ones later."""
-        items: list[tuple[bytes, bytes, int, int]] = []
-        old = {batch for batch, _ in places}
-        rows: dict[bytes, list[int]] = {}
-        for batch, row in places:
-            rows.setdefault(batch, []).append(row)
-        for batch in old:
-            for label, first, count in self._all("SELECT label, row, count FROM items WHERE batch=?", batch):
-                live = [r for r in rows[batch] if first <= r < first + count] if count > 1 else [first]
-                new = [places[batch, r] for r in live if (batch, r) in places]
-                if new:
-                    items.append((label, *min(new), len(new)))
-        known = {row[0] for row in self._all("SELECT batch FROM batches")}
-        counts: dict[bytes, int] = {}
-        for batch, _ in places.values():
-            counts[batch] = counts.get(batch, 0) + 1
-        with self._change() as db:
-            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
-            if old <= known:  # else the new batch is read back from the servers
-                db.executemany("INSERT OR REPLACE INTO batches VALUES (?, ?)", list(counts.items()))
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -390,25 +376,32 @@ class Journal(JournalPlaces):
 
     def replaced(self) -> list[Item]:
         """Rows of content that files held before they were changed, and that no other file holds."""
-        return self._all(
-            "SELECT batch, row, count FROM items WHERE label IN (SELECT label FROM files WHERE old=1) "
-            "AND label NOT IN (SELECT label FROM files WHERE old=0) ORDER BY batch, row"
-        )
+        look = self.looked_up()
+        return [
+            (batch, look.rows(batch, np.arange(first, first + count)))
+            for batch, first, count in self._all(
+                "SELECT batch, row, count FROM items WHERE label IN (SELECT label FROM files WHERE old=1) "
+                "AND label NOT IN (SELECT label FROM files WHERE old=0) ORDER BY batch, row"
+            )
+        ]
 
     def images(self) -> list[tuple[Path | None, bytes, int]]:
         """Path, batch and row of each image (content of a single row); the path is None if it is not known."""
-        return [(path, batch, row) for path, batch, row, count in self.content() if count == 1]
+        look = self.looked_up()
+        return [(path, batch, look.row(batch, first)) for path, batch, first, count in self.content() if count == 1]
 
     def places(self, label: str) -> list[tuple[bytes, int]]:
         """Batch and first row of the content of a label."""
-        return self._all("SELECT batch, row FROM items WHERE label=? ORDER BY batch, row", self._label(label))
+        look = self.looked_up()
+        found = self._all("SELECT batch, row FROM items WHERE label=? ORDER BY batch, row", self._label(label))
+        return [(batch, look.row(batch, first)) for batch, first in found]
 
     def source_of(self, text: bytes) -> bytes:
         """Name of another index and its owner in this journal: a keyed hash."""
         return self._hash(b"source " + text)
 
     def content(self, *of: bytes) -> Iterator[tuple[Path | None, bytes, int, int]]:
-        """Path, batch, first row and rows of all content, or of a batch's, with each path that holds it."""
+        """Path, batch, first position and rows of all content, or of a batch's, with each path that holds it."""
         for place, sealed, batch, row, count in self._all(
             "SELECT f.place, f.path, i.batch, i.row, i.count FROM items i "
             "LEFT JOIN files f ON f.label=i.label AND f.old=0 "

@@ -3,7 +3,8 @@
 The *lasting id* of an image is the batch and row that it was first uploaded under. Servers keep it for each row through
 every merge, since image files are encrypted under it. The journal keeps it as *runs*: so many rows of a batch, from one
 row on, came from so many rows of another. Batch ids are random and never used again, so a pair (batch, row) names one
-image or none, whether it is a lasting id or a place of now or of some time before.
+image or none, whether it is a lasting id or a place of now or of some time before. Rows of a batch are numbered by
+position (``journal_orders.py``), so that a merge that lays rows out has as few runs as another.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PLACES_SCHEMA", "Copied", "JournalPlaces", "Run", "runs_of"]
+from .journal_orders import ORDERS_SCHEMA, JournalOrders, write_order
+
+__all__ = ["PLACES_SCHEMA", "Copied", "JournalPlaces", "Moving", "Run", "by_origin", "runs_of"]
 
 #: origins: lasting ids of a batch's rows; moves: rows of a batch that a merge replaced, and where they went;
-#: times: when a batch was sent, in Unix seconds; copies: rows of another index that a batch was made from
-PLACES_SCHEMA = """
+#: times: when a batch was sent, in Unix seconds; copies: rows of another index that a batch was made from. Rows are
+#: positions, but for lasting ids and rows of another index
+PLACES_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS origins (batch BLOB NOT NULL, first INTEGER NOT NULL, origin BLOB NOT NULL,
     start INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (batch, first)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS origins_by_origin ON origins (origin, batch, start);
@@ -32,6 +37,8 @@ CREATE TABLE IF NOT EXISTS copies (source BLOB NOT NULL, origin BLOB NOT NULL, s
     count INTEGER NOT NULL, digest BLOB NOT NULL, batch BLOB NOT NULL, done INTEGER NOT NULL,
     PRIMARY KEY (source, origin, start, batch)) WITHOUT ROWID;
 """
+    + ORDERS_SCHEMA
+)
 
 #: batch and row
 Pair = tuple[bytes, int]
@@ -82,6 +89,23 @@ def runs_of(rows: np.ndarray, batches: np.ndarray, numbers: np.ndarray) -> list[
     ]
 
 
+def by_origin(origins: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Order of rows by the batch (n, 16) that each came from, and by its number (n,) there: int64, (n,)."""
+    halves = np.ascontiguousarray(origins).view(">u8").reshape(-1, 2)
+    return np.lexsort((numbers, halves[:, 1], halves[:, 0]))
+
+
+class Moving(NamedTuple):
+    """Where the rows of a merge come from: row n is row ``rows[n]`` of the batch ``batches[which[n]]``.
+
+    ``which`` and ``rows`` are int64, (n,).
+    """
+
+    batches: Sequence[bytes]
+    which: np.ndarray
+    rows: np.ndarray
+
+
 class Copied(NamedTuple):
     """Rows of another index that a batch is made from.
 
@@ -95,12 +119,8 @@ class Copied(NamedTuple):
     paths: Mapping[str, Sequence[Path]] = {}
 
 
-class JournalPlaces:
+class JournalPlaces(JournalOrders):
     """The part of :class:`~mipp.client.journal.Journal` that knows lasting ids, present places and times."""
-
-    @abstractmethod
-    def _all(self, sql: str, *values: object) -> list[Any]:
-        """All rows of a query."""
 
     @abstractmethod
     def _hash(self, data: bytes) -> bytes:
@@ -112,18 +132,85 @@ class JournalPlaces:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def came_from(self, batch: bytes, runs: Iterable[Run]) -> None:
-        """Note the lasting ids of a batch's rows; what was known of them is replaced."""
-        with self._change() as db:
-            _write_origins(db, batch, runs)
+    def came_from(
+        self, batch: bytes, rows: np.ndarray, origins: np.ndarray, numbers: np.ndarray, uploaded: int
+    ) -> None:
+        """Note the lasting ids of a batch's rows, as a server told them; what was known of them is replaced.
 
-    def merging(self, batch: bytes, origins: Iterable[Run], moves: Iterable[Run]) -> None:
-        """Note, before a merge, the lasting ids of its rows, and the places that they come from."""
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        rows : ndarray of int, (n,)
+            Its live rows, ascending.
+        origins : ndarray of uint8, (n, 16)
+            Batch that each was first uploaded in.
+        numbers : ndarray of int, (n,)
+            Its row there.
+        uploaded : int
+            Rows of the batch as it was uploaded.
+        """
+        order = np.arange(uploaded)
+        runs = runs_of(rows, origins, numbers)
+        lasting = by_origin(origins, numbers)
+        sorted_runs = runs_of(np.arange(len(rows)), origins[lasting], numbers[lasting])
         with self._change() as db:
-            _write_origins(db, batch, origins)
+            known = db.execute("SELECT 1 FROM items WHERE batch=? LIMIT 1", (batch,)).fetchone()
+            if known is None and len(sorted_runs) < len(runs):
+                # it was laid out; rows that are deleted come last
+                order = np.concatenate([rows[lasting], np.setdiff1d(order, rows)])
+                runs = sorted_runs
+            _write_origins(db, batch, runs)
+            write_order(db, batch, order)
+
+    def own_ids(self, batch: bytes, rows: int) -> None:
+        """Note that the rows of a batch have ids of their own."""
+        with self._change() as db:
+            _write_origins(db, batch, [Run(0, batch, 0, rows)])
+
+    def merging(self, batch: bytes, origins: np.ndarray, numbers: np.ndarray, moving: Moving) -> None:
+        """Note a merge before it happens: lasting ids, content and places of its rows; ``settle`` drops old or new.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the merged batch.
+        origins : ndarray of uint8, (n, 16)
+            Batch that each row was first uploaded in.
+        numbers : ndarray of int, (n,)
+            Its row there.
+        moving : Moving
+            Where the rows come from.
+        """
+        look = self.looked_up()
+        former = np.empty(len(moving.rows), np.int64)
+        for n, old in enumerate(moving.batches):
+            former[moving.which == n] = look.positions(old, moving.rows[moving.which == n])
+        # positions: batch after batch, each in its own positions, whatever order they are stored in
+        order = np.lexsort((former, moving.which))
+        which, former = moving.which[order], former[order]
+        ids = np.frombuffer(b"".join(moving.batches), np.uint8).reshape(-1, 16)
+        new = np.arange(len(order))
+        bounds = np.searchsorted(which, np.arange(len(moving.batches) + 1))
+        with self._change() as db:
+            _write_origins(db, batch, runs_of(new, origins[order], np.asarray(numbers)[order]))
             _note_time(db, batch)
+            write_order(db, batch, order)
+            moves = runs_of(new, ids[which], former)
             rows = [(run.origin, batch, run.start, run.first, run.rows) for run in moves]
             db.executemany("INSERT OR REPLACE INTO moves VALUES (?, ?, ?, ?, ?)", rows)
+            items: list[tuple[bytes, bytes, int, int]] = []
+            for n, old in enumerate(moving.batches):
+                first, live = int(bounds[n]), former[bounds[n] : bounds[n + 1]]
+                known = db.execute("SELECT label, row, count FROM items WHERE batch=?", (old,)).fetchall()
+                edges = np.array([(row, row + count) for _, row, count in known], np.int64).reshape(-1, 2)
+                for (label, _, _), (low, high) in zip(known, np.searchsorted(live, edges).tolist(), strict=True):
+                    if low < high:
+                        items.append((label, batch, first + low, high - low))
+            db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", items)
+            noted = {row[0] for row in db.execute("SELECT batch FROM batches")}
+            if noted.issuperset(moving.batches[n] for n in np.unique(which)):  # else it is read back from the servers
+                db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?)", (batch, len(order)))
 
     # --- asking -------------------------------------------------------------------------------------------------
 
@@ -147,7 +234,7 @@ class JournalPlaces:
         dict
             The place of each that is known.
         """
-        found = {}
+        found, look = {}, self.looked_up()
         into: dict[bytes, list[bytes]] = {}
         for batch, row in dict.fromkeys(pairs):
             if batch in live:
@@ -156,9 +243,9 @@ class JournalPlaces:
             if batch not in into:
                 into[batch] = [b for (b,) in self._all("SELECT DISTINCT batch FROM origins WHERE origin=?", batch)]
             place = self._by_origin(batch, row, [b for b in into[batch] if b in live])
-            place = place or self._moved_to(batch, row, live)
+            place = place or self._moved_to(batch, look.position(batch, row), live)
             if place is not None:
-                found[batch, row] = place
+                found[batch, row] = place[0], look.row(*place)
         return found
 
     def _by_origin(self, origin: bytes, row: int, batches: Iterable[bytes]) -> Pair | None:
@@ -171,9 +258,9 @@ class JournalPlaces:
                     return batch, first + row - start
         return None
 
-    def _moved_to(self, batch: bytes, row: int, live: Collection[bytes]) -> Pair | None:
+    def _moved_to(self, batch: bytes, position: int, live: Collection[bytes]) -> Pair | None:
         """Follow merges from a place that there was; those that never happened end nowhere."""
-        waiting, seen = [(batch, row)], set[Pair]()
+        waiting, seen = [(batch, position)], set[Pair]()
         while waiting:
             place = waiting.pop()
             if place in seen:
@@ -189,14 +276,15 @@ class JournalPlaces:
 
     def lasting(self, pairs: Iterable[Pair]) -> dict[Pair, Pair]:
         """Lasting ids of images by their places now; those that are not known are left out."""
-        found = {}
+        found, look = {}, self.looked_up()
         for batch, row in pairs:
+            position = look.position(batch, row)
             for first, origin, start, count in self._all(
                 "SELECT first, origin, start, count FROM origins WHERE batch=? AND first<=? "
-                "ORDER BY first DESC LIMIT 1", batch, row,
+                "ORDER BY first DESC LIMIT 1", batch, position,
             ):  # fmt: skip
-                if row < first + count:
-                    found[batch, row] = origin, start + row - first
+                if position < first + count:
+                    found[batch, row] = origin, start + position - first
         return found
 
     def copied(self, source: bytes) -> dict[bytes, list[tuple[int, int]]]:
@@ -268,6 +356,7 @@ def forget_places(db: Any, live: Collection[bytes]) -> None:
         "DELETE FROM moves WHERE batch NOT IN (SELECT batch FROM there) AND batch NOT IN (SELECT old FROM moves)"
     ).rowcount:
         pass
+    db.execute("DELETE FROM orders WHERE batch NOT IN (SELECT batch FROM there UNION SELECT old FROM moves)")
 
 
 def _write_origins(db: Any, batch: bytes, runs: Iterable[Run]) -> None:

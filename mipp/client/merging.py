@@ -14,6 +14,7 @@ from ..rpc.limits import MAX_AUDIT_BATCHES, MAX_AUDIT_BYTES, MAX_AUDIT_ROWS
 from ..rpc.wire import decode, unpack_frames
 from ..sharing.audits import MODULUS, SEED_BYTES
 from .given import whole_number
+from .journal_places import Moving
 from .reading import StoredBatch
 from .recording import RecordOwner
 from .retry import retry_busy, retry_conflicts
@@ -74,26 +75,27 @@ class MergingOwner(RecordOwner):
 
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
         rows, ids, numbers = [], [], []
-        old: list[tuple[bytes, int]] = []
+        which, places = [], []
         deletions = self.deletions([b.id for b in batches], head)
-        for b in batches:
+        for n, b in enumerate(batches):
             server, got = self.fetch_anywhere(b.id, head)
             deletions.check(b.id, server, got)
             self.check_back(b.id, server, got)
             if len(got.share):
                 rows.append(self.opened(got, server, b.id))
-                old += [(b.id, int(r)) for r in got.ordinals]
+                which.append(np.full(len(got.ordinals), n))
+                places.append(got.ordinals)
                 ids.append(got.origin_batch)
                 numbers.append(got.origin_row)
         replaced = [b.id for b in batches]
         if not rows:
             return 0
-        merged, batch_ids, row_ids = np.concatenate(rows), np.concatenate(ids), np.concatenate(numbers)
+        merged, *of = (np.concatenate(parts) for parts in (rows, ids, numbers, which, places))
         order = self.stored_order(merged)
         if order is not None:
-            merged, batch_ids, row_ids = merged[order], batch_ids[order], row_ids[order]
-            old = [old[i] for i in order]
-        self._upload(merged, replaces=replaced, parent=head, origin=(batch_ids, row_ids), moving=old)
+            merged, of = merged[order], [part[order] for part in of]
+        moving = Moving(replaced, *of[2:])
+        self._upload(merged, replaces=replaced, parent=head, origin=(of[0], of[1]), moving=moving)
         return len(replaced) - 1
 
     # --- what came back is what was uploaded --------------------------------------------------------------------

@@ -358,7 +358,8 @@ class ImageOwner(AuditingOwner):
             journal, places = self._followed()
             dead = self._deletions()
             files: dict[Path | None, tuple[int, dict[bytes, None], list[int]]] = {}
-            times = journal.times()
+            times, look = journal.times(), journal.looked_up()
+            dead = {batch: look.positions(batch, rows) for batch, rows in dead.items()}
             for path, batch, row, count in journal.content():
                 if batch not in places:
                     continue
@@ -366,7 +367,8 @@ class ImageOwner(AuditingOwner):
                 left = count if gone is None else count - int(((gone >= row) & (gone < row + count)).sum())
                 rows, batches, sent = files.get(path, (0, {}, []))
                 batches[batch] = None
-                origin = journal.lasting([(batch, row)]).get((batch, row), (batch, row))
+                first = batch, look.row(batch, row)
+                origin = journal.lasting([first]).get(first, first)
                 sent += [times[origin[0]]] if origin[0] in times else []
                 files[path] = rows + left, batches, sent
         return [

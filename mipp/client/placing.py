@@ -5,23 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from ..errors import IntegrityError, MippError, NotFoundError, StoreError, UnreachableError
 from ..rpc import messages as m
 from .journal import Journal
-from .journal_places import Pair, Run, runs_of
+from .journal_places import Pair
 from .reading import ReadingOwner, StoredBatch
 from .row_checks import Deletions, OwnerTags
 from .tags import IMAGE_IDS
 
-__all__ = ["PlacingOwner", "moves_of"]
-
-
-def moves_of(moving: Sequence[Pair]) -> list[Run]:
-    """Runs of the rows of a merge: the places that they come from."""
-    batches = np.frombuffer(b"".join(batch for batch, _ in moving), np.uint8).reshape(-1, 16)
-    return runs_of(np.arange(len(moving)), batches, np.array([row for _, row in moving], np.int64))
+__all__ = ["PlacingOwner"]
 
 
 class PlacingOwner(ReadingOwner):
@@ -77,7 +69,7 @@ class PlacingOwner(ReadingOwner):
         learned = 0
         for batch in self.journal.unread(rows):
             if self._never_merged(batch):
-                self.journal.came_from(batch, [Run(0, batch, 0, rows[batch])])
+                self.journal.own_ids(batch, rows[batch])
             else:
                 try:
                     self.note_origins(batch, *self.fetch_anywhere(batch))
@@ -125,7 +117,7 @@ class PlacingOwner(ReadingOwner):
             Its live rows.
         """
         if self.journal is not None:
-            self.journal.came_from(batch, runs_of(got.ordinals, got.origin_batch, got.origin_row))
+            self.journal.came_from(batch, got.ordinals, got.origin_batch, got.origin_row, got.rows)
 
     @abstractmethod
     def deletions(self, batches: Sequence[bytes], head: m.Head) -> Deletions:

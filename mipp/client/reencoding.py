@@ -35,7 +35,7 @@ from .ingest import (
     rows_label,
 )
 from .journal import Journal, image_label
-from .journal_places import Copied, runs_of
+from .journal_places import Copied, by_origin, runs_of
 from .journal_recovery import follow_servers, own_images, rows_digest
 from .owner import ImageOwner
 from .records import Record
@@ -216,8 +216,10 @@ class _Copier:
         self.done = journal.copied(name)
         #: state of the old index that batches are read at, and its deleted rows
         self.deletions: Deletions | None = None
-        #: of the batch of the old index, the content that its journal knows: first row, rows, files
+        #: of the batch of the old index, the content that its journal knows: first position, rows, files
         self.items: dict[tuple[int, int], list[Path]] = {}
+        #: positions of its live rows
+        self.positions = np.empty(0, np.int64)
 
     def batch(self, batch: bytes) -> None:
         """Copy what was not copied yet of a batch of the old index."""
@@ -226,6 +228,8 @@ class _Copier:
             paths = self.items.setdefault((row, count), [])
             paths += [] if path is None else [path]
         server, got = self._read_back(batch)
+        journal = self.source.journal
+        self.positions = got.ordinals if journal is None else journal.looked_up().positions(batch, got.ordinals)
         left = np.flatnonzero(~self._copied(got))
         self.report.skipped += len(got.ordinals) - len(left)
         self.told(len(got.ordinals) - len(left))
@@ -304,7 +308,10 @@ class _Copier:
     def source_rows(
         self, got: m.Shares, at: Sequence[int], paths: Mapping[str, Sequence[Path]], digest: bytes = b""
     ) -> Copied:
-        runs = runs_of(np.arange(len(at)), got.origin_batch[list(at)], got.origin_row[list(at)])
+        # by their ids: rows that follow each other there are one entry, however they are stored here
+        order = np.array(at, np.int64)
+        order = order[by_origin(got.origin_batch[order], got.origin_row[order])]
+        runs = runs_of(np.arange(len(at)), got.origin_batch[order], got.origin_row[order])
         return Copied(self.name, runs, digest, paths)
 
 
@@ -345,7 +352,7 @@ class _Images(_Copier):
             names[path] = row.path
             if row.metadata is not None:
                 metadata[path] = row.metadata
-        held = {row.row: self.items.get((row.row, 1), []) for row in rows}
+        held = {row.row: self.items.get((int(self.positions[row.at]), 1), []) for row in rows}
 
         def copied(kept: list[int]) -> Copied:
             some = [chunk.labels[i] for i in kept]
@@ -390,7 +397,8 @@ class _Vectors(_Copier):
     def _by_item(self, got: m.Shares, left: np.ndarray) -> Iterator[tuple[list[Path], np.ndarray]]:
         """Rows to copy, by what the old journal knows as one content, and the files that hold it."""
         items = sorted(self.items.items())
-        numbers = got.ordinals[left]
+        left = left[np.argsort(self.positions[left], kind="stable")]
+        numbers = self.positions[left]
         which = np.searchsorted([row for (row, _), _ in items], numbers, side="right") - 1
         for n in np.unique(which):
             at = left[which == n]
@@ -398,7 +406,7 @@ class _Vectors(_Copier):
                 yield [], at
                 continue
             (row, count), paths = items[int(n)]
-            inside = got.ordinals[at] < row + count
+            inside = self.positions[at] < row + count
             yield paths, at[inside]
             yield [], at[~inside]
 

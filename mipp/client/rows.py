@@ -37,8 +37,8 @@ from .encrypting import EncryptedRows, encrypt_rows
 from .image_file import Image, check_image, pack_image
 from .image_ids import image_rows, rows_by_batch
 from .journal import Journal
-from .journal_places import Copied, runs_of
-from .placing import PlacingOwner, moves_of
+from .journal_places import Copied, Moving
+from .placing import PlacingOwner
 from .retry import retry_conflicts
 from .row_checks import OwnerTags
 from .row_ids import RowIds, batch_rows, stored_places
@@ -363,7 +363,7 @@ class RowOwner(PlacingOwner):
         parent: m.Head | None = None,
         origin: tuple[np.ndarray, np.ndarray] | None = None,
         labels: Sequence[str] = (),
-        moving: Sequence[tuple[bytes, int]] = (),
+        moving: Moving | None = None,
         records: Sequence[bytes] | None = None,
         copied: Copied | None = None,
         file: Path | None = None,
@@ -380,8 +380,9 @@ class RowOwner(PlacingOwner):
         if records is not None and len(files):
             image_hash = image_files_hash(*frame_hashes([files.data, offsets.data]))
         order, moved = {batch: n for n, batch in enumerate(sorted(replaces))}, np.empty((0, 2), "<i8")
-        if moving and self.config.record_bytes:
-            moved = np.array([(order[batch], row) for batch, row in moving], "<i8")
+        if moving is not None and self.config.record_bytes:
+            numbers = np.array([order[batch] for batch in moving.batches], "<i8")
+            moved = np.stack([numbers[moving.which], moving.rows], axis=1).astype("<i8")
         ready = time.perf_counter()
         none = np.zeros(len(rows) + 1, "<i8")
         batch_ids, row_ids = origin if origin is not None else (_NO_IDS, _NO_OFFSETS)
@@ -414,10 +415,9 @@ class RowOwner(PlacingOwner):
                 self.tags.keep(shared.nonce, tags, origin)
             if self.journal is not None and not replaces:
                 self.journal.begin(shared.nonce, labels, len(rows), copied, file)
-            if self.journal is not None and moving and origin is not None:
+            if self.journal is not None and moving is not None and origin is not None:
                 # before the change: a process that dies leaves both places
-                self.journal.merging(shared.nonce, runs_of(np.arange(len(rows)), *origin), moves_of(moving))
-                self.journal.moved({old: (shared.nonce, row) for row, old in enumerate(moving)})
+                self.journal.merging(shared.nonce, *origin, moving)
             try:
                 kind = "merge" if replaces else "upload"
                 self._changes.make(kind, shared.nonce, msgs, content, parent, hashes)

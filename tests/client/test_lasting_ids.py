@@ -5,6 +5,7 @@ import itertools
 import random
 import shutil
 import sqlite3
+from collections import Counter
 from unittest import mock
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 import mipp
 from mipp.client import ingest
 from mipp.client.journal import Journal
-from mipp.client.journal_places import runs_of
+from mipp.client.journal_places import Moving, runs_of
 from mipp.client.journal_recovery import follow_servers
-from mipp.errors import MippError, NotFoundError, ParameterError, VerificationError
+from mipp.encoding.clusters import Clusters
+from mipp.errors import MippError, NotFoundError, ParameterError, StoreError, VerificationError
 
 ROWS = np.eye(8)
 
@@ -259,8 +261,10 @@ def test_a_merge_of_many_rows_is_a_few_entries(tmp_path):
     a, b, c = (bytes([n]) * 16 for n in (1, 2, 3))
     batches = np.frombuffer(a * 70_000 + b * 30_000, np.uint8).reshape(-1, 16)
     numbers = np.concatenate([np.arange(70_000), np.arange(30_000)])
-    journal.merging(c, runs_of(np.arange(100_000), batches, numbers), [])
-    assert journal._all("SELECT count(*) FROM origins") == [(2,)]
+    journal.merging(c, batches, numbers, Moving([a, b], np.repeat([0, 1], [70_000, 30_000]), numbers))
+    assert [journal._all(f"SELECT count(*) FROM {of}") for of in ("origins", "moves", "orders")] == [
+        [(n,)] for n in (2, 2, 0)
+    ]
     assert journal.present([(b, 29_999), (b, 30_000), (a, 5)], {c}) == {(b, 29_999): (c, 99_999), (a, 5): (c, 5)}
     assert journal.lasting([(c, 70_001), (c, 100_000)]) == {(c, 70_001): (b, 1)}
 
@@ -287,10 +291,118 @@ def test_vectors_are_listed_by_file(tmp_path):
         follow_servers(owner, ingest.rows_label)
 
 
+def test_a_journal_without_positions_is_read(tmp_path):
+    """Of version 3, which had one entry for each row of a batch that was laid out."""
+    a, b = bytes(16), bytes([1]) * 16
+    journal = Journal(tmp_path / "j", bytes(32))
+    journal.begin(b, ["b"], 3)
+    with sqlite3.connect(tmp_path / "j") as db:
+        db.execute("DROP TABLE orders")
+        db.execute("DELETE FROM origins")
+        places = [(0, 2), (1, 0), (2, 1)]
+        db.executemany("INSERT INTO origins VALUES (?, ?, ?, ?, 1)", [(b, row, a, start) for row, start in places])
+        db.executemany("INSERT INTO moves VALUES (?, ?, ?, ?, 1)", [(a, b, start, row) for row, start in places])
+        db.execute("PRAGMA user_version = 3")
+    journal.close()
+    journal = Journal(tmp_path / "j", bytes(32))
+    assert journal.present([(a, 0), (a, 2)], {b}) == {(a, 0): (b, 1), (a, 2): (b, 0)}
+    assert journal.lasting([(b, 2)]) == {(b, 2): (a, 1)}
+    assert journal._one("PRAGMA user_version") == (4,)
+
+
+def test_a_damaged_order_is_an_error(tmp_path):
+    a, b = bytes(16), bytes([1]) * 16
+    journal = Journal(tmp_path / "j", bytes(32))
+    journal.merging(
+        b, np.zeros((3, 16), np.uint8), np.array([2, 0, 1]), Moving([a], np.zeros(3, int), np.array([2, 0, 1]))
+    )
+    for wrong in (b"abc", bytes(8) + b"\x03\0\0\0", "text"):
+        with sqlite3.connect(tmp_path / "j") as db:
+            db.execute("UPDATE orders SET rows=?", (wrong,))
+        with pytest.raises(StoreError, match="damaged"):
+            journal.lasting([(b, 0)])
+
+
+def test_merges_that_lay_rows_out_take_four_bytes_a_row(tmp_path):
+    rng, journal = np.random.default_rng(1), Journal(tmp_path / "j", bytes(32))
+    a, b, c, d, e = (bytes([n]) * 16 for n in range(5))
+    for batch, label, rows in ((a, "a", 60_000), (b, "b", 40_000), (d, "d", 5)):
+        journal.begin(batch, [label], rows)
+    before = (tmp_path / "j").stat().st_size
+    ids = np.array([list(a), list(b)], np.uint8)
+    order = rng.permutation(100_000)
+    which, numbers = np.repeat([0, 1], [60_000, 40_000])[order], np.append(np.arange(60_000), np.arange(40_000))[order]
+    journal.merging(c, ids[which], numbers, Moving([a, b], which, numbers))
+    assert (tmp_path / "j").stat().st_size - before < 5 * 100_000
+    where = {(int(w), int(n)): place for place, (w, n) in enumerate(zip(which, numbers, strict=True))}
+    some = [(b, 0), (a, 59_999), (a, 7)]
+    assert journal.present([*some, (b, 40_000)], {c}) == {i: (c, where[i[0][0], i[1]]) for i in some}
+    assert journal.lasting([(c, 5), (c, 100_000)]) == {(c, 5): (ids[which[5]].tobytes(), numbers[5])}
+    # and once more, without the rows of even number, together with others
+    journal.deleted([(c, int(place)) for place in np.flatnonzero(numbers % 2 == 0)])
+    left = np.flatnonzero(numbers % 2)
+    rows = np.append(left, np.arange(5))
+    order = rng.permutation(len(rows))
+    source = np.repeat([0, 1], [len(left), 5])[order]
+    names = np.concatenate([ids[which[left]], np.array([list(d)] * 5, np.uint8)])[order]
+    journal.merging(e, names, np.append(numbers[left], np.arange(5))[order], Moving([c, d], source, rows[order]))
+    (new,) = np.flatnonzero((source == 0) & (rows[order] == where[1, 39_999]))
+    asked = [(b, 39_999), (c, where[1, 39_999]), (b, 4), (d, 3)]
+    (other,) = np.flatnonzero((source == 1) & (rows[order] == 3))
+    assert journal.present(asked, {e}) == {asked[0]: (e, new), asked[1]: (e, new), asked[3]: (e, other)}
+    journal.settle({e: len(order)})
+    assert {batch for (batch,) in journal._all("SELECT batch FROM orders")} == {c, e}  # places between lead on
+    assert journal.present(asked[1:2], {e}) == {asked[1]: (e, new)}
+    assert journal.places("a")[0][0] == e
+    assert sum(count for *_, count in journal.content(e)) == 50_005
+
+
+def laid_out():
+    """An index with clusters of one row each: batches of five rows or more are laid out."""
+    return {"clusters": Clusters.of(mipp.Encoding("cosine", 8), ROWS[[0, 3, 5, 6]] + ROWS[[1, 2, 4, 7]], 2, least=1)}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_files_keep_their_rows_through_merges_that_lay_them_out(tmp_path, lost):
+    """A file's rows lie apart in such a batch: what is deleted with the file are its rows and no other's."""
+    rng, world = np.random.default_rng(2), World(tmp_path / "d", **laid_out())
+    owner, ids = world.owner, {}
+    data = {name: rng.normal(size=(40, 8)) for name in "abc"}
+    files = {name: tmp_path / f"{name}.npy" for name in data}
+    for name, rows in data.items():
+        np.save(files[name], rows)
+        ids[name] = list(owner.add_stream(files[name], metadata=[{"caption": name}] * 40).added.ids)
+    owner.delete(ids["b"][3:5])
+    owner.compact(merge_below=1000)
+    owner.delete(ids["b"][7:9])
+    owner.add_vectors(ROWS[:3], metadata=[{"caption": "more"}] * 3)
+    owner.compact(merge_below=1000)
+
+    def captions():
+        places = [(batch.id, int(n)) for batch in owner.batches() for n in owner.rows_of(batch.id)[0]]
+        return Counter(record.metadata["caption"] for record in owner.records(places))
+
+    assert len(owner.batches()) == 1 and captions() == {"a": 40, "b": 36, "c": 40, "more": 3}
+    if lost:
+        world.lose_journal()
+        owner = world.owner
+        assert [f.rows for f in owner.vectors()] == [119]
+    else:
+        assert {f.path: f.rows for f in owner.vectors() if f.path} == {files["a"]: 40, files["b"]: 36, files["c"]: 40}
+        assert owner.delete_files([files["b"]]) == (36, 0)
+        np.save(files["a"], data["a"][:10] + 1)
+        report = owner.add_stream(files["a"], metadata=[{"caption": "new"}] * 10)
+        assert report.replaced == 40 and len(report.added) == 10
+        assert captions() == {"c": 40, "new": 10, "more": 3}
+    assert [r.metadata["caption"] for r in owner.records(ids["c"])] == ["c"] * 40
+    world.deployment.close()
+
+
+@pytest.mark.parametrize("options", [{}, laid_out()], ids=["plain", "laid out"])
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_was_an_id_once_names_its_image_or_none(tmp_path, seed):
+def test_whatever_was_an_id_once_names_its_image_or_none(tmp_path, seed, options):
     """A model of all ids and places that there ever were, through changes, lost journals and earlier ones put back."""
-    rng, world = random.Random(seed), World(tmp_path / "d")
+    rng, world = random.Random(seed), World(tmp_path / "d", **options)
     journal = world.folder / "owners" / "anna.journal"
     ever, kept = dict[tuple[bytes, int], str](), None
     for step in range(16):

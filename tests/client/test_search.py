@@ -102,15 +102,12 @@ class Moves:
     def __init__(self, plain):
         self.plain = plain
 
-    def merging(self, batch, origins, moves):
-        pass
-
     def present(self, pairs, live):
         return {pair: pair for pair in pairs}
 
-    def moved(self, places):
-        for old, new in places.items():
-            self.plain[new] = self.plain.pop(old)
+    def merging(self, batch, origins, numbers, moving):
+        for new, (n, row) in enumerate(zip(moving.which, moving.rows, strict=True)):
+            self.plain[batch, new] = self.plain.pop((moving.batches[n], int(row)))
 
     def begin(self, batch, labels):
         raise AssertionError("a merge has no labels")
