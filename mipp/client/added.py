@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from .journal import Journal
 from .journal_recovery import follow_servers, settle_journal
 from .rows import RowOwner
 
-__all__ = ["AddReport", "Progress", "drop_replaced", "follow", "rows_label"]
+__all__ = ["AddReport", "Progress", "drop_replaced", "follow", "known_again", "rows_label", "rows_name"]
 
 #: rows that one delete names, about; parts of vectors are not split
 _DELETED_ROWS = 1 << 16
@@ -62,9 +66,55 @@ def follow(owner: RowOwner) -> None:
         follow_servers(owner, rows_label, settled=True)
 
 
-def rows_label(digest: str, number: int) -> str:
-    """Label of a part of vectors: digest of its encoded rows, and its number among parts with the same rows."""
-    return f"rows {digest} {number}"
+def rows_name(digest: str, order: np.ndarray | None) -> str:
+    """Name of the content of a part of vectors.
+
+    Parameters
+    ----------
+    digest : str
+        SHA-256 of the encoded rows as they are stored, in hex.
+    order : ndarray of int, (N,), optional
+        Number in its file of the row that is stored first, second and so on, if that is another order: files with
+        the same rows in two orders can be stored alike, but metadata goes with the order of the file.
+
+    Returns
+    -------
+    str
+        The digest, and that of the order. :func:`bytes.fromhex` takes it.
+    """
+    return digest if order is None else f"{digest} {hashlib.sha256(order.astype('<u4').tobytes()).hexdigest()}"
+
+
+def rows_label(name: str, number: int) -> str:
+    """Label of a part of vectors: its content (:func:`rows_name`), and its number among parts of the same content."""
+    return f"rows {name} {number}"
+
+
+def known_again(journal: Journal, label: str, digest: str) -> bool:
+    """Whether a part of vectors is among those that were read back from the servers, which do not know a file's order.
+
+    From then on the journal has it under ``label``, so that it is known by its order, too.
+
+    Parameters
+    ----------
+    journal : Journal
+        The journal, which has no content of that label.
+    label : str
+        Label of the part.
+    digest : str
+        SHA-256 of its encoded rows as they are stored, in hex.
+
+    Returns
+    -------
+    bool
+        Whether there is one.
+    """
+    number = 0
+    while journal.has(rows_label(digest, number)):
+        number += 1
+    if number:
+        journal.rename(rows_label(digest, number - 1), label)
+    return number > 0
 
 
 def drop_replaced(owner: RowOwner) -> int:

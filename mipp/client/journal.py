@@ -298,6 +298,14 @@ class Journal(JournalPlaces):
         """Whether the content of a label was added and not deleted since."""
         return self._one("SELECT 1 FROM items WHERE label=?", self._label(label)) is not None
 
+    def rename(self, label: str, new: str) -> None:
+        """Give content another label, which no content has yet; files that hold it hold it under the new one."""
+        with self._change() as db:
+            for table in ("items", "files"):
+                db.execute(
+                    f"UPDATE OR REPLACE {table} SET label=? WHERE label=?", (self._label(new), self._label(label))
+                )
+
     def has_untimed(self) -> bool:
         """Whether rows under one label were added by the first version, or read back from the servers."""
         found = self._one("SELECT 1 FROM items WHERE count>1 AND batch NOT IN (SELECT batch FROM times) LIMIT 1")

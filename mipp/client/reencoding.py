@@ -19,6 +19,7 @@ from ..errors import ConflictError, ImageError, NotFoundError, ParameterError
 from ..io.files import as_path, read_regular
 from ..io.walk import walk_images
 from ..rpc import messages as m
+from .added import known_again, rows_name
 from .given import refused_vectors
 from .image_features import index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
@@ -424,12 +425,13 @@ class _Vectors(_Copier):
         if order is not None:
             encoded, rows = encoded[order], [rows[i] for i in order]
         text = rows_digest(encoded)
-        digest = bytes.fromhex(text)
+        name = rows_name(text, order)
+        digest = bytes.fromhex(name)
         # the same rows may be there several times, each with a number of its own
-        label = rows_label(text, self.journal.copies_of(self.name, digest))
+        label = rows_label(name, self.journal.copies_of(self.name, digest))
         copied = self.source_rows(got, [row.at for row in rows], {label: paths}, digest)
         with target.turn:
-            if self.journal.has(label):
+            if self.journal.has(label) or (order is not None and known_again(self.journal, label, text)):
                 self.journal.there_already(copied)
                 self.report.skipped += len(rows)
             else:

@@ -1,8 +1,9 @@
 """Adds vectors in batches of one size, from a file or from arrays that a program makes; resumes after an interruption.
 
 Memory is that of two batches, whatever there is to add: nothing is kept for a row, but for 4 bytes in the report where
-the index has clusters. A batch is known by its content: the SHA-256 of its encoded rows, and how many equal batches
-came before it. Adding again encodes from the start, and sends the batches that the journal does not know.
+the index has clusters. A batch is known by its content: the SHA-256 of its encoded rows, with their order in the file
+where they are stored in another one, and how many equal batches came before it. Adding again encodes from the start,
+and sends the batches that the journal does not know.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..io.files import shown
 from ..io.memory import SpareArrays
 from ..io.patterns import place_of
 from ..io.streams import RowStream, in_blocks
-from .added import AddReport, Progress, drop_replaced, follow, rows_label
+from .added import AddReport, Progress, drop_replaced, follow, known_again, rows_label, rows_name
 from .encrypting import EncryptedRows
 from .journal import part_label
 from .journal_recovery import rows_digest
@@ -116,8 +117,8 @@ def _add(
         with contextlib.closing(_ahead(blocks(size), encode)) as parts:
             while (part := next(parts, None)) is not None:
                 # a file may hold the same rows several times
-                labels[part.digest] = labels.get(part.digest, -1) + 1
-                label = rows_label(part.digest, labels[part.digest])
+                labels[part.name] = labels.get(part.name, -1) + 1
+                label = rows_label(part.name, labels[part.name])
                 with owner.turn:  # another process may be adding the same rows
                     known = _known(owner, label, former, part)
                     if not known:
@@ -147,16 +148,19 @@ def _add(
 
 
 def _known(owner: RecordOwner, label: str, former: str | None, part: _Part) -> bool:
-    """Whether the journal has rows, under their label or that of the first version."""
+    """Whether the journal has rows: under their label, that of the first version, or one without their order."""
     if owner.journal is None or owner.journal.has(label):
         return owner.journal is not None
+    if part.order is not None and known_again(owner.journal, label, part.digest):
+        return True
     return former is not None and owner.journal.has(part_label(former, part.start, len(part.rows)))
 
 
 class _Part(NamedTuple):
     """Encoded rows, the number of the first, their digest, and bytes of the rows before they were encoded.
 
-    ``encrypted``: the rows, encrypted, if they were. ``order``: that the rows were brought to, if they were.
+    ``encrypted``: the rows, encrypted, if they were. ``order``: that the rows were brought to, if they were. ``name``:
+    of their content.
     """
 
     start: int
@@ -165,6 +169,7 @@ class _Part(NamedTuple):
     read_bytes: int
     encrypted: EncryptedRows | None
     order: np.ndarray | None
+    name: str
 
 
 class _Encoder:
@@ -193,7 +198,7 @@ class _Encoder:
             rows = rows[order]
         digest = rows_digest(rows)
         encrypted = self._encrypt(rows, bytes.fromhex(digest), self._spare) if self.encrypting else None
-        return _Part(start, rows, digest, block.nbytes, encrypted, order)
+        return _Part(start, rows, digest, block.nbytes, encrypted, order, rows_name(digest, order))
 
 
 def _ahead(blocks: Iterator[np.ndarray], encode: Callable[[int, np.ndarray], _Part]) -> Generator[_Part, None, None]:

@@ -372,6 +372,93 @@ def test_a_lost_journal(index, tmp_path):
         assert report.skipped == 300 and not report.added
 
 
+def swapped(clusters, encoding, x):
+    """Two rows that follow each other and lie in different clusters change places: what is stored is the same."""
+    place = {int(row): n for n, row in enumerate(clusters.order(encoding, encoding.encode_rows(x)))}
+    inside = clusters.slots(len(x)) * clusters.count
+    n = next(
+        n for n in range(len(x) - 1)
+        if max(place[n], place[n + 1]) < inside and (place[n] - place[n + 1]) % clusters.size
+    )  # fmt: skip
+    y = x.copy()
+    y[[n, n + 1]] = x[[n + 1, n]]
+    stored = [encoding.encode_rows(z)[clusters.order(encoding, encoding.encode_rows(z))] for z in (x, y)]
+    assert (stored[0] == stored[1]).all() and (x != y).any()
+    return n, y
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_file_whose_rows_changed_places_is_another_one(tmp_path, encoding, lost):
+    """It is stored alike, but captions go with rows of the file."""
+    deployment = mipp.Deployment.create(tmp_path / "d", encoding, preview_size=512, threads=1, **options(encoding))
+    owner, user = deployment.create_owner("o"), deployment.create_user("u")
+    owner.grant(user)
+    x, path = features(200, 8), tmp_path / "x.npy"
+    n, y = swapped(deployment.config.clusters, encoding, x)
+    names = [{"caption": f"{n}"} for n in range(200)]
+    np.save(path, x)
+    owner.add_stream(path, metadata=names)
+    if lost:
+        deployment.close()
+        (tmp_path / "d" / "owners" / "o.journal").unlink()
+        deployment = mipp.Deployment.open(tmp_path / "d")
+        owner, user = deployment.owner("o"), deployment.user("u")
+    for _ in range(2):
+        assert owner.add_stream(path, metadata=names).skipped == 200
+    np.save(path, y)
+    report = owner.add_stream(path, metadata=names)
+    assert (len(report.added), report.skipped, report.replaced) == (200, 0, 200)
+    for row in (n, n + 1):
+        assert user.preview(user.search(y[row], 1).hits)[0].caption == f"{row}"
+    assert owner.add_stream(path, metadata=names).skipped == 200
+    # both orders at once: two files
+    np.save(tmp_path / "other.npy", x)
+    assert len(owner.add_stream(tmp_path / "other.npy", metadata=names).added) == 200
+    assert [owner.add_stream(f, metadata=names).skipped for f in (path, tmp_path / "other.npy")] == [200, 200]
+    deployment.close()
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_an_index_with_the_same_rows_in_another_order_is_copied(tmp_path, encoding, clustered):
+    more = options(encoding) if clustered else {}
+    with (
+        mipp.Deployment.create(tmp_path / "old", encoding, preview_size=512, threads=1) as old,
+        mipp.Deployment.create(tmp_path / "new", encoding, preview_size=512, threads=1, **more) as new,
+    ):
+        source, target = old.create_owner("o"), new.create_owner("o")
+        x = source.config.encoding.decode_rows(encoding.encode_rows(features(200, 8)))
+        _, y = swapped(options(encoding)["clusters"], encoding, x)
+        names = [{"caption": f"{n}"} for n in range(200)]
+        for owner, rows in ((target, x), (source, y)):
+            np.save(tmp_path / "x.npy", rows)
+            owner.add_stream(tmp_path / "x.npy", metadata=names)
+        assert reencode(source, target).added == 200
+        assert reencode(source, target).added == 0
+
+
+def test_files_of_an_index_with_clusters_keep_their_rows_in_another_one(tmp_path, encoding):
+    with (
+        mipp.Deployment.create(tmp_path / "old", encoding, threads=1, **options(encoding)) as old,
+        mipp.Deployment.create(tmp_path / "new", encoding, threads=1, **options(encoding)) as new,
+    ):
+        source, target = old.create_owner("o"), new.create_owner("o")
+        rows = {}
+        for name, count in (("a", 60), ("b", 90)):
+            path = (tmp_path / name).with_suffix(".npy")
+            np.save(path, features(count, count))
+            rows[path] = list(source.add_stream(path).added.ids)
+        source.compact(merge_below=1000)
+        assert reencode(source, target).added == 150
+        assert {f.path: f.rows for f in target.vectors()} == {path: len(ids) for path, ids in rows.items()}
+        # one entry for each file, however its rows are stored
+        assert target.journal._all("SELECT count(*) FROM copies") == [(2,)]
+        first, second = rows
+        assert target.delete_files([first]) == (60, 0)
+        (batch,) = [b for b in target.batches() if b.live]
+        left, kept = target.rows_of(batch.id)[1], encoding.decode_rows(encoding.encode_rows(np.load(second)))
+        assert sorted(left.round(2).tolist()) == sorted(kept.round(2).tolist())
+
+
 def test_nothing_live_in_clusters(index):
     batch = index.anna.batches()[0].id
     for owner in (index.anna, index.berta):
