@@ -116,12 +116,13 @@ def change_passphrase(folder: Path, kind: str, name: str, remove: bool, as_json:
 @owner_group.command("compact")
 @click.argument("name")
 @click.option(
-    "--merge-below", type=click.IntRange(0), default=1 << 16, show_default=True, help="Merge batches with fewer rows."
-)
+    "--merge-below", type=click.IntRange(0),
+    help="Merge batches with fewer rows; default 65,536, or what a batch with clusters needs, if that is more.",
+)  # fmt: skip
 @passphrase_option
 @deployment_option
 @json_option
-def compact_command(name: str, merge_below: int, folder: Path, as_json: bool) -> None:
+def compact_command(name: str, merge_below: int | None, folder: Path, as_json: bool) -> None:
     """Merge small batches under fresh keystream, and free what was deleted. Ids go on naming their images."""
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)

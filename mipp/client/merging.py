@@ -22,15 +22,19 @@ from .row_checks import Deletions, check_same_rows
 
 __all__ = ["MergingOwner", "audit_groups", "deleted_of"]
 
+#: live rows below which a batch is merged, unless the caller or the clusters of the index need more
+_MERGE_BELOW = 1 << 16
+
 
 class MergingOwner(RecordOwner):
     """The part of :class:`~mipp.client.owner.ImageOwner` that merges batches, and checks what comes back for that."""
 
-    def compact(self, *, merge_below: int = 1 << 16) -> int:
+    def compact(self, *, merge_below: int | None = None) -> int:
         """Merge small batches, and drop deleted rows from storage.
 
         Batches with fewer than ``merge_below`` live rows, and those at least half deleted, are fetched, decrypted with
-        the owner's keys and uploaded as one, under fresh keystream: their images move to another batch. Ids that this
+        the owner's keys and uploaded as one, under fresh keystream: their images move to another batch. If they are
+        more than 4 GiB for each cloud or 2^24 rows, they become several. Ids that this
         owner has of them go on naming them (:attr:`mipp.client.owner.OwnedImage.id`). Larger batches with deletions are
         rewritten by the clouds without the deleted rows; their rows stay in place. If rows are deleted meanwhile, the
         merge starts again. Batches that the servers refuse to rank stay as they are (:attr:`StoredBatch.refused`).
@@ -40,8 +44,9 @@ class MergingOwner(RecordOwner):
 
         Parameters
         ----------
-        merge_below : int
-            Live rows below which a batch is merged.
+        merge_below : int, optional
+            Live rows below which a batch is merged. Default: 65,536; in an index with clusters as many as a batch with
+            clusters needs (:attr:`mipp.encoding.Clusters.fewest_rows`), if that is more.
 
         Returns
         -------
@@ -60,18 +65,25 @@ class MergingOwner(RecordOwner):
         StoreError
             A batch cannot be read, or a server could not keep the merged one.
         """
-        least = whole_number(merge_below, "merge_below")
-        gone = retry_conflicts(lambda: self._merge_small(least))
+        clusters = self.config.clusters
+        fewest = _MERGE_BELOW if clusters is None else max(_MERGE_BELOW, clusters.fewest_rows)
+        least = fewest if merge_below is None else whole_number(merge_below, "merge_below")
+        gone = 0
+        while (some := retry_conflicts(lambda: self._merge_small(least))) is not None:
+            gone += some
         self.ask_present(m.Compact(self.id), self.config.params.clouds)
         return gone
 
-    def _merge_small(self, merge_below: int) -> int:
+    def _merge_small(self, merge_below: int) -> int | None:
+        """Merge some batches, as many as one holds; by how many the number of batches fell, or None for no merge."""
         head, batches = self._state()
         # one with rows out of range would have the whole merge refused; its owner deletes them first
-        small = [b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)]
-        if len(small) > 1 or any(b.live < b.rows for b in small):
-            return self._merge(head, small)
-        return 0
+        small = {b.id: b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)}
+        for group in audit_groups(list(small), [b.live for b in small.values()], self.row_bytes):
+            some = [small[batch] for batch in group]
+            if any(b.live for b in some) and (len(some) > 1 or any(b.live < b.rows for b in some)):
+                return self._merge(head, some)
+        return None
 
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
         rows, ids, numbers = [], [], []
@@ -88,8 +100,6 @@ class MergingOwner(RecordOwner):
                 ids.append(got.origin_batch)
                 numbers.append(got.origin_row)
         replaced = [b.id for b in batches]
-        if not rows:
-            return 0
         merged, *of = (np.concatenate(parts) for parts in (rows, ids, numbers, which, places))
         order = self.stored_order(merged)
         if order is not None:

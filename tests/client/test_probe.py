@@ -459,6 +459,29 @@ def test_files_of_an_index_with_clusters_keep_their_rows_in_another_one(tmp_path
         assert sorted(left.round(2).tolist()) == sorted(kept.round(2).tolist())
 
 
+def test_a_merge_takes_what_clusters_need(tmp_path, encoding, monkeypatch):
+    """Whatever is too small for clusters counts as small, also where that is more than elsewhere."""
+    monkeypatch.setattr("mipp.client.merging._MERGE_BELOW", 20)
+    with mipp.Deployment.create(tmp_path / "d", encoding, threads=1, **options(encoding)) as deployment:
+        owner, fewest = deployment.create_owner("o"), deployment.config.clusters.fewest_rows
+        for n in range(3):
+            owner.add_vectors(features(fewest - 1, n))
+        owner.add_vectors(features(fewest, 3))
+        assert owner.compact(merge_below=20) == 0
+        assert owner.compact() == 2 and owner.compact() == 0
+        assert sorted(b.rows for b in owner.batches()) == [fewest, 3 * (fewest - 1)]
+        # as far as one batch holds them
+        monkeypatch.setattr("mipp.client.merging.MAX_AUDIT_ROWS", 2 * fewest)
+        for n in range(5):
+            owner.add_vectors(features(fewest - 1, n))
+        assert owner.compact() == 2 and owner.compact() == 0
+        assert sorted(b.rows - fewest for b in owner.batches())[:3] == [-1, 0, fewest - 2]
+        # a batch without live rows takes part in no merge of its own
+        (alone,) = [b.id for b in owner.batches() if b.rows == fewest - 1]
+        owner.delete([(alone, row) for row in range(fewest - 1)])
+        assert owner.compact() == 0
+
+
 def test_nothing_live_in_clusters(index):
     batch = index.anna.batches()[0].id
     for owner in (index.anna, index.berta):
