@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from ..client.image_ids import image_rows
 from ..client.ingest import AddReport
 from ..client.journal import is_gone
 from ..client.owner import ImageOwner
+from ..client.part_ids import PartIds
 from ..client.row_ids import FileRows
 from ..errors import NotFoundError, ParameterError
+from ..io.files import replacing
 from ..io.patterns import is_pattern, pattern_matcher, place_of
+from ..io.tables import csv_rows
 from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from ..rpc.grants import time_text
 from .common import deployment_option, json_option, opened, own_text, progress, show, warn_of_others
-from .outputs import RegularFile, printable, warn
+from .outputs import RegularFile, check_output_file, printable, warn
 from .owner import load_owner, owner_group
 from .passphrases import passphrase_option
 from .tables import print_csv, print_table
@@ -41,6 +45,10 @@ def _checking(done: int, total: int) -> None:
     type=RegularFile(),
     help=".csv or .jsonl with a column or field path, the file inside what is added; with --vectors a line a row.",
 )
+@click.option(
+    "--ids", "ids_file", type=click.Path(path_type=Path, dir_okay=False),
+    help="With --vectors: write row of the file and id of each row to this .csv, also of rows that were there already.",
+)  # fmt: skip
 @click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
 @click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
@@ -54,6 +62,7 @@ def add_command(
     columns: tuple[str, ...],
     check: bool,
     metadata: Path | None,
+    ids_file: Path | None,
     preview_size: int | None,
     follow_links: bool,
     workers: int | None,
@@ -79,6 +88,8 @@ def add_command(
         raise click.UsageError("give either IMAGES or --vectors FILE")
     if (check or columns) and vectors is None:
         raise click.UsageError("--check and --column go with --vectors")
+    if ids_file is not None:
+        _check_ids_file(ids_file, vectors, metadata)
     left_out: list[tuple[Path, str]] = []
     others: list[Path] = []
     with opened(folder) as deployment:
@@ -89,8 +100,9 @@ def add_command(
                 raise ParameterError(f"this index holds {deployment.config.descriptor} features of images; add images")
             with open_rows(vectors, columns) as stream:
                 fields = None if metadata is None else read_rows(metadata, stream.rows)
-                with progress("add", stream.rows, as_json, stream.size / stream.rows) as advance:
-                    report = add_file(owner, stream, metadata=fields, check=check, progress=advance)
+                ticks = progress("add", stream.rows, as_json, stream.size / stream.rows)
+                with _ids_file(ids_file) as listed, ticks as advance:
+                    report = add_file(owner, stream, metadata=fields, check=check, progress=advance, listed=listed)
         else:
             paths, left_out = walk_images(images, outside=follow_links, others=others)
             warn_of_others(others)
@@ -144,8 +156,38 @@ def show_added(
     return bool(errors)
 
 
-#: rows of vectors whose ids are in JSON one by one; batches say the same of any number
+#: rows of vectors whose ids are in JSON one by one; --ids writes those of any number
 _LISTED = 10_000
+
+
+def _check_ids_file(path: Path, vectors: Path | None, metadata: Path | None) -> None:
+    """Refuse, before the work, a file that ids cannot or should not be written to."""
+    if vectors is None:
+        raise click.UsageError("--ids goes with --vectors; ids of images are in --json")
+    if path.suffix.lower() != ".csv":
+        raise ParameterError(f"ids are written as .csv, not as {path.name}")
+    check_output_file(path)
+    if any(path.exists() and given is not None and path.samefile(given) for given in (vectors, metadata)):
+        raise ParameterError(f"{path} is read by this command, so ids are not written to it")
+
+
+@contextlib.contextmanager
+def _ids_file(path: Path | None) -> Iterator[Callable[[PartIds], None] | None]:
+    """A function that writes ids of rows to a file, which is there once all are; None for no file."""
+    if path is None:
+        yield None
+        return
+    with replacing(path, mode=0o600) as file:
+        file.write(csv_rows([["row", "id"]]).encode())
+
+        def write(part: PartIds) -> None:
+            names = [batch.hex() for batch in part.batches]
+            for at in range(0, len(part.rows), _LISTED):
+                some = (column[at : at + _LISTED].tolist() for column in (part.rows, part.which, part.numbers))
+                lines = ((row, f"{names[n]}:{number}") for row, n, number in zip(*some, strict=True))
+                file.write(csv_rows(lines).encode())
+
+        yield write
 
 
 def _rates(report: AddReport) -> tuple[dict[str, Any], str]:
@@ -155,8 +197,12 @@ def _rates(report: AddReport) -> tuple[dict[str, Any], str]:
     rows = len(report.added) + report.skipped
     per_second, bytes_per_second = (n / max(report.seconds, 1e-9) for n in (rows, report.read_bytes))
     more = {
+        # rows of a batch with clusters do not follow each other, so there is no first one
         "batches": [
-            {"id": run.batch.hex(), "first": run.first, "rows": run.rows, "file_row": run.start}
+            {
+                "id": run.batch.hex(), "first": run.first if run.places is None else None, "rows": run.rows,
+                "file_row": run.start, "laid_out": run.places is not None,
+            }
             for run in report.added.runs
         ],
         "seconds": round(report.seconds, 3), "rows_per_second": round(per_second, 1),

@@ -127,6 +127,10 @@ class JournalPlaces(JournalOrders):
         """Keyed hash, 32 bytes."""
 
     @abstractmethod
+    def _label(self, label: str) -> bytes:
+        """Keyed hash of a label."""
+
+    @abstractmethod
     def _change(self) -> AbstractContextManager[Any]:
         """One transaction."""
 
@@ -286,6 +290,32 @@ class JournalPlaces(JournalOrders):
                 if position < first + count:
                     found[batch, row] = origin, start + position - first
         return found
+
+    def rows_of_label(self, label: str) -> tuple[list[Run], int, list[int]]:
+        """Lasting ids of the rows of a label, by how many rows behind its first one they are.
+
+        Returns the runs, the number of its rows, and which of these were deleted. A row whose lasting id is not known
+        has the id of its place.
+        """
+        for batch, row, count in self._all(
+            "SELECT batch, row, count FROM items WHERE label=? ORDER BY batch, row LIMIT 1", self._label(label)
+        ):
+            runs = []
+            for first, origin, start, rows in self._all(
+                "SELECT first, origin, start, count FROM origins WHERE batch=? AND first<? AND first+count>? "
+                "ORDER BY first", batch, row + count, row,
+            ):  # fmt: skip
+                low, high = max(first, row), min(first + rows, row + count)
+                runs.append(Run(low - row, origin, start + low - first, high - low))
+            if not runs:
+                places = self.looked_up().rows(batch, np.arange(row, row + count))
+                ids = np.frombuffer(batch * count, np.uint8).reshape(-1, 16)
+                runs = runs_of(np.arange(count), ids, places)
+            dead = self._all(
+                "SELECT row - ? FROM dead WHERE batch=? AND row>=? AND row<?", row, batch, row, row + count
+            )
+            return runs, count, [n for (n,) in dead]
+        return [], 0, []
 
     def copied(self, source: bytes) -> dict[bytes, list[tuple[int, int]]]:
         """Rows of another index that were copied from there: by lasting batch, number of the first and how many."""

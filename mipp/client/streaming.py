@@ -28,12 +28,14 @@ from .added import AddReport, Progress, drop_replaced, follow, known_again, rows
 from .encrypting import EncryptedRows
 from .journal import part_label
 from .journal_recovery import rows_digest
+from .part_ids import PartIds, added_ids, known_ids
 from .recording import RecordOwner
 from .row_ids import AddedRun, FileRows, batch_rows, stored_places
 
 __all__ = ["add_blocks", "add_file", "add_vectors"]
 
 Metadata = Sequence[Mapping[str, Any] | None]
+Listed = Callable[[PartIds], None]
 
 
 def add_file(
@@ -43,9 +45,13 @@ def add_file(
     metadata: Metadata | None = None,
     check: bool = False,
     progress: Progress | None = None,
+    listed: Listed | None = None,
 ) -> AddReport:
-    """Add the vectors of an open file; parameters and errors as of :meth:`mipp.client.owner.ImageOwner.add_stream`."""
-    return _add(owner, stream.path, stream.blocks, stream.rows, metadata, check, progress)
+    """Add the vectors of an open file; parameters and errors as of :meth:`mipp.client.owner.ImageOwner.add_stream`.
+
+    ``listed`` is called with the ids of the rows of each part, in the order of the file, also of those that were there.
+    """
+    return _add(owner, stream.path, stream.blocks, stream.rows, metadata, check, progress, listed)
 
 
 def add_blocks(owner: RecordOwner, arrays: Iterable[np.ndarray], *, progress: Progress | None = None) -> AddReport:
@@ -93,6 +99,7 @@ def _add(
     metadata: Metadata | None,
     check: bool,
     progress: Progress | None,
+    listed: Listed | None = None,
 ) -> AddReport:
     began = time.monotonic()
     if metadata is not None:
@@ -128,8 +135,14 @@ def _add(
                         records = owner.records_for(None, some, len(part.rows))
                         ids = owner.store_rows(part.rows, None, [label], records, file=place, encrypted=part.encrypted)
                         places = None if part.order is None else stored_places(part.order)
-                        added.runs += [AddedRun(part.start, *run[:3], places) for run in ids.runs]
-                    elif owner.journal is not None and place is not None:
+                        runs = [AddedRun(part.start, *run[:3], places) for run in ids.runs]
+                        added.runs += runs
+                        if listed is not None:
+                            for run in runs:
+                                listed(added_ids(run))
+                    elif listed is not None and owner.journal is not None:
+                        listed(known_ids(owner.journal, known, part.start, len(part.rows), part.order))
+                    if known and owner.journal is not None and place is not None:
                         # before the end: an interrupted call may be followed by a change of the file
                         owner.journal.hold(place, label)
                 names.append(label)
@@ -147,13 +160,14 @@ def _add(
     return report
 
 
-def _known(owner: RecordOwner, label: str, former: str | None, part: _Part) -> bool:
-    """Whether the journal has rows: under their label, that of the first version, or one without their order."""
-    if owner.journal is None or owner.journal.has(label):
-        return owner.journal is not None
-    if part.order is not None and known_again(owner.journal, label, part.digest):
-        return True
-    return former is not None and owner.journal.has(part_label(former, part.start, len(part.rows)))
+def _known(owner: RecordOwner, label: str, former: str | None, part: _Part) -> str:
+    """Label that the journal has rows under: theirs, also if it had no order, or that of the first version; or none."""
+    if owner.journal is None:
+        return ""
+    if owner.journal.has(label) or (part.order is not None and known_again(owner.journal, label, part.digest)):
+        return label
+    first = "" if former is None else part_label(former, part.start, len(part.rows))
+    return first if first and owner.journal.has(first) else ""
 
 
 class _Part(NamedTuple):

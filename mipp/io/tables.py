@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["HIT_COLUMNS", "cell", "csv_text", "hits_csv", "printable"]
+__all__ = ["HIT_COLUMNS", "cell", "csv_rows", "csv_text", "hits_csv", "printable"]
 
 #: columns of a table of hits
 HIT_COLUMNS = ("rank", "id", "owner", "score", "value", "name", "caption", "metadata", "file")
@@ -91,9 +91,29 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     >>> csv_text(["name"], [["a"]])
     '"name"\\r\\n"a"\\r\\n'
     """
+    return csv_rows([columns]) + csv_rows(rows)
+
+
+def csv_rows(rows: Iterable[Sequence[Any]]) -> str:
+    """Write rows as CSV without a heading: as :func:`csv_text`, for a table that is written in parts.
+
+    Parameters
+    ----------
+    rows : iterable of sequences
+        As of :func:`csv_text`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from mipp.io.tables import csv_rows
+    >>> csv_rows([[1, "a"]])
+    '"1","a"\\r\\n'
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-    writer.writerow(columns)
     writer.writerows([cell(value) for value in row] for row in rows)
     return out.getvalue()
 
