@@ -68,9 +68,14 @@ class World:
         assert {f"{batch.hex()}:{row}" for batch, row in ids} == listed
 
 
-@pytest.fixture
-def world(tmp_path):
-    made = World(tmp_path / "d")
+def laid_out():
+    """An index with clusters of one row each: batches of five rows or more are laid out."""
+    return {"clusters": Clusters.of(mipp.Encoding("cosine", 8), ROWS[[0, 3, 5, 6]] + ROWS[[1, 2, 4, 7]], 2, least=1)}
+
+
+@pytest.fixture(params=[{}, laid_out()], ids=["plain", "laid out"])
+def world(tmp_path, request):
+    made = World(tmp_path / "d", **request.param)
     yield made
     made.deployment.close()
 
@@ -101,7 +106,8 @@ def test_ids_outlive_merges_and_lost_journals(world):
 def test_places_before_a_merge_lead_to_the_image_as_long_as_the_journal_is_there(world):
     (first, *_), second = world.add(3), world.add(3)
     world.merge()
-    between = [(image.batch, image.row) for image in world.owner.images()]
+    places = {image.origin: (image.batch, image.row) for image in world.owner.images()}
+    between = [places[i] for i in world.names]
     assert between[0] != first
     world.add(1)
     world.merge()
@@ -355,11 +361,6 @@ def test_merges_that_lay_rows_out_take_four_bytes_a_row(tmp_path):
     assert journal.present(asked[1:2], {e}) == {asked[1]: (e, new)}
     assert journal.places("a")[0][0] == e
     assert sum(count for *_, count in journal.content(e)) == 50_005
-
-
-def laid_out():
-    """An index with clusters of one row each: batches of five rows or more are laid out."""
-    return {"clusters": Clusters.of(mipp.Encoding("cosine", 8), ROWS[[0, 3, 5, 6]] + ROWS[[1, 2, 4, 7]], 2, least=1)}
 
 
 @pytest.mark.parametrize("lost", [False, True])
