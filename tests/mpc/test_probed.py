@@ -10,7 +10,7 @@ import pytest
 from mipp.encoding import Encoding
 from mipp.encoding.clusters import Clusters
 from mipp.errors import ParameterError, ProtocolError, ScoreRangeError
-from mipp.mpc import probed
+from mipp.mpc import probed as probed_module
 from mipp.mpc.facts import most_rows
 from mipp.mpc.probed import ProbedRows
 from mipp.mpc.session import Public
@@ -64,7 +64,7 @@ def test_order_of_scores(rows, part):
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.97])
 def test_rows_without_clusters_come_in_little_memory(monkeypatch, queries, part):
     """However many were deleted between those that are live, and whatever number of queries there is."""
-    monkeypatch.setattr(probed, "OTHER_WORDS", 400)
+    monkeypatch.setattr(probed_module, "OTHER_WORDS", 400)
     rows = [1, 700, 2, 500]
     dead = np.flatnonzero(np.random.default_rng(1).random(sum(rows)) < part)
     covered = ProbedRows(dataclasses.replace(CLUSTERS, least=1000), rows, dead)
