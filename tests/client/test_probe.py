@@ -145,7 +145,7 @@ def test_rows_without_clusters_come_some_at_a_time(index, monkeypatch):
         for one in gone:
             del index.rows[one]
     index.check(QUERIES, 10)
-    assert max(sum(stop - start for start, stop in runs) for runs in computed) == 7 and max(map(len, computed)) == 2
+    assert max(sum(stop - start for start, stop in runs) for runs in computed) == 7 and max(map(len, computed)) > 1
     assert len(computed) > len(outside) // 7
 
 
