@@ -113,7 +113,10 @@ def known_again(journal: Journal, label: str, digest: str) -> bool:
     while journal.has(rows_label(digest, number)):
         number += 1
     if number:
-        journal.rename(rows_label(digest, number - 1), label)
+        # the first: batches were read back in the order in which they were added
+        journal.rename(rows_label(digest, 0), label)
+        for n in range(1, number):
+            journal.rename(rows_label(digest, n), rows_label(digest, n - 1))
     return number > 0
 
 

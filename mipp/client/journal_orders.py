@@ -86,11 +86,18 @@ class JournalOrders:
     def _order(self, batch: bytes) -> np.ndarray | None:
         for (data,) in self._all("SELECT rows FROM orders WHERE batch=?", batch):
             rows = np.frombuffer(data, "<u4") if isinstance(data, bytes) and len(data) % 4 == 0 else None
-            if rows is None or (len(rows) and int(rows.max()) >= len(rows)):
+            if rows is None or not _permutes(rows):
                 raise StoreError("the journal's order of a batch is damaged; remove the journal, and the next add "
                                  "rebuilds it from the servers")  # fmt: skip
             return rows
         return None
+
+
+def _permutes(rows: np.ndarray) -> bool:
+    """Whether each number below their count is there once."""
+    there = np.zeros(len(rows), bool)
+    there[rows[rows < len(rows)]] = True
+    return bool(there.all())
 
 
 def write_order(db: Any, batch: bytes, rows: np.ndarray) -> None:

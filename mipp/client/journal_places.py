@@ -139,7 +139,9 @@ class JournalPlaces(JournalOrders):
     def came_from(
         self, batch: bytes, rows: np.ndarray, origins: np.ndarray, numbers: np.ndarray, uploaded: int
     ) -> None:
-        """Note the lasting ids of a batch's rows, as a server told them; what was known of them is replaced.
+        """Note the lasting ids of a batch's rows, as a server told them. What is known of a batch stays as it is.
+
+        A batch never changes, and its order must not either: content and places of its rows are numbered by it.
 
         Parameters
         ----------
@@ -159,6 +161,9 @@ class JournalPlaces(JournalOrders):
         lasting = by_origin(origins, numbers)
         sorted_runs = runs_of(np.arange(len(rows)), origins[lasting], numbers[lasting])
         with self._change() as db:
+            if any(db.execute(f"SELECT 1 FROM {table} WHERE batch=? LIMIT 1", (batch,)).fetchone()
+                   for table in ("origins", "orders")):  # fmt: skip
+                return
             known = db.execute("SELECT 1 FROM items WHERE batch=? LIMIT 1", (batch,)).fetchone()
             if known is None and len(sorted_runs) < len(runs):
                 # it was laid out; rows that are deleted come last

@@ -13,8 +13,10 @@ from ..rpc.associated_data import audit_seal_info
 from ..rpc.limits import MAX_AUDIT_BATCHES, MAX_AUDIT_BYTES, MAX_AUDIT_ROWS
 from ..rpc.wire import decode, unpack_frames
 from ..sharing.audits import MODULUS, SEED_BYTES
+from .added import rows_label
 from .given import whole_number
 from .journal_places import Moving
+from .journal_recovery import follow_servers
 from .reading import StoredBatch
 from .recording import RecordOwner
 from .retry import retry_busy, retry_conflicts
@@ -68,6 +70,8 @@ class MergingOwner(RecordOwner):
         clusters = self.config.clusters
         fewest = _MERGE_BELOW if clusters is None else max(_MERGE_BELOW, clusters.fewest_rows)
         least = fewest if merge_below is None else whole_number(merge_below, "merge_below")
+        with self.turn:  # content that the journal does not know would have no label in the merged batch
+            follow_servers(self, rows_label)
         gone = 0
         while (some := retry_conflicts(lambda: self._merge_small(least))) is not None:
             gone += some
@@ -82,7 +86,10 @@ class MergingOwner(RecordOwner):
         for group in audit_groups(list(small), [b.live for b in small.values()], self.row_bytes):
             some = [small[batch] for batch in group]
             if any(b.live for b in some) and (len(some) > 1 or any(b.live < b.rows for b in some)):
-                return self._merge(head, some)
+                try:
+                    return self._merge(head, some)
+                except NotFoundError as error:  # another process merged it
+                    raise ConflictError(str(error)) from None
         return None
 
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:

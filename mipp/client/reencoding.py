@@ -425,7 +425,8 @@ class _Vectors(_Copier):
         if order is not None:
             encoded, rows = encoded[order], [rows[i] for i in order]
         text = rows_digest(encoded)
-        name = rows_name(text, order)
+        # where the old index may have laid rows out, the order of their file is not known
+        name = rows_name(text, order if self.source.config.clusters is None else None)
         digest = bytes.fromhex(name)
         # the same rows may be there several times, each with a number of its own
         label = rows_label(name, self.journal.copies_of(self.name, digest))

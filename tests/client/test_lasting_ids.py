@@ -126,7 +126,7 @@ def test_a_journal_of_an_earlier_version_learns_where_rows_came_from(world, monk
     large = world.add(4)
     world.deployment.close()
     with sqlite3.connect(world.folder / "owners" / "anna.journal") as db:
-        for table in ("origins", "moves", "times"):
+        for table in ("origins", "moves", "times", "orders"):
             db.execute(f"DROP TABLE {table}")
         db.execute("PRAGMA user_version = 2")
     world.deployment = mipp.Deployment.open(world.folder)
@@ -322,7 +322,7 @@ def test_a_damaged_order_is_an_error(tmp_path):
     journal.merging(
         b, np.zeros((3, 16), np.uint8), np.array([2, 0, 1]), Moving([a], np.zeros(3, int), np.array([2, 0, 1]))
     )
-    for wrong in (b"abc", bytes(8) + b"\x03\0\0\0", "text"):
+    for wrong in (b"abc", bytes(8) + b"\x03\0\0\0", bytes(12), "text"):
         with sqlite3.connect(tmp_path / "j") as db:
             db.execute("UPDATE orders SET rows=?", (wrong,))
         with pytest.raises(StoreError, match="damaged"):

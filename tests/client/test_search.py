@@ -97,7 +97,7 @@ def test_deletes_of_rows_that_are_not_there(world):
 
 
 class Moves:
-    """Stands in for a journal: follows places through merges, and knows no earlier ones."""
+    """Stands in for a journal that is up to date: follows places through merges, and knows no earlier ones."""
 
     def __init__(self, plain):
         self.plain = plain
@@ -108,6 +108,18 @@ class Moves:
     def merging(self, batch, origins, numbers, moving):
         for new, (n, row) in enumerate(zip(moving.which, moving.rows, strict=True)):
             self.plain[batch, new] = self.plain.pop((moving.batches[n], int(row)))
+
+    def unlisted(self, live):
+        return []
+
+    def settle(self, live, waiting):
+        pass
+
+    def unread(self, live):
+        return []
+
+    def differing(self, live):
+        return {}
 
     def begin(self, batch, labels):
         raise AssertionError("a merge has no labels")
