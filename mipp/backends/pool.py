@@ -454,10 +454,12 @@ def local_cluster(workers: int, folder: Path | None = None) -> Callable[[], Any]
             )  # fmt: skip
             cluster = made.result()
         client = distributed.Client(cluster, name="mipp", set_as_default=False, direct_to_workers=True)
-        close = client.close
 
         def close_both(*args: Any, **options: Any) -> None:
-            close(*args, **options)
+            # once: a client closes itself again when it is collected, which may be while Dask starts another one, and
+            # ending a cluster then would wait for that for ever
+            del client.close
+            client.close(*args, **options)
             cluster.close(timeout=5)
 
         client.close = close_both

@@ -448,6 +448,17 @@ def refused(address, files):
         return True
 
 
+def test_a_cluster_ends_once():
+    """Not when its client is collected, too: that may be inside of a lock that the end waits for."""
+    client = local_cluster(0)()
+    cluster, ends = client.cluster, []
+    close = cluster.close
+    cluster.close = lambda **options: ends.append(options) or close(**options)
+    client.close()
+    client.__del__()
+    assert len(ends) == 1 and cluster.status.name == "closed"
+
+
 def test_a_certificate_of_another_operator_is_refused(tmp_path):
     ours, others = authority(tmp_path / "ours"), authority(tmp_path / "others")
     ca, cert, key = map(str, ours)
