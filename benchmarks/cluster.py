@@ -2,7 +2,8 @@
 
 Rows of 128 words of 32 bits lie in files of a million rows; the workers are processes of this machine, reached over TLS
 as in ``mipp server run --backend dask --workers N``. A model is fitted to the smallest run with one worker and checked
-against all others; then it says what 10^9 rows on 100 workers would take. Answers are compared with this process's.
+against all others that memory holds; then it says what 10^9 rows on 100 workers would take. Answers are compared with
+this process's. Rows that memory does not hold are read from the disk, once: their bytes a second are the disk's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.common import random_words
 from mipp.backends import CpuBackend, Segment, StoredFile, ZeroShare
 from mipp.backends.dask import DaskBackend
 from mipp.backends.pool import Pool, local_cluster
+from mipp.io.available import available_bytes
 from mipp.params import Params
 
 DIM, WORD, HEAD = 128, 4, 256
@@ -155,6 +157,7 @@ def main(asked: argparse.Namespace) -> int:
     if busy := machine.busy():
         print(busy)
     runs: list[Run] = []
+    held = available_bytes() // (DIM * WORD)  # rows; those of larger runs come from the disk each time
     with tempfile.TemporaryDirectory(prefix="mipp-cluster-", dir=asked.folder) as folder:
         segments = list(make_files(Path(folder), rows_list[-1]))
         for workers in workers_list:
@@ -166,7 +169,8 @@ def main(asked: argparse.Namespace) -> int:
                         last = some[-1]
                         some[-1] = Segment(last.words[: rows - last.first], last.first, None, last.file)
                     for queries in queries_list:
-                        runs.append(measure(some, rows, workers, queries, pool, 1 if asked.quick else 5))
+                        rounds = 1 if asked.quick or rows > held else 5
+                        runs.append(measure(some, rows, workers, queries, pool, rounds))
             finally:
                 pool.close()
     model = fitted(runs)
@@ -181,10 +185,18 @@ def main(asked: argparse.Namespace) -> int:
     flat = {}
     for workers in workers_list:
         for queries in queries_list:
-            each = [r.seconds / r.rows for r in runs if (r.workers, r.queries) == (workers, queries)]
-            flat[f"{workers} workers, {queries} queries"] = each[-1] / each[0]
-    print(f"time per row, {rows_list[-1]:,} rows over {rows_list[0]:,} (limit 1.10):")
+            same = [r for r in runs if (r.workers, r.queries) == (workers, queries) and r.rows <= held]
+            if same:
+                flat[f"{workers} workers, {queries} queries"] = (
+                    same[-1].seconds / same[-1].rows / (same[0].seconds / same[0].rows)
+                )
+    most = max((rows for rows in rows_list if rows <= held), default=0)
+    print(f"time per row, {most:,} rows over {rows_list[0]:,}, in memory (limit 1.10):")
     print("\n".join(f"  {name}: {ratio:.3f}" for name, ratio in flat.items()))
+    for r in runs:
+        if r.rows > held:
+            rate = r.rows * DIM * WORD / r.seconds / 1e9
+            print(f"{r.rows:,} rows from the disk, {r.workers} workers, {r.queries} queries: {rate:.2f} GB/s")
     far = far_away(model, queries_list)
     print("\n".join(far))
     if asked.json:
