@@ -21,7 +21,6 @@ from mipp.mpc.certificate import Batch, certify_rows
 from mipp.mpc.cost import certificate_cost
 from mipp.mpc.session import run_local
 from mipp.params import Params
-from mipp.server.plan import Plan
 from mipp.server.queries import Queries
 from mipp.sharing import OwnerKeys, batch_schedules, share_rows
 
@@ -78,9 +77,8 @@ def unchecked():
     """Searches as before: no proof, nothing checked."""
     with (
         mock.patch.object(Querier, "_range_proof", lambda *_: ([], {})),
-        mock.patch.object(Queries, "_check_proof", lambda *_: None),
+        mock.patch.object(Queries, "_check_provable", lambda *_: None),
         mock.patch.object(Queries, "_relations", lambda *_: None),
-        mock.patch.object(Plan, "require_certified", lambda *_: None),
     ):  # fmt: skip
         yield
 
