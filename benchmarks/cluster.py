@@ -1,7 +1,7 @@
 """Products of one server on workers: ``python -m benchmarks.scale --cluster [--rows N ...] [--workers N ...]``.
 
 Rows of 128 words of 32 bits lie in files of a million rows; the workers are processes of this machine, reached over TLS
-as in ``mipp server run --backend dask --workers N``. A model is fitted to the smallest run with one worker and checked
+as in ``mipp server run --backend dask --workers N``. A model is fitted to the smallest runs with one worker and checked
 against all others that memory holds; then it says what 10^9 rows on 100 workers would take. Answers are compared with
 this process's. Rows that memory does not hold are read from the disk, once: their bytes a second are the disk's.
 """
@@ -56,8 +56,8 @@ class Run:
 class Model:
     """Seconds of a product: the slower of the workers, who share the rows, and of the process that takes results.
 
-    ``row``: a worker's seconds a row and query count (by queries). ``task``, ``byte``: this process's seconds for each
-    task, and for each byte of a result. ``start``: from a product's begin to its first task, and back from its last.
+    ``row``: a worker's seconds a row and query count (by queries), with the sending of its results. ``task``, ``byte``:
+    this process's seconds for each task, and for each byte of a result. ``start``: what does not grow with the rows.
     """
 
     start: float
@@ -67,6 +67,11 @@ class Model:
 
     def seconds(self, rows: int, queries: int, workers: int, tasks: int) -> float:
         return self.start + max(rows * self.row[queries] / workers, self.front(rows, queries, tasks))
+
+    def here(self, rows: int, queries: int, workers: int, tasks: int, cores: int) -> float:
+        """Workers and this process on the same cores."""
+        shared = (rows * self.row[queries] + self.front(rows, queries, tasks)) / cores
+        return max(self.seconds(rows, queries, min(workers, cores), tasks), self.start + shared)
 
     def front(self, rows: int, queries: int, tasks: int) -> float:
         return tasks * self.task + rows * queries * WORD * self.byte
@@ -135,14 +140,20 @@ def measure(segments: Sequence[Segment], rows: int, workers: int, queries: int, 
 
 
 def fitted(runs: Sequence[Run]) -> Model:
-    """A model from the runs of the fewest rows with one worker: of one query, and of several."""
-    few = sorted((r for r in runs if r.workers == 1 and r.rows == min(r.rows for r in runs)), key=lambda r: r.queries)
-    row = {r.queries: r.worker_seconds / r.rows for r in few}
+    """A model from the runs of the fewest rows with one worker, of one query and of several, and of the next size."""
+    sizes = sorted({r.rows for r in runs})[:2]
+    few, next_few = (
+        sorted((r for r in runs if r.workers == 1 and r.rows == rows), key=lambda r: r.queries)
+        for rows in (sizes[0], sizes[-1])
+    )
+    more = sizes[-1] - sizes[0]
+    row = {a.queries: max((b.seconds - a.seconds) / more, 0.0) if more else a.seconds / a.rows
+           for a, b in zip(few, next_few, strict=True)}  # fmt: skip
     one, many = few[0], few[-1]
     # two equations: a task costs the same in both, a byte as well
     matrix = np.array([[one.tasks, one.reply_bytes], [many.tasks, many.reply_bytes]], float)
     task, byte = np.linalg.solve(matrix, [one.front_seconds, many.front_seconds])
-    start = statistics.median(r.seconds - max(r.worker_seconds, r.front_seconds) for r in few)
+    start = statistics.median(r.seconds - r.rows * row[r.queries] for r in few)
     return Model(max(start, 0.0), row, max(float(task), 0.0), max(float(byte), 0.0))
 
 
@@ -176,7 +187,7 @@ def main(asked: argparse.Namespace) -> int:
     model = fitted(runs)
     print("workers       rows queries   seconds  ns/row  front s  worker s  tasks   model  measured/model")
     for r in runs:
-        r.predicted = model.seconds(r.rows, r.queries, min(r.workers, machine.cores()), r.tasks)
+        r.predicted = model.here(r.rows, r.queries, r.workers, r.tasks, machine.cores())
         print(
             f"{r.workers:7} {r.rows:10,} {r.queries:7} {r.seconds:9.3f} {1e9 * r.seconds / r.rows:7.1f} "
             f"{r.front_seconds:8.3f} {r.worker_seconds:9.3f} {r.tasks:6} {r.predicted:7.3f} "
