@@ -43,7 +43,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MEASURED = 20_000
 _RECALL_AT = 10
 #: clusters that take seconds to find
-_MANY_CLUSTERS = 256
+_MANY_CLUSTERS = 1024
 #: bytes of records of an index of images, unless others are chosen
 PREVIEW_SIZE = 8192
 _HINT = "see --ring, --bits, --query-bits, --fit with --tune; --ranking user makes an index that users rank"
