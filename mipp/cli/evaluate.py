@@ -13,7 +13,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from ..encoding import METRICS
-from ..errors import DISTRIBUTION, ParameterError
+from ..errors import ParameterError, missing_extra
 from ..features import DEFAULT
 from ..io.vectors import SUFFIXES as VECTOR_SUFFIXES
 from .common import (
@@ -27,7 +27,7 @@ from .common import (
     walked,
     window_option,
 )  # fmt: skip
-from .outputs import RegularFile, check_output_file, check_output_folder
+from .outputs import RegularFile, check_output_file, check_output_folder, warn
 from .tables import print_table
 
 __all__ = ["evaluate_command", "weights_command"]
@@ -182,7 +182,7 @@ def evaluate_command(
     elif out is not None:
         files = save_report(whole, out, plots=has_plots() if plots is None else plots)
     if files and not to_page and plots is None and "curves" in result and not has_plots():
-        click.echo(f"mipp: no plots were drawn; they need matplotlib: pip install '{DISTRIBUTION}[plot]'", err=True)
+        warn(str(missing_extra("no plots were drawn; they need matplotlib", "plot")))
     # the same for each run of one evaluation; --out has the rest
     shown = {name: value for name, value in whole.items() if name not in ("curves", "created", "command")}
     show(shown | ({"files": [str(f) for f in files]} if files else {}), as_json, lambda: _lines(result, files))

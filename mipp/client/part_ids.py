@@ -37,7 +37,7 @@ def added_ids(run: AddedRun) -> PartIds:
     PartIds
         Their ids.
     """
-    behind = np.arange(run.rows) if run.places is None else np.array(list(run.places), np.int64)
+    behind = np.arange(run.rows) if run.places is None else np.array(run.places, np.int64)
     return PartIds(run.start + np.arange(run.rows), [run.batch], np.zeros(run.rows, np.int64), run.first + behind)
 
 

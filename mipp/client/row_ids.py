@@ -56,6 +56,9 @@ class Places(Sequence[int]):
     def __getitem__(self, index: int | slice) -> int | Places:
         return Places(self._array[index]) if isinstance(index, slice) else int(self._array[index])
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._array, dtype)
+
     def __contains__(self, place: object) -> bool:
         return bool((self._array == place).any())
 

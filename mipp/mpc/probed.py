@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..encoding.bounds import QueryRule
 from ..encoding.clusters import Clusters
 from ..errors import ParameterError, ProtocolError
 from ..rpc.grants import PROBE
-from .probes import Layout
+from .probes import Layout, probe_memory
 from .replicated import Pair
 
 __all__ = ["PROBE", "Piece", "ProbedRows", "add_least"]
@@ -134,6 +135,11 @@ class ProbedRows:
         """Words of scores that a server holds at a time beside its results, for rows without clusters."""
         rows = sum(stop - start for start, stop in self.runs)
         return 0 if rows == self.scores - int(self.starts[-1]) else queries * min(rows, self._at_once(queries))
+
+    def memory(self, queries: int, rule: QueryRule) -> int:
+        """Bytes that a server holds at once for query shares and for rows without clusters, beside the ranking's."""
+        made = probe_memory(self.clusters.count, queries, rule.width, rule.ring_bits)
+        return made + self.other_words(queries) * rule.ring_bits // 8
 
     def _live(self, start: int, stop: int) -> tuple[int, int, np.ndarray | None]:
         """The first live row from ``start`` to ``stop``, the end of the last, and which are live between."""

@@ -197,12 +197,7 @@ class _User(UserScheme):
         report["clustered"] = probed.clustered
         most = min(queries, self.portion(scores, "server", k, choice=count))
         share = rule.width * config.params.dtype.itemsize
-        report["memory"]["server"] = (
-            top_k_memory(public, most, k)
-            + most * share
-            + probe_memory(count, most, rule.width, rule.ring_bits)
-            + probed.other_words(most) * config.params.dtype.itemsize
-        )
+        report["memory"]["server"] = top_k_memory(public, most, k) + most * share + probed.memory(most, rule)
         cost = top_k_cost(public, queries, k, rule=rule)
         made = probe_cost(
             Layout(probed.clusters.groups, probed.clusters.size, 1), queries, rule.width, public.score_bits

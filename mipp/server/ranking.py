@@ -17,7 +17,6 @@ from ..mpc.cost import Cost, threshold_memory, top_k_memory
 from ..mpc.facts import public_facts
 from ..mpc.link import Link, PlacedLink
 from ..mpc.probed import ProbedRows
-from ..mpc.probes import probe_memory
 from ..mpc.session import Counters, Party, Public
 from ..mpc.topk import KeyRoom, top_k
 from ..mpc.waiting import threshold_room, top_k_room
@@ -119,10 +118,7 @@ def ranking_memory(public: Public, header: m.QueryHeader, config: DeploymentConf
     """Bytes that a server holds at once for a ranking."""
     if header.ranking == "threshold":
         return threshold_memory(public, header.queries)
-    more, rule = 0, config.query_rule
-    if probed is not None:
-        more = probe_memory(probed.clusters.count, header.queries, rule.width, rule.ring_bits)
-        more += probed.other_words(header.queries) * config.params.dtype.itemsize
+    more = 0 if probed is None else probed.memory(header.queries, config.query_rule)
     return top_k_memory(public, header.queries, header.k) + more
 
 

@@ -1,11 +1,13 @@
 """Stored rows and rows that are made from keys, as servers give them to a backend, and what workers answer with."""
 
 import hashlib
+import os
 import secrets
+import signal
 
 import numpy as np
 
-from mipp.backends import CpuBackend, Keystream, Segment, StoredFile, ZeroShare
+from mipp.backends import CpuBackend, Keystream, Segment, StoredFile, ZeroShare, tasks
 from mipp.backends.dask import DaskBackend
 from mipp.params import Params
 from mipp.sharing import Run, batch_schedules
@@ -108,3 +110,17 @@ def keystreams(rows_of_owners, dtype=np.uint32):
 
 def backend_of(pool, dtype=np.uint32):
     return DaskBackend(Params(3, 1, 8 * np.dtype(dtype).itemsize), 1, pool, 1)
+
+
+def kill_in_the_middle(pool):
+    """A worker is killed when the first result of the next product comes; the list that is given has an entry then."""
+    pids = [pid for _, _, pid in pool.client.run(tasks.hello).values()]
+    real, killed = pool._taken, []
+
+    def taken(*given):
+        if not killed:
+            killed.append(os.kill(pids[0], signal.SIGKILL))
+        return real(*given)
+
+    pool._taken = taken
+    return killed

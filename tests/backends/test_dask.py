@@ -18,7 +18,17 @@ from mipp.backends import CpuBackend, RecordScan
 from mipp.errors import BusyError, ParameterError
 from mipp.io.file_hash import FileHash
 from mipp.params import Params
-from tests.backends.rows import HEAD, KEYS, Index, backend_of, keystreams, stored, words_of, zero_share
+from tests.backends.rows import (
+    HEAD,
+    KEYS,
+    Index,
+    backend_of,
+    keystreams,
+    kill_in_the_middle,
+    stored,
+    words_of,
+    zero_share,
+)
 
 distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
 from mipp.backends import dask as dask_module  # noqa: E402
@@ -89,15 +99,7 @@ def test_a_worker_that_is_killed_in_the_middle(tmp_path):
         query = index.query(2)
         index.check(backend, query)
         before = sum(c.tasks for c in pool.counts.values())
-        pids = [pid for _, _, pid in pool.client.run(tasks.hello).values()]
-        real, killed = pool._taken, []
-
-        def taken(*given):
-            if not killed:
-                killed.append(os.kill(pids[0], signal.SIGKILL))
-            return real(*given)
-
-        pool._taken = taken
+        killed = kill_in_the_middle(pool)
         index.check(backend, query)
         assert killed
         # at most the two tasks of that worker, and a result that was on its way, were computed again

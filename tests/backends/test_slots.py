@@ -1,8 +1,6 @@
 """Products of slots on workers: bit for bit those of this process, of all groups and batches in one go."""
 
-import os
 import secrets
-import signal
 
 import numpy as np
 import pytest
@@ -14,7 +12,17 @@ from mipp.backends import slots as slots_module
 from mipp.backends.pool import Pool, local_cluster
 from mipp.errors import MessageError
 from mipp.params import Params
-from tests.backends.rows import DIM, KEYS, Index, backend_of, keystreams, stored, words_of, zero_share
+from tests.backends.rows import (
+    DIM,
+    KEYS,
+    Index,
+    backend_of,
+    keystreams,
+    kill_in_the_middle,
+    stored,
+    words_of,
+    zero_share,
+)
 
 GROUPS, SIZE = 5, 3
 #: slots of a group by batch, and rows of a batch that follow those
@@ -274,15 +282,7 @@ def test_on_workers_of_which_one_is_killed_in_the_middle(tmp_path, kind):
         expected = laid.expected(kind)
         assert np.array_equal(laid.slots(backend, kind), expected)
         before = sum(c.tasks for c in pool.counts.values())
-        pids = [pid for _, _, pid in pool.client.run(tasks.hello).values()]
-        real, killed = pool._taken, []
-
-        def taken(*given):
-            if not killed:
-                killed.append(os.kill(pids[0], signal.SIGKILL))
-            return real(*given)
-
-        pool._taken = taken
+        killed = kill_in_the_middle(pool)
         assert np.array_equal(laid.slots(backend, kind), expected) and killed
         assert sum(c.tasks for c in pool.counts.values()) - before <= before + 3
     finally:
