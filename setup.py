@@ -34,7 +34,8 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 SANITIZE = os.environ.get("MIPP_SANITIZE", "0") not in ("", "0")
 
 # each tier's compiler flags; tile instructions are written as assembly, which needs no flag
-AVX2 = ["-mavx2", "-mbmi2", "-maes", "-mpclmul"]
+# fused multiply-add is written where it is meant: the compiler must not round differently by itself
+AVX2 = ["-mavx2", "-mbmi2", "-maes", "-mpclmul", "-mfma", "-ffp-contract=off"]
 AVX512 = [
     *AVX2,
     *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "ifma", "vbmi")),

@@ -6,6 +6,7 @@
 #include "../compare/compare.h"
 #include "../cpu/cpu.h"
 #include "../galois/galois.h"
+#include "../lattice/lattice.h"
 #include "../pir/pir.h"
 #include "../prf/prf.h"
 #include "../ring/ring.h"
@@ -49,6 +50,7 @@ py::dict active() {
     tiers["galois"] = level_name(galois_tier());
     tiers["compare"] = level_name(compare_tier());
     tiers["pir"] = level_name(pir_tier());
+    tiers["lattice"] = level_name(lattice_tier());
     tiers["bigint"] = level_name(bigint_tier());
     return tiers;
 }

@@ -11,6 +11,7 @@ void bind_compare(py::module_& m);
 void bind_bigint(py::module_& m);
 void bind_audit(py::module_& m);
 void bind_pir(py::module_& m);
+void bind_lattice(py::module_& m);
 void bind_c_api(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -23,5 +24,6 @@ PYBIND11_MODULE(_core, m) {
     bind_bigint(m);
     bind_audit(m);
     bind_pir(m);
+    bind_lattice(m);
     bind_c_api(m);
 }

@@ -72,12 +72,12 @@ const Need needs[] = {
     {"ssse3", Level::portable, 1, &Leaf::c, 9, none},    {"sse4.1", Level::portable, 1, &Leaf::c, 19, none},
     {"avx2", Level::avx2, 7, &Leaf::b, 5, ymm},          {"bmi2", Level::avx2, 7, &Leaf::b, 8, none},
     {"aes", Level::avx2, 1, &Leaf::c, 25, none},         {"pclmul", Level::avx2, 1, &Leaf::c, 1, none},
-    {"avx512f", Level::avx512, 7, &Leaf::b, 16, zmm},    {"avx512bw", Level::avx512, 7, &Leaf::b, 30, zmm},
-    {"avx512dq", Level::avx512, 7, &Leaf::b, 17, zmm},   {"avx512vl", Level::avx512, 7, &Leaf::b, 31, zmm},
-    {"avx512vnni", Level::avx512, 7, &Leaf::c, 11, zmm}, {"avx512ifma", Level::avx512, 7, &Leaf::b, 21, zmm},
-    {"avx512vbmi", Level::avx512, 7, &Leaf::c, 1, zmm},  {"vaes", Level::avx512, 7, &Leaf::c, 9, ymm},
-    {"vpclmulqdq", Level::avx512, 7, &Leaf::c, 10, ymm}, {"amx_tile", Level::amx, 7, &Leaf::d, 24, tiles},
-    {"amx_int8", Level::amx, 7, &Leaf::d, 25, tiles},
+    {"fma", Level::avx2, 1, &Leaf::c, 12, ymm},          {"avx512f", Level::avx512, 7, &Leaf::b, 16, zmm},
+    {"avx512bw", Level::avx512, 7, &Leaf::b, 30, zmm},   {"avx512dq", Level::avx512, 7, &Leaf::b, 17, zmm},
+    {"avx512vl", Level::avx512, 7, &Leaf::b, 31, zmm},   {"avx512vnni", Level::avx512, 7, &Leaf::c, 11, zmm},
+    {"avx512ifma", Level::avx512, 7, &Leaf::b, 21, zmm}, {"avx512vbmi", Level::avx512, 7, &Leaf::c, 1, zmm},
+    {"vaes", Level::avx512, 7, &Leaf::c, 9, ymm},        {"vpclmulqdq", Level::avx512, 7, &Leaf::c, 10, ymm},
+    {"amx_tile", Level::amx, 7, &Leaf::d, 24, tiles},    {"amx_int8", Level::amx, 7, &Leaf::d, 25, tiles},
 };
 constexpr int feature_count = sizeof needs / sizeof *needs;
 

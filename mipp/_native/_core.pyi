@@ -227,3 +227,60 @@ class PaillierDecryptor(metaclass=_Native):
     def decrypt(self, ciphertexts: _Limbs, threads: int | None = None) -> _Limbs: ...
     def finish(self, power_p: _Limbs, power_q: _Limbs) -> _Limbs:
         """The rest of one decryption from c^(p-1) mod p^2 and c^(q-1) mod q^2, (1, power_limbs) each."""
+
+# lattice: polynomials are (..., L, N) residues below the L primes of a ring
+
+class LatticeRing(metaclass=_Native):
+    """Integers modulo a product of primes, and polynomials modulo X^degree + 1."""
+
+    def __init__(self, degree: int, primes: Sequence[int]) -> None: ...
+    @property
+    def degree(self) -> int: ...
+    @property
+    def primes(self) -> tuple[int, ...]: ...
+
+def lattice_forward(ring: LatticeRing, a: _U64, threads: int | None = None) -> None:
+    """Coefficients to values, in place."""
+
+def lattice_inverse(ring: LatticeRing, a: _U64, threads: int | None = None) -> None: ...
+def lattice_negate(ring: LatticeRing, a: _U64, threads: int | None = None) -> None: ...
+def lattice_multiply(ring: LatticeRing, a: _U64, b: _U64, out: _U64, threads: int | None = None) -> None:
+    """Pointwise, by as many factors or by one."""
+
+def lattice_add(ring: LatticeRing, a: _U64, b: _U64, threads: int | None = None) -> None:
+    """Add to a as many polynomials, or one to each."""
+
+def lattice_residues(
+    ring: LatticeRing, values: npt.NDArray[np.int64], out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_uniform(
+    ring: LatticeRing, schedules: KeySchedules, first: int, out: _U64, threads: int | None = None
+) -> None:
+    """Uniform residues of public keystreams: the time tells which words were left out."""
+
+def lattice_ternary(
+    ring: LatticeRing, schedules: KeySchedules, first: int, out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_gaussian(
+    ring: LatticeRing, schedules: KeySchedules, first: int, out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_flood(
+    ring: LatticeRing, schedules: KeySchedules, first: int, bits: int, out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_switch(ring: LatticeRing, a: _U64, bits: int, out: _U64, threads: int | None = None) -> None: ...
+def lattice_encode(ring: LatticeRing, values: npt.NDArray[np.int64], plain_bits: int, out: _U64) -> None: ...
+def lattice_matvec(
+    ring: LatticeRing, words: _Words, plain_bits: int, query: _U64, out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_phase(
+    ring: LatticeRing, c0: _U64, c1: _U64, secret: _U64, bits: int, out: _U64, threads: int | None = None
+) -> None: ...
+def lattice_expand(
+    ring: LatticeRing,
+    key_ring: LatticeRing,
+    ciphertext: _U64,
+    keys: _U64,
+    count: int,
+    out: _U64,
+    threads: int | None = None,
+) -> None: ...

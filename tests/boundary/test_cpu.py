@@ -33,7 +33,7 @@ def test_levels_are_a_prefix_and_contain_the_one_in_force():
 
 
 def test_features_fit_the_levels():
-    assert ("avx2" in cpu.levels()) <= {"avx2", "bmi2", "aes", "pclmul"}.issubset(cpu.features())
+    assert ("avx2" in cpu.levels()) <= {"avx2", "bmi2", "aes", "pclmul", "fma"}.issubset(cpu.features())
     assert ("avx512" in cpu.levels()) <= {"avx512vnni", "avx512ifma", "vaes"}.issubset(cpu.features())
     assert ("amx" in cpu.levels()) <= {"amx_tile", "amx_int8"}.issubset(cpu.features())
 

@@ -1,0 +1,107 @@
+// The kernels of one tier, from its Field.
+#pragma once
+
+#include "ntt.h"
+
+namespace {
+
+template <class Field>
+struct Kernels {
+    using Vec = typename Field::Vec;
+    static constexpr size_t width = Field::width;
+
+    static inline void forward(const LatticePrime& p, uint64_t* a) {
+        const Field f(p);
+        Ntt<Field>::forward(f, p, a, [&](size_t at) { return f.enter(a + at); });
+        for (size_t i = 0; i < p.n; i += width) f.leave(a + i, f.load(a + i));
+    }
+
+    static inline void inverse(const LatticePrime& p, uint64_t* a) {
+        const Field f(p);
+        for (size_t i = 0; i < p.n; i += width) f.store(a + i, f.enter(a + i));
+        Ntt<Field>::inverse(f, p, a);
+        const auto n = f.broadcast(p.inverse_n.value, p.inverse_n.aux);
+        for (size_t i = 0; i < p.n; i += width) f.leave(a + i, f.multiply(f.settle(f.load(a + i)), n));
+    }
+
+    static inline void multiply(const LatticePrime& p, const uint64_t* a, const uint64_t* b, uint64_t* out, int add) {
+        const Field f(p);
+        if (add != 0) {
+            for (size_t i = 0; i < p.n; i += width) {
+                f.leave(out + i, f.plus(f.product(f.enter(a + i), f.enter(b + i)), f.enter(out + i)));
+            }
+        } else {
+            for (size_t i = 0; i < p.n; i += width) f.leave(out + i, f.product(f.enter(a + i), f.enter(b + i)));
+        }
+    }
+
+    template <class Number>
+    static inline void column(const LatticePrime& p, const Number* column, uint64_t* values) {
+        const Field f(p);
+        Ntt<Field>::forward(f, p, values, [&](size_t at) { return f.enter_signed(column + at); });
+    }
+
+    template <size_t count>
+    static inline void add(const LatticePrime& p, const uint64_t* values, const uint64_t* query, size_t apart,
+                           uint64_t* sums) {
+        const Field f(p);
+        const size_t n = p.n;
+        for (size_t i = 0; i < n; i += width) {
+            Vec x[count];
+#pragma GCC unroll 4
+            for (size_t c = 0; c < count; ++c) x[c] = f.load(values + c * n + i);
+#pragma GCC unroll 2
+            for (size_t part = 0; part < 2; ++part) {
+                auto sum = f.sum_at(sums + 2 * n * part + i, n);
+#pragma GCC unroll 4
+                for (size_t c = 0; c < count; ++c) f.accumulate(sum, x[c], f.enter(query + (2 * c + part) * apart + i));
+                f.keep(sums + 2 * n * part + i, n, sum);
+            }
+        }
+    }
+
+    static inline void add(const LatticePrime& p, const uint64_t* values, size_t count, const uint64_t* query,
+                           size_t apart, uint64_t* sums) {
+        if (count == MIPP_LATTICE_COLUMNS) return add<MIPP_LATTICE_COLUMNS>(p, values, query, apart, sums);
+        for (size_t c = 0; c < count; ++c) add<1>(p, values + c * p.n, query + 2 * c * apart, apart, sums);
+    }
+
+    static inline void settle(const LatticePrime& p, uint64_t* sums) {
+        const Field f(p);
+        for (size_t i = 0; i < p.n; i += width) {
+            f.settle_sum(sums + i);
+            f.settle_sum(sums + 2 * p.n + i);
+        }
+    }
+
+    static inline void finish(const LatticePrime& p, const uint64_t* sums, uint64_t* out0, uint64_t* out1) {
+        const Field f(p);
+        for (size_t i = 0; i < p.n; i += width) {
+            f.leave(out0 + i, f.sum(sums + i, p.n));
+            f.leave(out1 + i, f.sum(sums + 2 * p.n + i, p.n));
+        }
+    }
+
+    // 63 random bits below entry k say that the number is at least k + 1.
+    static inline void gaussian(const uint64_t* words, size_t n, const uint64_t* table, size_t entries, int64_t* out) {
+        for (size_t i = 0; i < n; ++i) {
+            const int64_t random = static_cast<int64_t>(words[i] >> 1), sign = -static_cast<int64_t>(words[i] & 1);
+            int64_t number = 0;
+            for (size_t k = 0; k < entries; ++k) number += random < static_cast<int64_t>(table[k]);
+            out[i] = (number ^ sign) - sign;
+        }
+    }
+};
+
+}  // namespace
+
+#define MIPP_LATTICE_DEFINE(tier)                                                                            \
+    MIPP_LATTICE_FORWARD(lattice_forward_##tier) { Kernels<Field>::forward(*prime, a); }                     \
+    MIPP_LATTICE_INVERSE(lattice_inverse_##tier) { Kernels<Field>::inverse(*prime, a); }                     \
+    MIPP_LATTICE_MULTIPLY(lattice_multiply_##tier) { Kernels<Field>::multiply(*prime, a, b, out, add); }     \
+    MIPP_LATTICE_COLUMN(lattice_column_##tier) { Kernels<Field>::column(*prime, column, values); }           \
+    MIPP_LATTICE_DIGITS(lattice_digits_##tier) { Kernels<Field>::column(*prime, digits, values); }           \
+    MIPP_LATTICE_ADD(lattice_add_##tier) { Kernels<Field>::add(*prime, values, count, query, apart, sums); } \
+    MIPP_LATTICE_SETTLE(lattice_settle_##tier) { Kernels<Field>::settle(*prime, sums); }                     \
+    MIPP_LATTICE_FINISH(lattice_finish_##tier) { Kernels<Field>::finish(*prime, sums, out0, out1); }         \
+    MIPP_LATTICE_GAUSSIAN(lattice_gaussian_##tier) { Kernels<Field>::gaussian(words, n, table, entries, out); }
