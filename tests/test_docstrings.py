@@ -27,6 +27,7 @@ PACKAGES = {
     "mipp.evaluation": None,
     "mipp.features": None,
     "mipp.io": None,
+    "mipp.lattice": None,
     "mipp.paillier": None,
     "mipp.params": None,
     "mipp.pir": None,

@@ -18,14 +18,14 @@ FLOORS = [
     {"schemes"},
     {"mpc", "backends", "store"},
     {"rpc"},
-    {"sharing", "ring", "pir", "paillier", "encoding", "features", "io", "crypto"},
+    {"sharing", "ring", "pir", "paillier", "lattice", "encoding", "features", "io", "crypto"},
     {"_native"},
 ]
 EVERYBODY = {"errors", "params", "cpu"}
 # within a floor, who may use whom
 BESIDE = {
     ("cli", "app"), ("cli", "demo"), ("sharing", "crypto"), ("sharing", "ring"), ("pir", "io"), ("paillier", "crypto"),
-    ("paillier", "io"), ("features", "io"), ("features", "encoding"), ("crypto", "io"),
+    ("paillier", "io"), ("lattice", "crypto"), ("features", "io"), ("features", "encoding"), ("crypto", "io"),
 }  # fmt: skip
 #: what a client never touches: the other side, where it keeps rows, and where it multiplies them
 NEVER = {("client", "store"), ("client", "backends")}

@@ -1,0 +1,144 @@
+"""Scores from servers' answers, with a report of the noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._native import _core
+from ..errors import DTypeError, MessageError, ParameterError, VerificationError
+from .keys import SecretKey
+from .parameters import NOISE_BITS
+from .polynomials import ring
+from .products import BATCH, answer_words
+
+__all__ = ["NoiseReport", "decrypt"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseReport:
+    """Noise of decrypted answers, in units of 2^-11 of a score's step.
+
+    Parameters
+    ----------
+    largest : int
+        Largest absolute value that was found.
+    limit : int
+        Largest absolute value of honest answers (:meth:`Parameters.largest_noise`). From 1024 on scores are wrong.
+
+    Attributes
+    ----------
+    largest, limit
+        As given.
+
+    Examples
+    --------
+    >>> from mipp.lattice import NoiseReport
+    >>> NoiseReport(largest=512, limit=708).bits_left
+    1.0
+    """
+
+    largest: int
+    limit: int
+
+    @property
+    def bits_left(self) -> float:
+        """Bits by which the noise could grow before a score is wrong."""
+        return NOISE_BITS - 1 - math.log2(max(self.largest, 1))
+
+
+def decrypt(
+    secret: SecretKey, answers: np.ndarray | Sequence[np.ndarray], rows: int, *, threads: int | None = None
+) -> tuple[np.ndarray, NoiseReport]:
+    """Open a server's answer, or the sum of two servers' answers.
+
+    Parameters
+    ----------
+    secret : SecretKey
+        The user's key. Secret.
+    answers : ndarray of uint64, shape (answer_words,), or one or two of them
+        Answers to one query under this key. Public.
+    rows : int
+        Number of rows.
+    threads : int, optional
+        Native threads; default :func:`mipp.cpu.threads`.
+
+    Returns
+    -------
+    scores : ndarray of uint16 or uint32, shape (rows,)
+        Scores modulo 2^w; uint16 for w up to 16. Secret.
+    report : NoiseReport
+        The noise. Secret: of honest answers it tells of rows what flooding leaves.
+
+    Raises
+    ------
+    DTypeError
+        An answer is not an array of uint64.
+    MessageError
+        An answer has another length.
+    VerificationError
+        There is more noise than honest answers have: they are not of this query and key, or were changed. Nothing is
+        used. A change by multiples of 2^11 of the first component is **not** seen. Make a new key after this error: a
+        server that learns of it learns up to a bit about the key.
+    ParameterError
+        Neither one nor two answers, or a bad number of rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.lattice import Parameters, SecretKey, decrypt, encrypt, masks, matvec, prepare
+    >>> parameters = Parameters.choose(coordinates=2, score_bits=20, ring_bits=32)
+    >>> secret = SecretKey.generate(parameters)
+    >>> query = prepare(encrypt(secret, np.array([10, -3])))
+    >>> shares = [np.array([[5, 7]], np.uint32), np.array([[1, 2]], np.uint32)]  # of the row (6, 9)
+    >>> mask = masks(parameters, bytes(32), b"query 0", rows=1)  # an example's keys
+    >>> answers = [
+    ...     matvec(share, query, noise_key=bytes([i] * 32), context=b"query 0", mask=mask, negate=i == 1)
+    ...     for i, share in enumerate(shares)
+    ... ]
+    >>> scores, report = decrypt(secret, answers, rows=1)
+    >>> int(scores[0]) == 6 * 10 - 9 * 3, report.bits_left > 0.5
+    (True, True)
+    """
+    p = secret.parameters
+    found = [answers] if isinstance(answers, np.ndarray) else list(answers)
+    if not 1 <= len(found) <= 2:
+        raise ParameterError(f"one or two answers are opened together, not {len(found)}")
+    expected = answer_words(p, rows)
+    for answer in found:
+        if not isinstance(answer, np.ndarray) or answer.dtype != np.uint64:
+            raise DTypeError("an answer must be an array of uint64")
+        if answer.shape != (expected,):
+            raise MessageError(f"an answer for {rows} rows has {expected} words, not {answer.shape}")
+    scores, largest = np.empty(rows, np.uint16 if p.plain_bits <= 16 else np.uint32), 0
+    key = np.ascontiguousarray(secret.residues)
+    for start in range(0, rows, BATCH * p.degree):
+        stop = min(start + BATCH * p.degree, rows)
+        at = slice(answer_words(p, start), answer_words(p, stop))
+        total = _sum([answer[at] for answer in found], p.switched_bits, p.degree, threads)
+        phase = np.empty((len(total), p.degree), np.uint64)
+        components = [np.ascontiguousarray(total[:, i]) for i in range(2)]
+        _core.lattice_phase(ring(p), *components, key, p.switched_bits, phase, threads)
+        phase += np.uint64(1 << NOISE_BITS - 1)
+        noise = (phase & np.uint64((1 << NOISE_BITS) - 1)).astype(np.int64) - (1 << NOISE_BITS - 1)
+        largest = max(largest, int(np.abs(noise).max()))
+        words = (phase >> np.uint64(NOISE_BITS)) & np.uint64((1 << p.plain_bits) - 1)
+        scores[start:stop] = words.reshape(-1)[: stop - start]
+    report = NoiseReport(largest, p.largest_noise(len(found)))
+    if report.largest > report.limit:
+        raise VerificationError("answers have more noise than honest ones: they are not of this query and key")
+    return scores, report
+
+
+def _sum(parts: list[np.ndarray], bits: int, degree: int, threads: int | None) -> np.ndarray:
+    """Packed numbers, unpacked and added modulo 2^bits: (polys, 2, N)."""
+    total = np.zeros((parts[0].size * 64 // (2 * bits * degree), 2, degree), np.uint64)
+    one = np.empty_like(total)
+    for part in parts:
+        _core.unpack_words(np.ascontiguousarray(part), bits, one.reshape(-1), threads)
+        total += one
+    total &= np.uint64((1 << bits) - 1)
+    return total
