@@ -42,9 +42,9 @@ class Parameters:
     name : str
         Name, for messages.
     degree : int
-        N: polynomials are modulo X^N + 1; a power of two from 64 to 16384.
+        N: polynomials are modulo X^N + 1; a power of two from 64 to 8192.
     primes : tuple of int
-        Distinct primes below 2^50, 1 modulo 2N; q is their product.
+        Distinct primes below 2^48, 1 modulo 2N; q is their product.
     special : int or None
         A further such prime, of keys that switch keys: a query is then one ciphertext, which servers expand. None: a
         query is one ciphertext for each coordinate.
@@ -76,14 +76,14 @@ class Parameters:
     insecure: bool = dataclasses.field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        degree = whole_number(self.degree, 64, 16384, "degree")
+        degree = whole_number(self.degree, 64, 8192, "degree")
         whole_number(self.plain_bits, 2, 32, "plain_bits")
         if degree & (degree - 1):
             raise ParameterError(f"degree must be a power of two, not {degree}")
         moduli = self.moduli
         if not 1 <= len(self.primes) <= 7 or len(set(moduli)) < len(moduli):
             raise ParameterError("a parameter set has 1 to 7 distinct primes")
-        if any(whole_number(p, 3, 2**50, "prime") % (2 * degree) != 1 or not gmpy2.is_prime(p) for p in moduli):
+        if any(whole_number(p, 3, 2**48, "prime") % (2 * degree) != 1 or not gmpy2.is_prime(p) for p in moduli):
             raise ParameterError(f"moduli must be primes that are 1 modulo {2 * degree}")
         bits, limit = self.security()
         if bits > limit and not self.insecure:

@@ -179,7 +179,7 @@ def encrypt(secret: SecretKey, values: np.ndarray, *, threads: int | None = None
     p, of = secret.parameters, poly.ring(secret.parameters)
     numbers = _signed(p, values)
     encoded = np.empty((len(numbers), p.limbs), np.uint64)
-    _core.lattice_encode(of, numbers, p.plain_bits, encoded, threads)
+    _core.lattice_encode(of, numbers, p.plain_bits, encoded)
     seed, errors, count = random_bytes(32), random_bytes(32), _polynomials(p, len(numbers))
     if p.special is None:
         messages = encoded[:, :, None]

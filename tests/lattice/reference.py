@@ -213,7 +213,7 @@ def lattice_switch(ring, a, bits, out, threads=None):
     out[...] = (rounded(composed(ring, a) << bits, ring.q) % (1 << bits)).astype(np.uint64)
 
 
-def lattice_encode(ring, values, plain_bits, out, threads=None):
+def lattice_encode(ring, values, plain_bits, out):
     whole = rounded(values.astype(object) * ring.q, 1 << plain_bits)
     out[...] = decomposed(ring, whole[..., None])[..., 0]
 
