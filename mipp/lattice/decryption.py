@@ -120,8 +120,8 @@ def decrypt(
         at = slice(answer_words(p, start), answer_words(p, stop))
         total = _sum([answer[at] for answer in found], p.switched_bits, p.degree, threads)
         phase = np.empty((len(total), p.degree), np.uint64)
-        components = [np.ascontiguousarray(total[:, i]) for i in range(2)]
-        _core.lattice_phase(ring(p), *components, key, p.switched_bits, phase, threads)
+        c0, c1 = (np.ascontiguousarray(total[:, i]) for i in range(2))
+        _core.lattice_phase(ring(p), c0, c1, key, p.switched_bits, phase, threads)
         phase += np.uint64(1 << NOISE_BITS - 1)
         noise = (phase & np.uint64((1 << NOISE_BITS) - 1)).astype(np.int64) - (1 << NOISE_BITS - 1)
         largest = max(largest, int(np.abs(noise).max()))

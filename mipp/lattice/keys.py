@@ -66,7 +66,8 @@ class SecretKey:
         low = residues[0, 0]
         self._signed = low.astype(np.int64) - (low > 1) * np.int64(parameters.primes[0])
         _core.lattice_forward(ring, residues, None)
-        self._residues = residues
+        self._residues, self._negated = residues, residues.copy()
+        _core.lattice_negate(ring, self._negated, None)
 
     @classmethod
     def generate(cls, parameters: Parameters) -> SecretKey:
@@ -90,9 +91,9 @@ class SecretKey:
         return self._residues[0, : self.parameters.limbs]
 
     @property
-    def all_residues(self) -> np.ndarray:
-        """The key modulo all moduli, in the NTT domain: uint64 (1, moduli, N). **Secret**."""
-        return self._residues
+    def negated(self) -> np.ndarray:
+        """The key's negative modulo all moduli, in the NTT domain: uint64 (1, moduli, N). **Secret**."""
+        return self._negated
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -217,29 +218,12 @@ class EvaluationKey:
         p = secret.parameters
         special = _special(p)
         coordinates = whole_number(coordinates, 1, p.max_coordinates, "coordinates")
-        seed, errors, of = random_bytes(32), random_bytes(32), poly.ring(p)
-        zero = encrypted(secret, np.empty(0, np.int64), seed, poly.UNIFORM_ZERO, errors, poly.ZERO_ERROR, 1, threads)[0]
-        count, of = levels(coordinates) * p.limbs, poly.key_ring(p)
+        seed, errors = random_bytes(32), random_bytes(32)
+        none = np.empty((0, p.limbs, 0), np.uint64)
+        zero = encrypted(secret, none, seed, poly.UNIFORM_ZERO, errors, poly.ZERO_ERROR, 1, threads)[0]
         switching = np.empty((levels(coordinates), p.limbs, len(p.moduli), p.degree), np.uint64)
-        if count:
-            flat = switching.reshape(count, len(p.moduli), p.degree)
-            stream = poly.schedules(errors, poly.SWITCH_ERROR, p, poly.PLACE_OF_SEED, range(count), threads)
-            _core.lattice_gaussian(of, stream, 0, flat, threads)
-            for level in range(len(switching)):
-                turned = _automorphism(secret.coefficients, p.degree // 2**level + 1)
-                for d, prime in enumerate(p.primes):
-                    # P (q/p_d) [(q/p_d)^-1]_{p_d} is P modulo p_d, and 0 modulo every other prime
-                    image = np.empty((1, len(p.moduli), p.degree), np.uint64)
-                    _core.lattice_residues(of, turned[None] * np.int64(special % prime), image, threads)
-                    poly.subtract_modulo(switching[level, d, d], image[0, d], np.array(prime, np.uint64))
-            _core.lattice_forward(of, flat, threads)
-            _core.lattice_add(
-                of,
-                flat,
-                poly.multiply(of, _uniform_switch(p, seed, count, threads), secret.all_residues, threads),
-                threads,
-            )
-            _core.lattice_negate(of, flat, threads)
+        if len(switching):
+            _make_switching(secret, special, seed, errors, switching, threads)
         return cls(p, coordinates, seed, zero, switching)
 
     def zero(self, threads: int | None = None) -> np.ndarray:
@@ -362,7 +346,7 @@ def encrypted(
     secret: SecretKey, messages: np.ndarray, seed: bytes, kind: bytes, errors: bytes, error_kind: bytes, count: int,
     threads: int | None,
 ) -> np.ndarray:  # fmt: skip
-    """First components -(a s + e) + message of seeded encryptions, NTT domain: (count, L, N).
+    """First components -a s + e + message of seeded encryptions, NTT domain: (count, L, N).
 
     Messages are coefficients (M, L, n), for the first n coefficients of the last M polynomials; the others are zero.
     """
@@ -372,11 +356,34 @@ def encrypted(
     _core.lattice_gaussian(of, stream, 0, error, threads)
     if messages.size:
         part = error[count - len(messages) :, :, : messages.shape[2]]
-        poly.subtract_modulo(part, messages, poly.primes_of(p.primes))
+        poly.add_modulo(part, messages, poly.primes_of(p.primes))
     _core.lattice_forward(of, error, threads)
     product = uniform(p, seed, kind, count, threads)
-    _core.lattice_multiply(of, product, np.ascontiguousarray(secret.residues)[None], product, threads)
-    return poly.negated_sum(of, product, error, threads)
+    _core.lattice_multiply(of, product, np.ascontiguousarray(secret.negated[:, : p.limbs]), product, threads)
+    _core.lattice_add(of, product, error, threads)
+    return product
+
+
+def _make_switching(
+    secret: SecretKey, special: int, seed: bytes, errors: bytes, out: np.ndarray, threads: int | None
+) -> None:
+    """First components of keys that switch from s(X^(N/2^level + 1)) to s, NTT domain: out (levels, L, L+1, N)."""
+    p, of = secret.parameters, poly.key_ring(secret.parameters)
+    count = len(out) * p.limbs
+    flat = out.reshape(count, len(p.moduli), p.degree)
+    stream = poly.schedules(errors, poly.SWITCH_ERROR, p, poly.PLACE_OF_SEED, range(count), threads)
+    _core.lattice_gaussian(of, stream, 0, flat, threads)
+    image = np.empty((1, len(p.moduli), p.degree), np.uint64)
+    for level in range(len(out)):
+        turned = _automorphism(secret.coefficients, p.degree // 2**level + 1)
+        for d, prime in enumerate(p.primes):
+            # P (q/p_d) [(q/p_d)^-1]_{p_d} is P modulo p_d, and 0 modulo every other prime
+            _core.lattice_residues(of, turned[None] * np.int64(special % prime), image, threads)
+            poly.add_modulo(out[level, d, d], image[0, d], np.array(prime, np.uint64))
+    _core.lattice_forward(of, flat, threads)
+    random = _uniform_switch(p, seed, count, threads)
+    _core.lattice_multiply(of, random, secret.negated, random, threads)
+    _core.lattice_add(of, flat, random, threads)
 
 
 def _uniform_switch(parameters: Parameters, seed: bytes, count: int, threads: int | None) -> np.ndarray:

@@ -17,15 +17,14 @@ from .parameters import Parameters
 
 __all__ = [
     "PLACE_OF_SEED",
+    "add_modulo",
     "key_ring",
     "multiply",
-    "negated_sum",
     "pack",
     "packed_words",
     "residues_below",
     "ring",
     "schedules",
-    "subtract_modulo",
     "unpack",
 ]
 
@@ -70,16 +69,9 @@ def multiply(of: _core.LatticeRing, a: np.ndarray, b: np.ndarray, threads: int |
     return out
 
 
-def negated_sum(of: _core.LatticeRing, a: np.ndarray, b: np.ndarray, threads: int | None) -> np.ndarray:
-    """-(a + b), in place of a."""
-    _core.lattice_add(of, a, b, threads)
-    _core.lattice_negate(of, a, threads)
-    return a
-
-
-def subtract_modulo(a: np.ndarray, b: np.ndarray, primes: np.ndarray) -> None:
-    """a -= b for residues, without branches; primes broadcast."""
-    a += primes - b
+def add_modulo(a: np.ndarray, b: np.ndarray, primes: np.ndarray) -> None:
+    """a += b for residues in any layout, without branches; primes broadcast."""
+    a += b
     a -= primes * (a >= primes)
 
 

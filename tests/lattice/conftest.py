@@ -2,14 +2,7 @@
 
 import pytest
 
-from mipp._native import _core
 from mipp.lattice import Parameters
-from tests.lattice import reference
-
-if not hasattr(_core, "LatticeRing"):
-    for name in dir(reference):
-        if name.startswith("lattice_") or name == "LatticeRing":
-            setattr(_core, name, getattr(reference, name))
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mipp._native import _core
 from mipp.errors import DTypeError, MessageError, ParameterError, ShapeError, VerificationError
 from mipp.lattice import EvaluationKey, NoiseReport, Parameters, SecretKey, decrypt, encrypt, masks, matvec, prepare
+from mipp.lattice import polynomials as poly
 from mipp.lattice import products as products_module
 
 KEYS = [bytes([i]) * 32 for i in range(1, 3)]
@@ -74,6 +76,22 @@ def test_extreme_words_and_queries(choice):
         scores, report = decrypt(secret, answer, len(words))
         assert scores.tolist() == expected(words, values, p)
         assert report.bits_left > 1
+
+
+@pytest.mark.parametrize("choice", [(128, 20, 32), (1024, 32, 64)])
+def test_as_many_coordinates_as_a_set_allows(choice):
+    p = Parameters.choose(*choice)
+    assert p.max_coordinates == choice[0]
+    secret, evaluation = keys_of(p, choice[0])
+    half = 2 ** (p.plain_bits - 1)
+    words = np.full((3, choice[0]), 2**32 - half, np.uint32)
+    words[1], words[2] = half - 1, np.arange(choice[0])
+    values = np.where(np.arange(choice[0]) % 3 == 0, -half, half - 1)
+    query = prepare(encrypt(secret, values), evaluation)
+    answers = both(words, query, masks(p, bytes(32), b"query", 3), np.random.default_rng(2))
+    scores, report = decrypt(secret, answers, 3)
+    assert scores.tolist() == expected(words, values, p)
+    assert report.largest <= report.limit
 
 
 @given(st.data())
@@ -149,6 +167,32 @@ def test_encryption_is_fresh_and_keys_differ(small):
     answer = matvec(np.ones((640, 2), np.uint32), encrypt(secret, values), noise_key=KEYS[0], context=b"query")
     with pytest.raises(VerificationError):
         decrypt(other, answer, 640)
+
+
+def test_no_keystream_is_used_twice(small, small_expanding, monkeypatch):
+    """Of secret polynomials each has a key of its own, whatever is asked of one server in whichever blocks."""
+    used, real = [], _core.KeySchedules
+
+    def spy(key, infos, threads=None):
+        used.extend((key, bytes(row)) for row in infos)
+        return real(key, infos, threads)
+
+    monkeypatch.setattr(_core, "KeySchedules", spy)
+    words = np.ones((130, 2), np.uint32)
+    for p in (small, small_expanding):
+        secret, evaluation = keys_of(p)
+        for name in (b"query 1", b"query 2"):
+            query = prepare(encrypt(secret, np.array([1, 2])), evaluation)
+            for at in (0, 64, 128):
+                block = words[at : at + 64]
+                mask = masks(p, KEYS[1], name, len(block), first_row=at)
+                matvec(block, query, noise_key=KEYS[0], context=name, first_row=at, mask=mask)
+    public = [poly.UNIFORM_QUERY, poly.UNIFORM_ZERO, poly.UNIFORM_SWITCH]
+    kinds = [info[len(b"mipp v1 lattice ") :][:1] for _, info in used]
+    secret_ones = [x for x, kind in zip(used, kinds, strict=True) if kind not in (*public, poly.MASK)]
+    assert len(set(secret_ones)) == len(secret_ones) > 50
+    assert {k for k in kinds if k not in public} == {b"s", b"e", b"f", b"g", b"v", b"w", b"u", b"m"}
+    assert all(key != KEYS[0] for (key, _), kind in zip(used, kinds, strict=True) if kind in public)
 
 
 def test_masks_are_uniform_and_bound_to_key_context_and_row(small):
