@@ -197,13 +197,13 @@ class Parameters:
         -------
         float
             Standard deviation. Expansion doubles the mean square at each of n = ceil(log2 coordinates) levels, and each
-            level's key switch adds that of L products of digits below p with errors, divided by the special prime P:
-            2^n sigma^2 + (2^n - 1) (sum over the primes of N sigma^2 p^2/(3 P^2) + (1 + 2N/3)/12).
+            level's key switch adds that of L products of errors with digits between -p/2 and p/2, divided by the
+            special prime P: 2^n sigma^2 + (2^n - 1) (sum over the primes of N sigma^2 p^2/(12 P^2) + (1 + 2N/3)/12).
         """
         if self.special is None:
             return SIGMA
         size = 1 << levels(coordinates)
-        switch = sum(self.degree * SIGMA**2 * (p / self.special) ** 2 / 3 for p in self.primes)
+        switch = sum(self.degree * SIGMA**2 * (p / self.special) ** 2 / 12 for p in self.primes)
         return math.sqrt(size * SIGMA**2 + (size - 1) * (switch + (1 + 2 * self.degree / 3) / 12))
 
     def distance_bits(self, coordinates: int) -> float:
@@ -217,8 +217,9 @@ class Parameters:
         Returns
         -------
         float
-            -log2 of v/2^f, v = 9.2 (t/2) sigma sqrt(N coordinates): no rows chosen before the query's errors give a
-            larger noise, but with probability 2^-65.
+            -log2 of v/2^f, v = 9.2 (t/2) sigma sqrt(N coordinates). Without a special prime, no rows that were chosen
+            before the query give a larger noise, but with probability 2^-65. Errors of expanded ciphertexts are
+            correlated: with a special prime this holds for rows that are uniform, as shares are.
         """
         rows = TAIL * 2 ** (self.plain_bits - 1) * self.query_noise(coordinates)
         return self.flood_bits - math.log2(rows * math.sqrt(self.degree * coordinates))

@@ -282,7 +282,7 @@ def _turned(q, c, power):
 def _switched(ring, key_ring, special, c, keys):
     total = np.zeros((2, len(key_ring.primes), ring.degree), np.uint64)
     for d, p in enumerate(ring.primes):
-        digit = decomposed(key_ring, c[1] % p)[None]
+        digit = decomposed(key_ring, (c[1] + p // 2) % p - p // 2)[None]
         lattice_forward(key_ring, digit)
         term = np.empty_like(total)
         lattice_multiply(key_ring, keys[d], digit, term)

@@ -182,7 +182,7 @@ def test_noise_of_expanded_ciphertexts_is_as_estimated():
     for row, j in zip(noise, some, strict=True):
         row[0] -= oracle.rounded(int(values[j]) * p.modulus, 2**p.plain_bits)
     measured = math.sqrt(np.mean(noise.astype(float) ** 2))
-    assert 0.5 < measured / p.query_noise(coordinates) < 1.1
+    assert measured == pytest.approx(p.query_noise(coordinates), rel=0.05)
 
 
 def test_noise_of_fresh_queries_is_the_errors(small):
