@@ -94,14 +94,3 @@ struct Kernels {
 };
 
 }  // namespace
-
-#define MIPP_LATTICE_DEFINE(tier)                                                                            \
-    MIPP_LATTICE_FORWARD(lattice_forward_##tier) { Kernels<Field>::forward(*prime, a); }                     \
-    MIPP_LATTICE_INVERSE(lattice_inverse_##tier) { Kernels<Field>::inverse(*prime, a); }                     \
-    MIPP_LATTICE_MULTIPLY(lattice_multiply_##tier) { Kernels<Field>::multiply(*prime, a, b, out, add); }     \
-    MIPP_LATTICE_COLUMN(lattice_column_##tier) { Kernels<Field>::column(*prime, column, values); }           \
-    MIPP_LATTICE_DIGITS(lattice_digits_##tier) { Kernels<Field>::column(*prime, digits, values); }           \
-    MIPP_LATTICE_ADD(lattice_add_##tier) { Kernels<Field>::add(*prime, values, count, query, apart, sums); } \
-    MIPP_LATTICE_SETTLE(lattice_settle_##tier) { Kernels<Field>::settle(*prime, sums); }                     \
-    MIPP_LATTICE_FINISH(lattice_finish_##tier) { Kernels<Field>::finish(*prime, sums, out0, out1); }         \
-    MIPP_LATTICE_GAUSSIAN(lattice_gaussian_##tier) { Kernels<Field>::gaussian(words, n, table, entries, out); }

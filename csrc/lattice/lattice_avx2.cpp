@@ -95,4 +95,12 @@ struct Field {
 
 }  // namespace
 
-MIPP_LATTICE_DEFINE(avx2)
+MIPP_LATTICE_FORWARD(lattice_forward_avx2) { Kernels<Field>::forward(*prime, a); }
+MIPP_LATTICE_INVERSE(lattice_inverse_avx2) { Kernels<Field>::inverse(*prime, a); }
+MIPP_LATTICE_MULTIPLY(lattice_multiply_avx2) { Kernels<Field>::multiply(*prime, a, b, out, add); }
+MIPP_LATTICE_COLUMN(lattice_column_avx2) { Kernels<Field>::column(*prime, column, values); }
+MIPP_LATTICE_DIGITS(lattice_digits_avx2) { Kernels<Field>::column(*prime, digits, values); }
+MIPP_LATTICE_ADD(lattice_add_avx2) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }
+MIPP_LATTICE_SETTLE(lattice_settle_avx2) { Kernels<Field>::settle(*prime, sums); }
+MIPP_LATTICE_FINISH(lattice_finish_avx2) { Kernels<Field>::finish(*prime, sums, out0, out1); }
+MIPP_LATTICE_GAUSSIAN(lattice_gaussian_avx2) { Kernels<Field>::gaussian(words, n, table, entries, out); }

@@ -81,4 +81,12 @@ struct Field {
 
 }  // namespace
 
-MIPP_LATTICE_DEFINE(portable)
+MIPP_LATTICE_FORWARD(lattice_forward_portable) { Kernels<Field>::forward(*prime, a); }
+MIPP_LATTICE_INVERSE(lattice_inverse_portable) { Kernels<Field>::inverse(*prime, a); }
+MIPP_LATTICE_MULTIPLY(lattice_multiply_portable) { Kernels<Field>::multiply(*prime, a, b, out, add); }
+MIPP_LATTICE_COLUMN(lattice_column_portable) { Kernels<Field>::column(*prime, column, values); }
+MIPP_LATTICE_DIGITS(lattice_digits_portable) { Kernels<Field>::column(*prime, digits, values); }
+MIPP_LATTICE_ADD(lattice_add_portable) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }
+MIPP_LATTICE_SETTLE(lattice_settle_portable) { Kernels<Field>::settle(*prime, sums); }
+MIPP_LATTICE_FINISH(lattice_finish_portable) { Kernels<Field>::finish(*prime, sums, out0, out1); }
+MIPP_LATTICE_GAUSSIAN(lattice_gaussian_portable) { Kernels<Field>::gaussian(words, n, table, entries, out); }

@@ -60,7 +60,7 @@ Status lattice_switch(const LatticeRing& ring, const std::uint64_t* a, std::size
                     const auto quotient = static_cast<std::uint64_t>(static_cast<Wide>(x) * part.aux >> 64);
                     std::uint64_t y = x * part.value - quotient * part.p - part.p;
                     y += part.p & -(y >> 63);
-                    // y 2^64 / p, at most 2^16 too small; fractions add up modulo 1, which is 2^64
+                    // y 2^64 / p, at most 3 too small; fractions add up modulo 1, which is 2^64
                     to[i] += static_cast<std::uint64_t>(static_cast<Wide>(y) * part.scale >> part.shift);
                 }
             }

@@ -69,6 +69,7 @@ Cases all_cases(const std::string& tier) {
     add("compare", compare_cases(tier));
     add("audit", audit_cases(tier));
     add("pir", pir_cases(tier));
+    add("lattice", lattice_cases(tier));
     add("bigint", bigint_cases(tier));
     return all;
 }

@@ -84,6 +84,7 @@ Cases galois_cases(const std::string& tier);
 Cases compare_cases(const std::string& tier);
 Cases audit_cases(const std::string& tier);
 Cases pir_cases(const std::string& tier);
+Cases lattice_cases(const std::string& tier);
 
 // Entries of a family's table of tiers; KERNELS(tier) initialises the kernels of one.
 #define CTIME_TIERS(KERNELS)                                                                    \

@@ -28,14 +28,19 @@ def build(folder, target):
     marks = shutil.which("valgrind") is not None and Path("/usr/include/valgrind/memcheck.h").exists()
     command = ["g++", "-std=c++17", "-O1", "-g", "-DMIPP_X86=1", f"-I{HERE.parents[1] / 'csrc'}"]
     command += ["-DMIPP_VALGRIND"] * marks
-    command += [HERE / name for name in ("ctime.cpp", "ctime_bigint.cpp", "ctime_pir.cpp", "ctime_words.cpp")]
-    # no tier's code: the hash of a key before all derivations; digits, packing, audits, private retrieval around its
-    # kernels, the choice of a tier, and the pool that they use
+    command += [
+        HERE / name
+        for name in ("ctime.cpp", "ctime_bigint.cpp", "ctime_lattice.cpp", "ctime_pir.cpp", "ctime_words.cpp")
+    ]
+    # no tier's code: the hash of a key before all derivations; digits, packing, audits, private retrieval and lattices
+    # around their kernels, the choice of a tier, and the pool that they use
     untiered = (
-        "prf/hkdf", "compare/digits", "audit/audit", "pir/pir", "pir/pir_key", "pir/scan", "cpu/cpu", "common/pool",
+        "prf/hkdf", "prf/prf", "ring/ring", "compare/digits", "audit/audit", "pir/pir", "pir/pir_key", "pir/scan",
+        "lattice/lattice", "lattice/tables", "lattice/samples", "lattice/switch", "lattice/expand", "cpu/cpu",
+        "common/pool",
     )  # fmt: skip
     command += [found["portable"].parent / f"csrc/{name}.o" for name in untiered]
-    subprocess.run([*command, *(found[tier] for tier in TIERS), "-o", target], check=True)
+    subprocess.run([*command, *(found[tier] for tier in TIERS), found["amx"], "-o", target], check=True)
     return marks
 
 

@@ -13,7 +13,7 @@ import pytest
 from mipp._native import _core
 from mipp.lattice import EvaluationKey, Parameters, SecretKey, decrypt, encrypt, matvec, prepare
 from mipp.lattice import polynomials as poly
-from tests.lattice import reference as oracle
+from tests.reference import lattice as oracle
 
 KEY = bytes(range(32))
 

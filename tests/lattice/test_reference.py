@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.lattice import reference as oracle
+from tests.reference import lattice as oracle
 
 
 @pytest.mark.parametrize(("degree", "primes"), [(4, [17, 41]), (16, [97, 193]), (4096, [281474976694273])])
