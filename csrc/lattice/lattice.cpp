@@ -9,13 +9,13 @@
 namespace mipp {
 namespace {
 
-#define MIPP_TIER(tier, form)                                                                               \
-    {                                                                                                       \
-        Level::tier, {                                                                                      \
-            lattice_forward_##tier, lattice_inverse_##tier, lattice_multiply_##tier, lattice_column_##tier, \
-                lattice_digits_##tier, lattice_add_##tier, lattice_settle_##tier, lattice_finish_##tier,    \
-                lattice_gaussian_##tier, form                                                               \
-        }                                                                                                   \
+#define MIPP_TIER(tier, form)                                                                                  \
+    {                                                                                                          \
+        Level::tier, {                                                                                         \
+            lattice_forward_##tier, lattice_inverse_##tier, lattice_multiply_##tier, lattice_transpose_##tier, \
+                lattice_column_##tier, lattice_digits_##tier, lattice_add_##tier, lattice_settle_##tier,       \
+                lattice_finish_##tier, lattice_gaussian_##tier, form                                           \
+        }                                                                                                      \
     }
 
 const Tier<LatticeKernels> tiers[] = {MIPP_TIER(portable, lattice_words),
@@ -37,30 +37,27 @@ Status each_prime(const LatticeRing& ring, std::size_t count, int threads, F ker
     });
 }
 
-// Columns that are transposed at a time: those of a cache line of rows of 32 bits.
 constexpr std::size_t chunk = MIPP_LATTICE_RUN;
 
 // Words of rows as signed columns, `stride` numbers apart, behind the last row zeros.
 template <class Word>
-void columns_of(const Word* words, std::size_t rows, std::size_t dim, std::size_t columns, int plain_bits,
-                std::int32_t* out, std::size_t stride, std::size_t n) {
+void columns_of(const LatticeKernels& kernels, const Word* words, std::size_t rows, std::size_t dim,
+                std::size_t columns, int plain_bits, std::int32_t* out, std::size_t stride, std::size_t n) {
     const int shift = 32 - plain_bits;
-    constexpr std::size_t tile = 16;
-    std::int32_t block[chunk][tile];
-    for (std::size_t r = 0; r < n; r += tile) {
-        const std::size_t here = r < rows ? std::min(tile, rows - r) : 0;
-        if (here < tile) std::memset(block, 0, sizeof block);
+    std::int32_t tile[chunk][chunk] = {};
+    for (std::size_t r = 0; r < n; r += chunk) {
+        const std::size_t here = r < rows ? std::min(chunk, rows - r) : 0;
+        if (here < chunk) std::memset(tile, 0, sizeof tile);
         for (std::size_t i = 0; i < here; ++i) {
             const Word* row = words + (r + i) * dim;
             for (std::size_t c = 0; c < columns; ++c) {
                 const auto word = static_cast<std::uint32_t>(row[c]) << shift;
-                block[c][i] = static_cast<std::int32_t>(word) >> shift;
+                tile[i][c] = static_cast<std::int32_t>(word) >> shift;
             }
         }
-        const std::size_t wanted = std::min(tile, n - r);
-        for (std::size_t c = 0; c < columns; ++c) std::memcpy(out + c * stride + r, block[c], 4 * wanted);
+        kernels.transpose(&tile[0][0], out + r, stride);
     }
-    wipe(block, sizeof block);
+    wipe(tile, sizeof tile);
 }
 
 // Sums and columns of one block of rows.
@@ -70,8 +67,8 @@ class Product {
         : ring_(ring),
           kernels_(lattice_kernels(ring)),
           n_(ring.degree()),
-          // columns begin in different sets of the cache
-          stride_(n_ + 16),
+          // columns begin in different sets of the cache, and have room for a whole tile
+          stride_((n_ + chunk - 1) / chunk * chunk + chunk),
           sums_(4 * ring.size()),
           values_(MIPP_LATTICE_COLUMNS * n_),
           columns_((chunk * stride_ + 1) / 2) {}
@@ -86,7 +83,7 @@ class Product {
         std::memset(sums_.data(), 0, 8 * 4 * size);
         for (std::size_t d = 0; d < dim; d += chunk) {
             const std::size_t here = std::min(chunk, dim - d);
-            columns_of(words + d, rows, dim, here, plain_bits, columns, stride_, n_);
+            columns_of(kernels_, words + d, rows, dim, here, plain_bits, columns, stride_, n_);
             for (std::size_t l = 0; l < limbs; ++l) {
                 const LatticePrime& prime = ring_.prime(l, kernels_.form);
                 std::uint64_t* sums = sums_.data() + 4 * n_ * l;

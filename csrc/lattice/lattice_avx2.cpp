@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "transpose.h"
 
 namespace {
 
@@ -98,6 +99,7 @@ struct Field {
 MIPP_LATTICE_FORWARD(lattice_forward_avx2) { Kernels<Field>::forward(*prime, a); }
 MIPP_LATTICE_INVERSE(lattice_inverse_avx2) { Kernels<Field>::inverse(*prime, a); }
 MIPP_LATTICE_MULTIPLY(lattice_multiply_avx2) { Kernels<Field>::multiply(*prime, a, b, out, add); }
+MIPP_LATTICE_TRANSPOSE(lattice_transpose_avx2) { transpose_tile(rows, out, stride); }
 MIPP_LATTICE_COLUMN(lattice_column_avx2) { Kernels<Field>::column(*prime, column, values); }
 MIPP_LATTICE_DIGITS(lattice_digits_avx2) { Kernels<Field>::column(*prime, digits, values); }
 MIPP_LATTICE_ADD(lattice_add_avx2) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "transpose.h"
 
 namespace {
 
@@ -12,7 +13,7 @@ struct Field {
         Vec value, aux;
     };
     static constexpr size_t width = 8;
-    static constexpr int most_levels = 4;
+    static constexpr int most_levels = 3;
 
     Vec p, minus_p, p2, mask;
     const LatticePrime& prime;
@@ -39,10 +40,12 @@ struct Field {
         return _mm512_and_si512(_mm512_madd52lo_epu64(low, quotient, minus_p), mask);
     }
 
+    // multiply(y, w) is added to x on the way; all is below 2^52, so its bits are the sum
     inline void forward(Vec& x, Vec& y, const Factor& w) const {
-        const Vec t = multiply(y, w);
-        y = _mm512_sub_epi64(_mm512_add_epi64(x, p2), t);
-        x = _mm512_add_epi64(x, t);
+        const Vec quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), y, w.aux);
+        const Vec twice = _mm512_add_epi64(_mm512_add_epi64(x, x), p2);
+        x = _mm512_and_si512(_mm512_madd52lo_epu64(_mm512_madd52lo_epu64(x, y, w.value), quotient, minus_p), mask);
+        y = _mm512_sub_epi64(twice, x);
     }
     // both stay below 2 p
     inline void inverse(Vec& x, Vec& y, const Factor& w) const {
@@ -133,6 +136,7 @@ struct Field {
 MIPP_LATTICE_FORWARD(lattice_forward_avx512) { Kernels<Field>::forward(*prime, a); }
 MIPP_LATTICE_INVERSE(lattice_inverse_avx512) { Kernels<Field>::inverse(*prime, a); }
 MIPP_LATTICE_MULTIPLY(lattice_multiply_avx512) { Kernels<Field>::multiply(*prime, a, b, out, add); }
+MIPP_LATTICE_TRANSPOSE(lattice_transpose_avx512) { transpose_tile(rows, out, stride); }
 MIPP_LATTICE_COLUMN(lattice_column_avx512) { Kernels<Field>::column(*prime, column, values); }
 MIPP_LATTICE_DIGITS(lattice_digits_avx512) { Kernels<Field>::column(*prime, digits, values); }
 MIPP_LATTICE_ADD(lattice_add_avx512) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }

@@ -7,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Longest run of products that may be added up before MIPP_LATTICE_SETTLE.
+// Columns that are transposed at a time, those of a cache line of 32-bit words; and the longest run of products that
+// may be added up before MIPP_LATTICE_SETTLE.
 #define MIPP_LATTICE_RUN 16
 // Columns that are multiplied in one pass over the sums.
 #define MIPP_LATTICE_COLUMNS 4
@@ -37,6 +38,8 @@ struct LatticePrime {
 // out[i] = a[i] b[i] modulo p, and out[i] += a[i] b[i].
 #define MIPP_LATTICE_MULTIPLY(name) \
     void name(const struct LatticePrime* prime, const uint64_t* a, const uint64_t* b, uint64_t* out, int add)
+// MIPP_LATTICE_RUN rows of as many numbers, written as columns that begin `stride` numbers apart.
+#define MIPP_LATTICE_TRANSPOSE(name) void name(const int32_t* rows, int32_t* out, size_t stride)
 // Values of a signed column of coefficients, as numbers of this tier.
 #define MIPP_LATTICE_COLUMN(name) void name(const struct LatticePrime* prime, const int32_t* column, uint64_t* values)
 // The same of signed numbers below p in absolute value.
@@ -55,15 +58,16 @@ struct LatticePrime {
 #define MIPP_LATTICE_GAUSSIAN(name) \
     void name(const uint64_t* words, size_t n, const uint64_t* table, size_t entries, int64_t* out)
 
-#define MIPP_LATTICE_KERNELS(tier)                  \
-    MIPP_LATTICE_FORWARD(lattice_forward_##tier);   \
-    MIPP_LATTICE_INVERSE(lattice_inverse_##tier);   \
-    MIPP_LATTICE_MULTIPLY(lattice_multiply_##tier); \
-    MIPP_LATTICE_COLUMN(lattice_column_##tier);     \
-    MIPP_LATTICE_DIGITS(lattice_digits_##tier);     \
-    MIPP_LATTICE_ADD(lattice_add_##tier);           \
-    MIPP_LATTICE_SETTLE(lattice_settle_##tier);     \
-    MIPP_LATTICE_FINISH(lattice_finish_##tier);     \
+#define MIPP_LATTICE_KERNELS(tier)                    \
+    MIPP_LATTICE_FORWARD(lattice_forward_##tier);     \
+    MIPP_LATTICE_INVERSE(lattice_inverse_##tier);     \
+    MIPP_LATTICE_MULTIPLY(lattice_multiply_##tier);   \
+    MIPP_LATTICE_TRANSPOSE(lattice_transpose_##tier); \
+    MIPP_LATTICE_COLUMN(lattice_column_##tier);       \
+    MIPP_LATTICE_DIGITS(lattice_digits_##tier);       \
+    MIPP_LATTICE_ADD(lattice_add_##tier);             \
+    MIPP_LATTICE_SETTLE(lattice_settle_##tier);       \
+    MIPP_LATTICE_FINISH(lattice_finish_##tier);       \
     MIPP_LATTICE_GAUSSIAN(lattice_gaussian_##tier);
 
 extern "C" {

@@ -84,6 +84,11 @@ struct Field {
 MIPP_LATTICE_FORWARD(lattice_forward_portable) { Kernels<Field>::forward(*prime, a); }
 MIPP_LATTICE_INVERSE(lattice_inverse_portable) { Kernels<Field>::inverse(*prime, a); }
 MIPP_LATTICE_MULTIPLY(lattice_multiply_portable) { Kernels<Field>::multiply(*prime, a, b, out, add); }
+MIPP_LATTICE_TRANSPOSE(lattice_transpose_portable) {
+    for (size_t c = 0; c < MIPP_LATTICE_RUN; ++c) {
+        for (size_t r = 0; r < MIPP_LATTICE_RUN; ++r) out[c * stride + r] = rows[r * MIPP_LATTICE_RUN + c];
+    }
+}
 MIPP_LATTICE_COLUMN(lattice_column_portable) { Kernels<Field>::column(*prime, column, values); }
 MIPP_LATTICE_DIGITS(lattice_digits_portable) { Kernels<Field>::column(*prime, digits, values); }
 MIPP_LATTICE_ADD(lattice_add_portable) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }

@@ -14,6 +14,7 @@ struct LatticeKernels {
     decltype(&lattice_forward_portable) forward;
     decltype(&lattice_inverse_portable) inverse;
     decltype(&lattice_multiply_portable) multiply;
+    decltype(&lattice_transpose_portable) transpose;
     decltype(&lattice_column_portable) column;
     decltype(&lattice_digits_portable) digits;
     decltype(&lattice_add_portable) add;

@@ -113,16 +113,50 @@ std::uint64_t residue(std::int64_t value, const LatticePrime& prime) {
     return out + (prime.p & -(out >> 63));
 }
 
-// low + 2^64 high - 2^(bits - 1), of a number below 2^bits.
-std::uint64_t wide_residue(std::uint64_t low, std::uint64_t high, std::uint64_t half, const LatticePrime& prime) {
-    const std::uint64_t p = prime.p;
-    const auto times = [p](std::uint64_t x, const LatticeFactor& w) {
-        return x * w.value - static_cast<std::uint64_t>(static_cast<Wide>(x) * w.aux >> 64) * p;
-    };
-    // each below 2 p; half is below p
-    std::uint64_t r = times(low, prime.one) + times(high, prime.radix) + p - half;
-    r = times(r, prime.one) - p;
-    return r + (p & -(r >> 63));
+// The same of `n` numbers; those below 64 in absolute value take an addition where the prime is larger.
+void residues_of(const std::int64_t* numbers, std::size_t n, bool small, const LatticePrime& prime,
+                 std::uint64_t* out) {
+    if (small && prime.p > 64) {
+        for (std::size_t i = 0; i < n; ++i) {
+            out[i] = static_cast<std::uint64_t>(numbers[i]) + (prime.p & static_cast<std::uint64_t>(numbers[i] >> 63));
+        }
+    } else {
+        for (std::size_t i = 0; i < n; ++i) out[i] = residue(numbers[i], prime);
+    }
+}
+
+// Uniform numbers of `bits` bits less 2^(bits - 1), from two words each: in pieces of 48 bits, which are multiplied by
+// their weights modulo each prime. pieces: 3 n words, factor: n.
+void flood(const LatticeRing& ring, const LatticeKernels& kernels, int bits, Stream& stream, std::uint64_t* pieces,
+           std::uint64_t* factor, std::uint64_t* out) {
+    constexpr int piece_bits = 48;
+    const std::size_t n = ring.degree();
+    std::uint64_t masks[3];
+    for (int k = 0; k < 3; ++k) {
+        const int left = std::max(0, std::min(piece_bits, bits - k * piece_bits));
+        masks[k] = (std::uint64_t{1} << left) - 1;
+    }
+    for (std::size_t i = 0; i < n; i += chunk / 2) {
+        const std::uint64_t* words = stream.next();
+        const std::size_t here = std::min(chunk / 2, n - i);
+        for (std::size_t j = 0; j < here; ++j) {
+            const std::uint64_t low = words[2 * j], high = words[2 * j + 1];
+            pieces[i + j] = low & masks[0];
+            pieces[n + i + j] = (low >> 48 | high << 16) & masks[1];
+            pieces[2 * n + i + j] = high >> 32 & masks[2];
+        }
+    }
+    for (std::size_t l = 0; l < ring.limbs(); ++l, out += n) {
+        const LatticePrime& prime = ring.prime(l, kernels.form);
+        std::uint64_t half = 1 % prime.p, weight = 1;
+        for (int b = 1; b < bits; ++b) half = half * 2 % prime.p;
+        std::fill(out, out + n, (prime.p - half) % prime.p);
+        for (int k = 0; k * piece_bits < bits; ++k) {
+            std::fill(factor, factor + n, weight);
+            kernels.multiply(&prime, pieces + static_cast<std::size_t>(k) * n, factor, out, 1);
+            for (int b = 0; b < piece_bits; ++b) weight = weight * 2 % prime.p;
+        }
+    }
 }
 
 }  // namespace
@@ -135,7 +169,7 @@ Status lattice_residues(const LatticeRing& ring, const std::int64_t* values, std
             for (std::size_t l = 0; l < limbs; ++l) {
                 const LatticePrime& prime = ring.prime(l, lattice_words);
                 std::uint64_t* to = out + m * ring.size() + l * n;
-                for (std::size_t i = 0; i < n; ++i) to[i] = residue(values[m * n + i], prime);
+                residues_of(values + m * n, n, false, prime, to);
             }
         }
         return Status::ok;
@@ -149,6 +183,8 @@ Status lattice_sample(const LatticeRing& ring, LatticeKind kind, int bits, const
     const std::size_t n = ring.degree(), limbs = ring.limbs();
     return parallel_for(count, 1, threads, [&](std::size_t begin, std::size_t end) {
         std::int64_t numbers[chunk];
+        LatticeBuffer pieces(kind == LatticeKind::flood ? 4 * n : 0);
+        if (!pieces) return Status::no_memory;
         for (std::size_t m = begin; m < end; ++m) {
             Stream stream(schedules[first + m]);
             std::uint64_t* to = out + m * ring.size();
@@ -157,22 +193,7 @@ Status lattice_sample(const LatticeRing& ring, LatticeKind kind, int bits, const
                 continue;
             }
             if (kind == LatticeKind::flood) {
-                const int high_bits = bits > 64 ? bits - 64 : 0;
-                const std::uint64_t low_mask = bits >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
-                const std::uint64_t high_mask = (std::uint64_t{1} << high_bits) - 1;
-                for (std::size_t i = 0; i < n; i += chunk / 2) {
-                    const std::uint64_t* words = stream.next();
-                    const std::size_t here = std::min(chunk / 2, n - i);
-                    for (std::size_t l = 0; l < limbs; ++l) {
-                        const LatticePrime& prime = ring.prime(l, lattice_words);
-                        std::uint64_t half = 1 % prime.p;
-                        for (int b = 1; b < bits; ++b) half = half * 2 % prime.p;
-                        for (std::size_t j = 0; j < here; ++j) {
-                            to[l * n + i + j] =
-                                wide_residue(words[2 * j] & low_mask, words[2 * j + 1] & high_mask, half, prime);
-                        }
-                    }
-                }
+                flood(ring, kernels, bits, stream, pieces.data(), pieces.data() + 3 * n, to);
                 continue;
             }
             for (std::size_t i = 0; i < n; i += chunk) {
@@ -185,8 +206,7 @@ Status lattice_sample(const LatticeRing& ring, LatticeKind kind, int bits, const
                                      numbers);
                 }
                 for (std::size_t l = 0; l < limbs; ++l) {
-                    const LatticePrime& prime = ring.prime(l, lattice_words);
-                    for (std::size_t j = 0; j < here; ++j) to[l * n + i + j] = residue(numbers[j], prime);
+                    residues_of(numbers, here, true, ring.prime(l, lattice_words), to + l * n + i);
                 }
             }
         }
