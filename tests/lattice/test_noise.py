@@ -152,6 +152,38 @@ def test_a_lack_of_the_encryption_of_zero_is_seen(small, without_encryption_of_z
     assert second_component(small).max() < 2**-25
 
 
+def test_servers_add_an_encryption_of_zero(small, monkeypatch):
+    """To rows of zeros: v b + flood and v a + e1, v ternary, e1 Gaussian, the flood uniform."""
+    query = prepare(encrypt(SecretKey.generate(small), np.array([3])))
+    ternary, switched, draw, switch = [], [], _core.lattice_ternary, _core.lattice_switch
+
+    def drawn(ring, schedules, first, out, *rest):
+        draw(ring, schedules, first, out, *rest)
+        ternary.append(out.copy())
+
+    monkeypatch.setattr(_core, "lattice_ternary", drawn)
+    monkeypatch.setattr(
+        _core, "lattice_switch", lambda r, a, *rest: (switched.append(a.copy()), switch(r, a, *rest))[1]
+    )
+    matvec(np.zeros((4096, 1), np.uint32), query, noise_key=KEY, context=b"query")
+    ring, found = oracle.LatticeRing(small.degree, small.primes), []
+    for zero, component in zip(query.zero, switched, strict=True):
+        _core.lattice_inverse(poly.ring(small), coefficients := zero.copy())
+        known = oracle.composed(ring, coefficients)
+        v = [oracle.composed(ring, x) for x in ternary[0]]
+        product = np.array([oracle.product(known, x, ring.q) for x in v], object)
+        found.append((oracle.composed(ring, component) - product + ring.q // 2) % ring.q - ring.q // 2)
+    values, counts = np.unique(((np.array(v) + 1) % ring.q).astype(int), return_counts=True)
+    assert values.tolist() == [0, 1, 2]
+    assert np.abs(counts - 4096 / 3).max() < 6 * np.sqrt(4096 * 2 / 9)
+    flood, error = (x.astype(float).reshape(-1) for x in found)
+    assert np.std(error) == pytest.approx(3.2, rel=0.06)
+    bound = 2.0 ** (small.flood_bits - 1)
+    assert np.abs(flood).max() <= bound
+    uniform = np.sort(flood) / (2 * bound) + 0.5
+    assert np.abs(uniform - np.linspace(0, 1, len(uniform))).max() < 2.5 / math.sqrt(len(uniform))
+
+
 @pytest.mark.parametrize("choice", [(16, 20, 32), (16, 32, 32)])
 def test_noise_is_within_its_bound_and_near_it(choice):
     """Floods of two servers fill what the bound gives them: one that is too small fails as one that is too large."""

@@ -102,6 +102,10 @@ def test_other_evaluation_keys_are_refused(small, small_expanding):
     for other in changed:
         with pytest.raises(MessageError):
             EvaluationKey.from_bytes(p, other)
+    for coordinates, like in ((0, 2), (p.max_coordinates + 1, 2 * p.max_coordinates)):  # of a length that fits
+        other = bytes(EvaluationKey.size(p, like) - 80)
+        with pytest.raises(MessageError, match="number of coordinates"):
+            EvaluationKey.from_bytes(p, data[:8] + coordinates.to_bytes(8, "little") + data[16:80] + other)
     with pytest.raises(DTypeError):
         EvaluationKey.from_bytes(p, "text")
     with pytest.raises(ParameterError):
