@@ -170,7 +170,7 @@ class EvaluationKey:
 
     Notes
     -----
-    At 128 coordinates: 4.1 MB sent, 21 MB in memory once it is used. Keys that switch keys assume circular security, as
+    At 128 coordinates: 4.1 MB sent, 17 MB in memory once it is used. Keys that switch keys assume circular security, as
     is usual: they are encryptions of images of the secret key under the secret key.
 
     Examples
