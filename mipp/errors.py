@@ -35,6 +35,7 @@ __all__ = [
     "MessageError",
     "MippError",
     "MissingExtraError",
+    "MissingKeyError",
     "NativeError",
     "NativeMemoryError",
     "NonceReuseError",
@@ -182,6 +183,10 @@ class NonceReuseError(StoreError):
 
 class NotFoundError(MippError, LookupError):
     """An owner, user, batch or image is unknown."""
+
+
+class MissingKeyError(NotFoundError):
+    """A server does not have the evaluation key of a user who asks; clients bring it by themselves."""
 
 
 class UnknownNameError(NotFoundError, ParameterError):

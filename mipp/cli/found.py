@@ -90,6 +90,8 @@ def cost_lines(cost: SearchCost, taken: float | None, queries: int) -> list[str]
         f"ranking {cost['ranking']} over {cost['images']:,} images" + (f", {queries:,} queries" if queries > 1 else ""),
         f"user: {_rounds(user['rounds'])}, {user['sent']:,} bytes to and {user['received']:,} bytes from each server",
     ]
+    if "once" in user:
+        lines.append(f"  and once, before a user's first search, {user['once']:,} bytes of its key to each server")
     if "clustered" in cost:
         lines.append(
             f"clusters: {cost['clustered']:,} rows lie in them; all others are ranked"

@@ -15,6 +15,7 @@ from ..errors import (
     BusyError,
     IntegrityError,
     MessageError,
+    MissingKeyError,
     NotFoundError,
     ProtocolError,
     StaleSnapshotError,
@@ -86,6 +87,8 @@ class HiddenQueries:
         See :class:`~mipp.rpc.messages.Query`.
     proof : mapping of int to tuple
         For each server its part of the proof that the queries are in range; empty if the user ranks.
+    opening : object
+        What opening the answers needs, of :class:`~mipp.schemes.base.Hidden`. Never sent.
     """
 
     header: list[np.ndarray]
@@ -93,6 +96,7 @@ class HiddenQueries:
     servers: dict[int, tuple[bytes, np.ndarray, np.ndarray]]
     newest: bytes = b""
     proof: Mapping[int, tuple[bytes, np.ndarray]] = field(default_factory=dict)
+    opening: Any = None
 
 
 class Probe(NamedTuple):
@@ -127,8 +131,8 @@ class Querier:
 
     def score_words(self, index: Index, encoded: np.ndarray, k: int) -> list[np.ndarray]:
         """Words (B, N) that add up to the scores of all rows. Grants limit ``k``, the number that the user keeps."""
-        _, replies = self._sent(index, encoded, k, "user")
-        return self._opened(replies, len(encoded), range(index.total), 0).words
+        hidden, replies = self._sent(index, encoded, k, "user")
+        return self._opened(hidden, replies, len(encoded), range(index.total), 0).words
 
     def blocks(
         self, index: Index, encoded: np.ndarray, k: int, *, verification: Verification | None = None,
@@ -159,7 +163,7 @@ class Querier:
                 check, folded = self.check_columns(encoded), False
                 hidden = self.hide(index, encoded, k, "user", check=check)
                 replies = self.send(hidden, rows, width=width)
-            words = self._opened(replies, len(encoded), rows, width)
+            words = self._opened(hidden, replies, len(encoded), rows, width)
             if check is not None and verification is not None:
                 # no failure before the end: a server that sees what is asked next would learn whether a score that
                 # it added to is in range
@@ -262,7 +266,9 @@ class Querier:
             folded=bool(checks) and self.folds(index),
         )  # fmt: skip
 
-    def _opened(self, replies: Mapping[int, Any], queries: int, rows: range, width: int) -> ScoreWords:
+    def _opened(
+        self, hidden: HiddenQueries, replies: Mapping[int, Any], queries: int, rows: range, width: int
+    ) -> ScoreWords:
         """Score words; ``width`` is what was asked for, and the servers gave that or whole words, all the same."""
         answers = [replies[s] for s in self.scheme.servers]
         if not all(isinstance(answer, m.Answer) for answer in answers):
@@ -272,7 +278,7 @@ class Querier:
             raise MessageError("the servers sent score shares of different widths, or of one that was not asked for")
         (width,) = given
         self.scheme.verify(shares, queries, len(rows), width)
-        return ScoreWords(rows, self.scheme.open(shares, len(rows)), width or None)
+        return ScoreWords(rows, self.scheme.open(shares, len(rows), hidden.opening), width or None)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -319,7 +325,8 @@ class Querier:
             The header, and each server's part.
         """
         servers = self.scheme.servers
-        query_shares = self.scheme.hide(encoded if check is None else check.with_columns(encoded))
+        hidden = self.scheme.hide(encoded if check is None else check.with_columns(encoded))
+        query_shares = hidden.shares
         thetas = self.theta_shares(theta if ranking == "threshold" else None, len(encoded))
         salts = {s: schedule.random_bytes(32) for s in servers}
         proofs, parts_of_proof = self._range_proof(encoded, ranking, theta, chosen)
@@ -347,7 +354,7 @@ class Querier:
         )
         frames = [np.frombuffer(f, np.uint8) for f in header]
         parts = {s: (salts[s], query_shares[s], thetas[s]) for s in servers}
-        return HiddenQueries(frames, frames_hash(header), parts, index.newest, parts_of_proof)
+        return HiddenQueries(frames, frames_hash(header), parts, index.newest, parts_of_proof, hidden.opening)
 
     def send(
         self, hidden: HiddenQueries, rows: range = range(0), *, together: bool = False, width: int = 0
@@ -388,7 +395,20 @@ class Querier:
             )
             for s, part in hidden.servers.items()
         }
-        return self.collect(hidden, self._client.ask(messages, together=together, spare=self._client.spare))
+        ask = functools.partial(self._client.ask, messages, together=together, spare=self._client.spare)
+        try:
+            replies = ask()
+        except MissingKeyError:  # before anything was counted there
+            self._bring_key()
+            replies = ask()
+        return self.collect(hidden, replies)
+
+    def _bring_key(self) -> None:
+        """Give this user's evaluation key to the servers that have none."""
+        needed = self._client.ask_all(m.EvaluationKeyRequest(self._client.id), self.scheme.servers)
+        if lacking := [server for server, state in needed.items() if state.needed]:
+            key = np.frombuffer(self.scheme.evaluation_key(), np.uint8)
+            self._client.ask_all(m.KeepEvaluationKey(key), lacking)
 
     def collect(self, hidden: HiddenQueries, replies: dict[int, Any]) -> dict[int, Any]:
         """Ask the servers that replied ``Pending`` again until each has given its part; all replies, by server."""

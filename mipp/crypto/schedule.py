@@ -19,6 +19,7 @@ from ..errors import ParameterError
 from ..params import FINITE, INFINITY, MASKED
 
 __all__ = [
+    "answer_key",
     "audit_draws_info",
     "audit_key",
     "audit_rows_info",
@@ -34,6 +35,7 @@ __all__ = [
     "journal_key",
     "key_centre_image_part",
     "key_centre_key",
+    "lattice_mask_infos",
     "mask_infos",
     "pair_key",
     "random_bytes",
@@ -260,6 +262,53 @@ def mask_infos(header: bytes, queries: int) -> np.ndarray:
     label = b"mipp v1 homomorphic mask" + exactly(header, 32, "header hash")
     infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
     return np.frombuffer(infos, np.uint8).reshape(queries, -1)
+
+
+def lattice_mask_infos(header: bytes, queries: int) -> np.ndarray:
+    """HKDF labels, under a pair key, of the lattice scheme's masks of each query.
+
+    Parameters
+    ----------
+    header : bytes
+        Hash of the query's header, 32 bytes.
+    queries : int
+        Number of queries.
+
+    Returns
+    -------
+    ndarray of uint8, shape (queries, 56)
+        Public.
+
+    Raises
+    ------
+    ParameterError
+        The header hash has another length.
+    """
+    label = b"mipp v1 lattice mask" + exactly(header, 32, "header hash")
+    infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
+    return np.frombuffer(infos, np.uint8).reshape(queries, -1)
+
+
+def answer_key(sign_seed: bytes, deployment: bytes, server: int) -> bytes:
+    """Derive the key of a server's own randomness in answers; no other server knows it, nor any user.
+
+    It stays the same while the server has its identity, so that a query that comes again is answered by the same bytes.
+
+    Parameters
+    ----------
+    sign_seed : bytes
+        Seed of the server's Ed25519 identity, 32 bytes. Secret.
+    deployment : bytes
+        Id of the deployment, 16 bytes. Public.
+    server : int
+        Number of the server.
+
+    Returns
+    -------
+    bytes
+        32 bytes. Secret.
+    """
+    return hkdf(sign_seed, b"mipp v1 answers" + deployment + bytes([server]))
 
 
 def batch_nonce(root: bytes, content: Iterable[bytes | memoryview]) -> bytes:

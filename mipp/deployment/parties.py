@@ -202,7 +202,7 @@ class Parties(PartyFiles):
         invited = self._invited("user", name, invitation)
         name = self._free_name("user", name)
         secrets = {"sign": schedule.random_bytes(32), "box": schedule.random_bytes(32)}
-        secrets |= schemes.get(self.config.params.scheme).user_secrets(key_bits)
+        secrets |= schemes.get(self.config.params.scheme).user_secrets(self.config, key_bits)
         public_box = box.box_private(secrets["box"]).public_key().public_bytes_raw()
         public_sign = signing.sign_public(secrets["sign"])
         identity = signing.party_id(public_sign, public_box)

@@ -25,6 +25,7 @@ __all__ = [
     "MAX_AUDIT_ROWS",
     "MAX_COUNT",
     "MAX_ENVELOPE_BYTES",
+    "MAX_EVALUATION_KEYS_BYTES",
     "MAX_EXPIRY",
     "MAX_HEAD_BYTES",
     "MAX_KEPT_BYTES",
@@ -80,6 +81,8 @@ MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES = 64 << 10, 8 << 20
 # --- queries --------------------------------------------------------------------------------------------------------
 #: queries under one header
 MAX_QUERIES = 1 << 16
+#: evaluation keys of all users that a server keeps
+MAX_EVALUATION_KEYS_BYTES = 1 << 32
 #: score shares that one request is answered with; a user that wants more asks for some rows at a time
 MAX_ANSWER_BYTES = 1 << 27
 #: check columns of one user that a server keeps until they are folded

@@ -89,7 +89,7 @@ class RegisterOwner:
 
 @message
 class RegisterUser:
-    """User -> every server. paillier: its Paillier public key in the Paillier scheme, else empty.
+    """User -> every server. scheme_key: in the Paillier scheme its Paillier public key, else empty.
 
     ``invitation``: as of :class:`RegisterOwner`.
     """
@@ -97,7 +97,7 @@ class RegisterUser:
     name: str
     sign_key: bytes
     box_key: bytes
-    paillier: bytes
+    scheme_key: bytes
     invitation: bytes = added(default=b"")
 
 

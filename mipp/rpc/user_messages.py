@@ -15,6 +15,8 @@ __all__ = [
     "Albums",
     "Answer",
     "CollectRanking",
+    "EvaluationKeyRequest",
+    "EvaluationKeyState",
     "FetchAlbums",
     "FetchHeader",
     "FetchImages",
@@ -25,6 +27,7 @@ __all__ = [
     "Granters",
     "GrantersRequest",
     "Images",
+    "KeepEvaluationKey",
     "MaskedRecords",
     "Origins",
     "OwnerSnapshot",
@@ -179,6 +182,27 @@ class QueryHeader:
 
 
 @message
+class EvaluationKeyRequest:
+    """User -> server, signed: whether it needs the user's evaluation key. Answered ``EvaluationKeyState``."""
+
+    user: bytes
+
+
+@message
+class EvaluationKeyState:
+    """Server -> user: bytes of the evaluation key that it needs, 0 if it has one, or the scheme has none."""
+
+    needed: int
+
+
+@message
+class KeepEvaluationKey:
+    """User -> server, signed: its evaluation key, public. Refused where there is one, and to who is granted nothing."""
+
+    key: np.ndarray = array("u1")
+
+
+@message
 class Query:
     """User -> server i, signed: header bytes, its salt (32 bytes), query share and share of the thresholds.
 
@@ -189,7 +213,8 @@ class Query:
     before anything is counted, if the server knows a newer state of these owners; as a hash of 32 bytes
     (:func:`grants_hash`), also if it knows other grants to this user.
 
-    In the Paillier scheme both servers get the same: B queries of D ciphertexts, 64-bit limbs, (B, D * limbs).
+    In the schemes with one cloud both servers get the same, 64-bit words: in the Paillier scheme B queries of D
+    ciphertexts, (B, D * limbs); in the lattice scheme (B, words of an encrypted vector).
 
     theta: (B,) words, this server's additive share of each query's threshold; (0,) without one.
 
@@ -224,7 +249,7 @@ class Answer:
     checks: the words of the check columns, (checks, rows), unless the servers keep them.
 
     In the Paillier scheme (B, P * limbs): P packed ciphertexts, their plaintexts uniformly random without the
-    other's.
+    other's. In the lattice scheme (B, words of the ciphertexts of all rows), of which the same holds.
     """
 
     score_shares: np.ndarray = array("u2", "u4", "u8", ndim=2)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from ..errors import ParameterError
 from ..params import scheme_name
-from .base import RowPlan, Scheme, ServerScheme, UserScheme
+from .base import Hidden, RowPlan, Scheme, ServerScheme, UserScheme
 from .paillier import PaillierScheme
 from .shares import SharesScheme
 
-__all__ = ["NAMES", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get"]
+__all__ = ["NAMES", "Hidden", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get"]
 
 _SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (SharesScheme(), PaillierScheme())}
 #: names of all schemes, the default first

@@ -10,18 +10,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NotRequired, Protocol, TypedDict
+from dataclasses import dataclass
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
 from ..backends import Rows
+from ..encoding import Encoding
 from ..errors import ParameterError
 from ..mpc.probed import ProbedRows
 from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 
-__all__ = ["RowPlan", "Scheme", "SearchCost", "ServerScheme", "UserCost", "UserScheme", "seconds_on_lines"]
+__all__ = [
+    "Hidden",
+    "RowPlan",
+    "Scheme",
+    "SearchCost",
+    "ServerScheme",
+    "UserCost",
+    "UserScheme",
+    "seconds_on_lines",
+]
 
 
 class UserCost(TypedDict):
@@ -32,6 +43,8 @@ class UserCost(TypedDict):
     received: int
     #: further bytes to each cloud where servers rank or compare: the proof that queries are in range
     proof: NotRequired[int]
+    #: further bytes to each server, before this user's first search alone: its evaluation key
+    once: NotRequired[int]
 
 
 class CostBound(TypedDict):
@@ -134,6 +147,26 @@ class RowPlan(Protocol):
         """Batches of original rows ``start`` to ``stop``, for zero shares."""
 
 
+@dataclass(frozen=True, repr=False)
+class Hidden:
+    """Queries as a scheme hid them.
+
+    Parameters
+    ----------
+    shares : mapping of int to ndarray
+        The query share of each server, which tells it nothing of the queries.
+    opening : object, optional
+        What opening the answers to these queries needs beside the user's own keys, such as a secret key that is used
+        for them alone. Secret; it goes when the queries do.
+    """
+
+    shares: Mapping[int, np.ndarray]
+    opening: Any = None
+
+    def __reduce__(self) -> str:
+        raise TypeError("hidden queries hold secrets and do not pickle")
+
+
 class UserScheme(ABC):
     """A user's side of a scheme: hides queries, opens scores. Holds the user's secret keys of the scheme, if any."""
 
@@ -147,9 +180,16 @@ class UserScheme(ABC):
     def __reduce__(self) -> str:
         raise TypeError("a user's side of a scheme may hold keys and does not pickle")
 
+    def evaluation_key(self) -> bytes:
+        """Make a public key that servers compute with, of :attr:`ServerScheme.evaluation_key_bytes`.
+
+        Sent to servers that have none of this user; empty if the scheme has none. Another one each time.
+        """
+        return b""
+
     @abstractmethod
-    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
-        """Hide encoded queries (B, encoded_dim): the query share of each server, which tells it nothing of them.
+    def hide(self, encoded: np.ndarray) -> Hidden:
+        """Hide encoded queries (B, encoded_dim) from the servers.
 
         ParameterError for queries that the scheme cannot carry.
         """
@@ -187,9 +227,12 @@ class UserScheme(ABC):
         """
 
     @abstractmethod
-    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+    def open(self, score_shares: Sequence[np.ndarray], rows: int, opening: Any) -> list[np.ndarray]:
         """Words (B, rows), or packed ones, that add up to the scores modulo the ring or 2^width; secret from everybody
-        but this user."""
+        but this user.
+
+        ``opening`` : of :class:`Hidden`, for the queries that were answered.
+        """
 
     @abstractmethod
     def cost(
@@ -224,6 +267,18 @@ class ServerScheme(ABC):
         """ParameterError for a user's public key of the scheme that is malformed, or that the scheme has no use for."""
         if key:
             raise ParameterError("users of this deployment have no key of the scheme")
+
+    @property
+    def evaluation_key_bytes(self) -> int:
+        """Length of a user's evaluation key: the same for all users of a deployment; 0 where users have none."""
+        return 0
+
+    def check_evaluation_key(self, key: bytes) -> None:
+        """ParameterError or MessageError for an evaluation key of another length, or one that is malformed."""
+        raise ParameterError("users of this deployment have no evaluation keys")
+
+    def drop_user(self, user: bytes) -> None:  # noqa: B027 - most schemes keep nothing
+        """Drop what is kept in memory of a user's keys: it brought another evaluation key."""
 
     @abstractmethod
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
@@ -307,7 +362,10 @@ class Scheme(ABC):
             raise ParameterError(f"the scheme {self.name!r} has {known} clouds, not {clouds}")
         return clouds or self.cloud_counts[0]
 
-    def user_secrets(self, key_bits: int) -> dict[str, bytes]:
+    def check_encoding(self, encoding: Encoding) -> None:  # noqa: B027 - most schemes carry all
+        """ParameterError for an encoding that the scheme cannot carry; asked before an index is made."""
+
+    def user_secrets(self, config: DeploymentConfig, key_bits: int) -> dict[str, bytes]:
         """New secret keys of a user, by name, beside its identity; none in most schemes.
 
         ``key_bits`` : of a key whose size can be chosen.
@@ -329,14 +387,16 @@ class Scheme(ABC):
 
     @abstractmethod
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
-    ) -> ServerScheme:
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys,
+        own_key: bytes,
+    ) -> ServerScheme:  # fmt: skip
         """The side of server ``index``.
 
         Parameters
         ----------
         pair_keys : keys shared with each other server, by the key set that a query's header names; secret
-        keys : a registered user's public key of the scheme
+        keys : a registered user's public key of the scheme, or its evaluation key
+        own_key : 32 bytes that no other server knows, the same after each start; secret
         """
 
 
@@ -347,6 +407,6 @@ class PairKeys(Protocol):
 
 
 class UserKeys(Protocol):
-    """Looks up what a user registered of its keys of the scheme."""
+    """Looks up what a user registered of its keys of the scheme; NotFoundError if that is nothing."""
 
     def __call__(self, user: bytes) -> bytes: ...

@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
 from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
-from .base import PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
+from .base import Hidden, PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["PaillierScheme", "SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
 
@@ -57,7 +58,7 @@ class PaillierScheme(Scheme):
     def params(self, ring_bits: int, clouds: int | None = None) -> Params:
         return Params(1 + self.checked_clouds(clouds), 1, ring_bits, self.name)
 
-    def user_secrets(self, key_bits: int) -> dict[str, bytes]:
+    def user_secrets(self, config: DeploymentConfig, key_bits: int) -> dict[str, bytes]:
         return {"paillier": generate_keypair(key_bits).to_bytes()}
 
     def for_user(
@@ -66,8 +67,9 @@ class PaillierScheme(Scheme):
         return _User(config, servers, PrivateKey.from_bytes(secrets["paillier"]), threads)
 
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
-    ) -> ServerScheme:
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys,
+        own_key: bytes,
+    ) -> ServerScheme:  # fmt: skip
         return _Server(config, index, pair_keys, threads, keys)
 
 
@@ -86,10 +88,11 @@ class _User(UserScheme):
         self._layout = SlotLayout.of(config.encoding, key.public)
         self.public_key = key.public.to_bytes()
 
-    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
+    def hide(self, encoded: np.ndarray) -> Hidden:
         if encoded.size and int(np.abs(encoded.astype(np.int64)).sum(axis=1).max()) > 1 << self._layout.bound_bits:
             raise ParameterError("the query is longer than the encoding's bound")
-        return dict.fromkeys(self.servers, encrypt_query(encoded, self._key.public, threads=self._threads))
+        encrypted = encrypt_query(encoded, self._key.public, threads=self._threads)
+        return Hidden(dict.fromkeys(self.servers, encrypted))
 
     def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
         per_query = self._layout.ciphertexts(rows) * 8 * self._key.public.element_limbs
@@ -100,7 +103,7 @@ class _User(UserScheme):
         if any(s.shape != expected or s.dtype != np.dtype("<u8") for s in score_shares):
             raise MessageError("a server's answer has the wrong shape")
 
-    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+    def open(self, score_shares: Sequence[np.ndarray], rows: int, opening: Any) -> list[np.ndarray]:
         return [scores(list(score_shares), rows, self._layout, self._key, threads=self._threads)]
 
     @property

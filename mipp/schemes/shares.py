@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from ..rpc.limits import (
 from ..sharing import packed_words, query_shares
 from ..sharing.checks import checks_needed
 from .base import (
+    Hidden,
     MemoryCost,
     PairKeys,
     RowPlan,
@@ -78,8 +80,9 @@ class SharesScheme(Scheme):
         return _User(config, servers)
 
     def for_server(
-        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys
-    ) -> ServerScheme:
+        self, config: DeploymentConfig, index: int, pair_keys: PairKeys, threads: int | None, keys: UserKeys,
+        own_key: bytes,
+    ) -> ServerScheme:  # fmt: skip
         return _Server(config, index, pair_keys)
 
 
@@ -91,8 +94,8 @@ class _User(UserScheme):
         self._config = config
         self.servers = p.check_servers(servers if servers is not None else p.clouds[: p.t + 1] + p.key_centres)
 
-    def hide(self, encoded: np.ndarray) -> dict[int, np.ndarray]:
-        return query_shares(encoded, self._config.params, self.servers)
+    def hide(self, encoded: np.ndarray) -> Hidden:
+        return Hidden(query_shares(encoded, self._config.params, self.servers))
 
     @functools.cached_property
     def checks(self) -> int:
@@ -127,7 +130,7 @@ class _User(UserScheme):
         if any(s.shape != shape or s.dtype != dtype for s in score_shares):
             raise MessageError("a server's answer has the wrong shape")
 
-    def open(self, score_shares: Sequence[np.ndarray], rows: int) -> list[np.ndarray]:
+    def open(self, score_shares: Sequence[np.ndarray], rows: int, opening: Any) -> list[np.ndarray]:
         return list(score_shares)  # they add up to the scores; who ranks them adds them on the way
 
     def _words(self, rows: int, width: int) -> int:

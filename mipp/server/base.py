@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import schemes
 from ..backends import Backend, CpuBackend, Rows
-from ..crypto import signing
+from ..crypto import schedule, signing
 from ..errors import AccessDeniedError, AuthenticationError, BusyError, IntegrityError, MessageError, ParameterError
 from ..mpc.session import Counters
 from ..rpc import messages as m
@@ -129,7 +129,8 @@ class ServerBase(ABC):
         )  # fmt: skip
         self.store.changes.parse = parse_commit
         self.store.changes.certified_only = config.certifies
-        self.scheme = scheme.for_server(config, index, self.keys.pair_keys, threads, self.store.paillier_key)
+        own_key = schedule.answer_key(sign_key, config.id, index)
+        self.scheme = scheme.for_server(config, index, self.keys.pair_keys, threads, self.store.scheme_key, own_key)
         #: rankings that are open here; None where servers cannot reach each other
         self.admission: Admission | None = None
         #: tests of rows that are open here; None where servers cannot reach each other

@@ -69,8 +69,25 @@ def register_user(server: ServerBase, request: Request[m.RegisterUser]) -> m.Ok:
     _check_name(server, signer, msg.name)
     invitation = _invitation(server, request, "user")
     box.seal(msg.box_key, b"", b"")  # refuses keys that nothing can be sealed to
-    server.scheme.check_user_key(msg.paillier)
-    server.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.paillier, request.packed, invitation)
+    server.scheme.check_user_key(msg.scheme_key)
+    server.store.add_user(signer, msg.name, msg.sign_key, msg.box_key, msg.scheme_key, request.packed, invitation)
+    return m.Ok()
+
+
+def evaluation_key_state(server: ServerBase, request: Request[m.EvaluationKeyRequest]) -> m.EvaluationKeyState:
+    needed = server.scheme.evaluation_key_bytes and not server.store.has_evaluation_key(request.signer)
+    return m.EvaluationKeyState(server.scheme.evaluation_key_bytes if needed else 0)
+
+
+def keep_evaluation_key(server: ServerBase, request: Request[m.KeepEvaluationKey]) -> m.Ok:
+    key, size = request.content.key, server.scheme.evaluation_key_bytes
+    if key.nbytes != size:
+        raise ParameterError(f"evaluation keys of this deployment have {size} bytes, not {key.nbytes}")
+    server.granted(request.signer)  # who may search nothing takes no room
+    packed = key.tobytes()
+    server.scheme.check_evaluation_key(packed)
+    server.store.add_evaluation_key(request.signer, packed)
+    server.scheme.drop_user(request.signer)
     return m.Ok()
 
 
@@ -140,6 +157,8 @@ def forget(server: ServerBase, request: Request[m.ForgetOwner]) -> m.Ok:
 HANDLERS: Handlers = {
     m.RegisterOwner: register_owner,
     m.RegisterUser: register_user,
+    m.EvaluationKeyRequest: evaluation_key_state,
+    m.KeepEvaluationKey: keep_evaluation_key,
     m.Grant: grant,
     m.ListGrants: list_grants,
     m.GrantUse: grant_use,

@@ -23,6 +23,7 @@ from ..errors import (
     LimitError,
     MessageError,
     MippError,
+    ParameterError,
     StoreError,
 )
 from ..rpc import messages as m
@@ -119,6 +120,8 @@ class Server(ServerBase):
             raise MessageError(f"a {told.kind[:40]!r} is not announced")
         if len(msg.frames) != len(told.sizes):
             raise MessageError("an announcement names each frame of the content")
+        if kind is m.KeepEvaluationKey and told.sizes[1:] != [self.scheme.evaluation_key_bytes]:
+            raise ParameterError(f"evaluation keys of this deployment have {self.scheme.evaluation_key_bytes} bytes")
         whole = sizes_hash(told.sizes, told.hashes)
         statement = self._addressed(msg, kind, by_peer=False, whole=whole)
         public, _ = self._identity(kind, None, msg.signer)
@@ -277,5 +280,5 @@ _PASSED_ON = (m.RegisterOwner, m.RegisterUser, m.Grant, m.ForgetOwner)
 _UNCOUNTED = (*_SELF_SIGNED, m.CollectRanking, m.CollectCertificate, m.FoldColumns)
 _BY_USER = (
     m.GrantersRequest, m.SnapshotRequest, m.Query, m.CollectRanking, m.FoldColumns, m.FetchImages, m.WrongAnswers,
-    m.FetchAlbums, m.FetchOrigins, m.FetchRecords, m.UserGrants,
+    m.FetchAlbums, m.FetchOrigins, m.FetchRecords, m.UserGrants, m.EvaluationKeyRequest, m.KeepEvaluationKey,
 )  # fmt: skip

@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS invitations (id BLOB PRIMARY KEY, party BLOB NOT NULL
 CREATE TABLE IF NOT EXISTS record_packs (owner BLOB NOT NULL, id BLOB NOT NULL, rows INTEGER NOT NULL,
     album BLOB NOT NULL, hash BLOB NOT NULL, generation INTEGER NOT NULL DEFAULT 0, stored INTEGER NOT NULL,
     file TEXT NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (owner, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluation_keys (user BLOB PRIMARY KEY, key BLOB NOT NULL, digest BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seals (owner BLOB NOT NULL, server INTEGER NOT NULL, epoch INTEGER NOT NULL,
     key BLOB NOT NULL, sealed BLOB NOT NULL, frames BLOB NOT NULL, PRIMARY KEY (owner, server)) WITHOUT ROWID;
 """
@@ -137,7 +138,7 @@ class Catalog:
             raise StoreError(f"cannot open {path}: {error}") from None
         if stored != {"format": bytes([FORMAT]), **meta}:
             raise DeploymentError(f"{path} belongs to another deployment, or is of another format version")
-        if not all(self._columns(table) for table in ("invitations", "record_packs", "seals")):
+        if not all(self._columns(table) for table in ("invitations", "record_packs", "evaluation_keys", "seals")):
             with self.transaction() as db:
                 for statement in _ADDED_TABLES:
                     db.execute(statement)

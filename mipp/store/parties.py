@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import AccessDeniedError, NotFoundError, ParameterError, UnknownNameError
+from ..errors import AccessDeniedError, LimitError, NotFoundError, ParameterError, UnknownNameError
 from ..rpc.chain import first_view
 from ..rpc.invitations import Invitation
+from ..rpc.limits import MAX_EVALUATION_KEYS_BYTES
 from .catalog import Catalog
 
 __all__ = ["Parties", "check_free", "is_registered", "party_keys"]
@@ -139,15 +141,15 @@ class Parties:
     # --- users --------------------------------------------------------------------------------------------------
 
     def add_user(
-        self, user: bytes, name: str, sign_key: bytes, box_key: bytes, paillier: bytes, frames: bytes,
+        self, user: bytes, name: str, sign_key: bytes, box_key: bytes, scheme_key: bytes, frames: bytes,
         invitation: Invitation | None = None,
     ) -> None:  # fmt: skip
-        """Register a user; again is fine, but not with another Paillier key. ParameterError: name taken.
+        """Register a user; again is fine, but not with another key of the scheme. ParameterError: name taken.
 
         ``invitation``: as of :meth:`add_owner`.
         """
         known = self.catalog.one("SELECT 1 FROM users WHERE id=? AND frames<>x''", user)
-        if known is not None and not paillier:
+        if known is not None and not scheme_key:
             return  # the id is a hash of the keys: nothing can differ
         with self.catalog.transaction() as db:
             if not db.execute("SELECT 1 FROM users WHERE id=?", (user,)).fetchone():
@@ -158,11 +160,11 @@ class Parties:
                 "ON CONFLICT (id) DO UPDATE SET frames=excluded.frames "
                 "WHERE users.frames=x''", (user, name, sign_key, box_key, frames),
             )  # fmt: skip
-            if paillier:
-                db.execute("INSERT OR IGNORE INTO paillier_keys VALUES (?, ?)", (user, paillier))
+            if scheme_key:
+                db.execute("INSERT OR IGNORE INTO paillier_keys VALUES (?, ?)", (user, scheme_key))
                 kept = db.execute("SELECT key FROM paillier_keys WHERE user=?", (user,)).fetchone()
-                if kept[0] != paillier:
-                    raise ParameterError("this user is registered with another Paillier key")
+                if kept[0] != scheme_key:
+                    raise ParameterError("this user is registered with another key of the scheme")
 
     def note_out_of_range(self, user: bytes) -> int:
         """Count a query that was out of the encoding's range: its user bypasses its client. How many so far."""
@@ -171,12 +173,43 @@ class Parties:
             row = db.execute("SELECT out_of_range FROM users WHERE id=?", (user,)).fetchone()
         return int(row[0]) if row else 0
 
-    def paillier_key(self, user: bytes) -> bytes:
-        """The Paillier public key that a user registered."""
+    def scheme_key(self, user: bytes) -> bytes:
+        """The public key of the scheme that a user registered, or its evaluation key; NotFoundError."""
         row = self.catalog.one("SELECT key FROM paillier_keys WHERE user=?", user)
-        if row is None:
-            raise NotFoundError(f"unknown user {user.hex()}, or one without a Paillier key")
-        return bytes(row[0])
+        key = self._evaluation_key(user) if row is None else bytes(row[0])
+        if key is None:
+            raise NotFoundError(f"unknown user {user.hex()}, or one without a key of the scheme")
+        return key
+
+    def _evaluation_key(self, user: bytes) -> bytes | None:
+        """A user's evaluation key; None if it is not here or damaged."""
+        row = self.catalog.one("SELECT key, digest FROM evaluation_keys WHERE user=?", user)
+        return bytes(row[0]) if row is not None and hashlib.sha256(row[0]).digest() == row[1] else None
+
+    def has_evaluation_key(self, user: bytes) -> bool:
+        """Whether a user's evaluation key is here, and whole."""
+        return self._evaluation_key(user) is not None
+
+    def damaged_evaluation_keys(self) -> list[bytes]:
+        """Users whose evaluation keys are not as they were written."""
+        users = [row[0] for row in self.catalog.all("SELECT user FROM evaluation_keys")]
+        return [user for user in users if not self.has_evaluation_key(user)]
+
+    def add_evaluation_key(self, user: bytes, key: bytes) -> None:
+        """Keep a user's evaluation key; ParameterError if there is one, LimitError if there is no room.
+
+        Keys of users to whom nothing is granted any more give way: they bring them again.
+        """
+        with self.catalog.transaction() as db:
+            if self._evaluation_key(user) is not None:
+                raise ParameterError("this user has an evaluation key here")
+            db.execute("DELETE FROM evaluation_keys WHERE user=?", (user,))  # a damaged one
+            size = "SELECT coalesce(sum(length(key)), 0) FROM evaluation_keys"
+            if db.execute(size).fetchone()[0] + len(key) > MAX_EVALUATION_KEYS_BYTES:
+                db.execute("DELETE FROM evaluation_keys WHERE user NOT IN (SELECT user FROM grants WHERE revoked=0)")
+                if db.execute(size).fetchone()[0] + len(key) > MAX_EVALUATION_KEYS_BYTES:
+                    raise LimitError("this server has no room for another user's evaluation key; ask its operator")
+            db.execute("INSERT INTO evaluation_keys VALUES (?, ?, ?)", (user, key, hashlib.sha256(key).digest()))
 
     def user(self, user: bytes) -> tuple[str, bytes, bytes]:
         """Name, signing key and X25519 key of a registered user."""

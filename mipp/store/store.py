@@ -499,6 +499,10 @@ class ServerStore(Parties):
         if self.has_shares:
             problems += [f"{self.folder}: {line}" for owner in owners for line in self.packs.missing(owner)]
             problems += [f"{self.folder}: {line}" for owner in owners for line in self.records.missing(owner, damaged)]
+        problems += [
+            f"{self.folder}: the evaluation key of user {user.hex()} is damaged; its next search brings another one"
+            for user in self.damaged_evaluation_keys()
+        ]
         for row in self.catalog.all("PRAGMA integrity_check"):
             if row[0] != "ok":
                 problems.append(f"{self.folder}: {row[0]}")

@@ -406,7 +406,7 @@ def test_the_paillier_scheme(tmp_path, monkeypatch, caplog):
         sender = Sender.__new__(Sender)
         sender.world, sender.answers = world, 0
         index = user.index()
-        column = user.scheme.hide(encoding.encode_queries(vectors(1)))[1]
+        column = user.scheme.hide(encoding.encode_queries(vectors(1))).shares[1]
         none, salt = np.empty(0, np.uint32), schedule.random_bytes(32)
         field = next(f for f in dataclasses.fields(m.Query) if f.name == "query_share")
         odd = [column[:, 1:], column[:0], np.concatenate([column, column]), np.zeros_like(column), ~column]

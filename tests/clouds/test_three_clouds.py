@@ -87,7 +87,7 @@ def test_any_of_two_servers_learn_what_one_would(world):
     encoded = enc.encode_queries(vectors(2, 3))
     for servers in SETS:
         querier = world.ulla._queriers[servers]
-        again = [querier.scheme.hide(encoded) for _ in range(2)]
+        again = [querier.scheme.hide(encoded).shares for _ in range(2)]
         assert sorted(again[0]) == list(servers)
         assert all((again[0][s] != again[1][s]).mean() > 0.99 for s in servers)
         place = {server: i for i, server in enumerate(params.parties(servers), 1)}
@@ -345,7 +345,7 @@ def test_headers_of_other_servers_are_refused(world):
     assert header.servers == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("scheme", "clouds"), [("shares", 1), ("shares", 4), ("paillier", 2), ("paillier", 3)])
+@pytest.mark.parametrize(("scheme", "clouds"), [("shares", 1), ("shares", 4), ("paillier", 2), ("paillier", 3), ("lattice", 2)])
 def test_numbers_of_clouds_that_a_scheme_does_not_have(tmp_path, encoding, scheme, clouds):
     with pytest.raises(ParameterError, match="clouds, not"):
         mipp.Deployment.create(tmp_path / "d", encoding, scheme=scheme, clouds=clouds)

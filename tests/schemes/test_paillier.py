@@ -352,7 +352,7 @@ def test_a_users_key_is_registered_once(world, paillier):
     impostor = mipp.User(
         user.name, user.config, user.channel, user._seed, user._box_key, secrets={"paillier": other.to_bytes()}
     )
-    with pytest.raises(ParameterError, match="another Paillier key"):
+    with pytest.raises(ParameterError, match="another key of the scheme"):
         impostor.register()
     world.check()
 
@@ -378,7 +378,7 @@ def test_users_of_the_other_scheme_have_no_paillier_key(deployment, paillier):
     with pytest.raises(ParameterError, match="no key of the scheme"):
         user.ask_all(m.RegisterUser("ulla", *user._public, paillier.public.to_bytes()))
     with pytest.raises(NotFoundError):
-        deployment.servers[1].store.paillier_key(bytes(16))
+        deployment.servers[1].store.scheme_key(bytes(16))
 
 
 def test_parameters():

@@ -39,7 +39,7 @@ def test_known_answer(number):
         others = [i for i in range(1, p.n + 1) if i != server]
         keys = {i: pairs[min(point(i), point(server)), max(point(i), point(server))] for i in others}
         side = SharesScheme().for_server(
-            SimpleNamespace(params=p), server, {b"a set": keys}.__getitem__, 1, lambda user: b""
+            SimpleNamespace(params=p), server, {b"a set": keys}.__getitem__, 1, lambda user: b"", bytes(32)
         )
         words = held(v, server)
         stored = SimpleNamespace(

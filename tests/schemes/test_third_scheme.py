@@ -7,7 +7,7 @@ import mipp
 from mipp import schemes
 from mipp.errors import LimitError, MessageError, ShapeError
 from mipp.params import Params
-from mipp.schemes import Scheme, ServerScheme, UserScheme
+from mipp.schemes import Hidden, Scheme, ServerScheme, UserScheme
 from tests.conftest import vectors
 
 DIM, ROWS = 12, 40
@@ -21,13 +21,13 @@ class Toy(Scheme):
     def params(self, ring_bits, clouds=None):
         return Params(2, 1, ring_bits, self.name)
 
-    def user_secrets(self, key_bits):
+    def user_secrets(self, config, key_bits):
         return {"toy": b"a key"}
 
     def for_user(self, config, servers, secrets, threads):
         return ToyUser(config, secrets["toy"])
 
-    def for_server(self, config, index, pair_keys, threads, keys):
+    def for_server(self, config, index, pair_keys, threads, keys, own_key):
         return ToyServer(config, keys)
 
 
@@ -38,7 +38,7 @@ class ToyUser(UserScheme):
         self.config, self.public_key = config, key[::-1]
 
     def hide(self, encoded):
-        return dict.fromkeys(self.servers, encoded.astype(self.config.params.dtype))
+        return Hidden(dict.fromkeys(self.servers, encoded.astype(self.config.params.dtype)), "opens")
 
     def portion(self, rows, ranking, k):
         return 3
@@ -47,7 +47,8 @@ class ToyUser(UserScheme):
         if any(s.shape != (queries, rows) for s in score_shares):
             raise MessageError("the wrong shape")
 
-    def open(self, score_shares, rows):
+    def open(self, score_shares, rows, opening):
+        assert opening == "opens"
         return list(score_shares)
 
     def cost(self, images, batches, k, ranking, queries, width, *, checks=0, folded=False):
