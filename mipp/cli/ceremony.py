@@ -72,7 +72,8 @@ def assemble_command(
         raise DeploymentError(f"{out} exists; name a new file")
     read = [read_card(path) for path in cards]
     public = None if registrar is None else _registrar_key(registrar)
-    with chosen_index(context, **options) as chosen:
+    clouds = sum(card.role == "cloud" for card in read)
+    with chosen_index(context, clouds=clouds, **options) as chosen:
         config = assemble(read, chosen.encoding, registrar=public, **chosen.arguments)
     replace_file(out, config.to_json().encode())
     servers = {str(i): {"name": a.name, "url": a.url} for i, a in config.addresses.items()}

@@ -55,13 +55,15 @@ class _SchemeName(click.Choice[str]):
         return super().convert(value, param, ctx)
 
 
-def scheme_option(command: F) -> F:
+def scheme_option(command: F, *, by_clouds: bool = False) -> F:
+    """``--scheme``; ``by_clouds``: without it the number of clouds decides, and the option's value is None."""
+    said = ". ".join(f"{name}: {schemes.get(name).summary}" for name in schemes.NAMES)
     return click.option(
         "--scheme",
         type=_SchemeName(schemes.NAMES),
-        default=schemes.NAMES[0],
-        show_default=True,
-        help=". ".join(f"{name}: {schemes.get(name).summary}" for name in schemes.NAMES) + ".",
+        default=None if by_clouds else schemes.NAMES[0],
+        show_default=not by_clouds,
+        help=f"{said}." + (f" Default {schemes.NAMES[0]}; {schemes.of_clouds(1)} with one cloud." if by_clouds else ""),
     )(command)
 
 

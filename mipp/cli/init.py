@@ -53,7 +53,7 @@ def index_options(command: F) -> F:
     """The options that choose the encoding of a new index, for :func:`chosen_index`."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return scheme_option(window_option(command))
+    return scheme_option(window_option(command), by_clouds=True)
 
 
 _OPTIONS = (
@@ -93,7 +93,7 @@ _OPTIONS = (
         "--preview-size",
         type=int,
         help="Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65536 in steps of "
-        "64. Default 8192 for images, 0 for vectors and in the Paillier scheme.",
+        "64. Default 8192 for images, 0 for vectors and with one cloud.",
     ),
     click.option(
         "--clusters",
@@ -152,9 +152,14 @@ def chosen_index(
     centroids: Path | None,
     groups: int | None,
     window: tuple[float, float] | None,
-    scheme: str,
+    scheme: str | None,
+    clouds: int | None,
 ) -> Iterator[ChosenIndex]:
-    """The choice of :func:`index_options`; refusals of it inside the block name the options that help."""
+    """The choice of :func:`index_options`; refusals of it inside the block name the options that help.
+
+    ``clouds``: their number, if it is known; without a scheme it decides which.
+    """
+    scheme = schemes.of_clouds(clouds) if scheme is None else scheme
     offered = offered_rankings(schemes.get(scheme).params(32))
     rankings = tuple(dict.fromkeys(rankings)) or offered
     if not set(rankings) <= set(offered):
@@ -193,12 +198,12 @@ def chosen_index(
 @click.command("init")
 @deployment_option
 @index_options
-@click.option("--clouds", type=int, help="Clouds of the scheme shares: 2, or 3. Default 2.")
+@click.option("--clouds", type=int, help="Clouds: 2, or 3, in the scheme shares; 1 in others. Default 2.")
 @json_option
 @click.pass_context
 def init_command(context: click.Context, /, folder: Path, clouds: int | None, as_json: bool, **options: Any) -> None:
     """Make an embedded deployment: all servers in one folder."""
-    with chosen_index(context, **options) as chosen:
+    with chosen_index(context, clouds=clouds, **options) as chosen:
         made = Deployment.create(folder, chosen.encoding, clouds=clouds, **chosen.arguments)
     with made as deployment:
         data = {"deployment": str(folder.resolve()), "id": deployment.config.id.hex()}

@@ -35,7 +35,6 @@ __all__ = [
     "journal_key",
     "key_centre_image_part",
     "key_centre_key",
-    "lattice_mask_infos",
     "mask_infos",
     "pair_key",
     "random_bytes",
@@ -260,31 +259,6 @@ def mask_infos(header: bytes, queries: int) -> np.ndarray:
         The header hash has another length.
     """
     label = b"mipp v1 homomorphic mask" + exactly(header, 32, "header hash")
-    infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
-    return np.frombuffer(infos, np.uint8).reshape(queries, -1)
-
-
-def lattice_mask_infos(header: bytes, queries: int) -> np.ndarray:
-    """HKDF labels, under a pair key, of the lattice scheme's masks of each query.
-
-    Parameters
-    ----------
-    header : bytes
-        Hash of the query's header, 32 bytes.
-    queries : int
-        Number of queries.
-
-    Returns
-    -------
-    ndarray of uint8, shape (queries, 56)
-        Public.
-
-    Raises
-    ------
-    ParameterError
-        The header hash has another length.
-    """
-    label = b"mipp v1 lattice mask" + exactly(header, 32, "header hash")
     infos = b"".join(label + q.to_bytes(4, "big") for q in range(queries))
     return np.frombuffer(infos, np.uint8).reshape(queries, -1)
 

@@ -276,7 +276,7 @@ def assemble(
     encoding: Encoding,
     *,
     descriptor: str = "",
-    scheme: str = "shares",
+    scheme: str | None = None,
     registrar: bytes | None = None,
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
@@ -288,8 +288,8 @@ def assemble(
     Parameters
     ----------
     cards : sequence of ServerCard
-        Two or three clouds and a key centre, or one cloud and a key centre in the Paillier scheme. Clouds are numbered
-        in this order: 1, 2 and 4, the key centre being 3; in the Paillier scheme 1, and 2.
+        Two or three clouds and a key centre, or one cloud and a key centre in the schemes ``lattice`` and ``paillier``.
+        Clouds are numbered in this order: 1, 2 and 4, the key centre being 3; one cloud is 1, its key centre 2.
     encoding, descriptor, scheme, window, rankings, preview_size, clusters
         As of :meth:`mipp.Deployment.create`.
     registrar : bytes, optional
@@ -309,6 +309,7 @@ def assemble(
         A value out of range or of another type, as of :meth:`mipp.Deployment.create`.
     """
     clouds, centres = ([card for card in cards if card.role == role] for role in ROLES)
+    scheme = schemes.of_clouds(len(clouds) if centres else None) if scheme is None else scheme
     counts = schemes.get(scheme).cloud_counts
     if len(clouds) not in counts or len(centres) != 1:
         raise DeploymentError(

@@ -123,7 +123,7 @@ class Deployment(Parties):
         encoding: Encoding,
         *,
         descriptor: str = "",
-        scheme: str = "shares",
+        scheme: str | None = None,
         clouds: int | None = None,
         window: tuple[float, float] | None = None,
         rankings: Sequence[str] | None = None,
@@ -142,11 +142,12 @@ class Deployment(Parties):
         descriptor : str
             Name of the features of images (:mod:`mipp.features`), or empty for an index of vectors. Its version is
             kept, so that features of another version are refused later.
-        scheme : str
-            ``shares``: two or three clouds and a key centre (t=1). ``paillier``: one cloud and a key centre; each user
-            encrypts its queries under its own Paillier key and ranks all scores.
+        scheme : str, optional
+            ``shares`` (default): two or three clouds and a key centre (t=1). With one cloud and a key centre, each user
+            encrypts its queries under a key of its own and ranks all scores: ``lattice`` (default with one cloud), for
+            scores of at most 32 bits and rows of at most 1,024 words, or ``paillier``, slower, for any.
         clouds : int, optional
-            Clouds of the scheme ``shares``: 2 (default), or 3. With three, a query goes to the key centre and two of
+            1, 2 (default) or 3, as the scheme has them. With three, a query goes to the key centre and two of
             them: one that is away is passed over, and one that answers wrongly is found out
             (:attr:`mipp.SearchResult.suspects`). No two servers may collude, which are six pairs then instead of three.
         window : pair of float, optional

@@ -41,7 +41,7 @@ def checked_index(
     encoding: Encoding,
     *,
     descriptor: str = "",
-    scheme: str = "shares",
+    scheme: str | None = None,
     clouds: int | None = None,
     window: tuple[float, float] | None = None,
     rankings: Sequence[str] | None = None,
@@ -79,7 +79,9 @@ def checked_index(
             raise ParameterError(
                 f"the encoding is for {encoding.dim} features, the descriptor {descriptor} has {found.code.dim}"
             )
-    params = schemes.get(scheme).params(encoding.ring_bits, checked_clouds(clouds))
+    chosen = schemes.get(schemes.of_clouds(checked_clouds(clouds)) if scheme is None else scheme)
+    params = chosen.params(encoding.ring_bits, checked_clouds(clouds))
+    chosen.check_encoding(encoding)
     if not encoding.score_range[1]:
         raise ParameterError("the encoding gives every score the value 0")
     made_for = checked_rankings(rankings, params, encoding)

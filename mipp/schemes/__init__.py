@@ -8,14 +8,20 @@ from __future__ import annotations
 from ..errors import ParameterError
 from ..params import scheme_name
 from .base import Hidden, RowPlan, Scheme, ServerScheme, UserScheme
+from .lattice import LatticeScheme
 from .paillier import PaillierScheme
 from .shares import SharesScheme
 
-__all__ = ["NAMES", "Hidden", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get"]
+__all__ = ["NAMES", "Hidden", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get", "of_clouds"]
 
-_SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (SharesScheme(), PaillierScheme())}
+_SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (SharesScheme(), LatticeScheme(), PaillierScheme())}
 #: names of all schemes, the default first
 NAMES: tuple[str, ...] = tuple(_SCHEMES)
+
+
+def of_clouds(clouds: int | None) -> str:
+    """Name of the scheme of deployments that name none: the first one with so many clouds, or the first of all."""
+    return next((name for name, scheme in _SCHEMES.items() if clouds in scheme.cloud_counts), NAMES[0])
 
 
 def get(name: str) -> Scheme:

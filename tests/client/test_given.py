@@ -148,7 +148,6 @@ def test_one_query_is_not_taken_from_several(world):
     "options",
     [
         {"encoding": "cosine"}, {"descriptor": b"cld"}, {"window": 5}, {"window": "ab"}, {"window": (2, 1)},
-        {"scheme": None},
         {"rankings": "server"}, {"rankings": ()}, {"rankings": ("server", "server")}, {"rankings": ("nobody",)},
         {"rankings": 3},
         {"rankings": ("server",), "scheme": "paillier"}, {"threads": "2"}, {"threads": 0},

@@ -345,7 +345,9 @@ def test_headers_of_other_servers_are_refused(world):
     assert header.servers == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("scheme", "clouds"), [("shares", 1), ("shares", 4), ("paillier", 2), ("paillier", 3), ("lattice", 2)])
+@pytest.mark.parametrize(
+    ("scheme", "clouds"), [("shares", 1), ("shares", 4), ("paillier", 2), ("paillier", 3), ("lattice", 2)]
+)
 def test_numbers_of_clouds_that_a_scheme_does_not_have(tmp_path, encoding, scheme, clouds):
     with pytest.raises(ParameterError, match="clouds, not"):
         mipp.Deployment.create(tmp_path / "d", encoding, scheme=scheme, clouds=clouds)

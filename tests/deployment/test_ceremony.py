@@ -146,12 +146,20 @@ def test_numbers_follow_the_order_of_cards():
     assert assemble([mid, south, north], ENCODING, registrar=b"").registrar == b""
 
 
-def test_the_paillier_scheme_has_two_servers():
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_schemes_with_one_cloud_have_two_servers(scheme):
     north, south, mid = three_cards()
-    config = assemble([mid, north], ENCODING, scheme="paillier", registrar=b"r" * 32)
+    config = assemble([mid, north], ENCODING, scheme=scheme, registrar=b"r" * 32)
     assert [config.addresses[i].name for i in (1, 2)] == ["north", "mid"] and config.registrar == b"r" * 32
+    assert config.params.scheme == scheme
     with pytest.raises(DeploymentError, match="1 cloud and 1 key centre"):
-        assemble([north, south, mid], ENCODING, scheme="paillier")
+        assemble([north, south, mid], ENCODING, scheme=scheme)
+
+
+def test_the_number_of_clouds_names_the_scheme():
+    north, south, mid = three_cards()
+    assert assemble([mid, north], ENCODING).params.scheme == "lattice"
+    assert assemble([mid, north, south], ENCODING).params.scheme == "shares"
 
 
 def test_what_cannot_be_assembled():
@@ -160,7 +168,6 @@ def test_what_cannot_be_assembled():
         [],
         [north],
         [north, south],
-        [north, mid],
         [north, south, mid, mid],
         [north, south, south],
         [mid] * 3,

@@ -45,11 +45,18 @@ def test_the_earlier_name_warns(tmp_path):
         assert mipp.Params(2, 1, 32, "homomorphic").scheme == "paillier"
 
 
-@pytest.mark.parametrize("name", ["", "Shares", "lattice2", None, 3, b"shares"])
+@pytest.mark.parametrize("name", ["", "Shares", "lattice2", 3, b"shares"])
 def test_unknown_names(tmp_path, name):
     with pytest.raises(ParameterError):
         mipp.Deployment.create(tmp_path / "d", ENCODING, scheme=name)
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(("clouds", "scheme"), [(None, "shares"), (1, "lattice"), (2, "shares"), (3, "shares")])
+def test_the_number_of_clouds_names_the_scheme(tmp_path, clouds, scheme):
+    with mipp.Deployment.create(tmp_path / "d", ENCODING, clouds=clouds) as deployment:
+        assert deployment.config.params.scheme == scheme
+        assert len(deployment.config.params.clouds) == (clouds or 2)
 
 
 def test_every_scheme_says_what_it_needs():
