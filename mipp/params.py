@@ -38,7 +38,7 @@ def scheme_name(name: str) -> str:
     Parameters
     ----------
     name : str
-        ``shares``, ``paillier``, or the earlier name ``homomorphic`` of the latter.
+        ``shares``, ``lattice``, ``paillier``, or the earlier name ``homomorphic`` of the last.
 
     Returns
     -------
@@ -286,7 +286,7 @@ class Params:
         return tuple(s for s in chosen if s in self.clouds) + self.key_centres
 
     def check_servers(self, servers: Sequence[int]) -> tuple[int, ...]:
-        """Check the servers of a query: all key centres and t+1 clouds (in the Paillier scheme its one cloud).
+        """Check the servers of a query: all key centres and t+1 clouds, or the one cloud where rows are masked.
 
         Parameters
         ----------

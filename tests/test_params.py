@@ -160,7 +160,7 @@ def test_forms_of_sharing():
     assert [Params(n, t).sharing for n, t in ((3, 1), (4, 1), (5, 1), (5, 2), (7, 3))] == (
         ["infinity"] * 2 + ["finite"] * 3
     )
-    assert Params(2, 1, 32, "paillier").sharing == "masked"
+    assert Params(2, 1, 32, "paillier").sharing == Params(2, 1, 32, "lattice").sharing == "masked"
     finite, infinity = Params(sharing="finite"), Params()
     assert finite != infinity and hash(finite) != hash(infinity)
     assert "sharing='finite'" in repr(finite) and "sharing='infinity'" in repr(infinity)

@@ -51,7 +51,7 @@ def test_thresholds_beyond_the_metrics_range_are_refused(name):
         assert isinstance(encoding.score_threshold(value, x[0]), int)
 
 
-@pytest.mark.parametrize("scheme", ["shares", "paillier"])
+@pytest.mark.parametrize("scheme", ["shares", "lattice", "paillier"])
 def test_users_are_told_of_thresholds_beyond_the_range(tmp_path, scheme):
     with mipp.Deployment.create(tmp_path / "d", Encoding("cosine", 8), scheme=scheme) as deployment:
         owner, user = deployment.create_owner("o"), deployment.create_user("u", key_bits=2048)

@@ -37,7 +37,7 @@ from .tables import print_csv, print_table
     multiple=True,
     help="Allowed ranking; may be repeated. server (default): the servers find the nearest and USER learns these only. "
     "probe: in an index with clusters, searches with --probe; by many of them USER gets far more rows for one example "
-    "than --max-k. user (default in the Paillier scheme): USER gets ALL exact scores, and can solve for the features "
+    "than --max-k. user (default with one cloud): USER gets ALL exact scores, and can solve for the features "
     "with a few dozen queries. threshold: USER learns which images reach a score that it chooses; repeated, it tells "
     "scores.",
 )

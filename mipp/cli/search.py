@@ -89,7 +89,7 @@ _PATIENCE = 5.0
     "--ranking",
     type=click.Choice(["server", "user"]),
     help="server (default): the servers find the nearest and the user learns these only; user: the user gets all "
-    "scores (all there is in the Paillier scheme).",
+    "scores (all there is with one cloud).",
 )
 @click.option(
     "--probe",

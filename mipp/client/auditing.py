@@ -157,7 +157,7 @@ class AuditingOwner(MergingOwner):
 
         Each batch is fetched from all clouds, and the owner's keys turn one cloud's words into the other's: tags are
         made only if they agree, and agree with what tags there are. Two clouds would have to change a row together, and
-        to know the owner's keystream, to pass. In the Paillier scheme there is one cloud and nothing to compare: the
+        to know the owner's keystream, to pass. With one cloud there is nothing to compare: the
         tags say what it holds now.
 
         Parameters

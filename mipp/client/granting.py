@@ -105,7 +105,7 @@ class Granting(Client):
             Unix seconds, an ISO date, a datetime with a time zone, or a span from now such as ``"30d"``
             (:func:`mipp.client.given.expiry_seconds`); 0 or None for never. Each server compares it with its own clock.
         rankings : sequence of str, optional
-            Default ``("server",)``; ``("user",)`` in the Paillier scheme, which has no other, and in an index that was
+            Default ``("server",)``; ``("user",)`` with one cloud, which has no other, and in an index that was
             made for users who rank.
         max_k : int or None
             Largest k of a search, 0 for any; not with ``user`` or ``threshold``.

@@ -42,7 +42,7 @@ class MergingOwner(RecordOwner):
         merge starts again. Batches that the servers refuse to rank stay as they are (:attr:`StoredBatch.refused`).
 
         What comes back is compared, row by row, with the tags of this folder, and where there are none, with what the
-        other clouds give back. In the Paillier scheme there is no other cloud.
+        other clouds give back. In the schemes with one cloud there is no other.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class MergingOwner(RecordOwner):
     def check_back(self, batch: bytes, server: int, got: m.Shares) -> None:
         """Check rows that a cloud gave back: by the tags of this folder, else against all other clouds.
 
-        Where there are no tags and one cloud, as in the Paillier scheme, nothing can be compared.
+        Where there are no tags and one cloud, nothing can be compared.
 
         Parameters
         ----------

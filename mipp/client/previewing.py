@@ -64,7 +64,7 @@ class PreviewClient(RetrievalClient):
         Raises
         ------
         ParameterError
-            This deployment keeps no records; one cloud alone (the Paillier scheme), or more colluding servers than one
+            This deployment keeps no records; one cloud alone, or more colluding servers than one
             (t > 1): there records cannot be fetched privately.
         AccessDeniedError
             No grant, or the records that a grant lets this user fetch are used up

@@ -63,7 +63,7 @@ class RetrievalClient(SearchClient):
             raise ParameterError("this deployment keeps no records of rows, so nothing can be fetched privately")
         if not self.fetches_privately:
             raise ParameterError(
-                "records are fetched privately from two clouds that do not collude: not in the Paillier scheme, which "
+                "records are fetched privately from two clouds that do not collude: not in a deployment that "
                 "has one, nor where two servers may collude"
             )
 

@@ -129,7 +129,7 @@ class User(PreviewClient):
         ranking : str, optional
             ``server`` (default): the servers find the k nearest without learning a score, an order or a row. The user
             learns those k only, with their scores if the grants give them. ``user``: the user gets all scores and
-            ranks them; default in the Paillier scheme, which has no other.
+            ranks them; default with one cloud, which has no other.
         strict : bool
             Raise IntegrityError for batches that are damaged or missing at a server, and for owners on whom the servers
             differ. Otherwise the search goes on without them, and the result's ``left_out`` names them.
@@ -337,7 +337,7 @@ class User(PreviewClient):
         """Find all images at least as near as a threshold.
 
         Where servers compare, the user learns which images these are and nothing else, not even scores. With
-        ``ranking="user"``, and always in the Paillier scheme, it gets all scores and picks by itself, and hits have
+        ``ranking="user"``, and always with one cloud, it gets all scores and picks by itself, and hits have
         scores. In the scheme ``shares`` scores come some rows at a time: memory grows with the rows found alone.
 
         Parameters

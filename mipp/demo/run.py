@@ -76,7 +76,7 @@ def run_demo(
     out : folder for the contact sheet ``sheet.png`` and, new, the deployment ``deployment``
     owners, queries, k : numbers of each; queries are images of the collection, spread evenly, which find themselves
     descriptor, ring_bits, bits, query_bits : of the index
-    scheme : of the deployment, ``"shares"`` or ``"paillier"``
+    scheme : of the deployment, ``"shares"``, ``"lattice"`` or ``"paillier"``
     ranking : who ranks, ``"server"`` or ``"user"``; default what the scheme offers first
     key_bits : of the user's Paillier key in the Paillier scheme
     servers : run each server as a process of its own, which clients reach over TLS

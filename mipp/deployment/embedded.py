@@ -417,7 +417,7 @@ class Deployment(Parties):
     def prepare(self, user: Any, queries: int = 1) -> None:
         """Have the servers make randomness for a user's next queries ahead, in memory; speeds these queries up.
 
-        Only the Paillier scheme uses any; in other schemes this does nothing.
+        Only the Paillier scheme uses any; in others this does nothing.
 
         Parameters
         ----------

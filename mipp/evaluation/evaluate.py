@@ -139,7 +139,7 @@ def evaluate_images(
     bits, query_bits, ring_bits : int
         Of the encoding: bits of a row's and of a query's values, bits of a ring element.
     scheme : str
-        ``"shares"`` or ``"paillier"``.
+        ``"shares"``, ``"lattice"`` or ``"paillier"``.
     key_bits : int
         Bits of the user's Paillier key.
     queries : int
@@ -233,7 +233,7 @@ def evaluate_labelled(
     queries : int
         Number of queries B, 0 for every vector.
     scheme : str
-        ``"shares"`` or ``"paillier"``.
+        ``"shares"``, ``"lattice"`` or ``"paillier"``.
     key_bits : int
         Bits of the user's Paillier key.
     folder : path, optional
@@ -320,7 +320,7 @@ def evaluate_neighbours(
     truth : ndarray of int, optional
         (B, >= 1) row numbers, nearest first; default the nearest in float.
     scheme : str
-        ``"shares"`` or ``"paillier"``.
+        ``"shares"``, ``"lattice"`` or ``"paillier"``.
     key_bits : int
         Bits of the user's Paillier key.
     folder : path, optional

@@ -18,7 +18,7 @@ which hold keys only, and the others are clouds (:class:`mipp.params.Params`):
 * A share that a cloud lost, or that a new cloud needs, is rebuilt by other servers: each computes its masked part with
   :func:`completion_part`, and the cloud adds the parts up with :func:`complete_share`.
 
-With ``Params(2, 1, ring_bits, "paillier")``, the Paillier scheme, the one cloud stores the row plus the key centre's
+With ``Params(2, 1, ring_bits, "lattice")``, or ``"paillier"``, the one cloud stores the row plus the key centre's
 keystream.
 
 Servers are semi-honest: any t of them learn nothing. t+1 clouds together, or fewer with enough key centres to make t+1

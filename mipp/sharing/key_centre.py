@@ -131,7 +131,7 @@ def key_centre_product(
 
 
 def key_centre_rows(schedules: _core.KeySchedules, run: Run, params: Params, dim: int) -> np.ndarray:
-    """Compute minus the keystream of rows: added to what a cloud of the Paillier scheme stores, it gives plain rows.
+    """Compute minus the keystream of rows: added to masked rows, as one cloud alone stores them, it gives plain rows.
 
     Rows x are stored as x + p modulo 2^ring_bits, p being the keystream; the result is -p.
 

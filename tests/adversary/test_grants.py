@@ -132,9 +132,10 @@ def test_servers_take_an_expiry_in_the_past(world):
     assert isinstance(image.error, AccessDeniedError) and "expired at 2001-09-09" in str(image.error)
 
 
-def test_the_paillier_scheme_has_one_ranking(tmp_path):
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_schemes_with_one_cloud_have_one_ranking(tmp_path, scheme):
     """Its user gets all scores whatever it is granted, so a grant that says otherwise is refused by both servers."""
-    with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme="paillier") as deployment:
+    with mipp.Deployment.create(tmp_path / "h", mipp.Encoding("cosine", 12), scheme=scheme) as deployment:
         owner, user = deployment.create_owner("anna"), deployment.create_user("ulla", key_bits=2048)
         world = types.SimpleNamespace(user=user)
         owner.grant(user.id)

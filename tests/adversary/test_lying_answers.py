@@ -274,12 +274,11 @@ def test_batches_whose_rows_were_not_tested(world, way):
 
 @pytest.mark.parametrize(("scheme", "options", "why"), [
     ("paillier", {"key_bits": 2048}, "paillier"),
+    ("lattice", {}, "lattice"),
     ("shares", {}, "ring leaves too little room"),
 ])  # fmt: skip
 def test_what_cannot_be_verified(tmp_path, scheme, options, why):
-    encoding = (
-        mipp.Encoding("cosine", DIM) if scheme == "paillier" else mipp.Encoding("cosine", 8, ring_bits=16, bits=7)
-    )
+    encoding = mipp.Encoding("cosine", DIM) if scheme != "shares" else mipp.Encoding("cosine", 8, ring_bits=16, bits=7)
     with mipp.Deployment.create(tmp_path / "d", encoding, scheme=scheme) as deployment:
         anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla", **options)
         anna.add_vectors(vectors(9, dim=encoding.dim))

@@ -92,7 +92,7 @@ def test_an_index_that_users_rank_says_so_and_is_ranked_by_users(mipp_command, t
     [
         ["--tune"], ["--fit", "x.npy", "--tune", "--bits", 9], ["--fit", "x.npy", "--project", 3, "--query-bits", 9],
         ["--metric", "l2"], ["--vectors", 4, "--descriptor", "cld"], ["--vectors", 4, "--levels", 3],
-        ["--scheme", "paillier", "--ranking", "server"],
+        ["--scheme", "paillier", "--ranking", "server"], ["--clouds", 1, "--ranking", "server"],
     ],
     ids=lambda options: " ".join(map(str, options)),
 )  # fmt: skip

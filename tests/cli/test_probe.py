@@ -95,8 +95,9 @@ def test_refused(mipp_command, files, arguments, text):
     assert not (files / "d" / "deployment.json").exists()
 
 
-def test_paillier_has_none(mipp_command, files):
-    assert mipp_command("init", "--vectors", 5, "--scheme", "paillier")[0] == 0
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_schemes_with_one_cloud_have_none(mipp_command, files, scheme):
+    assert mipp_command("init", "--vectors", 5, "--scheme", scheme)[0] == 0
     assert mipp_command("user", "create", "ulla", "--key-bits", 2048)[0] == 0
     np.save(files / "one.npy", features(1, 4))
     code, _, err = mipp_command("search", "ulla", "--vector", files / "one.npy", "--probe")

@@ -99,10 +99,11 @@ def test_info_of_a_deployment(mipp_command, vectors, tmp_path):
     assert code == 1 and "no deployment" in err
 
 
-def test_info_with_one_cloud_and_images(mipp_command, tmp_path):
-    assert mipp_command("init", "--scheme", "paillier", "--descriptor", "cld")[0] == 0
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_info_with_one_cloud_and_images(mipp_command, tmp_path, scheme):
+    assert mipp_command("init", "--scheme", scheme, "--descriptor", "cld")[0] == 0
     code, out, _ = mipp_command("deployment", "info")
-    assert code == 0 and "paillier, 1 cloud and a key centre" in out and "cld of version" in out
+    assert code == 0 and f"{scheme}, 1 cloud and a key centre" in out and "cld of version" in out
     info = json.loads(mipp_command("deployment", "info", "--json")[1])
     assert [s["role"] for s in info["servers"].values()] == ["cloud", "key centre"] and info["owners"] == []
 

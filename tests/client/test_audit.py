@@ -318,9 +318,10 @@ def test_of_three_clouds_the_one_that_differs_is_named():
         check_same_rows(shared.nonce, {c: back(c, c) for c in params.clouds}, keys)
 
 
-def test_the_scheme_with_one_cloud(tmp_path):
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_schemes_with_one_cloud(tmp_path, scheme):
     """Audits work; there is nothing to compare a renewal or a merge without tags with."""
-    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM), scheme="paillier", threads=1) as made:
+    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM), scheme=scheme, threads=1) as made:
         anna, ids = batches_of(made, (20, 9))
         assert anna.audit().ok and [c.server for c in anna.audit().clouds] == [1]
         view = made.servers[1].store.view(anna.id)

@@ -411,8 +411,9 @@ def test_different_records_at_the_clouds_are_not_taken(world, monkeypatch):
     world.check(list(world.captions)[:3])
 
 
-def test_schemes_without_two_clouds(tmp_path):
-    with Deployment.create(tmp_path / "p", ENCODING, scheme="paillier", preview_size=512) as deployment:
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_schemes_without_two_clouds(tmp_path, scheme):
+    with Deployment.create(tmp_path / "p", ENCODING, scheme=scheme, preview_size=512) as deployment:
         anna, user = deployment.create_owner("anna"), deployment.create_user("u")
         ids = anna.add_vectors(np.eye(4), metadata=[{"caption": "a"}, None, None, None])
         anna.grant(user)

@@ -345,6 +345,8 @@ def test_refused(index, tmp_path, encoding):
         mipp.Deployment.create(tmp_path / "f", encoding, rankings=("user",), **options(encoding))
     with pytest.raises(ParameterError, match="servers rank"):
         mipp.Deployment.create(tmp_path / "g", encoding, scheme="paillier", **options(encoding))
+    with pytest.raises(ParameterError, match="servers rank"):
+        mipp.Deployment.create(tmp_path / "h", encoding, clouds=1, **options(encoding))
 
 
 def test_many_queries_go_in_parts(index, monkeypatch):

@@ -112,8 +112,8 @@ def test_who_cannot_join(signers, tmp_path, encoding):
     with pytest.raises(DeploymentError, match="embedded"):
         proposed(config, server_card(name="west"))
     with pytest.raises(DeploymentError, match="takes no further one"):
-        paillier = [server_card(), server_card("key-centre", "mid")]
-        proposed(assemble(paillier, encoding, scheme="paillier"), server_card(name="west"))
+        two = [server_card(), server_card("key-centre", "mid")]
+        proposed(assemble(two, encoding), server_card(name="west"))
 
 
 def test_descriptions_with_wrong_signatures_are_corrupt(signers):

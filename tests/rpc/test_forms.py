@@ -29,6 +29,7 @@ def described(params):
         mipp.Params(4, 1, sharing="finite"),
         mipp.Params(5, 2),
         mipp.Params(2, 1, 32, "paillier"),
+        mipp.Params(2, 1, 32, "lattice"),
     ],
     ids=str,
 )

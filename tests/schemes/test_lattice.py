@@ -530,7 +530,7 @@ def test_hostile_answers(ready):
             scheme.verify([bad, b], 1, 60, 0)
     scheme.verify([a, b], 1, 60, 0)
     with pytest.raises(VerificationError):
-        scheme.open([~a, b], 60, query.hidden.opening)
+        scheme.open([np.roll(a, 1), b], 60, query.hidden.opening)
 
 
 def test_a_query_over_no_rows_is_refused_and_not_counted(ready):

@@ -144,7 +144,7 @@ def test_each_answer_alone_is_uniform(name, which, monkeypatch):
 def test_masks_depend_on_the_header_and_the_query():
     """Equal rows and queries: plaintexts differ by the masks alone, which both servers have, and no others."""
     parties = Parties("n4096", np.ones((2000, DIM), int), np.stack([QUERY, QUERY]))
-    other = Parties("n4096", np.ones((2000, DIM), int), QUERY, header=bytes(32))
+    other = Parties("n4096", np.ones((2000, DIM), int), np.stack([QUERY, QUERY]), header=bytes(32))
     other.hidden = parties.hidden
     a, c = parties.answer(1), other.answer(1)
     one, two, three = parties.plain(a), parties.plain(a, 1), other.plain(c)

@@ -486,9 +486,10 @@ def test_rows_that_are_not_deleted_here_are_not_left_out(world):
     assert not list((world.home(1) / "shares" / lost.owner.hex()).glob(f"{lost.id.hex()}*"))
 
 
-def test_one_clouds_rows_are_rebuilt_by_nobody(tmp_path):
+@pytest.mark.parametrize("scheme", ["lattice", "paillier"])
+def test_one_clouds_rows_are_rebuilt_by_nobody(tmp_path, scheme):
     encoding = mipp.Encoding("cosine", 4, bits=6)
-    with mipp.Deployment.create(tmp_path / "d", encoding, scheme="paillier", threads=1) as deployment:
+    with mipp.Deployment.create(tmp_path / "d", encoding, scheme=scheme, threads=1) as deployment:
         deployment.create_owner("anna").add_vectors(vectors(2, dim=4))
         for path in (tmp_path / "d").glob("servers/*/shares/*/*"):
             path.unlink()
