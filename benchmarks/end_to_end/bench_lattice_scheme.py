@@ -1,8 +1,8 @@
 """One search with one cloud and a key centre: the schemes ``lattice`` and ``paillier`` in turn, one thread.
 
 ``pytest benchmarks/end_to_end/bench_lattice_scheme.py --benchmark-only -s``: 10,000 and 100,000 rows of 64 words,
-scores of 16 bits, ranked by the user. Paillier keys have 2048 bits, and no randomness is made ahead. Prints both medians and
-their ratio. ``MIPP_BENCH_ROWS`` sets another number of rows, ``MIPP_BENCH_ROUNDS`` another number of rounds.
+scores of 16 bits, ranked by the user. Paillier keys have 2048 bits, and no randomness is made ahead. Prints both
+medians and their ratio. ``MIPP_BENCH_ROWS`` sets another number of rows, ``MIPP_BENCH_ROUNDS`` one of rounds.
 """
 
 import contextlib

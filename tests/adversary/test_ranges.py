@@ -112,8 +112,8 @@ def test_columns_that_do_not_belong_together(world, monkeypatch):
 
     def columns(self, encoded):
         made = real(self, encoded)
-        made[1][0, 2] += np.uint32(1)
-        made[2][0, 2] -= np.uint32(1)
+        made.shares[1][0, 2] += np.uint32(1)
+        made.shares[2][0, 2] -= np.uint32(1)
         return made
 
     with monkeypatch.context() as patch:

@@ -19,7 +19,7 @@ def test_from_init_to_search(mipp_command, pictures, tmp_path):
     hits = json.loads(out)["hits"]
     assert code == 0 and len(hits) == 3 and hits[0]["file"].endswith("001-p2.png")
     code, out, _ = mipp_command("search", "ulla", "-k", 3, "--explain-cost")
-    assert code == 0 and "ranking user over 8 images" in out and "1 round, " in out and "once" not in out
+    assert code == 0 and "ranking user over 8 images" in out and "1 round, " in out
     code, out, _ = mipp_command("search", "ulla", pictures[2], "--threshold", hits[1]["value"], "--json")
     matched = json.loads(out)["hits"]
     assert code == 0 and {h["id"] for h in matched} == {h["id"] for h in hits[:2]} and matched[0]["score"] is not None
