@@ -394,6 +394,47 @@ def test_any_flipped_bits(data):
         assert frames_hash(encode(decode([bytes(head), *frames[1:]])))
 
 
+@pytest.mark.parametrize("bits", [8, 12])
+def test_the_lattice_scheme(tmp_path, caplog, bits):
+    """Its servers read ciphertexts and evaluation keys from strangers; with 12 bits scores need the latter."""
+    encoding = mipp.Encoding("cosine", 12, bits=bits, query_bits=bits)
+    with mipp.Deployment.create(tmp_path / "h", encoding, scheme="lattice") as deployment:
+        owner, user = deployment.create_owner("anna"), deployment.create_user("ulla")
+        owner.add_vectors(vectors(4))
+        owner.grant(user.id)
+        world = World.__new__(World)
+        world.deployment, world.user = deployment, user
+        sender = Sender.__new__(Sender)
+        sender.world, sender.answers = world, 0
+        key = np.frombuffer(user.scheme.evaluation_key(), np.uint8)
+        field = next(f for f in dataclasses.fields(m.KeepEvaluationKey) if f.name == "key")
+        for bad in [*arrays(field), key[1:], key[:-1], key[::-1], ~key, np.zeros_like(key), np.append(key, key[:1])]:
+            sender.send(user, m.KeepEvaluationKey(np.ascontiguousarray(bad)), (1, 2))
+        for asker in (*BYTES, user.id):
+            sender.send(user, m.EvaluationKeyRequest(asker), (1, 2))
+        assert user.search(vectors(1)[0], 2).hits
+        index = user.index()
+        column = user.scheme.hide(encoding.encode_queries(vectors(1))).shares[1]
+        none, salt = np.empty(0, np.uint32), schedule.random_bytes(32)
+        field = next(f for f in dataclasses.fields(m.Query) if f.name == "query_share")
+        odd = [column[:, 1:], column[:0], np.concatenate([column, column]), np.zeros_like(column), ~column]
+        odd += [column ^ np.uint64(1 << 63), np.roll(column, 1), column[:, ::-1].copy()]
+        for changed in [*arrays(field), *odd]:
+            for queries in {1, len(changed)}:
+                header = m.QueryHeader(
+                    deployment.config.id, user.id, schedule.random_bytes(16), "user", 3, queries, [1, 2],
+                    encoding.hash, index.snapshot, [o.grant for o in index.owners],
+                    [o.position for o in index.owners], [len(o.batches) for o in index.owners],
+                    [query_share_commitment(salt, changed, none)] * 2, index.batches,
+                )  # fmt: skip
+                msg = m.Query([np.frombuffer(f, np.uint8) for f in encode(header)], salt, changed, none)
+                sender.send(user, msg, (1, 2))
+        for register in (*BYTES, key.tobytes()[:300]):
+            sender.send(user, m.RegisterUser("ulla", *user._public, register), (1, 2))
+        assert user.search(vectors(1)[0], 2).hits
+    assert not [r for r in caplog.records if r.exc_info]
+
+
 def test_the_paillier_scheme(tmp_path, monkeypatch, caplog):
     """Its servers read ciphertexts and Paillier keys from strangers."""
     encoding = mipp.Encoding("cosine", 12)

@@ -7,6 +7,7 @@ import pytest
 
 import mipp
 from mipp.paillier import generate_keypair
+from mipp.schemes.lattice import parameters_of
 from tests.adversary.forge import uncertified
 from tests.conftest import DIM, vectors
 
@@ -27,6 +28,10 @@ class Attacked:
 
     def __init__(self, deployment):
         self.deployment, encoding = deployment, deployment.config.encoding
+        #: bits of the words that scores come in
+        self.bits = encoding.ring_bits
+        if deployment.config.params.scheme == "lattice":
+            self.bits = parameters_of(encoding).plain_bits
         self.encoding, self.low = encoding, encoding.score_range[0]
         anna, mallory = deployment.create_owner("anna"), deployment.create_owner("mallory")
         self.mallory, self.user = mallory, deployment.create_user("ulla")
@@ -47,7 +52,7 @@ class Attacked:
         for owner in (anna, mallory):
             owner.grant(self.user.id, rankings=("user",))
         self.ids = self.user.index().ids()
-        half = 1 << (encoding.ring_bits - 1)
+        half = 1 << (self.bits - 1)
         rows = np.array([self.stored[i] for i in self.ids]).astype(object)
         self.scores = ((self.encoded @ rows.T + half) % (2 * half) - half).astype(np.int64)
         self.good = (self.scores >= self.low) & (self.scores <= encoding.score_range[1])
@@ -68,12 +73,12 @@ class Attacked:
         return ids[0][0]
 
     def beyond(self):
-        """Four times the longest row, along and against the queries; 2^(k-1) in one coordinate."""
+        """Four times the longest row, along and against the queries; 2^(bits-1) in one coordinate."""
         encoding, q = self.encoding, self.queries[0]
         long = np.zeros((2, encoding.encoded_dim), np.int64)
         long[:, :DIM] = np.round(4 * np.sqrt(encoding.row_norm2) * q / np.linalg.norm(q)) * [[1], [-1]]
         wrapped = encoding.encode_rows(vectors(3, 4)).astype(np.int64)
-        wrapped[:, np.flatnonzero((self.encoded % 2 != 0).all(axis=0))[0]] = -(1 << (encoding.ring_bits - 1))
+        wrapped[:, np.flatnonzero((self.encoded % 2 != 0).all(axis=0))[0]] = -(1 << (self.bits - 1))
         return np.concatenate([long, wrapped])
 
     def expected(self, q, k):
@@ -81,10 +86,10 @@ class Attacked:
         return [(self.ids[row], int(self.scores[q, row])) for row in best[:k]]
 
 
-#: both schemes in every ring; the slowest of Paillier's are for the slow tests
+#: all schemes in every ring; the slowest of Paillier's are for the slow tests
 CASES = [
     pytest.param((scheme, k), id=str((scheme, k)), marks=[pytest.mark.slow] * (scheme == "paillier" and k != 32))
-    for scheme in ("shares", "paillier")
+    for scheme in ("shares", "lattice", "paillier")
     for k in ENCODINGS
 ]
 
@@ -193,7 +198,7 @@ def test_nothing_is_asked_again(attacked):
 
 
 def test_matches_of_a_user_that_has_all_scores(attacked):
-    if attacked.deployment.config.params.scheme != "paillier":
+    if attacked.deployment.config.params.scheme == "shares":
         pytest.skip("servers compare here")
     q = attacked.queries[0]
     near = attacked.encoding.values(attacked.scores[:1, attacked.good[0]], q)[0]
