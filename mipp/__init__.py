@@ -17,7 +17,7 @@ example. No server learns an image, a feature, a query or a similarity. The READ
 import logging
 from pathlib import Path
 
-from . import cpu, errors, paillier, pir, ring, sharing
+from . import cpu, errors, lattice, paillier, pir, ring, sharing
 from .client.owner import ImageOwner
 from .client.results import Hit, Preview, SearchResult
 from .client.user import User
@@ -47,6 +47,7 @@ __all__ = [
     "cpu",
     "errors",
     "get_include",
+    "lattice",
     "paillier",
     "pir",
     "ring",

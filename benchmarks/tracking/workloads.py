@@ -170,6 +170,16 @@ def bench_paillier_encrypt():
     return lambda: encrypt(key, values, threads=1)
 
 
+def bench_lattice_products(small=False):
+    """A server's answer of the lattice scheme to one query, without the checks around it."""
+    from mipp.lattice import Parameters, SecretKey, encrypt, matvec, prepare
+
+    parameters, dim = Parameters.choose(64, 20, 32), 4 if small else 64
+    query = prepare(encrypt(SecretKey.generate(parameters), np.arange(dim)), threads=1)
+    rows = words((parameters.degree, dim), np.uint32)
+    return lambda: matvec(rows, query, noise_key=KEY, context=b"benchmark", threads=1)
+
+
 def bench_search():
     """One query of ``User.search`` over 20,000 rows, ranked by the user."""
     import mipp
