@@ -15,6 +15,7 @@ struct Field {
     };
     static constexpr size_t width = 4;
     static constexpr int most_levels = 3;
+    static constexpr size_t blocks_together = 1;
 
     Vec p, inverse_p;
 

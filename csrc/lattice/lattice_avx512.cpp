@@ -14,6 +14,7 @@ struct Field {
     };
     static constexpr size_t width = 8;
     static constexpr int most_levels = 3;
+    static constexpr size_t blocks_together = 2;
 
     Vec p, minus_p, p2, mask;
     const LatticePrime& prime;

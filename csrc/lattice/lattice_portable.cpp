@@ -11,6 +11,7 @@ struct Field {
     };
     static constexpr size_t width = 1;
     static constexpr int most_levels = 3;
+    static constexpr size_t blocks_together = 1;
 
     uint64_t p;
     const LatticePrime& prime;

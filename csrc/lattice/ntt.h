@@ -80,17 +80,22 @@ struct Ntt {
         return left / count;
     }
 
-    // Three levels, forward, of eight vectors; `factor` gives that of group u in level k.
-    template <class Factors>
-    static inline void three(const Field& f, Vec (&x)[side], Factors factor) {
+    // Three levels, forward, of eight vectors of each of some blocks; `factor` gives that of group u in level k.
+    template <size_t together, class Factors>
+    static inline void three(const Field& f, Vec (&x)[together * side], Factors factor) {
 #pragma GCC unroll 3
         for (int k = 0; k < log_side; ++k) {
             const size_t half = side >> (k + 1);
 #pragma GCC unroll 4
             for (size_t u = 0; u < size_t{1} << k; ++u) {
-                const auto w = factor(k, u);
 #pragma GCC unroll 4
-                for (size_t b = 0; b < half; ++b) f.forward(x[2 * half * u + b], x[2 * half * u + b + half], w);
+                for (size_t b = 0; b < half; ++b) {
+#pragma GCC unroll 2
+                    for (size_t i = 0; i < together; ++i) {
+                        const size_t at = i * side + 2 * half * u + b;
+                        f.forward(x[at], x[at + half], factor(i, k, u));
+                    }
+                }
             }
         }
     }
@@ -110,7 +115,7 @@ struct Ntt {
     }
 
     // Eight vectors that are part `part` of the rows of a block, written as the same part of its columns.
-    static inline void transposed(const Field& f, const Vec (&x)[side], size_t part, uint64_t* to) {
+    static inline void transposed(const Field& f, const Vec* x, size_t part, uint64_t* to) {
 #pragma GCC unroll 8
         for (size_t r = 0; r < side; r += width) {
             Vec tile[width];
@@ -137,34 +142,56 @@ struct Ntt {
             }
             first += levels;
         }
-        if (p.n < block) return;
-        const size_t blocks = p.n / block;
-        const uint64_t *w = p.forward_last, *aux = p.forward_last_aux;
-        for (size_t i = 0; i < blocks; ++i, a += block, w += block - side, aux += block - side) {
-            alignas(64) uint64_t columns[block];
-            Vec x[side];
+        size_t done = 0;
+        if (Field::blocks_together > 1) done = blocks<Field::blocks_together>(f, p, a, done);
+        blocks<1>(f, p, a, done);
+    }
+
+    // The last six levels of blocks from `first` on, `together` at a time; the first that was not done.
+    template <size_t together>
+    static inline size_t blocks(const Field& f, const LatticePrime& p, uint64_t* a, size_t first) {
+        const size_t count = p.n / block;
+        for (; first + together <= count; first += together) {
+            alignas(64) uint64_t columns[together * block];
+            uint64_t* at = a + first * block;
+            Vec x[together * side];
 #pragma GCC unroll 2
             for (size_t part = 0; part < lanes; ++part) {
+#pragma GCC unroll 2
+                for (size_t i = 0; i < together; ++i) {
 #pragma GCC unroll 8
-                for (size_t q = 0; q < side; ++q) x[q] = f.shrink(f.load(a + q * side + part * width));
-                three(f, x, [&](int k, size_t u) {
-                    const size_t at = (blocks << k) + (i << k) + u;
-                    return f.broadcast(p.forward[at], p.forward_aux[at]);
+                    for (size_t q = 0; q < side; ++q) {
+                        x[i * side + q] = f.shrink(f.load(at + i * block + q * side + part * width));
+                    }
+                }
+                three<together>(f, x, [&](size_t i, int k, size_t u) {
+                    const size_t w = (count << k) + ((first + i) << k) + u;
+                    return f.broadcast(p.forward[w], p.forward_aux[w]);
                 });
-                transposed(f, x, part, columns);
+#pragma GCC unroll 2
+                for (size_t i = 0; i < together; ++i) transposed(f, x + i * side, part, columns + i * block);
             }
 #pragma GCC unroll 2
             for (size_t part = 0; part < lanes; ++part) {
+#pragma GCC unroll 2
+                for (size_t i = 0; i < together; ++i) {
 #pragma GCC unroll 8
-                for (size_t q = 0; q < side; ++q) x[q] = f.load(columns + q * side + part * width);
-                three(f, x, [&](int k, size_t u) {
-                    const size_t at = ((size_t{1} << k) - 1 + u) * side + part * width;
-                    return f.factors(w + at, aux + at);
+                    for (size_t q = 0; q < side; ++q)
+                        x[i * side + q] = f.load(columns + i * block + q * side + part * width);
+                }
+                three<together>(f, x, [&](size_t i, int k, size_t u) {
+                    const size_t w = (first + i) * (block - side) + ((size_t{1} << k) - 1 + u) * side + part * width;
+                    return f.factors(p.forward_last + w, p.forward_last_aux + w);
                 });
+#pragma GCC unroll 2
+                for (size_t i = 0; i < together; ++i) {
 #pragma GCC unroll 8
-                for (size_t q = 0; q < side; ++q) f.store(a + q * side + part * width, x[q]);
+                    for (size_t q = 0; q < side; ++q)
+                        f.store(at + i * block + q * side + part * width, x[i * side + q]);
+                }
             }
         }
+        return first;
     }
 
     template <int K>
