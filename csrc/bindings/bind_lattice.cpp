@@ -262,6 +262,7 @@ void expand(const LatticeRing& ring, const LatticeRing& key_ring, const py::obje
     const auto n = static_cast<py::ssize_t>(ring.degree()), limbs = static_cast<py::ssize_t>(ring.limbs());
     bool extends = key_ring.degree() == ring.degree() && key_ring.limbs() == ring.limbs() + 1;
     for (std::size_t l = 0; extends && l < ring.limbs(); ++l) extends = ring.primes()[l] == key_ring.primes()[l];
+    if (ring.limbs() > MIPP_LATTICE_COLUMNS) bind::raise_parameter("only rings of at most 4 primes expand");
     if (!extends) bind::raise_parameter("key_ring must have the degree and the primes of ring, and one more prime");
     for (const std::uint64_t p : key_ring.primes()) {
         // digits modulo one prime are numbers modulo another

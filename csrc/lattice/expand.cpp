@@ -24,7 +24,6 @@ inline std::uint64_t minus(std::uint64_t a, std::uint64_t b, std::uint64_t p) {
     const std::uint64_t r = a - b;
     return r + (p & -(r >> 63));
 }
-inline std::uint64_t plus(std::uint64_t a, std::uint64_t b, std::uint64_t p) { return minus(a, p - b, p); }
 
 // out(X) = a(X^g), g odd.
 void automorphism(const std::uint64_t* a, std::size_t n, std::size_t g, std::uint64_t p, std::uint64_t* out) {
@@ -53,9 +52,14 @@ class Switcher {
           image_(2 * ring.size()),
           digits_(ring.size()),
           values_(MIPP_LATTICE_COLUMNS * n_),
-          sums_(4 * n_),
-          switched_(2 * key_ring.size()) {}
-    explicit operator bool() const { return image_ && digits_ && values_ && sums_ && switched_; }
+          switched_(2 * key_ring.size()) {
+        const std::uint64_t special = key_ring.primes()[ring.limbs()];
+        for (std::size_t l = 0; l < ring.limbs(); ++l) {
+            const std::uint64_t p = ring.primes()[l];
+            inverses_[l] = lattice_factor(power(special % p, p - 2, p), p, kernels_.form);
+        }
+    }
+    explicit operator bool() const { return image_ && digits_ && values_ && switched_; }
 
     // even, odd: the two children of a ciphertext; it may lie where even does, and odd may be null. shift: 2^i.
     void step(const std::uint64_t* ciphertext, const std::uint64_t* keys, std::size_t shift, std::uint64_t* even,
@@ -66,14 +70,15 @@ class Switcher {
             automorphism(ciphertext + i * n_, n_, n_ / shift + 1, ring_.primes()[i % limbs], image + i * n_);
         }
         switch_key(image + size, keys);
-        divide(0, image, true);
-        divide(1, image + size, false);
+        auto* rest = reinterpret_cast<std::int64_t*>(digits_.data());
         for (std::size_t i = 0; i < 2 * limbs; ++i) {
-            const std::uint64_t p = ring_.primes()[i % limbs];
-            const std::uint64_t *from = ciphertext + i * n_, *other = image + i * n_;
-            std::uint64_t *to = even + i * n_, *difference = values_.data();
-            for (std::size_t j = 0; j < n_; ++j) difference[j] = minus(from[j], other[j], p);
-            for (std::size_t j = 0; j < n_; ++j) to[j] = plus(from[j], other[j], p);
+            const std::size_t part = i / limbs, l = i % limbs;
+            const std::uint64_t *switched = switched_.data() + part * key_ring_.size(), p = ring_.primes()[l];
+            // dividing by the last prime, rounded: what is left of it is taken away first
+            if (l == 0) centre(switched + limbs * n_, n_, key_ring_.primes()[limbs], rest);
+            std::uint64_t* difference = values_.data();
+            kernels_.children(&ring_.prime(l, kernels_.form), switched + l * n_, rest, &inverses_[l],
+                              part == 0 ? image + i * n_ : nullptr, ciphertext + i * n_, even + i * n_, difference);
             if (odd == nullptr) continue;
             // times X^(-shift)
             std::copy(difference + shift, difference + n_, odd + i * n_);
@@ -89,50 +94,21 @@ class Switcher {
         for (std::size_t d = 0; d < limbs; ++d) centre(a + d * n_, n_, ring_.primes()[d], digits + d * n_);
         for (std::size_t l = 0; l <= limbs; ++l) {
             const LatticePrime& prime = key_ring_.prime(l, kernels_.form);
-            std::memset(sums_.data(), 0, 8 * 4 * n_);
-            for (std::size_t d = 0; d < limbs; d += MIPP_LATTICE_COLUMNS) {
-                const std::size_t count = std::min<std::size_t>(MIPP_LATTICE_COLUMNS, limbs - d);
-                for (std::size_t i = 0; i < count; ++i) {
-                    kernels_.digits(&prime, digits + (d + i) * n_, values_.data() + i * n_);
-                }
-                kernels_.add(&prime, values_.data(), count, keys + 2 * d * key_size + l * n_, key_size, sums_.data());
+            for (std::size_t d = 0; d < limbs; ++d) {
+                kernels_.digits(&prime, digits + d * n_, values_.data() + d * n_);
             }
             std::uint64_t* to = switched_.data() + l * n_;
-            kernels_.finish(&prime, sums_.data(), to, to + key_size);
+            kernels_.products(&prime, values_.data(), limbs, keys + l * n_, key_size, to, to + key_size);
             kernels_.inverse(&prime, to);
             kernels_.inverse(&prime, to + key_size);
-        }
-    }
-
-    // The switched part divided by the last prime, rounded; added to `out` or written there.
-    void divide(std::size_t part, std::uint64_t* out, bool add) {
-        const std::size_t limbs = ring_.limbs();
-        std::uint64_t* switched = switched_.data() + part * key_ring_.size();
-        const std::uint64_t special = key_ring_.primes()[limbs];
-        auto* rest = reinterpret_cast<std::int64_t*>(digits_.data());
-        centre(switched + limbs * n_, n_, special, rest);
-        for (std::size_t l = 0; l < limbs; ++l) {
-            const std::uint64_t p = ring_.primes()[l], inverse = power(special % p, p - 2, p);
-            std::uint64_t *to = out + l * n_, *quotient = switched + l * n_, *factor = values_.data();
-            std::fill(factor, factor + n_, inverse);
-            for (std::size_t i = 0; i < n_; ++i) {
-                const std::uint64_t x = quotient[i] - static_cast<std::uint64_t>(rest[i]);
-                quotient[i] = x + (p & -(x >> 63));
-            }
-            // up to p more than residues are: products take that
-            kernels_.multiply(&key_ring_.prime(l, kernels_.form), quotient, factor, quotient, 0);
-            if (add) {
-                for (std::size_t i = 0; i < n_; ++i) to[i] = plus(to[i], quotient[i], p);
-            } else {
-                std::copy(quotient, quotient + n_, to);
-            }
         }
     }
 
     const LatticeRing &ring_, &key_ring_;
     const LatticeKernels& kernels_;
     std::size_t n_;
-    LatticeBuffer image_, digits_, values_, sums_, switched_;
+    LatticeBuffer image_, digits_, values_, switched_;
+    LatticeFactor inverses_[lattice_max_primes];
 };
 
 }  // namespace

@@ -77,8 +77,52 @@ struct Kernels {
     static inline void finish(const LatticePrime& p, const uint64_t* sums, uint64_t* out0, uint64_t* out1) {
         const Field f(p);
         for (size_t i = 0; i < p.n; i += width) {
-            f.leave(out0 + i, f.sum(sums + i, p.n));
-            f.leave(out1 + i, f.sum(sums + 2 * p.n + i, p.n));
+            f.leave(out0 + i, f.value(f.sum_at(sums + i, p.n)));
+            f.leave(out1 + i, f.value(f.sum_at(sums + 2 * p.n + i, p.n)));
+        }
+    }
+
+    template <size_t count>
+    static inline void products(const LatticePrime& p, const uint64_t* values, const uint64_t* query, size_t apart,
+                                uint64_t* out0, uint64_t* out1) {
+        const Field f(p);
+        for (size_t i = 0; i < p.n; i += width) {
+            for (size_t part = 0; part < 2; ++part) {
+                auto sum = f.no_sum();
+#pragma GCC unroll 4
+                for (size_t c = 0; c < count; ++c) {
+                    f.accumulate(sum, f.load(values + c * p.n + i), f.enter(query + (2 * c + part) * apart + i));
+                }
+                f.leave((part == 0 ? out0 : out1) + i, f.value(sum));
+            }
+        }
+    }
+
+    static inline void products(const LatticePrime& p, const uint64_t* values, size_t count, const uint64_t* query,
+                                size_t apart, uint64_t* out0, uint64_t* out1) {
+        switch (count) {
+            case 1:
+                return products<1>(p, values, query, apart, out0, out1);
+            case 2:
+                return products<2>(p, values, query, apart, out0, out1);
+            case 3:
+                return products<3>(p, values, query, apart, out0, out1);
+            default:
+                return products<4>(p, values, query, apart, out0, out1);
+        }
+    }
+
+    static inline void children(const LatticePrime& p, const uint64_t* quotient, const int64_t* rest,
+                                const LatticeFactor& inverse, const uint64_t* image, const uint64_t* c, uint64_t* even,
+                                uint64_t* difference) {
+        const Field f(p);
+        const auto by = f.broadcast(inverse.value, inverse.aux);
+        for (size_t i = 0; i < p.n; i += width) {
+            Vec s = f.multiply(f.minus(f.enter(quotient + i), f.enter_signed(rest + i)), by);
+            if (image != nullptr) s = f.plus(s, f.enter(image + i));
+            const Vec from = f.enter(c + i);
+            f.leave(even + i, f.plus(from, s));
+            f.leave(difference + i, f.minus(from, s));
         }
     }
 

@@ -9,13 +9,13 @@
 namespace mipp {
 namespace {
 
-#define MIPP_TIER(tier, form)                                                                                  \
-    {                                                                                                          \
-        Level::tier, {                                                                                         \
-            lattice_forward_##tier, lattice_inverse_##tier, lattice_multiply_##tier, lattice_transpose_##tier, \
-                lattice_column_##tier, lattice_digits_##tier, lattice_add_##tier, lattice_settle_##tier,       \
-                lattice_finish_##tier, lattice_gaussian_##tier, form                                           \
-        }                                                                                                      \
+#define MIPP_TIER(tier, form)                                                                                          \
+    {                                                                                                                  \
+        Level::tier, {                                                                                                 \
+            lattice_forward_##tier, lattice_inverse_##tier, lattice_multiply_##tier, lattice_transpose_##tier,         \
+                lattice_column_##tier, lattice_digits_##tier, lattice_add_##tier, lattice_settle_##tier,               \
+                lattice_finish_##tier, lattice_products_##tier, lattice_children_##tier, lattice_gaussian_##tier, form \
+        }                                                                                                              \
     }
 
 const Tier<LatticeKernels> tiers[] = {MIPP_TIER(portable, lattice_words),

@@ -90,7 +90,8 @@ Status lattice_phase(const LatticeRing& ring, const std::uint64_t* c0, const std
                      const std::uint64_t* secret, int bits, std::uint64_t* out, int threads);
 
 // Ciphertexts (values) of 2^levels times coefficient j < count of what `ciphertext` (2 x L x N coefficients) encrypts,
-// 2^levels >= count. key_ring: the primes of ring and one more. keys: levels x L x 2 x (L + 1) x N values.
+// 2^levels >= count. ring: at most MIPP_LATTICE_COLUMNS primes. key_ring: those and one more. keys: levels x L x 2 x (L
+// + 1) x N values.
 Status lattice_expand(const LatticeRing& ring, const LatticeRing& key_ring, const std::uint64_t* ciphertext,
                       const std::uint64_t* keys, int levels, std::size_t count, std::uint64_t* out, int threads);
 

@@ -77,13 +77,15 @@ struct Field {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(a), _mm256_xor_si256(_mm256_castpd_si256(positive), magic));
     }
     static inline Vec plus(Vec x, Vec y) { return _mm256_add_pd(x, y); }
+    static inline Vec minus(Vec x, Vec y) { return _mm256_sub_pd(x, y); }
 
     // products are below 1.5 p, so sums of MIPP_LATTICE_RUN of them stay below 2^53
     static inline Vec sum_at(const uint64_t* from, size_t) { return load(from); }
     inline void accumulate(Vec& sum, Vec x, Vec y) const { sum = _mm256_add_pd(sum, product(x, y)); }
     static inline void keep(uint64_t* to, size_t, Vec sum) { store(to, sum); }
     inline void settle_sum(uint64_t* sum) const { store(sum, settle(load(sum))); }
-    static inline Vec sum(const uint64_t* from, size_t) { return load(from); }
+    static inline Vec no_sum() { return _mm256_setzero_pd(); }
+    static inline Vec value(Vec sum) { return sum; }
 
     static inline void transpose(Vec (&x)[4]) {
         const Vec a = _mm256_unpacklo_pd(x[0], x[1]), b = _mm256_unpackhi_pd(x[0], x[1]);
@@ -106,4 +108,10 @@ MIPP_LATTICE_DIGITS(lattice_digits_avx2) { Kernels<Field>::column(*prime, digits
 MIPP_LATTICE_ADD(lattice_add_avx2) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }
 MIPP_LATTICE_SETTLE(lattice_settle_avx2) { Kernels<Field>::settle(*prime, sums); }
 MIPP_LATTICE_FINISH(lattice_finish_avx2) { Kernels<Field>::finish(*prime, sums, out0, out1); }
+MIPP_LATTICE_PRODUCTS(lattice_products_avx2) {
+    Kernels<Field>::products(*prime, values, count, query, apart, out0, out1);
+}
+MIPP_LATTICE_CHILDREN(lattice_children_avx2) {
+    Kernels<Field>::children(*prime, quotient, rest, *inverse, image, c, even, difference);
+}
 MIPP_LATTICE_GAUSSIAN(lattice_gaussian_avx2) { Kernels<Field>::gaussian(words, n, table, entries, out); }

@@ -88,6 +88,8 @@ struct Field {
         return _mm512_add_epi64(a, multiply(low, broadcast(prime.one.value, prime.one.aux)));
     }
     static inline Vec plus(Vec x, Vec y) { return _mm512_add_epi64(x, y); }
+    // of y below 4 p
+    inline Vec minus(Vec x, Vec y) const { return _mm512_sub_epi64(_mm512_add_epi64(x, _mm512_slli_epi64(p2, 1)), y); }
 
     // low and high parts of products are added up apart: 2^12 of them fit
     struct Sum {
@@ -103,11 +105,12 @@ struct Field {
         store(to + n, sum.high);
     }
     static inline void settle_sum(uint64_t*) {}
-    inline Vec sum(const uint64_t* from, size_t n) const {
-        const Vec low = load(from), high = _mm512_add_epi64(load(from + n), _mm512_srli_epi64(low, 52));
+    static inline Sum no_sum() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+    inline Vec value(const Sum& sum) const {
+        const Vec high = _mm512_add_epi64(sum.high, _mm512_srli_epi64(sum.low, 52));
         const Vec top =
             multiply(_mm512_srli_epi64(high, 52), broadcast(prime.radix_squared.value, prime.radix_squared.aux));
-        return _mm512_add_epi64(top, wide(_mm512_and_si512(low, mask), _mm512_and_si512(high, mask)));
+        return _mm512_add_epi64(top, wide(_mm512_and_si512(sum.low, mask), _mm512_and_si512(high, mask)));
     }
 
     static inline void transpose(Vec (&x)[8]) {
@@ -143,4 +146,10 @@ MIPP_LATTICE_DIGITS(lattice_digits_avx512) { Kernels<Field>::column(*prime, digi
 MIPP_LATTICE_ADD(lattice_add_avx512) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }
 MIPP_LATTICE_SETTLE(lattice_settle_avx512) { Kernels<Field>::settle(*prime, sums); }
 MIPP_LATTICE_FINISH(lattice_finish_avx512) { Kernels<Field>::finish(*prime, sums, out0, out1); }
+MIPP_LATTICE_PRODUCTS(lattice_products_avx512) {
+    Kernels<Field>::products(*prime, values, count, query, apart, out0, out1);
+}
+MIPP_LATTICE_CHILDREN(lattice_children_avx512) {
+    Kernels<Field>::children(*prime, quotient, rest, *inverse, image, c, even, difference);
+}
 MIPP_LATTICE_GAUSSIAN(lattice_gaussian_avx512) { Kernels<Field>::gaussian(words, n, table, entries, out); }

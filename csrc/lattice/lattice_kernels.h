@@ -54,6 +54,17 @@ struct LatticePrime {
 // The two residues of sums.
 #define MIPP_LATTICE_FINISH(name) \
     void name(const struct LatticePrime* prime, const uint64_t* sums, uint64_t* out0, uint64_t* out1)
+// The same sum of at most MIPP_LATTICE_COLUMNS columns alone, as residues.
+#define MIPP_LATTICE_PRODUCTS(name)                                                                          \
+    void name(const struct LatticePrime* prime, const uint64_t* values, size_t count, const uint64_t* query, \
+              size_t apart, uint64_t* out0, uint64_t* out1)
+// The children of a ciphertext's part c in a step of an expansion (expand.cpp): even = c + s and difference = c - s,
+// where s = image + (quotient - rest) inverse; rest: signed, below p in absolute value; image may be null. even may be
+// c.
+#define MIPP_LATTICE_CHILDREN(name)                                                                          \
+    void name(const struct LatticePrime* prime, const uint64_t* quotient, const int64_t* rest,               \
+              const struct LatticeFactor* inverse, const uint64_t* image, const uint64_t* c, uint64_t* even, \
+              uint64_t* difference)
 // Rounded Gaussian numbers from random words: the sign, and 63 bits that are compared with all entries of a table.
 #define MIPP_LATTICE_GAUSSIAN(name) \
     void name(const uint64_t* words, size_t n, const uint64_t* table, size_t entries, int64_t* out)
@@ -68,6 +79,8 @@ struct LatticePrime {
     MIPP_LATTICE_ADD(lattice_add_##tier);             \
     MIPP_LATTICE_SETTLE(lattice_settle_##tier);       \
     MIPP_LATTICE_FINISH(lattice_finish_##tier);       \
+    MIPP_LATTICE_PRODUCTS(lattice_products_##tier);   \
+    MIPP_LATTICE_CHILDREN(lattice_children_##tier);   \
     MIPP_LATTICE_GAUSSIAN(lattice_gaussian_##tier);
 
 extern "C" {

@@ -62,6 +62,8 @@ struct Field {
         return wide(static_cast<uint64_t>(full), static_cast<uint64_t>(full >> 64));
     }
     static inline uint64_t plus(uint64_t x, uint64_t y) { return x + y; }
+    // of y below 4 p
+    inline uint64_t minus(uint64_t x, uint64_t y) const { return x + 4 * p - y; }
 
     // sums of 128 bits
     static inline unsigned __int128 sum_at(const uint64_t* from, size_t n) {
@@ -75,7 +77,10 @@ struct Field {
         to[n] = static_cast<uint64_t>(sum >> 64);
     }
     static inline void settle_sum(uint64_t*) {}
-    inline uint64_t sum(const uint64_t* from, size_t n) const { return wide(from[0], from[n]); }
+    static inline unsigned __int128 no_sum() { return 0; }
+    inline uint64_t value(unsigned __int128 sum) const {
+        return wide(static_cast<uint64_t>(sum), static_cast<uint64_t>(sum >> 64));
+    }
 
     static inline void transpose(uint64_t (&)[1]) {}
 };
@@ -95,4 +100,10 @@ MIPP_LATTICE_DIGITS(lattice_digits_portable) { Kernels<Field>::column(*prime, di
 MIPP_LATTICE_ADD(lattice_add_portable) { Kernels<Field>::add(*prime, values, count, query, apart, sums); }
 MIPP_LATTICE_SETTLE(lattice_settle_portable) { Kernels<Field>::settle(*prime, sums); }
 MIPP_LATTICE_FINISH(lattice_finish_portable) { Kernels<Field>::finish(*prime, sums, out0, out1); }
+MIPP_LATTICE_PRODUCTS(lattice_products_portable) {
+    Kernels<Field>::products(*prime, values, count, query, apart, out0, out1);
+}
+MIPP_LATTICE_CHILDREN(lattice_children_portable) {
+    Kernels<Field>::children(*prime, quotient, rest, *inverse, image, c, even, difference);
+}
 MIPP_LATTICE_GAUSSIAN(lattice_gaussian_portable) { Kernels<Field>::gaussian(words, n, table, entries, out); }

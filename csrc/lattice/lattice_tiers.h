@@ -20,12 +20,17 @@ struct LatticeKernels {
     decltype(&lattice_add_portable) add;
     decltype(&lattice_settle_portable) settle;
     decltype(&lattice_finish_portable) finish;
+    decltype(&lattice_products_portable) products;
+    decltype(&lattice_children_portable) children;
     decltype(&lattice_gaussian_portable) gaussian;
     LatticeForm form;
 };
 
 // Degrees below 64 have no blocks of 8 x 8: portable kernels do them. Defined in lattice.cpp.
 const LatticeKernels& lattice_kernels(const LatticeRing& ring);
+
+// A known factor modulo p in the form of a tier. Defined in tables.cpp.
+LatticeFactor lattice_factor(std::uint64_t value, std::uint64_t p, LatticeForm form);
 
 // Words at the start of a cache line, wiped when they go. Null if there is no memory.
 class LatticeBuffer {

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "lattice.h"
+#include "lattice_tiers.h"
 
 namespace mipp {
 namespace {
@@ -59,24 +60,11 @@ std::uint64_t bits_of(double x) {
     return b;
 }
 
-LatticeFactor factor(std::uint64_t value, std::uint64_t p, LatticeForm form) {
-    switch (form) {
-        case lattice_limbs:
-            return {value, static_cast<std::uint64_t>((static_cast<Wide>(value) << 52) / p)};
-        case lattice_floats: {
-            const double centred = value > p / 2 ? -static_cast<double>(p - value) : static_cast<double>(value);
-            return {bits_of(centred), bits_of(centred / static_cast<double>(p))};
-        }
-        default:
-            return {value, static_cast<std::uint64_t>((static_cast<Wide>(value) << 64) / p)};
-    }
-}
-
 struct Factors {
     std::vector<std::uint64_t> value, aux;
 
     void push(std::uint64_t v, std::uint64_t p, LatticeForm form) {
-        const LatticeFactor f = factor(v, p, form);
+        const LatticeFactor f = lattice_factor(v, p, form);
         value.push_back(f.value);
         aux.push_back(f.aux);
     }
@@ -106,6 +94,19 @@ std::vector<std::uint64_t> last_levels(const std::vector<std::uint64_t>& all) {
 }
 
 }  // namespace
+
+LatticeFactor lattice_factor(std::uint64_t value, std::uint64_t p, LatticeForm form) {
+    switch (form) {
+        case lattice_limbs:
+            return {value, static_cast<std::uint64_t>((static_cast<Wide>(value) << 52) / p)};
+        case lattice_floats: {
+            const double centred = value > p / 2 ? -static_cast<double>(p - value) : static_cast<double>(value);
+            return {bits_of(centred), bits_of(centred / static_cast<double>(p))};
+        }
+        default:
+            return {value, static_cast<std::uint64_t>((static_cast<Wide>(value) << 64) / p)};
+    }
+}
 
 const char* LatticeRing::fault(std::size_t degree, const std::vector<std::uint64_t>& primes) {
     if (degree < 4 || degree > lattice_max_degree || (degree & (degree - 1)) != 0) {
@@ -154,10 +155,10 @@ LatticeRing::LatticeRing(std::size_t degree, const std::vector<std::uint64_t>& p
             keep(inverse_last, &facts.inverse_last, &facts.inverse_last_aux);
             const std::uint64_t radix =
                 form == lattice_limbs ? power(2, 52, p) : static_cast<std::uint64_t>((static_cast<Wide>(1) << 64) % p);
-            facts.radix = factor(radix, p, form);
-            facts.radix_squared = factor(times(radix, radix, p), p, form);
-            facts.one = factor(1, p, form);
-            facts.inverse_n = factor(power(degree, p - 2, p), p, form);
+            facts.radix = lattice_factor(radix, p, form);
+            facts.radix_squared = lattice_factor(times(radix, radix, p), p, form);
+            facts.one = lattice_factor(1, p, form);
+            facts.inverse_n = lattice_factor(power(degree, p - 2, p), p, form);
             facts_[form].push_back(facts);
         }
     }
