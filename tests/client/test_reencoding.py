@@ -170,6 +170,21 @@ def test_vectors_are_quantised_twice_within_the_bound(two, tmp_path):
     assert (len(added.added), added.replaced) == (300, 298)
 
 
+@pytest.mark.parametrize(("old", "new"), [(2, 1), (1, 2)])
+def test_from_two_clouds_to_one_and_back(two, old, new):
+    """Rows come from the one cloud of the lattice scheme as from two, and the other way."""
+    world = two(vectors(8, clouds=old), vectors(8, clouds=new))
+    assert {d.config.params.scheme for d in world.deployments} == {"shares", "lattice"}
+    rows = np.eye(8)
+    world.old.add_vectors(rows, [("x.png", b"bytes", {"n": 1}), *[None] * 7])
+    assert reencode(world.old, world.new).added == 8
+    user = world.deployments[1].create_user("ulla")
+    world.new.grant(user)
+    found = user.search(rows[0], k=1).hits
+    assert user.fetch(found)[0].metadata == {"n": 1}
+    assert reencode(world.old, world.new).added == 0
+
+
 def test_vectors_of_several_files_merges_and_images(two, tmp_path):
     world = two(vectors(8), vectors(8))
     rows = np.eye(8)

@@ -1,6 +1,9 @@
 """The lattice scheme end to end: one cloud, a key centre, queries under the user's own lattice keys."""
 
+import contextlib
 import dataclasses
+import pickle
+import sqlite3
 
 import numpy as np
 import pytest
@@ -283,6 +286,26 @@ class TestEvaluationKeys:
             world.check()
             assert not world.deployment.verify()["problems"]
 
+    def test_a_catalog_of_an_earlier_version_takes_keys(self, world):
+        if not isinstance(world.deployment, mipp.Deployment):
+            pytest.skip("looks into the servers")
+        for server in world.deployment.servers.values():
+            with server.store.catalog.transaction() as db:
+                db.execute("DROP TABLE evaluation_keys")
+        world.reopen()
+        world.check()
+        assert not world.deployment.verify()["problems"]
+
+    def test_backups_have_it(self, world, tmp_path):
+        if not isinstance(world.deployment, mipp.Deployment):
+            pytest.skip("looks into the servers")
+        world.check()
+        kept = world.deployment.servers[1].store.scheme_key(world.user.id)
+        copy = tmp_path / "catalog"
+        world.deployment.servers[1].store.catalog.copy_to(copy)
+        with contextlib.closing(sqlite3.connect(copy)) as db:
+            assert db.execute("SELECT key FROM evaluation_keys").fetchall() == [(kept,)]
+
     def test_only_whole_keys_of_granted_users_are_kept(self, world):
         user = world.user
         good = np.frombuffer(user.scheme.evaluation_key(), np.uint8)
@@ -360,8 +383,6 @@ def test_other_schemes_keep_no_evaluation_keys(deployment):
 
 
 def test_nothing_secret_is_shown_or_pickled(world):
-    import pickle
-
     hidden = world.user.scheme.hide(world.user.config.encoding.encode_queries(vectors(1)))
     asked = world.user._querier.hide(
         world.user.index(), world.user.config.encoding.encode_queries(vectors(1)), 1, "user"
