@@ -231,5 +231,8 @@ class Rows(ABC):
         """
 
     @abstractmethod
-    def words(self, dim: int) -> np.ndarray:
-        """The first ``dim`` words of all rows, (rows, dim); rows that are stored no more are zeros."""
+    def words(self, dim: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The first ``dim`` words of rows ``start`` to ``stop``, by default of all, (rows, dim).
+
+        Rows that are stored no more are zeros.
+        """

@@ -143,13 +143,15 @@ class _StoredRows(_CpuRows):
                 places = None if s.ordinals is None else s.ordinals[at:end] + (s.first - start)
                 yield s.words[at:end], s.first - start + at, places
 
-    def words(self, dim: int) -> np.ndarray:
-        rows = np.zeros((self._rows, dim), self._params.dtype)
-        for s in self._segments:
-            if s.ordinals is None:
-                rows[s.first : s.first + len(s.words)] = s.words[:, :dim]
-            else:
-                rows[s.first + s.ordinals] = s.words[:, :dim]
+    def words(self, dim: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        stop = self._rows if stop is None else stop
+        rows, pieces = np.zeros((stop - start, dim), self._params.dtype), list(self._pieces(start, stop))
+        with closing(ahead([words for words, _, _ in pieces])) as read:
+            for words, (_, at, places) in zip(read, pieces, strict=True):
+                if places is None:
+                    rows[at : at + len(words)] = words[:, :dim]
+                else:
+                    rows[places] = words[:, :dim]
         return rows
 
 
@@ -170,9 +172,10 @@ class _KeystreamRows(_CpuRows):
         for part, a, b in keys_of(self._parts, start, stop):  # a batch has one owner
             key_centre_slots(slots, part.schedules(), part.cut(a, b), shares, out, self._threads)
 
-    def words(self, dim: int) -> np.ndarray:
-        rows = np.empty((self._parts[-1].stop if self._parts else 0, dim), self._params.dtype)
-        for part in self._parts:
-            if part.start < part.stop:
-                rows[part.start : part.stop] = key_centre_rows(part.schedules(), part.run, self._params, dim)
+    def words(self, dim: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        if stop is None:
+            stop = self._parts[-1].stop if self._parts else 0
+        rows = np.empty((stop - start, dim), self._params.dtype)
+        for part, a, b in keys_of(self._parts, start, stop):
+            rows[a - start : b - start] = key_centre_rows(part.schedules(), part.cut(a, b), self._params, dim)
         return rows

@@ -214,8 +214,8 @@ class _DaskRows(Rows):
     def __init__(self, backend: DaskBackend, here: Rows) -> None:
         self._backend, self._here = backend, here
 
-    def words(self, dim: int) -> np.ndarray:
-        return self._here.words(dim)
+    def words(self, dim: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._here.words(dim, start, stop)
 
     def scores(
         self, query_share: np.ndarray, runs: Sequence[tuple[int, int]], zero: ZeroShare, out: np.ndarray

@@ -21,6 +21,7 @@ Source: Brakerski, CRYPTO 2012, and Fan, Vercauteren, ePrint 2012/144, for the e
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
@@ -42,6 +43,7 @@ from ..lattice import (
     encrypt,
     masks,
     matvec,
+    prepare,
 )
 from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
@@ -53,6 +55,8 @@ __all__ = ["LatticeScheme", "parameters_of"]
 
 #: encrypted queries under one header: they are in memory at the user and at both servers
 MAX_QUERY_BYTES = 1 << 26
+#: words of rows that a server multiplies at a time
+_BLOCK_BYTES = 1 << 26
 #: users whose evaluation keys a server keeps ready, up to 25 MB each
 _READY = 8
 
@@ -267,17 +271,35 @@ class _Server(ServerScheme):
         rows: range,
     ) -> np.ndarray:
         key, key_hash = self._key(header.user)
-        words = stored.words(self._dim)
-        words = words if plan.live is None else words[plan.live]
         (pair_key,) = self._pair_keys(header.keys).values()
-        out = np.empty((len(query_share), answer_words(self._parameters, len(words))), np.uint64)
+        p, out = self._parameters, np.empty((len(query_share), answer_words(self._parameters, len(rows))), np.uint64)
+        step = p.degree * max(1, _BLOCK_BYTES // (p.degree * self._dim * self._config.params.dtype.itemsize))
+
+        @functools.lru_cache(maxsize=1)  # one block alone is read once, for all queries
+        def words(first: int) -> np.ndarray:
+            return self._words(plan, stored, range(first, min(first + step, len(rows))))
+
         for query, into in enumerate(out):
             number = query.to_bytes(4, "big")
-            into[:] = matvec(
-                words, self._read_query(query_share[query]), key,
-                # another evaluation key makes another answer: it must not have the same randomness
-                noise_key=self._own_key, context=header_hash + number + key_hash,
-                mask=masks(self._parameters, pair_key, header_hash + number, len(words)),
-                negate=self._index in self._config.params.key_centres, threads=self._threads,
-            )  # fmt: skip
+            prepared = prepare(self._read_query(query_share[query]), key, threads=self._threads)
+            for first in range(0, len(rows), step):
+                block = words(first)
+                into[answer_words(p, first) : answer_words(p, first + len(block))] = matvec(
+                    block, prepared,
+                    # another evaluation key makes another answer: it must not have the same randomness
+                    noise_key=self._own_key, context=header_hash + number + key_hash, first_row=first,
+                    mask=masks(p, pair_key, header_hash + number, len(block), first_row=first),
+                    negate=self._index in self._config.params.key_centres, threads=self._threads,
+                )  # fmt: skip
         return out
+
+    def _words(self, plan: RowPlan, stored: Rows, rows: range) -> np.ndarray:
+        """Words of live rows ``rows``, (rows, dim). Secret."""
+        spans = list(plan.spans(rows))
+        if len(spans) == 1 and spans[0][3] is None:
+            return stored.words(self._dim, *spans[0][1:3])
+        words = np.empty((len(rows), self._dim), self._config.params.dtype)
+        for some, start, stop, live in spans:
+            found = stored.words(self._dim, start, stop)
+            words[some] = found if live is None else found[live]
+        return words

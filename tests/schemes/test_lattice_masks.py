@@ -51,13 +51,14 @@ class Parties:
         )
 
     def answer(self, index, server=None):
-        stored = SimpleNamespace(words=lambda dim: self.words[index])
+        stored = SimpleNamespace(words=lambda dim, start, stop: self.words[index][start:stop])
+        plan = SimpleNamespace(spans=lambda rows: [(slice(0, len(rows)), rows.start, rows.stop, None)])
         header = SimpleNamespace(user=USER, keys=b"a set", queries=len(self.queries), ranking="user")
         share = self.hidden.shares[index]
         server = self.servers[index] if server is None else server
         server.check_query(header, share, np.empty(0))
         server.check_size(header, self.rows)
-        return server.answer(header, self.header, SimpleNamespace(live=None), stored, share, range(self.rows))
+        return server.answer(header, self.header, plan, stored, share, range(self.rows))
 
     def answers(self):
         return [self.answer(1), self.answer(2)]
@@ -110,6 +111,15 @@ def test_scores_are_exact(name, k, rows):
 
 
 @pytest.mark.parametrize("name", SETS)
+def test_rows_are_read_in_blocks(name, monkeypatch):
+    """The same bytes, whatever the blocks."""
+    parties = Parties(name, random_rows(20_000), np.stack([QUERY, -QUERY + 1]))
+    whole = parties.answers()
+    monkeypatch.setattr(scheme, "_BLOCK_BYTES", 1)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, parties.answers(), strict=True))
+
+
+@pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("end", [0, 1])
 def test_scores_at_both_ends_of_what_words_hold(name, end):
     """All words of the shares at their largest, and scores of w bits at their ends."""
@@ -137,7 +147,7 @@ def test_each_answer_alone_is_uniform(name, which, monkeypatch):
     values = parties.plain(parties.answer(which))
     assert chi_square(values >> top, 16) < 45  # 15 degrees of freedom: once in 10^4
     assert chi_square(values & np.uint64(15), 16) < 45
-    monkeypatch.setattr(scheme, "masks", lambda parameters, key, context, rows: np.zeros(rows, np.uint32))
+    monkeypatch.setattr(scheme, "masks", lambda p, key, context, rows, **o: np.zeros(rows, np.uint32))
     assert chi_square(parties.plain(parties.answer(which)) & np.uint64(15), 16) > 1000  # planted: no U
 
 
