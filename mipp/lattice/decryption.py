@@ -13,7 +13,7 @@ from ..errors import DTypeError, MessageError, ParameterError, VerificationError
 from .keys import SecretKey
 from .parameters import NOISE_BITS
 from .polynomials import ring
-from .products import BATCH, answer_words
+from .products import BATCH, answer_words, unpack_answer
 
 __all__ = ["NoiseReport", "decrypt"]
 
@@ -118,27 +118,19 @@ def decrypt(
     for start in range(0, rows, BATCH * p.degree):
         stop = min(start + BATCH * p.degree, rows)
         at = slice(answer_words(p, start), answer_words(p, stop))
-        total = _sum([answer[at] for answer in found], p.switched_bits, p.degree, threads)
+        total = unpack_answer(p, found[0][at], stop - start, threads)
+        for answer in found[1:]:
+            total += unpack_answer(p, answer[at], stop - start, threads)
+        total &= np.uint64((1 << p.switched_bits) - 1)
         phase = np.empty((len(total), p.degree), np.uint64)
         c0, c1 = (np.ascontiguousarray(total[:, i]) for i in range(2))
         _core.lattice_phase(ring(p), c0, c1, key, p.switched_bits, phase, threads)
-        phase += np.uint64(1 << NOISE_BITS - 1)
-        noise = (phase & np.uint64((1 << NOISE_BITS) - 1)).astype(np.int64) - (1 << NOISE_BITS - 1)
+        phases = phase.reshape(-1)[: stop - start]  # behind the last row there is no first component
+        phases += np.uint64(1 << NOISE_BITS - 1)
+        noise = (phases & np.uint64((1 << NOISE_BITS) - 1)).astype(np.int64) - (1 << NOISE_BITS - 1)
         largest = max(largest, int(np.abs(noise).max()))
-        words = (phase >> np.uint64(NOISE_BITS)) & np.uint64((1 << p.plain_bits) - 1)
-        scores[start:stop] = words.reshape(-1)[: stop - start]
+        scores[start:stop] = (phases >> np.uint64(NOISE_BITS)) & np.uint64((1 << p.plain_bits) - 1)
     report = NoiseReport(largest, p.largest_noise(len(found)))
     if report.largest > report.limit:
         raise VerificationError("answers have more noise than honest ones: they are not of this query and key")
     return scores, report
-
-
-def _sum(parts: list[np.ndarray], bits: int, degree: int, threads: int | None) -> np.ndarray:
-    """Packed numbers, unpacked and added modulo 2^bits: (polys, 2, N)."""
-    total = np.zeros((parts[0].size * 64 // (2 * bits * degree), 2, degree), np.uint64)
-    one = np.empty_like(total)
-    for part in parts:
-        _core.unpack_words(np.ascontiguousarray(part), bits, one.reshape(-1), threads)
-        total += one
-    total &= np.uint64((1 << bits) - 1)
-    return total

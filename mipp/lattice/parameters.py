@@ -12,6 +12,7 @@ import hashlib
 import math
 
 import gmpy2
+import numpy as np
 
 from ..errors import ParameterError
 
@@ -117,7 +118,7 @@ class Parameters:
             No set fits, or ``score_bits`` exceeds ``ring_bits``.
         """
         coordinates = whole_number(coordinates, 1, 2**31, "coordinates")
-        if ring_bits not in (16, 32, 64):
+        if whole_number(ring_bits, 0, 2**31, "ring_bits") not in (16, 32, 64):
             raise ParameterError(f"ring_bits must be 16, 32 or 64, not {ring_bits!r}")
         score_bits = whole_number(score_bits, 1, int(ring_bits), "score_bits")
         if coordinates <= 128 and score_bits <= 20:
@@ -247,10 +248,10 @@ def levels(coordinates: int) -> int:
 
 
 def whole_number(value: object, low: int, high: int, what: str) -> int:
-    """Check an integer and its range, both ends included."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    """Check an integer (Python's or numpy's) and its range, both ends included."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ParameterError(f"{what} must be an integer, not {type(value).__name__}")
-    number = int(value.__index__())
+    number = int(value)
     if not low <= number <= high:
         raise ParameterError(f"{what} must be from {low} to {high}, not {number}")
     return number

@@ -13,7 +13,7 @@ from .keys import EvaluationKey
 from .parameters import NOISE_BITS, Parameters, whole_number
 from .vectors import EncryptedVector, PreparedQuery, prepare
 
-__all__ = ["answer_words", "masks", "matvec"]
+__all__ = ["answer_words", "masks", "matvec", "unpack_answer"]
 
 #: polynomials of rows at once: 30 to 100 MB of residues
 BATCH = 64
@@ -33,7 +33,8 @@ def answer_words(parameters: Parameters, rows: int) -> int:
     Returns
     -------
     int
-        64-bit words: for each N rows, begun ones included, 2 N numbers of w + 11 bits.
+        64-bit words: for each N rows N numbers of w + 11 bits of the first component, of begun ones one a row, and N of
+        the second, each in whole words.
 
     Examples
     --------
@@ -42,8 +43,9 @@ def answer_words(parameters: Parameters, rows: int) -> int:
     >>> answer_words(parameters, 40960) * 8 / 40960  # bytes for each row
     7.75
     """
-    rows = whole_number(rows, 0, 2**40, "rows")
-    return -(-rows // parameters.degree) * (parameters.degree // 32) * parameters.switched_bits
+    full, rest = divmod(whole_number(rows, 0, 2**40, "rows"), parameters.degree)
+    component = parameters.degree // 64 * parameters.switched_bits
+    return full * 2 * component + (-(-rest * parameters.switched_bits // 64) + component if rest else 0)
 
 
 def masks(parameters: Parameters, pair_key: bytes, context: bytes, rows: int, *, first_row: int = 0) -> np.ndarray:
@@ -173,9 +175,37 @@ def matvec(
         switched = _hidden(p, products, query.zero, noise_key, context, indices, threads)
         if mask is not None:
             _add_mask(p, switched[0], mask[start : start + len(block)], negate)
-        numbers = np.stack(switched, axis=1).reshape(-1)
         part = out[answer_words(p, start) : answer_words(p, start + len(block))]
-        _core.pack_words(numbers, p.switched_bits, part, threads)
+        _pack(p, switched, len(block), part, threads)
+    return out
+
+
+def _pack(p: Parameters, switched: list[np.ndarray], rows: int, out: np.ndarray, threads: int | None) -> None:
+    """Pack both components of some polynomials, (polys, N) each; of the first those coefficients that belong to rows.
+
+    The others have no mask, and a user who sends something else than a query could put products into them.
+    """
+    first, second = switched
+    full, rest = divmod(rows, p.degree)
+    done = answer_words(p, full * p.degree)
+    _core.pack_words(np.stack([first[:full], second[:full]], axis=1).reshape(-1), p.switched_bits, out[:done], threads)
+    if rest:
+        middle = done + -(-rest * p.switched_bits // 64)
+        _core.pack_words(np.ascontiguousarray(first[full, :rest]), p.switched_bits, out[done:middle], threads)
+        _core.pack_words(np.ascontiguousarray(second[full]), p.switched_bits, out[middle:], threads)
+
+
+def unpack_answer(parameters: Parameters, answer: np.ndarray, rows: int, threads: int | None) -> np.ndarray:
+    """Both components of an answer of :func:`answer_words` words: uint64 (polys, 2, N), zeros where rows end."""
+    p, (full, rest) = parameters, divmod(rows, parameters.degree)
+    out = np.zeros((full + (rest > 0), 2, p.degree), np.uint64)
+    done = answer_words(p, full * p.degree)
+    if full:
+        _core.unpack_words(np.ascontiguousarray(answer[:done]), p.switched_bits, out[:full].reshape(-1), threads)
+    if rest:
+        middle = done + -(-rest * p.switched_bits // 64)
+        _core.unpack_words(np.ascontiguousarray(answer[done:middle]), p.switched_bits, out[full, 0, :rest], threads)
+        _core.unpack_words(np.ascontiguousarray(answer[middle:]), p.switched_bits, out[full, 1], threads)
     return out
 
 

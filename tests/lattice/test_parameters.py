@@ -93,7 +93,8 @@ def test_sizes():
     assert EvaluationKey.size(large, 128) < 4.2e6
     assert answer_words(small, 8192) * 8 / 8192 <= 8
     assert answer_words(large, 8192) * 8 / 8192 <= 11
-    assert [answer_words(small, rows) for rows in (0, 1, 4096, 4097)] == [0, 3968, 3968, 7936]
+    # N numbers of the second component, and one a row of the first
+    assert [answer_words(small, rows) for rows in (0, 1, 4096, 4097)] == [0, 1 + 1984, 3968, 3968 + 1985]
 
 
 def test_every_parameter_is_in_the_hash(small_expanding):

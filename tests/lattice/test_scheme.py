@@ -7,9 +7,22 @@ from hypothesis import strategies as st
 
 from mipp._native import _core
 from mipp.errors import DTypeError, MessageError, ParameterError, ShapeError, VerificationError
-from mipp.lattice import EvaluationKey, NoiseReport, Parameters, SecretKey, decrypt, encrypt, masks, matvec, prepare
+from mipp.lattice import (
+    EvaluationKey,
+    NoiseReport,
+    Parameters,
+    SecretKey,
+    answer_words,
+    decrypt,
+    encrypt,
+    masks,
+    matvec,
+    prepare,
+)
 from mipp.lattice import polynomials as poly
 from mipp.lattice import products as products_module
+from mipp.lattice.products import unpack_answer
+from mipp.lattice.vectors import PreparedQuery
 
 KEYS = [bytes([i]) * 32 for i in range(1, 3)]
 
@@ -281,3 +294,39 @@ def test_bad_rows_keys_and_answers_are_refused(small):
         masks(small, b"short", b"query", 3)
     with pytest.raises(ParameterError):
         masks(small, bytes(32), b"query", 3, first_row=1)
+
+
+def test_a_query_with_more_in_its_polynomials_opens_no_more_than_its_rows(small):
+    """A user who hides a second query behind the rows' coefficients does not get its scores."""
+    secret, rng = SecretKey.generate(small), np.random.default_rng(12)
+    rows, coordinates = 20, 3
+    words = rng.integers(0, 1000, (rows, coordinates), dtype=np.uint32)
+    queries = rng.integers(-50, 50, (2, coordinates))
+    polynomials = prepare(encrypt(secret, queries[0])).polynomials.copy()
+    moved = prepare(encrypt(secret, queries[1])).polynomials
+    of = poly.ring(small)
+    shift = np.zeros((1, small.limbs, small.degree), np.uint64)
+    shift[..., rows] = 1
+    _core.lattice_forward(of, shift)
+    _core.lattice_add(of, polynomials, poly.multiply(of, moved, shift, None))
+    query = PreparedQuery(small, polynomials, prepare(encrypt(secret, queries[0])).zero)
+    answer = matvec(words, query, noise_key=KEYS[0], context=b"packed")
+    assert len(answer) == answer_words(small, rows)
+    parts = unpack_answer(small, answer, rows, None)
+    phase = np.empty((1, small.degree), np.uint64)
+    c0, c1 = np.ascontiguousarray(parts[:, 0]), np.ascontiguousarray(parts[:, 1])
+    _core.lattice_phase(of, c0, c1, np.ascontiguousarray(secret.residues), small.switched_bits, phase)
+    found = ((phase[0] + np.uint64(1024)) >> np.uint64(11)) % np.uint64(1 << small.plain_bits)
+    scores = (words.astype(np.int64) @ queries.T) % (1 << small.plain_bits)
+    assert (found[:rows] == scores[:, 0]).all()
+    assert (found[rows : 2 * rows] == scores[:, 1]).sum() <= 1
+    # with the first component it would be there
+    products = np.empty((1, 2, small.limbs, small.degree), np.uint64)
+    _core.lattice_matvec(of, words, small.plain_bits, polynomials, products)
+    _core.lattice_inverse(of, products)
+    switched = np.empty((1, 2, small.degree), np.uint64)
+    _core.lattice_switch(of, products, small.switched_bits, switched)
+    c0, c1 = np.ascontiguousarray(switched[:, 0]), np.ascontiguousarray(switched[:, 1])
+    _core.lattice_phase(of, c0, c1, np.ascontiguousarray(secret.residues), small.switched_bits, phase)
+    found = ((phase[0] + np.uint64(1024)) >> np.uint64(11)) % np.uint64(1 << small.plain_bits)
+    assert (found[rows : 2 * rows] == scores[:, 1]).all()
