@@ -68,8 +68,9 @@ def decrypt(
 
     Returns
     -------
-    scores : ndarray of uint16 or uint32, shape (rows,)
-        Scores modulo 2^w; uint16 for w up to 16. Secret.
+    scores : ndarray of int32, shape (rows,)
+        Scores, which are right from -2^(w-1) to 2^(w-1) - 1 and wrap beyond. With an answer that was masked and not
+        its counterpart: uniform numbers of w bits. Secret.
     report : NoiseReport
         The noise. Secret: of honest answers it tells of rows what flooding leaves.
 
@@ -84,7 +85,8 @@ def decrypt(
         used. Not every change is seen: who adds multiples of 2^11 to the first component changes scores, and who swaps
         polynomials swaps rows. Make a new key after this error: a server that learns of it may learn of the key.
     ParameterError
-        Neither one nor two answers, or a bad number of rows.
+        Neither one nor two answers, or a bad number of rows. That the answers are of two servers, and of so many rows,
+        is for the caller to know: an answer given twice is added to itself.
 
     Examples
     --------
@@ -100,8 +102,8 @@ def decrypt(
     ...     for i, share in enumerate(shares)
     ... ]
     >>> scores, report = decrypt(secret, answers, rows=1)
-    >>> int(scores[0]) == 6 * 10 - 9 * 3, report.bits_left > 0.5
-    (True, True)
+    >>> scores.tolist(), report.bits_left > 0.5
+    ([33], True)
     """
     p = secret.parameters
     found = [answers] if isinstance(answers, np.ndarray) else list(answers)
@@ -113,7 +115,7 @@ def decrypt(
             raise DTypeError("an answer must be an array of uint64")
         if answer.shape != (expected,):
             raise MessageError(f"an answer for {rows} rows has {expected} words, not {answer.shape}")
-    scores, largest = np.empty(rows, np.uint16 if p.plain_bits <= 16 else np.uint32), 0
+    scores, largest = np.empty(rows, np.int32), 0
     key = np.ascontiguousarray(secret.residues)
     for start in range(0, rows, BATCH * p.degree):
         stop = min(start + BATCH * p.degree, rows)
@@ -129,7 +131,8 @@ def decrypt(
         phases += np.uint64(1 << NOISE_BITS - 1)
         noise = (phases & np.uint64((1 << NOISE_BITS) - 1)).astype(np.int64) - (1 << NOISE_BITS - 1)
         largest = max(largest, int(np.abs(noise).max()))
-        scores[start:stop] = (phases >> np.uint64(NOISE_BITS)) & np.uint64((1 << p.plain_bits) - 1)
+        # w bits as a signed number: moved to the top of 64, and back with the sign
+        scores[start:stop] = (phases << np.uint64(64 - p.switched_bits)).view(np.int64) >> (64 - p.plain_bits)
     report = NoiseReport(largest, p.largest_noise(len(found)))
     if report.largest > report.limit:
         raise VerificationError("answers have more noise than honest ones: they are not of this query and key")

@@ -149,7 +149,7 @@ def matvec(
     >>> rows = np.array([[5, 7], [1, 2**32 - 1]], np.uint32)
     >>> answer = matvec(rows, encrypt(secret, np.array([10, 3])), noise_key=bytes(range(32)), context=b"query 0")
     >>> decrypt(secret, answer, rows=2)[0]
-    array([71,  7], dtype=uint32)
+    array([71,  7], dtype=int32)
     """
     if isinstance(query, EncryptedVector):
         query = prepare(query, evaluation, threads=threads)
@@ -257,7 +257,7 @@ def _streams(
 
 def _check_words(p: Parameters, words: np.ndarray, coordinates: int) -> None:
     if not isinstance(words, np.ndarray) or words.dtype not in _WORDS:
-        raise DTypeError("words must be an array of uint16, uint32 or uint64")
+        raise DTypeError("words must be an array of uint16, uint32 or uint64; of signed numbers use .astype(np.uint32)")
     if words.ndim != 2 or words.shape[1] != coordinates:
         raise ShapeError(f"words must be (rows, {coordinates}), not {words.shape}")
     if words.dtype.itemsize * 8 < p.plain_bits:

@@ -144,14 +144,11 @@ class _User(UserScheme):
             raise MessageError("a server's answer has the wrong shape")
 
     def open(self, score_shares: Sequence[np.ndarray], rows: int, opening: Any) -> list[np.ndarray]:
-        bits = self._parameters.plain_bits
         signed = {16: np.int16, 32: np.int32, 64: np.int64}[self._config.params.ring_bits]
         out = np.empty((len(opening), rows), RING_DTYPES[self._config.params.ring_bits])
         for query, key in enumerate(opening):
             found, _ = decrypt(key, [shares[query] for shares in score_shares], rows, threads=self._threads)
-            wide = found.astype(np.int64)
-            wide -= (wide >> (bits - 1)) << bits  # from [0, 2^w) to [-2^(w-1), 2^(w-1))
-            out[query] = wide.astype(signed).view(out.dtype)
+            out[query] = found.astype(signed).view(out.dtype)
         return [out]
 
     @property

@@ -33,7 +33,8 @@ def keys_of(parameters, coordinates=8):
 
 
 def expected(words, values, parameters):
-    return [int(x) for x in words.astype(object) @ values.astype(object) % 2**parameters.plain_bits]
+    half = 2 ** (parameters.plain_bits - 1)
+    return [int(x) - half for x in (words.astype(object) @ values.astype(object) + half) % (2 * half)]
 
 
 def both(words, query, mask, rng, **options):
