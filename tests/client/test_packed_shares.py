@@ -158,7 +158,7 @@ def test_whole_words_of_all_servers_are_taken(world, travelling):
     user, index = world.user, world.user.index()
     hidden = user._querier.hide(index, user.config.encoding.encode_queries(vectors(2)), 3, "user")
     whole = user._querier.send(hidden)
-    words = user._querier._opened(whole, 2, range(60), user.config.score_width)
+    words = user._querier._opened(hidden, whole, 2, range(60), user.config.score_width)
     assert words.width is None and [w.shape for w in words.words] == [(2, 60)] * 3
 
 
