@@ -117,7 +117,10 @@ class Client:
         """
         return self.signed(msg, receiver)[0]
 
-    def ask(self, messages: Mapping[int, Any], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
+    def ask(
+        self, messages: Mapping[int, Any], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
         """Sign a request for each server and send them, in one round.
 
         Parameters
@@ -128,6 +131,8 @@ class Client:
             Whether the servers talk to each other to answer, so that all must have their request before one replies.
         spare : bool
             Whether another server can be asked in place of one, so that none is waited for much longer than the others.
+        refusals : tuple of type
+            Errors that are returned in place of replies: what the other servers replied is not lost.
 
         Returns
         -------
@@ -144,23 +149,25 @@ class Client:
         kinds = {server: type(msg) for server, msg in messages.items()}
         clocks = {server: self.ahead(server) for server in messages}
         try:
-            return self._signed_and_sent(messages, kinds, together=together, spare=spare)
+            return self._signed_and_sent(messages, kinds, together=together, spare=spare, refusals=refusals)
         except AuthenticationError:
             # a server whose clock was set since its last reply has told the new time in its refusal
             changed = any(abs(self.ahead(server) - clock) > 1 for server, clock in clocks.items())
             if not changed or any(kind in m.ONCE for kind in kinds.values()):
                 raise
-        return self._signed_and_sent(messages, kinds, together=together, spare=spare)
+        return self._signed_and_sent(messages, kinds, together=together, spare=spare, refusals=refusals)
 
     def _signed_and_sent(
-        self, messages: Mapping[int, Any], kinds: Mapping[int, type], *, together: bool, spare: bool
-    ) -> dict[int, Any]:
+        self, messages: Mapping[int, Any], kinds: Mapping[int, type], *, together: bool, spare: bool,
+        refusals: tuple[type[MippError], ...],
+    ) -> dict[int, Any]:  # fmt: skip
         requests = {server: self.sign(msg, server) for server, msg in messages.items()}
-        return self.send(requests, kinds, together=together, spare=spare)
+        return self.send(requests, kinds, together=together, spare=spare, refusals=refusals)
 
     def send(
-        self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False, spare: bool = False
-    ) -> dict[int, Any]:
+        self, requests: Mapping[int, Frames], kinds: Mapping[int, type], *, together: bool = False,
+        spare: bool = False, refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
         """Send signed requests of these kinds, in one round; errors as of :meth:`ask`.
 
         Parameters
@@ -169,7 +176,7 @@ class Client:
             The signed request for each server, by its number.
         kinds : mapping of int to type
             The kind of each server's request.
-        together, spare : bool
+        together, spare, refusals
             As for :meth:`ask`.
 
         Returns
@@ -177,11 +184,12 @@ class Client:
         dict of int to message
             The replies, by server.
         """
-        replies = self.channel.gather(requests, together=together, spare=spare)
+        asked = {"refusals": refusals} if refusals else {}
+        replies = self.channel.gather(requests, together=together, spare=spare, **asked)
         for server, kind in kinds.items():
             if together and server not in replies:
                 continue  # the others say why
-            if not isinstance(replies.get(server), m.REPLIES[kind]):
+            if not isinstance(replies.get(server), (*m.REPLIES[kind], *refusals)):
                 raise MessageError(f"server {server} sent no reply, or one of another kind, to a {kind.__name__}")
         return {server: replies[server] for server in requests if server in replies}
 

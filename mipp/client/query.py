@@ -380,7 +380,7 @@ class Querier:
         Raises
         ------
         ProtocolError
-            A server did not finish a ranking in time.
+            A server did not finish a ranking in time, or asked for an evaluation key that the scheme does not have.
         MippError
             A refusal, or the error that ended the ranking.
         """
@@ -395,17 +395,20 @@ class Querier:
             )
             for s, part in hidden.servers.items()
         }
-        ask = functools.partial(self._client.ask, messages, together=together, spare=self._client.spare)
+        ask = functools.partial(self._client.ask, together=together, spare=self._client.spare)
         try:
-            replies = ask()
-        except MissingKeyError:  # before anything was counted there
-            self._bring_key()
-            replies = ask()
+            replies = ask(messages, refusals=(MissingKeyError,) if self.scheme.evaluation_key_bytes else ())
+        except MissingKeyError as error:
+            raise ProtocolError(f"server {error.server} wants an evaluation key, but users have none here") from None
+        if missing := [server for server, reply in replies.items() if isinstance(reply, MissingKeyError)]:
+            # these counted nothing; the others have answered, and would count the queries again
+            self._bring_key(missing)
+            replies |= ask({server: messages[server] for server in missing})
         return self.collect(hidden, replies)
 
-    def _bring_key(self) -> None:
-        """Give this user's evaluation key to the servers that have none."""
-        needed = self._client.ask_all(m.EvaluationKeyRequest(self._client.id), self.scheme.servers)
+    def _bring_key(self, servers: list[int]) -> None:
+        """Give this user's evaluation key to those of some servers that have none now: it may have come meanwhile."""
+        needed = self._client.ask_all(m.EvaluationKeyRequest(self._client.id), servers)
         if lacking := [server for server, state in needed.items() if state.needed]:
             key = np.frombuffer(self.scheme.evaluation_key(), np.uint8)
             self._client.ask_all(m.KeepEvaluationKey(key), lacking)

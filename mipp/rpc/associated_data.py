@@ -48,8 +48,19 @@ def record_data(deployment: bytes, owner: bytes, pack: bytes, row: int) -> bytes
 
 
 def query_share_commitment(salt: bytes, query_share: np.ndarray, theta: np.ndarray) -> bytes:
-    """SHA-256(salt | query share | thresholds), the header's commitment for one server."""
-    return hashlib.sha256(salt + query_share.tobytes() + theta.tobytes()).digest()
+    """SHA-256(salt | query share | thresholds), the header's commitment for one server. Query shares are not copied.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mipp.rpc.associated_data import query_share_commitment
+    >>> query_share_commitment(bytes(32), np.arange(4, dtype="<u4").reshape(2, 2), np.array([7], "<u4")).hex()[:16]
+    'bb30bcc4170a06ea'
+    """
+    digest = hashlib.sha256(salt)
+    for part in (query_share, theta):
+        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return digest.digest()
 
 
 def shares_seal_info(deployment: bytes, owner: bytes, server: int, batch: bytes) -> bytes:

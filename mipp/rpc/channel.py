@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from ..errors import DeploymentError, MessageError, ProtocolError, UnreachableError
+from ..errors import DeploymentError, MessageError, MippError, ProtocolError, UnreachableError
 from . import messages as m
 from .failures import error_from_wire
 from .turns import short_turns
 from .wire import Frames, decode, encode, frames_size
 
-__all__ = ["Channel", "LocalChannel", "accepted", "kind_of_request", "request"]
+__all__ = ["Channel", "LocalChannel", "accepted", "kind_of_request", "reply_or", "request"]
 
 Handler = Callable[[Frames], Frames]
 #: bytes of requests that are handed to servers side by side: each hashes its own, and writes it
@@ -34,11 +34,15 @@ class Channel(Protocol):
 
     remote: bool
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
+    def gather(
+        self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
         """Send one request to each named server, one round; replies by server. The first refusal is raised.
 
         ``together``: the servers talk to each other to answer, so all must have their request before one replies.
         ``spare``: another server can take the place of one, so the last one is not waited for as long as otherwise.
+        ``refusals``: these are given in place of replies: the others have done what they were asked, and it counts.
         """
 
     @property
@@ -65,15 +69,21 @@ class LocalChannel:
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._handlers))
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
+    def gather(
+        self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
         if os.getpid() != self._process:  # databases and locks of the servers are the parent's
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
         with self._lock:
             self.rounds += 1
         if not together and sum(map(frames_size, requests.values())) < _LARGE:
-            return {server: self._request(server, frames) for server, frames in requests.items()}
+            return {server: reply_or(refusals, self._request, server, frames) for server, frames in requests.items()}
         with short_turns() if together else contextlib.nullcontext(), ThreadPoolExecutor(len(requests)) as pool:
-            waiting = {server: pool.submit(self._request, server, frames) for server, frames in requests.items()}
+            waiting = {
+                server: pool.submit(reply_or, refusals, self._request, server, frames)
+                for server, frames in requests.items()
+            }
         failed = [e for e in (job.exception() for job in waiting.values()) if e is not None]
         if failed and not together:
             raise failed[0]
@@ -106,6 +116,14 @@ def accepted(reply: Any, server: int = 0) -> Any:
         error.server = 0 if isinstance(error, UnreachableError) else server
         raise error
     return reply
+
+
+def reply_or(refusals: tuple[type[MippError], ...], ask: Callable[..., Any], *request: Any) -> Any:
+    """A server's reply, or its refusal if that is one of ``refusals``."""
+    try:
+        return ask(*request)
+    except refusals as refusal:
+        return refusal
 
 
 def kind_of_request(frames: Frames) -> str:

@@ -196,7 +196,10 @@ class HttpChannel:
         if os.getpid() != self._process:
             raise DeploymentError("the deployment was opened before a fork; open it again in this process")
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
+    def gather(
+        self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
         self.require_here()
         with self._lock:
             self.rounds += 1
@@ -227,18 +230,19 @@ class HttpChannel:
                     continue
                 replies[server] = reply
                 now, last = time.monotonic(), spare and len(replies) == len(requests) - 1
-                if until is None and (last or isinstance(reply, BaseException)):
+                failed_here = isinstance(reply, BaseException) and not isinstance(reply, refusals)
+                if until is None and (last or failed_here):
                     until = now + (call.patience(requests.keys() - replies.keys(), now - began) if last else LEFT)
             if len(replies) < len(requests):
                 call.end()
-                if not any(isinstance(r, BaseException) for r in replies.values()):
+                if not any(isinstance(r, BaseException) and not isinstance(r, refusals) for r in replies.values()):
                     silent = min(requests.keys() - replies.keys())
                     replies[silent] = UnreachableError(f"{self._name(silent)} did not answer while the others did")
                     replies[silent].server = silent
         except BaseException:  # Ctrl-C: nobody waits for the others any more
             call.end()
             raise
-        failed = [r for r in replies.values() if isinstance(r, BaseException)]
+        failed = [r for r in replies.values() if isinstance(r, BaseException) and not isinstance(r, refusals)]
         if failed:
             # a refusal says more than what the others, waiting for that server, met
             raise min(failed, key=_says_less)

@@ -27,10 +27,12 @@ __all__ = [
     "MAX_ENVELOPE_BYTES",
     "MAX_EVALUATION_KEYS_BYTES",
     "MAX_EXPIRY",
+    "MAX_HEADER_BYTES",
     "MAX_HEAD_BYTES",
     "MAX_KEPT_BYTES",
     "MAX_PROOF_BYTES",
     "MAX_QUERIES",
+    "MAX_QUERY_BYTES",
     "MAX_QUOTA",
     "MAX_RANKED_BYTES",
     "MAX_RANKED_COMPARISONS",
@@ -81,6 +83,10 @@ MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES = 64 << 10, 8 << 20
 # --- queries --------------------------------------------------------------------------------------------------------
 #: queries under one header
 MAX_QUERIES = 1 << 16
+#: encrypted queries under one header, one alone may have more: they are in memory at the user and at each server
+MAX_QUERY_BYTES = 1 << 26
+#: what a query has beside its query share, thresholds and proof: most of it the ids of its batches
+MAX_HEADER_BYTES = 1 << 26
 #: evaluation keys of all users that a server keeps
 MAX_EVALUATION_KEYS_BYTES = 1 << 32
 #: score shares that one request is answered with; a user that wants more asks for some rows at a time

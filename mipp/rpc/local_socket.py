@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeploymentError, MessageError, UnreachableError
+from ..errors import DeploymentError, MessageError, MippError, UnreachableError
 from .bodies import body_parts, frames_of
-from .channel import accepted
+from .channel import accepted, reply_or
 from .sockets import fill
 from .wire import Frames, decode
 
@@ -130,8 +130,11 @@ class OperatorChannel:
     def servers(self) -> tuple[int, ...]:
         return (self._server,)
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
-        return {server: self._request(frames) for server, frames in requests.items()}
+    def gather(
+        self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
+        return {server: reply_or(refusals, self._request, frames) for server, frames in requests.items()}
 
     def _request(self, frames: Frames) -> Any:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

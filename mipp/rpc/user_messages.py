@@ -197,7 +197,10 @@ class EvaluationKeyState:
 
 @message
 class KeepEvaluationKey:
-    """User -> server, signed: its evaluation key, public. Refused where there is one, and to who is granted nothing."""
+    """User -> server, signed: its evaluation key, public. Refused to who is granted nothing.
+
+    Where there is one, that one stays, and this is answered Ok: several programs of a user may bring theirs at once.
+    """
 
     key: np.ndarray = array("u1")
 

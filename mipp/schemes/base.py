@@ -22,6 +22,7 @@ from ..mpc.probed import ProbedRows
 from ..params import Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
+from ..rpc.limits import MAX_QUERY_BYTES
 
 __all__ = [
     "Hidden",
@@ -176,12 +177,14 @@ class UserScheme(ABC):
     by_rows: bool
     #: what servers register of the user's keys of this scheme; public, empty if there are none
     public_key: bytes = b""
+    #: length of the user's evaluation key; 0 if it has none
+    evaluation_key_bytes: int = 0
 
     def __reduce__(self) -> str:
         raise TypeError("a user's side of a scheme may hold keys and does not pickle")
 
     def evaluation_key(self) -> bytes:
-        """Make a public key that servers compute with, of :attr:`ServerScheme.evaluation_key_bytes`.
+        """Make a public key that servers compute with, of :attr:`evaluation_key_bytes`.
 
         Sent to servers that have none of this user; empty if the scheme has none. Another one each time.
         """
@@ -277,12 +280,21 @@ class ServerScheme(ABC):
         """ParameterError or MessageError for an evaluation key of another length, or one that is malformed."""
         raise ParameterError("users of this deployment have no evaluation keys")
 
+    @property
+    def query_bytes(self) -> int:
+        """Most bytes of a query share, thresholds and proof that may come with one header; more is not even taken."""
+        return MAX_QUERY_BYTES
+
     def drop_user(self, user: bytes) -> None:  # noqa: B027 - most schemes keep nothing
         """Drop what is kept in memory of a user's keys: it brought another evaluation key."""
 
     @abstractmethod
-    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
-        """ShapeError or ParameterError for what is no query share, or no share of thresholds, of this header."""
+    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> Any:
+        """ShapeError or ParameterError for what is no query share, or no share of thresholds, of this header.
+
+        LimitError for more than is taken at once, before anything is read. MissingKeyError if the server lacks the
+        user's evaluation key. Returns what :meth:`answer` needs beside the query share, such as that key.
+        """
 
     @abstractmethod
     def check_size(self, header: m.QueryHeader, rows: int) -> int:
@@ -297,8 +309,12 @@ class ServerScheme(ABC):
         stored: Rows,
         query_share: np.ndarray,
         rows: range,
+        checked: Any = None,
     ) -> np.ndarray:
-        """This server's score shares for live rows ``rows``, the first axis being queries."""
+        """This server's score shares for live rows ``rows``, the first axis being queries.
+
+        ``checked``: what :meth:`check_query` returned for this query.
+        """
 
     def fill(
         self,

@@ -21,7 +21,6 @@ Source: Brakerski, CRYPTO 2012, and Fan, Vercauteren, ePrint 2012/144, for the e
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import threading
 from collections import OrderedDict
@@ -45,18 +44,19 @@ from ..lattice import (
     matvec,
     prepare,
 )
+from ..lattice.products import BATCH
 from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
-from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
+from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_QUERY_BYTES
 from .base import Hidden, PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["LatticeScheme", "parameters_of"]
 
-#: encrypted queries under one header: they are in memory at the user and at both servers
-MAX_QUERY_BYTES = 1 << 26
-#: words of rows that a server multiplies at a time
-_BLOCK_BYTES = 1 << 26
+#: ciphertexts to which servers expand the queries of one header, where they do: a millisecond each
+MAX_EXPANDED = 1 << 12
+#: words of rows that a server multiplies at a time, and of those that it reads at a time
+_BLOCK_BYTES, _PIECE_BYTES = 1 << 26, 1 << 23
 #: users whose evaluation keys a server keeps ready, up to 25 MB each
 _READY = 8
 
@@ -65,6 +65,14 @@ def parameters_of(encoding: Encoding) -> Parameters:
     """The parameters that hold every score of an encoding; ParameterError if none do."""
     low, high = encoding.score_range
     return Parameters.choose(encoding.encoded_dim, max(high, -low - 1).bit_length() + 1, encoding.ring_bits)
+
+
+def _most_queries(parameters: Parameters, dim: int) -> int:
+    """Queries that go under one header, at most: what both ends hold in memory, and what servers compute for each."""
+    most = MAX_QUERY_BYTES // (8 * EncryptedVector.words(parameters, dim))
+    if parameters.special is not None:
+        most = min(most, MAX_EXPANDED // dim)
+    return min(MAX_QUERIES, max(1, most))
 
 
 class LatticeScheme(Scheme):
@@ -116,6 +124,7 @@ class _User(UserScheme):
         self._config, self._key, self._threads = config, key, threads
         self.servers = p.check_servers(servers if servers is not None else p.clouds + p.key_centres)
         self._parameters, self._dim = parameters_of(config.encoding), config.encoding.encoded_dim
+        self.evaluation_key_bytes = 0 if key is None else EvaluationKey.size(self._parameters, self._dim)
 
     def evaluation_key(self) -> bytes:
         return (
@@ -134,9 +143,7 @@ class _User(UserScheme):
 
     def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
         most = MAX_ANSWER_BYTES // (8 * answer_words(self._parameters, rows))
-        return min(
-            MAX_QUERIES, max(1, min(most, MAX_QUERY_BYTES // (8 * EncryptedVector.words(self._parameters, self._dim))))
-        )
+        return max(1, min(most, _most_queries(self._parameters, self._dim)))
 
     def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
         expected = queries, answer_words(self._parameters, rows)
@@ -164,8 +171,8 @@ class _User(UserScheme):
         cost: SearchCost = {
             "ranking": ranking, "images": images, "user": {"rounds": 1, "sent": sent, "received": received},
         }  # fmt: skip
-        if self._key is not None:
-            cost["user"]["once"] = EvaluationKey.size(self._parameters, self._dim)
+        if self.evaluation_key_bytes:
+            cost["user"]["once"] = self.evaluation_key_bytes
         return cost
 
 
@@ -200,6 +207,10 @@ class _Server(ServerScheme):
     def evaluation_key_bytes(self) -> int:
         return EvaluationKey.size(self._parameters, self._dim) if self._parameters.special else 0
 
+    @property
+    def query_bytes(self) -> int:
+        return max(MAX_QUERY_BYTES, 8 * EncryptedVector.words(self._parameters, self._dim))
+
     def check_evaluation_key(self, key: bytes) -> None:
         if not self.evaluation_key_bytes:
             super().check_evaluation_key(key)
@@ -230,7 +241,10 @@ class _Server(ServerScheme):
                 self._keys.popitem(last=False)
         return found
 
-    def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
+    def check_query(
+        self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray
+    ) -> tuple[EvaluationKey | None, bytes]:
+        """The evaluation key that the query is answered with, and its hash: it may go from the disk meanwhile."""
         if header.ranking != "user":
             raise ParameterError("these servers do not compare scores; use ranking='user'")
         if theta.size:
@@ -238,9 +252,12 @@ class _Server(ServerScheme):
         words = EncryptedVector.words(self._parameters, self._dim)
         if query_share.shape != (header.queries, words) or query_share.dtype != np.dtype("<u8"):
             raise ShapeError(f"query shares must be ({header.queries}, {words}) words of 64 bits")
+        if header.queries > (most := _most_queries(self._parameters, self._dim)):
+            raise LimitError(f"at most {most} queries are taken at once, not {header.queries}: send fewer queries")
+        key = self._key(header.user)
         for query in query_share:
             self._read_query(query)
-        self._key(header.user)
+        return key
 
     def _read_query(self, words: np.ndarray) -> EncryptedVector:
         return EncryptedVector.from_words(self._parameters, self._dim, words, threads=self._threads)
@@ -249,14 +266,31 @@ class _Server(ServerScheme):
         if not rows:
             raise ParameterError("the query covers no images")
         size = header.queries * 8 * answer_words(self._parameters, rows)
-        asked = header.queries * 8 * EncryptedVector.words(self._parameters, self._dim)
-        if header.queries > 1 and (size > MAX_ANSWER_BYTES or asked > MAX_QUERY_BYTES):
+        if header.queries > 1 and size > MAX_ANSWER_BYTES:
             raise LimitError(
-                f"{header.queries} queries of {asked} bytes over {rows} rows are {size} bytes of score shares; at most "
-                f"{MAX_QUERY_BYTES} are taken and {MAX_ANSWER_BYTES} given at once: send fewer queries together"
+                f"{header.queries} queries over {rows} rows are {size} bytes of score shares; at most "
+                f"{MAX_ANSWER_BYTES} are given at once: send fewer queries together"
             )
-        # the ciphertexts of one query at a time, as the product reads them
-        return size + self._dim * 2 * self._parameters.limbs * self._parameters.degree * 8
+        return size + self._memory(rows)
+
+    def _memory(self, rows: int) -> int:
+        """Bytes that an answer takes beside the answer itself: of one query and one block of rows at a time."""
+        p, dim = self._parameters, self._dim
+        polynomial, row = p.limbs * p.degree * 8, dim * self._config.params.dtype.itemsize
+        prepared = 2 * dim * polynomial
+        # the query as it is read and what its seed gives, which go when it is prepared
+        read = 2 * (1 if p.special is not None else 1 + dim) * polynomial
+        block = min(rows, self._block_rows)
+        words = block * row + 3 * min(block * row, _PIECE_BYTES)
+        # products of some rows at a time: two components, and what is added to one; numbers after the modulus switch
+        products = min(BATCH, -(-block // p.degree)) * (6 * polynomial + 5 * p.degree * 8)
+        return prepared + max(read, words + products + 8 * answer_words(p, block) + 12 * block)
+
+    @property
+    def _block_rows(self) -> int:
+        """Rows that are multiplied at a time: whole ciphertexts."""
+        degree, row = self._parameters.degree, self._dim * self._config.params.dtype.itemsize
+        return degree * max(1, _BLOCK_BYTES // (degree * row))
 
     def answer(
         self,
@@ -266,21 +300,20 @@ class _Server(ServerScheme):
         stored: Rows,
         query_share: np.ndarray,
         rows: range,
+        checked: Any = None,
     ) -> np.ndarray:
-        key, key_hash = self._key(header.user)
+        key, key_hash = self._key(header.user) if checked is None else checked
         (pair_key,) = self._pair_keys(header.keys).values()
         p, out = self._parameters, np.empty((len(query_share), answer_words(self._parameters, len(rows))), np.uint64)
-        step = p.degree * max(1, _BLOCK_BYTES // (p.degree * self._dim * self._config.params.dtype.itemsize))
-
-        @functools.lru_cache(maxsize=1)  # one block alone is read once, for all queries
-        def words(first: int) -> np.ndarray:
-            return self._words(plan, stored, range(first, min(first + step, len(rows))))
-
+        step = self._block_rows
+        # one block alone is read once, for all queries
+        alone = self._words(plan, stored, range(len(rows))) if len(rows) <= step else None
         for query, into in enumerate(out):
             number = query.to_bytes(4, "big")
             prepared = prepare(self._read_query(query_share[query]), key, threads=self._threads)
             for first in range(0, len(rows), step):
-                block = words(first)
+                some = range(first, min(first + step, len(rows)))
+                block = self._words(plan, stored, some) if alone is None else alone
                 into[answer_words(p, first) : answer_words(p, first + len(block))] = matvec(
                     block, prepared,
                     # another evaluation key makes another answer: it must not have the same randomness
@@ -288,15 +321,19 @@ class _Server(ServerScheme):
                     mask=masks(p, pair_key, header_hash + number, len(block), first_row=first),
                     negate=self._index in self._config.params.key_centres, threads=self._threads,
                 )  # fmt: skip
+                del block  # before the next one is read
         return out
 
     def _words(self, plan: RowPlan, stored: Rows, rows: range) -> np.ndarray:
         """Words of live rows ``rows``, (rows, dim). Secret."""
-        spans = list(plan.spans(rows))
-        if len(spans) == 1 and spans[0][3] is None:
-            return stored.words(self._dim, *spans[0][1:3])
         words = np.empty((len(rows), self._dim), self._config.params.dtype)
-        for some, start, stop, live in spans:
-            found = stored.words(self._dim, start, stop)
-            words[some] = found if live is None else found[live]
+        step = max(1, _PIECE_BYTES // (self._dim * words.itemsize))  # what is read is copied: little at a time
+        for first in range(0, len(rows), step):
+            piece = words[first : first + step]
+            for some, start, stop, live in plan.spans(range(rows.start + first, rows.start + first + len(piece))):
+                found = stored.words(self._dim, start, stop)
+                if live is None:
+                    piece[some] = found
+                else:
+                    np.take(found, live, axis=0, out=piece[some], mode="clip")  # "raise" would copy
         return words

@@ -34,11 +34,12 @@ from ..crypto.schedule import mask_infos, random_bytes
 from ..encoding import Encoding
 from ..errors import LimitError, MessageError, ParameterError, ShapeError
 from ..paillier import PrivateKey, PublicKey, RandomnessPool, generate_keypair
+from ..paillier.keys import MOST_BITS
 from ..paillier.limbs import to_limbs
 from ..params import RING_DTYPES, Params
 from ..rpc import messages as m
 from ..rpc.description import DeploymentConfig
-from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES
+from ..rpc.limits import MAX_ANSWER_BYTES, MAX_QUERIES, MAX_QUERY_BYTES
 from .base import Hidden, PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, UserKeys, UserScheme
 
 __all__ = ["PaillierScheme", "SlotLayout", "answer", "check_query", "encrypt_query", "scores"]
@@ -96,7 +97,8 @@ class _User(UserScheme):
 
     def portion(self, rows: int, ranking: str, k: int, *, choice: int = 0) -> int:
         per_query = self._layout.ciphertexts(rows) * 8 * self._key.public.element_limbs
-        return min(MAX_QUERIES, max(1, MAX_ANSWER_BYTES // per_query))
+        most = MAX_ANSWER_BYTES // per_query
+        return max(1, min(most, _most_queries(self._config.encoding.encoded_dim, self._key.public.element_limbs)))
 
     def verify(self, score_shares: Sequence[np.ndarray], queries: int, rows: int, width: int) -> None:
         expected = queries, self._layout.ciphertexts(rows) * self._key.public.element_limbs
@@ -157,12 +159,19 @@ class _Server(ServerScheme):
                 self._keys[user] = key, SlotLayout.of(self._config.encoding, key), pool
             return self._keys[user]
 
+    @property
+    def query_bytes(self) -> int:
+        return max(MAX_QUERY_BYTES, self._config.encoding.encoded_dim * 2 * MOST_BITS // 8)
+
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
         if header.ranking != "user":
             raise ParameterError("these servers do not compare scores; use ranking='user'")
         if theta.size:
             raise ShapeError("only a threshold query has thresholds")
-        check_query(query_share, header.queries, self._config.encoding.encoded_dim, self._key(header.user)[0])
+        key, dim = self._key(header.user)[0], self._config.encoding.encoded_dim
+        if header.queries > (most := _most_queries(dim, key.element_limbs)):
+            raise LimitError(f"at most {most} queries are taken at once, not {header.queries}: send fewer queries")
+        check_query(query_share, header.queries, dim, key)
 
     def check_size(self, header: m.QueryHeader, rows: int) -> int:
         if not rows:
@@ -184,6 +193,7 @@ class _Server(ServerScheme):
         stored: Rows,
         query_share: np.ndarray,
         rows: range,
+        checked: Any = None,
     ) -> np.ndarray:
         key, layout, pool = self._key(header.user)
         words = stored.words(self._config.encoding.encoded_dim)
@@ -238,6 +248,11 @@ def encrypt_query(query: np.ndarray, key: PublicKey, *, threads: int | None = No
     n = key.n
     plain = to_limbs([int(v) % n for v in query.reshape(-1).tolist()], key.limbs)
     return key.raw_encrypt(plain, threads=threads).reshape(len(query), -1)
+
+
+def _most_queries(dim: int, element_limbs: int) -> int:
+    """Queries that go under one header, at most, of ``dim`` ciphertexts each."""
+    return min(MAX_QUERIES, max(1, MAX_QUERY_BYTES // (8 * dim * element_limbs)))
 
 
 def check_query(query_share: np.ndarray, queries: int, dim: int, key: PublicKey) -> None:

@@ -260,6 +260,16 @@ class _Server(ServerScheme):
         self._index = self._number(index)
         self._pair_keys = pair_keys
 
+    @property
+    def query_bytes(self) -> int:
+        p, clusters = self._config.params, self._config.clusters
+        words = (MAX_QUERIES + self.checks) * p.padded(self._config.encoding.encoded_dim) + MAX_QUERIES
+        proof = 0  # of one query: it may be larger than those of many
+        if self._config.certifies:
+            choice = 0 if clusters is None else clusters.count
+            proof = proof_bytes(self._config.query_rule, 1, threshold=True, choice=choice)
+        return words * p.dtype.itemsize + max(MAX_PROOF_BYTES, proof)
+
     def check_query(self, header: m.QueryHeader, query_share: np.ndarray, theta: np.ndarray) -> None:
         p, count = self._config.params, header.queries + header.checks
         width = p.padded(self._config.encoding.encoded_dim)
@@ -312,6 +322,7 @@ class _Server(ServerScheme):
         stored: Rows,
         query_share: np.ndarray,
         rows: range,
+        checked: Any = None,
     ) -> np.ndarray:
         """Masked score shares (B, rows) words: uniformly random without the other servers'."""
         out = aligned_words(len(query_share), len(rows), query_share.dtype)

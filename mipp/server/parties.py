@@ -8,7 +8,7 @@ from typing import Any
 from ..crypto import box
 from ..errors import AccessDeniedError, AuthenticationError, MessageError, ParameterError, ShapeError, StaleKeysError
 from ..rpc import messages as m
-from ..rpc.grants import check_grant, read_grant
+from ..rpc.grants import check_grant, in_force, read_grant
 from ..rpc.invitations import Invitation, check_invitation
 from ..rpc.names import check_name
 from ..store.parties import is_registered
@@ -84,11 +84,18 @@ def keep_evaluation_key(server: ServerBase, request: Request[m.KeepEvaluationKey
     if key.nbytes != size:
         raise ParameterError(f"evaluation keys of this deployment have {size} bytes, not {key.nbytes}")
     server.granted(request.signer)  # who may search nothing takes no room
-    packed = key.tobytes()
-    server.scheme.check_evaluation_key(packed)
-    server.store.add_evaluation_key(request.signer, packed)
-    server.scheme.drop_user(request.signer)
+    # the first one stays: another program of the user may have brought it meanwhile, and searches with it
+    if not server.store.has_evaluation_key(request.signer):
+        packed = key.tobytes()
+        server.scheme.check_evaluation_key(packed)
+        server.store.add_evaluation_key(request.signer, packed, lambda user: _has_grant(server, user))
+        server.scheme.drop_user(request.signer)
     return m.Ok()
+
+
+def _has_grant(server: ServerBase, user: bytes) -> bool:
+    """Whether a grant to a user is in force now: neither revoked, nor suspended, nor expired."""
+    return bool(in_force(server.store.grants(user=user), server.clock())[0])
 
 
 def _check_name(server: ServerBase, party: bytes, name: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import MippError
 from ..mpc.mesh import Mesh
-from ..rpc.channel import accepted
+from ..rpc.channel import accepted, reply_or
 from ..rpc.wire import Frames, decode
 from .server import Server
 
@@ -36,8 +37,11 @@ class PeerChannel:
     def servers(self) -> tuple[int, ...]:
         return tuple(sorted(self._server.config.servers))
 
-    def gather(self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False) -> dict[int, Any]:
-        return {server: self._request(server, frames) for server, frames in requests.items()}
+    def gather(
+        self, requests: Mapping[int, Frames], *, together: bool = False, spare: bool = False,
+        refusals: tuple[type[MippError], ...] = (),
+    ) -> dict[int, Any]:  # fmt: skip
+        return {server: reply_or(refusals, self._request, server, frames) for server, frames in requests.items()}
 
     def _request(self, server: int, frames: Frames) -> Any:
         here = server == self._server.index

@@ -1,7 +1,8 @@
 """A server's part in queries: checks before work, the state that a query is about, quota, score shares or a ranking.
 
-A query is checked in this order: signature (before it comes here), header, query share and commitment, grants,
-snapshot, batches, limits; then its quota is charged, and only then anything is computed.
+A query is checked in this order: signature (before it comes here), header, grants, query share and commitment,
+snapshot, batches, limits; then its quota is charged, and only then anything is computed. Who is granted nothing has
+nothing read that is large.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +64,8 @@ class _Asked:
     query: m.Query
 
 
+#: grants in force that a query names, and the hash of all to its user
+_InForce = tuple[list[m.Grant], bytes]
 #: a plan, the grants that allow it, the public facts of a ranking over it, and its scores if clusters are chosen
 _Checked = tuple[Plan, list[m.Grant], Public, ProbedRows | None]
 
@@ -121,13 +125,13 @@ class Queries:
     def _score_shares(self, asked: _Asked) -> m.Answer:
         """Authorise, charge the quota, and compute for the rows that are asked for."""
         header, query, scheme = asked.header, asked.query, self._server.scheme
-        self._check(asked)
+        in_force, checked = self._check(asked)
         # some rows of a header that was answered before: of the same state, whatever was uploaded or deleted since
         known = self._headers.find(asked.hash) if scheme.by_rows else None
         if known is not None:
-            plan, _ = known, self.in_force(header)
+            plan = known
         else:
-            plan, grants = self._authorise(header, query.newest)
+            plan, grants = self._authorise(header, query.newest, in_force)
         rows = row_range(query.first, query.count, plan.live_total)
         size = scheme.check_size(header, len(rows))
         if header.folded:
@@ -137,7 +141,7 @@ class Queries:
             self._charge(header, grants, plan)
             if scheme.by_rows:
                 self._headers.remember(asked.hash, header.user, plan)
-        words = scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows)
+        words = scheme.answer(header, asked.hash, plan, self._server.rows(plan), query.query_share, rows, checked)
         words, columns = words[: header.queries], words[header.queries :]
         if header.folded:
             owners = frozenset(part.view.owner for part in plan.parts)
@@ -163,8 +167,8 @@ class Queries:
     def _rankable(self, asked: _Asked, newest: bytes) -> _Checked:
         """Refuse a query that may not be ranked; computes nothing."""
         header, server = asked.header, self._server
-        self._check(asked)
-        plan, grants = self._authorise(header, newest)
+        in_force, _ = self._check(asked)
+        plan, grants = self._authorise(header, newest, in_force)
         clusters = server.config.clusters if header.ranking == PROBE else None
         if clusters is not None:  # before anything is made for each batch and each deleted row
             require_covered(header, plan.live_total)
@@ -272,8 +276,11 @@ class Queries:
 
     # --- checks -------------------------------------------------------------------------------------------------
 
-    def _check(self, asked: _Asked) -> None:
-        """Whose query it is, for which index and servers, and whether the query share is the one committed to."""
+    def _check(self, asked: _Asked) -> tuple[_InForce, Any]:
+        """Whose query it is, for which index and servers, and whether the query share is the one committed to.
+
+        Returns the grants that it names, and what the scheme answers it with.
+        """
         server, header, query = self._server, asked.header, asked.query
         if header.deployment != server.config.id or header.user != asked.signer or len(header.nonce) != 16:
             raise AuthenticationError("the query's header is another deployment's or another user's")
@@ -291,7 +298,8 @@ class Queries:
         checked = server.scheme.by_rows and header.ranking == "user"
         if header.checks not in ((0, server.scheme.checks) if checked else (0,)) or (header.folded > header.checks):
             raise ParameterError(f"such a query has no check columns, or {server.scheme.checks}")
-        server.scheme.check_query(header, query.query_share, query.theta)
+        in_force = self.in_force(header)
+        given = server.scheme.check_query(header, query.query_share, query.theta)
         if (query.first or query.count) and not checked:
             raise ParameterError("these answers are not given for some rows alone")
         if header.ranking == "user" and (header.proofs or query.seeds or query.proof.size):
@@ -300,6 +308,7 @@ class Queries:
         commitment = query_share_commitment(query.salt, query.query_share, query.theta)
         if len(query.salt) != 32 or commitment != header.commitments[servers.index(server.index)]:
             raise AuthenticationError("the query share is not the one that the header commits to")
+        return in_force, given
 
     def _charge(self, header: m.QueryHeader, grants: list[m.Grant], plan: Plan) -> None:
         """Count the header's queries against the quotas of its grants, and what its check columns tell.
@@ -311,7 +320,7 @@ class Queries:
         used = [(grant.owner, name, grant.quota) for name, grant in zip(header.grants, grants, strict=True)]
         self._server.store.count_queries(header.user, used, count)
 
-    def in_force(self, header: m.QueryHeader | m.FetchHeader) -> tuple[list[m.Grant], bytes]:
+    def in_force(self, header: m.QueryHeader | m.FetchHeader) -> _InForce:
         """The grants that a query names, and the hash of all; AccessDeniedError if one is not in force."""
         grants = self._server.granted(header.user)
         chosen = []
@@ -324,12 +333,12 @@ class Queries:
             chosen.append(grants[grant])
         return chosen, m.grants_hash(grants)
 
-    def _authorise(self, header: m.QueryHeader, newest: bytes) -> tuple[Plan, list[m.Grant]]:
+    def _authorise(self, header: m.QueryHeader, newest: bytes, in_force: _InForce) -> tuple[Plan, list[m.Grant]]:
         """Grants, snapshot and batches of a query: the rows it covers, and the grants.
 
         Refuses all if one batch is not covered. ``newest``: see :class:`~mipp.rpc.messages.Query`.
         """
-        plan, chosen = self.covered(header, newest)
+        plan, chosen = self.covered(header, newest, in_force)
         for given, live in zip(chosen, plan.live_by_owner, strict=True):
             # chosen clusters have a name of their own: by many choices a user reaches more rows with one query vector
             if header.ranking not in given.rankings:
@@ -342,9 +351,14 @@ class Queries:
             _require_rows(given, live)
         return plan, chosen
 
-    def covered(self, header: m.QueryHeader | m.FetchHeader, newest: bytes) -> tuple[Plan, list[m.Grant]]:
-        """The rows that a header covers, whatever its grants allow to do with them, and these grants."""
-        chosen, all_grants = self.in_force(header)
+    def covered(
+        self, header: m.QueryHeader | m.FetchHeader, newest: bytes, in_force: _InForce | None = None
+    ) -> tuple[Plan, list[m.Grant]]:
+        """The rows that a header covers, whatever its grants allow to do with them, and these grants.
+
+        ``in_force``: of :meth:`in_force`, if it was asked already.
+        """
+        chosen, all_grants = self.in_force(header) if in_force is None else in_force
         owners = [g.owner for g in chosen]
         if not owners or owners != sorted(set(owners)):
             raise ParameterError("a query names one grant per owner, in order of owners, and at least one")

@@ -29,7 +29,7 @@ from ..errors import (
 from ..rpc import messages as m
 from ..rpc.bodies import Announcement
 from ..rpc.failures import error_to_wire
-from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, within_size
+from ..rpc.limits import MAX_ENVELOPE_BYTES, MAX_HEAD_BYTES, MAX_HEADER_BYTES, within_size
 from ..rpc.wire import Frames, decode, encode, frame_hashes, joined_hash, kind_of, sizes_hash, unpack_frames
 from ..store.parties import is_registered
 from . import audits, certifying, changes, images, lookups, parties, peers, private_fetch, records, snapshots
@@ -120,14 +120,26 @@ class Server(ServerBase):
             raise MessageError(f"a {told.kind[:40]!r} is not announced")
         if len(msg.frames) != len(told.sizes):
             raise MessageError("an announcement names each frame of the content")
-        if kind is m.KeepEvaluationKey and told.sizes[1:] != [self.scheme.evaluation_key_bytes]:
-            raise ParameterError(f"evaluation keys of this deployment have {self.scheme.evaluation_key_bytes} bytes")
+        self._check_sizes(kind, told.sizes)
         whole = sizes_hash(told.sizes, told.hashes)
         statement = self._addressed(msg, kind, by_peer=False, whole=whole)
         public, _ = self._identity(kind, None, msg.signer)
         signing.verify(public, msg.signature, statement)
         self._log.check(msg.signer, statement, repeatable=kind not in m.ONCE)
+        if kind in (m.Query, m.KeepEvaluationKey):  # who may search nothing sends nothing large
+            self.granted(msg.signer)
         return msg.signer
+
+    def _check_sizes(self, kind: type, sizes: list[int]) -> None:
+        """Refuse an announced request whose frames would be refused for their length when they are here."""
+        most = MAX_HEAD_BYTES if kind is not m.KeepEvaluationKey else MAX_ENVELOPE_BYTES
+        if not sizes or sizes[0] > most:
+            raise LimitError(f"a request's first frame has at most {most} bytes")
+        if kind is m.KeepEvaluationKey and sizes[1:] != [self.scheme.evaluation_key_bytes]:
+            raise ParameterError(f"evaluation keys of this deployment have {self.scheme.evaluation_key_bytes} bytes")
+        most = self.scheme.query_bytes + MAX_HEADER_BYTES
+        if kind is m.Query and sum(sizes) > most:
+            raise LimitError(f"a query of this deployment has at most {most} bytes: send fewer queries together")
 
     def operate(self, frames: Frames, *, peer: int | None = None) -> Frames:
         """Answer one request of this server's operator, or of another server; owners and users never reach this.

@@ -174,7 +174,10 @@ class Parties:
         return int(row[0]) if row else 0
 
     def scheme_key(self, user: bytes) -> bytes:
-        """The public key of the scheme that a user registered, or its evaluation key; NotFoundError."""
+        """The public key of the scheme that a user registered, or its evaluation key; NotFoundError.
+
+        A damaged evaluation key is dropped, so that the user's next search brings another one.
+        """
         row = self.catalog.one("SELECT key FROM paillier_keys WHERE user=?", user)
         key = self._evaluation_key(user) if row is None else bytes(row[0])
         if key is None:
@@ -182,31 +185,40 @@ class Parties:
         return key
 
     def _evaluation_key(self, user: bytes) -> bytes | None:
-        """A user's evaluation key; None if it is not here or damaged."""
+        """A user's evaluation key; None if it is not here, or was damaged and is not here any more."""
         row = self.catalog.one("SELECT key, digest FROM evaluation_keys WHERE user=?", user)
-        return bytes(row[0]) if row is not None and hashlib.sha256(row[0]).digest() == row[1] else None
+        if row is None or hashlib.sha256(row[0]).digest() == row[1]:
+            return None if row is None else bytes(row[0])
+        with self.catalog.transaction() as db:  # another process may have a whole one by now, with another digest
+            db.execute("DELETE FROM evaluation_keys WHERE user=? AND digest=?", (user, row[1]))
+        return None
 
     def has_evaluation_key(self, user: bytes) -> bool:
-        """Whether a user's evaluation key is here, and whole."""
-        return self._evaluation_key(user) is not None
+        """Whether a user's evaluation key is here. That it is whole is seen when it is read: it has megabytes."""
+        return self.catalog.one("SELECT 1 FROM evaluation_keys WHERE user=?", user) is not None
 
     def damaged_evaluation_keys(self) -> list[bytes]:
-        """Users whose evaluation keys are not as they were written."""
-        users = [row[0] for row in self.catalog.all("SELECT user FROM evaluation_keys")]
-        return [user for user in users if not self.has_evaluation_key(user)]
+        """Users whose evaluation keys are not as they were written. Reads all of them."""
+        read, damaged = "SELECT key, digest FROM evaluation_keys WHERE user=?", []
+        for (user,) in self.catalog.all("SELECT user FROM evaluation_keys"):
+            row = self.catalog.one(read, user)
+            if row is not None and hashlib.sha256(row[0]).digest() != row[1]:
+                damaged.append(user)
+        return damaged
 
-    def add_evaluation_key(self, user: bytes, key: bytes) -> None:
-        """Keep a user's evaluation key; ParameterError if there is one, LimitError if there is no room.
+    def add_evaluation_key(self, user: bytes, key: bytes, granted: Callable[[bytes], bool]) -> None:
+        """Keep a user's evaluation key, unless there is one; LimitError if there is no room.
 
-        Keys of users to whom nothing is granted any more give way: they bring them again.
+        ``granted``: whether a user has a grant in force. Keys of others give way: they bring them again.
         """
         with self.catalog.transaction() as db:
-            if self._evaluation_key(user) is not None:
-                raise ParameterError("this user has an evaluation key here")
-            db.execute("DELETE FROM evaluation_keys WHERE user=?", (user,))  # a damaged one
+            if self.has_evaluation_key(user):
+                return
             size = "SELECT coalesce(sum(length(key)), 0) FROM evaluation_keys"
             if db.execute(size).fetchone()[0] + len(key) > MAX_EVALUATION_KEYS_BYTES:
-                db.execute("DELETE FROM evaluation_keys WHERE user NOT IN (SELECT user FROM grants WHERE revoked=0)")
+                kept = db.execute("SELECT user FROM evaluation_keys").fetchall()
+                idle = [row for row in kept if not granted(row[0])]
+                db.executemany("DELETE FROM evaluation_keys WHERE user=?", idle)
                 if db.execute(size).fetchone()[0] + len(key) > MAX_EVALUATION_KEYS_BYTES:
                     raise LimitError("this server has no room for another user's evaluation key; ask its operator")
             db.execute("INSERT INTO evaluation_keys VALUES (?, ?, ?)", (user, key, hashlib.sha256(key).digest()))

@@ -55,8 +55,8 @@ class World:
         scheme, before = self.deployment.servers[server].scheme, []
         real = type(scheme).answer.__get__(scheme)
 
-        def answer(header, header_hash, plan, stored, query_share, rows):
-            words = real(header, header_hash, plan, stored, query_share, rows)
+        def answer(header, header_hash, plan, stored, query_share, rows, checked):
+            words = real(header, header_hash, plan, stored, query_share, rows, checked)
             before.append(words.copy())
             return change(words, header, rows, before)
 

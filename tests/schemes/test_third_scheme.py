@@ -68,13 +68,14 @@ class ToyServer(ServerScheme):
     def check_query(self, header, query_share, theta):
         if query_share.shape != (header.queries, DIM):
             raise ShapeError("another shape")
+        return "checked"
 
     def check_size(self, header, rows):
         if header.queries > 3:
             raise LimitError("at most three")
 
-    def answer(self, header, header_hash, plan, stored, query_share, rows):
-        assert self.keys(header.user) == b"yek a"
+    def answer(self, header, header_hash, plan, stored, query_share, rows, checked):
+        assert self.keys(header.user) == b"yek a" and checked == "checked"
         words = stored.words(DIM)
         return query_share @ (words if plan.live is None else words[plan.live]).T
 
