@@ -14,6 +14,7 @@ from ..errors import (
     AccessDeniedError,
     IntegrityError,
     MippError,
+    MissingKeyError,
     NotFoundError,
     ParameterError,
     StaleSnapshotError,
@@ -156,6 +157,8 @@ class SearchClient(FetchClient):
                 )
             try:
                 return attempt(self._queriers[servers], index)
+            except MissingKeyError:
+                raise  # no newer state has it, and the other servers have counted
             except (StaleSnapshotError, AccessDeniedError, NotFoundError, IntegrityError) as error:
                 newer = self._index(key, servers)  # raises if nothing is granted any more
                 if self.sets.several and not settle and (newer.left_out or newer.behind):
