@@ -49,6 +49,13 @@ def _kind(frames):
     return type(decode([f.data for f in decode(frames, m.Signed).frames])).__name__
 
 
+def limited(world, quota):
+    """Both owners limit the user's queries, and it has heard of that."""
+    for owner in world.owners:
+        owner.grant(world.user, quota=quota)
+    world.user.index()
+
+
 def used(world, number):
     store = world.deployment.servers[number].store
     return {row[0] for row in store.catalog.all("SELECT used FROM grants WHERE user=?", world.user.id)}
@@ -89,8 +96,7 @@ def test_a_key_that_came_meanwhile_is_no_failure(world):
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_server_that_lost_the_key_costs_no_query_at_the_other(world, number):
     world.check()
-    for owner in world.owners:
-        owner.grant(world.user, quota=1)
+    limited(world, 1)
     lose(world, number)
     world.check(k=3)
     assert used(world, 1) == used(world, 2) == {1}
@@ -99,8 +105,7 @@ def test_a_server_that_lost_the_key_costs_no_query_at_the_other(world, number):
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_liar_that_denies_the_key_costs_no_query_at_the_other(world, number):
     world.check()
-    for owner in world.owners:
-        owner.grant(world.user, quota=1)
+    limited(world, 1)
     asked = denies(world.deployment, number)
     world.check(k=3)
     assert len(asked) == 2 and used(world, 1) == used(world, 2) == {1}
@@ -108,8 +113,7 @@ def test_a_liar_that_denies_the_key_costs_no_query_at_the_other(world, number):
 
 def test_a_server_that_goes_on_denying_is_asked_twice(world):
     world.check()
-    for owner in world.owners:
-        owner.grant(world.user, quota=5)
+    limited(world, 5)
     asked = denies(world.deployment, 2, times=9)
     with pytest.raises(MissingKeyError, match="server 2"):
         world.user.search(vectors(1)[0], 1)

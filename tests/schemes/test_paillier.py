@@ -11,6 +11,7 @@ from mipp.crypto import schedule
 from mipp.errors import (
     AccessDeniedError,
     AuthenticationError,
+    LimitError,
     MippError,
     NotFoundError,
     ParameterError,
@@ -290,6 +291,22 @@ def test_a_query_by_hand_is_answered(world):
     answer = Query(world).ask()
     layout = world.user.scheme._layout
     assert answer.score_shares.shape == (1, layout.ciphertexts(60) * world.user.scheme._key.public.element_limbs)
+
+
+def test_queries_of_a_header_are_limited(world, monkeypatch):
+    """Clients split batches; servers refuse more before they compare a number with n²."""
+    size = 8 * DIM * world.user.scheme._key.public.element_limbs
+    monkeypatch.setattr("mipp.schemes.paillier.MAX_QUERY_BYTES", 2 * size)
+    assert world.user.scheme.portion(60, "user", 1) == 2
+    queries = vectors(3, 9)
+    for query, result in zip(queries, world.user.search_batch(queries, 4), strict=True):
+        assert [((h.batch, h.row), h.score) for h in result.hits] == world.expected(query, 4)
+    column = encrypt_query(world.user.config.encoding.encode_queries(vectors(3)), world.user.scheme._key.public)
+    assert len(Query(world, column=column[:2], queries=2).ask().score_shares) == 2
+    monkeypatch.setattr("mipp.schemes.paillier.check_query", lambda *given: pytest.fail("looked at"))
+    for server in (1, 2):
+        with pytest.raises(LimitError, match="at most 2 queries"):
+            Query(world, column=column, queries=3).ask(server)
 
 
 @pytest.mark.parametrize("server", [1, 2])
