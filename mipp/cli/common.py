@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .. import schemes
 from ..deployment import DEFAULT_BITS, ConnectedDeployment, Deployment, is_connected
@@ -75,6 +76,13 @@ def key_bits_option(command: F) -> F:
         show_default=True,
         help="Paillier scheme: bits of the user's Paillier key.",
     )(command)
+
+
+def warn_of_key_bits(scheme: str) -> None:
+    """Say that ``--key-bits`` of this command does nothing in a scheme whose users have no key of a chosen size."""
+    chosen = click.get_current_context().get_parameter_source("key_bits") == ParameterSource.COMMANDLINE
+    if chosen and not schemes.get(scheme).sized_keys:
+        warn(f"--key-bits does nothing in the {scheme} scheme: it is the size of a Paillier key")
 
 
 def window_option(command: F) -> F:

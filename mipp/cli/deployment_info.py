@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import __version__
+from .. import __version__, schemes
 from ..deployment import ConnectedDeployment
 from .common import deployment_option, json_option, opened, show
 from .tables import print_table
@@ -39,6 +39,7 @@ def info_command(folder: Path, as_json: bool) -> None:
             "kind": "connected" if isinstance(deployment, ConnectedDeployment) else "embedded",
             "scheme": params.scheme,
             "clouds": len(params.clouds),
+            "scheme_facts": schemes.get(params.scheme).facts(config),
             "descriptor": config.descriptor,
             "descriptor_version": config.descriptor_version,
             "dim": encoding.dim,
@@ -66,6 +67,15 @@ def info_command(folder: Path, as_json: bool) -> None:
     )
 
 
+def _messages(told: dict[str, Any]) -> str:
+    """Facts of a scheme in words; those that are 0 are left out."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,}'}"
+        for name, value in told.items()
+        if value
+    )
+
+
 def _rows(facts: dict[str, Any], data: dict[str, Any]) -> list[list[Any]]:
     """Facts in words."""
     features = f"{facts['descriptor']} of version {facts['descriptor_version']}" if facts["descriptor"] else "vectors"
@@ -75,6 +85,7 @@ def _rows(facts: dict[str, Any], data: dict[str, Any]) -> list[list[Any]]:
     return [
         ["folder", f"{facts['folder']} ({facts['kind']})"],
         ["scheme", f"{facts['scheme']}, {facts['clouds']} cloud{'s' * (facts['clouds'] != 1)} and a key centre"],
+        *([["messages", _messages(facts["scheme_facts"])]] if facts["scheme_facts"] else []),
         ["features", f"{features}, {facts['dim']} values, metric {facts['metric']}"],
         ["ring", f"{facts['ring_bits']} bits"],
         ["encoding", "exact" if exact else encoding],

@@ -25,6 +25,7 @@ from .common import (
     scheme_option,
     show,
     walked,
+    warn_of_key_bits,
     window_option,
 )  # fmt: skip
 from .outputs import RegularFile, check_output_file, check_output_folder, warn
@@ -161,6 +162,7 @@ def evaluate_command(
                 check_output_file(out / name)
     if out is not None and plots and labels is not None:
         check_plots()  # said before the work, not after it
+    warn_of_key_bits(scheme)
     options: dict[str, Any] = {"scheme": scheme, "key_bits": int(key_bits)}
     if vectors is not None:
         result = _evaluate_vectors(
@@ -169,7 +171,7 @@ def evaluate_command(
         )  # fmt: skip
     else:
         items = labelled(labels or Path(), images)
-        with progress("extract", len(items), as_json) as advance:
+        with progress("evaluate", len(items) + (queries or len(items)), as_json) as advance:
             result = evaluate_images(
                 items, descriptor, ring_bits=int(ring), bits=bits, query_bits=query_bits, queries=queries or 0,
                 window=window, progress=advance, **options,
@@ -274,7 +276,9 @@ def _evaluate_vectors(
         encoding = tune(metric, sample, ring_bits=ring, out_dim=project or 0, k=min(10, len(sample) // 2)).encoding
     data = np.asarray(rows)
     if labels is not None:
-        return evaluate_labelled(data, np.array(load_row_labels(labels)), encoding, queries=queries, **options)
+        of_rows = np.array(load_row_labels(labels))
+        with progress("search", queries or len(data), as_json) as advance:
+            return evaluate_labelled(data, of_rows, encoding, queries=queries, progress=advance, **options)
     found = np.asarray(asked)
     if queries:
         if queries > len(found):

@@ -175,10 +175,15 @@ def chosen_index(
         raise click.UsageError("--window and --descriptor are for images")
     if not of_vectors and (project or given & {"metric", "levels"}):
         raise click.UsageError("--metric, --levels and --project are for --vectors, or vectors to --fit on")
+    clustered = clusters is not None or centroids is not None
+    if (clustered or groups is not None) and "server" not in offered:
+        raise click.UsageError(f"an index with one cloud has no clusters: users rank it ({scheme} scheme)")
     if clusters is not None and (sample is None or centroids is not None):
         raise click.UsageError("--clusters needs --fit; or name --centroids instead")
-    if (groups is None) != (clusters is None and centroids is None):
-        raise click.UsageError("--groups goes with --clusters or --centroids")
+    if clustered and groups is None:
+        raise click.UsageError("--clusters and --centroids need --groups G: a query looks at one cluster in each")
+    if groups is not None and not clustered:
+        raise click.UsageError("--groups needs --clusters C, with --fit, or --centroids FILE")
     by_servers = rankings != ("user",)
     try:
         if of_vectors:
@@ -198,7 +203,9 @@ def chosen_index(
 @click.command("init")
 @deployment_option
 @index_options
-@click.option("--clouds", type=int, help="Clouds: 2, or 3, in the scheme shares; 1 in others. Default 2.")
+@click.option(
+    "--clouds", type=int, help="Clouds: 1, 2 or 3. 1 in the schemes lattice and paillier, 2 (default) or 3 in shares."
+)
 @json_option
 @click.pass_context
 def init_command(context: click.Context, /, folder: Path, clouds: int | None, as_json: bool, **options: Any) -> None:

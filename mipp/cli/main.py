@@ -31,6 +31,7 @@ from .common import (
     scheme_option,
     show,
     walked,
+    warn_of_key_bits,
 )  # fmt: skip
 from .completion import complete_names
 from .deployment_info import info_command as deployment_info_command
@@ -128,7 +129,15 @@ def demo_command(
         items = render_to(rendered)
     if not items:
         raise ParameterError(f"no images in {images}")
-    with progress("demo", owners + 2, as_json) as advance:
+    warn_of_key_bits(scheme)
+    counted = {"upload": 0, "search": 0, "fetch": 0}
+
+    def told(stage: str, done: int, of: int) -> None:
+        counted[stage], before = done, counted[stage]
+        advance(done - before)
+
+    # of fewer images there are fewer queries
+    with progress("demo", owners + 2 * min(queries, len(items)), as_json) as advance:
         result = run_demo(
             items,
             out,
@@ -141,7 +150,7 @@ def demo_command(
             ranking=ranking,
             key_bits=int(key_bits),
             servers=servers,
-            progress=lambda stage, done, of: advance(1) if stage != "fetch" or done == of else None,
+            progress=told,
         )
     show(result, as_json, lambda: _demo_lines(result))
     if not result["exact_match"]:

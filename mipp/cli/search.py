@@ -32,7 +32,7 @@ from .found import (
 )  # fmt: skip
 from .outputs import RegularFile, warn, write_table
 from .passphrases import passphrase_option
-from .search_batch import BatchOptions, check_batch_output, search_many, stored_queries
+from .search_batch import BatchOptions, check_batch_output, require_names, search_many, stored_queries
 
 #: seconds that a search waits for the check of rows that were uploaded before
 _PATIENCE = 5.0
@@ -123,7 +123,8 @@ _PATIENCE = 5.0
 @click.option(
     "--explain-cost",
     is_flag=True,
-    help="Print rounds, bytes, and memory and disk that the search takes, and do not search.",
+    help="Print rounds and bytes of the search, and its memory and disk where the scheme tells them (shares); do not "
+    "search.",
 )
 @click.option(
     "--line",
@@ -162,8 +163,8 @@ def search_command(
 ) -> None:
     """Find the images nearest to IMAGE among those of all owners that granted USER.
 
-    Several IMAGEs, --vectors, several --id or --out make a batch: faster than one by one, one row for each hit, and
-    with --json one JSON object a line. A broken image is reported and left out (exit code 1).
+    Several IMAGEs, --vectors, several --id or --out make a batch: one row for each hit, and with --json one JSON object
+    a line. With two clouds that is faster than one by one. A broken image is reported and left out (exit code 1).
     """
     if len(images) == 1:  # of several, those that cannot be read are left out
         RegularFile().convert(str(images[0]), None, click.get_current_context(silent=True))
@@ -224,6 +225,8 @@ def search_command(
             options = BatchOptions(k, owners or None, ranking, strict, not no_verify, previews, probe)
             search_many(deployment, seeker, images, several, (ids, of), options, out, as_json)
             return
+        if previews:
+            require_names(seeker)
         privately = seeker.fetches_privately
         if (fetch is not None or sheet is not None) and not openly and not privately:
             raise ParameterError(

@@ -24,7 +24,7 @@ from .found import NO_CLUSTERS
 from .outputs import check_output_file, warn
 from .owner import load_owner
 
-__all__ = ["BatchOptions", "check_batch_output", "search_many", "stored_queries"]
+__all__ = ["BatchOptions", "check_batch_output", "require_names", "search_many", "stored_queries"]
 
 #: queries that are searched at a time: what goes under one header where the user ranks, so that the servers read each
 #: row as often as they would for all queries at once, and less where the servers rank, which is slower
@@ -83,6 +83,12 @@ def stored_queries(deployment: Deployment | ConnectedDeployment, ids: Sequence[s
     return load_owner(deployment, of).features_of(ids)
 
 
+def require_names(seeker: User) -> None:
+    """ParameterError where no names and captions can be fetched."""
+    if not seeker.fetches_privately:
+        raise ParameterError("this deployment keeps no records, or has one cloud: there are no names and captions")
+
+
 def search_many(
     deployment: Deployment | ConnectedDeployment, seeker: User, images: Sequence[Path], vectors: np.ndarray | None,
     stored: tuple[Sequence[str], str | None], options: BatchOptions, out: Path | None, as_json: bool,
@@ -94,8 +100,8 @@ def search_many(
     click.exceptions.Exit
         Code 1 after all others were searched, if a query could not be.
     """
-    if options.previews and not seeker.fetches_privately:
-        raise ParameterError("this deployment keeps no records, or has one cloud: there are no names and captions")
+    if options.previews:
+        require_names(seeker)
     ranking = seeker.default_ranking if options.ranking is None else options.ranking
     size, told = BLOCK.get(ranking, BLOCK["server"]), _Told()
     if images:
@@ -193,11 +199,14 @@ def _check_quotas(seeker: User, options: BatchOptions, ranking: str, total: int,
         text = (
             f"the grant of owner {owner.name} allows {owner.left:,} more quer{'y' if owner.left == 1 else 'ies'}; "
             f"this batch counts as {needed:,}"
+            if owner.left
+            else f"the quota of the grant of owner {owner.name} is used up; the owner grants again"
         )
         if options.owners is not None:
             raise AccessDeniedError(text)
         if len(short) == len(able):
-            raise AccessDeniedError(f"{text}, and no other owner's grant allows them all; search with fewer at a time")
+            fewer = "; search with fewer at a time" if owner.left else ""
+            raise AccessDeniedError(f"{text}, and no other owner's grant allows them all{fewer}")
         warn(f"{text}; those that go beyond it, and the block of up to {size:,} that they are in, go on without it")
 
 

@@ -22,6 +22,7 @@ from .common import (
     opened,
     show,
     unprotected,
+    warn_of_key_bits,
     with_passphrase,
 )  # fmt: skip
 from .outputs import warn
@@ -48,6 +49,7 @@ def create_command(
 ) -> None:
     """Make a user with keys of its own; owners then grant to it."""
     with opened(folder) as deployment:
+        warn_of_key_bits(deployment.config.params.scheme)
         given = new_passphrase(passphrase)
         user = deployment.create_user(name, given, key_bits=int(key_bits), invitation=invitation)
         path = folder / "users" / f"{user.name}.key"

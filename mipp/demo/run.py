@@ -15,7 +15,7 @@ from PIL import Image
 
 from .. import features, schemes
 from ..client.ingest import add_images
-from ..client.results import Hit
+from ..client.results import Hit, SearchResult
 from ..deployment import DEFAULT_BITS, ConnectedDeployment, Deployment
 from ..errors import ParameterError
 from ..evaluation.evaluate import plain_scores
@@ -29,6 +29,8 @@ from .servers import LocalServers
 __all__ = ["DemoImage", "render_to", "run_demo", "spread"]
 
 SHEET_QUERIES = 8
+#: queries that are searched at a time in schemes that gain nothing from more, so that progress is seen
+_AT_ONCE = 5
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
@@ -137,11 +139,14 @@ def run_demo(
         d = features.get(descriptor)
         vectors = np.asarray(d.embed(features.extract([image.path for image in chosen], d).values))
         seconds["extract"] += time.perf_counter() - began
-        found = user.search_batch(vectors, k + 1, ranking=ranking)
+        found: list[SearchResult] = []
+        at_once = len(chosen) if user.scheme.by_rows else _AT_ONCE
+        for start in range(0, len(chosen), at_once):
+            found += user.search_batch(vectors[start : start + at_once], k + 1, ranking=ranking)
+            step("search", len(found), len(chosen))
         for result in found:
             for stage, spent in result.seconds.items():
                 seconds[stage] += spent
-        step("search", len(chosen), len(chosen))
 
         began = time.perf_counter()
         fetched = []

@@ -158,6 +158,7 @@ class Deployment(Parties):
             that the scheme has. With ``("user",)`` users rank, and grants allow that unless they say otherwise.
         preview_size : int
             Bytes of each row's record, which holds metadata and a thumbnail: 0 (none), or 256 to 65,536 in steps of 64.
+            0 with one cloud: users fetch records from two.
         clusters : Clusters, optional
             Public clusters that large batches are laid out in (:class:`mipp.encoding.clusters.Clusters`), so that a
             search may look at some of them (``probe=True``). A row's place in its batch names its cluster.

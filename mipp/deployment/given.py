@@ -92,7 +92,7 @@ def checked_index(
         if "server" not in (made_for or offered_rankings(params)):
             raise ParameterError("clusters are for an index that servers rank, in the scheme shares")
     return Index(
-        params, encoding, descriptor, version, check_window(window), made_for, check_record_bytes(preview_size),
+        params, encoding, descriptor, version, check_window(window), made_for, _checked_records(preview_size, params),
         clusters,
     )  # fmt: skip
 
@@ -141,9 +141,26 @@ def checked_rankings(rankings: Sequence[str] | None, params: Params, encoding: E
     return chosen
 
 
+def _checked_records(preview_size: Any, params: Params) -> int:
+    """Bytes of a record of a new index; ParameterError where users could not fetch it."""
+    size = check_record_bytes(preview_size)
+    if size and len(params.clouds) == 1:
+        raise ParameterError(
+            f"one cloud keeps no records that a user could fetch, since that takes two clouds: preview_size is 0, not "
+            f"{size} (mipp init --preview-size 0)"
+        )
+    return size
+
+
 def checked_clouds(clouds: Any) -> int | None:
-    """A number of clouds, or None; DTypeError or ParameterError for anything else."""
-    return None if clouds is None else whole_number(clouds, "clouds")
+    """A number of clouds that some scheme has, or None; DTypeError or ParameterError for anything else."""
+    if clouds is None:
+        return None
+    count = whole_number(clouds, "clouds")
+    if count not in schemes.CLOUD_COUNTS:
+        *others, last = map(str, schemes.CLOUD_COUNTS)
+        raise ParameterError(f"a deployment has {', '.join(others)} or {last} clouds, not {count}")
+    return count
 
 
 def checked_threads(threads: Any) -> int | None:

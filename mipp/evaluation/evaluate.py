@@ -22,6 +22,8 @@ from .details import KINDS, array_digest, best_and_worst, listed, text_digest, w
 __all__ = ["evaluate_images", "evaluate_labelled", "evaluate_neighbours", "float_scores", "plain_scores"]
 
 _CHUNK = 256
+#: queries that are searched at a time in schemes that gain nothing from more, so that progress is seen
+_AT_ONCE = 5
 _DEPTHS = (1, 10, 100)
 _CELLS = 1 << 25
 
@@ -149,7 +151,8 @@ def evaluate_images(
     folder : path, optional
         Where to make the embedded deployment; default a temporary folder.
     progress : callable, optional
-        Called with the number of images extracted, step by step.
+        Called with the number of images that were extracted since the last call, then with that of queries that were
+        searched.
 
     Returns
     -------
@@ -196,7 +199,7 @@ def evaluate_images(
     own = _own(len(x), queries)
     native = np.concatenate([-d.distance(x[own[i : i + _CHUNK]], x) for i in range(0, len(own), _CHUNK)])
     encoding = descriptor_encoding(descriptor, ring_bits=ring_bits, bits=bits, query_bits=query_bits)
-    options: dict[str, Any] = {"scheme": scheme, "key_bits": key_bits, "folder": folder}
+    options: dict[str, Any] = {"scheme": scheme, "key_bits": key_bits, "folder": folder, "progress": progress}
     result = evaluate_labelled(d.embed(x), np.array(labels), encoding, scores=native, queries=queries, **options)
     # digests of names, not of paths: a collection that was moved stays the same one
     del result["dataset"]["vectors_sha256"]
@@ -217,6 +220,7 @@ def evaluate_labelled(
     scheme: str = "shares",
     key_bits: int = DEFAULT_BITS,
     folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate labelled vectors, leave-one-out: float, quantised and encrypted.
 
@@ -238,6 +242,8 @@ def evaluate_labelled(
         Bits of the user's Paillier key.
     folder : path, optional
         Where to make the embedded deployment; default a temporary folder.
+    progress : callable, optional
+        Called with the number of queries that were searched since the last call.
 
     Returns
     -------
@@ -274,7 +280,7 @@ def evaluate_labelled(
     exact = float_scores(encoding.metric, vectors, vectors[own]) if scores is None else scores
     quantised = plain_scores(encoding, vectors, vectors[own])
     with _index(vectors, encoding, scheme, key_bits, folder) as (search, facts):
-        encrypted = search(vectors[own])
+        encrypted = search(vectors[own], progress)
     result: dict[str, Any] = facts | {"images": len(vectors), "queries": len(own)}
     depth = min(10, len(vectors) - 1)
     true = metrics.ranking_from_scores(exact, own)[:, :depth]
@@ -370,7 +376,7 @@ def evaluate_neighbours(
     with _index(rows, encoding, scheme, key_bits, folder) as (search, facts):
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
-            quantised, encrypted = plain_scores(encoding, rows, part), search(part)
+            quantised, encrypted = plain_scores(encoding, rows, part), search(part, progress)
             identical &= bool(np.array_equal(quantised, encrypted))
             exact = float_scores(encoding.metric, rows, part)
             nearest = [metrics.nearest_rows(scores, most) for scores in (exact, quantised, encrypted)]
@@ -379,8 +385,6 @@ def evaluate_neighbours(
             for kind, found in zip(KINDS, nearest, strict=True):
                 for k in depths:
                     recalls[kind][k].append(metrics.neighbour_recall(found, true, k))
-            if progress is not None:
-                progress(len(part))
     result: dict[str, Any] = facts | {"images": len(rows), "queries": len(queries)}
     per_query: dict[str, Any] = {"rows": list(range(len(queries)))}
     for kind in KINDS:
@@ -405,7 +409,7 @@ def _own(count: int, queries: int) -> np.ndarray:
 @contextlib.contextmanager
 def _index(
     rows: np.ndarray, encoding: Encoding, scheme: str, key_bits: int, folder: Path | None
-) -> Iterator[tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]]:
+) -> Iterator[tuple[Callable[[np.ndarray, Callable[[int], None] | None], np.ndarray], dict[str, Any]]]:
     """An encrypted index of ``rows``: a function from queries (B, dim) to scores (B, N), and facts of the index."""
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -415,12 +419,17 @@ def _index(
         owner.add_vectors(rows)
         owner.grant(user.id, rankings=["user"])
 
-        def search(queries: np.ndarray) -> np.ndarray:
-            index, scores = user.scores(queries)
-            order = np.array([row for _, row in index.ids()])
-            out = np.empty_like(scores)
-            out[:, order] = scores
-            return out
+        def search(queries: np.ndarray, progress: Callable[[int], None] | None) -> np.ndarray:
+            at_once = len(queries) if user.scheme.by_rows else _AT_ONCE
+            parts = []
+            for start in range(0, len(queries), at_once):
+                index, scores = user.scores(queries[start : start + at_once])
+                order = np.array([row for _, row in index.ids()])
+                parts.append(np.empty_like(scores))
+                parts[-1][:, order] = scores
+                if progress is not None:
+                    progress(len(scores))
+            return np.concatenate(parts)
 
         yield (
             search,

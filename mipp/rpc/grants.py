@@ -77,7 +77,9 @@ def check_grant(grant: m.Grant, offered: tuple[str, ...]) -> None:
     ):
         if ranking in grant.rankings:
             if grant.max_k:
-                raise ParameterError(f"{why}, which contradicts max_k={grant.max_k}")
+                raise ParameterError(
+                    f"{why}, which contradicts max_k={grant.max_k}; leave max_k out (0): quota bounds how many queries"
+                )
             if not grant.scores:
                 raise ParameterError(f"{why}, which contradicts scores=False")
 

@@ -12,11 +12,13 @@ from .lattice import LatticeScheme
 from .paillier import PaillierScheme
 from .shares import SharesScheme
 
-__all__ = ["NAMES", "Hidden", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get", "of_clouds"]
+__all__ = ["CLOUD_COUNTS", "NAMES", "Hidden", "RowPlan", "Scheme", "ServerScheme", "UserScheme", "get", "of_clouds"]
 
 _SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (SharesScheme(), LatticeScheme(), PaillierScheme())}
 #: names of all schemes, the default first
 NAMES: tuple[str, ...] = tuple(_SCHEMES)
+#: numbers of clouds that some scheme has, in order
+CLOUD_COUNTS: tuple[int, ...] = tuple(sorted({count for scheme in _SCHEMES.values() for count in scheme.cloud_counts}))
 
 
 def of_clouds(clouds: int | None) -> str:

@@ -363,6 +363,8 @@ class Scheme(ABC):
     summary: str
     #: numbers of clouds that a deployment can have, the default first
     cloud_counts: tuple[int, ...]
+    #: whether the size of a user's key of the scheme can be chosen
+    sized_keys: bool = False
 
     @abstractmethod
     def params(self, ring_bits: int, clouds: int | None = None) -> Params:
@@ -375,11 +377,16 @@ class Scheme(ABC):
         """A number of clouds that the scheme has, by default its first; ParameterError for another."""
         if clouds is not None and clouds not in self.cloud_counts:
             known = " or ".join(map(str, self.cloud_counts))
-            raise ParameterError(f"the scheme {self.name!r} has {known} clouds, not {clouds}")
+            noun = "cloud" if self.cloud_counts == (1,) else "clouds"
+            raise ParameterError(f"the scheme {self.name!r} has {known} {noun}, not {clouds}")
         return clouds or self.cloud_counts[0]
 
     def check_encoding(self, encoding: Encoding) -> None:  # noqa: B027 - most schemes carry all
         """ParameterError for an encoding that the scheme cannot carry; asked before an index is made."""
+
+    def facts(self, config: DeploymentConfig) -> dict[str, Any]:
+        """Public facts of a deployment that the scheme derives from its description, by name: text and numbers."""
+        return {}
 
     def user_secrets(self, config: DeploymentConfig, key_bits: int) -> dict[str, bytes]:
         """New secret keys of a user, by name, beside its identity; none in most schemes.

@@ -53,6 +53,11 @@ from .base import Hidden, PairKeys, RowPlan, Scheme, SearchCost, ServerScheme, U
 
 __all__ = ["LatticeScheme", "parameters_of"]
 
+#: for who makes an index that the scheme cannot carry
+_HINT = (
+    "coordinates are words of a row: --project N --fit FILE leaves fewer of vectors, another --descriptor has fewer; "
+    "fewer --bits and --query-bits leave shorter scores; --scheme paillier carries all"
+)
 #: ciphertexts to which servers expand the queries of one header, where they do: a millisecond each
 MAX_EXPANDED = 1 << 12
 #: words of rows that a server multiplies at a time, and of those that it reads at a time
@@ -89,7 +94,20 @@ class LatticeScheme(Scheme):
         return Params(1 + self.checked_clouds(clouds), 1, ring_bits, self.name)
 
     def check_encoding(self, encoding: Encoding) -> None:
-        parameters_of(encoding)
+        try:
+            parameters_of(encoding)
+        except ParameterError as error:
+            raise ParameterError(f"{error}; {_HINT}") from None
+
+    def facts(self, config: DeploymentConfig) -> dict[str, Any]:
+        """The parameter set, and bytes of messages: of a query, of an answer for each row of many, of a user's key."""
+        parameters, words = parameters_of(config.encoding), config.encoding.encoded_dim
+        return {
+            "parameters": parameters.name,
+            "query_bytes": 8 * EncryptedVector.words(parameters, words),
+            "answer_bytes_a_row": 8 * answer_words(parameters, parameters.degree) / parameters.degree,
+            "evaluation_key_bytes": EvaluationKey.size(parameters, words) if parameters.special else 0,
+        }
 
     def user_secrets(self, config: DeploymentConfig, key_bits: int) -> dict[str, bytes]:
         parameters = parameters_of(config.encoding)

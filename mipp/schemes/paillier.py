@@ -54,6 +54,7 @@ class PaillierScheme(Scheme):
 
     name = "paillier"
     cloud_counts = (1,)
+    sized_keys = True
     summary = "one cloud and a key centre; queries are encrypted under the user's Paillier key, the user ranks"
 
     def params(self, ring_bits: int, clouds: int | None = None) -> Params:

@@ -25,6 +25,19 @@ def test_from_init_to_search(mipp_command, pictures, tmp_path):
     assert code == 0 and {h["id"] for h in matched} == {h["id"] for h in hits[:2]} and matched[0]["score"] is not None
     code, _, err = mipp_command("search", "ulla", pictures[2], "--ranking", "server")
     assert code == 1 and 'ranking must be "user"' in err and len(err.splitlines()) == 1
+    code, _, err = mipp_command("search", "ulla", pictures[2], "--previews")
+    assert code == 1 and "there are no names and captions" in err
+    code, out, err = mipp_command("user", "create", "uma", "--key-bits", 4096)
+    assert code == 0 and "--key-bits does nothing in the lattice scheme" in err
+    assert "--key-bits" not in mipp_command("user", "create", "udo")[2]
+    code, _, err = mipp_command("owner", "grant", "anna", "ulla", "--max-k", 5)
+    assert code == 1 and "leave max_k out (0): quota bounds" in err
+    assert mipp_command("owner", "grant", "anna", "ulla", "--quota", 1)[0] == 0
+    assert mipp_command("search", "ulla", pictures[2], pictures[3])[2].count("search with fewer at a time") == 1
+    assert mipp_command("search", "ulla", pictures[2])[0] == 0
+    code, _, err = mipp_command("search", "ulla", pictures[2], pictures[3])
+    assert code == 1 and "quota of the grant of owner anna is used up; the owner grants again" in err
+    assert "fewer" not in err
     code, out, _ = mipp_command("status")
     assert code == 0 and "lattice scheme" in out and "servers agree: yes" in out
     assert mipp_command("verify")[0] == 0
@@ -76,8 +89,12 @@ def test_evaluate(mipp_command, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--scheme", "lattice", "--clouds", 2), "1 clouds, not 2"),
+        (("--scheme", "lattice", "--clouds", 2), "has 1 cloud, not 2"),
+        (("--clouds", 4), "1, 2 or 3 clouds, not 4"),
+        (("--clouds", 1, "--preview-size", 8192), "one cloud keeps no records that a user could fetch"),
         (("--clouds", 1, "--vectors", 1025), "at most 1024 coordinates"),
+        (("--clouds", 1, "--vectors", 1025), "words of a row: --project N --fit FILE"),
+        (("--clouds", 1, "--vectors", 1025), "--scheme paillier"),
         (
             ("--clouds", 1, "--vectors", 200, "--metric", "ip", "--ring", 64, "--bits", 16, "--query-bits", 16),
             "32 bits of score",

@@ -79,8 +79,10 @@ def test_batches_that_are_never_laid_out(mipp_command, files, monkeypatch):
     ("arguments", "text"),
     [
         (("--vectors", 5, "--clusters", 8, "--groups", 2), "--clusters needs --fit"),
-        (("--fit", "public", "--clusters", 8), "--groups goes with"),
-        (("--fit", "public", "--groups", 8), "--groups goes with"),
+        (("--fit", "public", "--clusters", 8), "need --groups G"),
+        (("--fit", "public", "--groups", 8), "--groups needs --clusters C"),
+        (("--clouds", 1, "--fit", "public", "--clusters", 8), "one cloud has no clusters"),
+        (("--scheme", "paillier", "--fit", "public", "--groups", 2), "one cloud has no clusters"),
         (("--fit", "public", "--clusters", 9, "--groups", 2), "groups of one size"),
         (("--fit", "few", "--clusters", 9, "--groups", 3), "at least 9 public rows"),
         (("--fit", "public", "--metric", "ip", "--clusters", 8, "--groups", 2), "ip is none"),

@@ -108,6 +108,21 @@ def test_info_with_one_cloud_and_images(mipp_command, tmp_path, scheme):
     assert [s["role"] for s in info["servers"].values()] == ["cloud", "key centre"] and info["owners"] == []
 
 
+@pytest.mark.parametrize(("bits", "name"), [(8, "n4096"), (12, "n8192")])
+def test_info_tells_what_messages_of_the_lattice_scheme_take(mipp_command, tmp_path, bits, name):
+    assert mipp_command("init", "--clouds", 1, "--vectors", 64, "--bits", bits, "--query-bits", bits)[0] == 0
+    told = json.loads(mipp_command("deployment", "info", "--json")[1])["scheme_facts"]
+    assert mipp_command("owner", "create", "anna")[0] == mipp_command("user", "create", "ulla")[0] == 0
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(8192, 64)))
+    assert mipp_command("owner", "add", "anna", "--vectors", tmp_path / "v.npy")[0] == 0
+    assert mipp_command("owner", "grant", "anna", "ulla")[0] == 0
+    cost = json.loads(mipp_command("search", "ulla", "--explain-cost", "--json")[1])["user"]
+    assert told["parameters"] == name and told["evaluation_key_bytes"] == cost.get("once", 0)
+    assert 0 <= cost["sent"] - told["query_bytes"] <= 64 and cost["received"] == 8192 * told["answer_bytes_a_row"]
+    out = mipp_command("deployment", "info")[1]
+    assert f"parameters {name}, query bytes {told['query_bytes']:,}, answer bytes a row " in out
+
+
 def test_tables_on_a_terminal(mipp_command, vectors, on_terminal, monkeypatch):
     mipp_command("owner", "grant", "anna", "ulla")
     for args, texts in (

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mipp import Deployment, Encoding, Params, pir
 from mipp.client import previewing, retrieval
+from mipp.deployment import given
 from mipp.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -412,7 +413,13 @@ def test_different_records_at_the_clouds_are_not_taken(world, monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["lattice", "paillier"])
-def test_schemes_without_two_clouds(tmp_path, scheme):
+def test_schemes_without_two_clouds(tmp_path, scheme, monkeypatch):
+    with pytest.raises(ParameterError, match="one cloud keeps no records that a user could fetch"):
+        Deployment.create(tmp_path / "p", ENCODING, scheme=scheme, preview_size=512)
+    assert not (tmp_path / "p").exists()
+    Deployment.create(tmp_path / "o", ENCODING, scheme=scheme, preview_size=0).close()
+    # deployments of earlier versions may have them, for owners
+    monkeypatch.setattr(given, "_checked_records", lambda size, params: size)
     with Deployment.create(tmp_path / "p", ENCODING, scheme=scheme, preview_size=512) as deployment:
         anna, user = deployment.create_owner("anna"), deployment.create_user("u")
         ids = anna.add_vectors(np.eye(4), metadata=[{"caption": "a"}, None, None, None])

@@ -173,7 +173,7 @@ def test_vectors_are_quantised_twice_within_the_bound(two, tmp_path):
 @pytest.mark.parametrize(("old", "new"), [(2, 1), (1, 2)])
 def test_from_two_clouds_to_one_and_back(two, old, new):
     """Rows come from the one cloud of the lattice scheme as from two, and the other way."""
-    world = two(vectors(8, clouds=old), vectors(8, clouds=new))
+    world = two(*(vectors(8, clouds=n, preview_size=512 if n > 1 else 0) for n in (old, new)))
     assert {d.config.params.scheme for d in world.deployments} == {"shares", "lattice"}
     rows = np.eye(8)
     world.old.add_vectors(rows, [("x.png", b"bytes", {"n": 1}), *[None] * 7])

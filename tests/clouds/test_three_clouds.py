@@ -349,9 +349,15 @@ def test_headers_of_other_servers_are_refused(world):
     ("scheme", "clouds"), [("shares", 1), ("shares", 4), ("paillier", 2), ("paillier", 3), ("lattice", 2)]
 )
 def test_numbers_of_clouds_that_a_scheme_does_not_have(tmp_path, encoding, scheme, clouds):
-    with pytest.raises(ParameterError, match="clouds, not"):
+    with pytest.raises(ParameterError, match=r"clouds?, not"):
         mipp.Deployment.create(tmp_path / "d", encoding, scheme=scheme, clouds=clouds)
     assert not (tmp_path / "d").exists() or not any((tmp_path / "d").iterdir())
+
+
+@pytest.mark.parametrize("clouds", [0, 4])
+def test_numbers_of_clouds_that_no_scheme_has(tmp_path, encoding, clouds):
+    with pytest.raises(ParameterError, match=f"1, 2 or 3 clouds, not {clouds}"):
+        mipp.Deployment.create(tmp_path / "d", encoding, clouds=clouds)
 
 
 def test_server_sets():
