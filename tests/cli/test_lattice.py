@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from mipp.demo.run import DemoImage, run_demo
+
 
 def test_from_init_to_search(mipp_command, pictures, tmp_path):
     code, out, _ = mipp_command("init", "--clouds", 1, "--json")
@@ -63,6 +65,18 @@ def test_long_scores_with_a_passphrase(mipp_command, monkeypatch, tmp_path):
     monkeypatch.setenv("MIPP_PASSPHRASE", "wrong")
     code, _, err = mipp_command("search", "ulla", "--vector", tmp_path / "q.npy")
     assert code == 1 and "passphrase" in err
+
+
+@pytest.mark.parametrize(("scheme", "searched"), [("shares", [7]), ("lattice", [5, 7])])
+def test_a_demo_counts_its_queries(pictures, tmp_path, scheme, searched):
+    told = []
+    images = [DemoImage(path, "") for path in pictures]
+    run_demo(
+        images, tmp_path / "out", owners=2, queries=7, k=2, descriptor="cld", scheme=scheme, ring_bits=16,
+        progress=lambda *step: told.append(step),
+    )  # fmt: skip
+    assert [done for stage, done, of in told if stage == "search" and of == 7] == searched
+    assert [done for stage, done, of in told if stage == "fetch"] == list(range(1, 8))
 
 
 @pytest.mark.slow

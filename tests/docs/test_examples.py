@@ -36,4 +36,4 @@ def test_example_is_short(program):
 def test_examples_are_there():
     if not FOLDER.is_dir():
         pytest.skip("no docs beside the tests")
-    assert len(PROGRAMS) == 6
+    assert len(PROGRAMS) == 8

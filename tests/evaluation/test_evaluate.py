@@ -188,3 +188,15 @@ def test_float_scores_at_the_ends_of_float64():
                 float_scores(metric, bad, -np.full((1, 2), 1.7e308))
     with pytest.raises(DTypeError):
         float_scores("ip", rows.astype(complex), queries)
+
+
+@pytest.mark.parametrize(("scheme", "parts"), [("shares", [12]), ("lattice", [5, 5, 2])])
+def test_progress_counts_queries(scheme, parts):
+    """Where a batch is no faster than its queries one by one, it is searched some at a time; results are the same."""
+    x = np.random.default_rng(0).normal(size=(12, 4))
+    labels, told = np.arange(12) % 3, []
+    result = evaluate_labelled(x, labels, Encoding("cosine", 4), scheme=scheme, progress=told.append)
+    assert told == parts and result["identical"] is True
+    told.clear()
+    assert evaluate_neighbours(x, x, Encoding("cosine", 4), scheme=scheme, progress=told.append)["identical"] is True
+    assert told == parts
