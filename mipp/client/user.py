@@ -237,10 +237,11 @@ class User(PreviewClient):
         self, queries: np.ndarray, k: int | None = None, *, owners: Owners | None = None, ranking: str | None = None,
         strict: bool = False, verify: bool = True, probe: bool = False,
     ) -> list[SearchResult]:  # fmt: skip
-        """Find the k nearest images to each of several queries, in constant memory; faster than one by one.
+        """Find the k nearest images to each of several queries, in constant memory.
 
-        With ``ranking="user"`` the servers answer a batch some rows at a time, under one header, and read each row
-        once. Otherwise large batches are split into parts whose score shares fit in memory.
+        With two clouds that is faster than one by one. With ``ranking="user"`` their servers answer a batch some rows
+        at a time, under one header, and read each row once. Otherwise large batches are split into parts whose score
+        shares fit in memory.
 
         Parameters
         ----------

@@ -138,6 +138,7 @@ def test_refusals(mipp_command, assembled, tmp_path):
         ((*assemble, path, *cards), 1, "exists"),
         ((*assemble, new, *cards[:4]), 1, "2 or 3 clouds and 1 key centre"),
         ((*assemble, new, *cards, "--scheme", "paillier", "--ranking", "user"), 1, "1 cloud and 1 key centre"),
+        ((*assemble, new, *cards[2:], "--preview-size", 512), 1, "one cloud keeps no records"),
         ((*assemble, new, *cards, "--registrar", tmp_path / "gone"), 1, "cannot read"),
         ((*assemble, new, *cards, "--registrar", folders[0] / "server.key"), 1, "kind"),
         ((*assemble, new, "--card", path), 1, "no card"),
