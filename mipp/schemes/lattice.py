@@ -299,10 +299,12 @@ class _Server(ServerScheme):
         # the query as it is read and what its seed gives, which go when it is prepared
         read = 2 * (1 if p.special is not None else 1 + dim) * polynomial
         block = min(rows, self._block_rows)
-        words = block * row + 3 * min(block * row, _PIECE_BYTES)
+        # to read a piece: its words twice at the key centre, and numbers of live rows
+        piece = min(block, max(1, _PIECE_BYTES // row)) * (2 * row + 24)
         # products of some rows at a time: two components, and what is added to one; numbers after the modulus switch
         products = min(BATCH, -(-block // p.degree)) * (6 * polynomial + 5 * p.degree * 8)
-        return prepared + max(read, words + products + 8 * answer_words(p, block) + 12 * block)
+        products += 8 * answer_words(p, block) + 12 * block
+        return prepared + max(read, block * row + max(piece, products))
 
     @property
     def _block_rows(self) -> int:

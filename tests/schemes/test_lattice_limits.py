@@ -112,7 +112,8 @@ def test_answers_take_the_memory_that_was_told(tmp_path, monkeypatch, case, dele
     """Rows are read in blocks and pieces at both servers, whether some are deleted or not."""
     dim, rows, encoding = 64, 30_000, None
     if case == "blocks":
-        monkeypatch.setattr(lattice, "_BLOCK_BYTES", 1 << 20)
+        rows, encoding = 40_000, mipp.Encoding("cosine", dim, ring_bits=64)
+        monkeypatch.setattr(lattice, "_BLOCK_BYTES", 1 << 23)  # more than a query takes while it is prepared
         monkeypatch.setattr(lattice, "_PIECE_BYTES", 1 << 17)
     if case == "wide":
         dim, rows, encoding = 200, 2000, mipp.Encoding("cosine", 200, bits=12, query_bits=12)
@@ -146,9 +147,7 @@ def test_answers_take_the_memory_that_was_told(tmp_path, monkeypatch, case, dele
             asked = by_hand(world, column)
             asked.ask(number)
             size, peak = told
-            assert 0.5 * size < peak < size + (1 << 20), (case, number)
-            if case == "blocks":
-                assert size < lattice._BLOCK_BYTES * 4 + (4 * (dim + 1) * 2 * 4096 * 8)  # whatever the rows
+            assert 0.7 * size < peak < size + (1 << 18), (case, number)
 
 
 def by_hand(world, column):
