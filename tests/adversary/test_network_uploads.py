@@ -119,12 +119,13 @@ def test_announced_lengths_set_no_memory_aside(tmp_path, encoding, monkeypatch):
     monkeypatch.setattr(server, "_identity", lambda *_: (b"", b""))
     try:
         length = 7 * GIB
-        place = msgpack.ExtType(1, msgpack.packb(["|u1", [length], 1]))
+        told = [100, length]
+        places = [msgpack.ExtType(1, msgpack.packb(["|u1", [size], n])) for n, size in enumerate(told, 1)]
         head = b"MIPP\x01" + msgpack.packb(
-            ["Signed", [server.config.id, bytes(16), 1, int(time.time() * 1000), bytes(16), bytes(64), [place]]]
+            ["Signed", [server.config.id, bytes(16), 1, int(time.time() * 1000), bytes(16), bytes(64), places]]
         )
         server.ready, before = True, size()
-        server.announced(Announcement(head, "Query", [length], [bytes(32)]))
+        server.announced(Announcement(head, "UploadOp", told, [bytes(32)] * 2))
         assert sizes[0] - before < GIB
     finally:
         network.stop()
