@@ -8,6 +8,7 @@ import click
 
 from ..client.auditing import CloudAudit
 from ..client.owner import ImageOwner
+from ..client.reading import way_out
 from ..deployment import ConnectedDeployment, Deployment
 from .common import (
     deployment_option,
@@ -123,7 +124,11 @@ def change_passphrase(folder: Path, kind: str, name: str, remove: bool, as_json:
 @deployment_option
 @json_option
 def compact_command(name: str, merge_below: int | None, folder: Path, as_json: bool) -> None:
-    """Merge small batches under fresh keystream, and free what was deleted. Ids go on naming their images."""
+    """Merge small batches under fresh keystream, and free what was deleted. Ids go on naming their images.
+
+    A batch with live rows that no cloud can read stays as it is. Everything else is done; then an error names it, and
+    the exit code is 1.
+    """
     with opened(folder) as deployment:
         owner = load_owner(deployment, name)
         gone = owner.compact(merge_below=merge_below)
@@ -181,7 +186,10 @@ def audit_command(name: str, sample: float, renew: bool, folder: Path, as_json: 
         "renewed": [b.hex() for b in renewed], "clouds": clouds,
     }  # fmt: skip
     made = [f"tags of {len(renewed)} batches were made"] if renew else []
-    show(data, as_json, lambda: [*made, *(line for c in report.clouds for line in _audit_lines(c))])
+    # what one cloud still has is rebuilt from there
+    lost = set.intersection(*(set(c.lost) for c in report.clouds)) if report.clouds else set()
+    advice = [f"no cloud can read {len(lost)} of the batches any more: {way_out(name)}"] if lost else []
+    show(data, as_json, lambda: [*made, *(line for c in report.clouds for line in _audit_lines(c)), *advice])
     if not report.ok:
         raise click.exceptions.Exit(1)
 

@@ -50,6 +50,10 @@ def _checking(done: int, total: int) -> None:
     help="With --vectors: write row of the file and id of each row to this .csv, also of rows that were there already.",
 )  # fmt: skip
 @click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
+@click.option(
+    "--again", is_flag=True,
+    help="First delete the rows of these files that every cloud has lost, so that they are added again.",
+)  # fmt: skip
 @click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
 @passphrase_option
@@ -64,6 +68,7 @@ def add_command(
     metadata: Path | None,
     ids_file: Path | None,
     preview_size: int | None,
+    again: bool,
     follow_links: bool,
     workers: int | None,
     folder: Path,
@@ -73,7 +78,8 @@ def add_command(
 
     Call it again to resume: content that is there already is skipped, also under another name. The rows of a file
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
-    if a file was left out.
+    if a file was left out, or if every cloud has lost rows of a file that is there already: --again adds these anew,
+    under new ids, without the captions that they had.
 
     Vectors are added in batches, in the memory of two batches. Each is checked before it is sent, and stays if a later
     one is refused.
@@ -102,7 +108,9 @@ def add_command(
                 fields = None if metadata is None else read_rows(metadata, stream.rows)
                 ticks = progress("add", stream.rows, as_json, stream.size / stream.rows)
                 with _ids_file(ids_file) as listed, ticks as advance:
-                    report = add_file(owner, stream, metadata=fields, check=check, progress=advance, listed=listed)
+                    report = add_file(
+                        owner, stream, metadata=fields, check=check, progress=advance, listed=listed, again=again
+                    )
         else:
             paths, left_out = walk_images(images, outside=follow_links, others=others)
             warn_of_others(others)
@@ -126,11 +134,16 @@ def add_command(
             with progress("add", len(paths), as_json) as advance:
                 report = add_images(
                     owner, paths, metadata=of_path, names=names, preview_size=preview_size, workers=workers,
-                    progress=advance,
+                    progress=advance, again=again,
                 )  # fmt: skip
             if there := len(of_path.keys() - {Path(file) for file, _ in [*report.added, *report.errors]}):
                 warn(f"{there} files with metadata were there already, so it was not changed: see mipp owner annotate")
-    if show_added(report, left_out, others, as_json, *_rates(report)):
+    if report.lost:
+        warn(
+            f"{report.lost:,} rows of these files are lost: no cloud has them any more, so searches leave them out; "
+            "--again deletes them and adds the files again"
+        )
+    if show_added(report, left_out, others, as_json, *_rates(report)) or report.lost:
         raise click.exceptions.Exit(1)
 
 
@@ -145,7 +158,7 @@ def show_added(
     errors = [{"file": str(path), "error": text} for path, text in left_out]
     errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
     outcome = {
-        "added": added, "skipped": report.skipped, "replaced": report.replaced, "errors": errors, "ids": ids,
+        "added": added, "skipped": report.skipped, "replaced": report.replaced, "lost": report.lost, "errors": errors, "ids": ids,
         "no_images": [str(path) for path in others], **(more or {}),
     }  # fmt: skip
     show(outcome, as_json, lambda: [

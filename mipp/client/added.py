@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from ..io.patterns import place_of
 from .journal import Journal
 from .journal_recovery import follow_servers, settle_journal
 from .rows import RowOwner
 
-__all__ = ["AddReport", "Progress", "drop_replaced", "follow", "known_again", "rows_label", "rows_name"]
+__all__ = [
+    "AddReport",
+    "Progress",
+    "drop_lost",
+    "drop_replaced",
+    "follow",
+    "known_again",
+    "lost_rows",
+    "rows_label",
+    "rows_name",
+]
 
 #: rows that one delete names, about; parts of vectors are not split
 _DELETED_ROWS = 1 << 16
@@ -33,11 +45,14 @@ class AddReport:
     errors : list of (str, str)
         Each file that was left out, and the reason.
     replaced : int
-        Number of rows that were deleted because their files changed.
+        Number of rows that were deleted because their files changed, or, if asked for, because they were lost.
     read_bytes : int
         Bytes of vectors that were read, as they are in memory; 0 for images.
     seconds : float
         How long adding vectors took; 0 for images.
+    lost : int
+        Number of rows of these files that every cloud has lost, so that searches leave them out
+        (:meth:`~mipp.client.reading.ReadingOwner.lost_batches`). They count as there already.
     """
 
     added: Sequence[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
@@ -46,6 +61,7 @@ class AddReport:
     replaced: int = 0
     read_bytes: int = 0
     seconds: float = 0.0
+    lost: int = 0
 
     def note(self, files: Sequence[tuple[str, tuple[bytes, int]]]) -> None:
         """Note image files that were added.
@@ -118,6 +134,54 @@ def known_again(journal: Journal, label: str, digest: str) -> bool:
         for n in range(1, number):
             journal.rename(rows_label(digest, n), rows_label(digest, n - 1))
     return number > 0
+
+
+def lost_rows(owner: RowOwner, paths: Iterable[Path]) -> list[tuple[bytes, int]]:
+    """Find the rows of files in batches that every cloud has lost.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner; without a journal nothing is known of files.
+    paths : iterable of Path
+        Files; of one that the journal last saw elsewhere nothing is found. Secret.
+
+    Returns
+    -------
+    list of (bytes, int)
+        Batch and row of each, also of rows that are deleted already.
+    """
+    journal = owner.journal
+    lost = [] if journal is None else owner.lost_batches()
+    if journal is None or not lost:
+        return []
+    places, look, found = {place_of(path) for path in paths}, journal.looked_up(), dict[tuple[bytes, int], None]()
+    for batch in lost:
+        for path, _, first, count in journal.content(batch.id):
+            if path in places:
+                rows = look.rows(batch.id, np.arange(first, first + count)).tolist()
+                found |= dict.fromkeys((batch.id, row) for row in rows)
+    return list(found)
+
+
+def drop_lost(owner: RowOwner, paths: Iterable[Path]) -> int:
+    """Delete the rows of files that every cloud has lost, so that their content is added again.
+
+    Parameters
+    ----------
+    owner : RowOwner
+        The owner.
+    paths : iterable of Path
+        As of :func:`lost_rows`.
+
+    Returns
+    -------
+    int
+        Number of rows that were deleted.
+    """
+    with owner.turn:
+        ids = lost_rows(owner, paths)
+        return sum(owner.delete(ids[at : at + _DELETED_ROWS]) for at in range(0, len(ids), _DELETED_ROWS))
 
 
 def drop_replaced(owner: RowOwner) -> int:

@@ -17,7 +17,7 @@ from .added import rows_label
 from .given import whole_number
 from .journal_places import Moving
 from .journal_recovery import follow_servers
-from .reading import StoredBatch
+from .reading import StoredBatch, way_out
 from .recording import RecordOwner
 from .retry import retry_busy, retry_conflicts
 from .row_checks import Deletions, check_same_rows
@@ -26,6 +26,14 @@ __all__ = ["MergingOwner", "audit_groups", "deleted_of"]
 
 #: live rows below which a batch is merged, unless the caller or the clusters of the index need more
 _MERGE_BELOW = 1 << 16
+
+
+class _Unreadable(Exception):
+    """No cloud can give a batch back now."""
+
+    def __init__(self, batch: StoredBatch) -> None:
+        super().__init__()
+        self.batch = batch
 
 
 class MergingOwner(RecordOwner):
@@ -40,6 +48,9 @@ class MergingOwner(RecordOwner):
         owner has of them go on naming them (:attr:`mipp.client.owner.OwnedImage.id`). Larger batches with deletions are
         rewritten by the clouds without the deleted rows; their rows stay in place. If rows are deleted meanwhile, the
         merge starts again. Batches that the servers refuse to rank stay as they are (:attr:`StoredBatch.refused`).
+
+        A batch that no cloud can read stays as it is, with its live rows; all others are merged, and then an error
+        names it. If all its rows are deleted, nothing of it is needed, and it goes with the next merge.
 
         What comes back is compared, row by row, with the tags of this folder, and where there are none, with what the
         other clouds give back. In the schemes with one cloud there is no other.
@@ -65,24 +76,38 @@ class MergingOwner(RecordOwner):
         IntegrityError
             The file of a batch's tags is damaged (:meth:`mipp.ImageOwner.renew_tags`).
         StoreError
-            A batch cannot be read, or a server could not keep the merged one.
+            A batch with live rows cannot be read by any cloud: the text names it, and what to do
+            (:meth:`mipp.ImageOwner.add_images` with ``again``); everything else was done. Or a server could not keep
+            a merged batch.
         """
         clusters = self.config.clusters
         fewest = _MERGE_BELOW if clusters is None else max(_MERGE_BELOW, clusters.fewest_rows)
         least = fewest if merge_below is None else whole_number(merge_below, "merge_below")
         with self.turn:  # content that the journal does not know would have no label in the merged batch
             follow_servers(self, rows_label)
-        gone = 0
-        while (some := retry_conflicts(lambda: self._merge_small(least))) is not None:
+        gone, unread = 0, dict[bytes, int]()
+        while (some := retry_conflicts(lambda: self._merge_small(least, unread))) is not None:
             gone += some
         self.ask_present(m.Compact(self.id), self.config.params.clouds)
+        if unread := unread | {b.id: b.live for b in self.lost_batches()}:
+            names = ", ".join(f"{batch.hex()} ({live:,} rows)" for batch, live in unread.items())
+            raise StoreError(
+                f"no cloud can read batch {names}, so it stays as it is; what is whole was compacted (batches that went: "
+                f"{gone}). {way_out(self.name)}"
+            )
         return gone
 
-    def _merge_small(self, merge_below: int) -> int | None:
-        """Merge some batches, as many as one holds; by how many the number of batches fell, or None for no merge."""
+    def _merge_small(self, merge_below: int, unread: dict[bytes, int]) -> int | None:
+        """Merge some batches, as many as one holds; by how many the number of batches fell, or None for no merge.
+
+        ``unread``: batches that are passed over, and their live rows; one that cannot be read is noted there.
+        """
         head, batches = self._state()
         # one with rows out of range would have the whole merge refused; its owner deletes them first
-        small = {b.id: b for b in batches if not b.refused and (b.live < merge_below or 2 * b.live <= b.rows)}
+        small = {
+            b.id: b for b in batches
+            if not b.refused and b.id not in unread and (b.live < merge_below or 2 * b.live <= b.rows)
+        }  # fmt: skip
         for group in audit_groups(list(small), [b.live for b in small.values()], self.row_bytes):
             some = [small[batch] for batch in group]
             if any(b.live for b in some) and (len(some) > 1 or any(b.live < b.rows for b in some)):
@@ -90,6 +115,9 @@ class MergingOwner(RecordOwner):
                     return self._merge(head, some)
                 except NotFoundError as error:  # another process merged it
                     raise ConflictError(str(error)) from None
+                except _Unreadable as error:
+                    unread[error.batch.id] = error.batch.live
+                    return 0
         return None
 
     def _merge(self, head: m.Head, batches: Sequence[StoredBatch]) -> int:
@@ -97,9 +125,17 @@ class MergingOwner(RecordOwner):
         which, places = [], []
         deletions = self.deletions([b.id for b in batches], head)
         for n, b in enumerate(batches):
-            server, got = self.fetch_anywhere(b.id, head)
-            deletions.check(b.id, server, got)
-            self.check_back(b.id, server, got)
+            if not b.live:  # nothing of it is needed, so it need not be readable
+                deletions.check_all(b.id, b.rows)
+                continue
+            try:
+                server, got = self.fetch_anywhere(b.id, head)
+                deletions.check(b.id, server, got)
+                self.check_back(b.id, server, got)
+            except ConflictError:
+                raise
+            except StoreError:
+                raise _Unreadable(b) from None
             if len(got.share):
                 rows.append(self.opened(got, server, b.id))
                 which.append(np.full(len(got.ordinals), n))

@@ -31,7 +31,7 @@ from .granting import Granting
 from .image_ids import image_rows, rows_by_batch
 from .row_checks import check_form
 
-__all__ = ["ReadingOwner", "StoredBatch"]
+__all__ = ["ReadingOwner", "StoredBatch", "way_out"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ class StoredBatch:
     live: int
     generation: int
     refused: str = ""
+
+
+def way_out(owner: str) -> str:
+    """What an owner does about rows that every cloud has lost: one sentence, by the owner's name."""
+    return (
+        f"mipp owner add {owner} FILE... --again (or --vectors FILE --again) deletes the lost rows of these files and "
+        "adds them again"
+    )
 
 
 #: how often servers are asked for one state, and seconds between two times
@@ -158,6 +166,50 @@ class ReadingOwner(Granting):
         )
         error.suspects = tuple(others) if len(same) > 1 else ()
         raise error
+
+    def lost_batches(self) -> list[StoredBatch]:
+        """List this owner's batches that every cloud has lost: searches leave them out, and nobody can rebuild them.
+
+        Each cloud looks whether its files are there and have their sizes; it reads none. A file that is damaged
+        otherwise counts once a search or a fetch has met it. What one cloud still has is not lost: the others rebuild
+        it from there. The clouds are believed: they could leave these rows out anyway. They learn that they were
+        asked.
+
+        Returns
+        -------
+        list of StoredBatch
+            Those with live rows, in row order; none while a cloud cannot be reached, or of an earlier version.
+
+        Raises
+        ------
+        MippError
+            A cloud that is needed cannot be reached.
+
+        Examples
+        --------
+        >>> import tempfile, numpy as np, mipp
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with mipp.Deployment.create(folder, mipp.Encoding("cosine", 4)) as deployment:
+        ...         anna = deployment.create_owner("anna")
+        ...         ids = anna.add_vectors(np.eye(4))
+        ...         before = anna.lost_batches()
+        ...         for file in Path(folder).glob("servers/*/shares/*/*"):
+        ...             file.unlink()
+        ...         lost = anna.lost_batches()
+        >>> before, lost[0].id == ids[0][0], lost[0].live
+        ([], True, 4)
+        """
+        clouds = [s for s in self.config.params.clouds if s not in self.away.left_out]
+        try:
+            told = self.ask_present(m.LostRequest(self.id), clouds)
+        except MessageError:  # a server of an earlier version does not know the question
+            return []
+        if set(told) != set(clouds):
+            return []
+        known = ({batch.tobytes() for batch in got.batches} for got in told.values() if got.batches.shape[1] == 16)
+        lost = set.intersection(*known)
+        return [b for b in self.batches() if b.live and b.id in lost] if lost else []
 
     def undecided(self, changes: Iterable[bytes]) -> set[bytes]:
         """Which changes may still become visible, by the word of any server.

@@ -235,6 +235,27 @@ class Deletions(NamedTuple):
             server, batch, got, self.witness, self.rows.get(batch, 0), self.dead.get(batch, np.empty(0, np.int64))
         )
 
+    def check_all(self, batch: bytes, rows: int) -> None:
+        """Check that all rows of a batch are deleted.
+
+        Parameters
+        ----------
+        batch : bytes
+            Id of the batch.
+        rows : int
+            Rows of it as it was uploaded, as a cloud says.
+
+        Raises
+        ------
+        VerificationError
+            Not all are: the cloud or the witness is wrong.
+        """
+        if self.rows.get(batch, 0) != rows or len(self.dead.get(batch, ())) != rows:
+            raise VerificationError(
+                f"a cloud says that all rows of batch {batch.hex()} are deleted, and server {self.witness} says that "
+                "not all are: one of the two is wrong; nothing was changed"
+            )
+
 
 def check_same_rows(batch: bytes, got: Mapping[int, m.Shares], keys: OwnerKeys, threads: int | None = None) -> None:
     """Compare what several clouds gave back of a batch: the owner's keys turn one cloud's words into another's.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+
 from ..errors import MessageError, plain_text
 from ..rpc import messages as m
 from ..rpc.names import known_name
@@ -61,7 +63,10 @@ def common_state(
             for server, one in of.items()
             for batch, reason in dict(zip(one.damaged, one.reasons, strict=True)).items() if batch in listed
         ]  # fmt: skip
-        left_out += reasons
+        # a batch without live rows is left out, too, and nobody misses anything
+        live = _live_batches(o) if reasons else set()
+        shown = [r for r in reasons if not r.batch or r.batch in live]
+        left_out += shown
         if any(not r.batch for r in reasons):
             continue
         unranked += _unranked(o, name, of, listed)
@@ -81,7 +86,7 @@ def common_state(
         # counted at each server that was asked: the key centre is asked every time
         left = min((one.left for one in of.values() if one.left >= 0), default=-1)
         part = cut(dataclasses.replace(o, name=name, left=left), position, view, {r.batch for r in reasons})
-        if len(part.batches) or not reasons:
+        if len(part.batches) or not shown:
             chosen.append(part)
     grants = m.grants_hash(o.grant for o in told[full][1])
     heads = [{o.owner: o.position for o in owners} for _, owners in told.values()]
@@ -105,6 +110,14 @@ def _check(o: m.OwnerSnapshot) -> None:
         inside = int(o.dead_batch.min()) >= 0 and int(o.dead_batch.max()) < len(o.rows) and int(o.dead_row.min()) >= 0
         if not inside or (o.dead_row >= o.rows[o.dead_batch]).any():
             raise MessageError("a server sent a snapshot that does not fit together")
+
+
+def _live_batches(o: m.OwnerSnapshot) -> set[bytes]:
+    """Ids of an owner's batches that have a live row."""
+    starts = np.cumsum(o.rows) - o.rows
+    dead = np.unique(starts[o.dead_batch] + o.dead_row)
+    gone = np.diff(np.searchsorted(dead, np.append(starts, o.rows.sum())))
+    return {batch.tobytes() for batch in o.batches[gone < o.rows]}
 
 
 def _unranked(

@@ -111,7 +111,8 @@ def restored_notes(restored: Sequence[int], servers: int) -> list[str]:
     names = ", ".join(map(str, restored))
     return [
         f"server {names} was restored from a backup and took over later changes from the others; batches whose files "
-        "it lacks are left out of searches until their owner compacts them or adds them again"
+        "it lacks are left out of searches until mipp repair rebuilds them; where no other cloud has them, their owner "
+        "adds them again: mipp owner add NAME FILE... --again"
     ]
 
 

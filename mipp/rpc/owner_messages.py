@@ -37,6 +37,8 @@ __all__ = [
     "HeadRequest",
     "ListBatches",
     "ListGrants",
+    "LostBatches",
+    "LostRequest",
     "Outcome",
     "OutcomeRequest",
     "OwnImages",
@@ -417,6 +419,20 @@ class BatchList:
     generation: np.ndarray = array("i8")
     batches: np.ndarray = array("u1", ndim=2)
     refused: list[str] = dataclasses.field(default_factory=list)
+
+
+@message
+class LostRequest:
+    """Owner -> cloud: which of its batches with live rows the cloud has no usable file of, as far as it knows."""
+
+    owner: bytes
+
+
+@message
+class LostBatches:
+    """Cloud -> owner: their ids, in row order."""
+
+    batches: np.ndarray = array("u1", ndim=2)
 
 
 @message

@@ -239,6 +239,12 @@ def list_batches(server: ServerBase, request: Request[m.ListBatches]) -> m.Batch
     return m.BatchList(position, view, columns[0], columns[0] - columns[1], columns[2], ids, refused)
 
 
+def lost_batches(server: ServerBase, request: Request[m.LostRequest]) -> m.LostBatches:
+    store = server.store
+    lost = store.repairs.lost_batches(store.views.damaged(), owner=request.signer) if server.has_shares else []
+    return m.LostBatches(np.frombuffer(b"".join(b.id for b in lost), np.uint8).reshape(-1, 16))
+
+
 def fetch_shares(server: ServerBase, request: Request[m.FetchShares]) -> m.SealedShares:
     signer, msg = request.signer, request.content
     box.box_public(msg.reply_key)
@@ -304,6 +310,7 @@ HANDLERS: Handlers = {
     m.HeadRequest: head,
     m.Compact: compact,
     m.ListBatches: list_batches,
+    m.LostRequest: lost_batches,
     m.FetchShares: fetch_shares,
     m.FetchOwnImages: fetch_own_images,
 }

@@ -34,6 +34,8 @@ __all__ = ["Repairer"]
 _log = logging.getLogger("mipp.server")
 #: seconds between two looks for lost files, and the longest pause after one that was not rebuilt
 PAUSE, LONGEST = 5.0, 600.0
+#: the way out where nobody can rebuild rows
+_ADVICE = "; if no cloud has these rows any more, their owner adds them again: mipp owner add NAME FILE... --again"
 
 
 class Repairer:
@@ -98,13 +100,14 @@ class Repairer:
             return 0, []
         store, done, problems, failed = self._server.store, 0, list[str](), dict[str, tuple[float, float, str]]()
         began = time.monotonic()
-        work: list[tuple[str, Callable[[], None]]] = [
-            (f"batch {lost.id.hex()} of owner {lost.owner.hex()}", functools.partial(self._rebuild, lost))
+        work: list[tuple[str, str, Callable[[], None]]] = [
+            (f"batch {lost.id.hex()} of owner {lost.owner.hex()}", _ADVICE, functools.partial(self._rebuild, lost))
             for lost in store.repairs.lost_batches(store.views.damaged(), read=read)
         ]
         work += [
             (
                 f"image pack {batch.hex()} of owner {owner.hex()}",
+                "",
                 functools.partial(self._fetch, owner, batch),
             )
             for owner, batch in store.repairs.lost_packs(read=read)
@@ -112,13 +115,14 @@ class Repairer:
         work += [
             (
                 f"record pack {pack.hex()} of owner {owner.hex()}",
+                "",
                 functools.partial(self._fetch, owner, pack, records=True),
             )
             for owner, pack in store.records.lost(read=read)
         ]
         if not read:
             self._look = time.monotonic() - began
-        for what, rebuild in work:
+        for what, advice, rebuild in work:
             when, pause, known = self._failed.get(what, (0.0, PAUSE, ""))
             if self._stop.is_set() or (not read and time.monotonic() < when):
                 failed[what] = when, pause, known
@@ -128,7 +132,7 @@ class Repairer:
                 done += 1
                 _log.info("server %d: %s was rebuilt", self._server.index, what)
             except MippError as error:
-                text = f"{what} was not rebuilt: {str(error).replace(f'{store.folder}{os.sep}', '')}"
+                text = f"{what} was not rebuilt: {str(error).replace(f'{store.folder}{os.sep}', '')}{advice}"
                 problems.append(text)
                 failed[what] = time.monotonic() + pause, min(2 * pause, LONGEST), text
                 if text != known:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MippError, NotFoundError, StoreError
+from ..errors import IntegrityError, MippError, NotFoundError, StoreError
 from ..params import Params
 from .catalog import Catalog
 from .files import FileInfo, ImagePack, write_images
@@ -163,7 +163,11 @@ class Packs:
     def _shrink(
         self, owner: bytes, batch: bytes, rows: int, generation: int, name: str, file: tuple[int, bytes], keep: set[int]
     ) -> None:
-        pack = ImagePack(self.folder / name, self.info(owner, batch, rows, generation), *file, check=self.check)
+        try:
+            pack = ImagePack(self.folder / name, self.info(owner, batch, rows, generation), *file, check=self.check)
+        except (IntegrityError, StoreError):  # whoever fetches from it hears of it; other packs are rewritten
+            self.damaged.add((owner, batch))
+            return
         files = [pack.file(i) if i in keep else None for i in range(rows)]
         sizes = [0 if f is None else len(f) for f in files]
         if sum(sizes) == int(pack.offsets[-1]):

@@ -266,7 +266,11 @@ class RecordPacks:
     def _shrink(self, owner: bytes, pack: bytes, rows: int, known: tuple[Any, ...], keep: np.ndarray) -> None:
         generation, stored, file, size, digest = known
         info = self.info(owner, pack, rows, generation, stored)
-        old = RecordPack(self._folder / file, info, size, digest, check=self._check)
+        try:
+            old = RecordPack(self._folder / file, info, size, digest, check=self._check)
+        except (IntegrityError, StoreError):  # whoever fetches from it hears of it; other packs are rewritten
+            self.damaged.add((owner, pack))
+            return
         at = old.stored_at(keep)
         if (at < 0).any():
             raise StoreError(f"records of change {pack.hex()} that live rows have are not here")

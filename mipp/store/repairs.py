@@ -65,16 +65,21 @@ class Repairs:
         self._catalog, self._ledger, self._packs, self._folder = catalog, ledger, packs, folder
         self._params, self._hash = params, params_hash
 
-    def lost_batches(self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False) -> list[LostBatch]:
-        """Visible batches without a usable file: none, one of another size, and ``damaged`` (owner and id of each).
+    def lost_batches(
+        self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False, owner: bytes = b""
+    ) -> list[LostBatch]:
+        """Visible batches with live rows, and without a usable file: none, one of another size, and ``damaged`` ones.
 
-        ``read``: read all files to find them.
+        Nobody needs the file of a batch whose rows are all deleted. ``damaged``: owner and id of each. ``read``: read
+        all files to find them. ``owner``: those of this owner alone.
         """
         known, found = set(damaged), []
+        where, args = (" AND b.owner=?", (owner,)) if owner else ("", ())
         for owner, batch, rows, dim, generation, hash_, file, size, digest in self._catalog.all(
             "SELECT b.owner, b.id, b.rows, b.dim, b.generation, b.share_hash, b.file, b.size, b.digest "
-            "FROM batches b JOIN owners o ON o.id = b.owner WHERE o.forget IS NULL ORDER BY b.owner, b.position"
-        ):
+            "FROM batches b JOIN owners o ON o.id = b.owner WHERE o.forget IS NULL AND length(b.tombstones)/8 < b.rows"
+            f"{where} ORDER BY b.owner, b.position", *args,
+        ):  # fmt: skip
             gone = not file or (owner, batch) in known or not _there(self._folder / file, size)
             if gone or (read and check_file(self._folder / file, size, digest)):
                 found.append(LostBatch(owner, batch, rows, dim, generation, hash_, file))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from ..errors import ConflictError, NotFoundError, ParameterError, ShapeError, StoreError
+from ..errors import ConflictError, IntegrityError, NotFoundError, ParameterError, ShapeError, StoreError
 from ..io.durable import copy_file, sync_folder
 from ..params import Params
 from ..rpc.chain import pack_dead, unpack_dead
@@ -269,7 +269,8 @@ class ServerStore(Parties):
     def compact(self, owner: bytes) -> int:
         """Rewrite an owner's files without deleted rows and their images; all row numbers stay. How many files.
 
-        It concerns this server alone: other servers' answers do not depend on it.
+        It concerns this server alone: other servers' answers do not depend on it. A file that cannot be read stays as
+        it is.
         """
         if not self.has_shares:
             return 0
@@ -278,26 +279,29 @@ class ServerStore(Parties):
             "SELECT id, rows, length(tombstones)/8, stored FROM batches WHERE owner=?", owner
         ):
             if dead < rows and rows - dead < stored:
-                self._rewrite(owner, batch)
-                count += 1
+                count += self._rewrite(owner, batch)
         self.packs.collect(owner)
         self.records.collect(owner)
         return count
 
-    def _rewrite(self, owner: bytes, batch: bytes) -> None:
+    def _rewrite(self, owner: bytes, batch: bytes) -> bool:
+        """Rewrite a batch's file without deleted rows; whether it could be read."""
         row = self.catalog.one(
             "SELECT rows, dim, generation, file, size, digest, tombstones, stored FROM batches WHERE owner=? AND id=?",
             owner, batch,
         )  # fmt: skip
         if row is None:
-            return
+            return False
         total, dim, generation, name, size, digest, tombstones, stored = row
         if not name:  # a restored backup lacks the file
-            return
+            return False
         left = np.setdiff1d(np.arange(total, dtype="<i8"), np.frombuffer(tombstones, "<i8"))
         width, k = self.params.padded(dim), self.params.ring_bits
         info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation, total, stored)
-        old = ShareFile(self.folder / name, info, size, digest, check=self._check)
+        try:
+            old = ShareFile(self.folder / name, info, size, digest, check=self._check)
+        except (IntegrityError, StoreError):  # it is left out of searches; what is whole is rewritten all the same
+            return False
         places = left if old.ordinals is None else np.searchsorted(old.ordinals, left)
         info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation + 1, total, len(left))
         new = self.changes.attempt_name("shares", owner, f"{batch.hex()}.{generation + 1}")
@@ -313,6 +317,7 @@ class ServerStore(Parties):
                 db.execute("UPDATE owners SET revision=revision+1 WHERE id=?", (owner,))
                 self.changes.keep(db, [new])
         self.changes.drop([name])
+        return True
 
     def forget_owner(self, owner: bytes, frames: bytes) -> None:
         """Drop all that the owner has here; ids stay taken for ever."""
@@ -374,7 +379,7 @@ class ServerStore(Parties):
                 names = self._files(db)
             for name in names:
                 if not (self.folder / name).exists():
-                    missing.append(f"{name} is not here; mipp server repair rebuilds it")
+                    missing.append(f"{name} is not here; mipp server repair rebuilds it where other servers can")
                     continue
                 (target / name).parent.mkdir(exist_ok=True, mode=0o700)
                 _link(self.folder / name, target / name)
@@ -479,7 +484,9 @@ class ServerStore(Parties):
         """Read every file of the catalog; how many, and what is wrong, each line naming the file."""
         problems, count, damaged = [], 0, set[tuple[bytes, bytes]]()
         with self.catalog.reading() as db:  # one moment
-            rows = db.execute("SELECT 'batches', owner, id, file, size, digest FROM batches").fetchall()
+            rows = db.execute(  # nobody needs the file of a batch whose rows are all deleted
+                "SELECT 'batches', owner, id, file, size, digest FROM batches WHERE length(tombstones)/8 < rows"
+            ).fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
             rows += db.execute(
                 "SELECT 'record_packs', owner, id, file, size, digest FROM record_packs WHERE file<>''"
