@@ -158,8 +158,8 @@ def show_added(
     errors = [{"file": str(path), "error": text} for path, text in left_out]
     errors += [{"file": file, "error": own_text(file, text)} for file, text in report.errors]
     outcome = {
-        "added": added, "skipped": report.skipped, "replaced": report.replaced, "lost": report.lost, "errors": errors, "ids": ids,
-        "no_images": [str(path) for path in others], **(more or {}),
+        "added": added, "skipped": report.skipped, "replaced": report.replaced, "lost": report.lost, "errors": errors,
+        "ids": ids, "no_images": [str(path) for path in others], **(more or {}),
     }  # fmt: skip
     show(outcome, as_json, lambda: [
         *(f"left out {e['file']}: {e['error']}" for e in errors),

@@ -104,6 +104,7 @@ def status_command(folder: Path, as_json: bool) -> None:
             "name": known_name(name, owner), "id": owner.hex(), "forgotten": bool(gone),
             "batches": int((told.batch_owner == n).sum()), "rows": int(told.live[told.batch_owner == n].sum()),
             "share_bytes": int(told.sizes[told.batch_owner == n].sum()), "image_bytes": int(told.image_bytes[n]),
+            "lost": int(told.lost[told.batch_owner == n].sum()) if len(told.lost) == len(told.batch_owner) else 0,
         }
         for n, (owner, name, gone) in enumerate(zip(told.owners, told.names, told.forgotten, strict=True))
     ]  # fmt: skip
@@ -125,7 +126,9 @@ def status_command(folder: Path, as_json: bool) -> None:
         *book.conflicts,
         *(
             f"owner {o['name']}: " + ("forgotten" if o["forgotten"] else f"{o['rows']} rows in {o['batches']} batches, "
-            f"{o['share_bytes']:,} share bytes and {o['image_bytes']:,} image bytes")
+            f"{o['share_bytes']:,} share bytes and {o['image_bytes']:,} image bytes"
+            + (f"; LACKS THE FILES of {o['lost']} of them, which searches leave out: see mipp server repair"
+               if o["lost"] else ""))
             for o in owners
         ),
         *(f"user {u['name']}: {u['id']}" for u in users),

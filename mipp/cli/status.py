@@ -42,6 +42,7 @@ def status_command(folder: Path, as_json: bool) -> None:
                     else f"{o['live']} images in {o['batches']} batches, {o['share_bytes']:,} share bytes and "
                     f"{o['image_bytes']:,} image bytes a cloud"
                     + (f"; servers do not rank {o['unranked']} of the batches" if o["unranked"] else "")
+                    + (f"; A CLOUD LACKS THE FILES of {o['lost']} of the batches: mipp repair" if o["lost"] else "")
                 )
                 for o in data["owners"]
             ),
@@ -79,10 +80,14 @@ def _print_tables(data: Any) -> None:
             f"{o['share_bytes']:,}",
             f"{o['image_bytes']:,}",
             o["unranked"] or None,
+            o["lost"] or None,
         ]
         for o in data["owners"]
     ]
-    columns = ["owner", "images", "batches", "share bytes a cloud", "image bytes a cloud", "batches not ranked"]
+    columns = [
+        "owner", "images", "batches", "share bytes a cloud", "image bytes a cloud", "batches not ranked",
+        "batches with lost files",
+    ]  # fmt: skip
     print_table(columns, [row + [None] * (len(columns) - len(row)) for row in owners])
     print_table(
         ["user", "id", "queries out of range"], [[u["name"], u["id"], u["out_of_range"] or None] for u in data["users"]]
@@ -93,7 +98,9 @@ def _print_tables(data: Any) -> None:
 def _said(state: ServerState) -> str:
     if not state["ready"]:
         return f"NOT READY: {'; '.join(state['reasons'])}"
-    return "ready" if state["takes_changes"] else "ready, takes no changes yet"
+    said = "ready" if state["takes_changes"] else "ready, takes no changes yet"
+    lost = state["lost_batches"]
+    return said + (f", LACKS THE FILES of {lost} batches with live rows, which searches leave out" if lost else "")
 
 
 def _show_connected(folder: Path, as_json: bool) -> None:

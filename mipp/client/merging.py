@@ -92,8 +92,8 @@ class MergingOwner(RecordOwner):
         if unread := unread | {b.id: b.live for b in self.lost_batches()}:
             names = ", ".join(f"{batch.hex()} ({live:,} rows)" for batch, live in unread.items())
             raise StoreError(
-                f"no cloud can read batch {names}, so it stays as it is; what is whole was compacted (batches that went: "
-                f"{gone}). {way_out(self.name)}"
+                f"no cloud can read batch {names}, so it stays as it is; what is whole was compacted (batches that "
+                f"went: {gone}). {way_out(self.name)}"
             )
         return gone
 

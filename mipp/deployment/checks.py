@@ -7,11 +7,12 @@ import shutil
 import socket
 from pathlib import Path
 
-from ..errors import DeploymentError, MippError
+from ..errors import DeploymentError, MippError, StoreError
 from ..rpc.address_book import AddressBook
 from ..rpc.address_exchange import exchange
 from ..rpc.http_channel import HttpChannel
 from ..store.catalog import NAME as CATALOG_NAME
+from ..store.repairs import lost_files
 from .servers import own_secrets
 from .serving import own_number, server_runs
 from .settings import ServerSettings
@@ -69,6 +70,13 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
     problems += book.conflicts
     if not (folder / CATALOG_NAME).exists():
         problems.append(f"the store in {folder} is missing; restore it from a backup")
+    elif index in config.params.clouds:
+        try:
+            lost = lost_files(folder)
+        except StoreError as error:
+            problems.append(str(error))
+        else:
+            problems += [_lacks(folder, lost, others=len(config.params.clouds) > 1)] if lost else []
     if server_runs(folder, index):
         facts.append("this server runs")
     elif problem := _port(settings.host, settings.port):
@@ -87,6 +95,15 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
             problems.append(str(error))
     channel.close()
     return problems, facts
+
+
+def _lacks(folder: Path, lost: int, *, others: bool) -> str:
+    """Says that files of rows are missing, and what to do."""
+    again = "their owner adds them again: mipp owner add NAME FILE... --again"
+    return (
+        f"the files of {lost} batches with live rows are missing or have another size, so searches leave these out; "
+        + (f"mipp server repair {folder} rebuilds them, and what no other cloud has, {again}" if others else again)
+    )
 
 
 def _knows(book: AddressBook, other: int, index: int) -> str:

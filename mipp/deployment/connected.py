@@ -45,6 +45,8 @@ class ServerState(TypedDict):
     takes_changes: bool
     #: why not, a sentence each
     reasons: list[str]
+    #: batches with live rows whose file it lacks, so that searches leave them out
+    lost_batches: int
 
 
 class ConnectedDeployment(Parties):
@@ -226,11 +228,12 @@ class ConnectedDeployment(Parties):
             _, body = self.channel.get(server, "/readyz")
             told = json.loads(body)
             ready, votes = bool(told["ready"]), bool(told["takes_changes"])
+            lost = max(0, int(told.get("lost_batches", 0)))  # earlier versions do not say
             reasons = ["".join(c if c.isprintable() else "?" for c in str(r)[:300]) for r in told["reasons"]]
         except MippError as error:
-            ready, votes, reasons = False, False, [str(error)]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            ready, votes, reasons = False, False, ["it sent no page on its state"]
+            ready, votes, lost, reasons = False, False, 0, [str(error)]
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            ready, votes, lost, reasons = False, False, 0, ["it sent no page on its state"]
         book = self.channel.book
         address = book.address(server)
         return {
@@ -240,6 +243,7 @@ class ConnectedDeployment(Parties):
             "ready": ready,
             "takes_changes": votes,
             "reasons": reasons,
+            "lost_batches": lost,
         }
 
 

@@ -48,6 +48,7 @@ def status(config: DeploymentConfig, operators: Channel, kinds: Mapping[int, str
                 "share_bytes": int(first.sizes[of].sum()),
                 "image_bytes": int(first.image_bytes[number]),
                 "unranked": max(_unranked(r, owner) for r in clouds) if config.certifies else 0,
+                "lost": len(set[bytes]().union(*(_lost(r, owner) for r in clouds))),
             }
         )
     facts = [(r.owners, r.forgotten, r.positions, r.views, r.live.tolist()) for r in replies.values()]
@@ -72,6 +73,14 @@ def status(config: DeploymentConfig, operators: Channel, kinds: Mapping[int, str
 def _unranked(told: pm.Status, owner: bytes) -> int:
     """Batches of an owner that a server does not rank; servers may hold different ones for a moment."""
     return int(told.unranked[told.batch_owner == told.owners.index(owner)].sum()) if owner in told.owners else 0
+
+
+def _lost(told: pm.Status, owner: bytes) -> set[bytes]:
+    """Batches of an owner that a cloud has no usable file of."""
+    if owner not in told.owners or len(told.lost) != len(told.batches):
+        return set()
+    of = (told.batch_owner == told.owners.index(owner)) & (told.lost > 0)
+    return {batch.tobytes() for batch in told.batches[of]}
 
 
 def verify(config: DeploymentConfig, operators: Channel) -> VerifyReport:

@@ -35,6 +35,8 @@ class OwnerStatus(TypedDict):
     image_bytes: int
     #: batches that servers do not rank: their rows are not checked yet, or out of range
     unranked: int
+    #: batches with live rows whose file a cloud lacks: searches leave them out
+    lost: int
 
 
 class UserStatus(TypedDict):

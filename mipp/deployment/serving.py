@@ -142,7 +142,7 @@ class ServerProcess:
             self.server.metrics = Metrics(self._gauges)
             self.site = ServerSite(
                 self.server, Uploads(folder, limits=self.settings.uploads), config.to_json().encode(), self.reasons,
-                self.server.metrics.page, self.transport.book,
+                self.server.metrics.page, self.transport.book, self.repairer.lost,
             )  # fmt: skip
             try:
                 self.http = HttpServer(
@@ -240,6 +240,10 @@ class ServerProcess:
             "mipp_votes": ("Whether it takes part in changes.", {"": float(self.server.voting)}),
             "mipp_peer_there": ("Whether another server is connected, both ways.", there),
             "mipp_peer_sent_bytes": ("Bytes sent to another server since the start, TLS not counted.", sent),
+            "mipp_lost_batches": (
+                "Batches with live rows whose files this server lacks: searches leave them out.",
+                {"": float(self.repairer.lost())},
+            ),
             "mipp_connections": ("Open connections, of clients and servers.", {"": float(self.http.connections)}),
             **self.server.backend.gauges(),
             "mipp_open_changes": ("Changes that are not decided.", {"": float(len(self._since))}),

@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+def _no_numbers() -> np.ndarray:
+    return np.empty(0, "<i8")
+
+
 @message
 class SettleRequest:
     """Refuse changes whose process is gone, and tell which are open. Answered with ``OpenChanges``."""
@@ -403,7 +407,8 @@ class Status:
     """Status of a server: parallel lists per owner (image_bytes too), per user, per batch.
 
     positions, views: head of each owner's chain. out_of_range: queries of each user that were beyond the bounds.
-    unranked: 1 for each batch that the servers do not rank.
+    unranked: 1 for each batch that the servers do not rank. lost: 1 for each batch with live rows that the server has
+    no usable file of; empty from earlier versions.
     """
 
     owners: list[bytes]
@@ -421,6 +426,7 @@ class Status:
     image_bytes: np.ndarray = array("i8")
     out_of_range: np.ndarray = array("i8")
     unranked: np.ndarray = array("i8")
+    lost: np.ndarray = array("i8", default_factory=_no_numbers, added=True)
 
 
 @message

@@ -56,6 +56,8 @@ class Repairer:
         self._lock, self._stop = threading.Lock(), threading.Event()
         #: of each file that was not rebuilt: not before when, after how long a pause, and why
         self._failed: dict[str, tuple[float, float, str]] = {}
+        #: batches of live rows that are lost, and when that was looked up; one look at a time
+        self._lost, self._looking = (float("-inf"), 0), threading.Lock()
         #: seconds that the last look for lost files took
         self._look = 0.0
         self._thread = threading.Thread(target=self._watch, name="mipp repair", daemon=True)
@@ -82,6 +84,24 @@ class Repairer:
         """
         with self._lock:
             return self._all(read=True)
+
+    def lost(self) -> int:
+        """Count batches with live rows whose share file is missing or known as damaged here.
+
+        Anybody may ask for the page that says it, so files are looked at every few seconds at most.
+
+        Returns
+        -------
+        int
+            How many; 0 for a key centre.
+        """
+        store = self._server.store
+        with self._looking:
+            began, count = self._lost
+            if store.has_shares and time.monotonic() - began > max(PAUSE, 20 * self._look):
+                count = len(store.repairs.lost_batches(store.views.damaged()))
+                self._lost = time.monotonic(), count
+            return count
 
     def _watch(self) -> None:
         while not self._stop.wait(max(PAUSE, 20 * self._look)):  # looks take a twentieth of one core at most

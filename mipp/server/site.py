@@ -71,6 +71,8 @@ class ServerSite:
         Why this server is not ready, a sentence each; empty if it is.
     metrics : callable
         The page for Prometheus.
+    lost : callable
+        Number of batches with live rows whose files this server lacks.
     book : AddressBook, optional
         Servers' addresses. Anybody may ask for them and bring newer ones, which their signatures prove.
     """
@@ -83,7 +85,9 @@ class ServerSite:
         reasons: Callable[[], list[str]],
         metrics: Callable[[], bytes] = lambda: b"",
         book: AddressBook | None = None,
+        lost: Callable[[], int] = int,
     ) -> None:
+        self._lost = lost
         self._book, self._reading = book, threading.Lock()
         self._server, self._uploads, self._description = server, uploads, description
         self._reasons, self._metrics = reasons, metrics
@@ -166,7 +170,10 @@ class ServerSite:
             return Reply(200, [b"ok\n"], "text/plain")
         if path == "/readyz":
             reasons = self._reasons() + (["it stops soon"] if self.draining else [])
-            state = {"ready": not reasons, "takes_changes": self._server.voting, "reasons": reasons}
+            state = {
+                "ready": not reasons, "takes_changes": self._server.voting, "reasons": reasons,
+                "lost_batches": self._lost(),
+            }  # fmt: skip
             text = json.dumps(state).encode() + b"\n"
             return Reply(503 if reasons else 200, [text], "application/json")
         if path == "/metrics":

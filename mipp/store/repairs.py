@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConflictError, IntegrityError, LimitError, NotFoundError
+from ..errors import ConflictError, IntegrityError, LimitError, NotFoundError, StoreError
 from ..params import Params
-from .catalog import Catalog
+from .catalog import NAME, Catalog
 from .files import FileInfo, ImagePack, check_file, write_body, write_share_pieces
 from .ledger import Ledger
 from .packs import Packs
 from .views import CERTIFICATE_BYTES
 
-__all__ = ["Agreed", "LostBatch", "Repairs"]
+__all__ = ["Agreed", "LostBatch", "Repairs", "lost_files"]
 
 #: bytes that stay free on the disk when image packs are brought back
 RESERVE = 1 << 30
@@ -49,6 +51,30 @@ class Agreed:
 
     shares: bytes
     certificate: bytes
+
+
+def lost_files(folder: Path) -> int:
+    """Count the batches with live rows whose share file is not in a cloud's folder, or has another size.
+
+    The server may run or not. Its catalog is opened for reading alone.
+
+    Raises
+    ------
+    StoreError
+        The catalog cannot be read.
+    """
+    path = folder / NAME
+    # without a log of changes nobody writes; SQLite would make one, and a reader never removes it
+    mode = "mode=ro" if path.with_name(f"{NAME}-wal").exists() else "immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as db:
+            known = db.execute(
+                "SELECT b.file, b.size FROM batches b JOIN owners o ON o.id = b.owner "
+                "WHERE o.forget IS NULL AND length(b.tombstones)/8 < b.rows"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read the catalog in {folder}: {error}") from None
+    return sum(not file or not _there(folder / file, size) for file, size in known)
 
 
 class Repairs:
