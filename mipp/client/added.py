@@ -136,7 +136,7 @@ def known_again(journal: Journal, label: str, digest: str) -> bool:
     return number > 0
 
 
-def lost_rows(owner: RowOwner, paths: Iterable[Path]) -> list[tuple[bytes, int]]:
+def lost_rows(owner: RowOwner, paths: Iterable[Path], *, check: bool = False) -> list[tuple[bytes, int]]:
     """Find the rows of files in batches that every cloud has lost.
 
     Parameters
@@ -145,6 +145,8 @@ def lost_rows(owner: RowOwner, paths: Iterable[Path]) -> list[tuple[bytes, int]]
         The owner; without a journal nothing is known of files.
     paths : iterable of Path
         Files; of one that the journal last saw elsewhere nothing is found. Secret.
+    check : bool
+        As of :meth:`~mipp.client.reading.ReadingOwner.lost_batches`.
 
     Returns
     -------
@@ -152,7 +154,7 @@ def lost_rows(owner: RowOwner, paths: Iterable[Path]) -> list[tuple[bytes, int]]
         Batch and row of each, also of rows that are deleted already.
     """
     journal = owner.journal
-    lost = [] if journal is None else owner.lost_batches()
+    lost = [] if journal is None else owner.lost_batches(check=check)
     if journal is None or not lost:
         return []
     places, look, found = {place_of(path) for path in paths}, journal.looked_up(), dict[tuple[bytes, int], None]()
@@ -180,7 +182,7 @@ def drop_lost(owner: RowOwner, paths: Iterable[Path]) -> int:
         Number of rows that were deleted.
     """
     with owner.turn:
-        ids = lost_rows(owner, paths)
+        ids = lost_rows(owner, paths, check=True)
         return sum(owner.delete(ids[at : at + _DELETED_ROWS]) for at in range(0, len(ids), _DELETED_ROWS))
 
 

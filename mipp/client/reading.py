@@ -167,13 +167,18 @@ class ReadingOwner(Granting):
         error.suspects = tuple(others) if len(same) > 1 else ()
         raise error
 
-    def lost_batches(self) -> list[StoredBatch]:
+    def lost_batches(self, *, check: bool = False) -> list[StoredBatch]:
         """List this owner's batches that every cloud has lost: searches leave them out, and nobody can rebuild them.
 
-        Each cloud looks whether its files are there and have their sizes; it reads none. A file that is damaged
-        otherwise counts once a search or a fetch has met it. What one cloud still has is not lost: the others rebuild
-        it from there. The clouds are believed: they could leave these rows out anyway. They learn that they were
-        asked.
+        Each cloud looks whether its files are there and have their sizes. A file that is damaged otherwise counts once
+        a search or a fetch has met it, or with ``check``. What one cloud still has is not lost: the others rebuild it
+        from there. The clouds are believed: they could leave these rows out anyway. They learn that they were asked.
+
+        Parameters
+        ----------
+        check : bool
+            Whether clouds first open all files of this owner, as for a search: what was not used since their start is
+            read once.
 
         Returns
         -------
@@ -202,7 +207,7 @@ class ReadingOwner(Granting):
         """
         clouds = [s for s in self.config.params.clouds if s not in self.away.left_out]
         try:
-            told = self.ask_present(m.LostRequest(self.id), clouds)
+            told = self.ask_present(m.LostRequest(self.id, check), clouds)
         except MessageError:  # a server of an earlier version does not know the question
             return []
         if set(told) != set(clouds):

@@ -69,7 +69,7 @@ def common_state(
         left_out += shown
         if any(not r.batch for r in reasons):
             continue
-        unranked += _unranked(o, name, of, listed)
+        unranked += _unranked(o, name, of, listed - ({r.batch for r in reasons} - live))
         differ, missing = _difference(o, list(of.values()), len(told)), sorted(told.keys() - of.keys())
         if len(missing) == 1 and len(told) > 1:
             # it granted something there, and not here: on its way, or the cloud joined later

@@ -423,9 +423,13 @@ class BatchList:
 
 @message
 class LostRequest:
-    """Owner -> cloud: which of its batches with live rows the cloud has no usable file of, as far as it knows."""
+    """Owner -> cloud: which of its batches with live rows the cloud has no usable file of, as far as it knows.
+
+    check: whether it opens the owner's files first, and compares their checksums if it has not before.
+    """
 
     owner: bytes
+    check: bool
 
 
 @message

@@ -241,6 +241,8 @@ def list_batches(server: ServerBase, request: Request[m.ListBatches]) -> m.Batch
 
 def lost_batches(server: ServerBase, request: Request[m.LostRequest]) -> m.LostBatches:
     store = server.store
+    if request.content.check:
+        store.view(request.signer)
     lost = store.repairs.lost_batches(store.views.damaged(), owner=request.signer) if server.has_shares else []
     return m.LostBatches(np.frombuffer(b"".join(b.id for b in lost), np.uint8).reshape(-1, 16))
 

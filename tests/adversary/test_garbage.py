@@ -98,6 +98,7 @@ class Sender:
             m.OutcomeRequest(b"q" * 16),
             m.HeadRequest(self.anna.id),
             m.ListBatches(self.anna.id),
+            m.LostRequest(self.anna.id, True),
             m.FetchShares(batch, BOX),
             m.FetchOwnImages(batch, rows),
             m.AuditRows(b"s" * 32, 1, BOX, np.frombuffer(batch, np.uint8)[None]),

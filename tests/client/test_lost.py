@@ -87,6 +87,43 @@ def test_rows_that_were_lost_are_added_again(deployment, world, files):
     assert anna.audit().ok
 
 
+def test_what_is_damaged_is_lost_too(deployment, world, files):
+    """Of the right size, and met by nobody before."""
+    anna, ulla = world
+    first = anna.batches()[0].id
+    for cloud in deployment.config.params.clouds:
+        (file,) = (home(deployment, cloud) / "shares").glob(f"*/{first.hex()}.*")
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    reopened(deployment)
+    assert anna.lost_batches() == [] and [b.id for b in anna.lost_batches(check=True)] == [first]
+    reopened(deployment)
+    again = anna.add_stream(files[0], again=True)
+    assert (len(again.added), again.replaced, again.lost) == (20, 20, 0)
+    assert not search(ulla).left_out and anna.compact() == 2 and len(search(ulla).hits) == 40
+
+
+def test_servers_that_rank_miss_nothing_either(tmp_path, files):
+    """Also where they have not tested the rows that are gone."""
+    encoding = mipp.Encoding("cosine", DIM)
+    with mipp.Deployment.create(tmp_path / "d", encoding) as deployment:
+        anna, ulla = deployment.create_owner("anna"), deployment.create_user("ulla")
+        for path in files:
+            anna.add_stream(path)
+        anna.grant(ulla)
+        first = anna.batches()[0].id
+        for server in deployment.servers.values():
+            with server.store.catalog.transaction() as db:
+                db.execute("UPDATE batches SET certificate=x'' WHERE id=?", (first,))
+                db.execute("UPDATE owners SET revision=revision+1")
+        lose(deployment, first)
+        reopened(deployment)
+        assert ulla.search(vectors(1, 3)[0], k=5).left_out
+        anna.delete_files(files[:1])
+        assert not ulla.search(vectors(1, 3)[0], k=5, strict=True).left_out
+
+
 def test_compact_does_all_that_it_can_and_names_the_rest(deployment, world, files):
     anna, ulla = world
     ids = anna.add_vectors(vectors(10, 5))
