@@ -126,6 +126,8 @@ class Querier:
 
     def __init__(self, client: Client, scheme: UserScheme) -> None:
         self._client, self.scheme, self.config = client, scheme, client.config
+        #: servers that could not be given the user's evaluation key; asked before the next query
+        self._keyless: set[int] = set()
 
     # --- replies ------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,8 @@ class Querier:
         Raises
         ------
         ProtocolError
-            A server did not finish a ranking in time, or asked for an evaluation key that the scheme does not have.
+            A server did not finish a ranking in time, asked for an evaluation key that the scheme does not have, or did
+            not take the one that it asked for.
         MippError
             A refusal, or the error that ended the ranking.
         """
@@ -396,22 +399,32 @@ class Querier:
             for s, part in hidden.servers.items()
         }
         ask = functools.partial(self._client.ask, together=together, spare=self._client.spare)
+        if self._keyless:  # before any server counts the query
+            self._bring_key(sorted(self._keyless))
         try:
             replies = ask(messages, refusals=(MissingKeyError,) if self.scheme.evaluation_key_bytes else ())
         except MissingKeyError as error:
             raise ProtocolError(f"server {error.server} wants an evaluation key, but users have none here") from None
         if missing := [server for server, reply in replies.items() if isinstance(reply, MissingKeyError)]:
-            # these counted nothing; the others have answered, and would count the queries again
-            self._bring_key(missing)
-            replies |= ask({server: messages[server] for server in missing})
+            # these counted nothing; the others have answered, and would count the queries again under a new header
+            def complete() -> dict[int, Any]:
+                self._bring_key(missing)
+                return ask({server: messages[server] for server in missing})
+
+            try:
+                replies |= retry_busy(complete, spare=self._client.spare)
+            except (BusyError, MissingKeyError) as error:
+                raise ProtocolError(f"server {error.server} did not take the user's evaluation key: {error}") from None
         return self.collect(hidden, replies)
 
     def _bring_key(self, servers: list[int]) -> None:
         """Give this user's evaluation key to those of some servers that have none now: it may have come meanwhile."""
+        self._keyless |= set(servers)
         needed = self._client.ask_all(m.EvaluationKeyRequest(self._client.id), servers)
         if lacking := [server for server, state in needed.items() if state.needed]:
             key = np.frombuffer(self.scheme.evaluation_key(), np.uint8)
             self._client.ask_all(m.KeepEvaluationKey(key), lacking)
+        self._keyless -= set(servers)
 
     def collect(self, hidden: HiddenQueries, replies: dict[int, Any]) -> dict[int, Any]:
         """Ask the servers that replied ``Pending`` again until each has given its part; all replies, by server."""

@@ -115,9 +115,35 @@ def test_a_server_that_goes_on_denying_is_asked_twice(world):
     world.check()
     limited(world, 5)
     asked = denies(world.deployment, 2, times=9)
-    with pytest.raises(MissingKeyError, match="server 2"):
+    with pytest.raises(ProtocolError, match="server 2"):
         world.user.search(vectors(1)[0], 1)
     assert len(asked) == 2 and used(world, 1) == {1}
+
+
+@pytest.mark.parametrize(("kind", "refusals"), [("BusyError", 3), ("LimitError", 1000)])
+def test_a_server_that_does_not_take_the_key_costs_no_query_twice(world, kind, refusals):
+    """Busy for a while, or without room: the other server counts the first query, and none of those behind it."""
+    limited(world, 100)
+    world.user.search(vectors(1, 9)[0], 4)
+    lose(world, 1)
+    before, real, asked = used(world, 2), world.deployment.servers[1].handle, []
+
+    def handler(frames):
+        if _kind(frames) == "KeepEvaluationKey":
+            asked.append(1)
+            if len(asked) <= refusals:
+                return encode(m.Failure(kind, "not now"))
+        return real(frames)
+
+    answer(world.deployment, 1, handler)
+    for _ in range(3):
+        if kind == "BusyError":
+            world.user.search(vectors(1, 9)[0], 4)
+        else:
+            with pytest.raises(LimitError):
+                world.user.search(vectors(1, 9)[0], 4)
+    assert used(world, 2) == {count + (3 if kind == "BusyError" else 1) for count in before}
+    assert len(asked) == (4 if kind == "BusyError" else 3)
 
 
 @pytest.mark.parametrize("scheme", ["shares", "lattice"])
