@@ -16,6 +16,7 @@ from ..client.ingest import AddReport
 from ..client.journal import is_gone
 from ..client.owner import ImageOwner
 from ..client.part_ids import PartIds
+from ..client.reading import way_out
 from ..client.row_ids import FileRows
 from ..errors import NotFoundError, ParameterError
 from ..io.files import replacing
@@ -50,10 +51,6 @@ def _checking(done: int, total: int) -> None:
     help="With --vectors: write row of the file and id of each row to this .csv, also of rows that were there already.",
 )  # fmt: skip
 @click.option("--preview-size", type=click.IntRange(0), help="Most bytes of a thumbnail; default as much as fits.")
-@click.option(
-    "--again", is_flag=True,
-    help="First delete the rows of these files that every cloud has lost, so that they are added again.",
-)  # fmt: skip
 @click.option("--follow-links", is_flag=True, help="Also add what links in folders name outside of these folders.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode and extract; default all cores.")
 @passphrase_option
@@ -68,7 +65,6 @@ def add_command(
     metadata: Path | None,
     ids_file: Path | None,
     preview_size: int | None,
-    again: bool,
     follow_links: bool,
     workers: int | None,
     folder: Path,
@@ -78,8 +74,8 @@ def add_command(
 
     Call it again to resume: content that is there already is skipped, also under another name. The rows of a file
     that was changed are replaced. Links that lead out of a folder are left out (--follow-links adds them). Exit code 1
-    if a file was left out, or if every cloud has lost rows of a file that is there already: --again adds these anew,
-    under new ids, without the captions that they had.
+    if a file was left out, or if every cloud has lost rows of a file that is there already: then mipp owner delete the
+    file, and add it again.
 
     Vectors are added in batches, in the memory of two batches. Each is checked before it is sent, and stays if a later
     one is refused.
@@ -108,9 +104,7 @@ def add_command(
                 fields = None if metadata is None else read_rows(metadata, stream.rows)
                 ticks = progress("add", stream.rows, as_json, stream.size / stream.rows)
                 with _ids_file(ids_file) as listed, ticks as advance:
-                    report = add_file(
-                        owner, stream, metadata=fields, check=check, progress=advance, listed=listed, again=again
-                    )
+                    report = add_file(owner, stream, metadata=fields, check=check, progress=advance, listed=listed)
         else:
             paths, left_out = walk_images(images, outside=follow_links, others=others)
             warn_of_others(others)
@@ -134,14 +128,14 @@ def add_command(
             with progress("add", len(paths), as_json) as advance:
                 report = add_images(
                     owner, paths, metadata=of_path, names=names, preview_size=preview_size, workers=workers,
-                    progress=advance, again=again,
+                    progress=advance,
                 )  # fmt: skip
             if there := len(of_path.keys() - {Path(file) for file, _ in [*report.added, *report.errors]}):
                 warn(f"{there} files with metadata were there already, so it was not changed: see mipp owner annotate")
     if report.lost:
         warn(
             f"{report.lost:,} rows of these files are lost: no cloud has them any more, so searches leave them out; "
-            "--again deletes them and adds the files again"
+            + way_out(name)
         )
     if show_added(report, left_out, others, as_json, *_rates(report)) or report.lost:
         raise click.exceptions.Exit(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import MippError
 from ..io.patterns import place_of
 from .journal import Journal
 from .journal_recovery import follow_servers, settle_journal
@@ -17,7 +18,6 @@ from .rows import RowOwner
 __all__ = [
     "AddReport",
     "Progress",
-    "drop_lost",
     "drop_replaced",
     "follow",
     "known_again",
@@ -45,14 +45,15 @@ class AddReport:
     errors : list of (str, str)
         Each file that was left out, and the reason.
     replaced : int
-        Number of rows that were deleted because their files changed, or, if asked for, because they were lost.
+        Number of rows that were deleted because their files changed.
     read_bytes : int
         Bytes of vectors that were read, as they are in memory; 0 for images.
     seconds : float
         How long adding vectors took; 0 for images.
-    lost : int
-        Number of rows of these files that every cloud has lost, so that searches leave them out
-        (:meth:`~mipp.client.reading.ReadingOwner.lost_batches`). They count as there already.
+    lost : int or None
+        Number of live rows of these files that every cloud has lost, so that searches leave them out
+        (:meth:`~mipp.client.reading.ReadingOwner.lost_batches`). They count as there already. None if not all clouds
+        could be asked.
     """
 
     added: Sequence[tuple[str, tuple[bytes, int]]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class AddReport:
     replaced: int = 0
     read_bytes: int = 0
     seconds: float = 0.0
-    lost: int = 0
+    lost: int | None = 0
 
     def note(self, files: Sequence[tuple[str, tuple[bytes, int]]]) -> None:
         """Note image files that were added.
@@ -136,54 +137,39 @@ def known_again(journal: Journal, label: str, digest: str) -> bool:
     return number > 0
 
 
-def lost_rows(owner: RowOwner, paths: Iterable[Path], *, check: bool = False) -> list[tuple[bytes, int]]:
-    """Find the rows of files in batches that every cloud has lost.
+def lost_rows(owner: RowOwner, paths: Iterable[Path]) -> int | None:
+    """Count the live rows of files that every cloud has lost.
+
+    Nothing is raised for it: the files are in the index, whatever the clouds say now.
 
     Parameters
     ----------
     owner : RowOwner
         The owner; without a journal nothing is known of files.
     paths : iterable of Path
-        Files; of one that the journal last saw elsewhere nothing is found. Secret.
-    check : bool
-        As of :meth:`~mipp.client.reading.ReadingOwner.lost_batches`.
+        Files; of one that the journal last saw elsewhere nothing is counted. Secret.
 
     Returns
     -------
-    list of (bytes, int)
-        Batch and row of each, also of rows that are deleted already.
+    int or None
+        Number of rows; None if a cloud could not be asked, or refused.
     """
     journal = owner.journal
-    lost = [] if journal is None else owner.lost_batches(check=check)
+    try:
+        lost = [] if journal is None else owner.lost_batches()
+    except MippError:
+        return None
     if journal is None or not lost:
-        return []
-    places, look, found = {place_of(path) for path in paths}, journal.looked_up(), dict[tuple[bytes, int], None]()
+        return 0
+    places, count = {place_of(path) for path in paths}, 0
     for batch in lost:
-        for path, _, first, count in journal.content(batch.id):
+        dead, end = journal.dead(batch.id), 0
+        for path, _, first, rows in journal.content(batch.id):  # in order; content of several files comes several times
             if path in places:
-                rows = look.rows(batch.id, np.arange(first, first + count)).tolist()
-                found |= dict.fromkeys((batch.id, row) for row in rows)
-    return list(found)
-
-
-def drop_lost(owner: RowOwner, paths: Iterable[Path]) -> int:
-    """Delete the rows of files that every cloud has lost, so that their content is added again.
-
-    Parameters
-    ----------
-    owner : RowOwner
-        The owner.
-    paths : iterable of Path
-        As of :func:`lost_rows`.
-
-    Returns
-    -------
-    int
-        Number of rows that were deleted.
-    """
-    with owner.turn:
-        ids = lost_rows(owner, paths, check=True)
-        return sum(owner.delete(ids[at : at + _DELETED_ROWS]) for at in range(0, len(ids), _DELETED_ROWS))
+                first, last = max(first, end), first + rows
+                count += max(0, last - first - int(np.diff(np.searchsorted(dead, [first, max(first, last)]))[0]))
+                end = max(end, last)
+    return count
 
 
 def drop_replaced(owner: RowOwner) -> int:

@@ -14,7 +14,7 @@ from .. import cpu, features
 from ..errors import ImageError, NotFoundError, ParameterError
 from ..io.files import read_regular, shown
 from ..io.patterns import place_of
-from .added import AddReport, Progress, drop_lost, drop_replaced, follow, lost_rows, rows_label
+from .added import AddReport, Progress, drop_replaced, follow, lost_rows, rows_label
 from .given import refused_vectors
 from .image_features import image_reason, index_descriptor
 from .image_file import IMAGE_FILE_BYTES, Image, check_image
@@ -100,7 +100,6 @@ def add_images(
     chunk: int = IMAGE_CHUNK,
     progress: Progress | None = None,
     seconds: dict[str, float] | None = None,
-    again: bool = False,
 ) -> AddReport:
     """Extract, encode, encrypt and upload image files in chunks.
 
@@ -129,8 +128,6 @@ def add_images(
         Called with the number of files that were processed since the last call.
     seconds : dict, optional
         The seconds that extraction takes are added to its item ``extract``.
-    again : bool
-        Whether to delete first the rows of these files that every cloud has lost.
 
     Returns
     -------
@@ -149,7 +146,6 @@ def add_images(
     report = AddReport()
     with owner.adding:
         follow(owner)
-        report.replaced += drop_lost(owner, paths) if again else 0
         there: set[str] = set()  # what this call added
         for part in _chunks(paths, chunk, owner, there, report):
             refused = add_chunk(owner, part, descriptor, told, seconds, report) if part.paths else {}
@@ -163,7 +159,7 @@ def add_images(
             if progress is not None:
                 progress(part.seen)
         report.replaced += drop_replaced(owner)
-        report.lost = len(lost_rows(owner, paths)) if report.skipped else 0
+        report.lost = lost_rows(owner, paths) if report.skipped else 0
     return report
 
 

@@ -417,6 +417,10 @@ class Journal(JournalPlaces):
         ):  # fmt: skip
             yield None if place is None else self._opened(place, sealed), batch, row, count
 
+    def dead(self, batch: bytes) -> np.ndarray:
+        """Positions of a batch whose rows are deleted, ascending, as far as the journal knows; int64."""
+        return np.array([row for (row,) in self._all("SELECT row FROM dead WHERE batch=? ORDER BY row", batch)], "<i8")
+
     # --- the first version --------------------------------------------------------------------------------------
 
     def _is_clear(self) -> bool:

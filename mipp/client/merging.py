@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..crypto import box, schedule
-from ..errors import ConflictError, MessageError, NotFoundError, StoreError, UnreachableError
+from ..errors import ConflictError, MessageError, MippError, NotFoundError, StoreError, UnreachableError
 from ..rpc import messages as m
 from ..rpc.associated_data import audit_seal_info
 from ..rpc.limits import MAX_AUDIT_BATCHES, MAX_AUDIT_BYTES, MAX_AUDIT_ROWS
@@ -49,8 +49,9 @@ class MergingOwner(RecordOwner):
         rewritten by the clouds without the deleted rows; their rows stay in place. If rows are deleted meanwhile, the
         merge starts again. Batches that the servers refuse to rank stay as they are (:attr:`StoredBatch.refused`).
 
-        A batch that no cloud can read stays as it is, with its live rows; all others are merged, and then an error
-        names it. If all its rows are deleted, nothing of it is needed, and it goes with the next merge.
+        A batch that no cloud can read now stays as it is, with its live rows; all others are merged, and then an error
+        names it, and those that all clouds had to pass over as they have lost them. If all its rows are deleted,
+        nothing of it is needed, and it goes with the next merge.
 
         What comes back is compared, row by row, with the tags of this folder, and where there are none, with what the
         other clouds give back. In the schemes with one cloud there is no other.
@@ -76,9 +77,9 @@ class MergingOwner(RecordOwner):
         IntegrityError
             The file of a batch's tags is damaged (:meth:`mipp.ImageOwner.renew_tags`).
         StoreError
-            A batch with live rows cannot be read by any cloud: the text names it, and what to do
-            (:meth:`mipp.ImageOwner.add_images` with ``again``); everything else was done. Or a server could not keep
-            a merged batch.
+            A batch with live rows cannot be read by any cloud: the text names it, and if all clouds have lost it
+            (:meth:`lost_batches`), what to do; everything else was done. Or what came back of a batch cannot be
+            compared, or a server could not keep a merged batch.
         """
         clusters = self.config.clusters
         fewest = _MERGE_BELOW if clusters is None else max(_MERGE_BELOW, clusters.fewest_rows)
@@ -89,12 +90,20 @@ class MergingOwner(RecordOwner):
         while (some := retry_conflicts(lambda: self._merge_small(least, unread))) is not None:
             gone += some
         self.ask_present(m.Compact(self.id), self.config.params.clouds)
-        # the clouds passed over those that they should have rewritten
-        if unread := unread | {b.id: b.live for b in self.lost_batches() if b.live < b.rows}:
+        try:
+            lost = {b.id: b.live for b in self.lost_batches() if b.id in unread or b.live < b.rows}
+        except MippError:  # what was done stays done; nothing is called lost
+            lost = {}
+        if unread := unread | lost:  # the clouds passed over those that they should have rewritten
             names = ", ".join(f"{batch.hex()} ({live:,} rows)" for batch, live in unread.items())
+            advice = (
+                way_out(self.name) if unread.keys() == lost.keys() else
+                "Not all clouds say that they have lost all of them: when all are there, mipp repair rebuilds what it "
+                "can and names the rest; then compact again"
+            )  # fmt: skip
             raise StoreError(
-                f"no cloud can read batch {names}, so it stays as it is; what is whole was compacted (batches that "
-                f"went: {gone}). {way_out(self.name)}"
+                f"no cloud can read batch {names} now, so it stays as it is; what is whole was compacted (batches that "
+                f"went: {gone}). {advice}"
             )
         return gone
 
@@ -131,12 +140,12 @@ class MergingOwner(RecordOwner):
                 continue
             try:
                 server, got = self.fetch_anywhere(b.id, head)
-                deletions.check(b.id, server, got)
-                self.check_back(b.id, server, got)
             except ConflictError:
                 raise
             except StoreError:
                 raise _Unreadable(b) from None
+            deletions.check(b.id, server, got)
+            self.check_back(b.id, server, got)
             if len(got.share):
                 rows.append(self.opened(got, server, b.id))
                 which.append(np.full(len(got.ordinals), n))

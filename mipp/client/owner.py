@@ -140,7 +140,6 @@ class ImageOwner(AuditingOwner):
         follow_links: bool = False,
         workers: int | None = None,
         progress: ingest.Progress | None = None,
-        again: bool = False,
     ) -> ingest.AddReport:
         """Add image files: extract features, encode, encrypt and upload; the same as ``mipp owner add``.
 
@@ -165,9 +164,6 @@ class ImageOwner(AuditingOwner):
             Processes that extract features; default one per processor.
         progress : callable, optional
             Called with the number of files that were processed since the last call.
-        again : bool
-            Whether to delete first the rows of these files that every cloud has lost (:meth:`lost_batches`), so that
-            they are added again. Their ids, metadata and captions go with them.
 
         Returns
         -------
@@ -220,9 +216,8 @@ class ImageOwner(AuditingOwner):
         if preview_size is not None and not 0 <= whole_number(preview_size, "preview_size") <= self.config.record_bytes:
             raise ParameterError(f"thumbnails have 0 to {self.config.record_bytes} bytes in this deployment")
         report = ingest.add_images(
-            self, files, metadata=by_path, names=names, preview_size=preview_size, workers=workers, progress=progress,
-            again=again,
-        )  # fmt: skip
+            self, files, metadata=by_path, names=names, preview_size=preview_size, workers=workers, progress=progress
+        )
         report.errors += [(str(path), reason) for path, reason in left_out]
         touched = {path for path, _ in report.added} | {path for path, _ in report.errors}
         report.errors += [
@@ -239,7 +234,6 @@ class ImageOwner(AuditingOwner):
         metadata: Sequence[Mapping[str, Any] | None] | None = None,
         check: bool = False,
         progress: ingest.Progress | None = None,
-        again: bool = False,
     ) -> ingest.AddReport:
         """Add vectors from a file of any size, or from arrays that a program makes, in the memory of two batches.
 
@@ -262,9 +256,6 @@ class ImageOwner(AuditingOwner):
             Whether to check all rows of a file before the first batch is sent; it is read twice.
         progress : callable, optional
             Called with the number of rows that were processed since the last call.
-        again : bool
-            Of a file: whether to delete first those of its rows that every cloud has lost (:meth:`lost_batches`), so
-            that they are added again.
 
         Returns
         -------
@@ -298,11 +289,11 @@ class ImageOwner(AuditingOwner):
             raise ParameterError(f"this index holds {self.config.descriptor} features of images; add images")
         if isinstance(source, (str, os.PathLike)):
             with open_rows(source, columns) as stream:
-                return streaming.add_file(self, stream, metadata=metadata, check=check, progress=progress, again=again)
+                return streaming.add_file(self, stream, metadata=metadata, check=check, progress=progress)
         if isinstance(source, (bytes, bytearray, Mapping)) or not isinstance(source, Iterable):
             raise DTypeError(f"vectors come from a path or from arrays, not from {type(source).__name__}")
-        if metadata is not None or check or columns or again:
-            raise ParameterError("columns, metadata, check and again are for files")
+        if metadata is not None or check or columns:
+            raise ParameterError("columns, metadata and check are for files")
         arrays = [source] if isinstance(source, np.ndarray) else source
         return streaming.add_blocks(self, arrays, progress=progress)
 

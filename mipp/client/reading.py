@@ -62,8 +62,8 @@ class StoredBatch:
 def way_out(owner: str) -> str:
     """What an owner does about rows that every cloud has lost: one sentence, by the owner's name."""
     return (
-        f"mipp owner add {owner} FILE... --again (or --vectors FILE --again) deletes the lost rows of these files and "
-        "adds them again"
+        f"mipp owner delete {owner} FILE... deletes the rows of files, and mipp owner add {owner} FILE... "
+        "(or --vectors FILE) adds them again"
     )
 
 
@@ -171,24 +171,26 @@ class ReadingOwner(Granting):
         """List this owner's batches that every cloud has lost: searches leave them out, and nobody can rebuild them.
 
         Each cloud looks whether its files are there and have their sizes. A file that is damaged otherwise counts once
-        a search or a fetch has met it, or with ``check``. What one cloud still has is not lost: the others rebuild it
-        from there. The clouds are believed: they could leave these rows out anyway. They learn that they were asked.
+        a search, a fetch or a compaction has met it, or with ``check``. What a cloud cannot read for another reason is
+        not lost, and neither is what one cloud still has: the others rebuild it from there. The clouds are believed:
+        they could leave these rows out anyway. They learn that they were asked.
 
         Parameters
         ----------
         check : bool
-            Whether clouds first open all files of this owner, as for a search: what was not used since their start is
-            read once.
+            Whether clouds read all files of this owner now.
 
         Returns
         -------
         list of StoredBatch
-            Those with live rows, in row order; none while a cloud cannot be reached, or of an earlier version.
+            Those with live rows, in row order; none while a cloud is of an earlier version, which cannot tell.
 
         Raises
         ------
+        MessageError
+            A cloud's reply is not a list of batches.
         MippError
-            A cloud that is needed cannot be reached.
+            A cloud cannot be reached, or refuses. All are asked, also those that others could stand in for.
 
         Examples
         --------
@@ -205,15 +207,14 @@ class ReadingOwner(Granting):
         >>> before, lost[0].id == ids[0][0], lost[0].live
         ([], True, 4)
         """
-        clouds = [s for s in self.config.params.clouds if s not in self.away.left_out]
-        try:
-            told = self.ask_present(m.LostRequest(self.id, check), clouds)
-        except MessageError:  # a server of an earlier version does not know the question
+        request = dict.fromkeys(self.config.params.clouds, m.LostRequest(self.id, check))
+        told = self.ask(request, refusals=(MessageError,))
+        if any(isinstance(got, MessageError) for got in told.values()):  # an earlier version knows no such question
             return []
-        if set(told) != set(clouds):
-            return []
-        known = ({batch.tobytes() for batch in got.batches} for got in told.values() if got.batches.shape[1] == 16)
-        lost = set.intersection(*known)
+        for server, got in told.items():
+            if got.batches.shape[1] != 16:
+                raise MessageError(f"server {server} sent a list of lost batches that does not fit together")
+        lost = set.intersection(*({batch.tobytes() for batch in got.batches} for got in told.values()))
         return [b for b in self.batches() if b.live and b.id in lost] if lost else []
 
     def undecided(self, changes: Iterable[bytes]) -> set[bytes]:

@@ -24,17 +24,7 @@ from ..io.files import shown
 from ..io.memory import SpareArrays
 from ..io.patterns import place_of
 from ..io.streams import RowStream, in_blocks
-from .added import (
-    AddReport,
-    Progress,
-    drop_lost,
-    drop_replaced,
-    follow,
-    known_again,
-    lost_rows,
-    rows_label,
-    rows_name,
-)
+from .added import AddReport, Progress, drop_replaced, follow, known_again, lost_rows, rows_label, rows_name
 from .encrypting import EncryptedRows
 from .journal import part_label
 from .journal_recovery import rows_digest
@@ -56,13 +46,12 @@ def add_file(
     check: bool = False,
     progress: Progress | None = None,
     listed: Listed | None = None,
-    again: bool = False,
 ) -> AddReport:
     """Add the vectors of an open file; parameters and errors as of :meth:`mipp.client.owner.ImageOwner.add_stream`.
 
     ``listed`` is called with the ids of the rows of each part, in the order of the file, also of those that were there.
     """
-    return _add(owner, stream.path, stream.blocks, stream.rows, metadata, check, progress, listed, again)
+    return _add(owner, stream.path, stream.blocks, stream.rows, metadata, check, progress, listed)
 
 
 def add_blocks(owner: RecordOwner, arrays: Iterable[np.ndarray], *, progress: Progress | None = None) -> AddReport:
@@ -111,7 +100,6 @@ def _add(
     check: bool,
     progress: Progress | None,
     listed: Listed | None = None,
-    again: bool = False,
 ) -> AddReport:
     began = time.monotonic()
     if metadata is not None:
@@ -129,8 +117,6 @@ def _add(
     labels: dict[str, int] = {}
     with owner.adding:
         follow(owner)
-        if again and path is not None:
-            report.replaced += drop_lost(owner, [path])
         former = _former(owner, blocks, size) if path is not None else None
         place = None if path is None else place_of(path)
         names: list[str] = []
@@ -170,7 +156,7 @@ def _add(
             with owner.turn:
                 owner.journal.claim({place: names})
             report.replaced += drop_replaced(owner)
-            report.lost = len(lost_rows(owner, [place])) if report.skipped else 0
+            report.lost = lost_rows(owner, [place]) if report.skipped else 0
     report.seconds = time.monotonic() - began
     return report
 

@@ -99,7 +99,9 @@ def check_server(folder: Path) -> tuple[list[str], list[str]]:
 
 def _lacks(folder: Path, lost: int, *, others: bool) -> str:
     """Says that files of rows are missing, and what to do."""
-    again = "their owner adds them again: mipp owner add NAME FILE... --again"
+    again = (
+        "their owner deletes them (mipp owner delete NAME FILE...) and adds them again (mipp owner add NAME FILE...)"
+    )
     return (
         f"the files of {lost} batches with live rows are missing or have another size, so searches leave these out; "
         + (f"mipp server repair {folder} rebuilds them, and what no other cloud has, {again}" if others else again)

@@ -121,7 +121,7 @@ def restored_notes(restored: Sequence[int], servers: int) -> list[str]:
     return [
         f"server {names} was restored from a backup and took over later changes from the others; batches whose files "
         "it lacks are left out of searches until mipp repair rebuilds them; where no other cloud has them, their owner "
-        "adds them again: mipp owner add NAME FILE... --again"
+        "deletes them and adds them again: mipp owner delete NAME FILE..., then mipp owner add NAME FILE..."
     ]
 
 

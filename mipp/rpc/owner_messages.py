@@ -423,9 +423,10 @@ class BatchList:
 
 @message
 class LostRequest:
-    """Owner -> cloud: which of its batches with live rows the cloud has no usable file of, as far as it knows.
+    """Owner -> cloud: of which of its batches with live rows the cloud has certainly lost the file.
 
-    check: whether it opens the owner's files first, and compares their checksums if it has not before.
+    Certainly: it is not there, or has another size or checksum. check: whether the cloud reads all files of the owner
+    now; else those that it could not use before.
     """
 
     owner: bytes

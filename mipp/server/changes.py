@@ -240,11 +240,14 @@ def list_batches(server: ServerBase, request: Request[m.ListBatches]) -> m.Batch
 
 
 def lost_batches(server: ServerBase, request: Request[m.LostRequest]) -> m.LostBatches:
-    store = server.store
-    if request.content.check:
-        store.view(request.signer)
-    lost = store.repairs.lost_batches(store.views.damaged(), owner=request.signer) if server.has_shares else []
-    return m.LostBatches(np.frombuffer(b"".join(b.id for b in lost), np.uint8).reshape(-1, 16))
+    signer, check = request.signer, request.content.check
+    if not server.large_reply.acquire(timeout=10):  # files are read
+        raise BusyError("other owners' batches are being read; try again later")
+    try:
+        gone = server.store.gone_batches(signer, read=check)
+    finally:
+        server.large_reply.release()
+    return m.LostBatches(np.frombuffer(b"".join(gone), np.uint8).reshape(-1, 16))
 
 
 def fetch_shares(server: ServerBase, request: Request[m.FetchShares]) -> m.SealedShares:

@@ -35,7 +35,10 @@ _log = logging.getLogger("mipp.server")
 #: seconds between two looks for lost files, and the longest pause after one that was not rebuilt
 PAUSE, LONGEST = 5.0, 600.0
 #: the way out where nobody can rebuild rows
-_ADVICE = "; if no cloud has these rows any more, their owner adds them again: mipp owner add NAME FILE... --again"
+_ADVICE = (
+    "; if no cloud has these rows any more, their owner deletes them (mipp owner delete NAME FILE...) and adds them "
+    "again (mipp owner add NAME FILE...)"
+)
 
 
 class Repairer:

@@ -177,20 +177,38 @@ def _write(path: Path, parts: Iterable[bytes | np.ndarray]) -> tuple[int, bytes]
 def check_file(path: Path, size: int, digest: bytes) -> str | None:
     """The fault of a file, in words that name it, or None. Reads all of it."""
     try:
-        actual = path.stat().st_size
-        if actual != size:
-            return f"{path}: {actual} bytes, expected {size}"
-        found, left = FileHash(), size - _DIGEST
-        with open(path, "rb") as file:
-            while left:
-                chunk = file.read(min(left, _CHUNK))
-                if not chunk:
-                    return f"{path}: cannot be read to its end"
-                found.update(chunk)
-                left -= len(chunk)
-            tail = file.read(_DIGEST)
+        return _fault(path, size, digest)
     except OSError as error:
         return f"{path}: {error.strerror}"
+
+
+def is_lost(path: Path, size: int, digest: bytes | None = None) -> bool:
+    """Whether a file is not there, or has another size or, if ``digest`` is given, another checksum.
+
+    What cannot be told now (no permission, too many open files, a disk that does not answer) is not lost.
+    """
+    try:
+        return path.stat().st_size != size if digest is None else _fault(path, size, digest) is not None
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _fault(path: Path, size: int, digest: bytes) -> str | None:
+    """The fault of a file that can be read, or None. Reads all of it."""
+    actual = path.stat().st_size
+    if actual != size:
+        return f"{path}: {actual} bytes, expected {size}"
+    found, left = FileHash(), size - _DIGEST
+    with open(path, "rb") as file:
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                return f"{path}: cannot be read to its end"
+            found.update(chunk)
+            left -= len(chunk)
+        tail = file.read(_DIGEST)
     return None if found.digest() == tail == digest else f"{path}: checksum differs, the file is damaged"
 
 

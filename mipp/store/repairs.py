@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ConflictError, IntegrityError, LimitError, NotFoundError, StoreError
 from ..params import Params
 from .catalog import NAME, Catalog
-from .files import FileInfo, ImagePack, check_file, write_body, write_share_pieces
+from .files import FileInfo, ImagePack, check_file, is_lost, write_body, write_share_pieces
 from .ledger import Ledger
 from .packs import Packs
 from .views import CERTIFICATE_BYTES
@@ -74,7 +74,7 @@ def lost_files(folder: Path) -> int:
             ).fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"cannot read the catalog in {folder}: {error}") from None
-    return sum(not file or not _there(folder / file, size) for file, size in known)
+    return sum(not file or is_lost(folder / file, size) for file, size in known)
 
 
 class Repairs:
@@ -90,6 +90,25 @@ class Repairs:
     ) -> None:  # fmt: skip
         self._catalog, self._ledger, self._packs, self._folder = catalog, ledger, packs, folder
         self._params, self._hash = params, params_hash
+
+    def gone_batches(self, owner: bytes, suspects: Container[bytes] = (), *, read: bool = False) -> list[bytes]:
+        """Ids of an owner's batches with live rows whose file is certainly lost (:func:`mipp.store.files.is_lost`).
+
+        Their owner may delete them on this word, so nothing is believed that was noted before: files of ``suspects``,
+        or if ``read`` all files, are read now, of others the size is looked at.
+        """
+        found = []
+        for batch, file, size, digest in self._catalog.all(
+            "SELECT b.id, b.file, b.size, b.digest FROM batches b JOIN owners o ON o.id = b.owner "
+            "WHERE b.owner=? AND o.forget IS NULL AND length(b.tombstones)/8 < b.rows ORDER BY b.position", owner,
+        ):  # fmt: skip
+            full = read or batch in suspects
+            # a compaction or a merge may have replaced it meanwhile
+            if (not file or is_lost(self._folder / file, size, digest if full else None)) and (file,) == (
+                self._catalog.one("SELECT file FROM batches WHERE owner=? AND id=?", owner, batch)
+            ):
+                found.append(batch)
+        return found
 
     def lost_batches(
         self, damaged: Iterable[tuple[bytes, bytes]] = (), *, read: bool = False, owner: bytes = b""

@@ -39,6 +39,8 @@ __all__ = ["NewRecords", "ServerStore", "check_offsets"]
 
 #: folders of files
 _ROOMS = ("shares", "images", "records")
+#: whether nobody needs the file of a batch any more
+_ALL_DELETED = "(length(tombstones)/8 = rows)"
 
 
 class NewRecords(NamedTuple):
@@ -112,6 +114,8 @@ class ServerStore(Parties):
         self.seals = Seals(self.catalog)
         self.certificates = Certificates(self.catalog, folder, params, params_hash)
         self.repairs = Repairs(self.catalog, self.changes, self.packs, folder, params, params_hash)
+        #: owner and id of batches that a compaction could not read
+        self._passed_over: set[tuple[bytes, bytes]] = set()
 
     def close(self) -> None:
         self.catalog.close()
@@ -284,6 +288,18 @@ class ServerStore(Parties):
         self.records.collect(owner)
         return count
 
+    def gone_batches(self, owner: bytes, *, read: bool = False) -> list[bytes]:
+        """Ids of an owner's batches with live rows whose file is certainly lost here, in row order.
+
+        Files that a search, a fetch or a compaction could not use are read again, and with ``read`` all of them.
+        """
+        if not self.has_shares:
+            return []
+        known = {*self.views.damaged(), *self._passed_over}
+        gone = self.repairs.gone_batches(owner, {batch for of, batch in known if of == owner}, read=read)
+        self._passed_over &= {(of, batch) for of, batch in known if of != owner or batch in gone}
+        return gone
+
     def _rewrite(self, owner: bytes, batch: bytes) -> bool:
         """Rewrite a batch's file without deleted rows; whether it could be read."""
         row = self.catalog.one(
@@ -301,6 +317,7 @@ class ServerStore(Parties):
         try:
             old = ShareFile(self.folder / name, info, size, digest, check=self._check)
         except (IntegrityError, StoreError):  # it is left out of searches; what is whole is rewritten all the same
+            self._passed_over.add((owner, batch))
             return False
         places = left if old.ordinals is None else np.searchsorted(old.ordinals, left)
         info = FileInfo(self.params_hash, owner, batch, k, dim, width, generation + 1, total, len(left))
@@ -377,8 +394,11 @@ class ServerStore(Parties):
             self.catalog.copy_to(target / NAME)
             with contextlib.closing(sqlite3.connect(target / NAME)) as db:
                 names = self._files(db)
+                unneeded = {file for (file,) in db.execute(f"SELECT file FROM batches WHERE {_ALL_DELETED}")}
             for name in names:
                 if not (self.folder / name).exists():
+                    if name in unneeded:
+                        continue
                     missing.append(f"{name} is not here; mipp server repair rebuilds it where other servers can")
                     continue
                 (target / name).parent.mkdir(exist_ok=True, mode=0o700)
@@ -484,8 +504,8 @@ class ServerStore(Parties):
         """Read every file of the catalog; how many, and what is wrong, each line naming the file."""
         problems, count, damaged = [], 0, set[tuple[bytes, bytes]]()
         with self.catalog.reading() as db:  # one moment
-            rows = db.execute(  # nobody needs the file of a batch whose rows are all deleted
-                "SELECT 'batches', owner, id, file, size, digest FROM batches WHERE length(tombstones)/8 < rows"
+            rows = db.execute(
+                f"SELECT 'batches', owner, id, file, size, digest FROM batches WHERE NOT {_ALL_DELETED}"
             ).fetchall()
             rows += db.execute("SELECT 'packs', owner, id, file, size, digest FROM packs").fetchall()
             rows += db.execute(

@@ -1,11 +1,14 @@
 """Rows that every cloud has lost: what searches say, what compact leaves, and how their owner adds them again."""
 
+import errno
+
 import numpy as np
 import pytest
 
 import mipp
-from mipp.errors import MessageError, StoreError, VerificationError
+from mipp.errors import BusyError, MessageError, StoreError, UnreachableError, VerificationError
 from mipp.rpc import messages as m
+from mipp.store import files as store_files
 from tests.conftest import DIM, home, vectors
 
 #: name -> scheme of the deployment, and the clouds that lose a file
@@ -69,10 +72,13 @@ def test_rows_that_were_lost_are_added_again(deployment, world, files):
     assert len(found.hits) == 20 and first in {one.batch for one in found.left_out}
     told = anna.add_stream(files[0])
     assert (len(told.added), told.skipped, told.lost) == (0, 20, 20)
-    other = anna.add_stream(files[1], again=True)  # its rows are whole
-    assert (len(other.added), other.skipped, other.lost, other.replaced) == (0, 20, 0, 0)
-    again = anna.add_stream(files[0], again=True)
-    assert (len(again.added), again.skipped, again.replaced, again.lost) == (20, 0, 20, 0)
+    other = anna.add_stream(files[1])  # its rows are whole
+    assert (len(other.added), other.skipped, other.lost) == (0, 20, 0)
+    anna.delete([(first, 3)])
+    assert anna.add_stream(files[0]).lost == 19
+    assert anna.delete_files(files[:1]) == (19, 0)
+    again = anna.add_stream(files[0])
+    assert (len(again.added), again.skipped, again.lost) == (20, 0, 0)
 
     # the batch without live rows is no warning anywhere
     found = search(ulla)
@@ -98,9 +104,11 @@ def test_what_is_damaged_is_lost_too(deployment, world, files):
         file.write_bytes(data)
     reopened(deployment)
     assert anna.lost_batches() == [] and [b.id for b in anna.lost_batches(check=True)] == [first]
-    reopened(deployment)
-    again = anna.add_stream(files[0], again=True)
-    assert (len(again.added), again.replaced, again.lost) == (20, 20, 0)
+    assert anna.add_stream(files[0]).lost == 0 and search(ulla).left_out
+    assert [b.id for b in anna.lost_batches()] == [first]  # the search met it
+    assert anna.add_stream(files[0]).lost == 20
+    anna.delete_files(files[:1])
+    assert len(anna.add_stream(files[0]).added) == 20
     assert not search(ulla).left_out and anna.compact() == 2 and len(search(ulla).hits) == 40
 
 
@@ -131,7 +139,9 @@ def test_compact_does_all_that_it_can_and_names_the_rest(deployment, world, file
     anna.delete(ids[:6])
     lose(deployment, first)
     reopened(deployment)
-    with pytest.raises(StoreError, match=rf"{first.hex()} \(20 rows\).*went: 1.*mipp owner add anna .*--again"):
+    with pytest.raises(
+        StoreError, match=rf"{first.hex()} \(20 rows\).*went: 1.*mipp owner delete anna .*mipp owner add anna"
+    ):
         anna.compact()
     assert sorted((b.rows, b.live) for b in anna.batches()) == [(20, 20), (24, 24)]
     assert {b.id for b in anna.lost_batches()} == {first} and len(search(ulla).hits) == 24
@@ -170,7 +180,7 @@ def test_what_one_cloud_has_is_not_lost(tmp_path, files):
         lose(deployment, first, [1])
         reopened(deployment)
         assert search(ulla).left_out and anna.lost_batches() == []
-        assert anna.add_stream(files[0], again=True).replaced == 0
+        assert anna.add_stream(files[0]).lost == 0
         assert anna.compact() == 1 and not search(ulla).left_out and len(search(ulla).hits) == 40
 
 
@@ -209,6 +219,102 @@ def test_a_server_of_an_earlier_version_knows_no_lost_batches(deployment, world)
     assert anna.lost_batches() == []
 
 
+@pytest.mark.parametrize("how", ["shape", "refusal", "silence"])
+def test_finished_work_stays_whatever_clouds_say_of_lost_batches(how, deployment, world, files, tmp_path):
+    anna, ulla = world
+    cloud = deployment.servers[deployment.config.params.clouds[-1]]
+
+    def answer(request):
+        if how == "shape":
+            return m.LostBatches(np.zeros((1, 8), np.uint8))
+        raise BusyError("many") if how == "refusal" else UnreachableError("silent")
+
+    cloud._handlers = {**cloud._handlers, m.LostRequest: answer}
+    expected = {"shape": MessageError, "refusal": BusyError, "silence": UnreachableError}[how]
+    with pytest.raises(expected):
+        anna.lost_batches()
+    told = anna.add_stream(files[0])
+    assert (told.skipped, told.lost) == (20, None)
+    lose(deployment, anna.batches()[0].id)
+    reopened(deployment)
+    for batch in range(2):
+        np.save(tmp_path / "c.npy", vectors(20, 7 + batch))
+        anna.add_stream(tmp_path / "c.npy")
+    with pytest.raises(StoreError, match="Not all clouds say") as caught:  # the rest is merged; no advice to delete
+        anna.compact()
+    assert "delete" not in str(caught.value) and len(anna.batches()) == 2 and len(search(ulla).hits) == 40
+
+
+def test_what_cannot_be_read_just_now_is_not_lost(deployment, world, files, monkeypatch):
+    """Neither by a search that met it, nor when all files are read."""
+    anna, ulla = world
+
+    def failing(path, *args, **kwargs):
+        if "shares" in str(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open(path, *args, **kwargs)
+
+    reopened(deployment)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_files, "open", failing, raising=False)
+        for number in deployment.config.params.clouds:
+            assert deployment.servers[number].store.view(anna.id).batches[0].problem
+        assert anna.lost_batches() == anna.lost_batches(check=True) == []
+        assert anna.add_stream(files[0]).lost == 0
+    assert anna.lost_batches() == anna.lost_batches(check=True) == []
+
+
+def test_compact_names_what_clouds_could_not_rewrite(deployment, world):
+    """Damaged batches that are too large to be merged."""
+    anna, _ = world
+    first = anna.batches()[0].id
+    anna.delete([(first, 0)])
+    for cloud in deployment.config.params.clouds:
+        (file,) = (home(deployment, cloud) / "shares").glob(f"*/{first.hex()}.*")
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    reopened(deployment)
+    with pytest.raises(StoreError, match=rf"{first.hex()} \(19 rows\).*went: 0.*mipp owner delete anna"):
+        anna.compact(merge_below=1)
+
+
+def test_what_came_back_and_cannot_be_compared_is_not_called_unreadable(tmp_path, files):
+    """One cloud lost the batch, the other has it, and there are no tags."""
+    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM)) as deployment:
+        anna = deployment.create_owner("anna")
+        for path in files:
+            anna.add_stream(path)
+        lose(deployment, anna.batches()[0].id, [2])
+        reopened(deployment)
+        anna.tags = None
+        with pytest.raises(StoreError, match="damaged at server 2"):
+            anna.compact()
+
+
+def test_a_cloud_that_is_left_out_is_asked_too(tmp_path, files):
+    with mipp.Deployment.create(tmp_path / "d", mipp.Encoding("cosine", DIM), clouds=3) as deployment:
+        anna = deployment.create_owner("anna")
+        anna.add_stream(files[0])
+        *some, last = deployment.config.params.clouds
+        anna.away.leave_out({last})
+        lose(deployment, anna.batches()[0].id, some)
+        assert anna.lost_batches() == []
+        lose(deployment, anna.batches()[0].id, [last])
+        assert len(anna.lost_batches()) == 1
+
+
+def test_backups_miss_no_files_that_nobody_needs(deployment, world, files, tmp_path):
+    anna, _ = world
+    for batch in anna.batches():
+        lose(deployment, batch.id)
+    anna.delete_files(files[:1])
+    for number in deployment.config.params.clouds:
+        (tmp_path / f"b{number}").mkdir()
+        _, (line,) = deployment.servers[number].store.back_up(tmp_path / f"b{number}")
+        assert anna.batches()[1].id.hex() in line
+
+
 def test_images_that_were_lost_are_added_again(tmp_path):
     from PIL import Image
 
@@ -225,10 +331,12 @@ def test_images_that_were_lost_are_added_again(tmp_path):
         lose(deployment, anna.batches()[0].id)
         reopened(deployment)
         assert (told := anna.add_images(photos, workers=1)).lost == told.skipped == 3
-        again = anna.add_images([photos / "red.png"], workers=1, again=True)
-        assert (len(again.added), again.replaced, again.lost) == (1, 1, 0)
+        assert anna.delete_files([photos / "red.png"]) == (1, 0)
+        again = anna.add_images([photos / "red.png"], workers=1)
+        assert (len(again.added), again.lost) == (1, 0)
         assert anna.add_images(photos, workers=1).lost == 2
-        assert len(anna.add_images(photos, workers=1, again=True).added) == 2
+        anna.delete_files([photos / "green.png", photos / "blue.png"])
+        assert len(anna.add_images(photos, workers=1).added) == 2
         assert not ulla.index().left_out and ulla.index().total == 3
         assert {i.path.name for i in anna.images()} == {"red.png", "green.png", "blue.png"}
         assert anna.compact() == 2

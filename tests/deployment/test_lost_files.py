@@ -53,16 +53,17 @@ def test_a_cloud_that_lacks_rows_says_so(tmp_path, encoding, scheme, clouds):
                 assert states[cloud]["ready"] and states[cloud]["lost_batches"] == 1
                 assert told(running.status_command, home)["owners"][0]["lost"] == 1
                 (problem,) = check(home)
-                assert problem.startswith("the files of 1 batches") and "mipp owner add NAME FILE... --again" in problem
+                assert problem.startswith("the files of 1 batches") and "(mipp owner add NAME FILE...)" in problem
                 assert b"mipp_lost_batches 1.0" in client.channel.get(cloud, "/metrics")[1]
             assert not states[network.config.params.key_centres[-1]]["lost_batches"]
-            assert all("--again" in line for line in client.repair()["problems"])
+            assert all("mipp owner delete NAME FILE" in line for line in client.repair()["problems"])
 
             assert [b.id for b in anna.lost_batches()] == [batch.id]
             assert anna.compact() == 0  # there is nothing to merge it with
             assert anna.add_stream(file).lost == 20
-            again = anna.add_stream(file, again=True)
-            assert (len(again.added), again.replaced, again.lost) == (20, 20, 0)
+            assert anna.delete_files([file]) == (20, 0)
+            again = anna.add_stream(file)
+            assert (len(again.added), again.skipped, again.lost) == (20, 0, 0)
             found = ulla.search(vectors(1, 9)[0], k=20, ranking="user")
             assert len(found.hits) == 20 and not found.left_out
             assert anna.compact() == 1 and client.verify()["problems"] == []
