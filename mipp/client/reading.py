@@ -188,7 +188,7 @@ class ReadingOwner(Granting):
         Raises
         ------
         MessageError
-            A cloud's reply is not a list of batches.
+            A cloud's list is not one of batches.
         MippError
             A cloud cannot be reached, or refuses. All are asked, also those that others could stand in for.
 
@@ -207,9 +207,12 @@ class ReadingOwner(Granting):
         >>> before, lost[0].id == ids[0][0], lost[0].live
         ([], True, 4)
         """
+        if silent := self.away.now() - self.away.left_out:  # it is not waited for each time
+            raise UnreachableError(f"cloud {min(silent)} was silent lately, so nobody knows what all clouds have lost")
         request = dict.fromkeys(self.config.params.clouds, m.LostRequest(self.id, check))
-        told = self.ask(request, refusals=(MessageError,))
-        if any(isinstance(got, MessageError) for got in told.values()):  # an earlier version knows no such question
+        try:
+            told = self.ask(request)
+        except MessageError:  # a server of an earlier version does not know the question
             return []
         for server, got in told.items():
             if got.batches.shape[1] != 16:

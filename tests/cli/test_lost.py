@@ -62,7 +62,7 @@ def test_a_file_that_all_clouds_lost(clouds, mipp_command, pictures, tmp_path):
 
 @pytest.mark.parametrize(("scheme", "count"), [("lattice", 1), ("shares", 2)])
 def test_the_way_out_for_a_file_of_vectors(scheme, count, mipp_command, tmp_path):
-    assert mipp_command("init", "--clouds", count, "--scheme", scheme, "--metric", "cosine", "--dim", 4)[0] == 0
+    assert mipp_command("init", "--clouds", count, "--scheme", scheme, "--vectors", 4)[0] == 0
     assert mipp_command("owner", "create", "anna")[0] == 0
     file = tmp_path / "x.npy"
     np.save(file, np.random.default_rng(1).normal(size=(9, 4)))

@@ -247,7 +247,7 @@ def test_finished_work_stays_whatever_clouds_say_of_lost_batches(how, deployment
 
 def test_what_cannot_be_read_just_now_is_not_lost(deployment, world, files, monkeypatch):
     """Neither by a search that met it, nor when all files are read."""
-    anna, ulla = world
+    anna, _ = world
 
     def failing(path, *args, **kwargs):
         if "shares" in str(path):
@@ -302,6 +302,13 @@ def test_a_cloud_that_is_left_out_is_asked_too(tmp_path, files):
         assert anna.lost_batches() == []
         lose(deployment, anna.batches()[0].id, [last])
         assert len(anna.lost_batches()) == 1
+        anna.away.leave_out(())
+        silent = UnreachableError("silent")
+        silent.server = last
+        anna.away.note(silent)
+        with pytest.raises(UnreachableError, match=f"cloud {last} was silent"):
+            anna.lost_batches()
+        assert anna.add_stream(files[0]).lost is None
 
 
 def test_backups_miss_no_files_that_nobody_needs(deployment, world, files, tmp_path):
