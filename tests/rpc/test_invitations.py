@@ -126,5 +126,6 @@ def test_registrations_of_earlier_versions(monkeypatch):
     cut = [name for name, kind in _KINDS.items() if any("added" in f.metadata for f in dataclasses.fields(kind))]
     assert sorted(cut) == [
         "BeginCompletion", "CertifyBatch", "CertifyRows", "ChainState", "CollectBatch", "CollectCertificate",
-        "Handover", "OwnerSnapshot", "PackPart", "PackRequest", "RegisterOwner", "RegisterUser", "UploadOp",
+        "Handover", "OwnerSnapshot", "PackPart", "PackRequest", "RegisterOwner", "RegisterUser", "Status",
+        "UploadOp",
     ]  # fmt: skip
